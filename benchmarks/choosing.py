@@ -72,10 +72,9 @@ _INTRO = """# Choosing a policy
 This page is written by `python benchmarks/choosing.py` from the registry (`policyopt methods --format json`)
 and from the measurements of `benchmarks/catalogue.py`; a test keeps it up to date.
 
-- **Start with `auto`**, the default: it tries several methods on held-out rows and takes the simpler one
-  where the gain is in doubt. It stays near the best simple rule of when to stop (`max_prob`, `margin`, `entropy`). It
-  does not try `always`, and where models differ much in price for what they know `always` may be ahead: in the table
-  below, on `mmlu_llama5`, it gains 11.56 points and `auto` 8.48.
+- **Start with `auto`**, the default: it tries several methods on held-out rows, shrinks what they gain by what noise
+  can explain, and takes the best; the simpler one where there is nothing to choose. Where models are paid one by one it
+  tries single models and lists of them, too.
 - **Compare on your own cache**: `policyopt curve CACHE --methods all --seeds 5 --out DIR`, then
   `policyopt compare CACHE --methods a,b`. What wins on five caches need not win on yours.
 - **In a cascade of models that are paid for one by one**, look at `subset`, `frugalgpt` and `always` first: which

@@ -19,7 +19,7 @@ from policyopt._online.simulate import simulate
 from policyopt._progress import progress_callback
 from policyopt._report.figures import save_figure, simulation_figure
 from policyopt.runtime._bandits import BANDITS
-from policyopt.runtime._online.family import Controller
+from policyopt.runtime._online.controller import Controller
 
 OVERHEADS = (0.0, 0.05, 0.1, 0.15)
 STREAMS = ("test", "blur_medium", "noise_medium")

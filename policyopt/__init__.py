@@ -25,23 +25,26 @@ if TYPE_CHECKING:
     from policyopt._checking import check_method, check_score
     from policyopt._costs import Cost
     from policyopt._experts import fit_experts
+    from policyopt._family import FittedFamily, fit_family
     from policyopt._frontier import compare, curve
+    from policyopt._limits import Limit
     from policyopt._methods.base import Method
     from policyopt._methods.fitted import Fitted
     from policyopt._methods.learned_score import LearnedScore
     from policyopt._methods.registry import make_method, register_method
+    from policyopt._methods.targets import Target
     from policyopt._online.drift import refit, watch_policy
-    from policyopt._online.families import fit_family
     from policyopt._online.simulate import simulate
     from policyopt._table import Tables
     from policyopt._tiers.choose import certified_plan, make_plan
     from policyopt._tiers.description import Link, Tier, Tiers, load_tiers
-    from policyopt._tiers.search import Goal, Limit
+    from policyopt._tiers.search import Goal
     from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
     from policyopt._tuning import tune
     from policyopt.runtime._arithmetic import lookup, row_product
     from policyopt.runtime._errors import BudgetError, CheckError, InputError, PolicyOptError
     from policyopt.runtime._experts import ExpertPolicy, load_experts, route
+    from policyopt.runtime._family import PolicyFamily, load_family
     from policyopt.runtime._parameters import array, choice, number
     from policyopt.runtime._policy import Policy, load_policy
     from policyopt.runtime._scores import ScoreRule, make_score, register_score
@@ -56,30 +59,32 @@ _NAMES = {
     "_checking": "check_method check_score",
     "_costs": "Cost",
     "_experts": "fit_experts",
+    "_family": "FittedFamily fit_family",
     "_frontier": "compare curve",
+    "_limits": "Limit",
     "_methods.base": "Method",
     "_methods.fitted": "Fitted",
     "_methods.learned_score": "LearnedScore",
     "_methods.registry": "make_method register_method",
+    "_methods.targets": "Target",
     "_online.drift": "refit watch_policy",
-    "_online.families": "fit_family",
     "_online.simulate": "simulate",
     "_table": "Tables",
     "_tiers.choose": "certified_plan make_plan",
     "_tiers.description": "Link Tier Tiers load_tiers",
-    "_tiers.search": "Goal Limit",
+    "_tiers.search": "Goal",
     "_tiers.tier_policy": "TierPolicy load_tier tier_policies",
     "_tuning": "tune",
-    "runtime": "BudgetError CheckError ExpertPolicy InputError Policy PolicyOptError ScoreRule array choice "
-    "load_experts load_policy lookup make_score number register_score route row_product",
+    "runtime": "BudgetError CheckError ExpertPolicy InputError Policy PolicyFamily PolicyOptError ScoreRule array "
+    "choice load_experts load_family load_policy lookup make_score number register_score route row_product",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
-    "BudgetError", "CacheWriter", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted", "Goal",
-    "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyOptError",
-    "ScoreRule", "Tables", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
+    "BudgetError", "CacheWriter", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted", "FittedFamily", "Goal",
+    "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily", "PolicyOptError",
+    "ScoreRule", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
     "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",
-    "from_arrays", "import_sources", "load_experts", "load_policy", "load_tier", "load_tiers", "lookup",
+    "from_arrays", "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
     "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
     "route", "row_product", "simulate", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip

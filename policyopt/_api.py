@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,22 +11,23 @@ import numpy as np
 from policyopt._answers.calibrators import FITS, fit_confidence
 from policyopt._answers.crossfit import answered, crossfit, folds_of
 from policyopt._cache.data import ExitData
-from policyopt._costs import Budget, parse_budget
+from policyopt._costs import Budget
+from policyopt._limits import Limit
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
+from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import ExpertPolicy, policy_of
+from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import policy_of
 
 DEFAULT_METHOD = "auto"
-#: Settings that make a policy without a budget, where the user gives them.
-_FIXED = ("thresholds", "patience", "exit", "delta")
 
 
 def fit(
@@ -34,6 +35,11 @@ def fit(
     budget: Budget | None = None,
     method: str | Method | None = None,
     *,
+    quality: float | str | None = None,
+    accuracy: float | str | None = None,
+    max_drop: float | str | None = None,
+    saving: float | str | None = None,
+    limits: Sequence[Limit | str] = (),
     split: str = "fit",
     cost: str | None = None,
     seed: int = 0,
@@ -42,17 +48,26 @@ def fit(
     utility: Any = None,
     **settings: Any,
 ) -> Fitted:
-    """Fit one policy under a budget.
+    """Fit one policy: as good as possible within a budget, or as cheap as possible at a floor on quality.
 
     Parameters
     ----------
     data : ExitData
         From `open_cache` or `from_arrays`.
     budget : float or str, optional
-        Mean cost per sample: ``2.5`` in the cost's unit, or ``"40%"`` of the full model. Only
-        thresholds that the user gives need none.
+        Most mean cost per sample: ``2.5`` in the cost's unit, or ``"40%"`` of the full model. More of it is never
+        worse, and what buys nothing is not spent (``spend="all"`` spends it).
     method : str or Method, optional
         E.g. ``"margin:thresholds=joint"``. Default: ``auto``, the best at that budget.
+    quality, accuracy : float or str, optional
+        Least mean quality on unseen rows, ``0.9`` or ``"90%"``: least cost that meets it. The same but for graded rows,
+        which have no accuracy.
+    max_drop : float or str, optional
+        Most by which quality may fall short of the full model's, in points: ``"1%"``.
+    saving : float or str, optional
+        Least share of the full model's cost to save: ``"50%"``.
+    limits : sequence of Limit or str, optional
+        ``"[COST:]mean|pNN|worst<=NUMBER"``, kept on the rows of the fit besides.
     split : str
         Rows to fit on.
     cost : str, optional
@@ -77,9 +92,9 @@ def fit(
     Raises
     ------
     InputError
-        Unknown method or setting, no labels, or no budget where one is needed.
+        Unknown method or setting, no labels, or no target where one is needed.
     BudgetError
-        The budget cannot be met.
+        The budget, floor or limit cannot be met; the message names what can.
 
     Examples
     --------
@@ -92,26 +107,39 @@ def fit(
     >>> round(fitted.expected.cost, 2)
     2.0
     """
-    if calibrator is not None:
+    if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
-    if budget is not None:
-        limit = parse_budget(budget, table.mean_costs)
-    else:  # the most that any policy costs allows whatever thresholds, patience or exit are given
-        limit = float(table.mean_costs[-1])
-        given = [value for name, value in chosen.settings().items() if name in _FIXED]
-        if all(value is None or isinstance(value, str) for value in given):
-            step = "E.g. --budget 40% (Python: budget='40%')."
-            raise input_error("budget", "given", "none", step)
-    fitted = chosen.fit_path(table, [limit], seed)[0]
-    if budget is None:  # nothing was asked for: the artifact must not claim a budget
-        provenance = {**fitted.policy.provenance, "budget": None}
+    if accuracy is not None:
+        quality = accuracy_of(table, accuracy, quality)
+    wishes = {"quality": quality, "max_drop": max_drop, "saving": saving, "limits": tuple(limits)}
+    if budget is None and not any(wish not in (None, ()) for wish in wishes.values()):
+        if not chosen.fixed:
+            step = "E.g. --budget 40%, --accuracy 90%, --max-drop 1% (Python: budget='40%')."
+            raise input_error("budget", "given, or another target", "none", step)
+        # What the user gave may cost whatever it costs: the artifact claims no budget.
+        target = Target(saving=0.0)
+    else:
+        target = Target(budget, **wishes)
+    fitted = chosen.fit_path(table, [target], seed)[0]
+    if budget is None and saving is None:
+        said = target.text if target.saving is None else None
+        provenance = {**fitted.policy.provenance, "budget": None, "target": said}
         fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
-    if calibrator is not None:
-        rule = _calibrate(calibrator, fitted, table, seed)
-        fitted = replace(fitted, policy=replace(fitted.policy, calibrator=rule))
-    return fitted
+    return fitted if calibrator is None else calibrated(calibrator, [fitted], table, seed)[0]
+
+
+def accuracy_of(table: Table, accuracy: float | str, quality: float | str | None) -> float | str:
+    """Return an accuracy as the floor on quality that it is where answers are right or wrong."""
+    if quality is not None:
+        raise input_error(
+            "accuracy", "absent beside a quality", accuracy, "Leave one of the two out."
+        )
+    if table.graded:
+        step = "Say --quality 0.9 (Python: quality=0.9)."
+        raise input_error("accuracy", "of rows that are right or wrong", "graded rows", step)
+    return accuracy
 
 
 def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Method:
@@ -120,7 +148,7 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         unknown = settings.keys() - make_method(DEFAULT_METHOD).settings().keys()
         if unknown:
             got = f"{', '.join(sorted(unknown))} without a method"
-            step = "Without one it is auto, which has folds and errors; e.g. --method max_prob."
+            step = "Without one it is auto, which has folds; e.g. --method max_prob."
             raise input_error("settings", "of the method", got, step)
         return make_method(DEFAULT_METHOD, settings)
     if not isinstance(method, Method):
@@ -129,6 +157,19 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         allowed = "part of the method given"
         raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
+
+
+def calibrated(name: str, parts: Sequence[Fitted], table: Table, seed: int) -> list[Fitted]:
+    """Return fits whose policies carry a confidence map, one for all that answer alike."""
+    check_one_of("calibrator", name, FITS, "E.g. beta.")
+    made: dict[Any, Calibrator] = {}
+    out = []
+    for one in parts:
+        key = id(one.policy.answer), one.policy.active_exits
+        if key not in made:
+            made[key] = _calibrate(name, one, table, seed)
+        out.append(replace(one, policy=replace(one.policy, calibrator=made[key])))
+    return out
 
 
 def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._cache.arrays import from_arrays
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, outcome_of
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay
@@ -306,11 +307,34 @@ def _same_seed(trial: Trial) -> None:
 
 
 def _alone(trial: Trial) -> None:
-    """Require: a budget alone gives the policy of the whole path."""
+    """Require: a budget alone gives the policy of the whole path, unless each is trained for and chosen among."""
+    if trial.method.per_budget and trial.method.limits:
+        return
     for fitted in trial.fits[1::2]:
         (one,) = trial.fit((fitted.budget or 0.0,))
         same = to_dict(one.policy) == to_dict(fitted.policy)
         trial.require(same, f"another policy for {fitted.budget:g} alone")
+
+
+def _more_is_never_worse(trial: Trial) -> None:
+    """Require: where the last exit is worse than the one before, more budget does no harm; spent it may be."""
+    if not trial.method.limits:
+        return
+    splits = {}
+    for seed, (name, rows) in enumerate((("fit", 600), ("test", 2000)), 21):
+        logits, labels = made_up(rows, seed=seed)
+        logits[:, -1] += np.random.default_rng(seed).normal(size=logits[:, -1].shape) * 2.5
+        vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
+        splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
+    tables = Tables(from_arrays(splits=splits, costs=list(COSTS), unit="ms"))
+    fits = trial.method.fit_path(tables.get("fit"), [1.5, 3.0, 4.5, 6.0, 8.0])
+    here, there = ([outcome_of(f.policy, tables.get(n)).right for f in fits] for n in splits)
+    for i, j in combinations(range(len(fits)), 2):
+        told = f"is worse at a budget of {fits[j].budget:g} than at {fits[i].budget:g}"
+        trial.require(here[j].mean() >= here[i].mean() - 1e-9, f"{told} on the rows of the fit")
+        gap = there[i] - there[j]
+        error = max(float(gap.std()), 0.02) / len(gap) ** 0.5
+        trial.require(gap.mean() <= 3.5 * error, f"{told} on other rows, by {gap.mean():.4f}")
 
 
 def _batch_is_step(trial: Trial) -> None:
@@ -397,6 +421,6 @@ def _small(trial: Trial) -> None:
 
 METHOD_CHECKS: dict[str, Callable[[Trial], None]] = {
     "budget": _budget, "budget_out_of_range": _budget_out_of_range, "same_seed": _same_seed,
-    "alone": _alone, "batch_is_step": _batch_is_step, "no_peeking": _no_peeking,
+    "alone": _alone, "more_is_never_worse": _more_is_never_worse, "batch_is_step": _batch_is_step, "no_peeking": _no_peeking,
     "round_trip": _round_trip, "inputs": _inputs, "small": _small,
 }  # fmt: skip

@@ -26,6 +26,7 @@ from policyopt._intervals import (
 from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, load_installed, make_method, method_list
+from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
@@ -68,7 +69,7 @@ class Frontier:
 def curve(
     data: ExitData,
     methods: str | Sequence[str] | Mapping[str, Method],
-    budgets: int | float | str | Sequence[Budget] = 9,
+    budgets: int | float | str | Sequence[Budget | Target] = 9,
     *,
     seeds: int = 1,
     cost: str | None = None,
@@ -86,7 +87,7 @@ def curve(
     methods : str, sequence of str, or mapping of label to Method
         Names (``"max_prob"``), specs (``"max_prob:thresholds=joint"``), or ``"all"``.
     budgets : int, float, str or sequence
-        See `policyopt._costs.parse_budgets`.
+        See `policyopt._costs.parse_budgets`; or a list of `Target`.
     seeds : int
         A pool is divided anew for each seed. Named splits stay as they are: seeds after the
         first refit on a random 80 % of the fit rows, so the spread shows the fit's own noise.
@@ -134,23 +135,42 @@ def curve(
         fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
         frontier.tests[seed] = test_rows
         # Per-sample costs have other means in each division: shares and positions move along.
-        wanted = parse_budgets(budgets, fit_rows.mean_costs)
-        check_budgets(fit_rows, wanted)
+        wanted = targets_in(budgets, fit_rows)
         for label, method in chosen.items():
             if progress:
                 progress(label, done, total)
             for index, fitted in enumerate(fit_where_possible(method, fit_rows, wanted, seed)):
                 if fitted is None:
-                    text = f"{label} left out at {wanted[index]:.6g} {frontier.unit}: "
-                    notes.append(text + "with its own arithmetic it cannot cost so little")
+                    notes.append(left_out(label, wanted[index], frontier.unit))
                     continue
                 frontier.fitted[label, seed, index] = fitted
                 frontier.records.append(record(label, fitted, test_rows, seed, metric))
             done += 1
-        _references(frontier, test_rows, wanted, seed)
+        most = [target.most(fit_rows) for target in wanted]
+        _references(frontier, test_rows, [b for b in most if b is not None], seed)
     if progress:
         progress("done", total, total)
     return frontier
+
+
+def targets_in(budgets: Any, table: Table) -> list[Target]:
+    """Return budgets, as people write them, or targets, for a table; budgets that none can meet are refused."""
+    several = isinstance(budgets, Sequence) and not isinstance(budgets, str)
+    if several and any(isinstance(one, Target) for one in budgets):
+        found = targets_of(budgets, table.mean_costs)
+    else:
+        found = targets_of(parse_budgets(budgets, table.mean_costs), table.mean_costs)
+    most = [target.most(table) for target in found]
+    check_budgets(table, [budget for budget in most if budget is not None])
+    return found
+
+
+def left_out(label: str, target: Target, unit: str) -> str:
+    """Return what is said of a method that cannot do what is asked."""
+    if target.floored or target.limits:
+        return f"{label} left out at {target.text}: it cannot reach that on these rows"
+    said = f"{target.budget:.6g} {unit}" if isinstance(target.budget, float) else target.text
+    return f"{label} left out at {said}: with its own arithmetic it cannot cost so little"
 
 
 def _choose(
@@ -201,6 +221,7 @@ def record(
     return {
         "method": label,
         "budget": fitted.budget,
+        "target": fitted.policy.provenance.get("target"),
         "unit": table.unit,
         **{**more, **summary(outcome, fitted.policy, seed)},
         **threshold_fields(fitted.policy),
@@ -272,7 +293,7 @@ def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed
         {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
         for k, (cost, value) in pairs
     )
-    for budget, value in zip(map(float, budgets), oracle(table, budgets), strict=True):
+    for budget, value in zip(budgets, oracle(table, budgets), strict=True):
         record = {"method": "oracle", "deployable": False, "budget": budget, "unit": table.unit}
         record |= {"realised_cost": budget, **worth_fields(float(value), table.graded)}
         frontier.bound.append({**record, **dict.fromkeys(_UNKNOWN_OF_BOUND), "seed": seed})

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from policyopt._table import Table, is_right
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import ExpertPolicy, policy_of, renumbered, shaped
+from policyopt.runtime._experts import ExpertPolicy, renumbered
 from policyopt.runtime._policy import Policy, Trace
+from policyopt.runtime._several import policy_of, shaped
 from policyopt.runtime._typing import Array, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time

@@ -23,7 +23,7 @@ from policyopt._cache.data import (
     ExitData,
     Rows,
 )  # fmt: skip
-from policyopt._costs import kept_costs, rate_of
+from policyopt._costs import Cost, kept_costs, rate_of
 from policyopt._measures import Measure
 from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
@@ -229,6 +229,7 @@ class Table:
     active_exits: tuple[int, ...] = ()  # the model's numbers of the table's exits; default all
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
+    known_costs: tuple[Cost, ...] = ()  # all that the cache states
     measure: Measure = field(default_factory=Measure)
     quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
     utility: Utility | None = None  # by which labels tell what answers are worth
@@ -315,6 +316,22 @@ class Table:
         whole = self.source.array(CONTEXT).astype(np.int64)
         return whole if self.places is None else whole[self.places]
 
+    def costs_of(self, name: str) -> Floats:
+        """Return another cost of the cache, (K,) or (N, K), cumulative, of the table's exits."""
+        found = [cost for cost in self.known_costs if cost.name == name]
+        if not found:
+            known = ", ".join(cost.name for cost in self.known_costs) or self.cost_name
+            step = "Name a cost that `policyopt info` lists, or none for the budget's own."
+            raise input_error("cost of a limit", f"one of {known}", name, step)
+        cost = found[0]
+        if cost.values is not None:
+            whole = np.array(cost.values, dtype=np.float64)
+        else:
+            assert self.source is not None
+            whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
+            whole = whole if self.places is None else whole[self.places]
+        return kept_costs(whole, list(self.active_exits), cost.cascade)
+
     def cost_at(self, exits: Ints) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
         if self.costs.ndim == 1:
@@ -392,6 +409,20 @@ class Table:
         return out
 
 
+def known_rows(table: Table) -> Table:
+    """Return the rows of which it is known what answers are worth; all of them where it is known of none."""
+    if table.labelled or not table.valued.any():
+        return table
+    return table.take(np.flatnonzero(table.valued))
+
+
+def subsample(table: Table, most: int, seed: int) -> Table:
+    """Return the table, or a random part of its rows, in order, where there are more than `most`."""
+    if len(table) <= most:
+        return table
+    return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
+
+
 class Tables:
     """Makes tables from a cache; each physical part is passed over once, whatever is asked.
 
@@ -444,8 +475,8 @@ class Tables:
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
-            cascade=cost.cascade, contexts=data.contexts, quality_given=data.graded, utility=self.utility,
-            measure=data.measure,
+            cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
+            quality_given=data.graded, utility=self.utility, measure=data.measure,
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)
 

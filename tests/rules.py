@@ -1,6 +1,7 @@
 """One small policy of every rule, made by hand: K = 3 exits, C = 3 classes."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from policyopt.runtime._answers import make_answer
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._calibrators import make_calibrator
 from policyopt.runtime._experts import ExpertPolicy
-from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.runtime._online.serving import ExitRule
 from policyopt.runtime._policy import ALWAYS, NEVER, Mixture, Policy, to_dict
 from policyopt.runtime._scores import make_rule
@@ -126,22 +128,43 @@ def experts() -> ExpertPolicy:
     return ExpertPolicy(("clean", "blur"), (policy(**some), policy("margin", **some)))
 
 
+def families() -> dict[str, PolicyFamily]:
+    """Return families of one rule, of several rules with a coin and a map, and of several sets of exits."""
+    one, costs = policy(), [1.5, 2.0, 3.5]
+    mixed = [
+        policy("patience", mixed=""), policy("margin", "temperature", "platt"), policy("entropy"),
+    ]  # fmt: skip
+    skips = [
+        replace(one, active_exits=kept, model_exits=4) for kept in ((0, 1, 2), (0, 2, 3), (1, 2, 3))
+    ]  # fmt: skip
+    told = {"versions": {"policyopt": "0.1.0"}}
+    return {
+        "one rule": PolicyFamily.of(
+            one, [[0.3, 0.4], [0.6, 0.5], [0.7, 0.8]], costs, full_cost=4.5, provenance=told
+        ),
+        "without costs": PolicyFamily.of(one, [[0.3, 0.4], [0.6, 0.5]]),
+        "several rules": PolicyFamily(tuple(mixed), costs, costs, names=("thrifty", "usual", "premium")),
+        "several sets of exits": PolicyFamily(tuple(skips), costs),
+    }  # fmt: skip
+
+
 def online_policies() -> dict[str, Online]:
     """Return an online policy of everything that steers, each after a few requests."""
     one = policy()
-    family = PolicyFamily(one, [[ALWAYS, ALWAYS], [0.6, 0.7], [NEVER, NEVER]])
+    family = PolicyFamily.of(one, [[ALWAYS, ALWAYS], [0.6, 0.7], [NEVER, NEVER]])
     steering: dict[str, Any] = {
         name: make_bandit(name, {"window": 8} if name == "sliding_window_ucb" else {})
         for name in BANDITS
     }
     steering |= {
-        "controller": Controller(0.4), "linucb": LinUCB(),
+        "controller": Controller(0.4), "controller, several rules": Controller(0.4), "linucb": LinUCB(),
         "splitee": SplitEE((0.1, 0.2, 0.3), 0.1), "uee_ucb": UEEUCB((0.1, 0.2, 0.3)),
     }  # fmt: skip
     logits = np.random.default_rng(0).normal(size=(20, K, C)) * 2
     found = {}
     for name, who in steering.items():
         on = one if isinstance(who, ExitRule) else family  # rules by exit look at no rungs
+        on = families()["several rules"] if "several" in name else on
         online = Online(on, who, overhead=(0.1, 0.2), seed=5)
         for row in logits:
             request = online.start()

@@ -17,7 +17,7 @@ from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._online.drift import refit, watch_policy
-from policyopt._online.families import fit_family
+from policyopt._online.families import steering_family
 from policyopt._online.simulate import simulate
 from policyopt._report.explanation import explain
 from policyopt._table import Tables
@@ -42,7 +42,7 @@ CALLS = {
     "fit": lambda d, t, x, y, s: po.fit(d, 1.5, "max_prob", seed=s),
     "fit_experts": lambda d, t, x, y, s: fit_experts(d, 1.5, "max_prob", seed=s),
     "refit": lambda d, t, x, y, s: refit("max_prob", t, t, 1.5, seed=s),
-    "ladder": lambda d, t, x, y, s: fit_family("max_prob", t, 3, seed=s),
+    "ladder": lambda d, t, x, y, s: steering_family("max_prob", t, 3, seed=s),
     "tune": lambda d, t, x, y, s: po.tune(d, "max_prob", trials=1, seed=s),
     "simulate": lambda d, t, x, y, s: simulate(d, rounds=20, repetitions=1, seed=s),
     "make_plan": lambda d, t, x, y, s: po.make_plan(ONE, t, GOAL, seed=s),

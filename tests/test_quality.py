@@ -12,6 +12,8 @@ from policyopt._frontier import oracle
 from policyopt._intervals import quality_fields
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._report.calibration import auroc
+from policyopt._tiers.plans import summary
+from policyopt.rl import exit_problem
 from tests.conftest import refuses
 
 N, K = 400, 3
@@ -204,6 +206,35 @@ def test_bad_grades_are_named():
     refuses("'test' must have a quality", po.evaluate, fitted, data)
 
 
+def test_other_rooms_value_grades():
+    """Plans and certificates, experts, environments and refits work on grades and state them."""
+    outputs, _ = logits(1200)
+    quality, context = graded(1200)[1], np.arange(1200) % 2
+    more = {"context": context, "contexts": ["clean", "blur"]}
+    data = po.from_arrays(outputs, quality=quality, **COSTS, **more)
+    tables = po.Tables(data)
+    fit, test = tables.get("fit"), tables.get("test")
+    tiers = po.Tiers(
+        (po.Tier("device", 4.0), po.Tier("cloud", 0.2)), (po.Link(50, 8),), 700, (9e3, 9e3)
+    )
+    low, high = fit.quality.mean(axis=0)[[0, -1]]
+    goal = po.Goal("latency", accuracy=float(low + high) / 2)
+    planned = po.certified_plan(tiers, fit, goal, 0.8)
+    sure = planned.certificate
+    assert goal.accuracy <= sure.accuracy_low < sure.accuracy < 1
+    record = summary(tiers, planned.plan, planned.fitted.policy, test, "latency")
+    assert record["accuracy"] is None and record["quality_low"] < record["quality"]
+    experts = po.fit_experts(data, "50%", "max_prob")
+    outcome = po.evaluate(experts, data)
+    assert outcome.graded and outcome.correct is None
+    assert outcome.quality.mean() == pytest.approx(experts.quality, abs=0.05)
+    for like in (None, exit_problem(tables)):
+        problem = exit_problem(tables, "test", like=like)
+        np.testing.assert_array_equal(problem.samples.success, test.quality)
+    again = po.refit("max_prob", fit, test, "50%")
+    assert np.isnan(again.quality) and again.expected.cost <= 2.0 + 1e-9
+
+
 def test_commands_tell_quality(run, tmp_path):
     """Records hold quality always, accuracy where right or wrong is known; McNemar and ECE give way."""
     outputs, labels = logits(600)
@@ -242,3 +273,11 @@ def test_commands_tell_quality(run, tmp_path):
     assert code == 2 and "which answers are right" in err and "--calibrator" in err
     code, out, _ = run("info", cache)
     assert code == 0 and "quality [%]" in out
+
+
+def test_tuning_leaves_answers_alone():
+    """No trial is lost to answers whose worth nobody knows."""
+    outputs, _ = logits(300)
+    data = po.from_arrays(outputs, quality=graded(300)[1], **COSTS)
+    tuned = po.tune(data, "berxit", trials=2, budgets=2, folds=2)
+    assert tuned.failed == 0 and tuned.recommended["answer"] == "plain"

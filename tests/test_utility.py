@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import policyopt as po
@@ -39,8 +41,8 @@ def cases():
 @pytest.mark.parametrize("name", cases())
 def test_worth_is_the_matrix(name):
     """Worth, expected worth and kept exits are those of U looked up cell by cell; provenance states the same."""
-    given, wanted = cases()[name]
-    found, rng = utility_of(given, K, C), np.random.default_rng(0)
+    stated, wanted = cases()[name]
+    found, rng = utility_of(stated, K, C), np.random.default_rng(0)
     labels, prediction = rng.integers(-1, C, 60), rng.integers(-1, C, (60, K))
     cell = [
         [wanted[k][y][p[k]] if y >= 0 and p[k] >= 0 else 0 for k in range(K)]
@@ -102,7 +104,7 @@ def test_bad_utilities_are_named(text):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("stated", "told"),
     [
         ({"exits": {"3": {"map": MAP, "worth": 1}}}, "numbers 0 to 2"),
         ({"exits": {"0": {"map": MAP[:3], "worth": 1}}}, "each of the 4 classes"),
@@ -118,8 +120,24 @@ def test_bad_utilities_are_named(text):
         (np.broadcast_to(1.0, (1 << 14, 1 << 14)), "numbers"),
     ],
 )
-def test_bad_mappings_are_named(given, told):
-    refuses(told, utility_of, given, K, C)
+def test_bad_mappings_are_named(stated, told):
+    refuses(told, utility_of, stated, K, C)
+
+
+LEAF = st.none() | st.booleans() | st.integers(-2, 5) | st.floats() | st.text(max_size=3)
+KEYS = st.sampled_from(["exits", "weights", "matrix", "0", "2", "map", "worth", "answers"])
+
+
+@given(st.recursive(LEAF, lambda s: st.lists(s, max_size=4) | st.dictionaries(KEYS, s, max_size=3)))
+def test_any_json_is_a_utility_or_refused(stated):
+    """What a policy's file may hold in its place: worth within [0, 1], or a message."""
+    if isinstance(stated, str):
+        return  # a text names weights or a file
+    try:
+        found = utility_of(stated, K, C)
+    except po.InputError:
+        return
+    assert found.matrix.min() >= 0 and found.matrix.max() <= 1
 
 
 def test_files_of_utilities(tmp_path):

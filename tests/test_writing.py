@@ -32,8 +32,9 @@ from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._bandits import make_bandit
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._forks import tell_of_forks
-from policyopt.runtime._online import Online, PolicyFamily
+from policyopt.runtime._online import Online
 from policyopt.runtime._policy import Policy, load_policy
 from policyopt.runtime._scores import MaxProb
 from policyopt.serving._server import Server
@@ -60,7 +61,7 @@ def shards_of(place):
 
 
 def online(steering="thompson"):
-    return Online(PolicyFamily(policy(0.5), [[0.2], [0.4], [0.6]]), make_bandit(steering))
+    return Online(PolicyFamily.of(policy(0.5), [[0.2], [0.4], [0.6]]), make_bandit(steering))
 
 
 @dataclass

@@ -28,6 +28,7 @@ from policyopt._report.explanation import explain as explain_policy
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
+from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 
@@ -45,13 +46,14 @@ def explain(
     ),
     out: Path | None = option(None, "Directory for explain.json, rows.csv, pictures."),
     utility: str | None = options.UTILITY,
+    level: str | None = options.LEVEL,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
-    loaded = _single("POLICY", policy)
-    against = None if reference is None else _single("--reference", reference)
+    loaded = _single("POLICY", policy, level)
+    against = None if reference is None else _single("--reference", reference, level)
     data = options.read_cache(cache)
     data.rows(split)  # raises where there is no such split, before the work
     needed = (split,) if reference is not None else ("fit", split)
@@ -83,9 +85,10 @@ def explain(
         output.say(f"wrote explain.json, rows.csv and pictures to {out}")
 
 
-def _single(name: str, path: Path) -> Policy:
-    """Return the policy of a file that holds one, and not one per context."""
+def _single(name: str, path: Path, level: str | None) -> Policy:
+    """Return the policy of a file that holds one, or of a family's level; not one per context."""
     found = load_any(path)
+    found = at_level(found, level) if isinstance(found, PolicyFamily) else found
     if isinstance(found, ExpertPolicy):
         got = f"{path.name}, with one each for {', '.join(found.contexts)}"
         step = "`policyopt evaluate` replays it whole; fit without --experts for one policy."
@@ -172,6 +175,7 @@ def calibration(
     maps: str | None = option(None, f"Of {','.join(MAPS)}. Default: all that can be."),
     split: str = options.SPLIT,
     out: Path | None = option(None, "Directory for calibration.json and a diagram per map."),
+    level: str | None = options.LEVEL,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
@@ -183,7 +187,7 @@ def calibration(
     if policy is not None and (budget is not None or method is not None):
         raise input_error("--policy", "given alone", "--budget or --method besides", "Drop one.")
     wanted = list(MAPS) if maps is None else _names(maps)
-    loaded = None if policy is None else _single("--policy", policy)
+    loaded = None if policy is None else _single("--policy", policy, level)
     data = options.read_cache(cache)
     if split == "fit":
         output.note("calibrations are fitted on these very rows: they look better than they are")

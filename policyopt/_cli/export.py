@@ -20,8 +20,10 @@ from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
 from policyopt._export.verify import verify as verdicts
 from policyopt.runtime._errors import CheckError, InputError, input_error
-from policyopt.runtime._experts import load_any, shaped
+from policyopt.runtime._experts import load_any
+from policyopt.runtime._family import at_level
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import shaped
 
 _digits = "{:.2g}".format
 
@@ -37,10 +39,11 @@ def export(
     split: str | None = option(None, "Rows of the cache (default: test)."),
     rows: int = option(512, "Golden rows, at most.", min=1),
     name: str = option("policyopt_policy", "Of the C header, and prefix of the names in it."),
+    level: str | None = options.LEVEL,
     seed: int = options.SEED,
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
-    loaded = load_any(policy)
+    loaded = at_level(load_any(policy), level)
     if not isinstance(loaded, Policy):
         got = "expert branches: one policy per context"
         step = "Export the policy of each context: ExpertPolicy.policies."

@@ -8,20 +8,21 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from policyopt._api import DEFAULT_METHOD, method_of
+from policyopt._api import DEFAULT_METHOD, accuracy_of, method_of
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shares, shown
 from policyopt._costs import parse_budgets
-from policyopt._frontier import Frontier, means_over, over_seeds, threshold_fields
+from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
 from policyopt._intervals import with_interval, worth_fields
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, apply_settings, method_list
+from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
@@ -36,7 +37,12 @@ _SHIPPED = Path("cache") / "fashion_mnist"
 
 def fit(
     cache: Path = options.CACHE,
-    budget: str | None = option(None, "Mean cost: 2.5 in the unit, or 40% of the full model."),
+    budget: str | None = option(None, "Most mean cost: 2.5 in the unit, or 40% of the full model."),
+    accuracy: str | None = options.ACCURACY,
+    quality: str | None = options.QUALITY,
+    max_drop: str | None = options.MAX_DROP,
+    saving: str | None = options.SAVING,
+    limit: list[str] | None = options.LIMIT,
     method: str | None = option(
         None, "See `policyopt methods`. Default: auto, the best at this budget."
     ),
@@ -44,6 +50,10 @@ def fit(
     settings: list[str] | None = options.SETTINGS,
     calibrator: str | None = option(
         None, "Map to calibrated confidence: platt, beta, isotonic, histogram."
+    ),
+    budgets: str | None = option(
+        None,
+        "A family, a level per budget: a count (30), or a list (20%,40%). In the place of --budget.",
     ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     utility: str | None = options.UTILITY,
@@ -57,6 +67,12 @@ def fit(
     tables = options.make_tables(data, cost, ("fit",), utility)
     # Built here, so that no setting is mistaken for an option of the fit.
     chosen = method_of(method, options.read_settings(settings))
+    others = [accuracy, quality, max_drop, saving, limit or None]
+    if (experts or budgets is not None) and any(one is not None for one in others):
+        allowed = "absent with --experts and --budgets, which have budgets only"
+        raise input_error(
+            "--accuracy, --max-drop, --saving, --limit", allowed, "given", "Leave them out."
+        )
     if experts:
         if calibrator is not None:
             raise input_error("--calibrator", "absent with --experts", calibrator, "Leave one out.")
@@ -64,9 +80,19 @@ def fit(
             records = _fit_experts(data, tables, budget, chosen, seed, out)
         output.print_records(records, style, {**_EXPERTS, **_expected_column(records[-1])})
         return
+    if budgets is not None:
+        if budget is not None:
+            raise input_error("--budgets", "given without --budget", budgets, "Leave one out.")
+        with output.writing(out, held):
+            records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out)
+        output.print_records(records, style, {"level": "level", **columns_of(records[0])})
+        return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
     with output.progress("fitting") as step, progress_callback(step):
-        fitted = fit_policy(data, budget, chosen, seed=seed, calibrator=calibrator, tables=tables)
+        fitted = fit_policy(
+            data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
+            limits=limit or (), seed=seed, calibrator=calibrator, tables=tables,
+        )  # fmt: skip
     with output.writing(out, held):
         fitted.save(out)
     provenance = fitted.policy.provenance
@@ -76,14 +102,33 @@ def fit(
             for r in compared
         )
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")
-    if fitted.budget is not None:
-        _note_spared(f"{fitted.method} spends", fitted.expected.cost, fitted.budget)
     for remark in provenance.get("notes", []):
         output.note(remark)
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
     record = describe(fitted, str(out))
     output.print_records([record], style, columns_of(record))
+
+
+def _fit_family(
+    data: ExitData, tables: Tables, budgets: str, method: Method, seed: int,
+    calibrator: str | None, out: Path,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Fit and write a family; return a record of each level."""
+    from policyopt._family import fit_family
+
+    table = tables.get("fit")
+    foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs)))
+    with output.progress("fitting") as step, progress_callback(step):
+        fitted = fit_family(data, budgets, method, seed=seed, calibrator=calibrator, tables=tables)
+    fitted.save(out)
+    for text in fitted.notes:
+        output.note(text)
+    for text in dict.fromkeys(
+        n for one in fitted.parts for n in one.policy.provenance.get("notes", [])
+    ):
+        output.note(text)
+    return [{"level": a, **describe(one, str(out))} for a, one in enumerate(fitted.parts)]
 
 
 def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:
@@ -194,7 +239,12 @@ _EXPERTS: output.Columns = {
 def curve(
     cache: Path = options.CACHE,
     methods: str = options.methods("max_prob,entropy,margin,patience"),
-    budgets: str = options.BUDGETS,
+    budgets: str | None = option(None, f"{options.COUNTED} Default: 9.", "--budgets"),
+    accuracy: str | None = option(None, "Floors in the place of budgets: 85%,90%.", "--accuracy"),
+    quality: str | None = option(None, "The same of any quality: 0.7,0.8.", "--quality"),
+    max_drop: str | None = option(None, "Floors below the full model: 0.5%,1%.", "--max-drop"),
+    saving: str | None = option(None, "Savings in the place of budgets: 25%,50%.", "--saving"),
+    limit: list[str] | None = options.LIMIT,
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for curve.csv and curve.png."),
     settings: list[str] | None = options.SETTINGS,
@@ -208,7 +258,8 @@ def curve(
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
     tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
-    frontier = _run(tables, methods, budgets, seeds, settings, test, metric)
+    asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
+    frontier = _run(tables, methods, asked, seeds, settings, test, metric)
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
@@ -224,6 +275,31 @@ def curve(
         output.print_table(_mean_over_seeds(frontier.bound), columns)
     if out is not None:
         output.say(f"wrote {out / 'curve.csv'} and {out / 'curve.png'}")
+
+
+def _targets(
+    tables: Tables, budgets: str | None, accuracy: str | None, quality: str | None,
+    max_drop: str | None, saving: str | None, limit: list[str] | None,
+) -> str | list[Target]:  # fmt: skip
+    """Return budgets as they are written, or the targets that lists of floors or savings make with one budget."""
+    if accuracy is not None:
+        quality = str(accuracy_of(tables.get("fit"), accuracy, quality))
+    lists = {"quality": quality, "max_drop": max_drop, "saving": saving}
+    given = {name: text.split(",") for name, text in lists.items() if text is not None}
+    if not given and not limit:
+        return budgets or "9"
+    if len(given) > 1:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise input_error(names, "one of them, a list", "several", "Leave all but one out.")
+    limits, costs = tuple(limit or ()), tables.get("fit").mean_costs
+    if not given:
+        return [Target(budget, limits=limits) for budget in parse_budgets(budgets or "9", costs)]
+    if budgets is not None and len(parse_budgets(budgets, costs)) > 1:
+        step = "E.g. --budgets 40% --accuracy 85%,90%."
+        raise input_error("--budgets", "one beside a list of floors or savings", budgets, step)
+    most = None if budgets is None else parse_budgets(budgets, costs)[0]
+    (name, values), *_ = given.items()
+    return [Target(most, **{name: value.strip()}, limits=limits) for value in values]
 
 
 def compare(
@@ -287,7 +363,7 @@ def _shipped() -> Path:
 def _run(
     tables: Tables,
     methods: str,
-    budgets: str,
+    budgets: str | list[Target],
     seeds: int,
     settings: Any,
     test: str = "test",
@@ -300,7 +376,7 @@ def _run(
         raise input_error("--set", "used on methods by name", "--methods all", "Name the methods.")
     chosen: Any = names if everything else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if everything else names
-    foretell(told, len(fit_rows), len(parse_budgets(budgets, fit_rows.mean_costs)), seeds)
+    foretell(told, len(fit_rows), len(targets_in(budgets, fit_rows)), seeds)
     with output.progress("fitting") as step:
         frontier = make_curve(
             tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric,
@@ -321,11 +397,17 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
 def _print_curve(frontier: Frontier, metric: str | None = None) -> None:
     """Print one line per method and budget, means over seeds."""
     columns = {
-        "method": "method", f"budget [{frontier.unit}]": "budget", "realised": "realised_cost",
+        "method": "method", **_asked_column(frontier), "realised": "realised_cost",
         "off %": output.off_budget, **output.quality_column(frontier.graded),
         **output.metric_column(metric), "exit share %": shares("exit_share"),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
+
+
+def _asked_column(frontier: Frontier) -> output.Columns:
+    """Return the column of what was asked for: budgets, or targets as they read."""
+    plain = all(record["target"] == f"budget {record['budget']}" for record in frontier.records)
+    return {f"budget [{frontier.unit}]": "budget"} if plain else {"target": "target"}
 
 
 def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

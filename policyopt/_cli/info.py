@@ -19,6 +19,7 @@ from policyopt._measures import Measure
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
+from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 
@@ -96,6 +97,7 @@ def info(
     cache: Path = argument("Directory of a cache, or a policy file (JSON).", "CACHE"),
     cost: str | None = options.COST,
     incomplete: bool = option(False, "Read a cache whose writing was cut off.", "--incomplete"),
+    level: str | None = options.LEVEL,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
@@ -103,8 +105,10 @@ def info(
         if cost or incomplete:
             name = "--cost" if cost else "--incomplete"
             raise input_error(name, "given with a cache", f"{cache}, a file", "Leave it out.")
-        _print_policy(cache, style)
+        _print_policy(cache, level, style)
         return
+    if level is not None:
+        raise input_error("--level", "given with a file of a family", level, "Leave it out.")
     data = options.read_cache(cache, incomplete)
     with output.progress("reading the outputs") as step:
         tables = Tables(data, cost, step)
@@ -172,18 +176,48 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
     output.print_table(content["costs"], columns, title="cumulative cost")
 
 
-def _print_policy(path: Path, style: output.Format) -> None:
+def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
     """Print what stands in a policy file, its checksum and contents checked; large values are cut."""
     policy = load_any(path)
     if isinstance(policy, ExpertPolicy):
         experts = dict(zip(policy.contexts, map(_facts, policy.policies), strict=True))
         content = {"experts": experts, "provenance": dict(policy.provenance)}
+    elif isinstance(policy, PolicyFamily) and level is None:
+        content = {"levels": policy.levels, **_facts(policy.policies[0])}
+        content["provenance"] = dict(policy.provenance)
+        rows = _levels(policy)
+        if not output.print_data(style, {**content, "each level": rows}, rows):
+            output.print_table(rows, _LEVELS, title=f"{policy.levels} levels [{policy.unit}]")
+        return
     else:
-        content = _facts(policy)
+        content = _facts(at_level(policy, level))
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
     rows = [{"field": name, "value": _cut(text)} for name, text in texts.items()]
     if not output.print_data(style, content, rows):
         output.print_table(rows)
+
+
+_LEVELS = {
+    "level": "level", "name": "name", "budget": "budget", "expected cost": "expected_cost",
+    "expected accuracy %": output.shown("expected_accuracy", percent),
+    "score": "score", "answer": "answer", "thresholds": lambda r: _cut(json.dumps(r["thresholds"]), 60),
+}  # fmt: skip
+
+
+def _levels(family: PolicyFamily) -> list[dict[str, Any]]:
+    """Return a record per level."""
+    found = []
+    for a, policy in enumerate(family.policies):
+        right = policy.provenance.get("expected_quality")
+        found.append({
+            "level": a, "name": family.names[a] if family.names else None,
+            "budget": None if family.budgets is None else float(family.budgets[a]),
+            "expected_cost": None if family.expected_costs is None else float(family.expected_costs[a]),
+            "expected_accuracy": right if isinstance(right, float) else None,
+            "score": policy.rule.name, "answer": policy.answer.name,
+            "exits run": list(policy.active_exits), "thresholds": policy.thresholds.tolist(),
+        })  # fmt: skip
+    return found
 
 
 def _cut(text: str, most: int = _SHOWN) -> str:

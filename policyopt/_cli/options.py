@@ -16,6 +16,7 @@ from policyopt._table import Tables
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
+from policyopt.runtime._family import PolicyFamily
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -36,9 +37,20 @@ SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", meta
 SEED = option(0, "Seed.", "--seed", callback=check_seed)
 SPLIT = option("test", "Split or stream to look at.", "--split")
 TEST = option("test", "Split or stream to replay on.", "--test")
-BUDGETS = option(
-    "9", "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model.", "--budgets"
+COUNTED = "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model."
+BUDGETS = option("9", COUNTED, "--budgets")
+LEVEL = option(
+    None, "Of a family: a number from 0 (the cheapest), a budget (35%, 2.5), or a name.", "--level"
 )
+#: What is asked for besides a budget, or in its place.
+ACCURACY = option(None, "Least mean accuracy on unseen rows: 90%.", "--accuracy")
+QUALITY = option(None, "Least mean quality on unseen rows, graded or not: 0.8.", "--quality")
+MAX_DROP = option(None, "Most that the full model is better by, in points: 1%.", "--max-drop")
+SAVING = option(None, "Least share of the full model's cost that is saved: 50%.", "--saving")
+LIMIT = option(
+    None, "Further limit, e.g. 'latency:p95<=20', 'mean<=5', 'worst<=40'; may be repeated.",
+    "--limit", metavar="[COST:]mean|pNN|worst<=X",
+)  # fmt: skip
 SEEDS = option(1, "Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
 
 
@@ -115,6 +127,8 @@ def out_policy(path: Path) -> str:
     except InputError as error:
         raise _not_ours("a policy", path) from error
     told = policy.provenance  # it may hold anything
+    if isinstance(policy, PolicyFamily):
+        return f"a family of {policy.levels} levels"
     method, budget = told.get("method"), told.get("budget")
     at = f" at {budget:.4g} {policy.unit}" if isinstance(budget, (int, float)) else ""
     return f"{method if isinstance(method, str) else 'a policy'}{at}"

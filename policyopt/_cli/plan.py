@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, shares
 from policyopt._export.folder import new_folder
+from policyopt._limits import Limit
+from policyopt._methods.targets import read_share
 from policyopt._progress import progress_callback
 from policyopt._tiers.choose import (
     Planned,
@@ -24,7 +25,7 @@ from policyopt._tiers.choose import (
 )
 from policyopt._tiers.description import Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
-from policyopt._tiers.search import Goal, Limit
+from policyopt._tiers.search import Goal
 from policyopt._tiers.tier_policy import check_plan, emit
 from policyopt.runtime._errors import input_error
 
@@ -35,9 +36,7 @@ def plan(
     budget: float | None = option(None, "Most mean cost: ms, mJ or money."),
     accuracy: str | None = option(None, "Or: the least accuracy, e.g. 91%."),
     objective: str = option("latency", "What costs: latency, energy or price."),
-    limit: list[str] | None = option(
-        None, "Further limit, e.g. latency:p95=20, energy=5, latency:worst=40; may be repeated."
-    ),
+    limit: list[str] | None = options.LIMIT,
     confidence: str | None = option(
         None, "Chance to keep budget, accuracy, limits on new rows: 95%. Default: in the mean."
     ),
@@ -63,8 +62,8 @@ def plan(
     if out is not None and out.is_dir():
         check_plan(out)
     limits = tuple(Limit.parse(text) for text in limit or [])
-    goal = Goal(objective, budget, _share(accuracy, "--accuracy"), limits)
-    sure = _share(confidence, "--confidence")
+    goal = Goal(objective, budget, _share(accuracy, "accuracy"), limits)
+    sure = _share(confidence, "confidence")
     if cost_bound is not None and sure is None:
         raise input_error("--cost-bound", "given with --confidence", "alone", "Leave it out.")
     described = load_tiers(tiers)
@@ -149,24 +148,24 @@ def _held_out(planned: Planned) -> dict[str, float] | None:
 def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]) -> None:
     """Say what the fit rows promise, and where the goal was missed."""
     seen, sure, unit = _held_out(planned), planned.certificate, tiers.unit_of(goal.objective)
+    word = output.quality_word(reached["accuracy"] is None)
     if sure is not None:
         bound = f"of {goal.objective} no bound without --cost-bound"
         if sure.cost_high is not None:
             bound = f"{goal.objective} at most {number(sure.cost_high)} {unit}"
         output.note(
-            f"with {percent(sure.confidence)} % confidence: accuracy at least "
+            f"with {percent(sure.confidence)} % confidence: {word} at least "
             f"{percent(sure.accuracy_low)} %, {bound} ({sure.rows:,} rows of split fit that chose nothing)"
         )
     elif seen is not None:
         output.note(
-            f"on {seen['rows']:,} rows of split fit, left out of the fit in two folds: accuracy "
+            f"on {seen['rows']:,} rows of split fit, left out of the fit in two folds: {word} "
             f"{interval('accuracy', percent)(seen)} %, {goal.objective} {number(seen['cost'])} {unit}"
         )
     if not planned.met:
         output.note("on rows that did not fit it no plan met the goal: the nearest is shown")
     if goal.accuracy is not None and reached["quality"] < goal.accuracy:
         asked = f"less than {percent(goal.accuracy)} %"
-        word = output.quality_word(reached["accuracy"] is None)
         output.note(f"{word} {percent(reached['quality'])} % on the held-out rows, {asked}")
     if goal.budget is not None and reached[f"{goal.objective}_low"] > goal.budget:
         step = "" if sure else "; --confidence 95% leaves room for that"
@@ -176,14 +175,4 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
 
 
 def _share(text: str | None, name: str) -> float | None:
-    """Read a share: 91% or 0.91."""
-    if text is None:
-        return None
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = float("nan")
-    value = value / 100 if text.strip().endswith("%") else value
-    if not isfinite(value) or not 0 <= value <= 1:
-        raise input_error(name, "a share such as 91% or 0.91", text, f"E.g. {name} 91%.")
-    return value
+    return None if text is None else read_share(text, name)

@@ -12,6 +12,7 @@ from policyopt._cli.options import argument, option
 from policyopt._cli.output import chosen_method, interval, number, off_budget, percent, shares
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
+from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._files import write_file
 from policyopt.runtime._outputs_file import decide_file, read_outputs
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
@@ -25,12 +26,13 @@ def evaluate(
     cache: Path = options.CACHE,
     split: str = options.SPLIT,
     out: Path | None = option(None, "CSV with exit, prediction, cost and quality per row."),
+    level: str | None = options.LEVEL,
     utility: str | None = options.UTILITY,
     metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     style: output.Format = options.STYLE,
 ) -> None:
-    """Show realised cost and accuracy of a policy."""
+    """Show realised cost and accuracy of a policy, or of a family's levels."""
     from policyopt._api import cost_for, utility_for
     from policyopt._frontier import summary
     from policyopt._metrics import metric_fields
@@ -40,47 +42,69 @@ def evaluate(
     if out is not None:
         options.out_table(out, ",".join(_COLUMNS))
     loaded = load_any(policy)
+    family = loaded if isinstance(loaded, PolicyFamily) and level is None else None
+    if family and out is not None:
+        raise input_error("--out", f"given with --level: {family.told()}", out, "E.g. --level 0.")
+    found = list(family.policies) if family else [at_level(loaded, level)]
     data = options.read_cache(cache)
-    worth, told = utility_for(loaded, data, utility)
-    table = Tables(data, cost_for(loaded, data, cost), utility=worth).get(split)
-    outcome = replay(loaded, table)
+    worth, told = utility_for(found[0], data, utility)
     if told:
         output.note(told)
-    if loaded.provenance.get("cache") not in (None, data.fingerprint):
+    if found[0].provenance.get("cache") not in (None, data.fingerprint):
         output.note("this is not the cache that the policy was fitted on: its budget may not hold")
+    fitted_on = found[0].provenance.get("cost")
+    of_another = cost not in (None, fitted_on) and found[0].provenance.get("budget") is not None
+    if of_another:
+        output.note(f"the policy's budget is of the cost {fitted_on}, not of {cost}: left out")
+    table = Tables(data, cost_for(found[0], data, cost), utility=worth).get(split)
+    outcomes = [replay(one, table) for one in found]
     if out is not None:
         with output.writing(out):
-            write_file(out, output.to_csv(_rows(outcome, _COLUMNS)))
-    # Provenance decides nothing, so the loader takes any: what is no name or number is not shown.
-    provenance = loaded.provenance
-    method, budget, chosen = (provenance.get(name) for name in ("method", "budget", "chosen"))
-    if cost not in (None, fitted_on := provenance.get("cost")) and budget is not None:
-        output.note(f"the policy's budget is of the cost {fitted_on}, not of {cost}: left out")
-        budget = None
-    record = {
-        "method": method if isinstance(method, str) else None,
-        "chosen": chosen.get("method") if isinstance(chosen, dict) else None, "split": split,
-        "budget": budget if isinstance(budget, (int, float)) else None, "unit": loaded.unit,
-        **summary(outcome, loaded),
-    }  # fmt: skip
+            write_file(out, output.to_csv(_rows(outcomes[0], _COLUMNS)))
+    records: list[dict[str, Any]] = [
+        {
+            **({"level": a} if family else {}), **_named(one, of_another), "split": split,
+            "unit": one.unit, **summary(outcome, one),
+        }
+        for a, (one, outcome) in enumerate(zip(found, outcomes, strict=True))
+    ]  # fmt: skip
     if metric is not None:
-        record = metric_fields(metric, table.statistics.labels, outcome.prediction) | record
+        labels = table.statistics.labels
+        records = [
+            metric_fields(metric, labels, outcome.prediction) | record
+            for record, outcome in zip(records, outcomes, strict=True)
+        ]
     columns = {
-        "method": chosen_method, "split": "split", "rows": "rows", f"budget [{loaded.unit}]": "budget",
+        **({"level": "level"} if family else {}),
+        "method": chosen_method, "split": "split", "rows": "rows",
+        f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
-        **output.quality_column(outcome.graded), **output.metric_column(metric), "exit share %": shares("exit_share"),
+        **output.quality_column(outcomes[0].graded), **output.metric_column(metric), "exit share %": shares("exit_share"),
     }  # fmt: skip
-    output.print_records([record], style, columns)
+    output.print_records(records, style, columns)
+
+
+def _named(policy: Any, of_another: bool) -> dict[str, Any]:
+    """Return method and budget of a policy: provenance may hold anything, what is no name or number is not shown."""
+    provenance = policy.provenance
+    method, budget, chosen = (provenance.get(name) for name in ("method", "budget", "chosen"))
+    known = isinstance(budget, (int, float)) and not of_another
+    return {
+        "method": method if isinstance(method, str) else None,
+        "chosen": chosen.get("method") if isinstance(chosen, dict) else None,
+        "budget": budget if known else None,
+    }
 
 
 def run(
     policy: Path = options.POLICY,
     outputs: Path = argument(".npy or .npz with the outputs of all exits.", "OUTPUTS"),
     axes: str | None = option(None, "KNC or NKC; default: found from the policy."),
+    level: str | None = options.LEVEL,
     style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
-    loaded = load_any(policy)
+    loaded = at_level(load_any(policy), level)
     if axes is not None and axes.upper() not in _AXES:
         raise input_error("--axes", f"one of {', '.join(_AXES)}", axes, "Classes come last.")
     found = read_outputs(outputs, loaded, axes and axes.upper())

@@ -31,9 +31,9 @@ from typing import Any
 
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._experts import policy_of
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy, load_policy
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
 from .c_header import c_source, check_name

@@ -17,9 +17,9 @@ import numpy as np
 from policyopt._cache.data import ExitData
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import policy_of
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms, thresholds_of
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 from .golden import (

@@ -18,9 +18,10 @@ from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._checks import MAX_UNIT
 from policyopt.runtime._experts import EXPERTS, MAX_CONTEXTS
+from policyopt.runtime._family import FAMILY, LEVEL, MAX_LEVELS, RULE
 from policyopt.runtime._files import write_file
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._online.family import Controller
+from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
 from policyopt.runtime._online.serving import ONLINE
 from policyopt.runtime._parameters import Array, Choice
@@ -106,10 +107,10 @@ def _any_of(rules: Mapping[str, type], inner: str = "params") -> Schema:
     return {"oneOf": [rule_schema(rules[n], inner) for n in sorted(rules)]}
 
 
-def _policy() -> Schema:
+def _policy_fields() -> dict[str, Schema]:
     score, costs = {"$ref": "#/$defs/score"}, _list(AMOUNT, minItems=1)
     mixture = {"thresholds": VECTOR, "share": SHARE, "seed": WHOLE, "score": or_null(score)}
-    known = {
+    return {
         "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "unit": {**TEXT, "minLength": 1, "maxLength": MAX_UNIT},
         "costs": costs, "overhead": costs, "active_exits": EXITS,
@@ -118,7 +119,22 @@ def _policy() -> Schema:
         "calibrator": or_null({"$ref": "#/$defs/calibrator"}),
         "thresholds": VECTOR, "mixture": or_null(object_of(mixture)), "provenance": ANYTHING,
     }  # fmt: skip
-    return _file(POLICY, known)
+
+
+def _family() -> Schema:
+    of = _policy_fields()
+    rule, level = (object_of({n: of[n] for n in names if n in of}) for names in (RULE, LEVEL))
+    level["properties"] |= {
+        "rule": COUNT, "name": or_null({**TEXT, "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"}),
+        "expected_cost": or_null(AMOUNT), "budget": or_null(AMOUNT),
+    }  # fmt: skip
+    level["required"] = list(LEVEL)
+    known = {
+        **of, "full_cost": or_null({**NUMBER, "exclusiveMinimum": 0}),
+        "rules": _list(rule, minItems=1),
+        "levels": _list(level, minItems=1, maxItems=MAX_LEVELS), "provenance": ANYTHING,
+    }  # fmt: skip
+    return _file(FAMILY, known)
 
 
 def _experts() -> Schema:
@@ -137,8 +153,7 @@ def _online() -> Schema:
         "seed": COUNT, "stream": COUNT,
     }  # fmt: skip
     known = {
-        "saves": {**WHOLE, "minimum": 1}, "policy": {"$ref": "#/$defs/policy"},
-        "thresholds": {**_nested(2), "minItems": 1}, "labels": or_null(VECTOR),
+        "saves": {**WHOLE, "minimum": 1}, "family": {"$ref": "#/$defs/family"},
         "steering": _any_of({**BANDITS, **BY_EXIT, Controller.name: Controller}, "settings"),
         "settings": object_of(settings),
         "state": object_of({"requests": COUNT, "player": ANYTHING}),
@@ -195,14 +210,18 @@ def schemas() -> dict[str, Schema]:
         "score": _any_of({rule.name: rule for rule in OWN}), "answer": _any_of(ANSWERS),
         "calibrator": _any_of(CALIBRATORS),
     }  # fmt: skip
-    policy = _policy()
+    policy, family = _file(POLICY, _policy_fields()), _family()
     nested, title = {**parts, "policy": policy}, "the manifest of {}, version {}".format
     found = {
         "policy": ("a policy file", "Scores of your own are not in it.", policy, parts),
         "experts": ("a file of expert policies", "One policy per context.", _experts(), nested),
+        "family": (
+            "a file of a policy family", "Levels from the cheapest to the dearest, their rules once each.",
+            family, parts,
+        ),
         "online": (
-            "a file of an online policy",
-            "A policy, its levels, who steers it, and what was learned so far.", _online(), nested,
+            "a file of an online policy", "A family, who steers it, and what was learned so far.",
+            _online(), {**parts, "family": family},
         ),
         "export": (
             title("an export", EXPORT.version), "What is in the folder, with checksums. What it "
@@ -218,7 +237,7 @@ def schemas() -> dict[str, Schema]:
 
 def _whole(title: str, description: str, schema: Schema, parts: Mapping[str, Schema]) -> Schema:
     head = {"$schema": _DRAFT, "title": f"policyopt: {title}", "description": description}
-    used = {n: p for n, p in parts.items() if "policy" in parts or f"#/$defs/{n}" in str(schema)}
+    used = {n: p for n, p in parts.items() if len(parts) > 3 or f"#/$defs/{n}" in str(schema)}
     return {**head, **schema, "$defs": used}
 
 

@@ -15,10 +15,10 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import InputError
-from policyopt.runtime._experts import policy_of
 from policyopt.runtime._outputs import ExitOutput, with_columns, with_log_prob
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import OWN
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Array, Floats
 
 from .graph import ELEMENTWISE, ExitGraph, Node, Pool

@@ -15,31 +15,39 @@ single rows, which widens the interval. Above 5,000 rows only the replay is left
 
 from __future__ import annotations
 
-import sys
 from abc import ABC
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from math import isnan
 from typing import Any, ClassVar
 
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
-from policyopt._costs import budget_list, overhead
-from policyopt._methods.fitted import Draft, Expectation, Fitted, expectation, flat_note
+from policyopt._limits import Limit
+from policyopt._methods.fitted import (
+    Draft,
+    Expectation,
+    Fitted,
+    expectation,
+    own_costs,
+)
+from policyopt._methods.levels import MOST_REPLAYED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
+from policyopt._methods.targets import Target, targets_of
 from policyopt._progress import progress_callback, report
 from policyopt._replay import trace
-from policyopt._table import Table
+from policyopt._table import Table, subsample
+from policyopt._thresholds.budget_search import bisect
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.problem import Problem, Solution
-from policyopt.runtime._answers import AnswerRule, Identity
+from policyopt.runtime._answers import Identity
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_seed
-from policyopt.runtime._errors import BudgetError, InputError, input_error
+from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._policy import Mixture, Policy, first_exit
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
 
@@ -50,11 +58,11 @@ _FOLDS = 5  # of the cross-fitting of answers, and of cross-validation
 #: More: neither the budget nor the accuracy is off by what a user would see.
 MOST_ROWS = 5_000
 _FEWEST_ROWS = 20
-_MOST_REPLAYED = 100_000  # as many as fits look at
-_NOTABLE = 0.003  # of the budget: smaller corrections are not worth a second fit
 #: Rows below which coefficients are not to be relied on (`benchmarks/promises.py`).
 FEW_ROWS = 300
 _COINS = 32
+_HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
+_EPS = 1e-9
 _SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
@@ -81,20 +89,25 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.
     answer = "plain"
+    #: Whether each budget is trained for: no other budgets are tried, then.
+    per_budget: ClassVar[bool] = False
+
+    #: "needed": a budget is a limit (see `policyopt._methods.levels`); "all": it is spent, as in papers.
+    spend: str = field(default="needed", kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, allowed in self._merged("allowed").items():
+        for name, allowed in {"spend": SPENDS, **self._merged("allowed")}.items():
             check_setting(name, getattr(self, name), allowed)
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+    def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
         """Return one fitted policy per budget, each replayed and, of few rows, cross-validated.
 
         Parameters
         ----------
         table : Table
             Rows of the split `fit`, labelled.
-        budgets : sequence of float
-            Mean cost per sample, in the table's unit; or ``"40%"``. One alone is taken, too.
+        budgets : sequence of float, str or Target
+            Mean cost per sample, in the table's unit; or ``"40%"``; or targets. One alone is taken, too.
         seed : int
             Same seed, same policies.
 
@@ -105,18 +118,29 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         Raises
         ------
         BudgetError
-            A budget that no policy can meet.
+            A budget, floor or limit that no policy can meet.
         """
-        return validated(self, table, budget_list(budgets, table.mean_costs), check_seed(seed))
+        return validated(self, table, targets_of(budgets, table.mean_costs), check_seed(seed))
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
+        return Levels(self, table, seed).fit(budgets)
+
+    def trained(self, table: Table, seed: int) -> Spend:
+        """Learn from rows once; what comes back solves for budgets, and refuses those that cannot be met."""
         self.check(table)
         draft = self.pose(table, seed)
-        for budget in budgets:
-            draft.problem.check_budget(budget)
-        solved = zip(self.solve(draft, budgets, seed), budgets, strict=True)
-        return [build_fitted(self, one, budget, seed) for one, budget in solved]
+
+        def spend(budgets: Sequence[float]) -> Sequence[Draft]:
+            for budget in budgets:
+                draft.problem.check_budget(budget)
+            return self.solve(draft, budgets, seed)
+
+        return spend
+
+    def held_out(self, levels: Levels, seed: int) -> HeldOut | str:
+        """Return what rows come to by policies proposed without them, at each aim; or why that cannot be done."""
+        return cross_validate(self, levels.table, seed)
 
     def check(self, table: Table) -> None:
         """Refuse rows that lack what the method needs, by name."""
@@ -155,10 +179,24 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         """Name of the method."""
         return self.label
 
+    def ends(self, exits: int) -> Sequence[int]:
+        """Return the places but the last, ascending, past which a policy of so many exits may never go."""
+        return range(exits - 1)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the user gave what others choose: thresholds, a patience, an exit."""
+        return False
+
+    @property
+    def limits(self) -> bool:
+        """Whether a budget is a limit: not where nothing is chosen, or where it is to be spent."""
+        return self.spend == "needed" and not self.fixed
+
     @property
     def validates(self) -> bool:
         """Whether `fit_path` cross-validates: not what has chosen nothing, or on rows of its own."""
-        return True
+        return not self.fixed
 
     def required_columns(self) -> frozenset[str]:
         """Columns that the method reads and that summaries may lack."""
@@ -233,81 +271,6 @@ def _scored(rule: ScoreRule, table: Table, answers: CrossFitted) -> Floats:
     return scores
 
 
-def own_costs(table: Table, *rules: ScoreRule, answer: AnswerRule | None = None) -> Floats:
-    """Return the cumulative cost of arithmetic, (K,): of rules, and answers (None: plain); known before training."""
-    return overhead(answer or Identity(), rules, table.exits, table.classes, table.rate)
-
-
-def build_fitted(method: Method, draft: Draft, budget: float, seed: int) -> Fitted:
-    """Freeze a solved draft into a policy, its own arithmetic among its costs, and say where it comes from."""
-    table, problem, solution = draft.table, draft.problem, draft.solution
-    assert solution is not None
-    expected, quality = draft.expected, draft.quality
-    if expected is None or quality is None:
-        sets = [(1.0 - solution.share, solution.thresholds)]
-        if solution.other is not None:
-            sets.append((solution.share, solution.other))
-        outcomes = []
-        for weight, thresholds in sets:
-            exits = first_exit(problem.scores, thresholds)
-            outcomes.append((weight, problem.cost_at(exits), problem.gained(exits)))
-        expected = expected or expectation(outcomes, problem)
-        quality = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
-    mixture = None
-    if solution.other is not None:
-        mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
-    rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
-    own = own_costs(table, *rules, answer=draft.answer)
-    flat = tuple(int(table.active_exits[k]) for k in problem.flat)
-    provenance: dict[str, Any] = {
-        "method": method.name,
-        "settings": method.settings(),
-        "seed": int(seed),
-        "budget": float(budget),
-        "cost": table.cost_name,
-        "rows": len(table),
-        "split": table.split,
-        "cache": table.cache,
-        "versions": {
-            "policyopt": _version(),
-            "numpy": np.__version__,
-            "python": sys.version.split()[0],
-        },
-    }
-    if table.graded:
-        provenance["graded"] = True
-    if table.utility is not None:
-        provenance["utility"] = table.utility.provenance
-    if flat:
-        provenance["notes"] = [flat_note(flat)]
-    policy = Policy(
-        draft.rule,
-        solution.thresholds,
-        table.mean_costs + own,
-        table.unit,
-        table.kind,
-        table.classes,
-        mixture,
-        provenance,
-        draft.answer,
-        own,
-        active_exits=table.active_exits,
-        model_exits=table.model_exits,
-        error_scale=table.measure.error_scale,
-    )
-    return Fitted(policy, method.name, budget, expected, quality, flat)
-
-
-@cache
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # as long to load as all of this
-
-    try:
-        return version("policyopt")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"
-
-
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What rows pay and are worth under a policy, on average over its coin."""
@@ -368,15 +331,8 @@ def cheapest(table: Table) -> float:
     return float(np.diff(costs, prepend=0.0).min() if table.cascade else costs[0])
 
 
-def subsample(table: Table, most: int, seed: int) -> Table:
-    """Return the table, or a random part of its rows, in order, where there are more than `most`."""
-    if len(table) <= most:
-        return table
-    return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
-
-
 def fit_where_possible(
-    method: Method, table: Table, budgets: Sequence[float], seed: int, *, validate: bool = True
+    method: Method, table: Table, budgets: Sequence[Any], seed: int, *, validate: bool = True
 ) -> list[Fitted | None]:
     """Fit each budget that the method can meet, as proposed unless `validate`."""
     try:
@@ -390,101 +346,226 @@ def fit_where_possible(
         ]
 
 
-def validated(method: Method, table: Table, budgets: Sequence[float], seed: int) -> list[Fitted]:
+def validated(method: Method, table: Table, targets: Sequence[Target], seed: int) -> list[Fitted]:
     """Return a method's policies, their aims corrected by what folds left out cost; see the module."""
-    found = method.propose(table, budgets, seed)
-    folds = None
+    levels = Levels(method, table, seed)
+    found: Folds | str | None = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
-        folds = cross_validate(method, table, budgets, seed)
-    if not isinstance(folds, Folds):
-        return [stated(method, one, table, one.expected.cost, why=folds) for one in found]
-    tail = 1.0 - equal_rows(table)
-    outcomes: list[Outcome | None] = [outcome_of(one.policy, table) for one in found]
-    off = np.array([folds.off(i, one, tail) for i, one in enumerate(outcomes) if one])
+        held = method.held_out(levels, seed)
+        found = folds_from(levels, held) if isinstance(held, HeldOut) else held
+    folds = found if isinstance(found, Folds) else None
+    why = found if isinstance(found, str) else None
+    search = Search(levels, folds)
+    aims = search.aims(targets)
     low, high = cheapest(table), float(table.mean_costs[-1])
-    asked = np.array([float(one.expected.cost) for one in found])
-    most = np.maximum(asked, high)  # the policy's own arithmetic may cost more than the last exit
-    aims = np.clip(asked - off, low + (asked - low) / 2, most)
-    moved = np.flatnonzero(np.abs(aims - asked) > _NOTABLE * asked)
-    again = []
-    if len(moved):
-        wanted = [float(aims[i]) for i in moved]
-        again = fit_where_possible(method, table, wanted, seed, validate=False)
-    for i, one in zip(moved.tolist(), again, strict=True):
-        if one is not None:
-            # The folds' policies had that much more to spend: what it bought, the corrected one does without.
-            folds.right[i] -= found[i].quality - one.quality if not isnan(one.quality) else 0.0
-            found[i], outcomes[i] = one, None
     out = []
-    for i, (one, budget) in enumerate(zip(found, budgets, strict=True)):
-        fold = Outcome(folds.paid[i], folds.right[i])
-        # What it costs here, and as much more as the rows left out did; what was not worth a fit is noise.
-        more = off[i] if i in moved else 0.0
-        cost = float(np.clip(one.expected.cost + more, low, most[i]))
-        policy = replace(one.policy, provenance={**one.policy.provenance, "budget": float(budget)})
-        one = replace(one, budget=budget, policy=policy)
-        out.append(stated(method, one, table, cost, fold, outcomes[i]))
+    for target, aim, level in zip(targets, aims, levels.at(aims), strict=True):
+        budget = target.most(table)
+        one = levels.frozen(level, aim if budget is None else budget)
+        said = {**one.policy.provenance, "budget": budget, "target": target.text}
+        one = replace(one, budget=budget, policy=replace(one.policy, provenance=said))
+        spared = None
+        if budget is not None and not target.floored and not target.limits:
+            spared = levels.spared(level, aim, budget)
+        here = cost = float(one.expected.cost)
+        if folds is not None:  # what it costs here, and as much more as the rows left out did
+            more = np.interp(here, folds.costs, folds.off)
+            cost = float(np.clip(here + more, low, max(here, high)))
+        fold = None if folds is None else folds.at(here)
+        one = replace(one, quality=search.quality(level)) if fold is not None else one
+        out.append(stated(method, one, table, cost, fold, why=why, spared=spared))
     return out
+
+
+class Search:
+    """The aims of targets among the levels of a fit."""
+
+    def __init__(self, levels: Levels, folds: Folds | None) -> None:
+        self._levels, self._folds, self._table = levels, folds, levels.table
+
+    def aims(self, targets: Sequence[Target]) -> list[float]:
+        """Return what each target aims at: a mean cost, as levels claim it."""
+        wishes = [(target, target.most(self._table)) for target in targets]
+        budgets = [budget for _, budget in wishes if budget is not None]
+        if budgets:
+            self._levels.at(budgets)  # refuses what cannot be met, in the user's own numbers
+        return [self._aim(target, budget) for target, budget in wishes]
+
+    def _aim(self, target: Target, budget: float | None) -> float:
+        most = self._levels.aims[-1] if budget is None else self.corrected(budget)
+        floor = target.floor(self._table)
+        if floor is not None:
+            most = self._least(floor, most, target, budget)
+        for limit in target.limits:
+            most = self._within(limit, most, floor is not None)
+        return most
+
+    def corrected(self, budget: float) -> float:
+        """Return what to aim at so that a budget is kept on new rows; it rises with the budget, as levels do."""
+        if self._folds is None:
+            return budget
+        low, high = cheapest(self._table), float(self._table.mean_costs[-1])
+        asked, off = self._folds.aims, self._folds.off
+        aims = np.maximum.accumulate(np.maximum(asked - off, low + (asked - low) / 2))
+        return min(budget - float(np.interp(budget, asked, asked - aims)), max(budget, high))
+
+    def quality(self, level: Level) -> float:
+        """Return what a level is worth on new rows: on these, less what the folds' policies lost on theirs."""
+        if self._folds is None:
+            return level.value
+        return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
+
+    @cached_property
+    def _lost(self) -> Floats:
+        folds = self._folds
+        assert folds is not None
+        here = {
+            aim: level for aim, level in zip(self._levels.aims, self._levels.on_grid(), strict=True)
+        }
+        worth = [level.value if (level := here[aim]) else np.nan for aim in folds.aims.tolist()]
+        known = ~np.isnan(folds.right[0])
+        return folds.right[:, known].mean(axis=1) - np.array(worth)
+
+    def _grid(self, most: float) -> list[tuple[float, Level]]:
+        """Return aims up to `most`, ascending, with their levels; `most` is the last of them."""
+        pairs = zip(self._levels.aims, self._levels.on_grid(), strict=True)
+        found = [(aim, level) for aim, level in pairs if level is not None and aim < most]
+        return [*found, (most, self._levels.at([most])[0])]
+
+    def _halved(self, low: float, high: float, up: Callable[[Level], bool]) -> tuple[float, float]:
+        """Halve the way between two aims; `up`: whether a level lies below the place that is sought."""
+        if self._levels.per_budget:
+            return low, high
+        return bisect(lambda aim: up(self._levels.at([aim])[0]), low, high, _HALVINGS)
+
+    def _least(self, floor: float, most: float, target: Target, budget: float | None) -> float:
+        """Return the least aim whose level is worth a floor on new rows."""
+        grid = self._grid(most)
+        worth = [self.quality(level) for _, level in grid]
+        if np.isnan(worth).all():
+            _ = self._table.quality  # says what is missing
+        met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
+        if not met:
+            best = int(np.nanargmax(worth))
+            unit, cost = self._table.unit, grid[best][1].cost
+            within = "" if budget is None else f" within {budget:.6g} {unit}"
+            allowed = f"at most {worth[best]:.4g}{within}, which costs {cost:.6g} {unit}"
+            asked = f"{floor:.4g}" + (f" ({target.text})" if target.max_drop is not None else "")
+            step = "Ask for less, allow more cost, or try another method (--method auto)."
+            raise BudgetError(message("quality", allowed, asked, step))
+        first = met[0]
+        if first == 0:
+            return grid[0][0]
+        low, high = grid[first - 1][0], grid[first][0]
+        return self._halved(low, high, lambda level: self.quality(level) < floor - _EPS)[1]
+
+    def _within(self, limit: Limit, most: float, floored: bool) -> float:
+        """Return the largest aim up to `most` that keeps a limit."""
+        grid = self._grid(most)
+        kept = [self._levels.kept(level, limit) for _, level in grid]
+        if kept[-1][0]:
+            return most
+        if floored or not any(ok for ok, _ in kept):
+            who = "the floor on quality" if floored else "the cheapest policy"
+            least = min(reached for _, reached in kept) if not floored else kept[-1][1]
+            allowed, step = f"{least:.6g} or more: {who} reaches it", "Raise it, or ask for less."
+            raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
+        last = max(i for i, (ok, _) in enumerate(kept) if ok)
+        low, high = grid[last][0], grid[last + 1][0]
+        return self._halved(low, high, lambda level: self._levels.kept(level, limit)[0])[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """What rows pay and are worth under policies proposed without them, (B, N), and what was claimed of it."""
+    """What rows pay and are worth at aims (A,) under policies proposed without them, and how far claims are off."""
 
-    paid: Floats
-    right: Floats
-    claimed: Floats
-    fold: Ints
+    aims: Floats  # (A,), ascending
+    costs: Floats  # (A,): what the policies of all rows claim to cost there, ascending
+    paid: Floats  # (A, N)
+    right: Floats  # (A, N)
+    off: Floats  # (A,)
 
-    def off(self, budget: int, whole: Outcome, tail: float) -> float:
-        """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
-
-        What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
-        the spread of what is left the mean is shrunk (James & Stein, 1961; never past 0). Not where costs have a heavy
-        `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a ratio's
-        bias: Cochran, Sampling Techniques, 1977, section 6.8).
-        """
-        count = np.bincount(self.fold)
-        excess = np.bincount(self.fold, self.paid[budget] - self.claimed[budget]) / count
-        here = np.bincount(self.fold, whole.paid)
-        chance = here / count - (here.sum() - here) / (count.sum() - count)
-        left = excess - chance
-        mean = float((left * count).sum() / count.sum())
-        noise = float(left.var(ddof=1)) / len(count)
-        shrunk = mean * max(0.0, 1.0 - noise / mean**2) if mean else 0.0
-        # Overspending on the rows at hand, because others seem to be cheaper, stays within their own error.
-        error = float(whole.paid.std()) / len(whole.paid) ** 0.5
-        return max(tail * mean + (1.0 - tail) * shrunk, -error)
+    def at(self, cost: float) -> Outcome:
+        """Return the outcome of a policy that claims such a cost, between its neighbours."""
+        place = float(np.interp(cost, self.costs, np.arange(len(self.costs))))
+        low = min(int(place), len(self.aims) - 1)
+        high, part = min(low + 1, len(self.aims) - 1), place - low
+        paid, right = ((1 - part) * c[low] + part * c[high] for c in (self.paid, self.right))
+        return Outcome(paid, right)
 
 
-def cross_validate(
-    method: Method, table: Table, budgets: Sequence[float], seed: int
-) -> Folds | str:
+def off_of(paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float) -> float:
+    """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
+
+    What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
+    the spread of what is left the mean is shrunk (James & Stein, 1961; never past 0). Not where costs have a heavy
+    `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a ratio's
+    bias: Cochran, Sampling Techniques, 1977, section 6.8). Shapes (N,).
+    """
+    count = np.bincount(fold)
+    excess = np.bincount(fold, paid - claimed) / count
+    here = np.bincount(fold, whole)
+    chance = here / count - (here.sum() - here) / (count.sum() - count)
+    left = excess - chance
+    mean = float((left * count).sum() / count.sum())
+    noise = float(left.var(ddof=1)) / len(count)
+    shrunk = mean * max(0.0, 1.0 - noise / mean**2) if mean else 0.0
+    # Overspending on the rows at hand, because others seem to be cheaper, stays within their own error.
+    error = float(whole.std()) / len(whole) ** 0.5
+    return max(tail * mean + (1.0 - tail) * shrunk, -error)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What rows pay and are worth at A aims by policies proposed without their fold; NaN where one cannot be met."""
+
+    table: Table  # the N rows
+    paid: Floats  # (A, N)
+    right: Floats  # (A, N)
+    claimed: Floats  # (A, N): what the policy said that it costs
+    fold: Ints  # (N,)
+
+
+def cross_validate(method: Method, table: Table, seed: int) -> HeldOut | str:
     """Propose policies without each fold in turn, and replay the fold; or say why that cannot be done."""
     # By what rows show, not by where they stand: the order of the rows does not matter.
     fold = np.empty(len(table), dtype=np.int64)
     fold[np.lexsort(table.statistics.confidence.T)] = folds_of(len(table), _FOLDS, seed)
-    shape = (len(budgets), len(table))
-    found = Folds(np.empty(shape), np.empty(shape), np.empty(shape), fold)
+    found = HeldOut(table, *np.full((3, len(aims_of(table)), len(table)), np.nan), fold)
     for f in range(_FOLDS):
         report(f, _FOLDS, "cross-validating the fit")
         held, train = np.flatnonzero(fold == f), table.take(np.flatnonzero(fold != f))
-        inside = list(budgets)
-        if table.costs.ndim == 2:  # each fold has a range of its own
-            low, high = cheapest(train), float(train.mean_costs[-1])
-            inside = [float(np.clip(budget, low, max(high, low))) for budget in budgets]
+        rows = table.take(held)
         try:
             with progress_callback(None):  # the folds are what is told
-                path = fit_where_possible(method, train, inside, seed, validate=False)
+                path = Levels(method, train, seed).fit_grid()
         except ValueError as error:
             return str(error)  # ours or a library's: a fold of one class, a singular matrix
         for i, one in enumerate(path):
-            if one is None:
-                return f"a fold cannot meet the budget {inside[i]:.6g}"
-            outcome = outcome_of(one.policy, table.take(held))
-            found.paid[i, held], found.right[i, held] = outcome.paid, outcome.right
-            found.claimed[i, held] = one.expected.cost
+            if one is not None:
+                outcome = outcome_of(one.policy, rows)
+                found.paid[i, held], found.right[i, held] = outcome.paid, outcome.right
+                found.claimed[i, held] = one.expected.cost
     return found
+
+
+def folds_from(levels: Levels, held: HeldOut) -> Folds | str:
+    """Return what folds say of a table's levels; or why they say nothing."""
+    aims, table = np.array(levels.aims), held.table
+    whole = levels.fit_grid()
+    met = np.array([one is not None for one in whole]) & ~np.isnan(held.paid).any(axis=1)
+    met &= np.append(True, np.diff(aims) > 0)  # exits that cost alike put several aims in one place
+    if not met.any():
+        return "no budget can be met by every fold"
+    tail = 1.0 - equal_rows(table)
+    off = [
+        off_of(held.paid[i], held.claimed[i], held.fold, outcome_of(one.policy, table).paid, tail)
+        for i, one in enumerate(whole)
+        if met[i] and one is not None
+    ]
+    costs = [one.expected.cost for i, one in enumerate(whole) if met[i] and one is not None]
+    rising = np.maximum.accumulate(costs)
+    return Folds(aims[met], rising, held.paid[met], held.right[met], np.array(off))
 
 
 def stated(
@@ -493,21 +574,21 @@ def stated(
     table: Table,
     cost: float,
     fold: Outcome | None = None,
-    outcome: Outcome | None = None,
     why: str | None = None,
+    spared: str | None = None,
 ) -> Fitted:
-    """Replay a policy on the rows of its fit (`outcome`), and say what is expected of it; `why` without a fold."""
-    table = subsample(table, _MOST_REPLAYED, 0)
-    outcome = outcome or outcome_of(one.policy, table)
-    moved, quality = 0.0, one.quality
+    """Replay a policy on the rows of its fit, and say what is expected of it; `why` without a fold."""
+    table = subsample(table, MOST_REPLAYED, 0)
+    outcome = outcome_of(one.policy, table)
+    moved, quality = 0.0, float(np.clip(one.quality, 0.0, 1.0))  # NaN stays NaN
     if fold is not None:
-        moved = float((fold.paid - outcome.paid).var())
-        known = ~np.isnan(fold.right)
-        quality = float(fold.right[known].mean().clip(0, 1)) if known.any() else float("nan")
+        if len(fold.paid) == len(outcome.paid):
+            moved = float((fold.paid - outcome.paid).var())
     expected = bounded(Expectation(cost, outcome.paid, outcome.coin, moved), one.policy, table)
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
         expected = bounded(one.expected, one.policy, table)
     notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected, fold, why)]
+    notes += [spared] if spared else []
     provenance = {
         **one.policy.provenance,
         **expected.fields,
@@ -555,10 +636,7 @@ def remarks(
             "and accuracy stated are those of the rows of the fit"
         )
     if method.learned and len(table) < FEW_ROWS:
-        out.append(
-            f"fitted on {len(table)} rows: below about {FEW_ROWS} a learned policy's cost and accuracy vary widely "
-            "from one sample of rows to the next; max_prob needs fewer"
-        )
+        out.append(few_rows_note(len(table)))
     out += tail_remarks(expected)
     here = float(expected.paid.mean())
     error = (expected.mean.high - expected.mean.low) / 2
@@ -568,6 +646,14 @@ def remarks(
             "the aim was moved by the difference"
         )
     return out
+
+
+def few_rows_note(rows: int) -> str:
+    """Return what is said of learning from few rows."""
+    return (
+        f"fitted on {rows} rows: below about {FEW_ROWS} a learned policy's cost and accuracy vary widely "
+        "from one sample of rows to the next; max_prob needs fewer"
+    )
 
 
 def tail_remarks(expected: Expectation) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
-from policyopt._methods.base import Method, build_fitted, problem_of, range_of
-from policyopt._methods.fitted import Draft, Expectation, Fitted
+from policyopt._methods.base import Method, problem_of, range_of
+from policyopt._methods.fitted import Draft, Expectation, Fitted, build_fitted
 from policyopt._methods.settings import Number
 from policyopt._table import Table
 from policyopt._thresholds.problem import Solution
@@ -37,7 +37,12 @@ class Always(Method):
 
     label = "always"
     decides = True
+    limits = False  # it spends what the exit costs
     allowed: ClassVar = {"exit": Number(whole=True, optional=True)}
+
+    @property
+    def fixed(self) -> bool:
+        return self.exit is not None
 
     def requires_labels(self) -> bool:
         """Only to know which exit is the most accurate."""
@@ -69,7 +74,7 @@ class Always(Method):
             got = f"{chosen}, which costs {costs[chosen]:.6g}"
             raise BudgetError(message("exit", said, got, "Raise the budget, or leave earlier."))
         if table.cascade:  # the models before it need not be asked
-            return _alone(table, chosen, budget)
+            return alone(table, chosen, budget)
         problem = problem_of(Constant(), table)
         thresholds = np.where(np.arange(table.exits - 1) < chosen, NEVER, ALWAYS)
         solution = solve_given(problem, thresholds, budget, "exit")
@@ -78,10 +83,11 @@ class Always(Method):
 
 def standalone(method: Method, table: Table, k: int, budget: float, seed: int) -> Fitted:
     """Return the policy that runs the table's exit k and no other; refused where that is too dear."""
-    return build_fitted(method, _alone(table, k, budget), budget, seed)
+    return build_fitted(method, alone(table, k, budget), budget, seed)
 
 
-def _alone(table: Table, k: int, budget: float) -> Draft:
+def alone(table: Table, k: int, budget: float) -> Draft:
+    """Return the draft of a table's exit k and no other; refused where that is too dear."""
     small = table.keep_exits([table.active_exits[k]])
     problem = problem_of(Constant(), small)
     problem.check_budget(min(budget, float(problem.mean_costs[0])))
@@ -95,6 +101,8 @@ class Random(Method):
     Exits follow the geometric distribution whose mean cost is the budget; the thresholds on a uniform
     coin per exit follow in closed form, ``1 - share[k] / (share[k] + ... + share[K-1])``.
     """
+
+    spend: str = field(default="all", kw_only=True)
 
     label = "random"
 

@@ -1,13 +1,21 @@
 """Choice among policies per budget by nested cross-validation: `auto`, and `subset` of exits.
 
-Each fold is left out in turn; every candidate is fitted on the other folds, its own inner cross-fitting included,
-and replayed on the one left out. A candidate's value on a row is its correctness less the price of what it spends
-beyond what it was to cost (or plus that of what it saves), so that none wins by overspending. The least complex
-candidate whose mean value is within one standard error (of the paired difference, over rows) of the best is
-chosen: the one-standard-error rule of Breiman et al., CART, 1984, section 3.4.3. Of one complexity the means
-decide. A candidate whose scores are flat (`policyopt._thresholds.degenerate_scores`) stands behind any other
-that is as accurate. By how much the best looks better on the rows that chose it than it is, is measured on
-resamples of those rows (`winners_gain`), and taken off the accuracy that is stated.
+Each fold is left out in turn; every candidate is fitted on the other folds at the aims of `Levels`, its own inner
+cross-fitting included, and replayed on the one left out. A candidate's value on a row is its quality less the price
+of what it spends beyond what it was to cost (or plus that of what it saves), so that none wins by overspending.
+
+`auto` looks at the paired differences to the simplest candidate, and shrinks them: a candidate's true differences
+are taken to be normal around what such candidates gained elsewhere (`_PRIORS`), with an unknown size, half of it common
+to all budgets and half of it smooth along them; given the size, they follow from what was measured and its noise over rows (covariance between budgets
+included) as the posterior mean of a normal (Efron & Morris, JASA 68, 1973; Rasmussen & Williams, 2006, eq. 2.23), and
+sizes count by their marginal likelihood. So a gain that all budgets show is believed sooner than one of a single
+budget, and what noise can explain stays with the simplest. The best at each budget is chosen; a candidate whose
+scores are flat (`policyopt._thresholds.degenerate_scores`) stands behind any other that is as good. By how much the
+chosen looks better on the rows that chose it than it is, is measured on resamples of those rows, and taken off the
+quality that is stated.
+
+`subset` chooses the least complex candidate whose mean value is within one standard error of the best (Breiman et
+al., CART, 1984, section 3.4.3).
 
 Which exits to keep, per budget (`subset`): a cascade may jump a model, and so pay only for those worth asking.
 Bouchard, Is escalation worth it?, 2026, arXiv:2605.06350: fixed chains of all models fall below the best pair of
@@ -25,35 +33,36 @@ every budget has its own choice, by nested folds, and subsets of any size compet
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from policyopt._answers.crossfit import folds_of
-from policyopt._costs import budget_list
 from policyopt._methods.base import (
+    FEW_ROWS,
     MOST_ROWS,
+    HeldOut,
     Method,
     cheapest,
     check_budgets,
-    fit_where_possible,
-    subsample,
+    few_rows_note,
 )
-from policyopt._methods.baselines import Always, standalone
-from policyopt._methods.fitted import Fitted
+from policyopt._methods.baselines import Always, alone
+from policyopt._methods.fitted import Draft
 from policyopt._methods.frugalgpt import FrugalGPT, subsets
 from policyopt._methods.lagrangian import OptimalStopping
+from policyopt._methods.levels import Levels, Spend, aims_of
 from policyopt._methods.registry import make_method
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
 from policyopt._methods.threshold import Threshold
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
-from policyopt._table import Table
-from policyopt.runtime._checks import check_seed
+from policyopt._table import Table, known_rows, subsample
 from policyopt.runtime._errors import BudgetError, input_error
-from policyopt.runtime._typing import Bools, Floats
+from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: Name, method, complexity: 0 is the simplest.
 Candidate = tuple[str, Method, int]
@@ -65,6 +74,20 @@ FEWEST_ROWS = 100
 #: More rows are not needed to compare; all of them fit what is chosen.
 MOST_COMPARED = 20_000
 _RESAMPLES = 100
+#: What is believed of a candidate's gain over the first before it is compared: mean and standard deviation, of quality,
+#: on rows enough to learn from. After the experiments of several papers and data sets (`docs/choosing_a_policy.md`):
+#: static scores differ little, combined answers gain some tenths of a point, a learned stop rule more, lists of models
+#: much or nothing.
+_PRIORS = {
+    "margin": (0.0, 0.001), "entropy": (0.0, 0.001), "max_prob:thresholds=joint": (0.0, 0.002),
+    "margin:answer=combined": (0.001, 0.002), "optimal_stopping": (0.002, 0.004), "frugalgpt": (0.0, 0.01), "always": (0.0, 0.01),
+}  # fmt: skip
+_OTHERS = (0.0, 0.003)
+#: A gain may be so many times as large; each twice is half as likely.
+_SIZES = 2.0 ** np.arange(-1, 6)
+_SMOOTH = 3.0  # aims over which a gain changes
+_LEARNED_ROWS = 250  # below so many a learned rule is believed to lose
+_ALIKE = 0.0005  # of quality: less is not worth a more complex policy
 _REPORTED = 8  # subsets that the provenance tells of, the best first
 _FEW = 6  # exits up to here have all their subsets tried: 63 of them
 
@@ -75,139 +98,151 @@ class Chosen(NamedTuple):
     #: To fit in turn, the chosen first: it may be affordable on every fold and by a hair not on all rows.
     ways: list[Candidate]
     report: Report = []  # noqa: RUF012 (never changed)
-    gain: float = 0.0  # see `winners_gain`
+    gain: float = 0.0  # by how much it looks better on the rows that chose it
+    place: int = -1  # of the chosen among those compared
+
+
+class Chooser:
+    """What was chosen at each aim, and how its budgets are met: each choice is trained once."""
+
+    def __init__(self, method: Choosing, table: Table, seed: int) -> None:
+        self.method, self.table, self.seed = method, table, seed
+        self.known = known_rows(table)
+        _ = self.known.quality  # says what is missing
+        self.aims = aims_of(self.known)
+        self.choices, self.compared = method.choices(table, self.known, seed)
+        self._trained: dict[str, Spend | None] = {}
+
+    def __call__(self, budgets: Sequence[float]) -> Sequence[Draft]:
+        """Solve each budget by what was chosen nearest to it, else by what that falls back on."""
+        check_budgets(self.table, budgets)
+        places = np.interp(budgets, self.aims, np.arange(len(self.aims)))
+        return [
+            self._solved(self.choices[int(place)], budget)
+            for place, budget in zip(np.rint(places).tolist(), budgets, strict=True)
+        ]
+
+    def _solved(self, choice: Chosen, budget: float) -> Draft:
+        for name, way, _ in choice.ways:
+            with suppress(BudgetError):
+                draft = self._spend(name, way)([budget])[0]
+                origin = {**self.method.origin(name, way, draft), "compared": choice.report}
+                if way.learned and len(self.table) < FEW_ROWS:
+                    origin["notes"] = [few_rows_note(len(self.table))]
+                return replace(draft, origin=origin)
+        low, high, unit = cheapest(self.table), self.table.mean_costs[-1], self.table.unit
+        raise BudgetError(
+            f"No policy of {self.method.name} costs {budget:.6g} {unit} or less on these rows, its own "
+            f"arithmetic included. Exits cost {low:.6g} to {high:.6g} {unit}: raise the budget."
+        )
+
+    def _spend(self, name: str, way: Method) -> Spend:
+        if name not in self._trained:
+            # Its soft targets make use of rows without a label; others see those that have one.
+            rows = self.table if isinstance(way, OptimalStopping) else self.known
+            try:
+                self._trained[name] = way.trained(rows, self.seed)
+            except BudgetError:
+                self._trained[name] = None
+        spend = self._trained[name]
+        if spend is None:
+            raise BudgetError(name)
+        return spend
 
 
 class Choosing(Method):
     """A method that chooses others per budget by their values, and fits the chosen on all rows."""
 
-    def fit_path(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        return self._chosen(table, budget_list(budgets, table.mean_costs), check_seed(seed), True)
-
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        return self._chosen(table, budgets, seed, False)
+    def trained(self, table: Table, seed: int) -> Spend:
+        self.check(table)
+        return Chooser(self, table, seed)
 
     @abstractmethod
     def choices(
-        self, table: Table, known: Table, budgets: Sequence[float], seed: int
-    ) -> list[Chosen]:
-        """Return what is chosen per budget, by the rows that are labelled (`known`, one or more)."""
+        self, table: Table, known: Table, seed: int
+    ) -> tuple[list[Chosen], Comparison | None]:
+        """Return what is chosen at each of `aims_of` the rows with labels (`known`), and what was compared."""
 
-    def _chosen(
-        self, table: Table, budgets: Sequence[float], seed: int, validate: bool
-    ) -> list[Fitted]:
-        """Fit what is chosen, each choice once for all its budgets, else what it falls back on."""
-        self.check(table)
-        known = table if not table.valued.any() else table.take(np.flatnonzero(table.valued))
-        _ = (known if len(known) else table).quality  # says what is missing
-        choices = self.choices(table, known, budgets, seed)
+    def held_out(self, levels: Levels, seed: int) -> HeldOut | str:
+        """Return what the comparison found of the chosen, whose folds are as good as a validation's."""
+        found: Any = levels.spend
+        compared, choices = found.compared, found.choices
+        if compared is None:
+            return super().held_out(levels, seed)
+        at = np.arange(len(choices)), [one.place for one in choices]
+        none = np.array([one.place < 0 for one in choices])[:, None]
+        gain = np.array([one.gain for one in choices])[:, None]
+        columns = compared.paid[at], compared.quality[at] - gain, compared.claimed[at]
+        whole = (np.where(none, np.nan, column) for column in columns)
+        return HeldOut(found.known, *whole, compared.fold)
 
-        def fit(way: Candidate, wanted: list[float]) -> list[Fitted | None]:
-            rows = table if isinstance(way[1], OptimalStopping) else known
-            return fit_where_possible(way[1], rows, wanted, seed, validate=validate)
-
-        found: list[tuple[Candidate, Fitted | None]] = [(one.ways[0], None) for one in choices]
-        for first in {one.ways[0][0]: one.ways[0] for one in choices}.values():
-            places = [i for i, one in enumerate(choices) if one.ways[0][0] == first[0]]
-            for i, one in zip(places, fit(first, [budgets[i] for i in places]), strict=True):
-                found[i] = first, one
-        for i, choice in enumerate(choices):
-            for other in choice.ways[1:]:
-                if found[i][1] is None:
-                    found[i] = other, fit(other, [budgets[i]])[0]
-        signed = []
-        for (way, one), choice, budget in zip(found, choices, budgets, strict=True):
-            if one is None:
-                low, high = cheapest(table), table.mean_costs[-1]
-                raise BudgetError(
-                    f"No policy of {self.name} costs {budget:.6g} {table.unit} or less on these rows, its own "
-                    f"arithmetic included. Exits cost {low:.6g} to {high:.6g} {table.unit}: raise the budget."
-                )
-            signed.append(self._signed(one, budget, way[0], choice))
-        return signed
-
-    def _signed(self, one: Fitted, budget: float, name: str, choice: Chosen) -> Fitted:
-        """Return a fit under this method's label, with what was chosen and why in its provenance."""
-        inner = one.policy.provenance
-        quality = max(one.quality - choice.gain, 0.0)  # NaN stays NaN
-        if inner.get("expected_quality") is not None:
-            inner = {**inner, "expected_quality": quality}
-        provenance = {
-            **inner,
-            "method": self.name,
-            "settings": self.settings(),
-            "chosen": self.origin(name, one),
-            "compared": choice.report,
-            "budget": float(budget),
-        }
-        policy = replace(one.policy, provenance=provenance)
-        return replace(one, method=self.name, policy=policy, quality=quality, budget=budget)
-
-    def origin(self, name: str, one: Fitted) -> dict[str, Any]:
+    def origin(self, name: str, way: Method, draft: Draft) -> dict[str, Any]:
         """Return what a refit needs to know of the fit that was chosen."""
-        return {"method": name, "settings": one.policy.provenance["settings"]}
+        return {"chosen": {"method": name, "settings": way.settings()}}
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What M candidates are worth at B budgets on N rows that they were not fitted on."""
+    """What M candidates come to at A aims on N rows that they were not fitted on; NaN where they cannot be met."""
 
-    values: Floats  # (B, M, N): see the module; -inf where a candidate cannot meet the budget
-    quality: Floats  # (B, M, N): worth of the answer
-    flat: Bools  # (B, M): whether some fold's fit found scores that differ by rounding only
+    values: Floats  # (A, M, N): see the module; -inf for NaN
+    quality: Floats  # (A, M, N)
+    paid: Floats  # (A, M, N)
+    claimed: Floats  # (A, M, N)
+    flat: Bools  # (A, M): whether some fold's fit found scores that differ by rounding only
+    fold: Ints  # (N,)
 
-    def simplest(
-        self, budget: int, chosen: int, candidates: Sequence[Candidate], errors: float
-    ) -> int:
-        """Return the chosen candidate, or in the place of a flat one the least complex that is as accurate."""
-        values, correct = self.values[budget], self.quality[budget]
-        if not self.flat[budget, chosen]:
+    def joined(self, other: Comparison) -> Comparison:
+        """Return the same with more candidates."""
+        both = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)], axis=1)
+            for name in ("values", "quality", "paid", "claimed", "flat")
+        }
+        return replace(self, **both)
+
+    def simplest(self, aim: int, chosen: int, candidates: Sequence[Candidate]) -> int:
+        """Return the chosen candidate, or in the place of a flat one the least complex that is as good."""
+        values, quality = self.values[aim], self.quality[aim]
+        if not self.flat[aim, chosen]:
             return chosen
-        behind = correct[chosen] - correct
+        behind = quality[chosen] - quality
         error = behind.std(axis=1) / behind.shape[1] ** 0.5
-        equal = behind.mean(axis=1) <= errors * error
-        equal &= np.isfinite(values).all(axis=1) & ~self.flat[budget]
+        equal = behind.mean(axis=1) <= error
+        equal &= np.isfinite(values).all(axis=1) & ~self.flat[aim]
         places = np.flatnonzero(equal).tolist()
         if not places:
             return chosen
         return min(places, key=lambda i: (candidates[i][2], -float(values[i].mean())))
 
 
-def compare(
-    table: Table,
-    candidates: Sequence[Candidate],
-    budgets: Sequence[float],
-    folds: int,
-    seed: int,
-    least: Callable[[Table], float] = lambda table: float(table.mean_costs[0]),
-) -> Comparison:
-    """Return what candidates are worth on rows they were not fitted on; `least`: lowest budget some rows allow."""
+def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int) -> Comparison:
+    """Return what candidates come to at the aims of a table, on rows they were not fitted on."""
     fold = folds_of(len(table), folds, seed)
-    values = np.empty((len(budgets), len(candidates), len(table)))
-    correct, flat = np.zeros_like(values), np.zeros(values.shape[:2], dtype=bool)
+    aims = len(aims_of(table))
+    values, quality, paid, claimed = np.full((4, aims, len(candidates), len(table)), np.nan)
+    flat = np.zeros(values.shape[:2], dtype=bool)
     count = int(fold.max()) + 1
     for f in range(count):
         report(f, count, "comparing policies")
         held = np.flatnonzero(fold == f)
         train, test = table.take(np.flatnonzero(fold != f)), table.take(held)
         # With costs per sample each fold has a range of its own.
-        low, high = least(train), float(train.mean_costs[-1])
-        inside = [float(np.clip(b, low, high)) for b in budgets]
-        prices = prices_at(train, inside)
+        inside, prices = aims_of(train), prices_of(train)
         for i, (_, method, _) in enumerate(candidates):
             with progress_callback(None):  # the folds are what is told
-                path = fit_where_possible(method, train, inside, seed, validate=False)
+                path = Levels(method, train, seed).fit_grid()
             for j, one in enumerate(path):
                 if one is None:
-                    values[j, i, held] = -np.inf
                     continue
                 outcome = replay(one.policy, test)
                 flat[j, i] |= bool(one.flat)
-                correct[j, i, held] = outcome.quality
-                # Lists of exits may spare a part of the budget: that is no merit here.
+                quality[j, i, held], paid[j, i, held] = outcome.quality, outcome.cost
+                # What a policy spares of the budget is no merit here.
                 target = min(one.expected.cost, inside[j])
+                claimed[j, i, held] = one.expected.cost
                 values[j, i, held] = outcome.quality - prices[j] * (outcome.cost - target)
-    return Comparison(values, correct, flat)
+    values = np.where(np.isnan(values).any(axis=2, keepdims=True), -np.inf, values)
+    return Comparison(values, quality, paid, claimed, flat, fold)
 
 
 def one_standard_error(
@@ -234,14 +269,79 @@ def one_standard_error(
     return chosen, report
 
 
+def shrunken(values: Floats, candidates: Sequence[Candidate]) -> Floats:
+    """Return what each of M candidates is expected to be worth beyond the first, (A, M); see the module.
+
+    Shapes: values (A, M, N), -inf where a candidate cannot meet an aim.
+    """
+    return _Shrinkage(values, candidates).of(np.ones(values.shape[2]))[0]
+
+
+class _Shrinkage:
+    """Paired differences to the first candidate, and what is believed of them."""
+
+    def __init__(self, values: Floats, candidates: Sequence[Candidate]) -> None:
+        aims, _, n = values.shape
+        priors = np.array([_PRIORS.get(name, _OTHERS) for name, _, _ in candidates])
+        few = np.array([method.learned for _, method, _ in candidates])
+        self._before = priors[:, 0] * np.where(few, 1.0 - _LEARNED_ROWS / n, 1.0)  # (M,)
+        self.possible = np.isfinite(values).all(axis=2)
+        first = np.where(self.possible[:, :1, None], values[:, :1], 0.0)
+        #: (M, N, A): rows' differences, 0 where there is nothing to compare.
+        self.rows = np.where(
+            (self.possible & self.possible[:, :1])[:, :, None], values - first, 0.0
+        ).transpose(1, 2, 0)
+        centred = self.rows - self.rows.mean(axis=1, keepdims=True)
+        self.noise = centred.transpose(0, 2, 1) @ centred / n**2  # (M, A, A), of the means
+        apart = np.abs(np.subtract.outer(np.arange(aims), np.arange(aims)))
+        shape = 0.5 + 0.5 * np.exp(-apart / _SMOOTH)
+        prior = (_SIZES[:, None] * priors[:, 1])[..., None, None] ** 2 * shape  # (S, M, A, A)
+        tiny = 1e-12 * np.eye(aims)
+        whole = prior + self.noise + tiny  # (S, M, A, A)
+        self._gains = np.linalg.solve(whole, np.broadcast_to(prior, whole.shape))  # transposed
+        self._inverse = np.linalg.inv(whole)
+        self._logdet = np.linalg.slogdet(whole)[1]  # (S, M)
+
+    def of(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return beliefs (A, M) of rows counted so often, (N,) (impossible: -inf), and the means they rest on."""
+        means = np.einsum("n,mna->ma", weights, self.rows, optimize=True) / weights.sum()
+        off = means - self._before[:, None]
+        fit = np.einsum("ma,smab,mb->sm", off, self._inverse, off, optimize=True)
+        likelihood = -0.5 * (fit + self._logdet) - np.log(_SIZES)[:, None]
+        share = np.exp(likelihood - likelihood.max(axis=0))
+        share /= share.sum(axis=0)
+        moved = np.einsum("sm,ma,smab->bm", share, off, self._gains, optimize=True)
+        believed = self._before + moved
+        believed[:, 0] = 0.0  # the first itself
+        return np.where(self.possible, believed, -np.inf), means.T
+
+
+def gains_by_chance(
+    values: Floats, candidates: Sequence[Candidate], chosen: Ints, seed: int
+) -> Floats:
+    """Return by how much the chosen look better on the rows that chose them than on others, (A,).
+
+    On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
+    Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (A, M, N); chosen (A,).
+    """
+    aims, _, n = values.shape
+    if n > MOST_ROWS:
+        return np.zeros(aims)
+    rng, at = np.random.default_rng(seed), np.arange(aims)
+    beliefs = _Shrinkage(values, candidates)
+    gain = np.zeros(aims)
+    for _ in range(_RESAMPLES):
+        counts = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        other = _simplest_of(beliefs.of(counts)[0], candidates)
+        left = beliefs.of((counts == 0).astype(np.float64))[1]
+        gain += (left[at, chosen] - left[at, other]) / _RESAMPLES
+    return np.maximum(gain, 0.0)
+
+
 def winners_gain(
     values: Floats, candidates: Sequence[Candidate], errors: float, seed: int
 ) -> float:
-    """Return by how much the chosen looks better on the rows that chose it than on others.
-
-    On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
-    Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (M, N).
-    """
+    """Return the same of one aim, chosen by `one_standard_error`. Shapes: values (M, N)."""
     rng, n = np.random.default_rng(seed), values.shape[1]
     if n > MOST_ROWS:
         return 0.0
@@ -255,17 +355,20 @@ def winners_gain(
     return max(float(np.mean(gains)), 0.0)
 
 
-def prices_at(table: Table, budgets: Sequence[float]) -> list[float]:
-    """Return what accuracy a unit of cost buys at each budget, on the curve of max_prob."""
+def prices_of(table: Table) -> list[float]:
+    """Return what quality a unit of cost buys at each aim, on the curve of max_prob."""
     low, high = (float(c) for c in table.mean_costs[[0, -1]])
+    step, spend = 0.1 * (high - low), Threshold("max_prob").trained(table, 0)
     prices = []
-    for budget in budgets:
-        step, at = 0.1 * (high - low), max(budget, low)
-        pair = [max(at - step, low), min(at + step, high)]
-        cheap, dear = Threshold("max_prob").propose(table, pair)
-        gap = dear.expected.cost - cheap.expected.cost
+    for aim in aims_of(table):
+        cheap, dear = spend([max(aim - step, low), min(aim + step, high)])
+        (c0, v0), (c1, v1) = (
+            (d.problem.cost(d.solution.thresholds), d.problem.worth(d.solution))
+            for d in (cheap, dear)
+            if d.solution is not None
+        )
         # Past the peak of the curve more cost buys nothing; it must not be worth a fee.
-        prices.append(max((dear.quality - cheap.quality) / gap, 0.0) if gap > 0 else 0.0)
+        prices.append(max((v1 - v0) / (c1 - c0), 0.0) if c1 > c0 else 0.0)
     return prices
 
 
@@ -280,7 +383,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     ("optimal_stopping", OptimalStopping(), 3),
 )
 #: A cascade may also jump models, which can be worth more than any rule of when to stop.
-FOR_CASCADES: tuple[Candidate, ...] = (("frugalgpt", FrugalGPT(), 2),)
+FOR_CASCADES: tuple[Candidate, ...] = (("always", Always(), 1), ("frugalgpt", FrugalGPT(), 2))
 
 
 def _of_the_users_own() -> tuple[Candidate, ...]:
@@ -304,40 +407,63 @@ class Auto(Choosing):
     ----------
     folds : int
         Of the outer cross-validation.
-    errors : float
-        How many standard errors a simpler policy may stand below the best one.
     """
 
     folds: int = 5
-    errors: float = 1.0
 
     label = "auto"
-    allowed: ClassVar = {"folds": FOLDS, "errors": NOT_NEGATIVE}
+    allowed: ClassVar = {"folds": FOLDS}
 
     def choices(
-        self, table: Table, known: Table, budgets: Sequence[float], seed: int
-    ) -> list[Chosen]:
+        self, table: Table, known: Table, seed: int
+    ) -> tuple[list[Chosen], Comparison | None]:
         every = CANDIDATES + (FOR_CASCADES if table.cascade else ()) + _of_the_users_own()
         candidates = [
             row for row in every
             if not row[1].missing_columns(table) and not (row[1].decides and table.exits < 2)
         ]  # fmt: skip
-        # Whatever refuses the rows or a budget does so here, by name, before the long work.
-        check_budgets(known, budgets)
-        if not table.cascade:  # of one, a model alone may cost less than the simplest policy
-            candidates[0][1].propose(known, budgets, seed)
         simplest = [candidates[0], *[row for row in candidates[1:] if row in FOR_CASCADES]]
+        aims = aims_of(known)
         if len(known) < FEWEST_ROWS or len(candidates) < 2:
-            return [Chosen(simplest)] * len(budgets)
+            return [Chosen(simplest)] * len(aims), None
         rows = subsample(known, MOST_COMPARED, seed)
-        found = compare(rows, candidates, budgets, self.folds, seed)
+        found = compare(rows, candidates, self.folds, seed)
+        beliefs = shrunken(found.values, candidates)
+        chosen = _simplest_of(beliefs, candidates)
+        gains = gains_by_chance(found.values, candidates, chosen, seed)
         choices = []
-        for j, values in enumerate(found.values):
-            chosen, report = one_standard_error(values, candidates, self.errors)
-            gain = winners_gain(values, candidates, self.errors, seed)
-            best = candidates[found.simplest(j, chosen, candidates, self.errors)]
-            choices.append(Chosen([best, *simplest], report, gain))
-        return choices
+        for j, best in enumerate(chosen.tolist()):
+            place = found.simplest(j, best, candidates)
+            report = _behind(found.values[j], beliefs[j], candidates)
+            ways = [candidates[place], *simplest]
+            choices.append(Chosen(ways, report, float(gains[j]), place))
+        return choices, found
+
+
+def _simplest_of(beliefs: Floats, candidates: Sequence[Candidate]) -> Ints:
+    """Return the least complex candidate that is believed to be about as good as the best, (A,); the best of those."""
+    complexity = np.array([level for _, _, level in candidates])
+    near = beliefs >= beliefs.max(axis=1, keepdims=True) - _ALIKE
+    least = np.where(near, complexity, complexity.max() + 1).min(axis=1, keepdims=True)
+    return np.where(near & (complexity == least), beliefs, -np.inf).argmax(axis=1)
+
+
+def _behind(values: Floats, beliefs: Floats, candidates: Sequence[Candidate]) -> Report:
+    """Return how far each candidate that can meet an aim stands behind the best, as measured and as believed."""
+    possible = np.flatnonzero(np.isfinite(beliefs))
+    best = possible[np.argmax(values[possible].mean(axis=1))]
+    behind = values[best] - values[possible]
+    errors = behind.std(axis=1) / behind.shape[1] ** 0.5
+    believed = beliefs.max() - beliefs[possible]
+    return [
+        {
+            "method": candidates[i][0],
+            "behind_best": float(rows.mean()),
+            "standard_error": float(error),
+            "believed_behind": float(gap),
+        }
+        for i, rows, error, gap in zip(possible.tolist(), behind, errors, believed, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -384,9 +510,11 @@ class Subset(Choosing):
         make_method(self.inner)  # refuses what does not exist, by name
         super().__post_init__()
 
-    def origin(self, name: str, one: Fitted) -> dict[str, Any]:
-        inner, exits = one.policy.provenance, list(one.policy.active_exits)
-        return {**super().origin(name, one), "inner": inner["method"], "exits": exits}
+    def origin(self, name: str, way: Method, draft: Draft) -> dict[str, Any]:
+        inner = way.inner if isinstance(way, OnExits) else way
+        chosen = super().origin(name, inner, draft)["chosen"]
+        exits = list(draft.table.active_exits)
+        return {"chosen": {**chosen, "inner": inner.name, "exits": exits}}
 
     def required_columns(self) -> frozenset[str]:
         return make_method(self.inner).required_columns()
@@ -395,45 +523,43 @@ class Subset(Choosing):
         return make_method(self.inner).missing_columns(table)
 
     def choices(
-        self, table: Table, known: Table, budgets: Sequence[float], seed: int
-    ) -> list[Chosen]:
-        check_budgets(table, budgets)
-        exits = table.exits
+        self, table: Table, known: Table, seed: int
+    ) -> tuple[list[Chosen], Comparison | None]:
+        exits, aims = table.exits, aims_of(known)
         most = min(self.most or exits, exits)
         # Where nothing can be compared or afforded: all exits, else the cheapest by itself.
         own = np.diff(known.mean_costs, prepend=0.0) if table.cascade else known.mean_costs
         kept = [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)]
         last = self._candidates(kept, table)
         if len(known) < FEWEST_ROWS:
-            return [Chosen(last)] * len(budgets)
+            return [Chosen(last)] * len(aims), None
         rows = subsample(known, MOST_COMPARED, seed)
 
-        def worth(tried: list[tuple[int, ...]]) -> Floats:
-            candidates = self._candidates(tried, table)
-            return compare(rows, candidates, budgets, self.folds, seed, cheapest).values
+        def compared(tried: list[tuple[int, ...]]) -> Comparison:
+            return compare(rows, self._candidates(tried, table), self.folds, seed)
 
         # All subsets where they are few, else single exits, pairs and the whole to begin with.
         tried = subsets(exits, most if exits <= _FEW else min(most, 2))
         if exits > _FEW and most == exits:
             tried.append(tuple(range(exits)))
-        values = worth(tried)
-        while more := _larger(tried, values, exits, most):
-            better = values.mean(axis=2).max(axis=1)
-            found = worth(more)
-            tried, values = [*tried, *more], np.concatenate([values, found], axis=1)
-            if (found.mean(axis=2).max(axis=1) <= better).all():
+        found = compared(tried)
+        while more := _larger(tried, found.values, exits, most):
+            better, larger = found.values.mean(axis=2).max(axis=1), compared(more)
+            tried, found = [*tried, *more], found.joined(larger)
+            if (larger.values.mean(axis=2).max(axis=1) <= better).all():
                 break
         candidates = self._candidates(tried, table)
         choices = []
-        for own_values in values:
-            if not np.isfinite(own_values).all(axis=1).any():
+        for values in found.values:
+            if not np.isfinite(values).all(axis=1).any():
                 choices.append(Chosen(last))
                 continue
-            chosen, report = one_standard_error(own_values, candidates, self.errors)
+            chosen, report = one_standard_error(values, candidates, self.errors)
             report.sort(key=lambda entry: entry["behind_best"])
-            gain = winners_gain(own_values, candidates, self.errors, seed)
-            choices.append(Chosen([candidates[chosen], *last], report[:_REPORTED], gain))
-        return choices
+            gain = winners_gain(values, candidates, self.errors, seed)
+            ways = [candidates[chosen], *last]
+            choices.append(Chosen(ways, report[:_REPORTED], gain, chosen))
+        return choices, found
 
     def _candidates(self, tried: list[tuple[int, ...]], table: Table) -> list[Candidate]:
         inner, full = make_method(self.inner), self.towards == "full"
@@ -463,13 +589,10 @@ class OnExits(Method):
     kept: tuple[int, ...]
     inner: Method
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
-        """Fit the inner method; a budget above what these exits can cost is lowered to that."""
+    def trained(self, table: Table, seed: int) -> Spend:
+        """Train the inner method; a budget above what these exits can cost is lowered to that."""
         small = table.keep_exits([table.active_exits[k] for k in self.kept])
-        most = float(small.mean_costs[-1])
-        lowered = [min(float(budget), most) for budget in budgets]
-        if small.exits > 1:
-            once = sorted(set(lowered))
-            path = dict(zip(once, self.inner.propose(small, once, seed), strict=True))
-            return [path[budget] for budget in lowered]
-        return [standalone(Always(0), table, self.kept[0], budget, seed) for budget in lowered]
+        if small.exits == 1:
+            return lambda budgets: [alone(table, self.kept[0], budget) for budget in budgets]
+        most, spend = float(small.mean_costs[-1]), self.inner.trained(small, seed)
+        return lambda budgets: spend([min(float(budget), most) for budget in budgets])

@@ -51,21 +51,23 @@ is divided by a coin. Budgets under the cost of the first tier are met by sendin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from policyopt._methods.base import Method, fit_where_possible, own_costs
+from policyopt._methods.base import Method
 from policyopt._methods.exit_batch import outputs_of, subsample_outputs
-from policyopt._methods.fitted import Draft, Fitted
+from policyopt._methods.fitted import Draft, own_costs
+from policyopt._methods.levels import Spend
 from policyopt._methods.settings import COUNT, YES_OR_NO, Choice, Integer, Number
 from policyopt._methods.threshold import Threshold
 from policyopt._table import Table
 from policyopt._thresholds.joint import solve_joint
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.solvers import solve_given
-from policyopt.runtime._errors import InputError
+from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._policy import NEVER
 from policyopt.runtime._scores import BEEM as BeemRule
 from policyopt.runtime._scores import DDA as DdaRule
@@ -97,9 +99,8 @@ class Patience(Method):
         return False
 
     @property
-    def validates(self) -> bool:
-        """A patience that the user gives is as good on new rows as here."""
-        return self.patience is None
+    def fixed(self) -> bool:
+        return self.patience is not None
 
     def rule(self, table: Table, seed: int) -> PatienceRule:
         return PatienceRule()
@@ -236,23 +237,29 @@ class PFBERxiT(SimilarityThreshold):
         """Choosing a patience looks at what is right."""
         return self.patience is None or super().requires_labels()
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+    def trained(self, table: Table, seed: int) -> Spend:
         if self.patience is not None:
-            return super().propose(table, budgets, seed)
+            return super().trained(table, seed)
         most = max(min(table.exits - 2, _MOST_PATIENCE), 1)  # the last exit always stops
         self.check(table)
         _ = table.quality  # says what is missing: quotas alone would do without
-        # The least patient is the cheapest: it refuses what none can meet.
-        first = replace(self, patience=1).propose(table, budgets, seed)
-        others = [
-            fit_where_possible(replace(self, patience=p), table, budgets, seed, validate=False)
-            for p in range(2, most + 1)
-        ]
-        # The first of equals: the least patient.
-        return [
-            max((one for one in same if one is not None), key=lambda fitted: fitted.quality)
-            for same in zip(first, *others, strict=True)
-        ]
+        ways = [replace(self, patience=p).trained(table, seed) for p in range(1, most + 1)]
+
+        def spend(budgets: Sequence[float]) -> Sequence[Draft]:
+            found = list(ways[0](budgets))  # the least patient refuses what none can meet
+            for way in ways[1:]:
+                for i, budget in enumerate(budgets):
+                    with suppress(BudgetError):
+                        found[i] = max(found[i], way([budget])[0], key=_worth)
+            return found
+
+        return spend
+
+
+def _worth(draft: Draft) -> float:
+    """Return what a solved draft is worth on its rows."""
+    assert draft.solution is not None
+    return draft.problem.worth(draft.solution)
 
 
 VOTES = ("share", "probability")
@@ -301,11 +308,16 @@ class AgreementCascade(Method):
         scores = score_table(rule, outputs)
         return Draft(rule, table, Problem(scores, table.quality, costs, table.unit))
 
+    def ends(self, exits: int) -> Sequence[int]:
+        return gates(exits, self.tiers)[:-1]
+
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         ends = gates(problem.exits, self.tiers)
-        scores, value = problem.scores[:, ends], problem.value[:, ends]
-        small = Problem(scores, value, problem.costs[..., ends], problem.unit)
-        found = solve_joint(small, budgets, mix=True)
+        if "tiers" not in problem.memory:
+            scores, value = problem.scores[:, ends], problem.value[:, ends]
+            small = Problem(scores, value, problem.costs[..., ends], problem.unit)
+            problem.memory["tiers"] = small
+        found = solve_joint(problem.memory["tiers"], budgets, mix=True)
         return [_spread(solution, ends, problem.exits) for solution in found]
 
 

@@ -53,14 +53,14 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._costs import positions
-from policyopt._methods.base import Method, own_costs, seed_of, subsample
+from policyopt._methods.base import Method, seed_of
 from policyopt._methods.exit_batch import MOST_NUMBERS, outputs_of
-from policyopt._methods.fitted import Draft
+from policyopt._methods.fitted import Draft, own_costs
 from policyopt._methods.reinforcement import one_thread
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._optional import need
 from policyopt._progress import report
-from policyopt._table import Table
+from policyopt._table import Table, subsample
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt._thresholds.quotas import (
@@ -99,6 +99,7 @@ class HeldOutMethod(Method):
 
     allowed: ClassVar = {"holdout": Number(above=0, below=1)}
     learned = True
+    per_budget = True
     remedy = "which summaries do not hold. Import full logits or probabilities, or use max_prob."
 
     @abstractmethod

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import CrossFitted, crossfit, folds_of, observe
-from policyopt._methods.base import subsample
-from policyopt._table import Table
+from policyopt._table import Table, subsample
 from policyopt._utility import Utility
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._outputs import ExitOutput, with_columns

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
+from policyopt._costs import overhead
 from policyopt._intervals import MeanInterval, mean_interval
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import Mixture, Policy, first_exit
 from policyopt.runtime._scores import ScoreRule
 from policyopt.runtime._typing import Floats
 
@@ -132,6 +134,10 @@ class Draft:
     quality: float | None = None
     #: What solving needs besides: data of the training.
     data: Any = None
+    #: Whether the problem's scores are, to the bit, those that the policy will give the table's rows.
+    deployed: bool = False
+    #: What its policy's provenance says besides, and the method that it is of where another chose it.
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def expectation(
@@ -152,3 +158,79 @@ def flat_note(exits: Sequence[int]) -> str:
     """
     which = f"exit {exits[0]}" if len(exits) == 1 else f"exits {', '.join(map(str, exits))}"
     return f"scores of {which} differ by rounding only: no sample is told from another there"
+
+
+def own_costs(table: Table, *rules: ScoreRule, answer: AnswerRule | None = None) -> Floats:
+    """Return the cumulative cost of arithmetic, (K,): of rules, and answers (None: plain); known before training."""
+    return overhead(answer or Identity(), rules, table.exits, table.classes, table.rate)
+
+
+def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
+    """Freeze a solved draft into a policy, its own arithmetic among its costs, and say where it comes from."""
+    table, problem, solution = draft.table, draft.problem, draft.solution
+    assert solution is not None
+    expected, quality = draft.expected, draft.quality
+    if expected is None or quality is None:
+        sets = [(1.0 - solution.share, solution.thresholds)]
+        if solution.other is not None:
+            sets.append((solution.share, solution.other))
+        outcomes = []
+        for weight, thresholds in sets:
+            exits = first_exit(problem.scores, thresholds)
+            outcomes.append((weight, problem.cost_at(exits), problem.gained(exits)))
+        expected = expected or expectation(outcomes, problem)
+        quality = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
+    mixture = None
+    if solution.other is not None:
+        mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
+    rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
+    own = own_costs(table, *rules, answer=draft.answer)
+    flat = tuple(int(table.active_exits[k]) for k in problem.flat)
+    provenance: dict[str, Any] = {
+        "method": method.name,
+        "settings": method.settings(),
+        "seed": int(seed),
+        "budget": float(budget),
+        "cost": table.cost_name,
+        "rows": len(table),
+        "split": table.split,
+        "cache": table.cache,
+        "versions": {
+            "policyopt": _version(),
+            "numpy": np.__version__,
+            "python": sys.version.split()[0],
+        },
+    }
+    if table.graded:
+        provenance["graded"] = True
+    if table.utility is not None:
+        provenance["utility"] = table.utility.provenance
+    provenance |= draft.origin
+    if flat:
+        provenance["notes"] = [*provenance.get("notes", []), flat_note(flat)]
+    policy = Policy(
+        draft.rule,
+        solution.thresholds,
+        table.mean_costs + own,
+        table.unit,
+        table.kind,
+        table.classes,
+        mixture,
+        provenance,
+        draft.answer,
+        own,
+        active_exits=table.active_exits,
+        model_exits=table.model_exits,
+        error_scale=table.measure.error_scale,
+    )
+    return Fitted(policy, method.name, budget, expected, quality, flat)
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # as long to load as all of this
+
+    try:
+        return version("policyopt")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"

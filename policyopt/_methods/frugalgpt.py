@@ -17,7 +17,7 @@ of the budget is spent where that does not lower the accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import ClassVar
@@ -25,12 +25,12 @@ from typing import ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted
-from policyopt._methods.base import Method, cheapest, own_costs, range_of, subsample
+from policyopt._methods.base import Method, cheapest, range_of
 from policyopt._methods.exit_batch import ExitBatch, build_batch, columns_of, subsample_outputs
-from policyopt._methods.fitted import Draft
+from policyopt._methods.fitted import Draft, own_costs
 from policyopt._methods.regression import fit_sigmoid
 from policyopt._methods.settings import POSITIVE, Choice, Integer, Number
-from policyopt._table import Table
+from policyopt._table import Table, subsample
 from policyopt._thresholds.budget_search import spend
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.problem import Problem, Solution, between
@@ -41,6 +41,7 @@ from policyopt.runtime._scores import Constant, Logistic, MaxProb, ScoreRule, sc
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 SCORES = ("learned", "max_prob")
+_HELD = 1 << 22  # numbers of all grids that are kept
 _LEVELS = 40  # of the released code's grid
 _ROUNDS, _POINTS, _SHRINK = 4, 7, 3.0  # of the polish: grids around the best so far
 _NUMBERS = 1 << 24  # survivors of all points that are held at once
@@ -92,9 +93,7 @@ class FrugalGPT(Method):
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         best: list[tuple[float, float, Draft, Floats] | None] = [None] * len(budgets)
         axis = np.linspace(0.0, 1.0, _LEVELS)
-        for kept in lists_of(draft.table, self.length):
-            one = _on(draft, kept)
-            cost, value = Quantiles(one.problem).grid([axis] * (len(kept) - 1))
+        for one, cost, value in self._grids(draft):
             for i, budget in enumerate(budgets):
                 at = best_within(cost, value, budget)
                 if at is None:
@@ -113,6 +112,20 @@ class FrugalGPT(Method):
                 )
             solved.append(_polished(choice[2], choice[3], budget))
         return solved
+
+    def _grids(self, draft: Draft) -> Iterator[tuple[Draft, Floats, Floats]]:
+        """Yield each list's draft, and cost and value on its grid; held, as far as they are few, for other budgets."""
+        lists, axis = lists_of(draft.table, self.length), np.linspace(0.0, 1.0, _LEVELS)
+        held = draft.problem.memory
+        for kept in lists:
+            if kept in held:
+                yield held[kept]
+                continue
+            one = _on(draft, kept)
+            found = (one, *Quantiles(one.problem).grid([axis] * (len(kept) - 1)))
+            if len(lists) * found[1].size <= _HELD:
+                held[kept] = found
+            yield found
 
 
 def _on(draft: Draft, kept: List) -> Draft:

@@ -62,13 +62,14 @@ import numpy as np
 
 from policyopt._answers.crossfit import NAMES
 from policyopt._answers.logistic import weighted_logistic
-from policyopt._methods.base import ANSWERS, Method, own_costs, subsample
+from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import MOST_ROWS, StoppingData, build_stopping_data
-from policyopt._methods.fitted import Draft, Fitted, expectation
+from policyopt._methods.fitted import Draft, expectation, own_costs
+from policyopt._methods.levels import Spend
 from policyopt._methods.regression import noise_weights, of_own_fold, ridge_without_each
 from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._progress import report
-from policyopt._table import Table
+from policyopt._table import Table, subsample
 from policyopt._thresholds.budget_search import bisect, centred, common_shift, unless_idle
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.joint import upper_hull
@@ -140,12 +141,18 @@ class StoppingMethod(Method):
     def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
         """Return rules of the shapes that are deployed: their costs are known before any training."""
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+    def trained(self, table: Table, seed: int) -> Spend:
         from threadpoolctl import threadpool_limits
 
         # Matrices of some tens of columns: more threads of BLAS only wait for each other.
         with threadpool_limits(1, "blas"):
-            return super().propose(table, budgets, seed)
+            spend = super().trained(table, seed)
+
+        def by_one_thread(budgets: Sequence[float]) -> Sequence[Draft]:
+            with threadpool_limits(1, "blas"):
+                return spend(budgets)
+
+        return by_one_thread
 
     def pose(self, table: Table, seed: int) -> Draft:
         """Gather what is trained on; costs are known before, scores are not."""
@@ -207,15 +214,19 @@ class LagrangianMethod(StoppingMethod):
         zeros = np.zeros((len(data.columns), data.columns[0].shape[1] + 1))
         return (self.rule_at(data, zeros),) * (1 + self.mix)
 
-    def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
+    def pose(self, table: Table, seed: int) -> Draft:
+        draft = super().pose(table, seed)
         report(1, 2, f"training {self.label}")
         stopping = self.train(draft.data, draft.problem.costs, seed)
-        read = self._mixed if self.mix else self._single
-        return [read(draft, stopping, budget) for budget in budgets]
+        return replace(draft, data=(draft.data, stopping))
 
-    def _single(self, draft: Draft, stopping: Stopping, budget: float) -> Draft:
+    def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
+        read = self._mixed if self.mix else self._single
+        return [read(draft, *draft.data, budget) for budget in budgets]
+
+    def _single(self, draft: Draft, data: StoppingData, stopping: Stopping, budget: float) -> Draft:
         """Find the price whose policy costs the budget; what is left goes by one common threshold."""
-        data, problem = draft.data, draft.problem
+        problem = draft.problem
 
         def too_dear(place: float) -> bool:
             scores, _ = self._collapsed(data, stopping.at(place))
@@ -232,11 +243,11 @@ class LagrangianMethod(StoppingMethod):
             solution = unless_idle(problem, solution, budget)
         solution = centred(problem, solution)
         rule = self.rule_at(data, theta)
-        return replace(draft, rule=rule, problem=problem, solution=solution)
+        return replace(draft, rule=rule, problem=problem, solution=solution, deployed=True)
 
-    def _mixed(self, draft: Draft, stopping: Stopping, budget: float) -> Draft:
+    def _mixed(self, draft: Draft, data: StoppingData, stopping: Stopping, budget: float) -> Draft:
         """Mix the two policies next to the budget on the upper hull over all prices."""
-        data, problem, last = draft.data, draft.problem, len(stopping.prices)
+        problem, last = draft.problem, len(stopping.prices)
         sides = []  # of each price, and of leaving at once and never: rule, thresholds, exits, flat exits
         for i in range(last):
             scores, flat = self._collapsed(data, stopping.theta[-1, ..., i])

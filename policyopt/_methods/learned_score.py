@@ -56,7 +56,7 @@ import numpy as np
 
 from policyopt._answers.crossfit import NAMES, crossfit, folds_of
 from policyopt._answers.logistic import weighted_logistic
-from policyopt._methods.base import ANSWERS, Method, own_costs
+from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import (
     ExitBatch,
     build_batch,
@@ -64,7 +64,7 @@ from policyopt._methods.exit_batch import (
     subsample_outputs,
     true_class,
 )
-from policyopt._methods.fitted import Draft
+from policyopt._methods.fitted import Draft, own_costs
 from policyopt._methods.regression import fit_sigmoid, ridge
 from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Choice, Real
 from policyopt._methods.threshold import missing_outputs

@@ -232,7 +232,7 @@ METHODS: tuple[MethodSpec, ...] = (
         online=False, seconds=(1.7, 1.8)),
     # Choice among methods.
     MethodSpec("auto", "choice", "whichever of several does best at the budget says so",
-        "this project; one-standard-error rule of Breiman et al., CART", 1984, "section 3.4.3",
+        "this project; shrinkage of Efron & Morris", 1973, "JASA 68, 117-130",
         "choosing:Auto", "The default: within noise of the best simple one, or above it.", online=False,
         seconds=(10, 4.5)),
     # Null baselines: what any policy must beat.

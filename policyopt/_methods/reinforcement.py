@@ -72,7 +72,7 @@ import numpy.typing as npt
 
 from policyopt._answers.crossfit import folds_of
 from policyopt._methods.exit_batch import StoppingData, build_stopping_data, subsample_outputs
-from policyopt._methods.fitted import Draft, Fitted
+from policyopt._methods.fitted import Draft
 from policyopt._methods.lagrangian import (
     PRICES,
     LagrangianMethod,
@@ -80,6 +80,7 @@ from policyopt._methods.lagrangian import (
     StoppingMethod,
     per_cost,
 )
+from policyopt._methods.levels import Spend
 from policyopt._methods.settings import (
     COUNT,
     NOT_NEGATIVE,
@@ -392,10 +393,16 @@ class NeuralPolicyMethod(StoppingMethod):
         need("torch", "torch", f"to train '{self.label}'")
         super().check(table)
 
-    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+    def trained(self, table: Table, seed: int) -> Spend:
         self.check(table)
         with one_thread():
-            return super().propose(table, budgets, seed)
+            spend = super().trained(table, seed)
+
+        def by_one_thread(budgets: Sequence[float]) -> Sequence[Draft]:
+            with one_thread():
+                return spend(budgets)
+
+        return by_one_thread
 
     def gather(self, table: Table, seed: int) -> StoppingData:
         table = subsample_outputs(table, seed)
@@ -409,8 +416,9 @@ class NeuralPolicyMethod(StoppingMethod):
         ]
         return (rule_at(at_price(zeros, columns, exits, 0.0), data),)
 
-    def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        """Train on some of the rows, and read each budget off the prices on the others."""
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Train on some of the rows; the problem is of the others."""
+        draft = super().pose(table, seed)
         data, whole = draft.data, draft.problem
         samples = samples_of(data.columns, data.success, whole.costs)
         held, rest = divided(len(samples), self.hold_out, seed)
@@ -418,11 +426,20 @@ class NeuralPolicyMethod(StoppingMethod):
         layers = self.train(samples.take(rest), seed)
         costs = whole.costs if whole.costs.ndim == 1 else whole.costs[held]
         problem = Problem(whole.scores[held], whole.value[held], costs, whole.unit)
-        draft = replace(draft, problem=problem)
-        return [_read(draft, layers, samples.columns[held], budget) for budget in budgets]
+        return replace(draft, problem=problem, data=(data, layers, samples.columns[held]))
+
+    def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
+        """Read each budget off the prices on the rows that trained nothing."""
+        return [_read(draft, *draft.data, budget) for budget in budgets]
 
 
-def _read(draft: Draft, layers: Layers, columns: npt.NDArray[np.float32], budget: float) -> Draft:
+def _read(
+    draft: Draft,
+    data: StoppingData,
+    layers: Layers,
+    columns: npt.NDArray[np.float32],
+    budget: float,
+) -> Draft:
     """Find the price whose policy costs the budget on the rows held out."""
     problem = draft.problem
     aim = problem.within_reach(budget)
@@ -436,7 +453,7 @@ def _read(draft: Draft, layers: Layers, columns: npt.NDArray[np.float32], budget
     dear, cheap = (float(np.log(p)) for p in (DRAWN[0] / 10, DRAWN[1]))
     _, price = bisect(too_dear, dear, cheap, _BISECTIONS)
     fixed = at_price(layers, size, exits, float(np.exp(price)))
-    rule = rule_at(fixed, draft.data)
+    rule = rule_at(fixed, data)
     scores, flat = collapse(rule, outputs_at(fixed, columns))
     problem = replace(problem, scores=scores, flat=flat)
     return replace(draft, rule=rule, problem=problem, solution=common_shift(problem, aim))

@@ -38,7 +38,7 @@ from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.settings import COUNT, YES_OR_NO, Choice, Integer, Number, Real
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
-from policyopt._thresholds.quotas import solve_planned
+from policyopt._thresholds.quotas import quota_thresholds, solve_planned
 from policyopt._thresholds.solvers import (
     SOLVERS,
     check_solver,
@@ -126,9 +126,8 @@ class Threshold(Method):
         return self.thresholds in ("joint", "shared") or self.answer != "plain"
 
     @property
-    def validates(self) -> bool:
-        """Thresholds that the user gives are as good on new rows as here."""
-        return isinstance(self.thresholds, str)
+    def fixed(self) -> bool:
+        return not isinstance(self.thresholds, str)
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
@@ -202,6 +201,11 @@ class PCEE(ConfidenceMethod):
         "smooth": Number(most=1000),
     }
     tuned: ClassVar = {"bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
+    validates = True  # also what delta gives is learned from rows
+
+    @property
+    def fixed(self) -> bool:
+        return self.delta is not None
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)
@@ -223,19 +227,33 @@ class EERO(ConfidenceMethod):
         1 / sqrt(N).
     prior : {"cost", "uniform"}
         Shares before the risks are seen: proportional to 1 / cost, or all alike.
+    shares : {"budget", "risk"}
+        Tilted until they cost the budget; or as risks and prior weigh them (gamma 0), refused above a budget.
     """
 
     beta: float | None = None
     prior: str = "cost"
+    shares: str = "budget"
 
     label = "eero"
-    allowed: ClassVar = {"beta": Number(above=0, optional=True), "prior": PRIORS}
+    allowed: ClassVar = {
+        "beta": Number(above=0, optional=True), "prior": PRIORS, "shares": ("budget", "risk"),
+    }  # fmt: skip
     tuned: ClassVar = {"beta": Real(0.003, 3.0, log=True), "prior": Choice(PRIORS)}
+    validates = True  # also the shares of risks are learned from rows
+
+    @property
+    def fixed(self) -> bool:
+        return self.shares == "risk"
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         beta = problem.rows**-0.5 if self.beta is None else float(self.beta)
         risk = 1.0 - problem.value.mean(axis=0)
         shares = weights(risk, problem.mean_costs, beta, self.prior)
+        if self.fixed:
+            counts = np.diff(np.round(np.cumsum(shares) * problem.rows), prepend=0.0)
+            given = quota_thresholds(problem.scores, counts.astype(np.int64))
+            return [solve_given(problem, given, budget, "shares") for budget in budgets]
         return [solve_planned(problem, shares, budget) for budget in budgets]
 
 

@@ -26,12 +26,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policyopt._methods.base import own_costs
-from policyopt._methods.fitted import Draft
+from policyopt._methods.fitted import Draft, own_costs
 from policyopt._methods.threshold import ConfidenceMethod
 from policyopt._table import Table
 from policyopt._thresholds.budget_search import bisect, meet_budget
-from policyopt._thresholds.joint import Lagrangian, at_positions, hull, positions_of, subsample
+from policyopt._thresholds.joint import Lagrangian, at_positions, hull, positions_of
 from policyopt._thresholds.problem import Problem, between
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._policy import first_exit
@@ -64,10 +63,11 @@ class Window(ConfidenceMethod):
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         problem = draft.problem
-        search = Windows(subsample(problem), self.closed(draft.table))
-        solved = []
+        closed, solved = self.closed(draft.table), []
         for budget in budgets:
-            ends = _at_budget(problem, hull(subsample(problem), [budget], search), budget)
+            ends = _at_budget(
+                problem, hull(problem, [budget], lambda rows: Windows(rows, closed)), budget
+            )
             middle, half = _middle(ends)
             posed = replace(problem, scores=_distance(problem.scores, middle))
             # What is left of the budget widens all windows; 3 wider, all go on.

@@ -31,8 +31,8 @@ from policyopt._table import ExitStatistics, Table
 from policyopt.runtime._checks import check_seed, check_type
 from policyopt.runtime._drift import DriftWatch
 from policyopt.runtime._errors import BudgetError, input_error, message
-from policyopt.runtime._experts import policy_of
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Floats, Ints
 
 Tried = tuple[float, float, Fitted]  # cost on the recent rows, budget on the rows learned from

@@ -8,8 +8,8 @@ from typing import Any
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.exit_rules import EXIT_RULES
-from policyopt.runtime._online.family import Controller
 
 FIXED = "fixed"
 _RULES: dict[str, Any] = {**BANDITS, **EXIT_RULES, Controller.name: Controller, FIXED: None}

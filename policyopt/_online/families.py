@@ -18,8 +18,8 @@ from policyopt._thresholds.budget_search import meet_budget
 from policyopt._thresholds.problem import Problem
 from policyopt.runtime._checks import check_type, check_whole, to_python
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._online.family import PolicyFamily
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy, to_dict
+from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._policy import Policy, to_dict
 from policyopt.runtime._typing import Floats
 
 
@@ -40,10 +40,10 @@ def threshold_family(
         raise input_error("arms", allowed, got, step)
     given = replace(method, thresholds=(float(levels[0]),) * (table.exits - 1))  # type: ignore[call-arg]
     policy = given.fit_path(table, [float(table.mean_costs[-1])], seed)[0].policy
-    return PolicyFamily(policy, np.repeat(levels[:, None], table.exits - 1, axis=1), levels)
+    return PolicyFamily.of(policy, np.repeat(levels[:, None], table.exits - 1, axis=1))
 
 
-def fit_family(
+def steering_family(
     method: str | Method, table: Table, points: int | str | Sequence[Budget], seed: int = 0
 ) -> PolicyFamily:
     """Return the points of a fitted policy family, from always exit 0 to never early.
@@ -67,16 +67,15 @@ def fit_family(
     Returns
     -------
     PolicyFamily
-        Of two levels more than budgets: its ends leave at exit 0, and never early. Labels: the
-        mean cost to expect.
+        Of two levels more than budgets: its ends leave at exit 0, and never early.
 
     Examples
     --------
     >>> import policyopt as po
     >>> rng = np.random.default_rng(0)
     >>> data = po.from_arrays(rng.normal(size=(200, 3, 4)), rng.integers(0, 4, 200), [1, 2, 4])
-    >>> family = fit_family("max_prob", po.Tables(data).get("fit"), 3)
-    >>> family.nested, family.labels.round(1)
+    >>> family = steering_family("max_prob", po.Tables(data).get("fit"), 3)
+    >>> family.nested, family.expected_costs.round(1)
     (True, array([1. , 1.5, 2. , 3. , 4. ]))
     """
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
@@ -96,11 +95,7 @@ def fit_family(
     else:
         policy = policies[len(policies) // 2]
         levels = _shifted(policy, table, budgets)
-    always, never = (np.full_like(policy.thresholds, end) for end in (ALWAYS, NEVER))
-    levels = np.vstack([always, np.maximum.accumulate(np.array(levels), axis=0), never])
-    own = policy.overhead
-    labels = np.concatenate([[costs[0] + own[0]], budgets, [costs[-1] + own[-1]]])
-    return PolicyFamily(policy, levels, np.maximum.accumulate(labels))
+    return PolicyFamily.of(policy, levels, budgets).steered()
 
 
 def arms_family(
@@ -118,7 +113,7 @@ def arms_family(
     if fit is None:
         allowed = "thresholds where the cache has no split 'fit'"
         raise input_error("arms", allowed, found, "E.g. 0:1:0.2.")
-    return fit_family(method, fit, found, seed)
+    return steering_family(method, fit, found, seed)
 
 
 def _arms(arms: Any) -> int | list[float]:
@@ -152,7 +147,7 @@ def _budgets(points: Any, costs: Floats) -> Floats:
         step = "E.g. 30, or ['20%', '40%']."
         raise input_error("points", "a whole number of points, or budgets", points, step)
     given = points.split(",") if isinstance(points, str) else points
-    return np.sort([parse_budget(point, costs) for point in given])
+    return np.unique([parse_budget(point, costs) for point in given])
 
 
 def steerable(method: str | Method) -> Method:

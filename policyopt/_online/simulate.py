@@ -18,7 +18,7 @@ from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets
 from policyopt._online.entrants import FIXED, asked
-from policyopt._online.families import arms_family, called, fit_family, steerable
+from policyopt._online.families import arms_family, called, steerable, steering_family
 from policyopt._progress import report
 from policyopt._replay import trace
 from policyopt._table import Table, Tables
@@ -34,8 +34,9 @@ from policyopt.runtime._checks import (
     check_whole,
 )
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.exit_rules import EXIT_RULES, ExitRule
-from policyopt.runtime._online.family import Controller, PolicyFamily
 from policyopt.runtime._online.serving import (
     REVEALS,
     REWARDS,
@@ -45,7 +46,7 @@ from policyopt.runtime._online.serving import (
     reveal_chances,
     reward_range,
 )
-from policyopt.runtime._policy import ALWAYS, Policy
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Exits = npt.NDArray[np.integer]  # of families with few exits, int8
@@ -185,7 +186,7 @@ def simulate(
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)
     family = arms_family(arms, method, fit, seen_tables[0], seed)
     seen = outcomes(family.policy, seen_tables, reward, fit)
-    exits = family.exits(seen.scores)
+    exits = family.exits_of(seen.scores)
     baseline = RegretBaseline(plan, arm_means(seen, exits, over))
     limit = None if budget is None or fit is None else parse_budget(budget, fit.mean_costs)
     if limit is not None and fit is not None:
@@ -211,15 +212,16 @@ def simulate(
         rule = None
         if name == FIXED:
             policy = own_method.fit_path(fit, [limit], seed)[0].policy
-            levels = PolicyFamily(policy, policy.thresholds[None])
+            levels = PolicyFamily.of(policy, policy.thresholds[None])
         else:
-            levels = fit_family(own_method, fit, _LEVELS, seed)
+            levels = steering_family(own_method, fit, _LEVELS, seed)
             costs = levels.policy.costs
             # Costs that are all alike the controller refuses itself.
             span = float(costs[-1] - costs[0]) or 1.0
             share = min(max((limit - float(costs[0])) / span, 0.0), 1.0)
             # It starts on the level that was fitted to the budget.
-            start = float(np.interp(limit, levels.labels, np.linspace(0, 1, levels.arms)))
+            known: Any = levels.expected_costs
+            start = float(np.interp(limit, known, np.linspace(0, 1, levels.levels)))
             rule = Controller(**{"budget": share, "start": start, **settings})
         mine = outcomes(levels.policy, seen_tables, reward, fit)
         return BudgetPlayer(rule, levels, mine, repetitions, delay), mine
@@ -234,13 +236,13 @@ def simulate(
             report(block.first * len(players) + at, plan.rounds * len(players), spec)
             metrics[spec].add(block, player.play(block))
     unit = tables.cost.unit
-    # The first level of a family leaves at exit 0 always.
-    arms_unit = unit if (family.thresholds[0] <= ALWAYS).all() else "threshold"
+    costs = family.expected_costs
+    arms_unit, labels = ("threshold", family.thresholds[:, 0]) if costs is None else (unit, costs)
     run = {
         "rounds": plan.rounds, "repetitions": repetitions, "schedule": schedule,
         "streams": list(plan.streams), "overhead": list(over), "reward": reward, "delay": delay,
         "label_share": float(label_share), "seed": seed, "method": called(method),
-        "arms": family.labels.tolist(), "arms_unit": arms_unit, "unit": unit,
+        "arms": labels.tolist(), "arms_unit": arms_unit, "unit": unit,
     }  # fmt: skip
     records = []
     for spec, found in metrics.items():
@@ -250,10 +252,10 @@ def simulate(
             share = float(played[baseline.best] / max(played.sum(), 1))
         records.append({
             "policy": spec, **run, "reveal": reveal if bandit else None, "budget": limit,
-            **found.record(), "best_arm": float(family.labels[baseline.best]),
+            **found.record(), "best_arm": float(labels[baseline.best]),
             "best_arm_share": share, "recovery": recovery(found, baseline),
         })  # fmt: skip
-    return Simulation(plan, family.labels, metrics, records, unit, arms_unit, limit, baseline.means)
+    return Simulation(plan, labels, metrics, records, unit, arms_unit, limit, baseline.means)
 
 
 # ---- requests: cached rows drawn as a stream, by a schedule, for R repetitions side by side, seeded
@@ -527,9 +529,9 @@ class BudgetPlayer(SimulatedPlayer):
         players, costs = [], family.policy.costs
         if rule is not None:
             rule.check_family(family)
-            players = [rule.player(family.arms) for _ in range(repetitions)]
+            players = [rule.player(family.levels) for _ in range(repetitions)]
             self._cost = (seen.cost - costs[0]) / float(costs[-1] - costs[0])
-        super().__init__(family.exits(seen.scores), players, delay)
+        super().__init__(family.exits_of(seen.scores), players, delay)
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
         rows = block.row[:, r]

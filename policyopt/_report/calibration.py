@@ -63,7 +63,7 @@ def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     _, labels, own = table.quality, table.statistics.labels, table.statistics.correct
     if own is None or (labels is not None and bool((labels < 0).any())):
         allowed, got = (
-            "that tells which answers are right, by labels or `correct`",
+            "one that tells which answers are right, by labels or `correct`",
             "a graded quality alone",
         )
         step = "A policy's own map of confidence to quality: fit --calibrator. Or import labels besides."

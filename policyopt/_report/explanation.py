@@ -16,9 +16,9 @@ from policyopt._report.calibration import auroc
 from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import PolicyOptError
-from policyopt.runtime._experts import policy_of
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array, Bools, Floats
 
@@ -116,7 +116,9 @@ def _notes(found: Traced, table: Table) -> list[str]:
     if not kind.answers_class:
         return [f"{kind.name} has no classes: nothing is said by class"]
     if found.labels is None:
-        return ["the records tell what is right but not the class: nothing is said by class"]
+        return [
+            "the records tell what answers are worth but not the class: nothing is said by class"
+        ]
     return []
 
 

@@ -17,7 +17,7 @@ thresholds at once are ours: single ones get stuck where two exits trade places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -44,26 +44,24 @@ def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -
     """Return jointly chosen thresholds for each budget."""
     for budget in budgets:
         problem.check_budget(budget)
-    corners = hull(subsample(problem), budgets)
-    costs = np.array([problem.cost(corner) for corner in corners])
-    return [_join(problem, corners, costs, budget, mix) for budget in budgets]
+    solutions = []
+    for budget in budgets:
+        corners = hull(problem, [budget])
+        costs = np.array([problem.cost(corner) for corner in corners])
+        solutions.append(_join(problem, corners, costs, budget, mix))
+    return solutions
 
 
 def hull(
-    problem: Problem, budgets: Sequence[float], search: Lagrangian | None = None
+    problem: Problem,
+    budgets: Sequence[float],
+    made: Callable[[Problem], Lagrangian] | None = None,
 ) -> list[Floats]:
-    """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first."""
-    search = search or Lagrangian(problem)
-    found = {tuple(cuts): search.point(cuts) for cuts in (search.first, search.last)}
-    (low, _), (high, _) = found.values()
-
-    def add(cuts: Ints) -> None:
-        found[tuple(int(c) for c in cuts)] = search.point(cuts)
-
-    for neighbour, prices in ((search.last, _PRICES), (search.first, _PRICES[::-1])):
-        for price in prices / max(high - low, 1e-300):
-            neighbour = search.best(float(price), [neighbour])
-            add(neighbour)
+    """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first; `made`: the search."""
+    if "hull" not in problem.memory:
+        problem.memory["hull"] = _walk((made or Lagrangian)(subsample(problem)))
+    search, found = problem.memory["hull"]
+    found = dict(found)  # whatever else was asked before, a budget finds the same
     for budget in budgets:
         for _ in range(_REFINEMENTS):
             cuts, points = _corners(found)
@@ -76,8 +74,19 @@ def hull(
             cost, value = search.point(better)
             if value - price * cost <= v0 - price * c0 + 1e-12:
                 break
-            add(better)
+            found[tuple(int(c) for c in better)] = cost, value
     return [search.thresholds(np.array(c)) for c in _corners(found)[0]]
+
+
+def _walk(search: Lagrangian) -> tuple[Lagrangian, dict[Cuts, tuple[float, float]]]:
+    """Return what a search finds along all prices, up and down."""
+    found = {tuple(cuts): search.point(cuts) for cuts in (search.first, search.last)}
+    (low, _), (high, _) = found.values()
+    for neighbour, prices in ((search.last, _PRICES), (search.first, _PRICES[::-1])):
+        for price in prices / max(high - low, 1e-300):
+            neighbour = search.best(float(price), [neighbour])
+            found[tuple(int(c) for c in neighbour)] = search.point(neighbour)
+    return search, found
 
 
 def _corners(found: dict[Cuts, tuple[float, float]]) -> tuple[list[Cuts], Floats]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ class Problem:
     unit: str = "units"
     #: Exits whose scores differed by rounding only and were made equal (see `degenerate_scores`).
     flat: tuple[int, ...] = ()
+    #: What a search found that serves any budget, by its name.
+    memory: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Solvers go exit by exit: columns side by side in memory are read several times faster.
@@ -75,6 +78,13 @@ class Problem:
     def quality(self, thresholds: Floats) -> float:
         """Return the mean value of replaying `thresholds` on these rows."""
         return float(self.gained(first_exit(self.scores, thresholds)).mean())
+
+    def worth(self, solution: Solution) -> float:
+        """Return the mean value of replaying a solution on these rows, on average over its coin."""
+        found = self.quality(solution.thresholds)
+        if solution.other is not None:
+            found += solution.share * (self.quality(solution.other) - found)
+        return found
 
     def within_reach(self, budget: float) -> float:
         """Return the budget, within what these rows can cost (where costs differ by row)."""

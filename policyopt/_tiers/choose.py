@@ -35,7 +35,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.threshold import Threshold
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
-from policyopt._table import Table
+from policyopt._table import Table, known_rows
 from policyopt._thresholds.budget_search import bisect
 from policyopt._tiers.description import Tiers
 from policyopt._tiers.plans import Plan, leaving_costs, outcome, plan_table
@@ -167,13 +167,6 @@ def make_plan(
     return Planned(plan, fitted, searched, compared, met, chosen, by)
 
 
-def known_rows(table: Table) -> Table:
-    """Return the rows of which it is known what answers are worth."""
-    if table.labelled or not table.valued.any():
-        return table
-    return table.take(np.flatnonzero(table.valued))
-
-
 @dataclass(frozen=True)
 class Task:
     """Plans fitted for a goal: on some rows, by a method or by the search's own thresholds (None)."""
@@ -225,7 +218,7 @@ class Task:
         # What lies within the sampling error of a budget that the fit kept is no breach.
         error = float(own.std()) / len(own) ** 0.5
         over = 0.0 if goal.budget is None else cost - goal.budget
-        met = all(limit.kept(paid[limit.objective]) for limit in goal.limits)
+        met = all(limit.kept(paid[limit.cost]) for limit in goal.limits)
         met &= over <= 2 * error + _EPS * cost
         met &= goal.accuracy is None or accuracy >= goal.accuracy - _EPS
         return Outcome(candidate, step, accuracy, cost, len(own), met, over)
@@ -471,9 +464,9 @@ def _test(
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
-        beyond = int((~limit.within(paid[limit.objective])).sum())
+        beyond = int((~limit.within(paid[limit.cost])).sum())
         if limit.share is None:
-            kept &= means[limit.objective] <= limit.most
+            kept &= means[limit.cost] <= limit.most
         elif limit.share == 0:
             kept &= beyond == 0
         else:
@@ -494,7 +487,7 @@ def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float |
             step = "A bound holds for every sample: raise it."
             raise input_error("cost_bound", allowed, cost_bound, step)
         return
-    means = {one.objective for one in goal.limits if one.share is None}
+    means = {one.cost for one in goal.limits if one.share is None}
     means |= {goal.objective} if goal.budget is not None else set()
     if means := {name for name in means if _depends(tiers, name, table)}:
         allowed = (

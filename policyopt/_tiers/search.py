@@ -15,13 +15,13 @@ thresholds as a shortest path. Here cut, kept exits and a threshold per exit are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from policyopt._limits import Limit
 from policyopt._methods.frugalgpt import subsets
 from policyopt._progress import report
 from policyopt._table import Table
@@ -29,14 +29,12 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import between
 from policyopt._tiers.description import OBJECTIVES, Tiers
 from policyopt._tiers.plans import Plan, costs_of, cuts
-from policyopt.runtime._checks import check_least, check_one_of, check_share, check_type, to_python
+from policyopt.runtime._checks import check_least, check_one_of, check_share, check_type
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
 from policyopt.runtime._typing import Bools, Floats
 
-#: Share of the rows that may cost more, by name of the statistic; None: the mean is what counts.
-STATISTICS = {"mean": None, "p95": 0.05, "p99": 0.01, "worst": 0.0}
 _EPS = 1e-9
 
 _FEW = 6  # exits up to here have all their subsets tried
@@ -111,77 +109,6 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Limit:
-    """The most that an objective's mean, 95th or 99th percentile, or worst row may be.
-
-    Parameters
-    ----------
-    objective : {"latency", "energy", "price"}
-    statistic : {"mean", "p95", "p99", "worst"}
-    most : float
-        In ms, mJ or the currency.
-    spare : float
-        Taken from the share of rows that may cost more.
-
-    Examples
-    --------
-    >>> Limit.parse("latency:p95=20")
-    Limit(objective='latency', statistic='p95', most=20.0, spare=0.0)
-    """
-
-    objective: str
-    statistic: str
-    most: float
-    spare: float = 0.0
-
-    def __post_init__(self) -> None:
-        number = type(to_python(self.most)) in (int, float) and 0 <= self.most < math.inf
-        if not (self.objective in OBJECTIVES and self.statistic in list(STATISTICS) and number):
-            allowed = f"{' or '.join(OBJECTIVES)}, perhaps :{', :'.join(STATISTICS)}, and =NUMBER"
-            got = f"{self.objective}:{self.statistic}={self.most}"
-            raise input_error("limit", allowed, got, "E.g. --limit latency:p95=20.")
-
-    @property
-    def share(self) -> float | None:
-        """Share of the rows that may cost more; None: their mean is what counts."""
-        allowed = STATISTICS[self.statistic]
-        return None if allowed is None else max(allowed - self.spare, 0.0)
-
-    @property
-    def text(self) -> str:
-        """As it is written on a command line."""
-        statistic = "" if self.statistic == "mean" else f":{self.statistic}"
-        return f"{self.objective}{statistic}={self.most:g}"
-
-    @staticmethod
-    def parse(text: str) -> Limit:
-        """Read ``OBJECTIVE[:STATISTIC]=NUMBER``; the statistic is the mean where none is named."""
-        name, _, number = text.partition("=")
-        objective, _, statistic = name.strip().partition(":")
-        try:
-            most = float(number)
-        except ValueError:
-            most = math.nan
-        return Limit(objective, statistic or "mean", most)
-
-    def within(self, costs: Floats) -> Bools:
-        """Return which costs keep within the limit, whatever the share of rows."""
-        return costs <= self.most * (1 + _EPS)
-
-    def kept(self, costs: Floats) -> bool:
-        """Return whether rows that cost this (N,) keep within the limit."""
-        if self.share is None:
-            return bool(self.within(costs.mean()))
-        return float((~self.within(costs)).mean()) <= self.share + _EPS
-
-    def kept_at(self, grid: Grid, costs: Floats) -> Bools:
-        """Return at which points of a grid the limit is kept, (P,), under leaving costs."""
-        if self.share is None:
-            return self.within(grid.cost(costs))
-        return grid.cost((~self.within(costs)).astype(np.float64)) <= self.share + _EPS
-
-
-@dataclass(frozen=True)
 class Goal:
     """What a plan is to achieve: the highest accuracy within a budget, or the lowest cost at an accuracy.
 
@@ -201,7 +128,7 @@ class Goal:
 
     Examples
     --------
-    >>> Goal("energy", accuracy=0.91, limits=(Limit.parse("latency:p95=20"),)).objectives
+    >>> Goal("energy", accuracy=0.91, limits=(Limit.parse("latency:p95<=20"),)).objectives
     ('energy', 'latency')
     """
 
@@ -222,17 +149,21 @@ class Goal:
         if accuracy is not None:
             check_share("accuracy", accuracy, "a share from 0 to 1, e.g. 0.91")
         for limit in check_type("limits", self.limits, (list, tuple), "several of Limit"):
-            check_type("limits", limit, Limit, "of Limit", "E.g. Limit.parse('latency:p95=20').")
+            check_type("limits", limit, Limit, "of Limit", "E.g. Limit.parse('latency:p95<=20').")
+            step = "E.g. --limit 'latency:p95<=20'."
+            check_one_of("cost of a limit", limit.cost or self.objective, OBJECTIVES, step)
+        named = (replace(one, cost=one.cost or self.objective) for one in self.limits)
+        object.__setattr__(self, "limits", tuple(named))
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """The objectives that matter to it, its own first."""
-        return tuple(dict.fromkeys([self.objective, *(one.objective for one in self.limits)]))
+        return tuple(dict.fromkeys([self.objective, *(one.cost for one in self.limits)]))
 
     def stricter(self, accuracy: float, share: float, costs: Mapping[str, float]) -> Goal:
         """Return the goal with so much to spare: of accuracy, of the shares of limits, of mean costs."""
         limits = tuple(
-            replace(one, most=max(one.most - costs[one.objective], 0.0))
+            replace(one, most=max(one.most - costs[one.cost], 0.0))
             if one.share is None
             else replace(one, spare=one.spare + share)
             for one in self.limits
@@ -269,14 +200,18 @@ class Goal:
         """Return which points of a grid keep the limits, (P,)."""
         allowed = np.ones(len(grid.value), dtype=bool)
         for one in self.limits:
-            allowed &= one.kept_at(grid, costs[one.objective])
+            own = costs[one.cost]
+            if one.share is None:
+                allowed &= one.within(grid.cost(own))
+            else:
+                allowed &= grid.cost((~one.within(own)).astype(np.float64)) <= one.share + _EPS
         return allowed
 
     def kept(self, correct: Floats, paid: Mapping[str, Floats]) -> bool:
         """Return whether rows that are right so (N,), and cost this per objective, keep the goal."""
         budget = [] if self.budget is None else [Limit(self.objective, "mean", self.budget)]
         right = self.accuracy is None or float(correct.mean()) >= self.accuracy - _EPS
-        return right and all(one.kept(paid[one.objective]) for one in (*self.limits, *budget))
+        return right and all(one.kept(paid[one.cost]) for one in (*self.limits, *budget))
 
     def rank(self, value: float, cost: float) -> tuple[float, float]:
         """Return what sorts outcomes, larger is better."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ._arithmetic import distances, log_odds, lookup, row_product, sigmoid
 from ._errors import BudgetError, CheckError, InputError, MissingExtraError, PolicyOptError
 from ._experts import ExpertPolicy, load_any, load_experts, route
+from ._family import PolicyFamily, load_family
 from ._outputs import ExitOutput
 from ._parameters import array, choice, number
 from ._policy import (
@@ -36,19 +37,19 @@ from ._scores import ScoreRule, make_score, register_score
 if TYPE_CHECKING:
     from ._bandits import make_bandit
     from ._drift import DriftWatch
-    from ._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+    from ._online import UEEUCB, Controller, LinUCB, Online, SplitEE
 
 #: Where names stand that most who decide do without.
 _LATER = {
     "Controller": "_online", "DriftWatch": "_drift", "LinUCB": "_online", "Online": "_online",
-    "PolicyFamily": "_online", "SplitEE": "_online", "UEEUCB": "_online", "make_bandit": "_bandits",
+    "SplitEE": "_online", "UEEUCB": "_online", "make_bandit": "_bandits",
 }  # fmt: skip
 __all__ = [
     "ALWAYS", "NEVER", "UEEUCB", "BudgetError", "CheckError", "Controller", "Decision", "Decisions",
     "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB", "MissingExtraError", "Mixture", "Online",
     "Policy", "PolicyFamily", "PolicyOptError", "ScoreRule", "SplitEE", "State", "array", "choice", "first_exit",
-    "distances", "load_any", "load_experts", "load_policy", "log_odds", "lookup", "make_bandit", "make_score",
-    "number", "reduce_exit", "register_score", "route", "row_product", "sigmoid",
+    "distances", "load_any", "load_experts", "load_family", "load_policy", "log_odds", "lookup", "make_bandit",
+    "make_score", "number", "reduce_exit", "register_score", "route", "row_product", "sigmoid",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ._errors import PolicyOptError
 from ._experts import load_any
+from ._family import at_level
 from ._files import refused
 from ._outputs_file import decide_file, read_outputs
 from ._text import printable
@@ -20,9 +21,10 @@ def main() -> int:
     parser.add_argument("policy", help="policy file (JSON)")
     parser.add_argument("outputs", help=".npy or .npz with the outputs of all exits")
     parser.add_argument("--axes", choices=("KNC", "NKC"), help="order of the first two axes")
+    parser.add_argument("--level", help="of a family: a number, a budget such as 35%%, or a name")
     given = parser.parse_args()
     try:
-        policy = load_any(given.policy)
+        policy = at_level(load_any(given.policy), given.level)
         outputs = read_outputs(given.outputs, policy, given.axes)
         decisions = decide_file(policy, outputs, given.outputs)
     except PolicyOptError as error:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import sample_numbers
 from ._errors import input_error
+from ._family import FAMILY, PolicyFamily, family_from_dict
 from ._files import write_file
-from ._kinds import KINDS
-from ._outputs import ExitOutput
-from ._policy import Decision, Decisions, Policy, State, from_dict, read_json, to_dict
-from ._reading import as_array, read_exits
+from ._policy import Decisions, Policy, from_dict, read_json, to_dict
+from ._reading import as_array
+from ._several import Several, SeveralState, chosen_numbers
 from ._strict_json import AGAIN, Form, to_text
-from ._typing import Array, Floats, Ints
+from ._typing import Array, Ints
 
 #: More contexts than this are some other number (a class, a row), not a context.
 MAX_CONTEXTS = 1024
@@ -50,15 +49,7 @@ def checked_names(names: object, least: int = 1) -> tuple[str, ...]:
 
 def context_numbers(context: npt.ArrayLike, experts: int, samples: int) -> Ints:
     """Return contexts as (N,) int64, refused unless each is the number of an expert."""
-    array, step = as_array(context, "context"), "Number the contexts from 0."
-    if array.shape != (samples,) or (array.dtype.kind not in "iu" and array.size):
-        got = f"shape {array.shape}, dtype {array.dtype}"
-        raise input_error("context", f"one whole number per sample: {samples}", got, step)
-    off = np.flatnonzero((array < 0) | (array >= experts))
-    if len(off):
-        got = f"{array[off[0]]} at sample {off[0]}"
-        raise input_error("context", f"from 0 to {experts - 1}", got, step)
-    return array.astype(np.int64)
+    return chosen_numbers(context, experts, samples, ExpertPolicy.role, ExpertPolicy.remedy)
 
 
 def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str, ...]) -> Ints:
@@ -74,7 +65,7 @@ def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str,
 
 
 @dataclass(frozen=True, eq=False)
-class ExpertPolicy:
+class ExpertPolicy(Several):
     """One frozen policy per context: numpy only, ready to deploy.
 
     Parameters
@@ -110,42 +101,18 @@ class ExpertPolicy:
     policies: tuple[Policy, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    role = "context"
+    remedy = "Number the contexts from 0."
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "contexts", checked_names(self.contexts))
-        several = isinstance(self.policies, Iterable)
-        policies = tuple(policy_of(p, True, "policies") for p in (self.policies if several else ()))
-        object.__setattr__(self, "policies", policies)
+        self._check_alike()
         if len(self.policies) != len(self.contexts):
             got = f"{len(self.policies)} for {len(self.contexts)} contexts"
             raise input_error("policies", "one per context", got, "A policy may stand for several.")
-        for name in ("kind", "classes", "unit", "model_exits"):
-            values = [getattr(policy, name) for policy in self.policies]
-            if any(value != values[0] for value in values):
-                what, step = f"{name} of the policies", "Fit them on outputs of the same model."
-                raise input_error(what, "the same in every context", values, step)
 
-    # What its policies share.
-    kind = property(lambda self: self.policies[0].kind, doc="What `step` and `decide` are given.")
-    classes = property(lambda self: self.policies[0].classes, doc="C; 0 where nobody says.")
-    unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
-    model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
-
-    @property
-    def needs_features(self) -> bool:
-        """Whether a score reads the model's own feature vectors."""
-        return any(policy.needs_features for policy in self.policies)
-
-    @property
-    def active_exits(self) -> tuple[int, ...]:
-        """The model's numbers of the exits that any of the policies runs, in order."""
-        return tuple(sorted(set().union(*(policy.active_exits for policy in self.policies))))
-
-    @property
-    def costs(self) -> Floats:
-        """Cost of each of `active_exits`, mean over the policies that run it (not over samples)."""
-        each = [dict(zip(p.active_exits, p.costs.tolist(), strict=True)) for p in self.policies]
-        means = [np.mean([costs[k] for costs in each if k in costs]) for k in self.active_exits]
-        return np.array(means, dtype=np.float64)
+    def named(self) -> str:
+        return f"one each for {', '.join(self.contexts)}"
 
     def number(self, context: int | str) -> int:
         """Return the number of a context that is given by name or by number.
@@ -169,7 +136,7 @@ class ExpertPolicy:
 
     def start(
         self, context: int | str | npt.ArrayLike, samples: int | npt.ArrayLike = 0
-    ) -> ExpertState:
+    ) -> SeveralState:
         """Begin one sample, or several side by side.
 
         Parameters
@@ -181,72 +148,9 @@ class ExpertPolicy:
 
         Returns
         -------
-        ExpertState
+        SeveralState
         """
-        if isinstance(context, str) or np.ndim(context) == 0:
-            e = self.number(context)  # type: ignore[arg-type]
-            if np.ndim(samples) == 0:
-                state = self.policies[e].start(samples)
-                return ExpertState(np.array([e]), [(e, np.array([0]), state)], True)
-            context = np.full(len(np.asarray(samples)), e)
-        n = len(np.asarray(context))
-        numbers = sample_numbers(None if np.ndim(samples) == 0 and samples == 0 else samples, n)
-        rows = context_numbers(context, len(self.contexts), n)
-        groups = []
-        for e in np.unique(rows).tolist():
-            mine = np.flatnonzero(rows == e)
-            groups.append((e, mine, self.policies[e].start(numbers[mine])))
-        return ExpertState(rows, groups, False)
-
-    def step(self, k: int, output: object, state: ExpertState, features: object = None) -> Decision:
-        """Decide at exit k, each sample by its context's policy.
-
-        Parameters
-        ----------
-        k : int
-            The model's number of the exit: for one sample those of its policy's `active_exits` in turn,
-            for several those of this one's `active_exits`.
-        output : array of shape (C,) for one sample, (n, C) for several; mapping for records
-            What exit k of each sample's own expert gave.
-        state : ExpertState
-            From `start`; advanced in place.
-        features : array of shape (D_k,) for one sample, (n, D_k) for several, optional
-
-        Returns
-        -------
-        Decision
-            Of several samples, those whose policy skips exit k do not leave there (prediction -1,
-            score NaN); those whose policy ends before it have left.
-
-        Raises
-        ------
-        InputError
-            As `Policy.step`.
-        """
-        if state.scalar:
-            e, _, inner = state.groups[0]
-            return self.policies[e].step(k, output, inner, features)
-        if k not in self.active_exits:
-            allowed = f"an exit that a policy runs: {', '.join(map(str, self.active_exits))}"
-            raise input_error("k", allowed, k, "Loop over `active_exits`.")
-        if not isinstance(output, (Mapping, ExitOutput)):
-            output = as_array(output)
-        n = len(state.context)
-        stop, prediction = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int32)
-        score, confidence = np.full(n, np.nan), np.full(n, np.nan)
-        answers = []
-        for e, rows, inner in state.groups:
-            policy = self.policies[e]
-            if k not in policy.active_exits:
-                stop[rows] = k > policy.active_exits[-1]
-                continue
-            vectors = None if features is None else as_array(features)[rows]
-            found = policy.step(k, rows_of(output, rows), inner, vectors)
-            prediction = shaped(prediction, found.prediction)
-            stop[rows], prediction[rows] = found.exit, found.prediction
-            score[rows], confidence[rows] = found.score, found.confidence
-            answers.append((rows, found._logits))
-        return Decision(stop, prediction, score, confidence, joined(answers, n))
+        return self._start(context, samples)
 
     def decide(
         self,
@@ -275,37 +179,11 @@ class ExpertPolicy:
         InputError
             As `Policy.decide`; a context without a policy.
         """
-        of = self.model_exits
-        kind = KINDS[self.kind]
-        n, rows_at = read_exits(outputs, of, kind, self.classes, self.active_exits)
-        contexts = context_numbers(context, len(self.contexts), n)
-        numbers = sample_numbers(samples, n)
-        exits, cost, said = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int32)
-        # A policy without a sample looks at none: it checks the form of an empty batch.
-        for e in np.unique(contexts).tolist() or [0]:
-            policy, rows = self.policies[e], np.flatnonzero(contexts == e)
-            entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]
-            part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
-            said = shaped(said, part.prediction)
-            exits[rows], said[rows], cost[rows] = part.exit, part.prediction, part.cost
-        return Decisions(exits, said, cost)
+        return self._decide(outputs, context, samples, features)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically."""
         write_file(path, to_text(experts_to_dict(self), "policy", MAX_EXPERTS_BYTES, indent=2))
-
-
-def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any:
-    """Return the policy that this is, or that a fit holds; `single`: expert branches are refused."""
-    fitted = hasattr(given, "policy") and hasattr(given, "expected")  # Fitted, FittedExperts
-    found = given.policy if fitted else given
-    if single and isinstance(found, ExpertPolicy):
-        step = "Take one of its `policies`: each is a policy of its own."
-        raise input_error(argument, "one policy", f"one each for {', '.join(found.contexts)}", step)
-    if isinstance(given, type) or not isinstance(found, (Policy, ExpertPolicy)):
-        step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
-        raise input_error(argument, "a Policy, or a fit that holds one", type(given).__name__, step)
-    return found
 
 
 def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) -> Array:
@@ -346,63 +224,6 @@ def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) ->
         mine = rows == e
         routed[mine] = array[mine]
     return routed
-
-
-@dataclass(slots=True, eq=False)
-class ExpertState:
-    """Where some samples stand between exits, each in the hands of its context's policy."""
-
-    context: Ints
-    groups: list[tuple[int, Ints, State]]  # (context, rows of its samples, their state)
-    scalar: bool
-
-    def keep(self, rows: Array) -> ExpertState:
-        """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
-        chosen = np.arange(len(self.context))[rows]
-        place = np.empty(len(self.context), dtype=np.int64)
-        self.context = self.context[chosen]
-        groups = []
-        for e, members, state in self.groups:
-            place[members] = np.arange(len(members))
-            mine = np.flatnonzero(self.context == e)
-            if len(mine):
-                groups.append((e, mine, state.keep(place[chosen[mine]])))
-        self.groups = groups
-        return self
-
-
-def rows_of(output: Any, rows: Ints) -> Any:
-    """Return what an exit gave of some samples: outputs, a summary or reduced columns."""
-    if isinstance(output, ExitOutput):
-        return output.take(rows)
-    if isinstance(output, Mapping):
-        return {key: as_array(column)[rows] for key, column in output.items()}
-    return output[rows]
-
-
-def vectors_of(policy: Policy, features: Any, rows: Ints) -> Any:
-    """Return the feature vectors of some samples, where the policy reads any."""
-    if features is None or not policy.needs_features or not isinstance(features, (list, tuple)):
-        return features
-    return [as_array(v)[rows] if k in policy.active_exits else None for k, v in enumerate(features)]
-
-
-def shaped(whole: Array, part: Array) -> Array:
-    """Return the predictions of all samples, or, where those of some are of other shape, -1 in that."""
-    if (whole.shape[1:], whole.dtype) == (part.shape[1:], part.dtype):
-        return whole
-    return np.full((len(whole), *part.shape[1:]), -1, dtype=part.dtype)
-
-
-def joined(answers: list[tuple[Ints, Any]], n: int) -> Array | None:
-    """Return the answers' logits of all samples, (n, C); NaN where a policy skips the exit."""
-    if not answers or any(logits is None for _, logits in answers):
-        return None
-    first = np.asarray(answers[0][1])
-    joined = np.full((n, first.shape[1]), np.nan, dtype=np.result_type(*(a for _, a in answers)))
-    for rows, logits in answers:
-        joined[rows] = logits
-    return joined
 
 
 EXPERTS = Form(
@@ -450,15 +271,18 @@ def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
     return experts_from_dict(read_json(path, MAX_EXPERTS_BYTES), Path(path).name)
 
 
-def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy:
-    """Read a policy file, of one policy or of expert policies, and check it.
+def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy | PolicyFamily:
+    """Read a policy file, of one policy, of a family or of expert policies, and check it.
 
     Raises
     ------
     InputError
-        No such file, too large, not JSON, or neither.
+        No such file, too large, not JSON, or none of these.
     """
-    content = read_json(path, MAX_EXPERTS_BYTES)
-    if isinstance(content, dict) and content.get("format") == EXPERTS.format:
-        return experts_from_dict(content, Path(path).name)
-    return from_dict(read_json(path), Path(path).name)  # under the limit of one policy
+    name, content = Path(path).name, read_json(path, MAX_EXPERTS_BYTES)
+    form = content.get("format") if isinstance(content, dict) else None
+    if form == EXPERTS.format:
+        return experts_from_dict(content, name)
+    if form == FAMILY.format:
+        return family_from_dict(content, name)
+    return from_dict(read_json(path), name)  # under the limit of one policy

@@ -714,11 +714,6 @@ MAX_BYTES = 16 << 20
 
 def to_dict(policy: Policy) -> dict[str, Any]:
     """Return the content of a policy's file, checksum included."""
-    mixed = policy.mixture
-    mixture = None if mixed is None else {
-        "thresholds": mixed.thresholds.tolist(), "share": mixed.share, "seed": mixed.seed,
-        "score": _named(mixed.rule),
-    }  # fmt: skip
     return POLICY.signed(
         kind=policy.kind,
         classes=policy.classes,
@@ -731,10 +726,26 @@ def to_dict(policy: Policy) -> dict[str, Any]:
         score=_named(policy.rule),
         answer=_named(policy.answer),
         calibrator=_named(policy.calibrator),
-        thresholds=policy.thresholds.tolist(),
-        mixture=mixture,
-        provenance=dict(policy.provenance),
+        **own_to_dict(policy),
     )
+
+
+def own_to_dict(policy: Policy) -> dict[str, Any]:
+    """Return the fields of a policy's file in which policies of one rule may differ."""
+    mixed = policy.mixture
+    return {
+        "thresholds": policy.thresholds.tolist(),
+        "mixture": None if mixed is None else {
+            "thresholds": mixed.thresholds.tolist(), "share": mixed.share, "seed": mixed.seed,
+            "score": _named(mixed.rule),
+        },
+        "provenance": dict(policy.provenance),
+    }  # fmt: skip
+
+
+def own_from_dict(content: dict[str, Any]) -> dict[str, Any]:
+    """Return those fields as `Policy` takes them."""
+    return {**content, "mixture": _mixture(content["mixture"])}
 
 
 def _named(rule: Rule | None) -> dict[str, Any] | None:
@@ -762,10 +773,9 @@ def from_dict(content: Any, source: str = "policy") -> Policy:
     try:
         return Policy(
             rule=_made(make_rule, "score", content.pop("score")),
-            mixture=_mixture(content.pop("mixture")),
             answer=_made(make_answer, "answer", content.pop("answer")),
             calibrator=_made(make_calibrator, "calibrator", content.pop("calibrator")),
-            **content,
+            **own_from_dict(content),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):

@@ -33,6 +33,7 @@ AGAIN = "Fit and save it again."
 #: What files are, and what reads them, by their format.
 _KNOWN = {f"policyopt-{name}": text for name, text in {
     "policy": "one policy: load_policy reads it", "experts": "expert policies: load_experts reads them",
+    "family": "a policy family: load_family reads it",
     "online": "an online policy: runtime.Online.load reads it", "tier-policy": "a tier's policy: load_tier reads it",
     "plan": "a plan's report, whose policy is policy.json", "export": "an export: `policyopt verify` reads its folder",
 }.items()}  # fmt: skip

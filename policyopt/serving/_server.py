@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from policyopt._export.c_native import ASK
 from policyopt._export.c_native import native as machine_code
-from policyopt.runtime import Decisions, ExpertPolicy, Policy
+from policyopt.runtime import Decisions, ExpertPolicy, Policy, PolicyFamily
 from policyopt.runtime._checks import sample_numbers
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import policy_of, shaped
 from policyopt.runtime._forks import Line, parted, tell_of_forks
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
+from policyopt.runtime._several import Several, policy_of, shaped
 from policyopt.runtime._typing import Floats, Ints
 
 from ._staged import StagedModel, host, refuse_numpy, size, take, warn_of_training
@@ -63,7 +63,7 @@ class Server:
     def __init__(
         self,
         model: StagedModel,
-        policy: Policy | ExpertPolicy,
+        policy: Policy | ExpertPolicy | PolicyFamily,
         probabilities: bool = False,
         native: bool = False,
         confidence: bool = False,
@@ -73,7 +73,7 @@ class Server:
         self.model, self.policy = model, policy
         self.probabilities, self.confidence = probabilities, confidence
         self._path, self._wanted = frozenset(policy.active_exits), policy.needs_features
-        policies = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
+        policies = policy.policies if isinstance(policy, Several) else (policy,)
         self._costs = [_by_exit(p) for p in policies]
         self._count, self._lock = 0, Lock()
         tell_of_forks(self)
@@ -84,6 +84,7 @@ class Server:
             "the answers' probabilities are asked for": probabilities,
             "the answers' confidence is asked for": confidence,
             "several contexts are served": isinstance(policy, ExpertPolicy),
+            "several levels are served": isinstance(policy, PolicyFamily),
         }
         self.reason = next((why for why, holds in whys.items() if holds), "")
         if native and self.reason:
@@ -110,7 +111,12 @@ class Server:
         self._rows = seen
 
     def __call__(
-        self, batch: Any, *, samples: npt.ArrayLike | None = None, context: Any = None
+        self,
+        batch: Any,
+        *,
+        samples: npt.ArrayLike | None = None,
+        context: Any = None,
+        level: Any = None,
     ) -> Served:
         """Run a batch, each sample until its exit.
 
@@ -124,6 +130,8 @@ class Server:
         context : int, str, or array of shape (n,), int, optional
             For an `ExpertPolicy`: what the classifier of contexts says. The model's stages must
             themselves run each sample's own branches (let the batch carry the contexts, too).
+        level : int, float, str, or array of shape (n,), int, optional
+            For a `PolicyFamily`: the level of all samples, or the number of each sample's.
 
         Returns
         -------
@@ -138,14 +146,14 @@ class Server:
         try:
             n = size(batch)
             with self._inference():
-                single = self._single if n == 1 and context is None else None
+                single = self._single if n == 1 and context is None and level is None else None
                 if single is not None and samples is None:
                     return single.run(batch, self._counted(1))
                 first = self._counted(n) if samples is None else 0
                 numbers = sample_numbers(samples, n) + first
                 if single is not None:
                     return single.run(batch, int(numbers[0]))
-                return self._many(batch, n, numbers, context)
+                return self._many(batch, n, numbers, context, level)
         except (TypeError, AttributeError) as error:
             refuse_numpy(self.model, batch, error)
             raise
@@ -160,10 +168,10 @@ class Server:
         """Give the samples of a forked child numbers of their own."""
         self._count, self._lock = parted(self._count, line), Lock()
 
-    def _many(self, batch: Any, n: int, numbers: Ints, context: Any) -> Served:
+    def _many(self, batch: Any, n: int, numbers: Ints, context: Any, level: Any) -> Served:
         """Run a batch; after every exit, only the survivors go on."""
         model, policy = self.model, self.policy
-        state, context = _started(policy, numbers, context)
+        state, chosen = _started(policy, numbers, context, level)
         exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
         answers = np.empty((n, policy.classes)) if self.probabilities else None
         sure = np.empty(n) if self.confidence else None
@@ -193,16 +201,16 @@ class Server:
                 hidden = take(hidden, stay, len(rows))
                 state.keep(stay)
                 rows = rows[stay]
-        if context is None:
+        if chosen is None:
             costs = self._costs[0][exits]
         else:
-            costs = np.array([self._costs[e][k] for e, k in zip(context, exits, strict=True)])
+            costs = np.array([self._costs[e][k] for e, k in zip(chosen, exits, strict=True)])
         return Served(exits, predictions, costs, answers, sure)
 
 
 def serve(
     model: StagedModel,
-    policy: Policy | ExpertPolicy,
+    policy: Policy | ExpertPolicy | PolicyFamily,
     *,
     probabilities: bool = False,
     confidence: bool = False,
@@ -216,7 +224,7 @@ def serve(
     ----------
     model : StagedModel
         Its exits are those of the cache that the policy was fitted on.
-    policy : Policy or ExpertPolicy
+    policy : Policy, ExpertPolicy or PolicyFamily
         From a fit, or `policyopt.load_policy`.
     probabilities : bool, default False
         Whether to return the answers' class probabilities too.
@@ -281,17 +289,22 @@ def serve(
     return Server(run, policy, probabilities, native, confidence)
 
 
-def _started(policy: Any, numbers: Ints, context: Any) -> tuple[Any, Any]:
-    """Return the state of a batch, and its contexts as (n,) where the policy goes by them."""
-    if isinstance(policy, ExpertPolicy):
-        if context is None:
-            allowed = f"given: one of {', '.join(policy.contexts)} per sample"
-            raise input_error("context", allowed, "none", "Ask the classifier of contexts.")
-        state = policy.start(context, numbers)
-        return state, state.context
-    if context is not None:
+def _started(policy: Any, numbers: Ints, context: Any, level: Any) -> tuple[Any, Any]:
+    """Return the state of a batch, and the number of each sample's policy, (n,), where there are several."""
+    family, experts = isinstance(policy, PolicyFamily), isinstance(policy, ExpertPolicy)
+    if experts and context is None:
+        allowed = f"given: one of {', '.join(policy.contexts)} per sample"
+        raise input_error("context", allowed, "none", "Ask the classifier of contexts.")
+    if family and level is None:
+        raise input_error("level", f"given: {policy.told()}", "none", "E.g. level=0.")
+    if context is not None and not experts:
         raise input_error("context", "left out: the policy is the same in all of them", context)
-    return policy.start(numbers), None
+    if level is not None and not family:
+        raise input_error("level", "left out: the policy is no family", level)
+    if not experts and not family:
+        return policy.start(numbers), None
+    state = policy.start(context if experts else level, numbers)
+    return state, state.chosen
 
 
 def _by_exit(policy: Policy) -> Floats:

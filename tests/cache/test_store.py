@@ -33,16 +33,17 @@ SHARD = r"fit-00000[-0-9a-f]*\.safetensors"
 def rows_of(kind, dtype, n, k, c, rng):
     labels, costs = rng.integers(-1, c, n), [po.Cost("c", "MMACs", range(1, k + 1), "standalone")]
     given, probs = {"costs": costs, "dtype": dtype}, rng.dirichlet(np.ones(c), (n, k))
+    known = {"labels": labels, "quality": rng.random((n, k), dtype=np.float32)}
     if kind == "probabilities":
-        return {"outputs": probs.astype(dtype), "labels": labels}, given
+        return {"outputs": probs.astype(dtype), **known}, given
     if kind == "logits":
         outputs = rng.normal(size=(n, k, c)) * 9
         outputs[0, 0, 1] = -np.inf
-        return {"outputs": outputs.astype(dtype), "labels": labels}, given
+        return {"outputs": outputs.astype(dtype), **known}, given
     prediction = rng.integers(-1, c, (n, k))
     right = (prediction == labels[:, None]) & (prediction >= 0)
     return {
-        "labels": labels, "prediction": prediction, "correct": right, "entropy": np.full((n, k), 0.5),
+        **known, "prediction": prediction, "correct": right, "entropy": np.full((n, k), 0.5),
         "confidence": rng.random((n, k)), "top_prob": np.sort(probs)[:, :, ::-1],
         "cost:price": np.cumsum(rng.random((n, k)), axis=1),
     }, {"costs": [po.Cost("price", "USD", None), *costs], "dtype": "float64"}  # fmt: skip

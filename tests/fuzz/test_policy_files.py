@@ -14,7 +14,7 @@ from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import SETTINGS, Guard, damaged, difference, in_batches, signed, text_of, twisted
-from rules import C, artifact, experts, online_policies, policies, schema_of, validator
+from rules import C, artifact, experts, families, online_policies, policies, schema_of, validator
 
 from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
@@ -25,16 +25,18 @@ from policyopt.runtime._answers import ANSWERS
 from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import ExpertPolicy, experts_to_dict, load_any
+from policyopt.runtime._family import PolicyFamily, family_to_dict
 from policyopt.runtime._online import Online
 from policyopt.runtime._online.serving import online_to_dict
 from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._scores import RULES
+from policyopt.runtime._several import Several
 from policyopt.runtime._strict_json import MAX_DEPTH, parse
 
 #: Batches (10,000 cases), how files are loaded, and what is in them.
 KINDS = {
     "policies": (60, load_policy, policies), "experts": (15, load_any, lambda: {"experts": experts()}),
-    "online": (25, Online.load, online_policies),
+    "families": (15, load_any, families), "online": (25, Online.load, online_policies),
 }  # fmt: skip
 OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
 FEATURES = np.random.default_rng(4).normal(size=(4, 3))
@@ -43,6 +45,8 @@ FEATURES = np.random.default_rng(4).normal(size=(4, 3))
 def whole(value):
     if isinstance(value, Online):
         return json.loads(json.dumps(online_to_dict(value, max(value._saves, 1))))
+    if isinstance(value, PolicyFamily):
+        return json.loads(json.dumps(family_to_dict(value)))
     if isinstance(value, ExpertPolicy):
         return json.loads(json.dumps(experts_to_dict(value)))
     return artifact(value)
@@ -60,25 +64,13 @@ def decides(value):
                             break
                     value.feedback(request)
                 return
-            more = [np.zeros(4, dtype=np.int64)] if isinstance(value, ExpertPolicy) else []
+            more = [np.zeros(4, dtype=np.int64)] if isinstance(value, Several) else []
             outputs = OUTPUTS[:, [k % 6 for k in range(min(value.model_exits, 50))]]
             vectors = [FEATURES] * len(outputs[0]) if value.needs_features else None
             exits = value.decide(outputs, *more, features=vectors).exit
         except InputError:
             return
     assert ((exits >= 0) & (exits < value.model_exits)).all()
-
-
-def in_full(content):
-    """Say what is left to a default as a loaded object says it: rungs without names."""
-    if isinstance(content, list):
-        return [in_full(part) for part in content]
-    if not isinstance(content, dict):
-        return content
-    content = {key: in_full(value) for key, value in content.items()}
-    if content.get("format") == "policyopt-online" and content["labels"] is None:
-        content["labels"] = list(range(len(content["thresholds"])))
-    return content
 
 
 def one_case(draw, number, source, loader, path, guard):
@@ -94,7 +86,7 @@ def one_case(draw, number, source, loader, path, guard):
     if not forged:
         assert json.dumps(whole(value), sort_keys=True) == told, what
         return
-    where = difference(in_full(twist), whole(value))  # nothing that was said may go
+    where = difference(twist, whole(value))  # nothing that was said may go
     assert where is None, (where, what)
     if number[1] % 4 == 0:
         errors = list(validator(schema_of(twist)).iter_errors(twist))

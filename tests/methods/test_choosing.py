@@ -65,7 +65,7 @@ def test_agreement_cascade_leaves_at_ends_of_tiers_only():
         ends = {0, 1} if low else {1, 3, 4}
         assert set(result.policy.decide(logits).exit.tolist()) <= ends
     table = fit_table(records())
-    assert fit_one("agreement_cascade", table, 6.0).expected.cost == pytest.approx(6.0)
+    assert fit_one("agreement_cascade", table, 6.0).expected.cost == pytest.approx(6.0, rel=1e-3)
     with pytest.raises(InputError, match="'share' where only summaries"):
         fit_one("agreement_cascade:vote=probability", table, 6.0)
 
@@ -189,9 +189,9 @@ def test_what_a_list_spares_by_plan_is_no_merit():
     """Compared by what they get right: a cheap model does not win by the money it leaves over."""
     table, budget, one = fit_table(records()), 3.0, OnExits((0,), make_method("max_prob"))
     (cheap,) = one.fit_path(table, [budget])
-    assert choosing.prices_at(table, [budget])[0] > 0.01 and cheap.expected.cost == 1.0
+    assert choosing.prices_of(table)[5] > 0.01 and cheap.expected.cost == 1.0
     candidates = [("cheap", one, 0), ("list", FrugalGPT(length=1), 0)]
-    cheap_values, values = choosing.compare(table, candidates, [budget], 2, 0).values[0]
+    cheap_values, values = choosing.compare(table, candidates, 2, 0).values[5]
     np.testing.assert_allclose(cheap_values, replay(cheap.policy, table).quality)
     assert set(values) <= {0.0, 1.0}  # right or wrong, and nothing for the money not spent
 
@@ -308,12 +308,12 @@ def test_unlabelled_rows_are_left_to_methods_that_use_them():
 
 
 def test_of_few_rows_the_simplest_is_fitted_once_for_all_its_budgets(monkeypatch):
-    calls, fit = [], Threshold.fit_path
-    monkeypatch.setattr(Threshold, "fit_path", lambda *a: calls.append(a) or fit(*a))
+    calls, train = [], Threshold.trained
+    monkeypatch.setattr(Threshold, "trained", lambda *a: calls.append(a) or train(*a))
     found = make_method("auto").fit_path(fit_table(cache(60)), [1.5, 2.0, 3.0, 5.0])
     for provenance in (one.policy.provenance for one in found):
         assert provenance["chosen"]["method"] == "max_prob" and provenance["compared"] == []
-    assert len(found) == 4 and len(calls) == 1
+    assert len(found) == 4 and len(calls) == 1 + 5  # of all rows, and without each fold
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def check_nothing_decided_by_rounding(policy, table):
 @pytest.mark.parametrize("blank", [False, True])
 @pytest.mark.parametrize(
     "spec",
-    ["optimal_stopping", "optimal_stopping:mix=true", "bolukbasi", "lista_stop", "act",
+    ["optimal_stopping", "optimal_stopping:mix=true+spend=all", "bolukbasi", "lista_stop", "act",
      "failure_prediction", "frugalgpt", "auto"],
 )  # fmt: skip
 def test_no_threshold_separates_scores_that_differ_by_rounding(spec, blank):
@@ -378,7 +378,7 @@ def test_no_threshold_separates_scores_that_differ_by_rounding(spec, blank):
     for result in make_method(spec).fit_path(table, BUDGETS):
         flat += check_nothing_decided_by_rounding(result.policy, table)
         assert 1.0 - 1e-9 <= result.expected.cost <= result.budget * (1 + 1e-9)
-        if spec.endswith("mix=true") and not blank:  # the coin spends it, and nothing else decides
+        if "mix=true" in spec and not blank:  # the coin spends it, and nothing else decides
             assert result.expected.cost == pytest.approx(result.budget)
             assert all(len(np.unique(trace(one, table).exit)) == 1 for one in both(result.policy))
         # A coin costs the budget in expectation; a cross-fitted score nearly the same when deployed.
@@ -391,7 +391,8 @@ def test_optimal_stopping_leaves_where_nothing_is_gained_and_says_so():
     table = fit_table(no_better())
     for result in make_method("optimal_stopping").fit_path(table, BUDGETS):
         assert result.flat == (0, 1, 2) and result.policy.mixture is None
-        assert from_dict(to_dict(result.policy)).provenance["notes"] == [flat_note([0, 1, 2])]
+        flat, spared = from_dict(to_dict(result.policy)).provenance["notes"]
+        assert flat == flat_note([0, 1, 2]) and "more bought nothing" in spared
         assert (trace(result.policy, table).exit == 0).all()
     some = table.keep_exits([0, 2, 3])  # exits are named by the model's numbers
     assert fit_one("optimal_stopping", some, 4.0).flat == (0, 2)
@@ -402,7 +403,8 @@ def test_optimal_stopping_leaves_where_nothing_is_gained_and_says_so():
         "frugalgpt",
     ):  # that tell samples apart
         result = fit_one(spec, fit_table(cache(n=800)), 3.0)
-        assert result.flat == () and "notes" not in result.policy.provenance
+        assert result.flat == ()
+        assert "rounding" not in str(result.policy.provenance.get("notes"))
 
 
 @pytest.mark.parametrize(
@@ -422,18 +424,6 @@ def test_where_all_look_alike_a_coin_buys_what_going_on_is_worth(spec):
     assert worse.expected.cost <= 2.0 + 1e-9
 
 
-def test_auto_with_a_flat_choice(monkeypatch):
-    """Where only a flat regression withstands later exits that know nothing, it decides nothing by rounding."""
-    monkeypatch.setattr(choosing, "CANDIDATES", (CANDIDATES[0], CANDIDATES[-1]))
-    table = fit_table(no_better(blank=True))
-    for budget in BUDGETS:
-        fitted = fit_one("auto", table, budget)
-        assert fitted.policy.provenance["chosen"]["method"] == "optimal_stopping"
-        assert fitted.flat and fitted.policy.provenance["notes"]
-        assert check_nothing_decided_by_rounding(fitted.policy, table)
-        assert fitted.expected.cost <= budget * (1 + 1e-9)
-
-
 def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
     rng = np.random.default_rng(0)
     right = (rng.random(400) < 0.7).astype(float)
@@ -447,5 +437,7 @@ def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
         (values, [3], 1), (values, [1, 3], 0), (values, [], 3), (cannot, [3], 0),
         (values, [0, 1, 3], 3),  # the only other plain one is worse
     ):  # fmt: skip
-        compared = Comparison(worth[None], correct[None], np.isin([range(4)], flat))
-        assert compared.simplest(0, 3, candidates, 1.0) == wanted
+        compared = Comparison(
+            worth[None], correct[None], None, None, np.isin([range(4)], flat), np.arange(400)
+        )
+        assert compared.simplest(0, 3, candidates) == wanted

@@ -253,7 +253,9 @@ def test_lista_stop_imitates_the_posterior(loss, beta):
     signal, success = signal[:, :3], success[:, :3]
     likelihood = np.random.default_rng(3).uniform(0.05, 0.95, (600, 3))
     costs = np.array([1.0, 2.0, 4.0])
-    seen = tabular(signal, success, table=SimpleNamespace(kind="logits"), true_class=likelihood)
+    seen = tabular(
+        signal, success, table=SimpleNamespace(kind="logits", graded=False), true_class=likelihood
+    )
     found = halting.LISTAStop(loss=loss, beta=beta, penalty=1e-9).train(seen, costs, 0)
     losses = -np.log(likelihood) if loss == "likelihood" else 1 - success
     for i in (2, 5, 9, 12):

@@ -16,7 +16,7 @@ import policyopt as po
 from policyopt._cli.explain import explain
 from policyopt._online.drift import joined, method_of, refit, unlabelled, watch_policy
 from policyopt._online.entrants import every
-from policyopt._online.families import fit_family, threshold_family
+from policyopt._online.families import steering_family, threshold_family
 from policyopt._online.simulate import (
     BanditPlayer,
     BudgetPlayer,
@@ -34,7 +34,8 @@ from policyopt._report.figures import new_figure, simulation_figure, tidy
 from policyopt._table import Tables
 from policyopt.runtime._bandits import BANDITS, make_bandit
 from policyopt.runtime._experts import ExpertPolicy
-from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, PolicyFamily, SplitEE
+from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.runtime._online.exit_rules import FEATURES, context
 
 ROUNDS = 400
@@ -54,7 +55,7 @@ class World:
         self.fitted = po.fit(self.data, "50%", "max_prob", tables=self.tables)
         self.policy = self.fitted.policy
         self.family = threshold_family(self.test, [0, 0.5, 1])
-        self.levels = fit_family("max_prob", self.fit, 15)
+        self.levels = steering_family("max_prob", self.fit, 15)
         self.watch = watch_policy(self.policy, self.test)
         self.prices = (0.0, 0.1, 0.2)
 
@@ -107,7 +108,7 @@ def test_regret_is_what_its_definition_says(w):
     found = simulate(w.data, ["ucb1"], **asked, overhead=0.3, arms=[0.0, 0.5, 0.7, 0.9])
     family = threshold_family(w.test, [0.0, 0.5, 0.7, 0.9])
     seen = outcomes(family.policy, [w.test, Tables(w.data).get("dim")])
-    exits, plan = family.exits(seen.scores), make_schedule("abrupt", ["test", "dim"], 300)
+    exits, plan = family.exits_of(seen.scores), make_schedule("abrupt", ["test", "dim"], 300)
     requests = Requests(plan, (600, 600), 2, 0, 1.0, (0.3, 0.3))
     (block,) = requests
     arms = BanditPlayer(make_bandit("ucb1"), seen, exits, requests).play(block)
@@ -148,12 +149,12 @@ def test_labels_and_calibration_change_what_is_rewarded(w):
 
 
 def test_side_information_is_what_every_smaller_arm_would_have_done(w):
-    crossed = PolicyFamily(w.family.policy, [[0.3, 0.9], [0.9, 0.3]])
+    crossed = PolicyFamily.of(w.family.policy, [[0.3, 0.9], [0.9, 0.3]])
     for levels in (threshold_family(w.test, [0.0, 0.4, 0.6, 0.8, 1.0]), crossed):
         rng = np.random.default_rng(0)
         real, ties = outcomes(levels.policy, [w.test]).scores, rng.integers(0, 11, (90, 3)) / 10
         scores = np.concatenate([real[:100], ties])
-        for row, exits in zip(scores, levels.exits(scores).tolist(), strict=True):
+        for row, exits in zip(scores, levels.exits_of(scores).tolist(), strict=True):
             for last in range(3):
                 known = levels.taken(row[: last + 1].tolist(), last == 2)
                 assert known == [k if k <= last else None for k in exits]
@@ -164,13 +165,13 @@ def test_side_information_is_what_every_smaller_arm_would_have_done(w):
 @pytest.mark.parametrize("method", ["max_prob", "entropy:thresholds=joint", "optimal_stopping"])
 def test_families_nest_and_meet_their_budgets(method):
     table = Tables(cache(n=3000)).get("fit")
-    family = fit_family(method, table, 5)
+    family = steering_family(method, table, 5)
     assert family.nested
     seen = outcomes(family.policy, [table])
-    exits = family.exits(seen.scores)
+    exits = family.exits_of(seen.scores)
     paid = np.take_along_axis(seen.cost, exits.astype(int), axis=1).mean(axis=0)
     assert (exits[:, 0] == 0).all() and (exits[:, -1] == 3).all()
-    np.testing.assert_allclose(paid[1:-1], family.labels[1:-1], rtol=0.03)
+    np.testing.assert_allclose(paid[1:-1], family.expected_costs[1:-1], rtol=0.03)
 
 
 @settings(max_examples=60, deadline=None)
@@ -227,7 +228,7 @@ def check_served(w, make, player, place, requests, delay=0):
                 online.save(place / f"online-{stream}.json")
                 online = Online.load(place / f"online-{stream}.json")
             late.append(leave(online, online.start(), logits[row]))
-            assert online.family.arms == 1 or late[t].arm == arms[t, stream]
+            assert online.family.levels == 1 or late[t].arm == arms[t, stream]
             if t >= delay and isinstance(online.steering, Controller):  # which reads no labels
                 online.feedback(late[t - delay])
             elif t >= delay and block.arrives[t - delay, stream]:
@@ -249,7 +250,7 @@ def test_bandits_serve_as_simulated(w, name, reveal, delay, tmp_path):
         refuses("reveal", Online, family, bandit, reveal=reveal)
         return
     seen, requests = simulated(w, family)
-    player = BanditPlayer(bandit, seen, family.exits(seen.scores), requests, reveal, delay)
+    player = BanditPlayer(bandit, seen, family.exits_of(seen.scores), requests, reveal, delay)
     more = {"overhead": (0.1, 0.3), "reveal": reveal, "seed": 5}
     make = lambda stream: Online(family, bandit, stream=stream, **more)  # noqa: E731
     check_served(w, make, player, tmp_path, requests, delay)
@@ -278,8 +279,8 @@ def test_the_controller_serves_as_simulated(w, delay, tmp_path):
 
 
 def test_a_controller_whose_feedback_is_late(w, tmp_path):
-    with pytest.raises(po.InputError, match="first level leaves at exit 0 always"):
-        Online(threshold_family(w.test, [0.5, 0.7]), Controller(0.3))
+    ends = Online(threshold_family(w.test, [0.5, 0.7]), Controller(0.3)).family
+    assert ends.thresholds[0, 0] == -1e30 and (ends.thresholds[-1] == 1e30).all()
     online = Online(w.levels, Controller(0.3))
     late = [leave(online, online.start()) for _ in range(300)]
     refuses("'cost' must be a number, at most 1000 times", online.feedback, late[0], cost=3e9)
@@ -337,9 +338,9 @@ WRONG = {
     "labels not read": (lambda w: w.told([1, 1, 1]), "'confidence' reads no labels"),
     "save": (lambda w: w.online().save("/tmp"), "'path' must be a file. Got /tmp"),
     # families, watches, refits
-    "data for a table": (lambda w: fit_family("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
-    "part of a point": (lambda w: fit_family("max_prob", w.fit, 5.5), "'points' must be a whole number"),
-    "no points": (lambda w: fit_family("max_prob", w.fit, 0), "'points' must be a whole number, at least 1"),
+    "data for a table": (lambda w: steering_family("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
+    "part of a point": (lambda w: steering_family("max_prob", w.fit, 5.5), "'points' must be a whole number"),
+    "no points": (lambda w: steering_family("max_prob", w.fit, 0), "'points' must be a whole number, at least 1"),
     "watch data": (lambda w: watch_policy(w.policy, w.data), "'table' must be a Table. Got ExitData"),
     "refit data": (lambda w: refit(w.fitted, w.data, w.test), "'labelled' must be a Table"),
     "refit array": (lambda w: refit(w.fitted, w.fit, np.zeros((3, 3))), "'recent' must be a Table. Got ndarray"),
@@ -397,8 +398,8 @@ def test_numbers_of_numpy_are_numbers(w, tmp_path):
     online = Online(w.family, bandit, overhead=np.float64(0.1), seed=np.int64(3))
     online.save(tmp_path / "online.json")
     assert Online.load(tmp_path / "online.json").state() == online.state()
-    assert fit_family("max_prob", w.fit, np.int64(3)).arms == 5
-    assert fit_family("max_prob", w.fit, "40%").arms == 3
+    assert steering_family("max_prob", w.fit, np.int64(3)).levels == 5
+    assert steering_family("max_prob", w.fit, "40%").levels == 3
 
 
 def test_records_say_what_was_run_and_intervals_are_possible(w):

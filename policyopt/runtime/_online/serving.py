@@ -14,14 +14,15 @@ from typing import Any
 from .._bandits import BANDITS, Bandit, make_bandit
 from .._checks import check_least, check_one_of, check_seed, check_type, check_whole, to_python
 from .._errors import InputError, input_error
-from .._experts import policy_of
+from .._family import PolicyFamily, family_from_dict, family_to_dict
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
-from .._policy import Decision, Policy, State, from_dict, to_dict
+from .._policy import Decision, Policy, State
 from .._saved_state import check_fields, refused
+from .._several import policy_of
 from .._strict_json import Form, parse, read_plain, to_text
+from .controller import MAKES_ONE, Controller
 from .exit_rules import EXIT_RULES, ExitRule, LinUCB
-from .family import MAKES_ONE, Controller, PolicyFamily
 
 #: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
 #: of calibrated confidences, signed; correctness at k less that at 0.
@@ -32,8 +33,8 @@ REVEALS = ("played", "smaller", "all")
 ONLINE = Form(
     "a file of an online policy", "policyopt-online", 1,
     {
-        "format": str, "version": int, "saves": int, "policy": dict, "thresholds": list,
-        "labels": (list, type(None)), "steering": dict, "settings": dict, "state": dict, "sha256": str,
+        "format": str, "version": int, "saves": int, "family": dict, "steering": dict, "settings": dict,
+        "state": dict, "sha256": str,
     },
     "`Online.save` writes one.", "Save it again.",
 )  # fmt: skip
@@ -67,8 +68,8 @@ class Online:
     Parameters
     ----------
     family : PolicyFamily or Policy
-        E.g. from `policyopt._online.families`: of two levels or more. Rules by exit look at no levels:
-        they take a policy.
+        From a fit or `load_family`: of two levels or more, for bandits of one rule. The controller adds the ends
+        that its bound needs (`PolicyFamily.steered`). Rules by exit look at no levels: they take a policy.
     steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
         The last three say at each exit whether to leave, from confidences and predictions; the
         prices of SplitEE and UEEUCB are their own, `overhead` is for what `feedback` returns.
@@ -89,7 +90,7 @@ class Online:
     >>> from policyopt.runtime._policy import Policy
     >>> from policyopt.runtime._scores import MaxProb
     >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
-    >>> family = PolicyFamily(policy, [[0.0], [0.5], [1.0]])
+    >>> family = PolicyFamily.of(policy, [[0.0], [0.5], [1.0]])
     >>> online = Online(family, make_bandit("ucb1"), overhead=0.1)
     >>> request = online.start()
     >>> online.decide(0, [0.9, 0.1], request).exit  # the largest level first: it goes on
@@ -111,9 +112,12 @@ class Online:
         seed: int = 0,
         stream: int = 0,
     ) -> None:
+        family = policy_of(family, argument="family")
         if not isinstance(family, PolicyFamily):
             policy = policy_of(family, single=True, argument="family")
-            family = PolicyFamily(policy, policy.thresholds[None])
+            family = PolicyFamily.of(policy, policy.thresholds[None])
+        if isinstance(steering, Controller) and family.levels > 1:
+            family = family.steered()
         allowed = "a bandit, a Controller, or a rule by exit such as LinUCB()"
         kinds = (Bandit, Controller, *EXIT_RULES.values())
         check_type("steering", steering, kinds, allowed, "E.g. make_bandit('ucb1').")
@@ -130,7 +134,6 @@ class Online:
         self._load = load_of(family.policy.costs.tolist())
         self._least, most_reward = reward_range(reward, self._load, self.overhead)
         self._width = most_reward - self._least
-        self._rows = family.thresholds.tolist()
         self._lock = threading.Lock()
         self._play()
         tell_of_forks(self)
@@ -138,7 +141,7 @@ class Online:
     def _play(self) -> None:
         """Make the player of this stream, who knows nothing yet."""
         by_exit = isinstance(self.steering, ExitRule)
-        count = self.family.policy.exits if by_exit else self.family.arms
+        count = self.family.policy.exits if by_exit else self.family.levels
         self._player: Any = self.steering.player(count, self.seed, self.stream)
 
     def _renew(self, line: Line) -> None:
@@ -156,7 +159,13 @@ class Online:
             arm = self._player.choose()
             chances = getattr(self._player, "chances", None)
             number, self.requests = self.requests, self.requests + 1
-        return Request(self, arm, self.family.policy.start(self._first + number), chances)
+        policy = self._policy_of(arm)
+        return Request(self, arm, policy.start(self._first + number), chances)
+
+    def _policy_of(self, arm: int) -> Policy:
+        """Return the policy that serves a level; rules by exit have one."""
+        policies = self.family.policies
+        return policies[0] if isinstance(self.steering, ExitRule) else policies[arm]
 
     def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
         """Decide at exit k.
@@ -183,23 +192,18 @@ class Online:
         if request.exit is not None:
             got = "one that has left"
             raise input_error("request", "on its way", got, "One start per request.")
-        policy = self.family.policy
+        policy = self._policy_of(request.arm)
         decision = policy.step(k, output, request.state, features)
         at = request.state.position - 1
         request.scores.append(decision.score)
         request.confidences.append(decision.confidence)
         request.predictions.append(decision.prediction)
-        if at < policy.exits - 1:
-            decision = replace(decision, exit=self._leaves(request, at))
+        if at < policy.exits - 1 and isinstance(self.steering, ExitRule):
+            with self._lock:  # feedback of another request may be moving the model
+                decision = replace(decision, exit=self._player.leaves(request, at))
         if decision.exit:
             request.exit = at
         return decision
-
-    def _leaves(self, request: Request, at: int) -> bool:
-        if not isinstance(self.steering, ExitRule):
-            return bool(request.scores[at] >= self._rows[request.arm][at])
-        with self._lock:  # feedback of another request may be moving the model
-            return self._player.leaves(request, at)
 
     def feedback(
         self, request: Request, *, correct: Sequence[float] | None = None,
@@ -236,8 +240,8 @@ class Online:
         steering = self.steering
         if isinstance(steering, Controller):
             _refuse_given("the controller", correct=correct, overhead=overhead)
-            costs = self.family.policy.costs
-            paid = check_least("cost", float(costs[request.exit]) if cost is None else cost, 1e300)
+            costs, own = self.family.policy.costs, self._policy_of(request.arm).costs
+            paid = check_least("cost", float(own[request.exit]) if cost is None else cost, 1e300)
             self._learn(request, (steering.share(costs, paid),))
             return paid
         _refuse_given("all but the controller", cost=cost)
@@ -347,9 +351,11 @@ class Online:
         if not isinstance(settings["overhead"], list):  # in a file, a number will not do
             raise input_error("overhead", "a list of two numbers", settings["overhead"], _AGAIN)
         try:
-            policy = from_dict(content["policy"], path.name)
-            family = PolicyFamily(policy, content["thresholds"], content["labels"])
+            family = family_from_dict(content["family"], f"family of {path.name}")
             online = cls(family, _steering(steering["name"], steering["settings"]), **settings)
+            if online.family is not family:
+                allowed = "one whose ends leave at the first exit always, and never early"
+                raise input_error(f"family of {path.name}", allowed, "another", _AGAIN)
             online.restore(content["state"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
@@ -427,15 +433,16 @@ def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) ->
     if not isinstance(steering, Bandit) and reveal != "smaller":
         raise input_error("reveal", f"left out for {who}", reveal, "Bandits look at it.")
     if isinstance(steering, ExitRule):
-        if family.arms > 1:
-            got = f"a family of {family.arms} levels"
+        if family.levels > 1:
+            got = f"a family of {family.levels} levels"
             raise input_error("family", f"a policy, for {who}", got, "It looks at no levels.")
-    elif family.arms < 2:
+    elif family.levels < 2:
         allowed = f"of at least 2 levels, for {who}"
-        raise input_error("family", allowed, family.arms, f"{MAKES_ONE} makes one.")
+        raise input_error("family", allowed, family.levels, f"{MAKES_ONE} makes one.")
     if isinstance(steering, Controller):
         steering.check_family(family)
     if isinstance(steering, Bandit):
+        _ = family.thresholds  # refuses levels of several rules
         if reveal == "all" and not steering.draws:
             allowed = "smaller or played for bandits that draw nothing"
             step = "Rewards of larger arms are known for hard inputs only: exp3 weighs them."
@@ -465,9 +472,7 @@ def online_to_dict(online: Online, saves: int) -> dict[str, Any]:
     settings = {name: getattr(online, name) for name in _SETTINGS}
     return ONLINE.signed(
         saves=saves,
-        policy=to_dict(online.family.policy),
-        thresholds=online.family.thresholds.tolist(),
-        labels=online.family.labels.tolist(),
+        family=family_to_dict(online.family),
         steering={"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
         settings={**settings, "overhead": list(online.overhead)},
         state=online.state(),

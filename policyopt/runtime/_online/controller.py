@@ -1,4 +1,4 @@
-"""A policy family, from cheap to dear, and the budget controller that moves along it.
+"""The budget controller, which moves along a policy family.
 
 Dual ascent on the price of cost keeps the mean cost at the budget. With costs scaled to [0, 1] between
 the first and the last exit and b the budget on that scale, the price moves by ``p <- p + step * (cost - b)``
@@ -20,114 +20,22 @@ is still on its way, ``D / T`` comes on top.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from .._bandits import Steering, setting
 from .._checks import check_positive, check_share, check_whole
 from .._errors import input_error
-from .._parameters import numbers
-from .._policy import ALWAYS, NEVER, Policy, first_exit
+from .._family import PolicyFamily
 from .._saved_state import check_fields, refused
 from .._typing import Floats
 
-#: What to call for a family whose ends leave always and never.
-MAKES_ONE = "policyopt._online.families.fit_family(...)"
-_MOST_ARMS = 10_000
+#: What to call for a family.
+MAKES_ONE = "policyopt.fit_family(...)"
 _BUDGET = "a share of the way from the first exit's cost to the last's, in [0, 1]"
 _FAR = 1e12  # of a saved price
 _LARGEST = 1000.0  # share that one request may cost: beyond it, the unit is likely to be wrong
-
-
-@dataclass(frozen=True, eq=False)
-class PolicyFamily:
-    """One policy with A sets of thresholds: its levels, which are the arms of a bandit.
-
-    Parameters
-    ----------
-    policy : Policy
-        Its score and answer hold on every level; it draws no coin.
-    thresholds : array of shape (A, K-1)
-        Level a leaves at the first k with ``score >= thresholds[a, k]``. Where no threshold falls
-        from one level to the next, a sample never leaves earlier on a larger level (`nested`): then
-        playing level a shows what every smaller level would have done.
-    labels : array of shape (A,), optional
-        What the levels are called, for people: a threshold, or a budget; default 0, 1, ...
-
-    Examples
-    --------
-    >>> from policyopt.runtime._scores import MaxProb
-    >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
-    >>> family = PolicyFamily(policy, [[0.0], [0.5], [1.0]])
-    >>> family.exits(np.array([[0.4, 0.9], [0.7, 0.9]]))
-    array([[0, 1, 1],
-           [0, 0, 1]], dtype=int8)
-    >>> family.arms, family.nested
-    (3, True)
-    """
-
-    policy: Policy
-    thresholds: Floats
-    labels: Floats = None  # type: ignore[assignment]  # an array from here on
-    nested: bool = field(init=False, default=False)
-    _columns: Any = field(init=False, default=(), repr=False)
-
-    def __post_init__(self) -> None:
-        table = numbers("thresholds", self.thresholds, 2)
-        arms, wide = table.shape
-        if not 1 <= arms <= _MOST_ARMS or wide != self.policy.exits - 1:
-            allowed = f"of shape (A, {self.policy.exits - 1}), A from 1 to {_MOST_ARMS}"
-            raise input_error("thresholds", allowed, f"shape {table.shape}", "One row per arm.")
-        if self.policy.mixture is not None:
-            got, step = (
-                "one that draws a coin",
-                "Fit without mix; equal scores need one: take another.",
-            )
-            raise input_error("policy", "without a mixture", got, step)
-        labels = numbers("labels", np.arange(arms) if self.labels is None else self.labels, 1)
-        if len(labels) != arms:
-            raise input_error("labels", f"one per arm: {arms}", len(labels), "Or leave them out.")
-        object.__setattr__(self, "thresholds", table)
-        object.__setattr__(self, "labels", labels)
-        nested = arms == 1 or bool((np.diff(table, axis=0) >= 0).all())
-        object.__setattr__(self, "nested", nested)
-        # Per exit, the thresholds of all levels as plain numbers, for `taken`.
-        object.__setattr__(self, "_columns", table.T.tolist())
-
-    @property
-    def arms(self) -> int:
-        """A."""
-        return len(self.thresholds)
-
-    def at(self, arm: int) -> Policy:
-        """Return the policy of one level."""
-        return replace(self.policy, thresholds=self.thresholds[arm])
-
-    def exits(self, scores: Floats) -> npt.NDArray[np.integer]:
-        """Return the exit of each row (n, K) on each level: (n, A), int8 (int64 where K passes 127)."""
-        dtype = np.int8 if self.policy.exits < 128 else np.int64
-        found = np.empty((len(scores), self.arms), dtype=dtype)
-        for arm, thresholds in enumerate(self.thresholds):
-            found[:, arm] = first_exit(scores, thresholds)
-        return found
-
-    def taken(self, scores: Sequence[float], last: bool) -> list[int | None]:
-        """Return the exit of each level as far as the scores of one sample's first exits tell.
-
-        `last`: it went to the last exit, whose score is not looked at. None: the level would have gone on
-        beyond what was seen.
-        """
-        exits = self.policy.exits
-        found: list[int | None] = [exits - 1 if last else None] * self.arms
-        for k in reversed(range(min(len(scores), exits - 1))):
-            for a, threshold in enumerate(self._columns[k]):
-                if scores[k] >= threshold:
-                    found[a] = k
-        return found
 
 
 @dataclass(frozen=True)
@@ -165,15 +73,15 @@ class Controller(Steering):
     )
 
     def check_family(self, family: PolicyFamily) -> None:
-        """Refuse a family that the bound does not hold for: its ends must be always and never."""
-        costs, ends = family.policy.costs, family.thresholds
+        """Refuse a family that there is nothing to steer in."""
+        costs = family.policy.costs
         if not costs[-1] > costs[0]:
             allowed = "of a policy whose exits differ in cost"
             raise input_error("family", allowed, costs.tolist(), "It steers cost.")
-        if ends[0, 0] > ALWAYS or (ends[-1] < NEVER).any():
-            allowed = "one whose first level leaves at exit 0 always, its last never early, for a controller"
-            got = f"ends {ends[0].tolist()} and {ends[-1].tolist()}"
-            raise input_error("family", allowed, got, f"{MAKES_ONE} makes one.")
+        if len({policy.active_exits for policy in family.policies}) > 1:
+            step = "Fit it with a method that keeps all exits, e.g. max_prob."
+            allowed, got = "of levels that run the same exits", "some that skip others' exits"
+            raise input_error("family", allowed, got, step)
 
     def share(self, costs: Floats, cost: float) -> float:
         """Return a cost on the scale of the budget: 0 that of exit 0, 1 that of the last exit."""

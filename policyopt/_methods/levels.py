@@ -1,0 +1,338 @@
+"""What one fit offers at any budget: a budget is a limit, and more of it is never worse.
+
+A method spends the budget that it is given. Where a later exit is worse than an earlier one, or no better, spending
+it does harm, or buys nothing. So the method is solved at aims of a fixed grid, between which it is halved towards
+the budget; each solution is also tried with a last exit j that it never passes (what goes on beyond j stays there),
+and "all leave at exit j" is tried. Of all that costs no more than the budget, taken is what maximises
+
+    mean quality - price * mean cost
+
+on the rows that chose it. The price makes the cheaper one of policies that are equal within noise win: to spend the
+whole range from exit 0 to exit K-1 must buy at least one standard error of the difference between the two exits'
+quality, and a part of the range that part of it; it vanishes with the square root of the rows. The maximum over a
+growing set is never of less quality: ``V' - p c' >= V - p c`` and ``c' > c`` give ``V' >= V``. Between two points of
+the grid only what lies between their qualities is accepted, so that budgets fitted one at a time are in order, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from policyopt._costs import positions
+from policyopt._limits import Limit
+from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
+from policyopt._replay import trace
+from policyopt._table import Table, known_rows, subsample
+from policyopt._thresholds.problem import Solution
+from policyopt.runtime._answers import AnswerRule, Identity
+from policyopt.runtime._errors import BudgetError
+from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
+from policyopt.runtime._scores import ScoreRule
+from policyopt.runtime._typing import Array, Floats, Ints
+
+#: From budgets to solved drafts, trained once; a budget that cannot be met is a `BudgetError`.
+Spend = Callable[[Sequence[float]], Sequence[Draft]]
+SPENDS = ("needed", "all")
+#: Aims between exit 0 and exit K-1, at even positions: those of ``--budgets 9``.
+GRID = 9
+_HALVINGS, _AIMED = 3, 5
+MOST_REPLAYED = 100_000  # rows: as many as fits look at
+#: Of an aim: to spend less is worth a remark.
+_SPARED = 0.95
+_EPS = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """A solved draft, what it costs and is worth on the rows that chose it."""
+
+    draft: Draft
+    cost: float  # as the draft claims
+    value: float  # NaN without labels
+    taken: tuple[
+        tuple[float, Ints], ...
+    ]  # of each side of a coin: share, and the place each row leaves at, (N,)
+    last: int  # no row passes this place
+
+    def mean(self, columns: Floats) -> float:
+        """Return the mean over rows of what lies in columns, (K,) or (N, K), at the place that each leaves at."""
+        return float(sum(w * _at(columns, t, self.last).mean() for w, t in self.taken))
+
+
+class Levels:
+    """The levels of one method on one table."""
+
+    def __init__(self, method: Any, table: Table, seed: int) -> None:
+        self._method, self._seed = method, seed
+        self.spend: Spend = method.trained(table, seed)
+        self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)
+        self._valued = self._rows.labelled
+        self._limited = method.limits and self._valued
+        self.price = price_of(self._rows) if self._limited else 0.0
+        self.aims, self.per_budget = aims_of(table), method.per_budget
+        self._seen: dict[int, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
+        self._answered: tuple[AnswerRule, Array] | None = None
+        self._known: dict[float, list[Level]] = {}
+        self._grid: list[Level | None] | None = None
+
+    def fit(self, budgets: Sequence[float]) -> list[Fitted]:
+        """Return the policy of each budget."""
+        return [self.frozen(level, b) for level, b in zip(self.at(budgets), budgets, strict=True)]
+
+    def fit_grid(self) -> list[Fitted | None]:
+        """Return the policies of `aims`, None where one cannot be met."""
+        pairs = zip(self.on_grid(), self.aims, strict=True)
+        return [None if level is None else self.frozen(level, aim) for level, aim in pairs]
+
+    def frozen(self, level: Level, budget: float) -> Fitted:
+        """Return the policy of a level."""
+        return build_fitted(self._method, level.draft, budget, self._seed)
+
+    def at(self, budgets: Sequence[float]) -> list[Level]:
+        """Return the level of each budget; budgets that cannot be met are refused."""
+        if not self._limited:
+            return [self._levels(draft)[-1] for draft in self.spend(budgets)]
+        if self.per_budget:
+            return self._of_those(budgets)
+        found: dict[float, Level] = {}
+        before = -np.inf
+        for budget in sorted(set(budgets)):
+            found[budget] = self._at(budget, before)
+            before = found[budget].value
+        return [found[budget] for budget in budgets]
+
+    def on_grid(self) -> list[Level | None]:
+        """Return the levels of `aims`, None where one cannot be met."""
+        if self._grid is None:
+            solved = self._where_possible(self.aims)
+            if self._limited:
+                tried = [level for levels in solved for level in levels] + self._constants(solved)
+                self._grid = [self._best(tried, aim) for aim in self.aims]
+            else:
+                self._grid = [levels[-1] if levels else None for levels in solved]
+        return self._grid
+
+    def kept(self, level: Level, limit: Limit) -> tuple[bool, float]:
+        """Return whether a level's rows keep a limit, and what they reach."""
+        active = level.draft.table.active_exits
+        own = not limit.cost or limit.cost == self.table.cost_name
+        costs = (
+            self._costs(level.draft) if own else self._rows.keep_exits(active).costs_of(limit.cost)
+        )
+        paid = np.concatenate([_at(costs, taken, level.last) for _, taken in level.taken])
+        weights = np.concatenate([np.full(len(taken), w) for w, taken in level.taken])
+        return limit.kept(paid, weights), limit.reached(paid, weights)
+
+    def spared(self, level: Level, aim: float, budget: float) -> str | None:
+        """Return what is said where a level leaves much of its aim: by how much, and why."""
+        if not self._limited or level.cost >= _SPARED * aim:
+            return None
+        unit = self.table.unit
+        own = [] if self.per_budget else self._where_possible([aim])[0]
+        worth = (
+            f" ({100 * level.value:.1f} % with it, {100 * own[-1].value:.1f} % with all)"
+            if own
+            else ""
+        )
+        return (
+            f"spends {level.cost:.6g} of the budget {budget:.6g} {unit}: more bought nothing on the rows of the fit{worth}; "
+            "spend=all spends it"
+        )
+
+    def _at(self, budget: float, before: float) -> Level:
+        """Return the level of one budget, no worse than `before`: halve the cell of the grid that it lies in."""
+        grid = self.on_grid()
+        low = max((i for i, aim in enumerate(self.aims) if aim <= budget * (1 + _EPS)), default=-1)
+        left = grid[low] if low >= 0 else None
+        if left is None or low + 1 == len(self.aims):
+            own = (
+                []
+                if left is not None and budget <= self.aims[-1] * (1 + _EPS)
+                else self._solved(budget)
+            )
+            tried = [*own, *(level for level in grid if level is not None)]
+            best = self._best([one for one in tried if one.value >= before], budget)
+            return best or self._best(tried, budget) or own[-1]
+        right, ends = grid[low + 1], (self.aims[low], self.aims[low + 1])
+        for step in range(_HALVINGS + 1):
+            if right is None or right.draft is left.draft or budget <= ends[0] * (1 + _EPS):
+                break
+            middle = (ends[0] + ends[1]) / 2 if step < _HALVINGS else budget
+            tried = [*self._solved(middle), *self._cut_at(right, middle)]
+            between = [v for v in tried if left.value <= v.value <= right.value]
+            node = self._best([left, *between], middle) or left
+            if budget >= middle:
+                left, ends = node, (middle, ends[1])
+            else:
+                right, ends = node, (ends[0], middle)
+        return left
+
+    def _cut_at(self, cut: Level, budget: float) -> list[Level]:
+        """Return the level that never passes the last place of `cut` and costs about the budget, by halving its aim."""
+        kept = cut.draft.table.active_exits
+
+        def at(aim: float) -> Level | None:
+            levels = self._solved(aim)
+            alike = bool(levels) and levels[-1].draft.table.active_exits == kept
+            found = [level for level in levels[:-1] if level.last == cut.last]
+            return found[0] if alike and found else None
+
+        tried = [(aim, level) for aim in self.aims if (level := at(aim)) is not None]
+        below = [place for place, (_, level) in enumerate(tried) if level.cost <= budget]
+        if not below or below[-1] + 1 == len(tried):
+            return []
+        (low, best), (high, _) = tried[below[-1]], tried[below[-1] + 1]
+        for _ in range(_AIMED):
+            middle = (low + high) / 2
+            level = at(middle)
+            if level is None:
+                break
+            if level.cost <= budget:
+                low, best = middle, level
+            else:
+                high = middle
+        return [best]
+
+    def _of_those(self, budgets: Sequence[float]) -> list[Level]:
+        """Return levels chosen among the solutions of these budgets only, each of which is trained for."""
+        solved = [self._levels(draft) for draft in self.spend(budgets)]
+        tried = [level for levels in solved for level in levels] + self._constants(solved)
+        found = [self._best(tried, budget) for budget in budgets]
+        return [one or own[-1] for one, own in zip(found, solved, strict=True)]
+
+    def _best(self, tried: Sequence[Level], budget: float) -> Level | None:
+        """Return the best of those within a budget, the cheaper of equals; None where there is none."""
+        within = [level for level in tried if level.cost <= budget * (1 + _EPS)]
+
+        def rank(level: Level) -> tuple[float, float]:
+            return round(level.value - self.price * level.cost, 12), -level.cost
+
+        return max(within, key=rank, default=None)
+
+    def _solved(self, budget: float) -> list[Level]:
+        """Return the levels of the method's own solution for a budget."""
+        if budget not in self._known:
+            self._known[budget] = self._levels(self.spend([budget])[0])
+        return self._known[budget]
+
+    def _where_possible(self, budgets: Sequence[float]) -> list[list[Level]]:
+        """Return the same of several budgets at once, nothing for those that cannot be met."""
+        try:
+            found = [self._levels(draft) for draft in self.spend(budgets)]
+        except BudgetError:
+            if len(budgets) > 1:
+                return [self._where_possible([budget])[0] for budget in budgets]
+            found = [[]]
+        self._known |= dict(zip(budgets, found, strict=True))
+        return found
+
+    def _levels(self, draft: Draft) -> list[Level]:
+        """Return the levels that never pass an exit, one per exit; the last is the draft itself."""
+        solution = draft.solution
+        assert solution is not None
+        sides = [(1.0 - solution.share, draft.rule, solution.thresholds)]
+        if solution.other is not None:
+            sides.append((solution.share, draft.other or draft.rule, solution.other))
+        taken = tuple((w, first_exit(self._scores(draft, r, t), t)) for w, r, t in sides)
+        claimed, exits = self._policy(draft).expected.cost, len(solution.thresholds) + 1
+        quality = self._quality(draft) if self._valued else np.full(exits, np.nan)
+        whole = Level(draft, claimed, 0.0, taken, exits - 1)
+        whole = replace(whole, value=whole.mean(quality))
+        if not self._limited:
+            return [whole]
+        costs = self._costs(draft)
+        out, paid = [], whole.mean(costs)
+        for last in self._method.ends(exits):
+            cut = replace(whole, last=last)
+            cost, value = claimed + cut.mean(costs) - paid, cut.mean(quality)
+            out.append(replace(cut, draft=self._cut(cut, value), cost=cost, value=value))
+        return [*out, whole]
+
+    def _cut(self, level: Level, value: float) -> Draft:
+        """Return the draft of a level that stops all rows at its last place."""
+        draft = level.draft
+        solution = draft.solution
+        assert solution is not None
+
+        def stop(thresholds: Floats) -> Floats:
+            return np.where(np.arange(len(thresholds)) < level.last, thresholds, ALWAYS)
+
+        thresholds, other = stop(solution.thresholds), None
+        if solution.other is not None:
+            other = stop(solution.other)
+            if draft.other is None and (thresholds == other).all():  # a coin of two equal sides
+                other = None
+        cut = _solved_anew(
+            draft, Solution(thresholds, other, solution.share if other is not None else 0.0)
+        )
+        if draft.expected is None:
+            return cut
+        # Known in closed form, or of both sides of a coin: of the cut one, by these rows.
+        paid = [(w, _at(self._costs(draft), t, level.last)) for w, t in level.taken]
+        expected = expectation([(w, cost, np.zeros(len(cost))) for w, cost in paid])
+        side = draft.other if other is not None else None
+        return replace(cut, other=side, expected=expected, quality=value)
+
+    def _constants(self, solved: Sequence[Sequence[Level]]) -> list[Level]:
+        """Return "all leave at exit k" for each exit, by the dearest solution's rule."""
+        drafts = [levels[-1].draft for levels in solved if levels]
+        if not drafts:
+            return []
+        assert drafts[-1].solution is not None
+        never = Solution(np.full(len(drafts[-1].solution.thresholds), NEVER))
+        return self._levels(_solved_anew(drafts[-1], never))
+
+    def _policy(self, draft: Draft) -> Fitted:
+        return build_fitted(self._method, draft, 0.0, self._seed)
+
+    def _scores(self, draft: Draft, rule: ScoreRule, thresholds: Floats) -> Floats:
+        """Return the scores that a policy gives the rows, (N, K)."""
+        if draft.deployed and len(draft.problem.scores) == len(self._rows):
+            return draft.problem.scores
+        if id(rule) not in self._seen:
+            alone = _solved_anew(replace(draft, rule=rule), Solution(thresholds))
+            self._seen[id(rule)] = rule, trace(self._policy(alone).policy, self._rows)
+        return self._seen[id(rule)][1].scores
+
+    def _quality(self, draft: Draft) -> Array:
+        """Return what the policy's answers are worth, (N, K)."""
+        rows = self._rows.keep_exits(draft.table.active_exits)
+        if isinstance(draft.answer, Identity):
+            return rows.quality
+        if self._answered is None or self._answered[0] is not draft.answer:
+            self._answered = draft.answer, trace(self._policy(draft).policy, self._rows).quality
+        return self._answered[1]
+
+    def _costs(self, draft: Draft) -> Floats:
+        """Return what leaving at each exit costs, (K,) or (N, K)."""
+        rows = self._rows.keep_exits(draft.table.active_exits)
+        rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
+        return rows.costs + own_costs(rows, *rules, answer=draft.answer)
+
+
+def aims_of(table: Table) -> list[float]:
+    """Return the aims of a table's grid, the costs of its first and last exit included, ascending."""
+    costs = table.mean_costs
+    return [float(costs[0]), *positions(costs, GRID).tolist(), float(costs[-1])]
+
+
+def price_of(table: Table) -> float:
+    """Return what a unit of cost must buy at least: one standard error of quality over the whole range."""
+    low, high = table.mean_costs[[0, -1]]
+    gain = table.quality[:, -1] - table.quality[:, 0]
+    return float(gain.std() / len(table) ** 0.5 / (high - low)) if high > low else 0.0
+
+
+def _at(columns: Array, taken: Ints, last: int) -> Floats:
+    places = np.minimum(taken, last)
+    return columns[places] if columns.ndim == 1 else columns[np.arange(len(places)), places]
+
+
+def _solved_anew(draft: Draft, solution: Solution) -> Draft:
+    """Return a draft with another solution; what was known of the former one is not of this."""
+    other = draft.other if solution.other is not None else None
+    return replace(draft, solution=solution, other=other, expected=None, quality=None)

@@ -1,0 +1,121 @@
+"""Targets: what a fit is asked for, a budget, a floor on quality, limits on costs, in any combination."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from policyopt._costs import Budget, parse_budget
+from policyopt._limits import Limit
+from policyopt._table import Table, known_rows
+from policyopt.runtime._checks import check_type
+from policyopt.runtime._errors import input_error
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a fit is asked for: as good as possible within a budget, or as cheap as possible at a floor.
+
+    Parameters
+    ----------
+    budget : float or str, optional
+        Most mean cost: a number in the unit, or ``"40%"`` of the full model.
+    quality : float or str, optional
+        Least mean quality on unseen rows: ``0.9`` or ``"90%"``.
+    max_drop : float or str, optional
+        Most by which it may fall short of the full model's: ``0.01`` or ``"1%"``, in points.
+    saving : float or str, optional
+        Least share of the full model's cost that is saved: ``0.5`` or ``"50%"``.
+    limits : tuple of Limit
+        On this and other costs.
+
+    Raises
+    ------
+    InputError
+        Nothing asked for, two floors, or a share that is none.
+
+    Examples
+    --------
+    >>> Target(quality="90%", limits=(Limit.parse("p95<=20"),)).text
+    'quality >= 0.9, p95<=20'
+    """
+
+    budget: Budget | None = None
+    quality: float | str | None = None
+    max_drop: float | str | None = None
+    saving: float | str | None = None
+    limits: tuple[Limit, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("quality", "max_drop", "saving"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else read_share(value, name))
+        if self.quality is not None and self.max_drop is not None:
+            step = "Leave one of the two out: both are floors on quality."
+            raise input_error("max_drop", "absent beside a quality", self.max_drop, step)
+        given = [Limit.parse(one) if isinstance(one, str) else one for one in self.limits]
+        for one in given:
+            check_type("limits", one, Limit, "of Limit", "E.g. Limit.parse('p95<=20').")
+        object.__setattr__(self, "limits", tuple(given))
+        if not self._given:
+            step = "E.g. --budget 40%, --accuracy 90% or --max-drop 1%."
+            raise input_error("budget", "given, or another target", "none", step)
+
+    @property
+    def _given(self) -> bool:
+        wishes = (self.budget, self.quality, self.max_drop, self.saving)
+        return bool(self.limits) or any(wish is not None for wish in wishes)
+
+    @property
+    def floored(self) -> bool:
+        """Whether there is a floor on quality."""
+        return self.quality is not None or self.max_drop is not None
+
+    @property
+    def text(self) -> str:
+        """As a person would say it."""
+        said = {
+            "budget": "budget {}", "quality": "quality >= {:g}", "max_drop": "drop <= {:g}", "saving": "saving >= {:g}",
+        }  # fmt: skip
+        parts = [
+            form.format(getattr(self, n))
+            for n, form in said.items()
+            if getattr(self, n) is not None
+        ]
+        return ", ".join([*parts, *(limit.text for limit in self.limits)])
+
+    def most(self, table: Table) -> float | None:
+        """Return the budget in the table's unit; None: none is given."""
+        found = [] if self.budget is None else [parse_budget(self.budget, table.mean_costs)]
+        if self.saving is not None:
+            found.append((1.0 - float(self.saving)) * float(table.mean_costs[-1]))
+        return min(found, default=None)
+
+    def floor(self, table: Table) -> float | None:
+        """Return the least mean quality; None: none is given."""
+        if self.max_drop is None:
+            return None if self.quality is None else float(self.quality)
+        full = float(known_rows(table).quality[:, -1].mean())
+        return full - float(self.max_drop)
+
+
+def read_share(value: Any, name: str) -> float:
+    """Read a share: ``"91%"`` or 0.91."""
+    text = str(value).strip()
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = math.nan
+    if isinstance(value, bool) or not 0 <= found <= 1:
+        step = f"E.g. --{name.replace('_', '-')} {'90%' if name != 'max_drop' else '1%'}."
+        raise input_error(name, "a share such as 90% or 0.9", value, step)
+    return found
+
+
+def targets_of(budgets: Any, costs: Any) -> list[Target]:
+    """Return budgets and targets, one or several, as targets."""
+    several = isinstance(budgets, Iterable) and not isinstance(budgets, str)
+    given = list(budgets) if several else [budgets]
+    return [one if isinstance(one, Target) else Target(parse_budget(one, costs)) for one in given]
