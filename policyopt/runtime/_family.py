@@ -390,7 +390,8 @@ def _rules(policies: Iterable[Policy]) -> list[dict[str, Any]]:
         costs = policy.costs.tobytes(), policy.overhead.tobytes(), policy.active_exits
         if (key := (*map(id, parts), *costs)) not in known:
             content = to_dict(replace(policy, provenance={}, mixture=None))
-            known[key] = {name: content[name] for name in RULE}
+            names = (name.rstrip("?") for name in RULE)  # what may be left out ends so
+            known[key] = {name: content[name] for name in names if name in content}
         found.append(known[key])
     return found
 
