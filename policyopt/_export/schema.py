@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,14 @@ def object_of(properties: Mapping[str, Schema], optional: tuple[str, ...] = ()) 
 def _file(form: Form, known: Mapping[str, Schema]) -> Schema:
     """Return the schema of a kind of file."""
     head = {"format": {"const": form.format}, "version": {"const": form.version}, "sha256": SHA}
-    names = {name.rstrip("?"): name.endswith("?") for name in form.fields}
-    found = {name: {**head, **known}[name] for name in names}
-    return object_of(found, tuple(name for name, left_out in names.items() if left_out))
+    return _fields_of(form.fields, {**head, **known})
+
+
+def _fields_of(names: Iterable[str], known: Mapping[str, Schema]) -> Schema:
+    """Return the schema of an object of these fields, as far as known; those that end in "?" may be left out."""
+    optional = {name.rstrip("?"): name.endswith("?") for name in names}
+    found = {name: known[name] for name in optional if name in known}
+    return object_of(found, tuple(name for name, left_out in optional.items() if left_out))
 
 
 def rule_schema(rule: type, inner: str = "params") -> Schema:
@@ -126,6 +131,7 @@ def _policy_fields() -> dict[str, Schema]:
 
 def _family() -> Schema:
     of = _policy_fields()
+<<<<<<< HEAD
     rule, level = (
         object_of(
             {n: of[n] for name in names if (n := name.rstrip("?")) in of},
@@ -133,6 +139,9 @@ def _family() -> Schema:
         )
         for names in (RULE, LEVEL)
     )
+=======
+    rule, level = (_fields_of(names, of) for names in (RULE, LEVEL))
+>>>>>>> kinds
     level["properties"] |= {
         "rule": COUNT, "name": or_null({**TEXT, "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"}),
         "expected_cost": or_null(AMOUNT), "budget": or_null(AMOUNT),

@@ -76,7 +76,7 @@ class Several(ABC):
         several = isinstance(self.policies, Iterable)
         policies = tuple(policy_of(p, True, "policies") for p in (self.policies if several else ()))
         object.__setattr__(self, "policies", policies)
-        for name in ("kind", "classes", "unit", "model_exits"):
+        for name in ("kind", "classes", "unit", "model_exits", "error_scale"):
             values = [getattr(policy, name) for policy in policies]
             if any(value != values[0] for value in values):
                 what, step = f"{name} of the policies", "Fit them on outputs of the same model."
@@ -136,10 +136,15 @@ class Several(ABC):
             output = as_array(output)
         n = len(state.chosen)
         stop, prediction = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int32)
+<<<<<<< HEAD
         score, confidence = np.full(n, ALWAYS), np.zeros(n)
         gone, standing = np.zeros(n, dtype=bool), np.full(n, np.nan)
         number = np.full(n, -1, dtype=np.int32)
         answers = []
+=======
+        score, confidence = np.full(n, np.nan), np.full(n, np.nan)
+        answers, number = [], np.full(n, -1, dtype=np.int32)
+>>>>>>> kinds
         for e, rows, inner in state.groups:
             policy = self.policies[e]
             if k not in policy.active_exits:
@@ -150,6 +155,7 @@ class Several(ABC):
             prediction = shaped(prediction, found.prediction)
             stop[rows], prediction[rows] = found.exit, found.prediction
             score[rows], confidence[rows] = found.score, found.confidence
+<<<<<<< HEAD
             number[rows], gone[rows] = found.number, found.abstained
             if policy.abstention is not None:
                 standing[rows] = found._standing
@@ -176,6 +182,11 @@ class Several(ABC):
             said = shaped(said, part.prediction)
             exits[rows], said[rows], sure[rows] = part.exit, part.prediction, part.confidence
         return Answer(exits, said, sure)
+=======
+            number[rows] = found.number
+            answers.append((rows, found._logits))
+        return Decision(stop, prediction, score, confidence, joined(answers, n), number)
+>>>>>>> kinds
 
     def _decide(
         self, outputs: object, which: npt.ArrayLike, samples: npt.ArrayLike | None, features: Any
