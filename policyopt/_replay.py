@@ -13,15 +13,9 @@ from policyopt._table import Table, is_right
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
-<<<<<<< HEAD
 from policyopt.runtime._policy import Abstention, Policy, Trace
 from policyopt.runtime._several import policy_of, shaped
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
-=======
-from policyopt.runtime._policy import Policy, Trace
-from policyopt.runtime._several import policy_of, shaped
-from policyopt.runtime._typing import Array, Floats, Ints
->>>>>>> kinds
 
 _ROWS = 8192  # whose feature vectors are read at a time
 

@@ -131,7 +131,6 @@ def _policy_fields() -> dict[str, Schema]:
 
 def _family() -> Schema:
     of = _policy_fields()
-<<<<<<< HEAD
     rule, level = (
         object_of(
             {n: of[n] for name in names if (n := name.rstrip("?")) in of},
@@ -139,9 +138,6 @@ def _family() -> Schema:
         )
         for names in (RULE, LEVEL)
     )
-=======
-    rule, level = (_fields_of(names, of) for names in (RULE, LEVEL))
->>>>>>> kinds
     level["properties"] |= {
         "rule": COUNT, "name": or_null({**TEXT, "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"}),
         "expected_cost": or_null(AMOUNT), "budget": or_null(AMOUNT),

@@ -389,13 +389,8 @@ def _rules(policies: Iterable[Policy]) -> list[dict[str, Any]]:
         parts = (policy.rule, policy.answer, policy.calibrator)
         costs = policy.costs.tobytes(), policy.overhead.tobytes(), policy.active_exits
         if (key := (*map(id, parts), *costs)) not in known:
-<<<<<<< HEAD
             content = to_dict(replace(policy, provenance={}, mixture=None, abstention=None))
             names = [name.rstrip("?") for name in RULE]
-=======
-            content = to_dict(replace(policy, provenance={}, mixture=None))
-            names = (name.rstrip("?") for name in RULE)  # what may be left out ends so
->>>>>>> kinds
             known[key] = {name: content[name] for name in names if name in content}
         found.append(known[key])
     return found

@@ -136,15 +136,10 @@ class Several(ABC):
             output = as_array(output)
         n = len(state.chosen)
         stop, prediction = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int32)
-<<<<<<< HEAD
         score, confidence = np.full(n, ALWAYS), np.zeros(n)
         gone, standing = np.zeros(n, dtype=bool), np.full(n, np.nan)
         number = np.full(n, -1, dtype=np.int32)
         answers = []
-=======
-        score, confidence = np.full(n, np.nan), np.full(n, np.nan)
-        answers, number = [], np.full(n, -1, dtype=np.int32)
->>>>>>> kinds
         for e, rows, inner in state.groups:
             policy = self.policies[e]
             if k not in policy.active_exits:
@@ -155,7 +150,6 @@ class Several(ABC):
             prediction = shaped(prediction, found.prediction)
             stop[rows], prediction[rows] = found.exit, found.prediction
             score[rows], confidence[rows] = found.score, found.confidence
-<<<<<<< HEAD
             number[rows], gone[rows] = found.number, found.abstained
             if policy.abstention is not None:
                 standing[rows] = found._standing
@@ -182,11 +176,6 @@ class Several(ABC):
             said = shaped(said, part.prediction)
             exits[rows], said[rows], sure[rows] = part.exit, part.prediction, part.confidence
         return Answer(exits, said, sure)
-=======
-            number[rows] = found.number
-            answers.append((rows, found._logits))
-        return Decision(stop, prediction, score, confidence, joined(answers, n), number)
->>>>>>> kinds
 
     def _decide(
         self, outputs: object, which: npt.ArrayLike, samples: npt.ArrayLike | None, features: Any
