@@ -166,7 +166,9 @@ def tables():
     return Tables(cache(n=2000))
 
 
-@pytest.mark.parametrize("method", [EENet(**QUICK), EENetReleased(max_epochs=20, restarts=1, spend="all")])
+@pytest.mark.parametrize(
+    "method", [EENet(**QUICK), EENetReleased(max_epochs=20, restarts=1, spend="all")]
+)
 def test_meet_keeps_the_budget_on_held_out_rows(method, tables):
     state = torch.random.get_rng_state()
     _, held = eenet.divide(tables.get("fit"), method.holdout, 0)
