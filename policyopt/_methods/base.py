@@ -127,6 +127,11 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
         return Levels(self, table, seed).fit(budgets)
 
+    @property
+    def proposes(self) -> bool:
+        """Whether it has a `propose` of its own, and not what `trained` needs."""
+        return type(self).propose is not Method.propose
+
     def trained(self, table: Table, seed: int) -> Spend:
         """Learn from rows once; what comes back solves for budgets, and refuses those that cannot be met."""
         self.check(table)
@@ -427,6 +432,8 @@ class Search:
         }
         worth = [level.value if (level := here[aim]) else np.nan for aim in folds.aims.tolist()]
         known = ~np.isnan(folds.right[0])
+        if not known.any():
+            return np.full(len(worth), np.nan)
         return folds.right[:, known].mean(axis=1) - np.array(worth)
 
     def _grid(self, most: float) -> list[tuple[float, Level]]:
