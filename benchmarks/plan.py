@@ -21,7 +21,7 @@ COMMANDS = (
     "--budget 7 --method none",
     "--accuracy 91% --objective energy",
     "--accuracy 91% --confidence 95%",
-    "--budget 9 --limit latency:p95=20 --limit energy=8",
+    "--budget 9 --limit latency:p95<=20 --limit energy:mean<=8",
 )
 
 

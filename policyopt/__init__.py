@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # as typing has it; typing itself takes longer to load th
 if TYPE_CHECKING:
     from typing import Any
 
-    from policyopt._api import evaluate, fit
+    from policyopt._api import evaluate, fit, risk_coverage
     from policyopt._cache.arrays import from_arrays
     from policyopt._cache.data import ExitData
     from policyopt._cache.importers import import_sources
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from policyopt.runtime._scores import ScoreRule, make_score, register_score
 
 _NAMES = {
-    "_api": "evaluate fit",
+    "_api": "evaluate fit risk_coverage",
     "_cache.arrays": "from_arrays",
     "_cache.data": "ExitData",
     "_cache.importers": "import_sources",
@@ -86,7 +86,7 @@ __all__ = [
     "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",
     "from_arrays", "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
     "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
-    "route", "row_product", "simulate", "tier_policies", "tune", "watch_policy",
+    "risk_coverage", "route", "row_product", "simulate", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip
 
 

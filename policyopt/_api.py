@@ -8,23 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._abstain import Declining, RiskCoverage, curve_of, declining, fit_declining
 from policyopt._answers.calibrators import FITS, fit_confidence
 from policyopt._answers.crossfit import answered, crossfit, folds_of
 from policyopt._cache.data import ExitData
-from policyopt._costs import Budget
+from policyopt._costs import Budget, parse_budget
 from policyopt._limits import Limit
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, cheapest
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
-from policyopt._replay import Replay, replay
+from policyopt._replay import Replay, replay, trace
 from policyopt._table import Table, Tables
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import BudgetError, input_error
 from policyopt.runtime._experts import ExpertPolicy
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import ALWAYS, Abstention, Policy
 from policyopt.runtime._several import policy_of
 
 DEFAULT_METHOD = "auto"
@@ -46,6 +47,10 @@ def fit(
     calibrator: str | None = None,
     tables: Tables | None = None,
     utility: Any = None,
+    abstain: float | str | None = None,
+    abstain_cost: float | None = None,
+    abstain_quality: float | None = None,
+    abstain_score: str | None = None,
     **settings: Any,
 ) -> Fitted:
     """Fit one policy: as good as possible within a budget, or as cheap as possible at a floor on quality.
@@ -79,6 +84,16 @@ def fit(
         the policy then shows with every decision (`Decision.confidence`).
     tables : Tables, optional
         Reuse of passes already made.
+    abstain : float or str, optional
+        Let the policy decline to answer at most this share of the samples, e.g. ``"5%"``.
+    abstain_cost : float, optional
+        Cost of handing a declined sample over, in the unit, paid from the budget; default 0. Without
+        `abstain`, as many are declined as that is worth.
+    abstain_quality : float, optional
+        Quality of the answer that comes then, in [0, 1]; default 1, a person who knows.
+    abstain_score : str, optional
+        Whose low scores are declined: energy, max_logit, max_prob, margin, entropy, or a method whose score
+        is learned, e.g. ``"e2cm"``. Default: the calibrated confidence (`calibrator`, platt unless said).
     utility : array of shape (C,), (C, C) or (K, C, C), mapping, or str, optional
         What answers are worth: weights per class, a matrix by label and prediction, label maps of exits, or a file
         of one. Quality is then this worth instead of right or wrong.
@@ -122,7 +137,16 @@ def fit(
         target = Target(saving=0.0)
     else:
         target = Target(budget, **wishes)
-    fitted = chosen.fit_path(table, [target], seed)[0]
+    asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
+    if asked is None:
+        fitted = chosen.fit_path(table, [target], seed)[0]
+    else:
+        if budget is None or any(wish not in (None, ()) for wish in wishes.values()):
+            step = "Leave the others out: who answers in its place counts in them."
+            raise input_error("abstain", "given with a budget alone", "other targets", step)
+        limit = parse_budget(budget, table.mean_costs)
+        fitted = _that_declines(chosen, table, [limit], seed, asked, calibrator)[0]
+        calibrator = None
     if budget is None and saving is None:
         said = target.text if target.saving is None else None
         provenance = {**fitted.policy.provenance, "budget": None, "target": said}
@@ -157,6 +181,30 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         allowed = "part of the method given"
         raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
+
+
+def fits_declining(
+    method: Method, table: Table, budgets: Sequence[float], seed: int, asked: Declining, name: str | None
+) -> list[Fitted | None]:  # fmt: skip
+    """Return fits that may decline, one per budget, by confidence that is calibrated where that drives it."""
+    name = name or ("platt" if asked.score is None else None)
+
+    def confident(parts: list[Fitted]) -> list[Fitted]:
+        return parts if name is None else calibrated(name, parts, table, seed)
+
+    return fit_declining(method, table, budgets, seed, asked, confident)
+
+
+def _that_declines(*given: Any) -> list[Fitted]:
+    """Return fits that may decline, refused where a budget cannot be met."""
+    found = [one for one in fits_declining(*given) if one is not None]
+    if not found:
+        method, table, budgets = given[:3]
+        raise BudgetError(
+            f"No policy of {method.name} costs {budgets[0]:.6g} {table.unit} or less on these rows: exits "
+            f"cost {cheapest(table):.6g} to {table.mean_costs[-1]:.6g} {table.unit}. Raise the budget."
+        )
+    return found
 
 
 def calibrated(name: str, parts: Sequence[Fitted], table: Table, seed: int) -> list[Fitted]:
@@ -270,3 +318,50 @@ def utility_for(
         allowed = "given: the policy was fitted with one that is too long for its file"
         raise input_error("utility", allowed, "none", "--utility FILE, or --utility none.")
     return utility_of(stated, data.exits, data.classes), "valued by the policy's utility"
+
+
+def risk_coverage(
+    policy: Any, data: ExitData, split: str = "test", *, cost: str | None = None
+) -> RiskCoverage:
+    """Return the risk-coverage curve of a policy's answers at the exits taken, by what its abstention looks at.
+
+    Parameters
+    ----------
+    policy : Policy, or what `fit` returned
+        Its abstention's score ranks the rows; without one, its confidence does (calibrated where it has
+        a map). Its thresholds for abstaining are left out: the curve shows them all.
+    data : ExitData
+    split : str
+    cost : str, optional
+        As `evaluate`.
+
+    Returns
+    -------
+    RiskCoverage
+
+    Raises
+    ------
+    InputError
+        As `evaluate`.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> found = po.risk_coverage(po.fit(data, "30%", "max_prob"), data)
+    >>> found.quality_at(0.8) > found.quality_at(1.0), found.area < 0.1
+    (True, True)
+    """
+    found: Policy = policy_of(policy, single=True)
+    rule = None if found.abstention is None else found.abstention.rule
+    found = replace(found, abstention=Abstention(np.full(found.exits, ALWAYS), rule))
+    table = Tables(data, cost_for(found, data, cost)).get(split)
+    _ = table.quality  # raises where a row has no label
+    seen = trace(found, table)
+    assert seen.standing is not None
+    return curve_of(
+        seen.standing[np.arange(len(table)), seen.position], np.asarray(seen.quality_taken)
+    )

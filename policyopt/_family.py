@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._api import calibrated, method_of
+from policyopt._abstain import declining
+from policyopt._api import calibrated, fits_declining, method_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, cheapest, fit_where_possible
@@ -69,6 +70,10 @@ def fit_family(
     seed: int = 0,
     calibrator: str | None = None,
     tables: Tables | None = None,
+    abstain: float | str | None = None,
+    abstain_cost: float | None = None,
+    abstain_quality: float | None = None,
+    abstain_score: str | None = None,
     **settings: Any,
 ) -> FittedFamily:
     """Fit a policy for each of several budgets: levels of one family, from the cheapest to the dearest.
@@ -80,7 +85,7 @@ def fit_family(
         A count, at even positions between the first and the last exit; or budgets: numbers in the cost's
         unit, shares such as ``"40%"``, or a text of them with commas. A budget that buys nothing beyond
         the one before, or that cannot be met, has no level: `FittedFamily.notes` say so.
-    method, split, cost, seed, calibrator, tables, **settings
+    method, split, cost, seed, calibrator, tables, abstain and its kin, **settings
         As `fit` takes them.
 
     Returns
@@ -104,14 +109,18 @@ def fit_family(
     >>> family = po.fit_family(data, 5, "max_prob")
     >>> len(family.policy), family.policy.expected_costs.round(1)
     (5, array([1.5, 2. , 2.5, 3. , 3.5]))
-    >>> po.evaluate(family.at("50%"), data).cost.mean().round(1)  # at most 2 ms
+    >>> float(po.evaluate(family.at("50%"), data).cost.mean().round(1))  # at most 2 ms
     2.0
     """
     tables = tables or Tables(data, cost)
     table = tables.get(split)
     chosen = method_of(method, settings)
     wanted = np.unique(parse_budgets(budgets, table.mean_costs)).tolist()
-    found = fit_where_possible(chosen, table, wanted, seed)
+    asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
+    if asked is None:
+        found = fit_where_possible(chosen, table, wanted, seed)
+    else:
+        found = fits_declining(chosen, table, wanted, seed, asked, calibrator)
     met = [(budget, one) for budget, one in zip(wanted, found, strict=True) if one is not None]
     unit, full = table.unit, float(table.mean_costs[-1])
     notes = []
@@ -131,7 +140,7 @@ def fit_family(
             before = f"{levels[-1][1].expected.cost:.6g} {unit}"
             notes.append(f"no level at {budget:.6g} {unit}: it buys nothing beyond {before}")
     parts = _alike([one for _, one in levels])
-    if calibrator is not None:
+    if calibrator is not None and asked is None:
         parts = calibrated(calibrator, parts, table, seed)
     told = [dict(part.policy.provenance) for part in parts]
     shared = {k: v for k, v in told[0].items() if all(k in one and one[k] == v for one in told)}

@@ -240,7 +240,17 @@ def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> di
         **quality_fields(outcome.quality, outcome.correct, outcome.graded, seed),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
+        **_answered(outcome, policy),
     }
+
+
+def _answered(outcome: Replay, policy: Any) -> dict[str, Any]:
+    """Return coverage and selective accuracy of a policy that may decline; accuracy and cost are those of all rows."""
+    if getattr(policy, "abstention", None) is None:
+        return {}
+    kept = outcome.quality[~outcome.abstained]
+    selective = float(kept.mean()) if len(kept) else None
+    return {"coverage": len(kept) / len(outcome.exit), "selective_accuracy": selective}
 
 
 def threshold_sets(policy: Policy) -> list[Floats]:

@@ -25,7 +25,11 @@ class MeanInterval(NamedTuple):
 
 def proportion_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
     """Return the score interval of the mean of values in [0, 1], (N,) (Wilson, 1927): never of width 0."""
-    n, mean = len(values), float(np.mean(values))
+    return wilson(float(np.mean(values)), len(values), level)
+
+
+def wilson(mean: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the same of a share of n rows."""
     z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2 / n
     middle = (mean + z2 / 2) / (1 + z2)
     half = (z2 * mean * (1 - mean) + z2**2 / 4) ** 0.5 / (1 + z2)

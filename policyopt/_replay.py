@@ -13,9 +13,9 @@ from policyopt._table import Table, is_right
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
-from policyopt.runtime._policy import Policy, Trace
+from policyopt.runtime._policy import Abstention, Policy, Trace
 from policyopt.runtime._several import policy_of, shaped
-from policyopt.runtime._typing import Array, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time
 
@@ -31,6 +31,7 @@ class Traced(Trace):
     correct: Array | None  # (N, K) bool: which of them are right; None unless known of every row
     graded: bool  # whether quality may be anything from 0 to 1
     model_exits: int
+    abstention: Abstention | None = None
 
     @property
     def exits(self) -> int:
@@ -39,10 +40,13 @@ class Traced(Trace):
 
     @property
     def quality_taken(self) -> Array | None:
-        """Worth of the answer at the exit taken, (N,)."""
+        """Worth of the answer at the exit taken, (N,): of whoever answers where the policy abstained."""
         if self.quality is None:
             return None
-        return self.quality[np.arange(len(self.exit)), self.position]
+        answered = self.quality[np.arange(len(self.exit)), self.position]
+        return (
+            answered if self.abstention is None else self.abstention.worth(answered, self.abstained)
+        )
 
     @property
     def correct_taken(self) -> Array | None:
@@ -67,11 +71,17 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
         correct = None if labels is None else is_right(seen.predictions, labels)
     if stats.labels is not None and labels is None:
         correct = None
-    return Traced(
-        seen.scores, seen.predictions, seen.thresholds, seen.exit,
+    cost, declines = (
         table.cost_at(seen.position) + policy.overhead[seen.position],
+        policy.abstention,
+    )
+    if declines is not None:
+        cost = declines.paid(cost, seen.abstained)
+    return Traced(
+        seen.scores, seen.predictions, seen.thresholds, seen.exit, cost,
         table.mean_costs + policy.overhead, labels, quality if table.labelled else None, correct, table.graded,
         policy.model_exits, active_exits=policy.active_exits,
+        standing=seen.standing, declines=seen.declines, abstention=declines,
     )  # fmt: skip
 
 
@@ -90,6 +100,8 @@ def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
     out = Trace(
         np.empty((n, exits), order="F"), np.empty((n, exits), np.int32),
         np.empty((n, exits - 1)), np.empty(n, np.int64), active_exits=policy.active_exits,
+        standing=None if policy.abstention is None else np.empty((n, exits)),
+        declines=None if policy.abstention is None else policy.abstention.thresholds,
     )  # fmt: skip
     for span, outputs in parts:
         vectors = None
@@ -98,6 +110,8 @@ def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
         seen = policy.trace(_at_exits(policy, outputs), samples[span], vectors)
         for name in ("scores", "predictions", "thresholds", "exit"):
             getattr(out, name)[span] = getattr(seen, name)
+        if out.standing is not None:
+            out.standing[span] = seen.standing
     return out
 
 
@@ -134,6 +148,7 @@ class Replay:
     cost: Floats  # (N,): paid by each row, its own where the cache has costs per sample
     quality: Floats  # (N,): worth of the answer, in [0, 1]
     exits: int  # how many the model has
+    abstained: Bools  # (N,): who was handed over; cost and quality are those of `Abstention`
     correct: Array | None = None  # (N,) bool: whether it is right; None where nobody knows
     graded: bool = False  # whether quality may be anything from 0 to 1
 
@@ -168,6 +183,7 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
         found.cost,
         quality,
         table.model_exits,
+        found.abstained,
         found.correct_taken,
         found.graded,
     )
@@ -200,12 +216,12 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     n = len(table)
     out = Replay(
         np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
-        np.zeros(n, bool), table.graded,
+        np.empty(n, bool), np.zeros(n, bool), table.graded,
     )  # fmt: skip
     for e in np.unique(context).tolist():
         rows = np.flatnonzero(context == e)
         part = _replay_one(policy.policies[e], table.take(rows), rows)
-        for name in ("exit", "prediction", "cost", "quality", "correct"):
+        for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
             if getattr(part, name) is None:
                 out = replace(out, correct=None)
             elif getattr(out, name) is not None:

@@ -16,7 +16,7 @@ from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.runtime._online.serving import ExitRule
-from policyopt.runtime._policy import ALWAYS, NEVER, Mixture, Policy, to_dict
+from policyopt.runtime._policy import ALWAYS, NEVER, Abstention, Mixture, Policy, to_dict
 from policyopt.runtime._scores import make_rule
 from policyopt.runtime._scores.history import FEATURES, basis_size
 
@@ -58,7 +58,7 @@ SCORES: dict[str, dict[str, Any]] = {
     "advantage": _history("distribution"), "logistic": _history(), "halting": {**_history(), "eps": 0.05},
     "agreement": {"size": 2, "soft": 1}, "beem": {"weights": [0.5, 1.0, 1.5]},
     "class_offset": {"offset": [0.1, 0.0, -0.1], "other": 0.2}, "constant": {},
-    "dda": {"confidence": 1, "history": 0}, "de3_bert": {**_points(), "weight": 0.5},
+    "energy": {}, "max_logit": {}, "dda": {"confidence": 1, "history": 0}, "de3_bert": {**_points(), "weight": 0.5},
     "e2cm": {**_points(), "norm": [[1.0, 2.0, 0.5], [1.0, 1.5]], "projection": None,
              "points": [_numbers(3, 3), _numbers(2, 3)]},
     "eenet": {"shared": [_numbers(2, C + 3 + k) for k in range(K)], "utility": _numbers(K, 2)},
@@ -119,6 +119,10 @@ def policies() -> dict[str, Policy]:
     found["mixture of one score"] = policy("patience", mixed="")
     found["mixture of two scores"] = policy("margin", "temperature", "platt", mixed="window")
     found["kept exits"] = policy(active_exits=(0, 2, 3), model_exits=5)
+    declines = Abstention([0.5, 0.6, 0.6], cost=2.0, quality=0.9)
+    found["abstains"] = policy("margin", calibrator="platt", abstention=declines)
+    by_energy = replace(declines, rule=make_rule("energy", {}), thresholds=[1.0, 1.5, 2.0])
+    found["abstains by a score"] = policy("patience", mixed="window", abstention=by_energy)
     found["records"] = policy("logistic", kind="summary")
     return found
 
@@ -132,7 +136,8 @@ def families() -> dict[str, PolicyFamily]:
     """Return families of one rule, of several rules with a coin and a map, and of several sets of exits."""
     one, costs = policy(), [1.5, 2.0, 3.5]
     mixed = [
-        policy("patience", mixed=""), policy("margin", "temperature", "platt"), policy("entropy"),
+        policy("patience", mixed=""), policy("margin", "temperature", "platt"),
+        policy("entropy", abstention=Abstention([0.4, 0.5, 0.5], cost=0.5)),
     ]  # fmt: skip
     skips = [
         replace(one, active_exits=kept, model_exits=4) for kept in ((0, 1, 2), (0, 2, 3), (1, 2, 3))

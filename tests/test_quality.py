@@ -183,6 +183,15 @@ def test_confidence_may_lack(tmp_path):
     assert bare.policy.mixture and bare.expected.cost == pytest.approx(12, rel=0.02)
 
 
+def test_confidence_may_be_the_largest_probability(tmp_path):
+    top = -np.sort(-np.random.default_rng(0).dirichlet(np.ones(4), (K, 50)), axis=2)[:, :, :2]
+    np.savez(tmp_path / "top.npz", top_prob=top, quality=graded(50)[1].T)
+    told = po.import_sources(tmp_path / "top.npz", tmp_path / "a")
+    found = told.data.splits["pool"].array("confidence")
+    np.testing.assert_array_equal(found, top[:, :, 0].T)
+    assert not any("CONFIDENCES" in note for note in told.notes)
+
+
 def test_bad_grades_are_named():
     confidence, quality = graded(20)
     for value, told in (

@@ -194,13 +194,17 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
 
 
 def confident(block: dict[str, Array]) -> dict[str, Array]:
-    """Return a summary block with a confidence at every exit: 1, which tells no row from another, where none is given.
+    """Return a summary block with a confidence at every exit: the largest probability, or where none is given 1.
 
-    The last exit decides nothing, so a score for the exits before it is enough; without any, only shares of the rows
-    can be chosen.
+    That tells no row from another. The last exit decides nothing, so a score for the exits before it is enough; without
+    any, only shares of the rows can be chosen.
     """
+    if "outputs" in block:
+        return block
+    if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
+        return {**block, "confidence": block["top_prob"][:, :, 0]}
     worth = next((block[name] for name in WORTH if name in block), None)
-    if worth is None or {"outputs", "top_prob"} & block.keys():
+    if worth is None:
         return block
     n, exits = worth.shape[:2]
     given = block.get("confidence")
@@ -298,8 +302,6 @@ def _check_names(layout: Layout, block: dict[str, Array]) -> None:
     if kind == "summary":
         if "outputs" in block:
             raise input_error("outputs", "absent for kind summary", "outputs", "Say kind='logits'.")
-        if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
-            block["confidence"] = block["top_prob"][:, :, 0]
         if "confidence" not in block:
             raise input_error("confidence", "given for kind summary", "none", "Pass confidence=.")
         if not {"prediction", *WORTH} & block.keys():

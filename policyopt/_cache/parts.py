@@ -337,13 +337,15 @@ def _take_for_one_logit(part: Part, labels: Array | None, where: str, notes: lis
 def _note_unsure(part: Part, exits: int, notes: list[str]) -> None:
     """Tell which exits have no confidence of their own."""
     given = next((part.arrays[role] for role in _CONFIDENCES if role in part.arrays), None)
-    if given is None:
+    if given is None and "top_prob" not in part.arrays:
         notes.append(
             f"{part.source}: NO CONFIDENCES: nothing tells one row from another, so a policy can only choose shares "
             "of the rows. A score that is known before exit k+1 (such as a router's) becomes usable as conf_k "
             "(0 to 1, higher: stop there); the last exit needs none"
         )
-    elif any(given.size < part.arrays[role].size for role in WORTH if role in part.arrays):
+    elif given is not None and any(
+        given.size < part.arrays[role].size for role in WORTH if role in part.arrays
+    ):
         notes.append(f"{part.source}: exit {exits - 1} has no confidence; it needs none: set to 1")
 
 

@@ -13,15 +13,15 @@ from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import shown
 from policyopt._export.bundle import TARGETS, read_export, write_bundle
-from policyopt._export.golden import BYTES, Golden, given_output, row_bytes, rows_of
+from policyopt._export.golden import BYTES, Golden, by_name, given_output, row_bytes, rows_of
 from policyopt._export.rounding import ULPS
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
 from policyopt._export.verify import verify as verdicts
 from policyopt.runtime._errors import CheckError, InputError, input_error
-from policyopt.runtime._experts import load_any
-from policyopt.runtime._family import at_level
+from policyopt.runtime._experts import ExpertPolicy, load_any
+from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._several import shaped
 
@@ -43,8 +43,10 @@ def export(
     seed: int = options.SEED,
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
-    loaded = at_level(load_any(policy), level)
-    if not isinstance(loaded, Policy):
+    loaded = load_any(policy)
+    if level is not None or not isinstance(loaded, PolicyFamily):
+        loaded = at_level(loaded, level)
+    if isinstance(loaded, ExpertPolicy):
         got = "expert branches: one policy per context"
         step = "Export the policy of each context: ExpertPolicy.policies."
         raise input_error("POLICY", "a policy", got, step)
@@ -203,7 +205,10 @@ def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False)
     exits, answers = np.empty(count, np.int64), np.empty(count, np.int32)
     for low in range(0, count, size or count):
         at = slice(low, low + (size or count))
-        found = server(torch.arange(count)[at], samples=golden.sample[at])
+        numbers = by_name(golden.sample[at])
+        found = server(
+            torch.arange(count)[at], samples=numbers["sample"], level=numbers.get("level")
+        )
         answers = shaped(answers, found.prediction)
         exits[at], answers[at] = found.exit, found.prediction
     return Taken(exits, answers)

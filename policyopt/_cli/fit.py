@@ -55,6 +55,14 @@ def fit(
         None,
         "A family, a level per budget: a count (30), or a list (20%,40%). In the place of --budget.",
     ),
+    abstain: str | None = option(None, "Share that may be declined and handed over, e.g. 5%."),
+    abstain_cost: float | None = option(None, "Cost of handing a sample over, in the unit."),
+    abstain_quality: float | None = option(
+        None, "Quality of the answer that comes then (default: 1)."
+    ),
+    abstain_score: str | None = option(
+        None, "Whose low scores are declined: energy, max_logit, e2cm, ... (default: confidence)."
+    ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
@@ -63,6 +71,10 @@ def fit(
 ) -> None:
     """Fit a policy on split `fit` and write it."""
     held = options.out_policy(out)
+    declines = {
+        "abstain": abstain, "abstain_cost": abstain_cost, "abstain_quality": abstain_quality,
+        "abstain_score": abstain_score,
+    }  # fmt: skip
     data = options.read_cache(cache)
     tables = options.make_tables(data, cost, ("fit",), utility)
     # Built here, so that no setting is mistaken for an option of the fit.
@@ -74,8 +86,10 @@ def fit(
             "--accuracy, --max-drop, --saving, --limit", allowed, "given", "Leave them out."
         )
     if experts:
-        if calibrator is not None:
-            raise input_error("--calibrator", "absent with --experts", calibrator, "Leave one out.")
+        for name, value in {"calibrator": calibrator, **declines}.items():
+            if value is not None:
+                option_name = f"--{name.replace('_', '-')}"
+                raise input_error(option_name, "absent with --experts", value, "Leave one out.")
         with output.writing(out, held):
             records = _fit_experts(data, tables, budget, chosen, seed, out)
         output.print_records(records, style, {**_EXPERTS, **_expected_column(records[-1])})
@@ -84,14 +98,14 @@ def fit(
         if budget is not None:
             raise input_error("--budgets", "given without --budget", budgets, "Leave one out.")
         with output.writing(out, held):
-            records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out)
+            records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out, declines)
         output.print_records(records, style, {"level": "level", **columns_of(records[0])})
         return
     foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
-            limits=limit or (), seed=seed, calibrator=calibrator, tables=tables,
+            limits=limit or (), seed=seed, calibrator=calibrator, tables=tables, **declines,
         )  # fmt: skip
     with output.writing(out, held):
         fitted.save(out)
@@ -104,6 +118,10 @@ def fit(
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")
     for remark in provenance.get("notes", []):
         output.note(remark)
+    if (told := provenance.get("expected_abstained")) is not None:
+        output.note(
+            f"declines {percent(told)} % of the rows; accuracy and cost count their handing over"
+        )
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
     record = describe(fitted, str(out))
@@ -112,7 +130,7 @@ def fit(
 
 def _fit_family(
     data: ExitData, tables: Tables, budgets: str, method: Method, seed: int,
-    calibrator: str | None, out: Path,
+    calibrator: str | None, out: Path, declines: dict[str, Any],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Fit and write a family; return a record of each level."""
     from policyopt._family import fit_family
@@ -120,7 +138,9 @@ def _fit_family(
     table = tables.get("fit")
     foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs)))
     with output.progress("fitting") as step, progress_callback(step):
-        fitted = fit_family(data, budgets, method, seed=seed, calibrator=calibrator, tables=tables)
+        fitted = fit_family(
+            data, budgets, method, seed=seed, calibrator=calibrator, tables=tables, **declines
+        )
     fitted.save(out)
     for text in fitted.notes:
         output.note(text)
@@ -194,7 +214,14 @@ def _note_spared(who: str, cost: float, budget: float) -> None:
 def _expected(quality: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the quality to expect."""
     graded = bool(provenance.get("graded"))
-    return worth_fields(_known(quality), graded, "expected_")
+    found = worth_fields(_known(quality), graded, "expected_")
+    for end, value in zip(
+        ("low", "high"), provenance.get("expected_quality_95") or (None, None), strict=True
+    ):
+        found |= {
+            f"{name}_{end}": v for name, v in worth_fields(value, graded, "expected_").items()
+        }
+    return found
 
 
 def _known(value: float) -> float | None:
@@ -216,8 +243,8 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
 
 def _expected_column(record: Mapping[str, Any]) -> output.Columns:
     graded = record["expected_accuracy"] != record["expected_quality"]
-    name = f"expected {output.quality_word(graded)} %"
-    return {name: shown("expected_quality", percent)}
+    name = f"expected {output.quality_word(graded)} % [95 %]"
+    return {name: interval("expected_quality", percent)}
 
 
 _EXPERTS: output.Columns = {

@@ -9,7 +9,15 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
-from policyopt._cli.output import chosen_method, interval, number, off_budget, percent, shares
+from policyopt._cli.output import (
+    chosen_method,
+    interval,
+    number,
+    off_budget,
+    percent,
+    shares,
+    shown,
+)
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily, at_level
@@ -79,8 +87,12 @@ def evaluate(
         "method": chosen_method, "split": "split", "rows": "rows",
         f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
-        **output.quality_column(outcomes[0].graded), **output.metric_column(metric), "exit share %": shares("exit_share"),
+        **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
+        "exit share %": shares("exit_share"),
     }  # fmt: skip
+    if "coverage" in records[0]:
+        columns["coverage %"] = shown("coverage", percent)
+        columns["accuracy of answers %"] = shown("selective_accuracy", percent)
     output.print_records(records, style, columns)
 
 

@@ -3,7 +3,9 @@
 Version 1 of the manifest holds exactly these fields::
 
     format, version   "policyopt-export", 1
-    score, answer, active_exits, kind, classes, unit, costs   as policy.json has them
+    score, answer, active_exits, kind, classes, unit, costs   as policy.json has them (score and answer
+                      of the dearest level of a family, costs in the mean over levels)
+    levels            how many a family has; null where it is none
     rows, boundary    samples in golden.npz and in boundary.npz
     left_out          {"rows": n, "of": candidates, "ulps": [...]}: candidates for golden.npz that were
                       left out, being so near to a threshold (K-1 numbers; 2**-23 of the larger of score,
@@ -31,14 +33,24 @@ from typing import Any
 
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._experts import load_any
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import Policy, load_policy
-from policyopt.runtime._several import policy_of
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
 from .c_header import c_source, check_name
 from .folder import new_folder
-from .golden import Golden, LeftOut, joined, read_golden, row_bytes, write_golden
+from .golden import (
+    Golden,
+    LeftOut,
+    exported,
+    joined,
+    levels_of,
+    read_golden,
+    row_bytes,
+    write_golden,
+)
 from .graph import ExitGraph
 from .onnx_graphs import write_onnx
 from .python_file import python_source
@@ -52,9 +64,9 @@ _AGAIN = "Export anew, to another folder."
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
     {
-        "format": str, "version": int, "score": str, "answer": str, "active_exits": list, "kind": str,
-        "classes": int, "unit": str, "costs": list, "rows": int, "boundary": int, "left_out": dict,
-        "targets": dict, "machine": dict, "files": dict, "sha256": str,
+        "format": str, "version": int, "score": str, "answer": str, "levels": (int, type(None)),
+        "active_exits": list, "kind": str, "classes": int, "unit": str, "costs": list,
+        "rows": int, "boundary": int, "left_out": dict, "targets": dict, "machine": dict, "files": dict, "sha256": str,
     },
     "`policyopt export` writes one.", "Export anew, to another folder.",
 )  # fmt: skip
@@ -70,7 +82,7 @@ class Export:
     """A folder that was read and checked."""
 
     folder: Path
-    policy: Policy
+    policy: Policy | PolicyFamily
     targets: tuple[str, ...]
     golden: Golden  # rows of golden.npz, then those of boundary.npz
     boundary: int  # how many of them are the latter
@@ -88,7 +100,7 @@ def write_bundle(
     graphs: list[ExitGraph] | None = None, name: str = "policyopt_policy",
 ) -> None:  # fmt: skip
     """Write the forms in `targets` with golden vectors, whole or not at all; only an earlier export is replaced."""
-    policy, targets = policy_of(policy, single=True), check_names("targets", targets, "E.g. c.")
+    policy, targets = exported(policy), check_names("targets", targets, "E.g. c.")
     if unknown := [t for t in targets if t not in TARGETS]:
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
     check_name(name)
@@ -121,10 +133,11 @@ def write_bundle(
         write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _told(policy: Policy) -> dict[str, Any]:
+def _told(policy: Policy | PolicyFamily) -> dict[str, Any]:
     """Return what the manifest says of the policy."""
     return {
-        "score": policy.rule.name, "answer": policy.answer.name,
+        "score": (one := levels_of(policy)[-1]).rule.name, "answer": one.answer.name,
+        "levels": len(policy) if isinstance(policy, PolicyFamily) else None,
         "active_exits": list(policy.active_exits), "kind": policy.kind, "classes": policy.classes,
         "unit": policy.unit, "costs": policy.costs.tolist(),
     }  # fmt: skip
@@ -161,7 +174,7 @@ def read_export(folder: Path) -> Export:
     return Export(folder, policy, ordered, whole, len(boundary), out, manifest["machine"])
 
 
-def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
+def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy | PolicyFamily]:
     """Return the manifest and the policy of an export: whole, as it was written, nothing besides."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -190,7 +203,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy]:
     need("left_out", counts, "rows of so many, and ulps")
     check_machine(manifest["machine"], f"machine of {MANIFEST}", EXPORT.again)
     _check_files(folder, files)
-    policy = load_policy(folder / POLICY)
+    policy = exported(load_any(folder / POLICY))
     for name, value in _told(policy).items():
         need(name, _same(manifest[name], value), f"{value!r}, as in {POLICY}")
     ulps, wanted = left["ulps"], policy.exits - 1

@@ -134,7 +134,8 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         write_file(place / headers[0].name, source)
-        write_file(place / "run.c", program(headers[0].name, name, names, golden))
+        abstains = "    int abstained;" in source
+        write_file(place / "run.c", program(headers[0].name, name, names, golden, abstains))
         with refusing(place / "in.bin"), (place / "in.bin").open("wb") as file:
             for row, sample in enumerate(golden.sample.astype(np.int64)):
                 file.write(sample.tobytes())
@@ -150,10 +151,13 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
     if (said["leave"] < 0).any():
         got = "row {} refused at exit {}".format(*np.argwhere(said["leave"] < 0)[0])
         raise input_error("golden inputs", "fit for the policy", got, "")
-    return Ran(said["score"], said["confidence"], said["prediction"], said["leave"] == 1)
+    leave, abstained = said["leave"] == 1, said["abstained"] == 1
+    return Ran(said["score"], said["confidence"], said["prediction"], leave, abstained)
 
 
-def program(header: str, name: str, names: Sequence[str], golden: Golden) -> str:
+def program(
+    header: str, name: str, names: Sequence[str], golden: Golden, abstains: bool = False
+) -> str:
     """Return a C program that takes samples (number, `names` of each exit) through all exits: in.bin to out.bin."""
     exits: list[str] = []
     for at, given in enumerate(golden.inputs):
@@ -166,11 +170,29 @@ def program(header: str, name: str, names: Sequence[str], golden: Golden) -> str
             f"        leave = {name}_step(&state, {name}_path({at}), {', '.join(args)}, &decision);",
             "        put(out, &decision, leave);",
         ]
-    return _PROGRAM.format(header=header, name=name, exits="\n".join(exits))
+    level = dict.fromkeys(("level", "level_of", "level_read"), "")
+    if golden.sample.ndim > 1:
+        read = "        if (fread(&level, sizeof level, 1, in) != 1) return 3;\n"
+        level = {"level": ", (int)level", "level_of": ", level", "level_read": read}
+    return _PROGRAM.format(
+        header=header,
+        name=name,
+        exits="\n".join(exits),
+        **level,
+        abstained="decision->abstained" if abstains else "none",
+    )
 
 
 #: What the program says at each exit.
-SAID = np.dtype([("score", "f8"), ("confidence", "f8"), ("prediction", "i4"), ("leave", "i4")])
+SAID = np.dtype(
+    [
+        ("score", "f8"),
+        ("confidence", "f8"),
+        ("prediction", "i4"),
+        ("leave", "i4"),
+        ("abstained", "i4"),
+    ]
+)
 _PROGRAM = """\
 #include <stdio.h>
 #include "{header}"
@@ -178,21 +200,23 @@ _PROGRAM = """\
     static kind name[size]; \\
     if (fread(name, sizeof name, 1, in) != 1) return 3;
 static void put(FILE *out, const {name}_decision *decision, int leave) {{
-    const int32_t said = leave;
+    const int32_t said = leave, none = 0;
+    (void)none;
     fwrite(&decision->score, 8, 1, out);
     fwrite(&decision->confidence, 8, 1, out);
     fwrite(&decision->prediction, 4, 1, out);
     fwrite(&said, 4, 1, out);
+    fwrite(&{abstained}, 4, 1, out);
 }}
 int main(void) {{
     static {name}_state state;
     static {name}_decision decision;
-    int64_t sample;
+    int64_t sample{level_of};
     int32_t leave;
     FILE *in = fopen("in.bin", "rb"), *out = fopen("out.bin", "wb");
     if (in == NULL || out == NULL) return 2;
     while (fread(&sample, sizeof sample, 1, in) == 1) {{
-        {name}_start(&state, sample);
+{level_read}        {name}_start(&state, sample{level});
 {exits}
     }}
     fclose(in);

@@ -22,11 +22,13 @@ import numpy as np
 
 from policyopt.runtime._arithmetic import key_of
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._policy import to_dict
+from policyopt.runtime._experts import any_to_dict
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._typing import Array
 
 from .c_compiler import UNMEASURED, measured
 from .c_functions import TYPES, function
+from .golden import abstains, words
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 
 #: How elementwise operations are written: of operands {0}, {1}, ..., or all of them, `bare`; `f` ends the
@@ -298,7 +300,7 @@ class _Body:
             if node.dtype == np.float32:  # outputs and feature vectors, by address
                 self.places[id(node)] = (name, 0)
             else:
-                self.names[id(node)] = "state->sample" if name == "sample" else name
+                self.names[id(node)] = f"state->{name}" if name in ("sample", "level") else name
         for node, field in zip(graph.states, held, strict=True):
             self.places[id(node)] = (f"state->{field.name}", 0)
         # Arrays that are left are computed in their fields, which hold nothing that is read.
@@ -341,7 +343,9 @@ class _Body:
         for node in self.main:
             self._write(node)
         leave = self.named("int", self.value(said["exit"]))
-        for name in ("prediction", "score", "confidence"):
+        for name in ("prediction", "score", "confidence", "abstained"):
+            if name not in said:
+                continue
             value = self.value(said[name])
             value = f"(int32_t){value}" if said[name].dtype == np.int64 else _strip(value)
             self.add(f"decision->{name} = {value};")
@@ -662,18 +666,20 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
             *_indented(body), "}", "",
         ]  # fmt: skip
         calls += f"    case {at}: leave = @_at{at}(state, {names}, decision); break;\n"
-    own = json.dumps(to_dict(policy), sort_keys=True, allow_nan=False)
+    own = json.dumps(any_to_dict(policy), sort_keys=True, allow_nan=False)
     plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
     return _HEADER.format(
-        rule=plain(policy.rule.name), answer=plain(policy.answer.name), exits=policy.exits,
+        rule=plain(words(policy, "rule")), answer=plain(words(policy, "answer")), **_levels(policy),
+        exits=policy.exits,
         of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
         state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
         more=_MORE if kind.whole else "", unit=string(policy.unit),
         number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
         said=_SAID.get(policy.kind.partition("_")[0], _SAID["logits"]),
         path=", ".join(map(str, policy.active_exits)),
-        costs=", ".join(literal(c, np.dtype(np.float64)) for c in policy.costs),
         fields="".join(f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields),
+        abstained="    int abstained;      /* it leaves unanswered, to be handed over */\n" if abstains(policy) else "",
+        answered="    decision->abstained = 0;\n" if abstains(policy) else "",
         probabilities=_PROBABILITIES.format(classes=policy.classes) if kind.whole else "",
         tables="".join(line + "\n" for line in shared.lines),
         functions="\n".join(shared.functions.values()),
@@ -683,6 +689,31 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
             f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" for f in fields
         ),
     )  # fmt: skip
+
+
+def _levels(policy: Any) -> dict[str, str]:
+    """Return what a header says of costs, and of the levels of a family."""
+    each = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
+    costs = np.full((len(each), policy.exits), np.nan)
+    for row, one in zip(costs, each, strict=True):
+        row[np.searchsorted(policy.active_exits, one.active_exits)] = one.costs
+    number = lambda c: literal(c, np.dtype(np.float64))  # noqa: E731
+    if not isinstance(policy, PolicyFamily):
+        table = ", ".join(map(number, costs[0]))
+        body = f"    static const double cost[{policy.exits}] = {{{table}}};\n    return cost[position];"
+        none = dict.fromkeys(
+            ("levels", "level_field", "level_given", "level_put", "level_told"), ""
+        )
+        return {**none, "cost_given": "", "cost_body": body}
+    rows = ",\n".join(f"        {{{', '.join(map(number, row))}}}" for row in costs)
+    body = f"    static const double cost[{len(each)}][{policy.exits}] = {{\n{rows}\n    }};\n"
+    body += "    return cost[level][position];"
+    return {
+        "levels": f"#define @@_LEVELS {len(each)} /* of the family, from the cheapest: 0 */\n",
+        "level_field": "    int64_t level; /* that serves it; steps refuse another than 0 to @@_LEVELS - 1 */\n",
+        "level_given": ", int level", "level_told": ", level", "level_put": "    state->level = level;\n",
+        "cost_given": ", int level", "cost_body": body,
+    }  # fmt: skip
 
 
 def _check(policy: Any, graph: ExitGraph, shared: _Shared) -> str:
@@ -721,7 +752,7 @@ _HEADER = """\
 
        @_state state;
        @_decision decision;
-       @_start(&state, request_number);
+       @_start(&state, request_number{level_told});
        for (int i = 0; i < @@_EXITS; ++i) {{
            ... run the model up to exit @_path(i) ...
            const int leave = @_step(&state, @_path(i), ..., &decision);
@@ -767,7 +798,7 @@ _HEADER = """\
 #define @@_MODEL_EXITS {of} /* that the model has */
 #define @@_CLASSES {classes}
 #define @@_UNIT {unit}
-/* What a step returns. */
+{levels}/* What a step returns. */
 #define @@_LEAVE 1
 #define @@_GO_ON 0
 #define @@_WRONG_EXIT (-1)
@@ -778,22 +809,21 @@ static inline int @_path(int position) {{
     static const int32_t path[{exits}] = {{{path}}};
     return path[position];
 }}
-static inline double @_cost(int position) {{
-    static const double cost[{exits}] = {{{costs}}};
-    return cost[position];
+static inline double @_cost(int position{cost_given}) {{
+{cost_body}
 }}
 
 /* One sample between exits. */
 typedef struct {{
     int64_t sample; /* its number: counter of the coin */
-{fields}    int32_t next; /* position of the exit that is due */
+{level_field}{fields}    int32_t next; /* position of the exit that is due */
 }} @_state;
 
 typedef struct {{
     int32_t prediction; /* {said} */
     double score;       /* leaves from the threshold on */
     double confidence;  /* probability that the prediction is right */
-{probabilities}}} @_decision;
+{abstained}{probabilities}}} @_decision;
 
 {tables}
 {functions}
@@ -801,9 +831,9 @@ typedef struct {{
 
 /* Begin a sample. Its number matters to policies that draw; the same number, the same
    decisions. */
-static inline void @_start(@_state *state, int64_t sample) {{
+static inline void @_start(@_state *state, int64_t sample{level_given}) {{
     state->sample = sample;
-{zeros}    state->next = 0;
+{level_put}{zeros}    state->next = 0;
 }}
 
 /* Decide at the exit of a number: 1 leave, 0 go on; negative on misuse, after which the
@@ -812,7 +842,7 @@ static inline int @_step(@_state *state, int exit, {given}, @_decision *decision
     int leave = @@_WRONG_EXIT;
     decision->prediction = -1;
     decision->score = decision->confidence = 0.0;
-    if (state->next < 0 || state->next >= @@_EXITS || exit != @_path(state->next))
+{answered}    if (state->next < 0 || state->next >= @@_EXITS || exit != @_path(state->next))
         return @@_WRONG_EXIT;
     switch (state->next) {{
 {calls}    }}

@@ -94,8 +94,9 @@ class Native:
 
 def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Native:
     """Compile a policy of logits into this process, or load what `folder` keeps; refuse what C says otherwise."""
-    if policy.kind != "logits" or policy.needs_features:
+    if policy.kind != "logits" or policy.needs_features or policy.abstention is not None:
         what = "feature vectors" if policy.needs_features else policy.kind
+        what = what if policy.abstention is None else "one that may abstain"
         raise input_error("policy", "one of logits alone", what, "Leave out native=True.")
     graphs = trace_policy(policy)
     library = _library(c_source(policy, graphs, "p", sizes=False), folder)

@@ -14,9 +14,11 @@ import numpy as np
 
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
 from policyopt.runtime._outputs_file import check_zip, read_header, read_member
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -47,6 +49,7 @@ class Ran:
     confidence: Floats
     prediction: Array  # int32
     leave: Bools  # score at or over the threshold; always at the last exit
+    abstained: Bools  # who leaves here and is handed over
 
     @property
     def exit(self) -> Ints:
@@ -56,13 +59,14 @@ class Ran:
     @classmethod
     def empty(cls, n: int, exits: int) -> Ran:
         """Return one to be filled."""
-        kinds = (float, float, np.int32, bool)
+        kinds = (float, float, np.int32, bool, bool)
         return cls(*(np.empty((n, exits), dtype=kind) for kind in kinds))
 
     def put(self, rows: Any, at: int, seen: Any) -> None:
         """Take down what was decided of some rows at a position of the path."""
         self.score[rows, at], self.confidence[rows, at] = seen.score, seen.confidence
         self.prediction[rows, at], self.leave[rows, at] = seen.number, seen.exit
+        self.abstained[rows, at] = seen.abstained
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ class Golden:
     #: ``prediction`` (n,) int32, ``confidence``, ``second``, ``entropy`` (n,) float64 as far as
     #: they are read; ``features`` (n, D) float32 where they are.
     inputs: list[Inputs]
-    sample: Ints  # numbers of the samples: counters of the coin
+    #: Numbers of the samples, counters of the coin, (n,); of a family (n, 2): these, and their levels.
+    sample: Ints
     expected: Ran  # by `policyopt.runtime`
     boundary: Golden | None = None  # samples as near to the thresholds as can be
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -93,6 +98,48 @@ class Golden:
 
     def __len__(self) -> int:
         return len(self.sample)
+
+
+def exported(policy: Any) -> Policy | PolicyFamily:
+    """Return the policy or family that this is, or that a fit holds; other policies have no exports."""
+    found = policy_of(policy)
+    return found if isinstance(found, PolicyFamily) else policy_of(policy, single=True)
+
+
+def abstains(policy: Policy | PolicyFamily) -> bool:
+    """Return whether a policy, or a level of a family, may decline to answer."""
+    return any(one.abstention is not None for one in levels_of(policy))
+
+
+def levels_of(policy: Policy | PolicyFamily) -> tuple[Policy, ...]:
+    """Return the policies of a family's levels, or the one there is."""
+    return policy.policies if isinstance(policy, PolicyFamily) else (policy,)
+
+
+def numbered(policy: Policy | PolicyFamily, low: int, high: int) -> Ints:
+    """Return the numbers `low` to `high` of samples, those of a family on its levels in turn."""
+    numbers = np.arange(low, high)
+    levels = len(levels_of(policy))
+    return np.stack([numbers, numbers % levels], 1) if isinstance(policy, PolicyFamily) else numbers
+
+
+def by_name(sample: Ints) -> dict[str, Ints]:
+    """Return the numbers of samples, and their levels where they have such, by the names of the graphs' inputs."""
+    return (
+        {"sample": sample} if sample.ndim == 1 else {"sample": sample[:, 0], "level": sample[:, 1]}
+    )
+
+
+def begin(policy: Policy | PolicyFamily, sample: Ints) -> Any:
+    """Return the state of samples before the first exit."""
+    if isinstance(policy, PolicyFamily):
+        return policy.start(sample[:, 1], sample[:, 0])
+    return policy.start(sample)
+
+
+def words(policy: Policy | PolicyFamily, part: str) -> str:
+    """Return the names of the scores (`rule`) or answers, for people."""
+    return ", ".join(dict.fromkeys(getattr(one, part).name for one in levels_of(policy)))
 
 
 def stepped(policy: Any, k: int, given: Inputs, state: Any) -> Any:
@@ -105,24 +152,39 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
     n = len(sample)
     ran, sure = Ran.empty(n, policy.exits), np.ones(n, dtype=bool)
     for part in few_at_a_time(inputs, n):
-        state = policy.start(sample[part])
+        state = begin(policy, sample[part])
         for at, (k, given) in enumerate(
             zip(policy.active_exits, rows_of(inputs, part), strict=True)
         ):
             seen = stepped(policy, k, given, state)
             ran.put(part, at, seen)
             sure[part] &= sure_class(policy, given, seen)
+            if abstains(policy):
+                sure[part] &= _sure_abstaining(policy, at, sample[part], seen)
     return Golden(inputs, sample, ran, sure=sure)
+
+
+def _sure_abstaining(policy: Any, at: int, sample: Ints, seen: Any) -> Bools:
+    """Return of whom rounding elsewhere cannot change whether they are handed over, (n,)."""
+    limits = np.full(len(sample), np.nan)
+    for a, one in enumerate(levels_of(policy)):
+        k = policy.active_exits[at]
+        if one.abstention is not None and k in one.active_exits:
+            mine = slice(None) if sample.ndim == 1 else sample[:, 1] == a
+            limits[mine] = one.abstention.thresholds[one.active_exits.index(k)]
+    with np.errstate(invalid="ignore"):
+        return ~(np.abs(seen._standing - limits) <= JUMP * np.maximum(np.abs(limits), 1.0))
 
 
 def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
     """Return whose class rounding elsewhere cannot change, (n,): of logits as they are, nobody's."""
-    plain, kind = isinstance(policy.answer, Identity), policy.observer.kind
+    plain = all(isinstance(one.answer, Identity) for one in levels_of(policy))
+    kind = policy.observer.kind
     if not kind.whole or policy.classes < 2 or (plain and kind.name in ("logits", "logit")):
         return np.ones(len(seen.score), dtype=bool)
     top = np.partition(seen.answer, -2, axis=1)[:, -2:]
     with np.errstate(invalid="ignore"):
-        sure = top[:, 1] - top[:, 0] > JUMP
+        sure = ~(top[:, 1] - top[:, 0] <= JUMP)  # NaN: at an exit that a level skips
     if plain:  # equal probabilities have equal logarithms everywhere
         shares = given[kind.name]
         shares = np.concatenate([1 - shares, shares], axis=1) if kind.single else shares
@@ -137,7 +199,7 @@ def row_bytes(policy: Any, graphs: Any) -> int:
     width = 32 if kind.record else 4 * kind.width(policy.classes)
     features = sum(g.inputs["features"].size for g in graphs if "features" in g.inputs)
     size = policy.exits * (width + 64) + 4 * features
-    arms = 1 if policy.mixture is None else 2
+    arms = sum(1 if one.mixture is None else 2 for one in levels_of(policy))
     if size * max(FEW, 2 * arms * (policy.exits - 1)) > MOST_BYTES:
         raise input_error(
             "policy", f"small enough that golden vectors take at most {MOST_BYTES >> 20} MiB, {FEW} rows "
@@ -156,7 +218,8 @@ def joined(one: Golden, other: Golden) -> Golden:
 
     inputs = [both(here, there) for here, there in zip(one.inputs, other.inputs, strict=True)]
     expected = Ran(**both(vars(one.expected), vars(other.expected)))
-    sample, sure = np.append(one.sample, other.sample), np.append(one.sure, other.sure)
+    sample = np.concatenate([one.sample, other.sample])
+    sure = np.append(one.sure, other.sure)
     return Golden(inputs, sample, expected, sure=sure)
 
 
@@ -208,7 +271,7 @@ def write_golden(golden: Golden, path: Path) -> None:
     write_file(path, data.getvalue())
 
 
-def read_golden(path: Path, policy: Policy, rows: int) -> Golden:
+def read_golden(path: Path, policy: Policy | PolicyFamily, rows: int) -> Golden:
     """Return so many golden vectors; arrays are checked by name, shape and type before they are read."""
     name = path.name
     data = read_plain(path, name, _MOST, _AGAIN)
@@ -224,7 +287,7 @@ def read_golden(path: Path, policy: Policy, rows: int) -> Golden:
         ) from error
 
 
-def _read(archive: zipfile.ZipFile, file: str, policy: Policy, rows: int) -> Golden:
+def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, rows: int) -> Golden:
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if sum(info.file_size for info in infos.values()) > _MOST_UNPACKED:
         raise input_error(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)
@@ -251,7 +314,10 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy, rows: int) -> Gol
             member.seek(0)
             return read_member(member, info, label)
 
-    sample, exits, inputs = read("sample", "<i8"), policy.exits, []
+    pair = (2,) if isinstance(policy, PolicyFamily) else ()
+    sample, exits, inputs = read("sample", "<i8", *pair), policy.exits, []
+    if pair and ((sample[:, 1] < 0) | (sample[:, 1] >= len(levels_of(policy)))).any():
+        raise input_error(f"sample of {file}", "of levels that there are", "others", _AGAIN)
     kind = policy.observer.kind
     for at in range(exits):
         given: Inputs = {}
@@ -265,7 +331,13 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy, rows: int) -> Gol
         if policy.needs_features:
             given["features"] = read(f"input{at}:features", "<f4", None)
         inputs.append(given)
-    kinds = {"score": "<f8", "confidence": "<f8", "prediction": "<i4", "leave": "|b1"}
+    kinds = {
+        "score": "<f8",
+        "confidence": "<f8",
+        "prediction": "<i4",
+        "leave": "|b1",
+        "abstained": "|b1",
+    }
     expected = Ran(**{name: read(name, kind, exits) for name, kind in kinds.items()})
     if infos:
         raise input_error(file, "of the policy's exits", f"'{min(infos)}' besides", _AGAIN)

@@ -23,12 +23,14 @@ import numpy.typing as npt
 from policyopt._thresholds.degenerate_scores import ULPS
 from policyopt.runtime._arithmetic import GOLDEN, MULTIPLIERS, key_of
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._experts import any_to_dict
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import Policy, read_json, to_dict
+from policyopt.runtime._policy import Policy, read_json
 from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
-from .golden import Golden, Ran, few_at_a_time, rows_of
+from .golden import Golden, Ran, by_name, few_at_a_time, rows_of
 from .graph import ExitGraph, Node
 from .symbolic import trace_policy
 
@@ -57,14 +59,16 @@ _ORDERS = ("maximum", "minimum", "ge", "gt", "le", "lt")  # ONNX orders no bools
 _WIDE = ("log", "log1p", "tanh", "logaddexp")
 
 
-def onnx_models(policy: Policy, graphs: list[ExitGraph], probabilities: bool = True) -> list[Any]:
+def onnx_models(
+    policy: Policy | PolicyFamily, graphs: list[ExitGraph], probabilities: bool = True
+) -> list[Any]:
     """Return the decision graphs of a policy as K checked ONNX models; `probabilities`: the answer's, too."""
     try:
         import onnx
     except ImportError as error:
         step = "pip install 'policyopt[onnx]'"
         raise input_error("onnx", "installed", "no such package", step) from error
-    sha, found = to_dict(policy)["sha256"], []
+    sha, found = any_to_dict(policy)["sha256"], []
     for graph in passed_on(graphs, probabilities):
         model = onnx_model(graph, {"policy_sha256": sha, "exit": str(graph.exit)})
         onnx.checker.check_model(model, full_check=True)
@@ -426,7 +430,7 @@ _OPERATIONS: dict[str, Callable[[_Builder, Node, list[Any]], Any]] = {
 # Folders: ``exit_<number>.onnx`` per exit and a manifest of what feeds what.
 
 
-def write_onnx(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
+def write_onnx(policy: Policy | PolicyFamily, graphs: list[ExitGraph], folder: Path) -> None:
     """Write a policy's ONNX graphs into a folder, and at last their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     data = [m.SerializeToString(deterministic=True) for m in onnx_models(policy, graphs)]
@@ -436,10 +440,17 @@ def write_onnx(policy: Policy, graphs: list[ExitGraph], folder: Path) -> None:
     write_file(folder / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
 
 
-def manifest_of(policy: Policy, graphs: list[ExitGraph], data: Sequence[bytes]) -> dict[str, Any]:
+def manifest_of(
+    policy: Policy | PolicyFamily, graphs: list[ExitGraph], data: Sequence[bytes]
+) -> dict[str, Any]:
     """Return what the manifest says of a policy whose graphs' files have these contents."""
-    limits, mixture = [*policy.thresholds.tolist(), None], policy.mixture
-    others = [*mixture.thresholds.tolist(), None] if mixture else [None] * policy.exits
+    levels, none = None, [None] * policy.exits
+    limits, others, mixture = none, none, None
+    if isinstance(policy, PolicyFamily):
+        levels = len(policy)
+    else:
+        limits, mixture = [*policy.thresholds.tolist(), None], policy.mixture
+        others = [*mixture.thresholds.tolist(), None] if mixture else none
     coins = [node.attrs for graph in graphs for node in graph.order() if node.op == "coin"]
     keys = sorted({key_of(c["seed"], c["stream"]) for c in coins})
 
@@ -465,9 +476,9 @@ def manifest_of(policy: Policy, graphs: list[ExitGraph], data: Sequence[bytes]) 
         })  # fmt: skip
     return {
         "format": FORMAT, "version": VERSION, "opset": OPSET, "ir_version": IR,
-        "policy_sha256": to_dict(policy)["sha256"],
+        "policy_sha256": any_to_dict(policy)["sha256"],
         "kind": policy.kind, "classes": policy.classes, "model_exits": policy.model_exits,
-        "unit": policy.unit, "share": float(mixture.share) if mixture else None,
+        "unit": policy.unit, "levels": levels, "share": float(mixture.share) if mixture else None,
         "coin": {"formula": _COIN, "keys": [f"0x{key:016X}" for key in keys]} if keys else None,
         # Of scores and confidences, in units of 2**-23 of the larger of them and 1; exits and
         # predictions are equal.
@@ -475,7 +486,7 @@ def manifest_of(policy: Policy, graphs: list[ExitGraph], data: Sequence[bytes]) 
     }  # fmt: skip
 
 
-def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
+def run_onnx(folder: Path, policy: Policy | PolicyFamily, golden: Golden) -> Ran:
     """Return what a policy's ONNX export, its manifest checked, says of every golden sample at every exit."""
     import onnxruntime
 
@@ -502,7 +513,7 @@ def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
         left: dict[str, Any] = {}
         inputs = rows_of(golden.inputs, part)
         for at, (session, entry) in enumerate(zip(sessions, wanted["exits"], strict=True)):
-            known = {**inputs[at], "sample": golden.sample[part]}
+            known = {**inputs[at], **by_name(golden.sample[part])}
             known |= {GIVEN + name: column for name, column in inputs[at].items()}
             known |= {state["input"]: left[state["output"]] for state in entry["states"]}
             # Floats with gaps between rows are copied: onnxruntime reads them side by side.
@@ -511,4 +522,5 @@ def run_onnx(folder: Path, policy: Policy, golden: Golden) -> Ran:
             left = dict(zip(outputs, session.run(outputs, feeds), strict=True))
             ran.score[part, at], ran.confidence[part, at] = left["score"], left["confidence"]
             ran.prediction[part, at], ran.leave[part, at] = left["prediction"], left["exit"]
+            ran.abstained[part, at] = left.get("abstained", False)
     return ran

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array
 
-from .golden import Golden, Ran
+from .golden import Golden, Ran, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node
 from .symbolic import trace_policy
 
@@ -40,7 +41,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
+def python_source(policy: Policy | PolicyFamily, graphs: list[ExitGraph] | None = None) -> str:
     """Return the text of a module with ``start``, ``step`` and ``decide``; `graphs`: from `trace_policy`."""
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
@@ -51,18 +52,23 @@ def python_source(policy: Policy, graphs: list[ExitGraph] | None = None) -> str:
     return text
 
 
-def _head(policy: Policy) -> str:
+def _head(policy: Policy | PolicyFamily) -> str:
     how = {
         "summary": 'a mapping: {"prediction": ..., "confidence": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
     }.get(policy.kind, f"its {policy.kind}, {policy.observer.kind.width(policy.classes)} numbers")  # fmt: skip
     also = ", features_of_exit(k)" if policy.needs_features else ""
-    plain = lambda rule: re.sub(r"[^\w .-]", "?", rule.name)  # noqa: E731
+    begin = "state = start()                  # start(number) where samples are numbered"
+    if isinstance(policy, PolicyFamily):
+        begin = (
+            f"state = start(number, level)     # a level from 0, the cheapest, to {len(policy) - 1}"
+        )
+    plain = lambda name: re.sub(r"[^\w ,.-]", "?", name)  # noqa: E731
     return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
 
-Score {plain(policy.rule)}, answer {plain(policy.answer)}; how it was found stands in policy.json.
+Score {plain(words(policy, "rule"))}, answer {plain(words(policy, "answer"))}; how it was found stands in policy.json.
 
-    state = start()                  # start(number) where samples are numbered
+    {begin}
     for k in ACTIVE_EXITS:
         decision = step(k, output_of_exit(k), state{also})   # {how}
         if decision.exit:
@@ -165,14 +171,26 @@ def _expression(node: Node, names: dict[int, str], tables: _Tables) -> str:
     )  # fmt: skip
 
 
-def _serving(policy: Policy, graphs: list[ExitGraph]) -> str:
+def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
     """Return what callers see."""
     template = files("policyopt._export").joinpath("python_serving.txt").read_text(encoding="utf-8")
-    columns = sorted({name for graph in graphs for name in graph.inputs} - {"sample", "features"})
+    columns = sorted(
+        {name for graph in graphs for name in graph.inputs} - {"sample", "level", "features"}
+    )
     widths = [g.inputs["features"].size if "features" in g.inputs else 0 for g in graphs]
+    declines = [one.abstention for one in levels_of(policy)]
+    fees = [0.0 if one is None else float(one.cost) for one in declines]
+    costs: Any = tuple(policy.costs.tolist())
+    if isinstance(policy, PolicyFamily):
+        table = np.full((len(policy), policy.exits), np.nan)
+        for row, one in zip(table, policy.policies, strict=True):
+            row[np.searchsorted(policy.active_exits, one.active_exits)] = one.costs
+        costs = tuple(map(tuple, table.tolist()))
     values = {
-        "ACTIVE_EXITS": policy.active_exits, "MODEL_EXITS": policy.model_exits, "CLASSES": policy.classes,
-        "COSTS": tuple(policy.costs.tolist()), "UNIT": policy.unit, "KIND": policy.kind,
+        "LEVELS": len(policy) if isinstance(policy, PolicyFamily) else 0,
+        "ACTIVE_EXITS": policy.active_exits, "MODEL_EXITS": policy.model_exits,
+        "HANDING_OVER": tuple(fees) if isinstance(policy, PolicyFamily) else fees[0],
+        "CLASSES": policy.classes, "COSTS": costs, "UNIT": policy.unit, "KIND": policy.kind,
         "COLUMNS": tuple(columns), "FEATURES": tuple(widths),
     }  # fmt: skip
     head = "\n".join(f"{name} = {value!r}" for name, value in values.items())
@@ -184,7 +202,11 @@ def run_python(path: Path, golden: Golden) -> Ran:
     """Return what an exported file says of golden vectors: it is run, so its checksum must be the manifest's."""
     module = runpy.run_path(str(path))
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
-    state = module["start"](golden.sample)
+    state = (
+        module["start"](*golden.sample.T)
+        if golden.sample.ndim > 1
+        else module["start"](golden.sample)
+    )
     for at, (k, given) in enumerate(zip(module["ACTIVE_EXITS"], golden.inputs, strict=True)):
         output: Any = given.get(module["KIND"], given)
         if "second" in given:

@@ -37,7 +37,7 @@ from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import Entropy, Margin, MaxProb
 from policyopt.runtime._typing import Floats
 
-from .golden import Golden, few_at_a_time, rows_of
+from .golden import Golden, by_name, few_at_a_time, rows_of
 from .graph import ExitGraph, Node, evaluate, ordered
 
 #: How far scores may be from those of the runtime: units of float32 rounding (2**-23) of the larger of
@@ -97,7 +97,8 @@ def own_rounding(graphs: Sequence[ExitGraph], golden: Golden) -> Floats:
         for at, (graph, given) in enumerate(zip(graphs, inputs, strict=True)):
             if "logits" in given:
                 alike &= np.linalg.norm(given["logits"], axis=1) < LARGEST
-            given = {n: sample if n == "sample" else given[n] for n in graph.inputs}
+            numbers = by_name(sample)
+            given = {n: numbers[n] if n in numbers else given[n] for n in graph.inputs}
             one, other = (
                 evaluate(graph, given, state, wide)
                 for state, wide in zip(states, (False, True), strict=True)

@@ -17,9 +17,9 @@ import numpy as np
 from policyopt._cache.data import ExitData
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms, thresholds_of
-from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 from .golden import (
@@ -29,13 +29,18 @@ from .golden import (
     Golden,
     Inputs,
     LeftOut,
+    begin,
     expect,
+    exported,
     joined,
+    levels_of,
+    numbered,
     part_of,
     row_bytes,
     rows_of,
     stepped,
     sure_class,
+    words,
 )
 from .graph import ExitGraph
 from .rounding import TIMES, ULPS, UNIT, exact_scores, own_rounding
@@ -66,7 +71,7 @@ def golden_of(
     """Return golden vectors of a policy or fit, `rows` at most, with those at the thresholds, and what was left out."""
     if rows < 1:
         raise input_error("rows", "1 or more", rows, "E.g. 512.")
-    policy = policy_of(policy, single=True)
+    policy = exported(policy)
     rng = np.random.default_rng(check_seed(seed))
     room = max(BYTES // row_bytes(policy, graphs), FEW)
     pool: Golden | None = None
@@ -75,7 +80,7 @@ def golden_of(
         found = expect(policy, inputs, sample)
         if not np.isfinite(score := found.expected.score).all():
             got, step = score[~np.isfinite(score)][0], "log_prob is -inf where a class cannot be."
-            raise input_error(f"scores of '{policy.rule.name}'", "finite", str(got), step)
+            raise input_error(f"scores of '{words(policy, 'rule')}'", "finite", str(got), step)
         if pool is None:
             ulps = _doubtful_ulps(graphs, found, rng)
         left, of = left + int(_doubt(policy, found, ulps).sum()), of + len(found)
@@ -98,13 +103,13 @@ def golden_of(
     )
 
 
-def _doubt(policy: Policy, whole: Golden, ulps: Floats) -> Bools:
+def _doubt(policy: Policy | PolicyFamily, whole: Golden, ulps: Floats) -> Bools:
     """Return which samples rounding elsewhere may take to another exit or class, (n,)."""
     return np.any(gaps(policy, whole) < ulps, axis=1) | ~whole.sure
 
 
 def _candidates(
-    policy: Policy, graphs: list[ExitGraph], data: ExitData | None, split: str, room: int,
+    policy: Policy | PolicyFamily, graphs: list[ExitGraph], data: ExitData | None, split: str, room: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[list[Inputs], Ints]]:  # fmt: skip
     """Yield candidates for golden vectors and their numbers, at most `room` at a time."""
@@ -114,19 +119,41 @@ def _candidates(
     most = max(min(CANDIDATES, _NUMBERS // max(policy.exits * policy.classes, 1)), FEW)
     for low in range(0, most, room):
         n = min(room, most - low)
-        yield made_up(policy, graphs, rng, n), np.arange(low, low + n)
+        yield made_up(policy, graphs, rng, n), numbered(policy, low, low + n)
 
 
-def limits_of(policy: Policy, sample: Ints) -> Floats:
-    """Return the thresholds that hold for each sample, (n, K-1): the mixture's by the coin."""
-    return thresholds_of(policy, arms(policy, sample))
+def limits_of(policy: Policy | PolicyFamily, sample: Ints) -> Floats:
+    """Return the thresholds that hold for each sample, (n, K-1): the mixture's by the coin, its level's.
+
+    At exits that its level skips a sample never leaves; it has left from that one's last exit on.
+    """
+    if not isinstance(policy, PolicyFamily):
+        return thresholds_of(policy, arms(policy, sample))
+    found, path = np.full((len(sample), policy.exits), NEVER), np.asarray(policy.active_exits)
+    for a in np.unique(sample[:, 1]).tolist():
+        one, mine = policy.policies[a], np.flatnonzero(sample[:, 1] == a)
+        at = np.searchsorted(path, one.active_exits)
+        found[np.ix_(mine, at[:-1])] = thresholds_of(one, arms(one, sample[mine, 0]))
+        found[mine[:, None], np.arange(at[-1], policy.exits)] = ALWAYS
+    return found[:, :-1]
 
 
-def gaps(policy: Policy, whole: Golden) -> Floats:
+def sides_of(policy: Policy | PolicyFamily, sample: Ints) -> Ints:
+    """Return a number for each sample that those share who have the same thresholds, (n,)."""
+    if not isinstance(policy, PolicyFamily):
+        return arms(policy, sample).astype(np.int64)
+    found = 2 * sample[:, 1]
+    for a in np.unique(sample[:, 1]).tolist():
+        mine = sample[:, 1] == a
+        found[mine] += arms(policy.policies[a], sample[mine, 0])
+    return found
+
+
+def gaps(policy: Policy | PolicyFamily, whole: Golden) -> Floats:
     """Return how far scores are from their thresholds, (n, K-1), in units of `rounding.scaled_error`."""
     score, limits = whole.expected.score[:, :-1], limits_of(policy, whole.sample)
     scale = np.maximum(np.maximum(np.abs(score), np.abs(limits)), 1.0) * UNIT
-    return np.abs(score - limits) / scale
+    return np.where(np.abs(limits) >= NEVER, np.inf, np.abs(score - limits) / scale)
 
 
 def _doubtful_ulps(graphs: list[ExitGraph], whole: Golden, rng: np.random.Generator) -> Floats:
@@ -141,11 +168,11 @@ def _doubtful_ulps(graphs: list[ExitGraph], whole: Golden, rng: np.random.Genera
 
 
 def _chosen(
-    policy: Policy, whole: Golden, fit: Ints, rows: int, rng: np.random.Generator
+    policy: Policy | PolicyFamily, whole: Golden, fit: Ints, rows: int, rng: np.random.Generator
 ) -> Ints:  # fmt: skip
     """Return the rows to keep, ascending: half of them nearest to the thresholds, in turn on every side."""
     near: list[Ints] = []
-    gap, leave, arm = gaps(policy, whole), whole.expected.leave, arms(policy, whole.sample)
+    gap, leave, arm = gaps(policy, whole), whole.expected.leave, sides_of(policy, whole.sample)
     for at in range(policy.exits - 1):
         for side in (True, False):
             for which in np.unique(arm):
@@ -162,7 +189,7 @@ def _chosen(
 
 
 def from_cache(
-    policy: Policy, graphs: list[ExitGraph], data: ExitData, split: str, room: int
+    policy: Policy | PolicyFamily, graphs: list[ExitGraph], data: ExitData, split: str, room: int
 ) -> Iterator[tuple[list[Inputs], Ints]]:
     """Yield what the exits on the policy's path gave for rows of a split, and their numbers."""
     if (data.kind, data.exits) != (policy.kind, policy.model_exits):
@@ -174,12 +201,15 @@ def from_cache(
         low, high = np.searchsorted(places, [first, first + len(next(iter(block.values())))])
         if low < high:
             mine = places[low:high] - first
-            yield [_of_exit(policy, graph, block, mine) for graph in graphs], np.arange(low, high)
+            yield (
+                [_of_exit(policy, graph, block, mine) for graph in graphs],
+                numbered(policy, low, high),
+            )
 
 
-def _of_exit(policy: Policy, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
+def _of_exit(policy: Policy | PolicyFamily, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
     """Return what an exit gave for some rows: what its graph reads, and what `Policy.step` wants besides."""
-    k, names = graph.exit, graph.inputs.keys() - {"sample", "features"}
+    k, names = graph.exit, graph.inputs.keys() - {"sample", "level", "features"}
     record = policy.observer.kind.record
     names |= {"prediction", "confidence"} if record else {policy.kind}
     given: Inputs = {}
@@ -196,7 +226,10 @@ def _of_exit(policy: Policy, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
 
 
 def made_up(
-    policy: Policy, graphs: list[ExitGraph], rng: np.random.Generator, n: int = CANDIDATES
+    policy: Policy | PolicyFamily,
+    graphs: list[ExitGraph],
+    rng: np.random.Generator,
+    n: int = CANDIDATES,
 ) -> list[Inputs]:
     """Return awkward inputs of n samples, exit by exit."""
     c, part = max(policy.classes, 2), max(n // 16, 1)
@@ -216,7 +249,9 @@ def made_up(
     return inputs
 
 
-def _outputs(policy: Policy, graph: ExitGraph, logits: Any, rng: np.random.Generator) -> Inputs:
+def _outputs(
+    policy: Policy | PolicyFamily, graph: ExitGraph, logits: Any, rng: np.random.Generator
+) -> Inputs:
     kind = policy.observer.kind
     if kind.record:
         mass = KINDS["probabilities"].example(logits.astype(np.float64), 0.0)
@@ -233,7 +268,9 @@ def _outputs(policy: Policy, graph: ExitGraph, logits: Any, rng: np.random.Gener
     wanted = logits[:, : policy.classes].astype(np.float64) if policy.classes else logits
     wanted = logits.astype(np.float64) if kind.whole else wanted
     with np.errstate(over="ignore"):
-        given = {kind.name: kind.example(wanted, policy.error_scale).astype(np.float32)}
+        given = {
+            kind.name: kind.example(wanted, levels_of(policy)[0].error_scale).astype(np.float32)
+        }
     if policy.needs_features:
         width = graph.inputs["features"].size if "features" in graph.inputs else 1
         spread = rng.choice([0.1, 1.0, 5.0], size=(len(logits), 1))
@@ -241,10 +278,12 @@ def _outputs(policy: Policy, graph: ExitGraph, logits: Any, rng: np.random.Gener
     return given
 
 
-def boundary_samples(policy: Policy, whole: Golden, close: Golden | None = None) -> Golden:
+def boundary_samples(
+    policy: Policy | PolicyFamily, whole: Golden, close: Golden | None = None
+) -> Golden:
     """Return samples made from `whole` on both sides of each threshold that can be met, and those of `close`."""
     found = [] if close is None else [(close.inputs, close.sample)]
-    limits, arm = limits_of(policy, whole.sample), arms(policy, whole.sample)
+    limits, arm = limits_of(policy, whole.sample), sides_of(policy, whole.sample)
     sound = _sound(whole)
     row = sum(array[:1].nbytes for given in whole.inputs for array in given.values())
     pairs = BYTES // max(2 * row * (policy.exits - 1) * len(np.unique(arm)), 1)
@@ -277,7 +316,12 @@ def _sound(whole: Golden) -> Bools:
 
 
 def _at(
-    policy: Policy, whole: Golden, at: int, rows: Ints, limit: float, kept: Sequence[int]
+    policy: Policy | PolicyFamily,
+    whole: Golden,
+    at: int,
+    rows: Ints,
+    limit: float,
+    kept: Sequence[int],
 ) -> list[tuple[list[Inputs], Ints]]:
     """Return the pairs found at one threshold."""
     score = whole.expected.score[rows, at]
@@ -296,7 +340,7 @@ def _at(
     far = [each[(spread * (len(each) - 1)).astype(int)] for each in (go, stay)]
     one, other = np.where(turn % 2 == 0, *near), np.where(turn % 2 == 0, *far)
     inputs, partner = rows_of(whole.inputs, one), rows_of(whole.inputs[at : at + 1], other)[0]
-    start = policy.start(whole.sample[one])
+    start = begin(policy, whole.sample[one])
     for k, given in zip(policy.active_exits[:at], inputs, strict=False):
         stepped(policy, k, given, start)
 

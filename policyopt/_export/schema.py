@@ -115,8 +115,11 @@ def _any_of(rules: Mapping[str, type], inner: str = "params") -> Schema:
 def _policy_fields() -> dict[str, Schema]:
     score, costs = {"$ref": "#/$defs/score"}, _list(AMOUNT, minItems=1)
     mixture = {"thresholds": VECTOR, "share": SHARE, "seed": WHOLE, "score": or_null(score)}
+    declines = {
+        "thresholds": _list(NUMBER, minItems=1), "score": or_null(score), "cost": AMOUNT, "quality": SHARE,
+    }  # fmt: skip
     return {
-        "kind": {"enum": list(KINDS)}, "classes": COUNT,
+        "abstention": object_of(declines), "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "unit": {**TEXT, "minLength": 1, "maxLength": MAX_UNIT},
         "costs": costs, "overhead": costs, "active_exits": EXITS,
         "model_exits": {**COUNT, "minimum": 1}, "error_scale": {**NUMBER, "exclusiveMinimum": 0},
@@ -133,7 +136,7 @@ def _family() -> Schema:
         "rule": COUNT, "name": or_null({**TEXT, "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"}),
         "expected_cost": or_null(AMOUNT), "budget": or_null(AMOUNT),
     }  # fmt: skip
-    level["required"] = list(LEVEL)
+    level["required"] = [name for name in LEVEL if not name.endswith("?")]
     known = {
         **of, "full_cost": or_null({**NUMBER, "exclusiveMinimum": 0}),
         "rules": _list(rule, minItems=1),
@@ -171,7 +174,8 @@ def _export() -> Schema:
     targets = {t: object_of({"ulps": {"const": ULPS[t]}}) for t in bundle.TARGETS}
     known = {
         "score": {**TEXT, "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
-        "answer": {"enum": sorted(ANSWERS)}, "active_exits": EXITS, "kind": {"enum": list(KINDS)},
+        "answer": {"enum": sorted(ANSWERS)}, "levels": or_null({**COUNT, "minimum": 1}),
+        "active_exits": EXITS, "kind": {"enum": list(KINDS)},
         "classes": COUNT, "unit": {**TEXT, "maxLength": MAX_UNIT},
         "costs": _list(AMOUNT, minItems=1), "rows": {**COUNT, "minimum": 1}, "boundary": COUNT,
         "left_out": object_of({"rows": COUNT, "of": COUNT, "ulps": _list(AMOUNT)}),
@@ -203,7 +207,8 @@ def _onnx() -> Schema:
         "opset": {"const": onnx_graphs.OPSET}, "ir_version": {"const": onnx_graphs.IR},
         "policy_sha256": SHA, "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "model_exits": {**COUNT, "minimum": 1}, "unit": {**TEXT, "maxLength": MAX_UNIT},
-        "share": or_null(SHARE), "coin": or_null(object_of({"formula": TEXT, "keys": keys})),
+        "levels": or_null({**COUNT, "minimum": 1}), "share": or_null(SHARE),
+        "coin": or_null(object_of({"formula": TEXT, "keys": keys})),
         "tolerance_ulps": {"const": ULPS["onnx"]},
         "exits": _list(object_of(entry), minItems=1),
     })  # fmt: skip

@@ -7,7 +7,7 @@ see that sample; what depends on values must be said in array operations (`numpy
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,13 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._outputs import ExitOutput, with_columns, with_log_prob
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy
 from policyopt.runtime._scores import OWN
-from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Array, Floats
 
+from .golden import abstains, exported, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node, Pool
 
 _UFUNCS = {function: name for name, function in ELEMENTWISE.items()}
@@ -297,39 +298,59 @@ _FUNCTIONS: dict[Any, Callable[..., _Symbol]] = {
 
 
 def trace_policy(policy: Any) -> list[ExitGraph]:
-    """Return the decision graphs of a policy, or of a fit that holds one: one per exit on its path."""
-    policy = policy_of(policy, single=True)
+    """Return the decision graphs of a policy or family, or of a fit that holds one: one per exit on its path."""
+    policy = exported(policy)
     try:
         return _Tracing(policy).graphs()
     except Exception as error:  # of a rule of somebody's own: whatever it is
         known = isinstance(error, (TypeError, AttributeError, ValueError, IndexError))
-        if not known and all(type(rule) in OWN for rule in policy.rules):
+        rules = [rule for one in levels_of(policy) for rule in one.rules]
+        if not known and all(type(rule) in OWN for rule in rules):
             raise
         raise InputError(
             f"'policy' must have a score, answer and confidence that can be exported. Score "
-            f"'{policy.rule.name}' cannot: {str(error) or repr(error)}. Deploy it with policyopt.runtime."
+            f"'{words(policy, 'rule')}' cannot: {str(error) or repr(error)}. Deploy it with policyopt.runtime."
         ) from error
 
 
+@dataclass(eq=False)
+class _Part:
+    """Levels of a family that differ in their thresholds alone; of a policy, all there is."""
+
+    policy: Policy
+    levels: list[int]
+    answer: Any  # its state, and those of its scores
+    scores: Any = ()
+
+
 class _Tracing:
-    def __init__(self, policy: Policy) -> None:
-        self.policy, self.pool = policy, Pool()
+    def __init__(self, policy: Policy | PolicyFamily) -> None:
+        self.whole, self.pool = policy, Pool()
         self.inputs: dict[str, Node] = {}
+        self.parts = _parts(policy)
+        self.abstains = abstains(policy)
 
     def graphs(self) -> list[ExitGraph]:
-        policy, found = self.policy, []
+        found, parts = [], self.parts
         sample: Any = self.input("sample", (1,), np.int64)
-        answer: Any = policy.observer.start(1)
-        scores: Any = tuple(tuple(map(sample.of, rule.start(sample))) for rule in policy.rules)
+        always = {"sample": sample.node}
+        if isinstance(self.whole, PolicyFamily):
+            always["level"] = self.input("level", (1,), np.int64).node
+        for part in parts:
+            part.answer = part.policy.observer.start(1)
+            part.scores = tuple(
+                tuple(map(sample.of, rule.start(sample))) for rule in part.policy.rules
+            )
         before: tuple[Node, ...] = ()
-        for at in range(policy.exits):
-            self.inputs = {"sample": sample.node}
-            outputs, answer, scores = self.exit(at, answer, scores)
+        for at, k in enumerate(self.whole.active_exits):
+            self.inputs = dict(always)
+            outputs = self.chosen([self.exit(k, part) for part in parts])
             # What is left: arrays of the state that are no constants and not the sample's number.
-            kept = [s.node for s in (*answer, *sum(scores, ())) if isinstance(s, _Symbol)]
+            states = [s for part in parts for s in (*part.answer, *sum(part.scores, ()))]
+            kept = [s.node for s in states if isinstance(s, _Symbol)]
             left = tuple(dict.fromkeys(n for n in kept if n.op != "const" and n is not sample.node))
-            left = () if at == policy.exits - 1 else left
-            graph = ExitGraph(at, policy.active_exits[at], {}, before, outputs, left)
+            left = () if at == self.whole.exits - 1 else left
+            graph = ExitGraph(at, k, {}, before, outputs, left)
             used = {id(node) for node in graph.order()}
             inputs = {name: node for name, node in self.inputs.items() if id(node) in used}
             found.append(replace(graph, inputs=inputs))
@@ -338,29 +359,51 @@ class _Tracing:
             anew = {id(n): self.input(name, n.shape, n.dtype) for name, n in named}
             before = tuple(s.node for s in anew.values())
             renew = lambda x: anew.get(id(x.node), x).copy() if isinstance(x, _Symbol) else x  # noqa: E731, B023
-            answer = tuple(map(renew, answer))
-            scores = tuple(tuple(map(renew, state)) for state in scores)
+            for part in parts:
+                part.answer = tuple(map(renew, part.answer))
+                part.scores = tuple(tuple(map(renew, state)) for state in part.scores)
         return found
+
+    def chosen(self, each: list[dict[str, Node]]) -> dict[str, Node]:
+        """Return the outputs of the part that a sample's level is of."""
+        if len(each) == 1:
+            return each[0]
+        of = np.empty(len(levels_of(self.whole)), dtype=np.int32)
+        for p, part in enumerate(self.parts):
+            of[part.levels] = p
+        mine = _Symbol(self.pool, self.inputs["level"]).traced_lookup(of)
+        found = {name: _Symbol(self.pool, node) for name, node in each[0].items()}
+        for p, outputs in enumerate(each[1:], start=1):
+            for name, node in outputs.items():
+                if node is not found[name].node:
+                    here: Any = mine == p
+                    here = here.reshape(1, 1).copy() if len(node.shape) > 1 else here
+                    found[name] = _where(here, _Symbol(self.pool, node), found[name])
+        return {name: symbol.node for name, symbol in found.items()}
 
     def input(self, name: str, shape: tuple[int, ...], dtype: Any) -> _Symbol:
         node = self.pool.make("input", (), shape, dtype, name=name)
         self.inputs[name] = node
         return _Symbol(self.pool, node)
 
-    def exit(self, at: int, answer: Any, states: Any) -> tuple[dict[str, Node], Any, Any]:
-        policy = self.policy
-        output, given, answer = self.observe(at, answer)
+    def exit(self, k: int, part: _Part) -> dict[str, Node]:
+        """Return what a part says at the model's exit k; its states move on."""
+        policy = part.policy
+        sample: Any = _Symbol(self.pool, self.inputs["sample"])
+        if k not in policy.active_exits:
+            return self.skipped(k > policy.active_exits[-1], sample)
+        at = policy.active_exits.index(k)
+        output, given, part.answer = self.observe(policy, at, part.answer)
         last = at == policy.exits - 1
         scored = [
             rule.score(at, output.shown_to(rule.required_columns), state)
-            for rule, state in zip(policy.rules, states, strict=True)
+            for rule, state in zip(policy.rules, part.scores, strict=True)
         ]
-        score, states = scored[0][0], tuple(tuple(state) for _, state in scored)
-        thresholds: Any = None if last else policy.thresholds[at]
-        sample: Any = _Symbol(self.pool, self.inputs["sample"])
+        score, part.scores = scored[0][0], tuple(tuple(state) for _, state in scored)
+        thresholds: Any = None if last else self.limit(part, at)
         if policy.mixture is not None:
             arm = sample.traced_coin(policy.mixture.seed, 0) < policy.mixture.share
-            if len(scored) > 1:
+            if policy.mixture.rule is not None:
                 score = _where(arm, scored[1][0], score)
             if not last:
                 limits = policy.mixture.thresholds[at], policy.thresholds[at]
@@ -370,40 +413,65 @@ class _Tracing:
         sure: Any = output.confidence
         if policy.calibrator is not None:
             sure = policy.calibrator.curve(at, sure)
+        gone: Any = sample.of(np.zeros(1, dtype=bool))
+        if (declines := policy.abstention) is not None:
+            standing = sample.of(sure if declines.rule is None else scored[-1][0])
+            below = standing.astype(np.float64) < float(declines.thresholds[at])
+            gone = np.logical_and(leave, below)
         outputs = {
             "exit": leave, "prediction": output.prediction, "score": score, "confidence": sure,
         }  # fmt: skip
+        if self.abstains:
+            outputs["abstained"] = gone
         if given is not None:
             shift: Any = given - given.max(axis=1, keepdims=True)
             mass: Any = np.exp(shift.astype(np.float64))
             outputs["probabilities"] = mass / mass.sum(axis=1, keepdims=True)
-        return {name: sample.of(x).node for name, x in outputs.items()}, answer, states
+        return {name: sample.of(x).node for name, x in outputs.items()}
 
-    def observe(self, at: int, state: Any) -> tuple[ExitOutput, Any, Any]:
+    def limit(self, part: _Part, at: int) -> Any:
+        """Return the threshold of a part's levels at a position of its path."""
+        policies = levels_of(self.whole)
+        limits = np.full(len(policies), NEVER)
+        limits[part.levels] = [policies[a].thresholds[at] for a in part.levels]
+        if len(set(limits[part.levels].tolist())) == 1:
+            return limits[part.levels[0]]
+        return _Symbol(self.pool, self.inputs["level"]).traced_lookup(limits)
+
+    def skipped(self, left: bool, sample: Any) -> dict[str, Node]:
+        """Return what `Several.step` says at an exit that a level skips."""
+        given = {"exit": left, "prediction": np.int32(-1), "score": ALWAYS, "confidence": 0.0}
+        given |= {"abstained": False} if self.abstains else {}
+        outputs = {name: sample.of(np.array([value])) for name, value in given.items()}
+        if self.whole.observer.kind.whole:
+            outputs["probabilities"] = sample.of(np.full((1, self.whole.classes), np.nan))
+        return {name: symbol.node for name, symbol in outputs.items()}
+
+    def observe(self, policy: Policy, at: int, state: Any) -> tuple[ExitOutput, Any, Any]:
         """As `Observer.look`, on symbols: the output, the answer's logits, and its state."""
-        policy, kind = self.policy, self.policy.observer.kind
+        kind = policy.observer.kind
         if kind.record:
-            return self.record(), None, state
+            return self.record(policy), None, state
         given: Any = self.input(policy.kind, (1, kind.width(policy.classes)), np.float32)
         if not kind.whole:
             output, state = kind.reduce(at, given, state, policy.error_scale)
-            return self.with_features(at, output), None, state
+            return self.with_features(policy, at, output), None, state
         logits: Any = kind.logits(given)
         if not isinstance(policy.answer, Identity):
             logits, state = policy.answer.answer(at, logits, state)
         output = logits.traced_reduce(policy.observer.top)
         if policy.observer.full:
             output = with_log_prob(output, logits)
-        return self.with_features(at, output), logits, state
+        return self.with_features(policy, at, output), logits, state
 
-    def with_features(self, at: int, output: ExitOutput) -> ExitOutput:
-        if self.policy.needs_features and (width := self.width(at)):
+    def with_features(self, policy: Policy, at: int, output: ExitOutput) -> ExitOutput:
+        if policy.needs_features and (width := self.width(policy, at)):
             return with_columns(output, features=self.input("features", (1, width), np.float32))
         return output
 
-    def record(self) -> ExitOutput:
+    def record(self, policy: Policy) -> ExitOutput:
         """Return the columns that the rules read."""
-        columns = self.policy.required_columns
+        columns = policy.required_columns
         prediction = self.input("prediction", (1,), np.int32)
         confidence = self.input("confidence", (1,), np.float64)
         tops = [confidence]
@@ -413,10 +481,10 @@ class _Tracing:
         entropy = self.input("entropy", (1,), np.float64) if "entropy" in columns else unknown
         return ExitOutput(prediction, _stack(tops, axis=1), None, entropy, unknown)  # type: ignore[arg-type]
 
-    def width(self, at: int) -> int:
+    def width(self, policy: Policy, at: int) -> int:
         """Numbers of the feature vector at an exit: the last axis of the last array declared with a D; 0: unread."""
         found = [
-            (spec, getattr(rule, name)) for rule in self.policy.rules
+            (spec, getattr(rule, name)) for rule in policy.rules
             if "features" in rule.required_columns for name, spec in rule.specs.items()
             if "D" in getattr(spec, "shape", ()) and getattr(rule, name) is not None
         ]  # fmt: skip
@@ -425,3 +493,14 @@ class _Tracing:
         spec, arrays = found[-1]
         arrays = arrays[at : at + 1] if spec.each else [arrays]
         return arrays[0].shape[-1] if arrays else 0
+
+
+def _parts(policy: Policy | PolicyFamily) -> list[_Part]:
+    """Return levels by what they share; one that draws a coin stands alone, for it has a share of its own."""
+    found: dict[Any, _Part] = {}
+    for a, one in enumerate(levels_of(policy)):
+        alone = -1 if one.mixture is None else a
+        alone = alone if one.abstention is None else a
+        key = (id(one.rule), id(one.answer), id(one.calibrator), one.active_exits, alone)
+        found.setdefault(key, _Part(one, [], ())).levels.append(a)
+    return list(found.values())

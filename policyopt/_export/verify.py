@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime._errors import CheckError
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy, arms, load_policy
+from policyopt.runtime._experts import load_any
+from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy
 from policyopt.runtime._typing import Array, Bools
 
 from .bundle import POLICY, Export, read_export
 from .c_compiler import NoCompiler, run_c
-from .golden import Golden, Ran, expect, stepped
+from .golden import Golden, Ran, begin, expect, exported, stepped
 from .onnx_graphs import run_onnx
 from .python_file import run_python
 from .rounding import BAND, TIMES, ULPS, UNIT, own_rounding, scaled_error
-from .samples import gaps, limits_of
+from .samples import gaps, limits_of, sides_of
 from .symbolic import trace_policy
 
 _LAST = "Do not deploy it; export anew."
@@ -57,13 +59,21 @@ class Taken:
 
 
 #: Runs a policy on golden vectors; a text says why it cannot here.
-Runner = Callable[[Policy, Golden], "Taken | str"]
+Runner = Callable[[Any, Golden], "Taken | str"]
 
 
-def run_step(policy: Policy, golden: Golden) -> Ran:
+def run_step(policy: Policy | PolicyFamily, golden: Golden) -> Ran:
     """Step one sample after the other through all exits."""
     ran = Ran.empty(len(golden), policy.exits)
     for row, number in enumerate(golden.sample):
+        if isinstance(
+            policy, PolicyFamily
+        ):  # side by side with itself: exits that a level skips are told
+            part, state = slice(row, row + 1), begin(policy, golden.sample[row : row + 1])
+            for at, k in enumerate(policy.active_exits):
+                given = {name: array[part] for name, array in golden.inputs[at].items()}
+                ran.put(part, at, stepped(policy, k, given, state))
+            continue
         state = policy.start(int(number))
         for at, k in enumerate(policy.active_exits):
             given = {name: array[row] for name, array in golden.inputs[at].items()}
@@ -72,12 +82,12 @@ def run_step(policy: Policy, golden: Golden) -> Ran:
     return ran
 
 
-def run_torch(policy: Policy, golden: Golden) -> Ran:
+def run_torch(policy: Policy | PolicyFamily, golden: Golden) -> Ran:
     """Torch tensors, survivors regrouped after every exit; exits that no one reached are as expected."""
     import torch
 
     ran = Ran(**{name: array.copy() for name, array in vars(golden.expected).items()})
-    state, rows = policy.start(golden.sample), np.arange(len(golden))
+    state, rows = begin(policy, golden.sample), np.arange(len(golden))
     for at, k in enumerate(policy.active_exits):
         given: dict[str, Any] = {n: array[rows] for n, array in golden.inputs[at].items()}
         if not policy.observer.kind.record:
@@ -93,7 +103,7 @@ def run_torch(policy: Policy, golden: Golden) -> Ran:
 def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
     if find_spec("onnxruntime") is None:
         return "onnxruntime is not installed: pip install 'policyopt[onnx]'"
-    return run_onnx(folder / "onnx", load_policy(folder / POLICY), golden)
+    return run_onnx(folder / "onnx", exported(load_any(folder / POLICY)), golden)
 
 
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
@@ -168,6 +178,7 @@ def _compared(
     may = np.broadcast_to(may, differs.shape)
     _refuse(runtime, "exit", ran.leave, wanted.leave, differs & ~may)
     _refuse(runtime, "answer", ran.prediction, wanted.prediction)
+    _refuse(runtime, "abstaining", ran.abstained, wanted.abstained, _differ(ran, wanted, differs))
     error = scaled_error(ran.score, wanted.score)
     _refuse(runtime, "score", ran.score, wanted.score, ~(error <= ulps))
     unsure = scaled_error(ran.confidence, wanted.confidence)
@@ -178,6 +189,11 @@ def _compared(
     within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
     turned = int(differs.any(axis=1).sum())
     return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
+
+
+def _differ(ran: Ran, wanted: Ran, turned: Bools) -> Bools:
+    """Return where abstaining differs, (n, K), but where the exit itself was turned by rounding."""
+    return (ran.abstained != wanted.abstained) & ~turned
 
 
 def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
@@ -197,7 +213,7 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
     return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
 
 
-def said_at_all(policy: Policy, golden: Golden) -> Array:
+def said_at_all(policy: Policy | PolicyFamily, golden: Golden) -> Array:
     """Return the answers of every exit as users see them, (n, K, ...)."""
     kind = policy.observer.kind
     if kind.answers_class:
@@ -209,7 +225,7 @@ def said_at_all(policy: Policy, golden: Golden) -> Array:
 def _within(export: Export, score: Any, seen: Bools) -> float | None:
     """Return `Verdict.within`; None where no threshold is between scores."""
     policy, sample = export.policy, export.golden.sample
-    limits, arm = limits_of(policy, sample), arms(policy, sample)
+    limits, arm = limits_of(policy, sample), sides_of(policy, sample)
     worst = None
     for at in range(policy.exits - 1):
         for which in np.unique(arm):

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
+from policyopt._intervals import mean_interval, wilson
 from policyopt._limits import Limit
 from policyopt._methods.fitted import (
     Draft,
@@ -125,6 +126,11 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
         return Levels(self, table, seed).fit(budgets)
+
+    @property
+    def proposes(self) -> bool:
+        """Whether it has a `propose` of its own, and not what `trained` needs."""
+        return type(self).propose is not Method.propose
 
     def trained(self, table: Table, seed: int) -> Spend:
         """Learn from rows once; what comes back solves for budgets, and refuses those that cannot be met."""
@@ -289,6 +295,8 @@ def outcome_of(policy: Policy, table: Table) -> Outcome:
         worth = table.keep_exits(seen.active_exits).worth(seen.predictions)
         if worth is not None:
             taken = worth[np.arange(len(right)), seen.position].astype(np.float64)
+            if seen.abstention is not None:
+                taken = seen.abstention.worth(taken, seen.abstained)
             right = np.where(table.valued, taken, np.nan)
         found.append((weight, seen.cost, right))
     mean = expectation(found)
@@ -424,6 +432,8 @@ class Search:
         }
         worth = [level.value if (level := here[aim]) else np.nan for aim in folds.aims.tolist()]
         known = ~np.isnan(folds.right[0])
+        if not known.any():
+            return np.full(len(worth), np.nan)
         return folds.right[:, known].mean(axis=1) - np.array(worth)
 
     def _grid(self, most: float) -> list[tuple[float, Level]]:
@@ -595,11 +605,23 @@ def stated(
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
         "expected_quality": None if isnan(quality) else quality,
+        "expected_quality_95": worth_interval(quality, outcome.right, table.graded),
         **({"notes": notes} if notes else {}),
     }
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
     policy = replace(policy, provenance=provenance)
     return replace(one, policy=policy, expected=expected, quality=quality)
+
+
+def worth_interval(quality: float, right: Floats, graded: bool) -> list[float] | None:
+    """Return the 95 % interval of a quality that is stated, by what rows are worth, (N,); None where not known."""
+    known = right[~np.isnan(right)]
+    if isnan(quality) or not len(known):
+        return None
+    if not graded:
+        return list(wilson(quality, len(known)))
+    found = mean_interval(known, center=quality, span=1.0)
+    return [max(found.low, 0.0), min(found.high, 1.0)]
 
 
 def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:

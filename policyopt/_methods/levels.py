@@ -27,7 +27,7 @@ from policyopt._limits import Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows, subsample
-from policyopt._thresholds.problem import Solution
+from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._errors import BudgetError
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
@@ -39,7 +39,7 @@ Spend = Callable[[Sequence[float]], Sequence[Draft]]
 SPENDS = ("needed", "all")
 #: Aims between exit 0 and exit K-1, at even positions: those of ``--budgets 9``.
 GRID = 9
-_HALVINGS, _AIMED = 3, 5
+_HALVINGS, _AIMED = 3, 3
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
 #: Of an aim: to spend less is worth a remark.
 _SPARED = 0.95
@@ -68,12 +68,13 @@ class Levels:
 
     def __init__(self, method: Any, table: Table, seed: int) -> None:
         self._method, self._seed = method, seed
-        self.spend: Spend = method.trained(table, seed)
+        own = method.proposes
+        self.spend: Spend = proposed(method, table, seed) if own else method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)
         self._valued = self._rows.labelled
         self._limited = method.limits and self._valued
         self.price = price_of(self._rows) if self._limited else 0.0
-        self.aims, self.per_budget = aims_of(table), method.per_budget
+        self.aims, self.per_budget = aims_of(table), method.per_budget or own
         self._seen: dict[int, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
         self._answered: tuple[AnswerRule, Array] | None = None
         self._known: dict[float, list[Level]] = {}
@@ -110,8 +111,7 @@ class Levels:
         if self._grid is None:
             solved = self._where_possible(self.aims)
             if self._limited:
-                tried = [level for levels in solved for level in levels] + self._constants(solved)
-                self._grid = [self._best(tried, aim) for aim in self.aims]
+                self._grid = self._limits([one for levels in solved for one in levels], solved)
             else:
                 self._grid = [levels[-1] if levels else None for levels in solved]
         return self._grid
@@ -143,6 +143,17 @@ class Levels:
             "spend=all spends it"
         )
 
+    def _limits(self, tried: list[Level], solved: Sequence[Sequence[Level]]) -> list[Level | None]:
+        """Return the best level within each of `aims`, ascending: what is tried for one is tried for the next."""
+        tried, found = [*tried, *self._constants(solved)], []
+        for aim in self.aims:
+            best = self._best(tried, aim)
+            if best is not None and best.cost < _SPARED * aim and not self.per_budget:
+                tried += self._cut_at(best, aim)  # there may be room for more of the same
+                best = self._best(tried, aim)
+            found.append(best)
+        return found
+
     def _at(self, budget: float, before: float) -> Level:
         """Return the level of one budget, no worse than `before`: halve the cell of the grid that it lies in."""
         grid = self.on_grid()
@@ -172,11 +183,11 @@ class Levels:
         return left
 
     def _cut_at(self, cut: Level, budget: float) -> list[Level]:
-        """Return the level that never passes the last place of `cut` and costs about the budget, by halving its aim."""
+        """Return the level that never passes the last place of `cut` and costs about the budget, by regula falsi on its aim."""
         kept = cut.draft.table.active_exits
 
         def at(aim: float) -> Level | None:
-            levels = self._solved(aim)
+            levels = self._known[aim] if aim in self._known else self._solved(aim)
             alike = bool(levels) and levels[-1].draft.table.active_exits == kept
             found = [level for level in levels[:-1] if level.last == cut.last]
             return found[0] if alike and found else None
@@ -185,16 +196,17 @@ class Levels:
         below = [place for place, (_, level) in enumerate(tried) if level.cost <= budget]
         if not below or below[-1] + 1 == len(tried):
             return []
-        (low, best), (high, _) = tried[below[-1]], tried[below[-1] + 1]
+        (low, best), (high, over) = tried[below[-1]], tried[below[-1] + 1]
         for _ in range(_AIMED):
-            middle = (low + high) / 2
+            part = (budget - best.cost) / max(over.cost - best.cost, 1e-300)
+            middle = low + float(np.clip(part, 0.1, 0.9)) * (high - low)
             level = at(middle)
             if level is None:
                 break
             if level.cost <= budget:
                 low, best = middle, level
             else:
-                high = middle
+                high, over = middle, level
         return [best]
 
     def _of_those(self, budgets: Sequence[float]) -> list[Level]:
@@ -215,7 +227,7 @@ class Levels:
 
     def _solved(self, budget: float) -> list[Level]:
         """Return the levels of the method's own solution for a budget."""
-        if budget not in self._known:
+        if not self._known.get(budget):  # what cannot be met says so once more
             self._known[budget] = self._levels(self.spend([budget])[0])
         return self._known[budget]
 
@@ -312,6 +324,29 @@ class Levels:
         rows = self._rows.keep_exits(draft.table.active_exits)
         rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
         return rows.costs + own_costs(rows, *rules, answer=draft.answer)
+
+
+def proposed(method: Any, table: Table, seed: int) -> Spend:
+    """Return a method's own proposals as solved drafts."""
+
+    def draft_of(one: Fitted) -> Draft:
+        policy, mixture = one.policy, one.policy.mixture
+        small = table.keep_exits(policy.active_exits)
+        seen = trace(replace(policy, mixture=None), table)
+        value = (
+            small.quality if seen.quality is None else np.asarray(seen.quality, dtype=np.float64)
+        )
+        problem = Problem(seen.scores, value, small.costs + policy.overhead, small.unit, one.flat)
+        solution, other = Solution(policy.thresholds), None
+        if mixture is not None:
+            solution = Solution(policy.thresholds, mixture.thresholds, mixture.share)
+            other = mixture.rule
+        return Draft(
+            policy.rule, small, problem, policy.answer, solution, other, one.expected, one.quality,
+            deployed=other is None,
+        )  # fmt: skip
+
+    return lambda budgets: [draft_of(one) for one in method.propose(table, list(budgets), seed)]
 
 
 def aims_of(table: Table) -> list[float]:

@@ -148,6 +148,9 @@ def refit(
     for name, table in (("labelled", labelled), ("recent", recent)):
         check_type(name, table, Table, "a Table", "E.g. Tables(data).get('fit').")
     before = method.policy if isinstance(method, Fitted) else None
+    if before is not None and before.abstention is not None:
+        step = "Fit it anew, with --abstain, on labelled rows: these tell whom to decline."
+        raise input_error("method", "a fit that declines nobody", "one that may abstain", step)
     if isinstance(method, Fitted):
         budget = method.budget if budget is None else budget
         if "inner" in method.policy.provenance.get("chosen", {}):  # of a subset

@@ -23,6 +23,8 @@ from ._parameters import array, choice, number
 from ._policy import (
     ALWAYS,
     NEVER,
+    Abstention,
+    Answer,
     Decision,
     Decisions,
     Mixture,
@@ -45,11 +47,11 @@ _LATER = {
     "SplitEE": "_online", "UEEUCB": "_online", "make_bandit": "_bandits",
 }  # fmt: skip
 __all__ = [
-    "ALWAYS", "NEVER", "UEEUCB", "BudgetError", "CheckError", "Controller", "Decision", "Decisions",
-    "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB", "MissingExtraError", "Mixture", "Online",
-    "Policy", "PolicyFamily", "PolicyOptError", "ScoreRule", "SplitEE", "State", "array", "choice", "first_exit",
-    "distances", "load_any", "load_experts", "load_family", "load_policy", "log_odds", "lookup", "make_bandit",
-    "make_score", "number", "reduce_exit", "register_score", "route", "row_product", "sigmoid",
+    "ALWAYS", "NEVER", "UEEUCB", "Abstention", "Answer", "BudgetError", "CheckError", "Controller", "Decision",
+    "Decisions", "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB", "MissingExtraError", "Mixture",
+    "Online", "Policy", "PolicyFamily", "PolicyOptError", "ScoreRule", "SplitEE", "State", "array", "choice",
+    "distances", "first_exit", "load_any", "load_experts", "load_family", "load_policy", "log_odds", "lookup",
+    "make_bandit", "make_score", "number", "reduce_exit", "register_score", "route", "row_product", "sigmoid",
 ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._errors import input_error
-from ._family import FAMILY, PolicyFamily, family_from_dict
+from ._family import FAMILY, PolicyFamily, family_from_dict, family_to_dict
 from ._files import write_file
 from ._policy import Decisions, Policy, from_dict, read_json, to_dict
 from ._reading import as_array
@@ -269,6 +269,13 @@ def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
         No such file, too large, not JSON, or no expert policies.
     """
     return experts_from_dict(read_json(path, MAX_EXPERTS_BYTES), Path(path).name)
+
+
+def any_to_dict(policy: Policy | ExpertPolicy | PolicyFamily) -> dict[str, Any]:
+    """Return the content of the file that `load_any` reads, checksum included."""
+    if isinstance(policy, PolicyFamily):
+        return family_to_dict(policy)
+    return experts_to_dict(policy) if isinstance(policy, ExpertPolicy) else to_dict(policy)
 
 
 def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy | PolicyFamily:

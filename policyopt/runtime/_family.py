@@ -43,7 +43,7 @@ MAX_FAMILY_BYTES = 64 << 20
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _NEAR = 1e-9  # share by which a budget may be passed: rounding
 #: Fields of a policy's file that levels may differ in, though they share a rule.
-_OWN = ("thresholds", "mixture", "provenance")
+_OWN = ("thresholds", "mixture", "provenance", "abstention?")
 #: Fields that all levels share.
 _SHARED = ("kind", "classes", "unit", "model_exits")
 
@@ -271,8 +271,8 @@ class PolicyFamily(Several):
 
     @cached_property
     def one_rule(self) -> bool:
-        """Whether levels differ in their thresholds alone, and none draws a coin."""
-        plain = all(policy.mixture is None for policy in self.policies)
+        """Whether levels differ in their thresholds alone, and none draws a coin or abstains."""
+        plain = all(p.mixture is None and p.abstention is None for p in self.policies)
         return plain and len({_key(content) for content in _rules(self.policies)}) == 1
 
     @property
@@ -389,8 +389,8 @@ def _rules(policies: Iterable[Policy]) -> list[dict[str, Any]]:
         parts = (policy.rule, policy.answer, policy.calibrator)
         costs = policy.costs.tobytes(), policy.overhead.tobytes(), policy.active_exits
         if (key := (*map(id, parts), *costs)) not in known:
-            content = to_dict(replace(policy, provenance={}, mixture=None))
-            names = (name.rstrip("?") for name in RULE)  # what may be left out ends so
+            content = to_dict(replace(policy, provenance={}, mixture=None, abstention=None))
+            names = [name.rstrip("?") for name in RULE]
             known[key] = {name: content[name] for name in names if name in content}
         found.append(known[key])
     return found
@@ -444,7 +444,10 @@ def family_from_dict(content: Any, source: str = "policy") -> PolicyFamily:
     for a, level in enumerate(levels):
         place = f"level {a} of {source}"
         check_fields(level, LEVEL, place, AGAIN)
-        own, common = {name: level[name] for name in _OWN}, content["provenance"]
+        own = {
+            name.rstrip("?"): level[name.rstrip("?")] for name in _OWN if name.rstrip("?") in level
+        }
+        common = content["provenance"]
         if twice := [k for k, v in own["provenance"].items() if k in common and common[k] == v]:
             allowed = "without what all levels share"
             raise input_error(f"provenance of {place}", allowed, twice[0], AGAIN)
@@ -458,7 +461,7 @@ def family_from_dict(content: Any, source: str = "policy") -> PolicyFamily:
             made.append(policies[-1])
             continue
         try:
-            policies.append(replace(made[r], **own_from_dict(own)))
+            policies.append(replace(made[r], **{"abstention": None, **own_from_dict(own)}))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise

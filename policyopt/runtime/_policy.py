@@ -21,6 +21,7 @@ from ._arithmetic import coin
 from ._calibrators import Calibrator, make_calibrator
 from ._checks import (
     MAX_COST,
+    check_least,
     check_one_of,
     check_seed,
     check_share,
@@ -150,6 +151,45 @@ class Mixture:
         check_seed(self.seed)
 
 
+@dataclass(frozen=True, eq=False)
+class Abstention:
+    """When a policy declines to answer at the exit taken, and hands the sample over, to a person say.
+
+    What such a sample counts is said here once: it costs what its exit costs and `cost` besides, and its
+    quality is `quality`. Coverage is the share of the others, selective quality their mean.
+
+    Attributes
+    ----------
+    thresholds : ndarray of shape (K,), float64
+        Declines where the score at the exit taken is below.
+    rule : ScoreRule, optional
+        Whose score; default the decision's confidence, calibrated where the policy has a map.
+    cost : float
+        Of handing a sample over, in the policy's unit.
+    quality : float
+        Of the answer that comes then, in [0, 1].
+    """
+
+    thresholds: Floats
+    rule: ScoreRule | None = None
+    cost: float = 0.0
+    quality: float = 1.0
+
+    def __post_init__(self) -> None:
+        found = numbers("thresholds of abstention", self.thresholds, 1)
+        object.__setattr__(self, "thresholds", found)
+        check_least("cost of abstention", self.cost, MAX_COST)
+        check_share("quality of abstention", self.quality)
+
+    def paid(self, cost: Any, abstained: Any) -> Any:
+        """Return what samples cost, from what their exits cost."""
+        return cost + np.where(abstained, self.cost, 0.0)
+
+    def worth(self, quality: Any, abstained: Any) -> Any:
+        """Return the quality of samples, from that of the policy's answers."""
+        return np.where(abstained, self.quality, quality)
+
+
 @dataclass(slots=True, eq=False)
 class State:
     """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`."""
@@ -159,12 +199,15 @@ class State:
     arm: Bools
     scalar: bool
     position: int = 0  # how many exits have been looked at
+    answer: tuple[Array, Floats] | None = None  # prediction and confidence at the last of them
 
     def keep(self, rows: Array) -> State:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
         self.rule_states = tuple(tuple(a[rows] for a in state) for state in self.rule_states)
         self.answer_state = tuple(a[rows] for a in self.answer_state)
         self.arm = self.arm[rows]
+        if self.answer is not None:
+            self.answer = self.answer[0][rows], self.answer[1][rows]
         return self
 
 
@@ -190,6 +233,9 @@ class Decision:
     score: Any
     confidence: Any
     _logits: Any = field(default=None, repr=False, compare=False)
+    #: Whether the policy declines to answer here (see `Abstention`): bool, or (n,); False where it goes on.
+    abstained: Any = field(default=False, kw_only=True)
+    _standing: Any = field(default=None, repr=False, compare=False, kw_only=True)
     _number: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -220,12 +266,32 @@ class Decisions:
         The answer's class; -1 where the exit gave no answer. Of several labels, and of a regression,
         as `Decision` has it.
     cost : ndarray of shape (n,), float64
-        Mean cost of the exit taken, in the policy's unit.
+        Mean cost of the exit taken, in the policy's unit, and of handing over where it abstained.
+    abstained : ndarray of shape (n,), bool
+        Who is handed over; the prediction is what the policy would have said.
     """
 
     exit: Ints
     prediction: Array
     cost: Floats
+    abstained: Bools
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best answer so far, of samples that are between exits: see `Policy.answer_now`.
+
+    Attributes
+    ----------
+    exit : int, or ndarray of shape (n,), int64
+        The model's number of the last exit seen, whose answer it is.
+    prediction : int, or ndarray of shape (n,), int32
+    confidence : float, or ndarray of shape (n,), float64
+    """
+
+    exit: Any
+    prediction: Any
+    confidence: Any
 
 
 @dataclass(frozen=True)
@@ -241,6 +307,17 @@ class Trace:
     thresholds: Floats
     exit: Ints
     active_exits: tuple[int, ...] = field(kw_only=True)
+    #: Of a policy that abstains: what that looks at, and below what it declines, (n, K) and (K,).
+    standing: Floats | None = field(default=None, kw_only=True)
+    declines: Floats | None = field(default=None, kw_only=True)
+
+    @property
+    def abstained(self) -> Bools:
+        """Who is handed over, (n,)."""
+        if self.standing is None or self.declines is None:
+            return np.zeros(len(self.exit), dtype=bool)
+        at = self.position
+        return self.standing[np.arange(len(at)), at] < self.declines[at]
 
     @property
     def position(self) -> Ints:
@@ -288,6 +365,8 @@ class Policy:
         How many exits the model has; default K.
     error_scale : float, optional
         Of a regression: the error, in its own unit, at which an answer is worth 1/e.
+    abstention : Abstention, optional
+        When it declines to answer; default never.
 
     Examples
     --------
@@ -313,6 +392,7 @@ class Policy:
     active_exits: tuple[int, ...] = None  # type: ignore[assignment]  # None is read as all
     model_exits: int = 0
     error_scale: float = 0.0
+    abstention: Abstention | None = None
 
     def __post_init__(self) -> None:
         if not len(self.overhead):
@@ -328,9 +408,9 @@ class Policy:
 
     @cached_property
     def rules(self) -> tuple[ScoreRule, ...]:
-        """The score rule, and that of the mixture where it has its own."""
-        other = None if self.mixture is None else self.mixture.rule
-        return (self.rule,) if other is None else (self.rule, other)
+        """The score rule, and those of the mixture and of abstention where they have their own."""
+        more = [part.rule for part in (self.mixture, self.abstention) if part is not None]
+        return (self.rule, *(rule for rule in more if rule is not None))
 
     @cached_property
     def required_columns(self) -> frozenset[str]:
@@ -411,21 +491,64 @@ class Policy:
         if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
-        reduced, score, answer = advance(self, at, output, state, features)
+        reduced, score, answer, standing = advance(self, at, output, state, features)
         state.position = at + 1
         stop = leaves(self, at, score, state)
-        sure = reduced.confidence
-        if self.calibrator is not None:
-            sure = self.calibrator.confidence(at, reduced)
+        sure = sureness(self, at, reduced)
         said: Any = reduced.prediction
         number: Any = None
         if not kind.answers_class and answer is not None:
             said, number, answer = kind.answer(answer), said, None
+        state.answer = said, sure
+        gone: Any = np.zeros(len(stop), dtype=bool)
+        if self.abstention is not None:
+            standing = sure if standing is None else standing
+            gone = stop & (standing < self.abstention.thresholds[at : at + 1])
         if state.scalar:
-            first = said[0] if said.ndim > 1 else said[0].item()
             number = None if number is None else int(number[0])
-            return Decision(bool(stop[0]), first, float(score[0]), float(sure[0]), answer, number)
-        return Decision(stop, said, score, sure, answer, number)
+            return Decision(
+                bool(stop[0]), _first(said), float(score[0]), float(sure[0]), answer, number,
+                abstained=bool(gone[0]),
+            )  # fmt: skip
+        return Decision(stop, said, score, sure, answer, number, abstained=gone, _standing=standing)
+
+    def answer_now(self, state: State) -> Answer:
+        """Return the best answer so far: what the policy would return if it left at the last exit seen.
+
+        At a deadline, whichever exit comes next. A later exit's answer is the better one on average, and with
+        combined answers (``answer=combined``) it is made of all exits seen.
+
+        Parameters
+        ----------
+        state : State
+            That `step` has advanced.
+
+        Returns
+        -------
+        Answer
+
+        Raises
+        ------
+        InputError
+            No exit has been seen.
+
+        Examples
+        --------
+        >>> from policyopt.runtime._scores import MaxProb
+        >>> policy = Policy(MaxProb(), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+        >>> state = policy.start()
+        >>> policy.step(0, [0.7, 0.3], state).exit
+        False
+        >>> policy.answer_now(state).prediction  # the deadline is here
+        0
+        """
+        if state.answer is None:
+            allowed = "one that has seen an exit"
+            raise input_error("state", allowed, "one before the first", "Step to an exit first.")
+        (prediction, sure), k = state.answer, self.active_exits[state.position - 1]
+        if state.scalar:
+            return Answer(k, _first(prediction), float(sure[0]))
+        return Answer(np.full(len(prediction), k, dtype=np.int64), prediction, sure)
 
     def decide(
         self, outputs: object, samples: npt.ArrayLike | None = None, features: Any = None
@@ -461,7 +584,10 @@ class Policy:
         array([0, 1])
         """
         trace = self.trace(outputs, samples, features)
-        return Decisions(trace.exit, self._said(outputs, trace), self.costs[trace.position])
+        cost, abstained = self.costs[trace.position], trace.abstained
+        if self.abstention is not None:
+            cost = self.abstention.paid(cost, abstained)
+        return Decisions(trace.exit, self._said(outputs, trace), cost, abstained)
 
     def _said(self, outputs: object, trace: Trace) -> Array:
         """Return the predictions at the exits taken, as `Decision` has them."""
@@ -515,6 +641,8 @@ class Policy:
         numbers = sample_numbers(samples, n)
         scores = np.empty((n, self.exits), order="F")
         predictions = np.empty((n, self.exits), dtype=np.int32)
+        declines = self.abstention
+        standing = None if declines is None else np.empty((n, self.exits))
         size = max(min(_CHUNK, _NUMBERS // (self.exits * max(self.classes, 1))), 16)
         for low in range(0, max(n, 1), size):  # an empty batch is checked like any other
             part = slice(low, min(low + size, n))
@@ -522,12 +650,18 @@ class Policy:
             for k in range(self.exits):
                 vector = None if vectors is None else vectors[k][part]
                 output = rows(path[k], part)
-                reduced, scores[part, k], _ = advance(self, k, output, state, vector)
+                reduced, scores[part, k], _, stands = advance(self, k, output, state, vector)
                 predictions[part, k] = reduced.prediction
+                if standing is not None:
+                    own = sureness(self, k, reduced) if stands is None else stands
+                    standing[part, k] = own
         thresholds = thresholds_of(self, arms(self, numbers))
         taken = first_exit(scores, thresholds)
         taken = np.asarray(self.active_exits, dtype=np.int64)[taken]
-        return Trace(scores, predictions, thresholds, taken, active_exits=self.active_exits)
+        return Trace(
+            scores, predictions, thresholds, taken, active_exits=self.active_exits, standing=standing,
+            declines=None if declines is None else declines.thresholds,
+        )  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically, in the place of what is there."""
@@ -583,6 +717,11 @@ class Observer:
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
 
 
+def _first(said: Array) -> Any:
+    """Return the prediction of one sample: a number, or a set of labels or values."""
+    return said[0] if said.ndim > 1 else said[0].item()
+
+
 def position(policy: Policy, k: int, state: State) -> int:
     """Return where on the path the model's exit k stands; refused where it is not the next one."""
     path, at = policy.active_exits, state.position
@@ -595,8 +734,8 @@ def position(policy: Policy, k: int, state: State) -> int:
 
 def advance(
     policy: Policy, at: int, output: Any, state: State, features: Any
-) -> tuple[ExitOutput, Floats, Any]:
-    """Look at the output of an exit and score it; the state moves on."""
+) -> tuple[ExitOutput, Floats, Any, Floats | None]:
+    """Look at the output of an exit and score it, for abstention too where that has a rule; the state moves on."""
     k, samples = policy.active_exits[at], len(state.arm)
     reduced, answer, answer_state = policy.observer.look(
         at, output, state.answer_state, samples, f"output of exit {k}"
@@ -612,8 +751,17 @@ def advance(
         scores.append(score)
         states.append(after)
     state.answer_state, state.rule_states = answer_state, tuple(states)
+    declines = policy.abstention is not None and policy.abstention.rule is not None
+    standing = scores.pop() if declines else None
     score = scores[0] if len(scores) == 1 else np.where(state.arm, scores[1], scores[0])
-    return reduced, score, answer
+    return reduced, score, answer, standing
+
+
+def sureness(policy: Policy, at: int, reduced: ExitOutput) -> Floats:
+    """Return the confidence of answers at a position on the path, by the policy's map where it has one, (n,)."""
+    if policy.calibrator is None:
+        return reduced.confidence
+    return policy.calibrator.confidence(at, reduced)
 
 
 def arms(policy: Policy, samples: Ints) -> Bools:
@@ -681,6 +829,13 @@ def check_policy(policy: Policy) -> None:
         if len(thresholds) != needed:
             allowed, got = f"one per exit but the last: {needed}", f"{len(thresholds)}"
             raise input_error("thresholds", allowed, got, "The last exit always stops.")
+    if policy.abstention is not None:
+        check_type("abstention", policy.abstention, Abstention, "an Abstention", "Or None.")
+        if len(policy.abstention.thresholds) != policy.exits:
+            got = f"{len(policy.abstention.thresholds)}"
+            raise input_error(
+                "thresholds of abstention", f"one per exit: {policy.exits}", got, AGAIN
+            )
     if not kind.whole and not isinstance(policy.answer, Identity):
         raise input_error("answer", f"plain for {kind.name}", policy.answer.name, "Fit again.")
     for rule in (policy.answer, *policy.rules, policy.calibrator):
@@ -704,6 +859,7 @@ POLICY = Form(
         "calibrator": (dict, type(None)),  # as they; not used to decide
         "thresholds": list,  # K-1 numbers; 1e30 = never, -1e30 = always
         "mixture": (dict, type(None)),  # {"thresholds": ..., "share": s, "seed": n, "score": null | {...}}
+        "abstention?": dict,  # where it declines: {"thresholds": K, "score": null | {...}, "cost": x, "quality": q}
         "provenance": dict,  # how it was found: method, settings, budget, expected cost, cache, versions
         "sha256": str,  # of all the above in canonical form
     },
@@ -732,8 +888,14 @@ def to_dict(policy: Policy) -> dict[str, Any]:
 
 def own_to_dict(policy: Policy) -> dict[str, Any]:
     """Return the fields of a policy's file in which policies of one rule may differ."""
-    mixed = policy.mixture
-    return {
+    mixed, declines = policy.mixture, policy.abstention
+    own: dict[str, Any] = {} if declines is None else {
+        "abstention": {
+            "thresholds": declines.thresholds.tolist(), "score": _named(declines.rule),
+            "cost": declines.cost, "quality": declines.quality,
+        },
+    }  # fmt: skip
+    return {**own,
         "thresholds": policy.thresholds.tolist(),
         "mixture": None if mixed is None else {
             "thresholds": mixed.thresholds.tolist(), "share": mixed.share, "seed": mixed.seed,
@@ -745,7 +907,13 @@ def own_to_dict(policy: Policy) -> dict[str, Any]:
 
 def own_from_dict(content: dict[str, Any]) -> dict[str, Any]:
     """Return those fields as `Policy` takes them."""
-    return {**content, "mixture": _mixture(content["mixture"])}
+    found = {**content, "mixture": _mixture(content["mixture"])}
+    if "abstention" in content:
+        given, names = content["abstention"], {"thresholds", "score", "cost", "quality"}
+        _exactly("abstention", given, names)
+        rule = _made(make_rule, "score of abstention", given["score"])
+        found["abstention"] = Abstention(given["thresholds"], rule, given["cost"], given["quality"])
+    return found
 
 
 def _named(rule: Rule | None) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from ._checks import sample_numbers
 from ._errors import input_error
 from ._kinds import KINDS
 from ._outputs import ExitOutput
-from ._policy import Decision, Decisions, Policy, State
+from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
 from ._reading import as_array, read_exits
 from ._typing import Array, Floats, Ints
 
@@ -38,6 +38,8 @@ class Several(ABC):
     classes = property(lambda self: self.policies[0].classes, doc="C; 0 where nobody says.")
     unit = property(lambda self: self.policies[0].unit, doc="Unit of the costs.")
     model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
+
+    observer = property(lambda self: self.policies[0].observer, doc="How outputs are looked at.")
 
     @abstractmethod
     def number(self, which: Any, /) -> int:
@@ -117,7 +119,7 @@ class Several(ABC):
         -------
         Decision
             Of several samples, those whose policy skips exit k do not leave there (prediction -1,
-            score NaN); those whose policy ends before it have left.
+            score -1e30, confidence 0); those whose policy ends before it have left.
 
         Raises
         ------
@@ -134,8 +136,10 @@ class Several(ABC):
             output = as_array(output)
         n = len(state.chosen)
         stop, prediction = np.zeros(n, dtype=bool), np.full(n, -1, dtype=np.int32)
-        score, confidence = np.full(n, np.nan), np.full(n, np.nan)
-        answers, number = [], np.full(n, -1, dtype=np.int32)
+        score, confidence = np.full(n, ALWAYS), np.zeros(n)
+        gone, standing = np.zeros(n, dtype=bool), np.full(n, np.nan)
+        number = np.full(n, -1, dtype=np.int32)
+        answers = []
         for e, rows, inner in state.groups:
             policy = self.policies[e]
             if k not in policy.active_exits:
@@ -146,9 +150,32 @@ class Several(ABC):
             prediction = shaped(prediction, found.prediction)
             stop[rows], prediction[rows] = found.exit, found.prediction
             score[rows], confidence[rows] = found.score, found.confidence
-            number[rows] = found.number
+            number[rows], gone[rows] = found.number, found.abstained
+            if policy.abstention is not None:
+                standing[rows] = found._standing
             answers.append((rows, found._logits))
-        return Decision(stop, prediction, score, confidence, joined(answers, n), number)
+        answer = joined(answers, n)
+        return Decision(
+            stop, prediction, score, confidence, answer, number, abstained=gone, _standing=standing
+        )
+
+    def answer_now(self, state: SeveralState) -> Answer:
+        """Return the best answer so far of each sample, as `Policy.answer_now`.
+
+        Raises
+        ------
+        InputError
+            A sample has seen none of its policy's exits.
+        """
+        found = [(rows, self.policies[e].answer_now(inner)) for e, rows, inner in state.groups]
+        if state.scalar:
+            return found[0][1]
+        n = len(state.chosen)
+        exits, said, sure = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n)
+        for rows, part in found:
+            said = shaped(said, part.prediction)
+            exits[rows], said[rows], sure[rows] = part.exit, part.prediction, part.confidence
+        return Answer(exits, said, sure)
 
     def _decide(
         self, outputs: object, which: npt.ArrayLike, samples: npt.ArrayLike | None, features: Any
@@ -159,6 +186,7 @@ class Several(ABC):
         chosen = chosen_numbers(which, len(self.policies), n, self.role, self.remedy)
         numbers = sample_numbers(samples, n)
         exits, cost, said = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int32)
+        abstained = np.empty(n, dtype=bool)
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(chosen).tolist() or [0]:
             policy, rows = self.policies[e], np.flatnonzero(chosen == e)
@@ -166,7 +194,8 @@ class Several(ABC):
             part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
             said = shaped(said, part.prediction)
             exits[rows], said[rows], cost[rows] = part.exit, part.prediction, part.cost
-        return Decisions(exits, said, cost)
+            abstained[rows] = part.abstained
+        return Decisions(exits, said, cost, abstained)
 
 
 def chosen_numbers(which: npt.ArrayLike, policies: int, samples: int, role: str, step: str) -> Ints:

@@ -40,7 +40,9 @@ class Served(Decisions):
     prediction : ndarray of shape (n,), int32
         The answer's class; sets of labels and values as `policyopt.runtime.Decision` has them.
     cost : ndarray of shape (n,), float64
-        Mean cost of the exit taken, in the policy's unit.
+        Mean cost of the exit taken, in the policy's unit, and of handing over where it abstained.
+    abstained : ndarray of shape (n,), bool
+        Who is handed over.
     probabilities : ndarray of shape (n, C), float64, or None
         The answers, where asked for.
     confidence : ndarray of shape (n,), float64, or None
@@ -74,7 +76,7 @@ class Server:
         self.probabilities, self.confidence = probabilities, confidence
         self._path, self._wanted = frozenset(policy.active_exits), policy.needs_features
         policies = policy.policies if isinstance(policy, Several) else (policy,)
-        self._costs = [_by_exit(p) for p in policies]
+        self._policies, self._costs = policies, [_by_exit(p) for p in policies]
         self._count, self._lock = 0, Lock()
         tell_of_forks(self)
         self._inference = torch.inference_mode
@@ -85,6 +87,7 @@ class Server:
             "the answers' confidence is asked for": confidence,
             "several contexts are served": isinstance(policy, ExpertPolicy),
             "several levels are served": isinstance(policy, PolicyFamily),
+            "it may abstain": any(p.abstention is not None for p in policies),
         }
         self.reason = next((why for why, holds in whys.items() if holds), "")
         if native and self.reason:
@@ -175,6 +178,7 @@ class Server:
         exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
         answers = np.empty((n, policy.classes)) if self.probabilities else None
         sure = np.empty(n) if self.confidence else None
+        gone_over = np.zeros(n, dtype=bool)
         rows, hidden = np.arange(n), batch
         for k in range(policy.active_exits[-1] + 1 if n else 0):
             hidden, given = model.stage(k, hidden)
@@ -189,6 +193,7 @@ class Server:
             gone = rows[leaving]
             predictions = shaped(predictions, decision.prediction)
             exits[gone], predictions[gone] = k, decision.prediction[leaving]
+            gone_over[gone] = decision.abstained[leaving]
             if answers is not None:
                 assert decision.answer is not None  # refused for records by `serve`
                 answers[gone] = decision.answer[leaving]
@@ -205,7 +210,12 @@ class Server:
             costs = self._costs[0][exits]
         else:
             costs = np.array([self._costs[e][k] for e, k in zip(chosen, exits, strict=True)])
-        return Served(exits, predictions, costs, answers, sure)
+        for e, policy in enumerate(self._policies):
+            if policy.abstention is not None:
+                costs = policy.abstention.paid(
+                    costs, gone_over & ((chosen == e) | (chosen is None))
+                )
+        return Served(exits, predictions, costs, gone_over, answers, sure)
 
 
 def serve(
@@ -342,9 +352,10 @@ class _Single:
         """Return the result of one sample that left at exit k with class c; frozen, so it serves again."""
         if (k, c) not in self._results:
             exits, classes = np.array([k]), np.array([c], dtype=np.int32)
-            for array in (exits, classes):
+            never = np.zeros(1, dtype=bool)  # which `reason` sees to
+            for array in (exits, classes, never):
                 array.flags.writeable = False
-            self._results[k, c] = Served(exits, classes, self._costs[k : k + 1])
+            self._results[k, c] = Served(exits, classes, self._costs[k : k + 1], never)
         return self._results[k, c]
 
     def by_policy(self, k: int, hidden: Any, logits: Any, number: int, seen: Sequence[Any]) -> Any:
@@ -358,7 +369,8 @@ class _Single:
             if decision.exit:
                 if not policy.observer.kind.answers_class:  # too many to keep
                     said = np.asarray(decision.prediction)[None]
-                    return Served(np.array([k]), said, self._costs[k : k + 1])
+                    never = np.zeros(1, dtype=bool)
+                    return Served(np.array([k]), said, self._costs[k : k + 1], never)
                 return self.result(k, decision.prediction)
             following = policy.active_exits[policy.active_exits.index(k) + 1]
             for stage in range(k + 1, following + 1):

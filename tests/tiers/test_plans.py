@@ -235,14 +235,14 @@ def test_impossible_goals_name_what_is_possible():
         search(tiers, table, Goal("latency", 1e-9))
     with pytest.raises(BudgetError, match="'accuracy' must be at most"):
         search(tiers, table, Goal("latency", None, 1.0))
-    for wrong in ("latency", "speed=3", "latency:p50=3", "energy=-1", "energy=x"):
+    for wrong in ("latency", "speed<=3", "latency:p100<=3", "energy:mean<=-1", "energy:mean<=x"):
         refuses("limit", Limit.parse, wrong)
     for settings in ({}, {"budget": 1.0, "accuracy": 0.5}, {"budget": -1.0}, {"accuracy": 2.0}):
         refuses(".", Goal, "latency", **settings)
     for kind, *given in (
         (Link, 0.0), (Link, np.nan), (Link, "8"), (Link, 8.0, -1.0), (Link, 8.0, 0.0, -50.0), (Tier, 3),
         (Tier, "a", 1.0, (np.inf,)), (Tiers, ("a",), (), 1.0), (Tiers, (Tier("a"),), (), -1.0), (Goal, "latency", "9"),
-        (Goal, "latency", 9.0, None, ["price=3"]), (Limit, "latency", "p50", 3.0), (Limit, "latency", "mean", "3"),
+        (Goal, "latency", 9.0, None, ["price=3"]), (Limit, "latency", "p100", 3.0), (Limit, "latency", "mean", "3"),
     ):  # fmt: skip
         refuses("must be", kind, *given)
 
@@ -344,7 +344,7 @@ def broken_of(table, tiers, goal, level, rows, times, **more):
         most = min(planned.certificate.cost_high or np.inf, goal.budget or np.inf)
         kept = goal.accuracy is None or right.mean() >= goal.accuracy
         kept &= goal.budget is None or paid[goal.objective].mean() <= most
-        broken.append(not kept or any(not one.kept(paid[one.objective]) for one in goal.limits))
+        broken.append(not kept or any(not one.kept(paid[one.cost]) for one in goal.limits))
     return broken
 
 
@@ -598,7 +598,7 @@ def test_plan_writes_what_it_says(run, place):
 
 
 def test_an_accuracy_at_the_least_energy(run, place):
-    settings = ("--objective", "energy", "--format", "json", "--limit", "latency:worst=60")
+    settings = ("--objective", "energy", "--format", "json", "--limit", "latency:worst<=60")
     found = [json.loads(planned(run, place, *settings, "--accuracy", f)[1]) for f in ("60%", "0.7")]
     assert all(one["met_on_held_out_fit_rows"] and one["chosen"]["worst"] > 0 for one in found)
     assert found[0]["chosen"]["energy"] <= found[1]["chosen"]["energy"]
@@ -638,7 +638,7 @@ def test_a_floor_with_confidence(run, place):
         ("--budget 0.001", 3, "at least"), ("--accuracy 100%", 3, "at most"), ("", 2, "budget or accuracy"),
         ("--accuracy 85% --confidence 99.9999%", 3, "at most"), ("--budget 9 --confidence 40%", 2, "at least 50%"),
         ("--budget 9 --confidence 100%", 2, "below 100%"), ("--budget 9 --confidence very", 2, "--confidence"),
-        ("--budget 500 --limit latency:worst=0.0001", 3, "latency:worst=0.0001"),
+        ("--budget 500 --limit latency:worst<=0.0001", 3, "latency:worst<=0.0001"),
         ("--budget 9 --accuracy 90%", 2, "one of the two"), ("--accuracy much", 2, "--accuracy"),
         ("--budget 9 --objective speed", 2, "objective"), ("--budget 9 --limit latency", 2, "limit"),
         ("--budget 9 --tiers nowhere.toml", 2, "tiers"),

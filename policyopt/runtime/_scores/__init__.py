@@ -15,7 +15,17 @@ from .._errors import InputError, input_error
 from .._parameters import make
 from .._text import printable
 from .base import COLUMNS, ScoreRule, State, score_table
-from .confidence import ClassOffset, Constant, Entropy, Margin, MaxProb, Random, Window
+from .confidence import (
+    ClassOffset,
+    Constant,
+    Energy,
+    Entropy,
+    Margin,
+    MaxLogit,
+    MaxProb,
+    Random,
+    Window,
+)
 from .consistency import BEEM, DDA, Agreement, Patience, Similarity, Vote
 from .eenet import EENet, EENetReleased
 from .history import Advantage, Halting, Logistic, Network
@@ -23,7 +33,7 @@ from .prototypes import DE3BERT, E2CM, TrustScore
 
 OWN: tuple[type[ScoreRule], ...] = (
     Advantage, Agreement, BEEM, ClassOffset, Constant, DDA, DE3BERT, E2CM, EENet, EENetReleased,
-    Entropy, Halting, Logistic, Margin, MaxProb, Network, Patience, Random, Similarity, TrustScore,
+    Energy, Entropy, Halting, Logistic, Margin, MaxLogit, MaxProb, Network, Patience, Random, Similarity, TrustScore,
     Vote, Window,
 )  # fmt: skip
 #: All that are known by name: ours, and those that were registered.
@@ -157,7 +167,8 @@ def make_rule(name: str, params: Mapping[str, Any]) -> ScoreRule:
 
 __all__ = [
     "BEEM", "COLUMNS", "DDA", "DE3BERT", "E2CM", "OWN", "RULES", "Advantage", "Agreement", "ClassOffset",
-    "Constant", "EENet", "EENetReleased", "Entropy", "Halting", "Logistic", "Margin", "MaxProb", "Network",
+    "Constant", "EENet", "EENetReleased", "Energy", "Entropy", "Halting", "Logistic", "Margin", "MaxLogit",
+    "MaxProb", "Network",
     "Patience", "Random", "ScoreRule", "Similarity", "State", "TrustScore", "Vote", "Window", "check_name",
     "load_plugins", "make_rule", "make_score", "register_score", "score_table", "when_registered",
 ]  # fmt: skip

@@ -36,6 +36,29 @@ class Margin(ScoreRule):
         return output.margin, state
 
 
+class Energy(ScoreRule):
+    """``log sum_c exp(z_c)`` of the logits z: the negative energy, low for inputs unlike those of the training.
+
+    Liu et al., Energy-based out-of-distribution detection, NeurIPS 2020, eq. 4, at temperature 1.
+    """
+
+    name = "energy"
+    required_columns = frozenset({"log_prob"})
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        return output.log_sum_exp, state
+
+
+class MaxLogit(ScoreRule):
+    """``max_c z_c`` of the logits z (Hendrycks et al., Scaling out-of-distribution detection, ICML 2022)."""
+
+    name = "max_logit"
+    required_columns = frozenset({"log_prob"})
+
+    def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
+        return output.log_sum_exp + np.log(output.confidence), state
+
+
 class Entropy(ScoreRule):
     """``1 + sum_c p_c log p_c / log C``: 0 for even odds, 1 for certainty.
 

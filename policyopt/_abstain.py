@@ -1,0 +1,280 @@
+"""Declining to answer: thresholds for a limit on the share, or at a cost within the budget; risk and coverage.
+
+A sample is declined where its score at the exit taken is under a threshold. By Chow (On optimum recognition error
+and reject tradeoff, IEEE Trans. Inf. Theory 16, 1970) the best rule thresholds the probability that the answer is
+right, wherever it was given: so by default one number holds for the calibrated confidence at all exits. Other scores
+(energy, distances of features) mean something else at every exit: there each exit declines the same share of those
+who leave there. Either way one number, the share, moves all thresholds; who is declined at one share is so at all
+larger ones.
+
+Where handing over costs something, what it costs is saved at the exits: policies are fitted for what the shares on a
+grid leave of the budget, and the one with the best quality on the rows is taken, the smaller share of equals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+
+import numpy as np
+import numpy.typing as npt
+
+from policyopt._methods.base import (
+    Method,
+    bounded,
+    cheapest,
+    fit_where_possible,
+    outcome_of,
+    own_costs,
+    subsample,
+)
+from policyopt._methods.fitted import Fitted
+from policyopt._methods.registry import make_method
+from policyopt._replay import trace
+from policyopt._table import Table
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._checks import MAX_COST, check_least, check_share
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._policy import ALWAYS, Abstention
+from policyopt.runtime._scores import RULES, ScoreRule, make_rule
+from policyopt.runtime._typing import Floats
+
+#: Scores that nothing is to be learned for.
+STATIC = ("energy", "entropy", "margin", "max_logit", "max_prob")
+_SHARES = 21  # on the grid, from none to the most that can be paid
+_MOST = 100_000  # rows that thresholds are set on
+
+
+@dataclass(frozen=True)
+class Declining:
+    """What is asked of a policy that may decline.
+
+    Parameters
+    ----------
+    share : float, optional
+        Most of the rows that may be declined, in [0, 1]; default as many as are worth it.
+    cost : float
+        Of handing a row over, in the unit of the budget.
+    quality : float
+        Of the answer that comes then, in [0, 1].
+    score : str, optional
+        Whose low scores are declined: `STATIC`, or a method whose score is learned, e.g. ``"e2cm"``
+        (distances of features). Default: the calibrated confidence.
+    """
+
+    share: float | None = None
+    cost: float = 0.0
+    quality: float = 1.0
+    score: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.share is None and not self.cost:
+            step = "E.g. --abstain 5%, or --abstain-cost 2 (Python: abstain='5%', abstain_cost=2)."
+            raise input_error("abstain", "a share, or a cost of handing over", "neither", step)
+        if self.share is not None:
+            check_share("abstain", self.share)
+        check_least("abstain_cost", self.cost, MAX_COST)
+        check_share("abstain_quality", self.quality)
+
+
+def declining(
+    share: float | str | None, cost: float | None, quality: float | None, score: str | None
+) -> Declining | None:
+    """Return what is asked for, None where nothing is; a share may be a text such as "5%"."""
+    if share is None and cost is None:
+        for name, value in (("abstain_quality", quality), ("abstain_score", score)):
+            if value is not None:
+                raise input_error(name, "given beside a share or cost", value, "E.g. --abstain 5%.")
+        return None
+    if isinstance(share, str):
+        text = share.strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            raise input_error(
+                "abstain", "a share such as 5%", share, "E.g. --abstain 5%."
+            ) from None
+    return Declining(share, cost or 0.0, 1.0 if quality is None else quality, score)
+
+
+def fit_declining(
+    method: Method, table: Table, budgets: Sequence[float], seed: int, asked: Declining,
+    confident: Callable[[list[Fitted]], list[Fitted]],
+) -> list[Fitted | None]:  # fmt: skip
+    """Fit policies that may decline, one per budget, None where none is met; `confident` gives fits their maps."""
+    scores: dict[
+        tuple[int, ...], tuple[ScoreRule, Floats]
+    ] = {}  # with what they cost, by exits run
+
+    def score_at(exits: tuple[int, ...]) -> tuple[ScoreRule, Floats] | None:
+        if asked.score is None:
+            return None
+        if exits not in scores:
+            part = table.keep_exits(exits)
+            rule = score_of(asked.score, part, seed)
+            scores[exits] = rule, own_costs(part, rule)
+        return scores[exits]
+
+    whole = score_at(table.active_exits)
+    spare = 0.0 if whole is None else float(whole[1][-1])  # so that the score is paid, too
+    grids = [
+        [(share, budget - spare - asked.cost * share) for share in _shares(table, budget - spare, asked)]
+        for budget in budgets
+    ]  # fmt: skip
+    once = sorted({limit for grid in grids for _, limit in grid})
+    fits = zip(once, fit_where_possible(method, table, once, seed), strict=True)
+    met = {limit: one for limit, one in fits if one is not None}
+    met = dict(zip(met, confident(list(met.values())), strict=True))
+    rows = subsample(table, _MOST, 0)
+    out: list[Fitted | None] = []
+    for budget, grid in zip(budgets, grids, strict=True):
+        best: tuple[float, Fitted] | None = None
+        for share, limit in grid:
+            if (one := met.get(limit)) is None:
+                continue
+            if asked.score is not None and not isinstance(one.policy.answer, Identity):
+                got = f"{one.policy.answer.name}: what the score means is lost in it"
+                step = "Leave --abstain-score out, or fit a method of plain answers."
+                raise input_error("answer", "plain with a score for abstaining", got, step)
+            score = score_at(one.policy.active_exits)
+            made, worth = _declined(one, rows, share, score, asked, budget)
+            if best is None or worth > best[0]:
+                best = worth, made
+        out.append(None if best is None else best[1])
+    return out
+
+
+def _shares(table: Table, budget: float, asked: Declining) -> list[float]:
+    """Return the shares to try at a budget, ascending."""
+    most = 1.0 if asked.share is None else asked.share
+    if not asked.cost:
+        return [most]
+    affordable = (budget - cheapest(table)) / asked.cost
+    if affordable <= 0:
+        return [0.0]
+    return np.linspace(0.0, min(most, affordable), _SHARES).tolist()
+
+
+def score_of(name: str, table: Table, seed: int) -> ScoreRule:
+    """Return the rule of a score that drives abstaining, learned on the rows where it must be."""
+    if name in STATIC or (name in RULES and not RULES[name].ours):
+        rule = make_rule(name, {"classes": table.classes} if name == "entropy" else {})
+    else:
+        method = make_method(name)
+        method.check(table)
+        draft = method.pose(table, seed)
+        if not isinstance(draft.answer, Identity):
+            step = "E.g. energy, max_logit, e2cm."
+            raise input_error("abstain_score", "a score of plain answers", name, step)
+        rule = draft.rule
+    if name in ("energy", "max_logit") and table.kind != "logits":
+        step = "Import logits, or leave it out."
+        raise input_error("abstain_score", f"other than {name} for {table.kind}", name, step)
+    return rule
+
+
+def _declined(
+    one: Fitted, table: Table, share: float, score: tuple[ScoreRule, Floats] | None, asked: Declining,
+    budget: float,
+) -> tuple[Fitted, float]:  # fmt: skip
+    """Return a fit that declines a share of rows at most, and its quality on them."""
+    never, before = np.full(one.policy.exits, ALWAYS), one.policy
+    rule, own = (None, np.zeros(before.exits)) if score is None else score
+    if own.any():
+        before = replace(before, costs=before.costs + own, overhead=before.overhead + own)
+    policy = replace(before, abstention=Abstention(never, rule, asked.cost, asked.quality))
+    seen = trace(policy, table)
+    assert seen.standing is not None
+    at = seen.position
+    standing = seen.standing[np.arange(len(at)), at]
+    if rule is None:
+        thresholds = np.full(policy.exits, cut(standing, share))
+    else:
+        thresholds = np.array([cut(standing[at == k], share) for k in range(policy.exits)])
+    policy = replace(policy, abstention=Abstention(thresholds, rule, asked.cost, asked.quality))
+    outcome, plain = outcome_of(policy, table), outcome_of(one.policy, table)
+    gone = float((standing < thresholds[at]).mean())
+    more, gained = (float((a - b).mean()) for a, b in (
+        (outcome.paid, plain.paid), (outcome.right, plain.right)
+    ))  # fmt: skip
+    quality = one.quality if isnan(one.quality + gained) else min(one.quality + gained, 1.0)
+    expected = replace(one.expected, cost=one.expected.cost + more, paid=outcome.paid)
+    expected = bounded(expected, before, table)
+    if expected.ends is not None:
+        expected = replace(expected, ends=(expected.ends[0], expected.ends[1] + asked.cost))
+    answered = (quality - gone * asked.quality) / (1 - gone) if gone < 1 else float("nan")
+    provenance = {
+        **one.policy.provenance, **expected.fields, "budget": float(budget),
+        "expected_quality": None if isnan(quality) else quality, "expected_abstained": gone,
+        "expected_selective_quality": None if isnan(answered) else answered,
+        "abstain": {
+            "share": asked.share, "cost": asked.cost, "quality": asked.quality, "score": asked.score,
+        },
+    }  # fmt: skip
+    policy = replace(policy, provenance=provenance)
+    worth = float(outcome.right.mean())
+    found = replace(one, policy=policy, expected=expected, quality=quality, budget=float(budget))
+    return found, 0.0 if isnan(worth) else worth
+
+
+def cut(standing: Floats, share: float) -> float:
+    """Return the threshold under which at most a share of scores lie; `ALWAYS` for none.
+
+    >>> cut(np.array([0.9, 0.5, 0.7, 0.6]), 0.5), cut(np.array([0.5, 0.5]), 0.5)
+    (0.7, 0.5)
+    """
+    count = int(share * len(standing) + 1e-9)
+    if not count:
+        return ALWAYS
+    ordered = np.sort(standing)
+    return float(ordered[count] if count < len(ordered) else np.nextafter(ordered[-1], np.inf))
+
+
+# ---- risk and coverage
+
+
+@dataclass(frozen=True, eq=False)
+class RiskCoverage:
+    """What answers are worth if only those with the highest scores are given.
+
+    Attributes
+    ----------
+    coverage : ndarray of shape (N,)
+        1/N, 2/N, ..., 1.
+    risk : ndarray of shape (N,)
+        1 less the mean quality of the answers given at that coverage; of equal scores, in expectation over
+        their order.
+    area : float
+        Mean of the risks (AURC: Geifman, Uziel & El-Yaniv, ICLR 2019): 0 is best.
+    """
+
+    coverage: Floats
+    risk: Floats
+
+    @property
+    def area(self) -> float:
+        return float(self.risk.mean())
+
+    def quality_at(self, coverage: float) -> float:
+        """Return the selective quality: of the share of answers that stand best, 1/N at least."""
+        check_share("coverage", coverage)
+        count = max(int(coverage * len(self.risk) + 1e-9), 1)
+        return 1.0 - float(self.risk[count - 1])
+
+
+def curve_of(score: npt.ArrayLike, quality: npt.ArrayLike) -> RiskCoverage:
+    """Return risk at every coverage from scores and qualities, (N,) each.
+
+    >>> curve_of([0.9, 0.8, 0.7, 0.6], [1, 1, 0, 1]).risk.round(3)
+    array([0.   , 0.   , 0.333, 0.25 ])
+    """
+    scores, worth = np.asarray(score, dtype=np.float64), np.asarray(quality, dtype=np.float64)
+    if scores.shape != worth.shape or scores.ndim != 1 or not len(scores):
+        got = f"shapes {scores.shape} and {worth.shape}"
+        raise input_error("score", "one per quality, one or more", got, "(N,) each.")
+    _, group = np.unique(-scores, return_inverse=True)
+    means = np.bincount(group, worth) / np.bincount(group)
+    counts = np.arange(1, len(scores) + 1)
+    # In the order of scores; each of a group of equals counts its mean.
+    return RiskCoverage(counts / len(scores), 1.0 - np.cumsum(means[np.sort(group)]) / counts)
