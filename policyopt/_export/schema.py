@@ -131,13 +131,7 @@ def _policy_fields() -> dict[str, Schema]:
 
 def _family() -> Schema:
     of = _policy_fields()
-    rule, level = (
-        object_of(
-            {n: of[n] for name in names if (n := name.rstrip("?")) in of},
-            tuple(name[:-1] for name in names if name.endswith("?")),
-        )
-        for names in (RULE, LEVEL)
-    )
+    rule, level = (_fields_of(names, of) for names in (RULE, LEVEL))
     level["properties"] |= {
         "rule": COUNT, "name": or_null({**TEXT, "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"}),
         "expected_cost": or_null(AMOUNT), "budget": or_null(AMOUNT),
