@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._abstain import declining
-from policyopt._api import calibrated, fits_declining, method_of
+from policyopt._api import calibrated, fits_declining, method_of, tables_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, cheapest, fit_where_possible
@@ -74,6 +74,7 @@ def fit_family(
     abstain_cost: float | None = None,
     abstain_quality: float | None = None,
     abstain_score: str | None = None,
+    utility: Any = None,
     **settings: Any,
 ) -> FittedFamily:
     """Fit a policy for each of several budgets: levels of one family, from the cheapest to the dearest.
@@ -85,7 +86,7 @@ def fit_family(
         A count, at even positions between the first and the last exit; or budgets: numbers in the cost's
         unit, shares such as ``"40%"``, or a text of them with commas. A budget that buys nothing beyond
         the one before, or that cannot be met, has no level: `FittedFamily.notes` say so.
-    method, split, cost, seed, calibrator, tables, abstain and its kin, **settings
+    method, split, cost, seed, calibrator, tables, abstain and its kin, utility, **settings
         As `fit` takes them.
 
     Returns
@@ -112,7 +113,7 @@ def fit_family(
     >>> float(po.evaluate(family.at("50%"), data).cost.mean().round(1))  # at most 2 ms
     2.0
     """
-    tables = tables or Tables(data, cost)
+    tables = tables_of(data, cost, tables, utility)
     table = tables.get(split)
     chosen = method_of(method, settings)
     wanted = np.unique(parse_budgets(budgets, table.mean_costs)).tolist()

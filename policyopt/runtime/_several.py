@@ -76,7 +76,7 @@ class Several(ABC):
         several = isinstance(self.policies, Iterable)
         policies = tuple(policy_of(p, True, "policies") for p in (self.policies if several else ()))
         object.__setattr__(self, "policies", policies)
-        for name in ("kind", "classes", "unit", "model_exits"):
+        for name in ("kind", "classes", "unit", "model_exits", "error_scale"):
             values = [getattr(policy, name) for policy in policies]
             if any(value != values[0] for value in values):
                 what, step = f"{name} of the policies", "Fit them on outputs of the same model."
