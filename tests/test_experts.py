@@ -208,15 +208,16 @@ def test_the_budget_is_kept_by_all_contexts_together():
     data = po.from_arrays(splits=splits, costs=COSTS, unit="ms", contexts=NAMES)
     table = Tables(data).get("fit")
     for budget in (1.6, 4.0):
-        found = po.fit_experts(data, budget, "max_prob")
+        found = po.fit_experts(data, budget, "max_prob:spend=all")
         outcome = po.evaluate(found.policy, data)
         low, high = found.expected.interval(rows=24_000)
         assert found.expected.cost == pytest.approx(budget, rel=0.01)
         assert low <= outcome.cost.mean() <= high
         assert outcome.quality.mean() == pytest.approx(found.quality, abs=0.02)
         rows = [table.take(np.flatnonzero(table.context == e)) for e in range(3)]
-        each = [po.make_method("max_prob").fit_path(mine, [budget])[0].policy for mine in rows]
-        others = ExpertPolicy(NAMES, tuple(each)), po.fit(data, budget, "max_prob").policy
+        own = po.make_method("max_prob:spend=all")
+        each = [own.fit_path(mine, [budget])[0].policy for mine in rows]
+        others = ExpertPolicy(NAMES, tuple(each)), po.fit(data, budget, own).policy
         right = [po.evaluate(other, data).quality.mean() for other in others]
         gains = outcome.quality.mean() - right
         assert gains[0] > 0.002 and gains[1] > 0.01
@@ -230,8 +231,8 @@ def test_few_rows_fall_back_to_the_policy_of_all_rows():
     context = np.where(np.arange(400) < 388, 0, np.where(np.arange(400) < 395, 1, 0))
     given = {"outputs": logits, "labels": labels, "context": context}
     data = po.from_arrays(splits={"fit": given}, costs=COSTS, unit="ms", contexts=NAMES)
-    found = po.fit_experts(data, 2.5, "max_prob")
-    whole = po.fit(data, 2.5, "max_prob").policy
+    found = po.fit_experts(data, 2.5, "max_prob:spend=all")
+    whole = po.fit(data, 2.5, "max_prob:spend=all").policy
     assert [part.pooled for part in found.parts] == [False, True, True]
     assert [part.rows for part in found.parts] == [393, 7, 0] and np.isnan(found.parts[2].quality)
     for part in found.parts[1:]:

@@ -3,10 +3,12 @@
 import csv
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, hamming_loss, jaccard_score
@@ -18,6 +20,7 @@ from policyopt._measures import Measure
 from policyopt._replay import trace
 from policyopt._table import Tables
 from policyopt.runtime._errors import InputError
+from policyopt.runtime._family import PolicyFamily, family_from_dict, family_to_dict
 from policyopt.runtime._kinds import KINDS, set_weights
 from policyopt.runtime._policy import from_dict, to_dict
 
@@ -384,3 +387,17 @@ def test_families_of_every_kind_decline_on_every_level(kind, tmp_path):
     alone = one.start()
     seen = one.step(0, outputs[0, 0], alone)
     np.testing.assert_array_equal(one.answer_now(alone).prediction, seen.prediction)
+
+
+@every_kind
+def test_families_keep_what_a_kind_needs(kind):
+    policy = rules.of_kind(kind)
+    dearer = replace(policy, thresholds=policy.thresholds + 0.1)
+    content = json.loads(json.dumps(family_to_dict(PolicyFamily((policy, dearer)))))
+    rules.assert_valid(content)
+    back = family_from_dict(content)
+    assert [p.error_scale for p in back.policies] == [policy.error_scale] * 2
+    logits = np.random.default_rng(0).normal(size=(40, policy.classes))
+    outputs = np.stack([KINDS[kind].example(logits, 0.7)] * 3, axis=1).astype(np.float32)
+    one, other = back.decide(outputs, np.arange(40) % 2), policy.decide(outputs)
+    np.testing.assert_array_equal(one.prediction[::2], other.prediction[::2])

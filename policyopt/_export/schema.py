@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,14 @@ def object_of(properties: Mapping[str, Schema], optional: tuple[str, ...] = ()) 
 def _file(form: Form, known: Mapping[str, Schema]) -> Schema:
     """Return the schema of a kind of file."""
     head = {"format": {"const": form.format}, "version": {"const": form.version}, "sha256": SHA}
-    names = {name.rstrip("?"): name.endswith("?") for name in form.fields}
-    found = {name: {**head, **known}[name] for name in names}
-    return object_of(found, tuple(name for name, left_out in names.items() if left_out))
+    return _fields_of(form.fields, {**head, **known})
+
+
+def _fields_of(names: Iterable[str], known: Mapping[str, Schema]) -> Schema:
+    """Return the schema of an object of these fields, as far as known; those that end in "?" may be left out."""
+    optional = {name.rstrip("?"): name.endswith("?") for name in names}
+    found = {name: known[name] for name in optional if name in known}
+    return object_of(found, tuple(name for name, left_out in optional.items() if left_out))
 
 
 def rule_schema(rule: type, inner: str = "params") -> Schema:

@@ -432,6 +432,8 @@ class Search:
         }
         worth = [level.value if (level := here[aim]) else np.nan for aim in folds.aims.tolist()]
         known = ~np.isnan(folds.right[0])
+        if not known.any():
+            return np.full(len(worth), np.nan)
         return folds.right[:, known].mean(axis=1) - np.array(worth)
 
     def _grid(self, most: float) -> list[tuple[float, Level]]:

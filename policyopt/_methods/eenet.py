@@ -119,6 +119,11 @@ class HeldOutMethod(Method):
         return ["log_prob (all class outputs)"] if not table.whole else []
 
     @property
+    def limits(self) -> bool:
+        """Not where it is to cost what Algorithm 1 makes it cost."""
+        return super().limits and bool(getattr(self, "meet", True))
+
+    @property
     def validates(self) -> bool:
         """Thresholds are chosen on rows that trained nothing."""
         return False

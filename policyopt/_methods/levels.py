@@ -187,7 +187,7 @@ class Levels:
         kept = cut.draft.table.active_exits
 
         def at(aim: float) -> Level | None:
-            levels = self._solved(aim)
+            levels = self._known[aim] if aim in self._known else self._solved(aim)
             alike = bool(levels) and levels[-1].draft.table.active_exits == kept
             found = [level for level in levels[:-1] if level.last == cut.last]
             return found[0] if alike and found else None
@@ -227,7 +227,7 @@ class Levels:
 
     def _solved(self, budget: float) -> list[Level]:
         """Return the levels of the method's own solution for a budget."""
-        if budget not in self._known:
+        if not self._known.get(budget):  # what cannot be met says so once more
             self._known[budget] = self._levels(self.spend([budget])[0])
         return self._known[budget]
 

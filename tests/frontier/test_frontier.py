@@ -93,7 +93,7 @@ def test_equal_cost_takes_the_cost_out():
 def test_expected_cost_covers_the_realised_cost_as_often_as_it_says():
     """Over 60 random splits, nine budgets: 95 % intervals cover about 95 %, the test rows' own error counted."""
     data = cache(3000, exits=5, costs=[1.0, 3.0, 9.0, 27.0, 81.0])
-    frontier, covered = po.curve(data, ["max_prob"], 9, seeds=60), []
+    frontier, covered = po.curve(data, ["max_prob:spend=all"], 9, seeds=60), []
     for record, (key, fitted) in zip(frontier.records, frontier.fitted.items(), strict=True):
         assert (record["seed"], record["budget"]) == (key[1], fitted.budget)
         low, high = fitted.expected.interval(len(frontier.tests[key[1]]))

@@ -23,7 +23,7 @@ from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import make_rule, score_table
 from policyopt.runtime._scores.eenet import eenet_inputs
 
-QUICK = {"max_epochs": 25, "learning_rate": 1e-2, "batch_size": 128, "restarts": 1}
+QUICK = {"spend": "all", "max_epochs": 25, "learning_rate": 1e-2, "batch_size": 128, "restarts": 1}
 
 
 def reduced(n=200, exits=4, classes=6, seed=0):
@@ -147,7 +147,7 @@ def test_of_the_restarts_the_least_held_out_loss_is_kept(tables):
         start = Network.start(4, 6, 0.5, seed_of(0, i, 0), "cpu")
         runs.append(eenet.train(start, rest, held, 3 / 8, EENet(**short), seed_of(0, i, 1)))
     for restarts, network in ((1, runs[0][0]), (3, min(runs, key=lambda run: min(run[1]))[0])):
-        (result,) = EENet(**short, restarts=restarts).fit_path(table, [3.0])
+        (result,) = EENet(**short, restarts=restarts, spend="all").fit_path(table, [3.0])
         assert result.policy.rule.params() == eenet.rule_of(network).params()
 
 
@@ -166,7 +166,7 @@ def tables():
     return Tables(cache(n=2000))
 
 
-@pytest.mark.parametrize("method", [EENet(**QUICK), EENetReleased(max_epochs=20, restarts=1)])
+@pytest.mark.parametrize("method", [EENet(**QUICK), EENetReleased(max_epochs=20, restarts=1, spend="all")])
 def test_meet_keeps_the_budget_on_held_out_rows(method, tables):
     state = torch.random.get_rng_state()
     _, held = eenet.divide(tables.get("fit"), method.holdout, 0)
@@ -234,7 +234,7 @@ def test_learned_scores_find_what_confidence_hides(method):
 
 
 def test_warm_training_is_the_same_alone_and_in_a_path(tables):
-    table, method = tables.get("fit"), EENet(training="warm", max_epochs=5, restarts=2)
+    table, method = tables.get("fit"), EENet(training="warm", max_epochs=5, restarts=2, spend="all")
     path, (alone,) = (method.fit_path(table, budgets) for budgets in ([2.0, 5.0], [5.0]))
     low, high, same = (one.policy.rule.params() for one in (*path, alone))
     assert low != high == same

@@ -254,7 +254,7 @@ def test_lista_stop_imitates_the_posterior(loss, beta):
     likelihood = np.random.default_rng(3).uniform(0.05, 0.95, (600, 3))
     costs = np.array([1.0, 2.0, 4.0])
     seen = tabular(
-        signal, success, table=SimpleNamespace(kind="logits", graded=False), true_class=likelihood
+        signal, success, table=SimpleNamespace(whole=True, graded=False), true_class=likelihood
     )
     found = halting.LISTAStop(loss=loss, beta=beta, penalty=1e-9).train(seen, costs, 0)
     losses = -np.log(likelihood) if loss == "likelihood" else 1 - success

@@ -230,7 +230,7 @@ def test_accuracy_at_a_budget_is_not_gained_by_overspending():
     data = make_cache(n=6000, exits=4)
     table = Tables(data).get("fit")
     budget = 0.3 * float(table.mean_costs[-1])
-    methods = [Planted(x=0.7, greed=g) for g in (0.0, 0.5)]
+    methods = [Planted(x=0.7, greed=g, spend="all") for g in (0.0, 0.5)]
     both = [m.fit_path(table, [budget])[0].policy for m in methods]
     tempting = np.diff([po.evaluate(policy, data).quality.mean() for policy in both])[0]
     assert tempting > 0.02
