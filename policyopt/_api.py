@@ -317,7 +317,12 @@ def utility_for(
 
 
 def risk_coverage(
-    policy: Any, data: ExitData, split: str = "test", *, cost: str | None = None
+    policy: Any,
+    data: ExitData,
+    split: str = "test",
+    *,
+    cost: str | None = None,
+    utility: Any = None,
 ) -> RiskCoverage:
     """Return the risk-coverage curve of a policy's answers at the exits taken, by what its abstention looks at.
 
@@ -328,8 +333,8 @@ def risk_coverage(
         a map). Its thresholds for abstaining are left out: the curve shows them all.
     data : ExitData
     split : str
-    cost : str, optional
-        As `evaluate`.
+    cost, utility
+        As `evaluate` takes them.
 
     Returns
     -------
@@ -354,7 +359,7 @@ def risk_coverage(
     found: Policy = policy_of(policy, single=True)
     rule = None if found.abstention is None else found.abstention.rule
     found = replace(found, abstention=Abstention(np.full(found.exits, ALWAYS), rule))
-    worth, _ = utility_for(found, data)
+    worth, _ = utility_for(found, data, utility)
     table = Tables(data, cost_for(found, data, cost), utility=worth).get(split)
     _ = table.quality  # raises where a row has no label
     seen = trace(found, table)

@@ -113,8 +113,7 @@ def fit_family(
     >>> float(po.evaluate(family.at("50%"), data).cost.mean().round(1))  # at most 2 ms
     2.0
     """
-    tables = tables_of(data, cost, tables, utility)
-    table = tables.get(split)
+    table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
     wanted = np.unique(parse_budgets(budgets, table.mean_costs)).tolist()
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)

@@ -181,6 +181,11 @@ def test_commands_say_who_answers(run, tmp_path):
     (told,) = json.loads(run("evaluate", file, place, "--format", "json")[1])
     assert 0.85 < told["coverage"] < 0.97 and told["selective_accuracy"] < told["accuracy"]
     assert "coverage %" in run("evaluate", file, place)[1]
+    np.savez(tmp_path / "new.npz", logits=logits.swapaxes(0, 1) * 0.6)
+    decided = json.loads(run("run", file, tmp_path / "new.npz", "--format", "json")[1])
+    said = load_policy(file).decide(logits * 0.6)
+    assert [row["abstained"] for row in decided] == said.abstained.tolist()
+    assert "% are handed over" in run("run", file, tmp_path / "new.npz")[1]
     code, _, err = run(*fit, "--experts", "--abstain", "8%")
     assert code == 2 and "--abstain' must be absent with --experts" in err
 

@@ -124,7 +124,8 @@ def run(
     _refuse_odd(found, loaded.kind, outputs)
     decisions = decide_file(loaded, found, outputs)
     if style is not output.Format.table:
-        output.print_records(_rows(decisions, _COLUMNS[:-1]), style)
+        columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
+        output.print_records(_rows(decisions, columns), style)
         return
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
     output.print_table(
@@ -140,6 +141,8 @@ def run(
         },
     )
     mean = number(float(decisions.cost.mean()))
+    if loaded.abstains:
+        output.say(f"{percent(float(decisions.abstained.mean()))} % are handed over")
     output.say(f"mean cost {mean} {loaded.unit}; --format csv prints a line per row")
 
 

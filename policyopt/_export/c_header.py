@@ -28,7 +28,7 @@ from policyopt.runtime._typing import Array
 
 from .c_compiler import UNMEASURED, measured
 from .c_functions import TYPES, function
-from .golden import abstains, words
+from .golden import words
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 
 #: How elementwise operations are written: of operands {0}, {1}, ..., or all of them, `bare`; `f` ends the
@@ -678,8 +678,8 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         said=_SAID.get(policy.kind.partition("_")[0], _SAID["logits"]),
         path=", ".join(map(str, policy.active_exits)),
         fields="".join(f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields),
-        abstained="    int abstained;      /* it leaves unanswered, to be handed over */\n" if abstains(policy) else "",
-        answered="    decision->abstained = 0;\n" if abstains(policy) else "",
+        abstained="    int abstained;      /* it leaves unanswered, to be handed over */\n" if policy.abstains else "",
+        answered="    decision->abstained = 0;\n" if policy.abstains else "",
         probabilities=_PROBABILITIES.format(classes=policy.classes) if kind.whole else "",
         tables="".join(line + "\n" for line in shared.lines),
         functions="\n".join(shared.functions.values()),

@@ -106,11 +106,6 @@ def exported(policy: Any) -> Policy | PolicyFamily:
     return found if isinstance(found, PolicyFamily) else policy_of(policy, single=True)
 
 
-def abstains(policy: Policy | PolicyFamily) -> bool:
-    """Return whether a policy, or a level of a family, may decline to answer."""
-    return any(one.abstention is not None for one in levels_of(policy))
-
-
 def levels_of(policy: Policy | PolicyFamily) -> tuple[Policy, ...]:
     """Return the policies of a family's levels, or the one there is."""
     return policy.policies if isinstance(policy, PolicyFamily) else (policy,)
@@ -159,7 +154,7 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
             seen = stepped(policy, k, given, state)
             ran.put(part, at, seen)
             sure[part] &= sure_class(policy, given, seen)
-            if abstains(policy):
+            if policy.abstains:
                 sure[part] &= _sure_abstaining(policy, at, sample[part], seen)
     return Golden(inputs, sample, ran, sure=sure)
 

@@ -21,7 +21,7 @@ from policyopt.runtime._policy import ALWAYS, NEVER, Policy
 from policyopt.runtime._scores import OWN
 from policyopt.runtime._typing import Array, Floats
 
-from .golden import abstains, exported, levels_of, words
+from .golden import exported, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node, Pool
 
 _UFUNCS = {function: name for name, function in ELEMENTWISE.items()}
@@ -328,7 +328,7 @@ class _Tracing:
         self.whole, self.pool = policy, Pool()
         self.inputs: dict[str, Node] = {}
         self.parts = _parts(policy)
-        self.abstains = abstains(policy)
+        self.abstains = policy.abstains
 
     def graphs(self) -> list[ExitGraph]:
         found, parts = [], self.parts

@@ -31,10 +31,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     try:
-        print("row,exit,prediction,cost")
-        for row, columns in enumerate(
-            zip(decisions.exit, decisions.prediction, decisions.cost, strict=True)
-        ):
+        names = ["exit", "prediction", "cost", *(["abstained"] if policy.abstains else [])]
+        print("row", *names, sep=",")
+        for row, columns in enumerate(zip(*(getattr(decisions, n) for n in names), strict=True)):
             print(row, *columns, sep=",")
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`)

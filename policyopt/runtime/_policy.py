@@ -432,6 +432,11 @@ class Policy:
         """Whether reduced outputs suffice to decide."""
         return isinstance(self.answer, Identity) and not self.observer.full
 
+    @property
+    def abstains(self) -> bool:
+        """Whether it may decline to answer."""
+        return self.abstention is not None
+
     @cached_property
     def needs_features(self) -> bool:
         """Whether a score reads the model's own feature vectors."""

@@ -50,6 +50,11 @@ class Several(ABC):
         """Return what it is, for people."""
 
     @cached_property
+    def abstains(self) -> bool:
+        """Whether any of the policies may decline to answer."""
+        return any(policy.abstains for policy in self.policies)
+
+    @cached_property
     def needs_features(self) -> bool:
         """Whether a score reads the model's own feature vectors."""
         return any(policy.needs_features for policy in self.policies)

@@ -87,7 +87,7 @@ class Server:
             "the answers' confidence is asked for": confidence,
             "several contexts are served": isinstance(policy, ExpertPolicy),
             "several levels are served": isinstance(policy, PolicyFamily),
-            "it may abstain": any(p.abstention is not None for p in policies),
+            "it may abstain": policy.abstains,
         }
         self.reason = next((why for why, holds in whys.items() if holds), "")
         if native and self.reason:
