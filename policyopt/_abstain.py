@@ -9,6 +9,8 @@ larger ones.
 
 Where handing over costs something, what it costs is saved at the exits: policies are fitted for what the shares on a
 grid leave of the budget, and the one with the best quality on the rows is taken, the smaller share of equals.
+A floor is one on the quality that counts what comes of handing over: budgets on a grid are tried, then others in the
+cell where it is met first, and the cheapest policy that meets it is taken.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from math import isnan
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._limits import Limit
 from policyopt._methods.base import (
     Method,
     bounded,
@@ -31,11 +34,12 @@ from policyopt._methods.base import (
 )
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
+from policyopt._methods.targets import Target, targets_of
 from policyopt._replay import trace
 from policyopt._table import Table
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._checks import MAX_COST, check_least, check_share
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, Abstention
 from policyopt.runtime._scores import RULES, ScoreRule, make_rule
 from policyopt.runtime._typing import Floats
@@ -44,6 +48,7 @@ from policyopt.runtime._typing import Floats
 STATIC = ("energy", "entropy", "margin", "max_logit", "max_prob")
 _SHARES = 21  # on the grid, from none to the most that can be paid
 _MOST = 100_000  # rows that thresholds are set on
+_AIMS = 17  # budgets on the grid of a floor
 
 
 @dataclass(frozen=True)
@@ -99,10 +104,10 @@ def declining(
 
 
 def fit_declining(
-    method: Method, table: Table, budgets: Sequence[float], seed: int, asked: Declining,
+    method: Method, table: Table, targets: Sequence[float | Target], seed: int, asked: Declining,
     confident: Callable[[list[Fitted]], list[Fitted]],
 ) -> list[Fitted | None]:  # fmt: skip
-    """Fit policies that may decline, one per budget, None where none is met; `confident` gives fits their maps."""
+    """Fit policies that may decline, one per target, None where a budget is not met; `confident` gives fits maps."""
     scores: dict[
         tuple[int, ...], tuple[ScoreRule, Floats]
     ] = {}  # with what they cost, by exits run
@@ -118,31 +123,110 @@ def fit_declining(
 
     whole = score_at(table.active_exits)
     spare = 0.0 if whole is None else float(whole[1][-1])  # so that the score is paid, too
-    grids = [
-        [(share, budget - spare - asked.cost * share) for share in _shares(table, budget - spare, asked)]
-        for budget in budgets
-    ]  # fmt: skip
-    once = sorted({limit for grid in grids for _, limit in grid})
-    fits = zip(once, fit_where_possible(method, table, once, seed), strict=True)
-    met = {limit: one for limit, one in fits if one is not None}
-    met = dict(zip(met, confident(list(met.values())), strict=True))
     rows = subsample(table, _MOST, 0)
-    out: list[Fitted | None] = []
-    for budget, grid in zip(budgets, grids, strict=True):
-        best: tuple[float, Fitted] | None = None
-        for share, limit in grid:
-            if (one := met.get(limit)) is None:
-                continue
-            if asked.score is not None and not isinstance(one.policy.answer, Identity):
-                got = f"{one.policy.answer.name}: what the score means is lost in it"
-                step = "Leave --abstain-score out, or fit a method of plain answers."
-                raise input_error("answer", "plain with a score for abstaining", got, step)
-            score = score_at(one.policy.active_exits)
-            made, worth = _declined(one, rows, share, score, asked, budget)
-            if best is None or worth > best[0]:
-                best = worth, made
-        out.append(None if best is None else best[1])
+
+    def within(
+        wishes: Sequence[tuple[float, tuple[Limit, ...]]],
+    ) -> list[list[tuple[float, Fitted]]]:
+        """Return what may be had within each budget (and limits), with its worth on the rows."""
+        grids = [
+            [(share, Target(budget - spare - asked.cost * share, limits=limits))
+             for share in _shares(table, budget - spare, asked)]
+            for budget, limits in wishes
+        ]  # fmt: skip
+        once = sorted({aim for grid in grids for _, aim in grid}, key=lambda aim: aim.budget)  # type: ignore[arg-type, return-value]
+        fits = zip(once, fit_where_possible(method, table, once, seed), strict=True)
+        met = {aim: one for aim, one in fits if one is not None}
+        met = dict(zip(met, confident(list(met.values())), strict=True))
+        found = []
+        for (budget, _), grid in zip(wishes, grids, strict=True):
+            found.append([_of_share(met[aim], share, budget) for share, aim in grid if aim in met])
+        return found
+
+    def _of_share(one: Fitted, share: float, budget: float) -> tuple[float, Fitted]:
+        if asked.score is not None and not isinstance(one.policy.answer, Identity):
+            got = f"{one.policy.answer.name}: what the score means is lost in it"
+            step = "Leave --abstain-score out, or fit a method of plain answers."
+            raise input_error("answer", "plain with a score for abstaining", got, step)
+        return _declined(one, rows, share, score_at(one.policy.active_exits), asked, budget)
+
+    wishes = [
+        _wish(target, table, asked, spare) for target in targets_of(targets, table.mean_costs)
+    ]
+    plain = iter(within([(most, target.limits) for target, most in wishes if not target.floored]))
+    out = []
+    for target, most in wishes:
+        if target.floored:
+            one: Fitted | None = _least(target, table, most, within)
+        else:
+            # The first of equals, which declines the fewest.
+            best = max(next(plain), key=lambda found: found[0], default=None)
+            one = None if best is None else best[1]
+        out.append(None if one is None else _told(one, target, table))
     return out
+
+
+def _wish(target: Target, table: Table, asked: Declining, spare: float) -> tuple[Target, float]:
+    """Return a target and the most that may be spent."""
+    if target.limits and (asked.cost or spare):
+        step = "Leave one of the two out; --budget and --accuracy hold with either."
+        got = ", ".join(limit.text for limit in target.limits)
+        raise input_error("limits", "absent where declining has a cost of its own", got, step)
+    most = target.most(table)
+    if most is None:
+        share = 1.0 if asked.share is None else asked.share
+        most = float(table.mean_costs[-1]) + spare + asked.cost * share
+    return target, most
+
+
+def _least(
+    target: Target, table: Table, most: float,
+    within: Callable[[Sequence[tuple[float, tuple[Limit, ...]]]], list[list[tuple[float, Fitted]]]],
+) -> Fitted:  # fmt: skip
+    """Return the cheapest policy within `most` whose quality, hand-overs counted, meets a floor."""
+    floor = target.floor(table)
+    assert floor is not None
+    if not table.labelled:
+        _ = table.quality  # says what is missing
+    low, high, best = min(cheapest(table), most), most, None
+    for _ in range(2):
+        aims = np.linspace(low, high, _AIMS).tolist()
+        tried = [
+            [one for _, one in found] for found in within([(aim, target.limits) for aim in aims])
+        ]
+        met = [one for found in tried for one in found if one.quality >= floor - 1e-9]
+        if best is None and not met:
+            every = [one for found in tried for one in found]
+            unit = table.unit
+            if not every:
+                raise BudgetError(
+                    message(
+                        "budget",
+                        f"{cheapest(table):.6g} {unit} or more",
+                        f"{most:.6g}",
+                        "Raise it.",
+                    )
+                )
+            top = max(every, key=lambda one: one.quality)
+            allowed = f"at most {top.quality:.4g}, which costs {top.expected.cost:.6g} {unit}"
+            step = "Ask for less, allow more cost, decline more, or try another method (--method auto)."
+            raise BudgetError(message("quality", allowed, f"{floor:.4g}", step))
+        best = min([*([] if best is None else [best]), *met], key=lambda one: one.expected.cost)
+        firsts = [
+            i for i, found in enumerate(tried) if any(one.quality >= floor - 1e-9 for one in found)
+        ]
+        first = firsts[0] if firsts else 0
+        if first == 0:
+            break
+        low, high = aims[first - 1], aims[first]
+    return best
+
+
+def _told(one: Fitted, target: Target, table: Table) -> Fitted:
+    """Return a fit that says what it was asked for."""
+    budget = target.most(table)
+    said = {**one.policy.provenance, "budget": budget, "target": target.text}
+    return replace(one, budget=budget, policy=replace(one.policy, provenance=said))
 
 
 def _shares(table: Table, budget: float, asked: Declining) -> list[float]:
@@ -177,8 +261,8 @@ def score_of(name: str, table: Table, seed: int) -> ScoreRule:
 def _declined(
     one: Fitted, table: Table, share: float, score: tuple[ScoreRule, Floats] | None, asked: Declining,
     budget: float,
-) -> tuple[Fitted, float]:  # fmt: skip
-    """Return a fit that declines a share of rows at most, and its quality on them."""
+) -> tuple[float, Fitted]:  # fmt: skip
+    """Return a fit that declines a share of rows at most, after its quality on them."""
     never, before = np.full(one.policy.exits, ALWAYS), one.policy
     rule, own = (None, np.zeros(before.exits)) if score is None else score
     if own.any():
@@ -215,7 +299,7 @@ def _declined(
     policy = replace(policy, provenance=provenance)
     worth = float(outcome.right.mean())
     found = replace(one, policy=policy, expected=expected, quality=quality, budget=float(budget))
-    return found, 0.0 if isnan(worth) else worth
+    return 0.0 if isnan(worth) else worth, found
 
 
 def cut(standing: Floats, share: float) -> float:

@@ -12,7 +12,7 @@ from policyopt._abstain import Declining, RiskCoverage, curve_of, declining, fit
 from policyopt._answers.calibrators import FITS, fit_confidence
 from policyopt._answers.crossfit import answered, crossfit, folds_of
 from policyopt._cache.data import ExitData
-from policyopt._costs import Budget, parse_budget
+from policyopt._costs import Budget
 from policyopt._limits import Limit
 from policyopt._methods.base import Method, cheapest
 from policyopt._methods.fitted import Fitted
@@ -141,11 +141,7 @@ def fit(
     if asked is None:
         fitted = chosen.fit_path(table, [target], seed)[0]
     else:
-        if budget is None or any(wish not in (None, ()) for wish in wishes.values()):
-            step = "Leave the others out: who answers in its place counts in them."
-            raise input_error("abstain", "given with a budget alone", "other targets", step)
-        limit = parse_budget(budget, table.mean_costs)
-        fitted = _that_declines(chosen, table, [limit], seed, asked, calibrator)[0]
+        fitted = _that_declines(chosen, table, [target], seed, asked, calibrator)[0]
         calibrator = None
     if budget is None and saving is None:
         said = target.text if target.saving is None else None
@@ -184,24 +180,24 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
 
 
 def fits_declining(
-    method: Method, table: Table, budgets: Sequence[float], seed: int, asked: Declining, name: str | None
+    method: Method, table: Table, targets: Sequence[Any], seed: int, asked: Declining, name: str | None
 ) -> list[Fitted | None]:  # fmt: skip
-    """Return fits that may decline, one per budget, by confidence that is calibrated where that drives it."""
+    """Return fits that may decline, one per target, by confidence that is calibrated where that drives it."""
     name = name or ("platt" if asked.score is None else None)
 
     def confident(parts: list[Fitted]) -> list[Fitted]:
         return parts if name is None else calibrated(name, parts, table, seed)
 
-    return fit_declining(method, table, budgets, seed, asked, confident)
+    return fit_declining(method, table, targets, seed, asked, confident)
 
 
 def _that_declines(*given: Any) -> list[Fitted]:
     """Return fits that may decline, refused where a budget cannot be met."""
     found = [one for one in fits_declining(*given) if one is not None]
     if not found:
-        method, table, budgets = given[:3]
+        method, table, (target,) = given[:3]
         raise BudgetError(
-            f"No policy of {method.name} costs {budgets[0]:.6g} {table.unit} or less on these rows: exits "
+            f"No policy of {method.name} costs {target.most(table):.6g} {table.unit} or less on these rows: exits "
             f"cost {cheapest(table):.6g} to {table.mean_costs[-1]:.6g} {table.unit}. Raise the budget."
         )
     return found

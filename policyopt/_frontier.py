@@ -245,12 +245,12 @@ def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> di
 
 
 def _answered(outcome: Replay, policy: Any) -> dict[str, Any]:
-    """Return coverage and selective accuracy of a policy that may decline; accuracy and cost are those of all rows."""
+    """Return coverage and selective quality of a policy that may decline; quality and cost are those of all rows."""
     if getattr(policy, "abstention", None) is None:
         return {}
     kept = outcome.quality[~outcome.abstained]
-    selective = float(kept.mean()) if len(kept) else None
-    return {"coverage": len(kept) / len(outcome.exit), "selective_accuracy": selective}
+    found = worth_fields(float(kept.mean()) if len(kept) else None, outcome.graded, "selective_")
+    return {"coverage": len(kept) / len(outcome.exit), **found}
 
 
 def threshold_sets(policy: Policy) -> list[Floats]:

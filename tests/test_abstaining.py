@@ -249,3 +249,29 @@ def test_accuracy_rises_with_the_deadline(data, rows):
         policy.step(k, rows[:, k], state)
         right.append((policy.answer_now(state).prediction == labels).mean())
     assert (np.diff(right) > 0).all()
+
+
+@pytest.mark.parametrize("method", ["max_prob", "auto"])
+def test_a_floor_is_met_by_what_counts_who_is_asked(data, method):
+    """Cheaper than without: the worst answers are somebody else's; a floor out of reach is told with what can be had."""
+    goal = float(np.round(po.fit(data, "50%", "max_prob").quality, 2))
+    plain = po.fit(data, method=method, accuracy=goal)
+    fitted = po.fit(data, method=method, accuracy=goal, abstain="5%")
+    assert goal <= fitted.quality < goal + 0.02 and fitted.budget is None
+    assert fitted.expected.cost < plain.expected.cost
+    assert fitted.policy.provenance["target"] == f"quality >= {goal:g}"
+    found = po.evaluate(fitted, data)
+    assert found.quality.mean() > goal - 0.04 and 0.02 < found.abstained.mean() < 0.08
+    priced = po.fit(data, "70%", method, accuracy=goal, abstain_cost=3.0)
+    assert priced.quality >= goal and priced.expected.cost <= min(0.7 * 8, plain.expected.cost)
+    with pytest.raises(po.BudgetError, match="at most"):
+        po.fit(data, method=method, accuracy=0.999, abstain="5%")
+
+
+def test_limits_hold_beside_a_share_and_not_beside_a_cost(data):
+    fitted = po.fit(data, "60%", "max_prob", limits=["p80<=4"], abstain="5%")
+    assert (po.evaluate(fitted, data, "fit").cost <= 4).mean() >= 0.8
+    refuses(
+        "a cost of its own",
+        lambda: po.fit(data, "60%", "max_prob", limits=["p80<=4"], abstain_cost=2.0),
+    )

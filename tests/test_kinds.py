@@ -354,6 +354,42 @@ def test_the_commands(kind, run, tmp_path):
 
 
 @every_kind
+def test_families_of_every_kind_decline_on_every_level(kind, tmp_path):
+    """In a batch, by steps with deadlines, from the file and in the exported one."""
+    data = data_of(kind)
+    fitted = po.fit_family(data, 3, "max_prob", abstain="10%")
+    fitted.save(tmp_path / "f.json")
+    family, outputs = po.load_family(tmp_path / "f.json"), drawn(kind, seed=3)[0]
+    level = np.arange(N) % len(family)
+    whole = family.decide(outputs, level)
+    assert 0 < whole.abstained.mean() < 0.3 and len(set(whole.exit)) > 1
+    exported: dict = {}
+    exec(python_source(family), exported)
+    said = exported["decide"](list(outputs.swapaxes(0, 1)), level=level)
+    for a in range(len(family)):
+        alone, mine = family.at(a).decide(outputs), level == a
+        for field in ("exit", "prediction", "abstained"):
+            wanted = getattr(alone, field)[mine]
+            np.testing.assert_array_equal(getattr(whole, field)[mine], wanted)
+            np.testing.assert_array_equal(getattr(said, field)[mine], wanted)
+    state, rows = family.start(level), np.arange(N)
+    for k in range(K):
+        seen, now = family.step(k, outputs[rows, k], state), family.answer_now(state)
+        np.testing.assert_array_equal(now.prediction, seen.prediction)
+        leaves = seen.exit
+        np.testing.assert_array_equal(seen.prediction[leaves], whole.prediction[rows[leaves]])
+        np.testing.assert_array_equal(seen.abstained[leaves], whole.abstained[rows[leaves]])
+        state.keep(~leaves)
+        rows = rows[~leaves]
+        if not len(rows):
+            break
+    one = family.at(0)
+    alone = one.start()
+    seen = one.step(0, outputs[0, 0], alone)
+    np.testing.assert_array_equal(one.answer_now(alone).prediction, seen.prediction)
+
+
+@every_kind
 def test_families_keep_what_a_kind_needs(kind):
     policy = rules.of_kind(kind)
     dearer = replace(policy, thresholds=policy.thresholds + 0.1)

@@ -92,7 +92,8 @@ def evaluate(
     }  # fmt: skip
     if "coverage" in records[0]:
         columns["coverage %"] = shown("coverage", percent)
-        columns["accuracy of answers %"] = shown("selective_accuracy", percent)
+        name = f"{output.quality_word(outcomes[0].graded)} of answers %"
+        columns[name] = shown("selective_quality", percent)
     output.print_records(records, style, columns)
 
 
