@@ -57,7 +57,9 @@ def together(data: ExitData) -> ExitData:
     more: dict[str, Any] = {"unit": cost.unit, "kind": data.kind}
     if cost.values is None:
         paid = np.concatenate([np.asarray(part.array(COST_PREFIX + cost.name)) for part in parts])
-        more["sample_costs"] = {cost.name: np.diff(paid, axis=1, prepend=0.0) if cost.cascade else paid}
+        more["sample_costs"] = {
+            cost.name: np.diff(paid, axis=1, prepend=0.0) if cost.cascade else paid
+        }
     else:
         more["costs"] = np.diff(cost.values, prepend=0.0) if cost.cascade else list(cost.values)
     if cost.cascade:
@@ -107,8 +109,13 @@ def judge(records: list[dict[str, Any]]) -> tuple[list[tuple[str, ...]], float, 
     lines, ours, single, under = [], 0.0, 0.0, []
     cells = sorted({(r["cache"], r["rows"]) for r in records})
     for cache, rows in cells:
-        found = sorted((r for r in records if (r["cache"], r["rows"]) == (cache, rows)), key=lambda r: r["division"])
-        labels = [k for k in found[0]["gains"] if k != "auto" and all(k in r["gains"] for r in found)]
+        found = sorted(
+            (r for r in records if (r["cache"], r["rows"]) == (cache, rows)),
+            key=lambda r: r["division"],
+        )
+        labels = [
+            k for k in found[0]["gains"] if k != "auto" and all(k in r["gains"] for r in found)
+        ]
         gains = 100 * np.array([[r["gains"][k] for r in found] for k in labels])
         auto = 100 * np.array([r["gains"]["auto"] for r in found])
         order = np.arange(len(found))
@@ -122,7 +129,9 @@ def judge(records: list[dict[str, Any]]) -> tuple[list[tuple[str, ...]], float, 
             gap = auto[:, b] - likewise(simple[:, :, [b]], halves)[:, 0]
             error = gap.std(ddof=1) / len(gap) ** 0.5
             if gap.mean() < -0.1 and gap.mean() < -3 * error:
-                under.append(f"{cache}, {rows} rows, budget {b + 1}: {gap.mean():+.2f} ({error:.2f})")
+                under.append(
+                    f"{cache}, {rows} rows, budget {b + 1}: {gap.mean():+.2f} ({error:.2f})"
+                )
         lines.append((
             cache, f"{rows:,}", str(len(found)), f"{auto.mean():+.3f}", f"{best.mean():+.3f}",
             f"{likewise(simple, halves).mean():+.3f}", labels[int(gains.mean(axis=(1, 2)).argmax())],
@@ -133,14 +142,22 @@ def judge(records: list[dict[str, Any]]) -> tuple[list[tuple[str, ...]], float, 
 def text(records: list[dict[str, Any]]) -> str:
     """Return the page."""
     lines, ours, single, under = judge(records)
-    header = ("cache", "fit rows", "divisions", "auto", "single, chosen likewise", "simple", "best in hindsight")
+    header = (
+        "cache",
+        "fit rows",
+        "divisions",
+        "auto",
+        "single, chosen likewise",
+        "simple",
+        "best in hindsight",
+    )
     share = f"{ours / single:.3f}" if single else "-"
     told = "; ".join(under) or "none"
     return (
         f"# auto\n\n{(__doc__ or '').split('Each (cache')[0].strip()}\n\n"
         f"{table('Mean gain over max_prob, points', header, lines)}\n\n"
-        f"Sums over cells: auto {ours:+.3f}, single {single:+.3f}: {share} of it. Cells (cache, rows, budget) under the "
-        f"best simple rule by more than 0.1 point and 3 standard errors: {told}.\n\n{machine()}\n"
+        f"Sums over cells: auto {ours:+.3f}, single {single:+.3f}: {share} of it. Cells (cache, rows, budget) under "
+        f"the best simple rule by more than 0.1 point and 3 standard errors: {told}.\n\n{machine()}\n"
     )
 
 
@@ -165,7 +182,9 @@ def main() -> None:
             data = together(data)
             most = len(Tables(data).get("fit"))
             counts = sorted({min(int(n), most) for n in given.rows.split(",")})
-            tasks = [(n, d) for d in range(given.divisions) for n in counts if (name, n, d) not in done]
+            tasks = [
+                (n, d) for d in range(given.divisions) for n in counts if (name, n, d) not in done
+            ]
             print(f"{name}: {len(tasks)} to do", file=sys.stderr, flush=True)
             futures = [pool.submit(division, name, data, n, d) for n, d in tasks]
             for future in futures:

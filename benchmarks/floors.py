@@ -86,7 +86,9 @@ def frontier(
     levels = Levels(made, rows, seed)
     least, most = levels.aims[0], levels.aims[-1]
     aims = np.unique(np.clip(cost * AROUND, least, most)).tolist()
-    policies = [levels.frozen(level, aim).policy for level, aim in zip(levels.at(aims), aims, strict=True)]
+    policies = [
+        levels.frozen(level, aim).policy for level, aim in zip(levels.at(aims), aims, strict=True)
+    ]
     outcomes = [replay(policy, everyone) for policy in policies]
     costs = np.array([one.cost.mean() for one in outcomes])
     worth = np.maximum.accumulate([one.quality.mean() for one in outcomes])
@@ -96,7 +98,11 @@ def frontier(
         middle = (low + high) / 2
         low, high = (low, middle) if levels.at([middle])[0].value >= floor else (middle, high)
     plug = replay(levels.frozen(levels.at([high])[0], high).policy, everyone)
-    return {"meets": meets, "plug_in": float(plug.quality.mean()), "plug_cost": float(plug.cost.mean())}
+    return {
+        "meets": meets,
+        "plug_in": float(plug.quality.mean()),
+        "plug_cost": float(plug.cost.mean()),
+    }
 
 
 def lines_of(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
@@ -111,7 +117,9 @@ def lines_of(records: list[dict[str, Any]]) -> list[tuple[str, ...]]:
             over = 100 * np.array([r["quality"] - r["floor"] for r in kept])
             plug = 100 * np.array([r["plug_in"] - r["floor"] for r in kept if "plug_in" in r])
             pairs = [(r["cost"], r["meets"]) for r in kept if r.get("meets") is not None]
-            ratio = np.mean([a for a, _ in pairs]) / np.mean([b for _, b in pairs]) if pairs else np.nan
+            ratio = (
+                np.mean([a for a, _ in pairs]) / np.mean([b for _, b in pairs]) if pairs else np.nan
+            )
             error = over.std(ddof=1) / len(over) ** 0.5 if len(over) > 1 else np.nan
             out.append((
                 method, f"{n:,}", str(len(cell)), str(len(cell) - len(kept)), f"{over.mean():+.2f} ({error:.2f})",

@@ -421,6 +421,7 @@ def _small(trial: Trial) -> None:
 
 METHOD_CHECKS: dict[str, Callable[[Trial], None]] = {
     "budget": _budget, "budget_out_of_range": _budget_out_of_range, "same_seed": _same_seed,
-    "alone": _alone, "more_is_never_worse": _more_is_never_worse, "batch_is_step": _batch_is_step, "no_peeking": _no_peeking,
+    "alone": _alone, "more_is_never_worse": _more_is_never_worse, "batch_is_step": _batch_is_step,
+    "no_peeking": _no_peeking,
     "round_trip": _round_trip, "inputs": _inputs, "small": _small,
 }  # fmt: skip

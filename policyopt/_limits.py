@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from policyopt.runtime._checks import to_python
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._typing import Bools, Floats
+from policyopt.runtime._typing import Floats
 
 _GRAMMAR = re.compile(
     r"^(?:(?P<cost>.+):)?\s*(?P<statistic>mean|worst|p\d{1,2}(?:\.\d{1,3})?)\s*<=\s*(?P<most>\S+)$"
@@ -82,7 +83,7 @@ class Limit:
             raise input_error("limit", _FORM, text, "E.g. --limit 'latency:p95<=20', in quotes.")
         return Limit((found["cost"] or "").strip(), found["statistic"], most)
 
-    def within(self, costs: Floats) -> Bools:
+    def within(self, costs: Any) -> Any:
         """Return which costs keep within the limit, whatever the share of rows."""
         return costs <= self.most * (1 + _EPS)
 

@@ -541,7 +541,8 @@ def cross_validate(method: Method, table: Table, seed: int) -> HeldOut | str:
     # By what rows show, not by where they stand: the order of the rows does not matter.
     fold = np.empty(len(table), dtype=np.int64)
     fold[np.lexsort(table.statistics.confidence.T)] = folds_of(len(table), _FOLDS, seed)
-    found = HeldOut(table, *np.full((3, len(aims_of(table)), len(table)), np.nan), fold)
+    paid, right, claimed = np.full((3, len(aims_of(table)), len(table)), np.nan)
+    found = HeldOut(table, paid, right, claimed, fold)
     for f in range(_FOLDS):
         report(f, _FOLDS, "cross-validating the fit")
         held, train = np.flatnonzero(fold == f), table.take(np.flatnonzero(fold != f))
@@ -591,9 +592,8 @@ def stated(
     table = subsample(table, MOST_REPLAYED, 0)
     outcome = outcome_of(one.policy, table)
     moved, quality = 0.0, float(np.clip(one.quality, 0.0, 1.0))  # NaN stays NaN
-    if fold is not None:
-        if len(fold.paid) == len(outcome.paid):
-            moved = float((fold.paid - outcome.paid).var())
+    if fold is not None and len(fold.paid) == len(outcome.paid):
+        moved = float((fold.paid - outcome.paid).var())
     expected = bounded(Expectation(cost, outcome.paid, outcome.coin, moved), one.policy, table)
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
         expected = bounded(one.expected, one.policy, table)

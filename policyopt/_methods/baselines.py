@@ -37,12 +37,16 @@ class Always(Method):
 
     label = "always"
     decides = True
-    limits = False  # it spends what the exit costs
     allowed: ClassVar = {"exit": Number(whole=True, optional=True)}
 
     @property
     def fixed(self) -> bool:
         return self.exit is not None
+
+    @property
+    def limits(self) -> bool:
+        """It spends what the exit costs."""
+        return False
 
     def requires_labels(self) -> bool:
         """Only to know which exit is the most accurate."""

@@ -5,14 +5,14 @@ cross-fitting included, and replayed on the one left out. A candidate's value on
 of what it spends beyond what it was to cost (or plus that of what it saves), so that none wins by overspending.
 
 `auto` looks at the paired differences to the simplest candidate, and shrinks them: a candidate's true differences
-are taken to be normal around what such candidates gained elsewhere (`_PRIORS`), with an unknown size, half of it common
-to all budgets and half of it smooth along them; given the size, they follow from what was measured and its noise over rows (covariance between budgets
-included) as the posterior mean of a normal (Efron & Morris, JASA 68, 1973; Rasmussen & Williams, 2006, eq. 2.23), and
-sizes count by their marginal likelihood. So a gain that all budgets show is believed sooner than one of a single
-budget, and what noise can explain stays with the simplest. The best at each budget is chosen; a candidate whose
-scores are flat (`policyopt._thresholds.degenerate_scores`) stands behind any other that is as good. By how much the
-chosen looks better on the rows that chose it than it is, is measured on resamples of those rows, and taken off the
-quality that is stated.
+are taken to be normal around what such candidates gained elsewhere (`_PRIORS`), with an unknown size, half of it
+common to all budgets and half of it smooth along them; given the size, they follow from what was measured and its
+noise over rows (covariance between budgets included) as the posterior mean of a normal (Efron & Morris, JASA 68, 1973;
+Rasmussen & Williams, 2006, eq. 2.23), and sizes count by their marginal likelihood. So a gain that all budgets show is
+believed sooner than one of a single budget, and what noise can explain stays with what is believed beforehand. The
+least complex of those believed to be about as good as the best is chosen; a candidate whose scores are flat
+(`policyopt._thresholds.degenerate_scores`) stands behind any other that is as good. By how much the chosen looks better
+on the rows that chose it than it is, is measured on resamples of those rows, and taken off the quality that is stated.
 
 `subset` chooses the least complex candidate whose mean value is within one standard error of the best (Breiman et
 al., CART, 1984, section 3.4.3).
@@ -77,7 +77,7 @@ _RESAMPLES = 100
 #: What is believed of a candidate's gain over the first before it is compared, mean and standard deviation of quality.
 #: 500 rows tell a gain to half a point, and nearly all gains are smaller; so it matters what such candidates gained
 #: elsewhere (`benchmarks/results/learned_gains.md`): static scores differ little, and entropy is the worse one; joint
-#: thresholds and combined answers gain some tenths of a point, a learned stop rule more; lists of models all or nothing.
+#: thresholds and combined answers gain some tenths of a point, a learned stop rule more; lists of models much or nothing.
 _PRIORS = {
     "margin": (0.0, 0.0005), "entropy": (-0.001, 0.001), "max_prob:thresholds=joint": (0.001, 0.001),
     "margin:answer=combined": (0.002, 0.002), "optimal_stopping": (0.004, 0.002),
@@ -172,8 +172,8 @@ class Choosing(Method):
         none = np.array([one.place < 0 for one in choices])[:, None]
         gain = np.array([one.gain for one in choices])[:, None]
         columns = compared.paid[at], compared.quality[at] - gain, compared.claimed[at]
-        whole = (np.where(none, np.nan, column) for column in columns)
-        return HeldOut(found.known, *whole, compared.fold)
+        paid, right, claimed = (np.where(none, np.nan, column) for column in columns)
+        return HeldOut(found.known, paid, right, claimed, compared.fold)
 
     def origin(self, name: str, way: Method, draft: Draft) -> dict[str, Any]:
         """Return what a refit needs to know of the fit that was chosen."""

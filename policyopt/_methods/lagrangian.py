@@ -222,7 +222,8 @@ class LagrangianMethod(StoppingMethod):
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         read = self._mixed if self.mix else self._single
-        return [read(draft, *draft.data, budget) for budget in budgets]
+        data, stopping = draft.data
+        return [read(draft, data, stopping, budget) for budget in budgets]
 
     def _single(self, draft: Draft, data: StoppingData, stopping: Stopping, budget: float) -> Draft:
         """Find the price whose policy costs the budget; what is left goes by one common threshold."""

@@ -139,8 +139,8 @@ class Levels:
             else ""
         )
         return (
-            f"spends {level.cost:.6g} of the budget {budget:.6g} {unit}: more bought nothing on the rows of the fit{worth}; "
-            "spend=all spends it"
+            f"spends {level.cost:.6g} of the budget {budget:.6g} {unit}: more bought nothing on the rows of "
+            f"the fit{worth}; spend=all spends it"
         )
 
     def _limits(self, tried: list[Level], solved: Sequence[Sequence[Level]]) -> list[Level | None]:
@@ -183,7 +183,7 @@ class Levels:
         return left
 
     def _cut_at(self, cut: Level, budget: float) -> list[Level]:
-        """Return the level that never passes the last place of `cut` and costs about the budget, by regula falsi on its aim."""
+        """Return the level that never passes where `cut` ends and costs about the budget, by regula falsi on its aim."""
         kept = cut.draft.table.active_exits
 
         def at(aim: float) -> Level | None:
@@ -316,7 +316,9 @@ class Levels:
         if isinstance(draft.answer, Identity):
             return rows.quality
         if self._answered is None or self._answered[0] is not draft.answer:
-            self._answered = draft.answer, trace(self._policy(draft).policy, self._rows).quality
+            found = trace(self._policy(draft).policy, self._rows).quality
+            assert found is not None  # of rows with labels
+            self._answered = draft.answer, found
         return self._answered[1]
 
     def _costs(self, draft: Draft) -> Floats:

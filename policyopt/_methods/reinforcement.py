@@ -430,7 +430,8 @@ class NeuralPolicyMethod(StoppingMethod):
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         """Read each budget off the prices on the rows that trained nothing."""
-        return [_read(draft, *draft.data, budget) for budget in budgets]
+        data, layers, columns = draft.data
+        return [_read(draft, data, layers, columns, budget) for budget in budgets]
 
 
 def _read(

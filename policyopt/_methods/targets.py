@@ -46,7 +46,7 @@ class Target:
     quality: float | str | None = None
     max_drop: float | str | None = None
     saving: float | str | None = None
-    limits: tuple[Limit, ...] = ()
+    limits: tuple[Limit | str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("quality", "max_drop", "saving"):
@@ -117,5 +117,5 @@ def read_share(value: Any, name: str) -> float:
 def targets_of(budgets: Any, costs: Any) -> list[Target]:
     """Return budgets and targets, one or several, as targets."""
     several = isinstance(budgets, Iterable) and not isinstance(budgets, str)
-    given = list(budgets) if several else [budgets]
+    given: list[Any] = list(budgets) if several else [budgets]
     return [one if isinstance(one, Target) else Target(parse_budget(one, costs)) for one in given]

@@ -201,11 +201,15 @@ class PCEE(ConfidenceMethod):
         "smooth": Number(most=1000),
     }
     tuned: ClassVar = {"bins": Integer(5, 50, log=True), "smooth": Real(0.0, 3.0)}
-    validates = True  # also what delta gives is learned from rows
 
     @property
     def fixed(self) -> bool:
         return self.delta is not None
+
+    @property
+    def validates(self) -> bool:
+        """Also what delta gives is learned from rows."""
+        return True
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)
@@ -240,11 +244,15 @@ class EERO(ConfidenceMethod):
         "beta": Number(above=0, optional=True), "prior": PRIORS, "shares": ("budget", "risk"),
     }  # fmt: skip
     tuned: ClassVar = {"beta": Real(0.003, 3.0, log=True), "prior": Choice(PRIORS)}
-    validates = True  # also the shares of risks are learned from rows
 
     @property
     def fixed(self) -> bool:
         return self.shares == "risk"
+
+    @property
+    def validates(self) -> bool:
+        """Also the shares of risks are learned from rows."""
+        return True
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         beta = problem.rows**-0.5 if self.beta is None else float(self.beta)

@@ -57,7 +57,7 @@ def hull(
     budgets: Sequence[float],
     made: Callable[[Problem], Lagrangian] | None = None,
 ) -> list[Floats]:
-    """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first; `made`: the search."""
+    """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first; `made`: a search."""
     if "hull" not in problem.memory:
         problem.memory["hull"] = _walk((made or Lagrangian)(subsample(problem)))
     search, found = problem.memory["hull"]
