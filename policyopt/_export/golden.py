@@ -177,6 +177,8 @@ def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
     kind = policy.observer.kind
     if not kind.whole or policy.classes < 2 or (plain and kind.name in ("logits", "logit")):
         return np.ones(len(seen.score), dtype=bool)
+    if seen.answer is None:  # all are on levels that skip the exit
+        return np.ones(len(seen.score), dtype=bool)
     top = np.partition(seen.answer, -2, axis=1)[:, -2:]
     with np.errstate(invalid="ignore"):
         sure = ~(top[:, 1] - top[:, 0] <= JUMP)  # NaN: at an exit that a level skips

@@ -453,7 +453,7 @@ def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) ->
 def check_nested(reveal: str, nested: bool) -> None:
     """Refuse side information where levels do not nest."""
     if reveal != "played" and not nested:
-        step = "A larger level that leaves earlier shows the smaller one for some inputs only."
+        step = "A larger level that leaves earlier hides what a smaller one would do: family.steered() nests."
         raise input_error("reveal", "played for a family whose levels do not nest", reveal, step)
 
 
