@@ -9,8 +9,8 @@ larger ones.
 
 Where handing over costs something, what it costs is saved at the exits: policies are fitted for what the shares on a
 grid leave of the budget, and the one with the best quality on the rows is taken, the smaller share of equals.
-A floor is one on the quality that counts what comes of handing over: budgets on a grid are tried, then others in the
-cell where it is met first, and the cheapest policy that meets it is taken.
+A floor is one on the quality that counts what comes of handing over: budgets on a grid are tried, then others beside
+the best, and the cheapest policy that meets it is taken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from math import isnan
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._limits import Limit
 from policyopt._methods.base import (
     Method,
     bounded,
@@ -49,6 +48,7 @@ STATIC = ("energy", "entropy", "margin", "max_logit", "max_prob")
 _SHARES = 21  # on the grid, from none to the most that can be paid
 _MOST = 100_000  # rows that thresholds are set on
 _AIMS = 17  # budgets on the grid of a floor
+_NEAR = 1e-9
 
 
 @dataclass(frozen=True)
@@ -125,44 +125,39 @@ def fit_declining(
     spare = 0.0 if whole is None else float(whole[1][-1])  # so that the score is paid, too
     rows = subsample(table, _MOST, 0)
 
-    def within(
-        wishes: Sequence[tuple[float, tuple[Limit, ...]]],
-    ) -> list[list[tuple[float, Fitted]]]:
-        """Return what may be had within each budget (and limits), with its worth on the rows."""
-        grids = [
-            [(share, Target(budget - spare - asked.cost * share, limits=limits))
-             for share in _shares(table, budget - spare, asked)]
-            for budget, limits in wishes
-        ]  # fmt: skip
-        once = sorted({aim for grid in grids for _, aim in grid}, key=lambda aim: aim.budget)  # type: ignore[arg-type, return-value]
-        fits = zip(once, fit_where_possible(method, table, once, seed), strict=True)
-        met = {aim: one for aim, one in fits if one is not None}
-        met = dict(zip(met, confident(list(met.values())), strict=True))
-        found = []
-        for (budget, _), grid in zip(wishes, grids, strict=True):
-            found.append([_of_share(met[aim], share, budget) for share, aim in grid if aim in met])
-        return found
+    def fits(aims: set[Target]) -> dict[Target, Fitted]:
+        once = sorted(aims, key=lambda aim: float(aim.budget or 0))
+        found = zip(once, fit_where_possible(method, table, once, seed), strict=True)
+        met = {aim: one for aim, one in found if one is not None}
+        return dict(zip(met, confident(list(met.values())), strict=True))
 
-    def _of_share(one: Fitted, share: float, budget: float) -> tuple[float, Fitted]:
+    def declined(one: Fitted, share: float, budget: float) -> tuple[float, Fitted]:
         if asked.score is not None and not isinstance(one.policy.answer, Identity):
             got = f"{one.policy.answer.name}: what the score means is lost in it"
             step = "Leave --abstain-score out, or fit a method of plain answers."
             raise input_error("answer", "plain with a score for abstaining", got, step)
         return _declined(one, rows, share, score_at(one.policy.active_exits), asked, budget)
 
-    wishes = [
-        _wish(target, table, asked, spare) for target in targets_of(targets, table.mean_costs)
-    ]
-    plain = iter(within([(most, target.limits) for target, most in wishes if not target.floored]))
+    def within(target: Target, most: float) -> list[tuple[float, Target]]:
+        """Return shares, ascending, with what they leave of the budget to the exits."""
+        left = most - spare
+        return [
+            (s, Target(left - asked.cost * s, limits=target.limits))
+            for s in _shares(table, left, asked)
+        ]
+
+    wishes = [_wish(one, table, asked, spare) for one in targets_of(targets, table.mean_costs)]
+    grids = [[] if target.floored else within(target, most) for target, most in wishes]
+    met = fits({aim for grid in grids for _, aim in grid})
     out = []
-    for target, most in wishes:
+    for (target, most), grid in zip(wishes, grids, strict=True):
         if target.floored:
-            one: Fitted | None = _least(target, table, most, within)
+            best: Fitted | None = _least(target, table, asked, most, spare, fits, declined)
         else:
+            tried = [declined(met[aim], share, most) for share, aim in grid if aim in met]
             # The first of equals, which declines the fewest.
-            best = max(next(plain), key=lambda found: found[0], default=None)
-            one = None if best is None else best[1]
-        out.append(None if one is None else _told(one, target, table))
+            best = max(tried, key=lambda found: found[0])[1] if tried else None
+        out.append(None if best is None else _told(best, target, table))
     return out
 
 
@@ -180,46 +175,47 @@ def _wish(target: Target, table: Table, asked: Declining, spare: float) -> tuple
 
 
 def _least(
-    target: Target, table: Table, most: float,
-    within: Callable[[Sequence[tuple[float, tuple[Limit, ...]]]], list[list[tuple[float, Fitted]]]],
+    target: Target, table: Table, asked: Declining, most: float, spare: float,
+    fits: Callable[[set[Target]], dict[Target, Fitted]],
+    declined: Callable[[Fitted, float, float], tuple[float, Fitted]],
 ) -> Fitted:  # fmt: skip
     """Return the cheapest policy within `most` whose quality, hand-overs counted, meets a floor."""
     floor = target.floor(table)
     assert floor is not None
-    if not table.labelled:
-        _ = table.quality  # says what is missing
-    low, high, best = min(cheapest(table), most), most, None
+    _ = table.quality if not table.labelled else None  # says what is missing
+    share = 1.0 if asked.share is None else asked.share
+    shares = np.linspace(0.0, share, _SHARES).tolist() if asked.cost else [share]
+    ends = min(cheapest(table), most - spare), min(float(table.mean_costs[-1]), most - spare)
+    best: tuple[float, Fitted] | None = None  # after what its exits may cost
+    top: Fitted | None = None
     for _ in range(2):
-        aims = np.linspace(low, high, _AIMS).tolist()
-        tried = [
-            [one for _, one in found] for found in within([(aim, target.limits) for aim in aims])
-        ]
-        met = [one for found in tried for one in found if one.quality >= floor - 1e-9]
-        if best is None and not met:
-            every = [one for found in tried for one in found]
-            unit = table.unit
-            if not every:
-                raise BudgetError(
-                    message(
-                        "budget",
-                        f"{cheapest(table):.6g} {unit} or more",
-                        f"{most:.6g}",
-                        "Raise it.",
-                    )
-                )
-            top = max(every, key=lambda one: one.quality)
-            allowed = f"at most {top.quality:.4g}, which costs {top.expected.cost:.6g} {unit}"
-            step = "Ask for less, allow more cost, decline more, or try another method (--method auto)."
-            raise BudgetError(message("quality", allowed, f"{floor:.4g}", step))
-        best = min([*([] if best is None else [best]), *met], key=lambda one: one.expected.cost)
-        firsts = [
-            i for i, found in enumerate(tried) if any(one.quality >= floor - 1e-9 for one in found)
-        ]
-        first = firsts[0] if firsts else 0
-        if first == 0:
+        met = fits(
+            {Target(aim, limits=target.limits) for aim in np.linspace(*ends, _AIMS).tolist()}
+        )
+        for aim, one in met.items():
+            for share in shares:  # the first that meets the floor is the cheapest
+                made = declined(one, share, most)[1]
+                dearer = best is not None and made.expected.cost >= best[1].expected.cost
+                if dearer or made.expected.cost > most * (1 + _NEAR):
+                    break
+                top = made if top is None or made.quality > top.quality else top
+                if made.quality >= floor - _NEAR:
+                    best = float(aim.budget or 0), made
+                    break
+        if best is None:
             break
-        low, high = aims[first - 1], aims[first]
-    return best
+        width = (ends[1] - ends[0]) / (_AIMS - 1)
+        up = width if len(shares) > 1 else 0.0  # a dearer aim with fewer who are handed over
+        ends = max(best[0] - width, ends[0]), min(best[0] + up, ends[1])
+    if best is not None:
+        return best[1]
+    unit = table.unit
+    if top is None:
+        allowed, got = f"{cheapest(table) + spare:.6g} {unit} or more", f"{most:.6g}"
+        raise BudgetError(message("budget", allowed, got, "Raise it."))
+    allowed = f"at most {top.quality:.4g}, which costs {top.expected.cost:.6g} {unit}"
+    step = "Ask for less, allow more cost, decline more, or try another method (--method auto)."
+    raise BudgetError(message("quality", allowed, f"{floor:.4g} ({target.text})", step))
 
 
 def _told(one: Fitted, target: Target, table: Table) -> Fitted:

@@ -251,7 +251,7 @@ def test_accuracy_rises_with_the_deadline(data, rows):
     assert (np.diff(right) > 0).all()
 
 
-@pytest.mark.parametrize("method", ["max_prob", "auto"])
+@pytest.mark.parametrize("method", ["max_prob", "margin:answer=combined"])
 def test_a_floor_is_met_by_what_counts_who_is_asked(data, method):
     """Cheaper than without: the worst answers are somebody else's; a floor out of reach is told with what can be had."""
     goal = float(np.round(po.fit(data, "50%", "max_prob").quality, 2))
