@@ -19,6 +19,7 @@ from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, th
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
 from policyopt._intervals import with_interval, worth_fields
+from policyopt._limits import Limit
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, apply_settings, method_list
@@ -318,7 +319,7 @@ def _targets(
     if len(given) > 1:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise input_error(names, "one of them, a list", "several", "Leave all but one out.")
-    limits, costs = tuple(limit or ()), tables.get("fit").mean_costs
+    limits, costs = tuple(map(Limit.parse, limit or ())), tables.get("fit").mean_costs
     if not given:
         return [Target(budget, limits=limits) for budget in parse_budgets(budgets or "9", costs)]
     if budgets is not None and len(parse_budgets(budgets, costs)) > 1:

@@ -77,7 +77,7 @@ _RESAMPLES = 100
 #: What is believed of a candidate's gain over the first before it is compared, mean and standard deviation of quality.
 #: 500 rows tell a gain to half a point, and nearly all gains are smaller; so it matters what such candidates gained
 #: elsewhere (`benchmarks/results/learned_gains.md`): static scores differ little, and entropy is the worse one; joint
-#: thresholds and combined answers gain some tenths of a point, a learned stop rule more; lists of models much or nothing.
+#: thresholds and combined answers gain some tenths of a point, a learned stop rule more; lists much or nothing.
 _PRIORS = {
     "margin": (0.0, 0.0005), "entropy": (-0.001, 0.001), "max_prob:thresholds=joint": (0.001, 0.001),
     "margin:answer=combined": (0.002, 0.002), "optimal_stopping": (0.004, 0.002),
@@ -284,7 +284,7 @@ class _Shrinkage:
         priors = np.array([_PRIORS.get(name, _OTHERS) for name, _, _ in candidates])
         few = np.array([method.learned for _, method, _ in candidates])
         self._before = priors[:, 0] * np.where(few, 1.0 - FEWEST_ROWS / n, 1.0)  # (M,)
-        self.possible = np.isfinite(values).all(axis=2)
+        self.possible: Bools = np.asarray(np.isfinite(values).all(axis=2))
         first = np.where(self.possible[:, :1, None], values[:, :1], 0.0)
         #: (M, N, A): rows' differences, 0 where there is nothing to compare.
         self.rows = np.where(

@@ -183,7 +183,7 @@ class Levels:
         return left
 
     def _cut_at(self, cut: Level, budget: float) -> list[Level]:
-        """Return the level that never passes where `cut` ends and costs about the budget, by regula falsi on its aim."""
+        """Return the level that never passes where `cut` ends and costs about the budget, by regula falsi."""
         kept = cut.draft.table.active_exits
 
         def at(aim: float) -> Level | None:

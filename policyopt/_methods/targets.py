@@ -46,7 +46,7 @@ class Target:
     quality: float | str | None = None
     max_drop: float | str | None = None
     saving: float | str | None = None
-    limits: tuple[Limit | str, ...] = ()
+    limits: tuple[Limit, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("quality", "max_drop", "saving"):
@@ -55,7 +55,8 @@ class Target:
         if self.quality is not None and self.max_drop is not None:
             step = "Leave one of the two out: both are floors on quality."
             raise input_error("max_drop", "absent beside a quality", self.max_drop, step)
-        given = [Limit.parse(one) if isinstance(one, str) else one for one in self.limits]
+        limits: Any = self.limits
+        given = [Limit.parse(one) if isinstance(one, str) else one for one in limits]
         for one in given:
             check_type("limits", one, Limit, "of Limit", "E.g. Limit.parse('p95<=20').")
         object.__setattr__(self, "limits", tuple(given))
