@@ -519,7 +519,7 @@ def off_of(paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float
     left = excess - chance
     mean = float((left * count).sum() / count.sum())
     noise = float(left.var(ddof=1)) / len(count)
-    shrunk = mean * max(0.0, 1.0 - noise / mean**2) if mean else 0.0
+    shrunk = mean * max(0.0, 1.0 - noise / mean / mean) if mean else 0.0
     # Overspending on the rows at hand, because others seem to be cheaper, stays within their own error.
     error = float(whole.std()) / len(whole) ** 0.5
     return max(tail * mean + (1.0 - tail) * shrunk, -error)
