@@ -64,6 +64,7 @@ FEW_ROWS = 300
 _COINS = 32
 _HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
 _EPS = 1e-9
+_OTHERS = "Raise it, ask for less, or try another method (of a cascade: always, subset, frugalgpt)."
 _SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
@@ -402,11 +403,21 @@ class Search:
     def _aim(self, target: Target, budget: float | None) -> float:
         most = self._levels.aims[-1] if budget is None else self.corrected(budget)
         floor = target.floor(self._table)
-        if floor is not None:
-            most = self._least(floor, most, target, budget)
-        for limit in target.limits:
-            most = self._within(limit, most, floor is not None)
-        return most
+        if floor is None:
+            for limit in target.limits:
+                most = self._within(limit, most)
+            return most
+        least = self._least(floor, most, target, budget)
+        for aim in (least, *(aim for aim, _ in self._grid(most) if aim > least)):
+            (level,) = self._levels.at([aim])
+            kept = [self._levels.kept(level, limit) for limit in target.limits]
+            if all(ok for ok, _ in kept) and self.quality(level) >= floor - _EPS:
+                return aim
+        (level,) = self._levels.at([least])
+        limit = next(one for one in target.limits if not self._levels.kept(level, one)[0])
+        reached = self._levels.kept(level, limit)[1]
+        allowed = f"{reached:.6g} or more: that is what the floor on quality takes by this method"
+        raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", _OTHERS))
 
     def corrected(self, budget: float) -> float:
         """Return what to aim at so that a budget is kept on new rows; it rises with the budget, as levels do."""
@@ -469,17 +480,16 @@ class Search:
         low, high = grid[first - 1][0], grid[first][0]
         return self._halved(low, high, lambda level: self.quality(level) < floor - _EPS)[1]
 
-    def _within(self, limit: Limit, most: float, floored: bool) -> float:
+    def _within(self, limit: Limit, most: float) -> float:
         """Return the largest aim up to `most` that keeps a limit."""
         grid = self._grid(most)
         kept = [self._levels.kept(level, limit) for _, level in grid]
         if kept[-1][0]:
             return most
-        if floored or not any(ok for ok, _ in kept):
-            who = "the floor on quality" if floored else "the cheapest policy"
-            least = min(reached for _, reached in kept) if not floored else kept[-1][1]
-            allowed, step = f"{least:.6g} or more: {who} reaches it", "Raise it, or ask for less."
-            raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
+        if not any(ok for ok, _ in kept):
+            least = min(reached for _, reached in kept)
+            allowed = f"{least:.6g} or more: the cheapest policy of this method reaches it"
+            raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", _OTHERS))
         last = max(i for i, (ok, _) in enumerate(kept) if ok)
         low, high = grid[last][0], grid[last + 1][0]
         return self._halved(low, high, lambda level: self._levels.kept(level, limit)[0])[0]

@@ -103,7 +103,7 @@ def test_floors_are_met_at_the_least_cost_and_what_cannot_be_is_named():
     for target, said in (
         (Target(quality=0.99), "'quality' must be at most 0."), (Target(1.2, 0.69), "within 1.2 ms"),
         (Target(limits=("mean<=0.5",)), "limit mean<=0.5"), (Target(0.5), "budget"),
-        (Target(quality=0.68, limits=("p99<=1",)), "the floor on quality reaches it"),
+        (Target(quality=0.68, limits=("p99<=1",)), "the floor on quality takes by this method"),
     ):  # fmt: skip
         with pytest.raises(BudgetError, match=said):
             make_method("max_prob").fit_path(fit, [target])
