@@ -364,10 +364,9 @@ def validated(method: Method, table: Table, targets: Sequence[Target], seed: int
     folds = found if isinstance(found, Folds) else None
     why = found if isinstance(found, str) else None
     search = Search(levels, folds)
-    aims = search.aims(targets)
     low, high = cheapest(table), float(table.mean_costs[-1])
     out = []
-    for target, aim, level in zip(targets, aims, levels.at(aims), strict=True):
+    for target, (aim, level) in zip(targets, search.levels(targets), strict=True):
         budget = target.most(table)
         one = levels.frozen(level, aim if budget is None else budget)
         said = {**one.policy.provenance, "budget": budget, "target": target.text}
@@ -386,27 +385,31 @@ def validated(method: Method, table: Table, targets: Sequence[Target], seed: int
 
 
 class Search:
-    """The aims of targets among the levels of a fit."""
+    """The levels of a fit that targets ask for."""
 
     def __init__(self, levels: Levels, folds: Folds | None) -> None:
         self._levels, self._folds, self._table = levels, folds, levels.table
 
-    def aims(self, targets: Sequence[Target]) -> list[float]:
-        """Return what each target aims at: a mean cost, as levels claim it."""
+    def levels(self, targets: Sequence[Target]) -> list[tuple[float, Level]]:
+        """Return what each target aims at, a mean cost as levels claim it, and its level."""
         wishes = [(target, target.most(self._table)) for target in targets]
         budgets = [budget for _, budget in wishes if budget is not None]
         if budgets:
             self._levels.at(budgets)  # refuses what cannot be met, in the user's own numbers
-        return [self._aim(target, budget) for target, budget in wishes]
+        found = [self._aim(target, budget) for target, budget in wishes]
+        plain = self._levels.at([aim for of, aim in found if of is self._levels])
+        return [
+            (aim, plain.pop(0) if of is self._levels else of.at([aim])[0]) for of, aim in found
+        ]
 
-    def _aim(self, target: Target, budget: float | None) -> float:
-        most = self._levels.aims[-1] if budget is None else self.corrected(budget)
+    def _aim(self, target: Target, budget: float | None) -> tuple[Levels, float]:
+        of, most = self._levels, self._levels.aims[-1] if budget is None else self.corrected(budget)
         floor = target.floor(self._table)
         if floor is not None:
-            most = self._least(floor, most, target, budget)
+            of, most = self._least(floor, most, target, budget)
         for limit in target.limits:
-            most = self._within(limit, most, floor is not None)
-        return most
+            most = self._within(of, limit, most, floor is not None)
+        return of, most
 
     def corrected(self, budget: float) -> float:
         """Return what to aim at so that a budget is kept on new rows; it rises with the budget, as levels do."""
@@ -419,7 +422,7 @@ class Search:
 
     def quality(self, level: Level) -> float:
         """Return what a level is worth on new rows: on these, less what the folds' policies lost on theirs."""
-        if self._folds is None:
+        if self._folds is None or level.alike:
             return level.value
         return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
 
@@ -436,26 +439,33 @@ class Search:
             return np.full(len(worth), np.nan)
         return folds.right[:, known].mean(axis=1) - np.array(worth)
 
-    def _grid(self, most: float) -> list[tuple[float, Level]]:
+    def _grid(self, of: Levels, most: float) -> list[tuple[float, Level]]:
         """Return aims up to `most`, ascending, with their levels; `most` is the last of them."""
-        pairs = zip(self._levels.aims, self._levels.on_grid(), strict=True)
+        pairs = zip(of.aims, of.on_grid(), strict=True)
         found = [(aim, level) for aim, level in pairs if level is not None and aim < most]
-        return [*found, (most, self._levels.at([most])[0])]
+        return [*found, (most, of.at([most])[0])]
 
-    def _halved(self, low: float, high: float, up: Callable[[Level], bool]) -> tuple[float, float]:
+    def _halved(
+        self, of: Levels, low: float, high: float, up: Callable[[Level], bool]
+    ) -> tuple[float, float]:
         """Halve the way between two aims; `up`: whether a level lies below the place that is sought."""
-        if self._levels.per_budget:
+        if of.per_budget:
             return low, high
-        return bisect(lambda aim: up(self._levels.at([aim])[0]), low, high, _HALVINGS)
+        return bisect(lambda aim: up(of.at([aim])[0]), low, high, _HALVINGS)
 
-    def _least(self, floor: float, most: float, target: Target, budget: float | None) -> float:
-        """Return the least aim whose level is worth a floor on new rows."""
-        grid = self._grid(most)
-        worth = [self.quality(level) for _, level in grid]
-        if np.isnan(worth).all():
-            _ = self._table.quality  # says what is missing
-        met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
-        if not met:
+    def _least(
+        self, floor: float, most: float, target: Target, budget: float | None
+    ) -> tuple[Levels, float]:
+        """Return the least aim whose level is worth a floor on new rows, by levels with a price if that is enough."""
+        for of in (self._levels, self._levels.by(self.quality)):
+            grid = self._grid(of, most)
+            worth = [self.quality(level) for _, level in grid]
+            if np.isnan(worth).all():
+                _ = self._table.quality  # says what is missing
+            met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
+            if met:
+                break
+        else:
             best = int(np.nanargmax(worth))
             unit, cost = self._table.unit, grid[best][1].cost
             within = "" if budget is None else f" within {budget:.6g} {unit}"
@@ -465,14 +475,14 @@ class Search:
             raise BudgetError(message("quality", allowed, asked, step))
         first = met[0]
         if first == 0:
-            return grid[0][0]
+            return of, grid[0][0]
         low, high = grid[first - 1][0], grid[first][0]
-        return self._halved(low, high, lambda level: self.quality(level) < floor - _EPS)[1]
+        return of, self._halved(of, low, high, lambda level: self.quality(level) < floor - _EPS)[1]
 
-    def _within(self, limit: Limit, most: float, floored: bool) -> float:
+    def _within(self, of: Levels, limit: Limit, most: float, floored: bool) -> float:
         """Return the largest aim up to `most` that keeps a limit."""
-        grid = self._grid(most)
-        kept = [self._levels.kept(level, limit) for _, level in grid]
+        grid = self._grid(of, most)
+        kept = [of.kept(level, limit) for _, level in grid]
         if kept[-1][0]:
             return most
         if floored or not any(ok for ok, _ in kept):
@@ -482,7 +492,7 @@ class Search:
             raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
         last = max(i for i, (ok, _) in enumerate(kept) if ok)
         low, high = grid[last][0], grid[last + 1][0]
-        return self._halved(low, high, lambda level: self._levels.kept(level, limit)[0])[0]
+        return self._halved(of, low, high, lambda level: of.kept(level, limit)[0])[0]
 
 
 @dataclass(frozen=True, eq=False)

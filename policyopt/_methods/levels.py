@@ -17,7 +17,9 @@ the grid only what lies between their qualities is accepted, so that budgets fit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,6 +64,13 @@ class Level:
         """Return the mean over rows of what lies in columns, (K,) or (N, K), at the place that each leaves at."""
         return float(sum(w * _at(columns, t, self.last).mean() for w, t in self.taken))
 
+    @property
+    def alike(self) -> bool:
+        """Whether all rows leave at one exit, with an answer that learned nothing: rows chose nothing else."""
+        places = [np.minimum(taken, self.last) for _, taken in self.taken]
+        one = all((at == places[0][0]).all() for at in places)
+        return one and isinstance(self.draft.answer, Identity)
+
 
 class Levels:
     """The levels of one method on one table."""
@@ -78,6 +87,7 @@ class Levels:
         self._seen: dict[int, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
         self._answered: tuple[AnswerRule, Array] | None = None
         self._known: dict[float, list[Level]] = {}
+        self._worth: Callable[[Level], float] = lambda level: level.value
         self._grid: list[Level | None] | None = None
 
     def fit(self, budgets: Sequence[float]) -> list[Fitted]:
@@ -103,13 +113,24 @@ class Levels:
         before = -np.inf
         for budget in sorted(set(budgets)):
             found[budget] = self._at(budget, before)
-            before = found[budget].value
+            before = self._worth(found[budget])
         return [found[budget] for budget in budgets]
+
+    def by(self, worth: Callable[[Level], float]) -> Levels:
+        """Return the same by another worth, where cost is no reason to forgo any of it."""
+        _ = self._solutions  # made once for both
+        found = copy(self)
+        found.price, found._grid, found._worth = 0.0, None, worth
+        return found
+
+    @cached_property
+    def _solutions(self) -> list[list[Level]]:
+        return self._where_possible(self.aims)
 
     def on_grid(self) -> list[Level | None]:
         """Return the levels of `aims`, None where one cannot be met."""
         if self._grid is None:
-            solved = self._where_possible(self.aims)
+            solved = self._solutions
             if self._limited:
                 self._grid = self._limits([one for levels in solved for one in levels], solved)
             else:
@@ -166,7 +187,7 @@ class Levels:
                 else self._solved(budget)
             )
             tried = [*own, *(level for level in grid if level is not None)]
-            best = self._best([one for one in tried if one.value >= before], budget)
+            best = self._best([one for one in tried if self._worth(one) >= before], budget)
             return best or self._best(tried, budget) or own[-1]
         right, ends = grid[low + 1], (self.aims[low], self.aims[low + 1])
         for step in range(_HALVINGS + 1):
@@ -174,7 +195,8 @@ class Levels:
                 break
             middle = (ends[0] + ends[1]) / 2 if step < _HALVINGS else budget
             tried = [*self._solved(middle), *self._cut_at(right, middle)]
-            between = [v for v in tried if left.value <= v.value <= right.value]
+            least, most = self._worth(left), self._worth(right)
+            between = [one for one in tried if least <= self._worth(one) <= most]
             node = self._best([left, *between], middle) or left
             if budget >= middle:
                 left, ends = node, (middle, ends[1])
@@ -221,7 +243,7 @@ class Levels:
         within = [level for level in tried if level.cost <= budget * (1 + _EPS)]
 
         def rank(level: Level) -> tuple[float, float]:
-            return round(level.value - self.price * level.cost, 12), -level.cost
+            return round(self._worth(level) - self.price * level.cost, 12), -level.cost
 
         return max(within, key=rank, default=None)
 
