@@ -398,17 +398,18 @@ class Search:
             self._levels.at(budgets)  # refuses what cannot be met, in the user's own numbers
         found = [self._aim(target, budget) for target, budget in wishes]
         plain = self._levels.at([aim for of, aim in found if of is self._levels])
-        return [
-            (aim, plain.pop(0) if of is self._levels else of.at([aim])[0]) for of, aim in found
-        ]
+        return [(aim, plain.pop(0) if of is self._levels else of.at([aim])[0]) for of, aim in found]
 
     def _aim(self, target: Target, budget: float | None) -> tuple[Levels, float]:
         of, most = self._levels, self._levels.aims[-1] if budget is None else self.corrected(budget)
+        limits = target.limits
+        if limits and of.limited:  # of all that keep them, the best
+            of, limits = of.keeping(limits), ()
         floor = target.floor(self._table)
         if floor is not None:
-            of, most = self._least(floor, most, target, budget)
-        for limit in target.limits:
-            most = self._within(of, limit, most, floor is not None)
+            of, most = self._least(of, floor, most, target, budget)
+        if limits:
+            most = self._within(limits, most, floor is not None)
         return of, most
 
     def corrected(self, budget: float) -> float:
@@ -454,10 +455,10 @@ class Search:
         return bisect(lambda aim: up(of.at([aim])[0]), low, high, _HALVINGS)
 
     def _least(
-        self, floor: float, most: float, target: Target, budget: float | None
+        self, of: Levels, floor: float, most: float, target: Target, budget: float | None
     ) -> tuple[Levels, float]:
         """Return the least aim whose level is worth a floor on new rows, by levels with a price if that is enough."""
-        for of in (self._levels, self._levels.by(self.quality)):
+        for of in (of, of.by(self.quality)):  # noqa: B020 (both are made before)
             grid = self._grid(of, most)
             worth = [self.quality(level) for _, level in grid]
             if np.isnan(worth).all():
@@ -468,7 +469,9 @@ class Search:
         else:
             best = int(np.nanargmax(worth))
             unit, cost = self._table.unit, grid[best][1].cost
-            within = "" if budget is None else f" within {budget:.6g} {unit}"
+            said = [] if budget is None else [f"{budget:.6g} {unit}"]
+            said += [limit.text for limit in target.limits]
+            within = f" within {' and '.join(said)}" if said else ""
             allowed = f"at most {worth[best]:.4g}{within}, which costs {cost:.6g} {unit}"
             asked = f"{floor:.4g}" + (f" ({target.text})" if target.max_drop is not None else "")
             step = "Ask for less, allow more cost, or try another method (--method auto)."
@@ -479,20 +482,29 @@ class Search:
         low, high = grid[first - 1][0], grid[first][0]
         return of, self._halved(of, low, high, lambda level: self.quality(level) < floor - _EPS)[1]
 
-    def _within(self, of: Levels, limit: Limit, most: float, floored: bool) -> float:
-        """Return the largest aim up to `most` that keeps a limit."""
+    def _within(self, limits: tuple[Limit, ...], most: float, floored: bool) -> float:
+        """Return the largest aim up to `most` that keeps limits, of levels that nothing else is to be had of."""
+        of = self._levels
         grid = self._grid(of, most)
-        kept = [of.kept(level, limit) for _, level in grid]
-        if kept[-1][0]:
+
+        def kept(level: Level) -> bool:
+            return all(of.kept(level, limit) for limit in limits)
+
+        keeps = [kept(level) for _, level in grid]
+        if keeps[-1]:
             return most
-        if floored or not any(ok for ok, _ in kept):
+        if floored or not any(keeps):
             who = "the floor on quality" if floored else "the cheapest policy"
-            least = min(reached for _, reached in kept) if not floored else kept[-1][1]
-            allowed, step = f"{least:.6g} or more: {who} reaches it", "Raise it, or ask for less."
+            tried = [level for _, level in (grid[-1:] if floored else grid)]
+            least = [min(of.reached(level, limit) for level in tried) for limit in limits]
+            limit, low = next(
+                (p for p in zip(limits, least, strict=True) if not p[0].within(p[1])),
+                (limits[0], least[0]),
+            )
+            allowed, step = f"{low:.6g} or more: {who} reaches it", "Raise it, or ask for less."
             raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
-        last = max(i for i, (ok, _) in enumerate(kept) if ok)
-        low, high = grid[last][0], grid[last + 1][0]
-        return self._halved(of, low, high, lambda level: of.kept(level, limit)[0])[0]
+        last = max(i for i, ok in enumerate(keeps) if ok)
+        return self._halved(of, grid[last][0], grid[last + 1][0], kept)[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,10 @@ from policyopt._limits import Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows, subsample
+from policyopt._thresholds.budget_search import bisect
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
-from policyopt.runtime._errors import BudgetError
+from policyopt.runtime._errors import BudgetError, message
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime._scores import ScoreRule
 from policyopt.runtime._typing import Array, Floats, Ints
@@ -41,7 +43,7 @@ Spend = Callable[[Sequence[float]], Sequence[Draft]]
 SPENDS = ("needed", "all")
 #: Aims between exit 0 and exit K-1, at even positions: those of ``--budgets 9``.
 GRID = 9
-_HALVINGS, _AIMED = 3, 3
+_HALVINGS, _AIMED, _NEARER = 3, 3, 5
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
 #: Of an aim: to spend less is worth a remark.
 _SPARED = 0.95
@@ -81,13 +83,15 @@ class Levels:
         self.spend: Spend = proposed(method, table, seed) if own else method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)
         self._valued = self._rows.labelled
-        self._limited = method.limits and self._valued
-        self.price = price_of(self._rows) if self._limited else 0.0
+        self.limited = method.limits and self._valued
+        self.price = price_of(self._rows) if self.limited else 0.0
         self.aims, self.per_budget = aims_of(table), method.per_budget or own
         self._seen: dict[int, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
         self._answered: tuple[AnswerRule, Array] | None = None
         self._known: dict[float, list[Level]] = {}
         self._worth: Callable[[Level], float] = lambda level: level.value
+        self._limits: tuple[Limit, ...] = ()
+        self._keeps: dict[Level, bool] = {}
         self._grid: list[Level | None] | None = None
 
     def fit(self, budgets: Sequence[float]) -> list[Fitted]:
@@ -105,7 +109,7 @@ class Levels:
 
     def at(self, budgets: Sequence[float]) -> list[Level]:
         """Return the level of each budget; budgets that cannot be met are refused."""
-        if not self._limited:
+        if not self.limited:
             return [self._levels(draft)[-1] for draft in self.spend(budgets)]
         if self.per_budget:
             return self._of_those(budgets)
@@ -123,6 +127,34 @@ class Levels:
         found.price, found._grid, found._worth = 0.0, None, worth
         return found
 
+    def keeping(self, limits: tuple[Limit, ...]) -> Levels:
+        """Return those of the levels that keep limits, and finer ones about where they cease to."""
+        _ = self._solutions
+        found = copy(self)
+        found._grid, found._limits, found._keeps, found._known = None, limits, {}, dict(self._known)
+        if not self.per_budget:
+            for (low, below), (high, above) in pairwise(sorted(self._known.items())):
+                for place, (one, other) in enumerate(zip(below, above, strict=False)):
+                    alike = one.draft.table.active_exits == other.draft.table.active_exits
+                    if alike and found._kept(one) and not found._kept(other):
+                        found._halve(low, high, place)
+        return found
+
+    def _halve(self, low: float, high: float, place: int) -> None:
+        """Solve for aims about the one up to which levels that end at a place keep the limits."""
+
+        def kept(aim: float) -> bool:
+            levels = self._solved(aim)
+            return place < len(levels) and self._kept(levels[place])
+
+        bisect(kept, low, high, _NEARER)
+
+    def _kept(self, level: Level) -> bool:
+        """Return whether a level keeps the limits, if there are any."""
+        if level not in self._keeps:
+            self._keeps[level] = all(self.kept(level, limit) for limit in self._limits)
+        return self._keeps[level]
+
     @cached_property
     def _solutions(self) -> list[list[Level]]:
         return self._where_possible(self.aims)
@@ -131,14 +163,22 @@ class Levels:
         """Return the levels of `aims`, None where one cannot be met."""
         if self._grid is None:
             solved = self._solutions
-            if self._limited:
-                self._grid = self._limits([one for levels in solved for one in levels], solved)
+            if self.limited:
+                self._grid = self._within([one for levels in solved for one in levels], solved)
             else:
                 self._grid = [levels[-1] if levels else None for levels in solved]
         return self._grid
 
-    def kept(self, level: Level, limit: Limit) -> tuple[bool, float]:
-        """Return whether a level's rows keep a limit, and what they reach."""
+    def kept(self, level: Level, limit: Limit) -> bool:
+        """Return whether a level's rows keep a limit."""
+        return limit.kept(*self._paid(level, limit))
+
+    def reached(self, level: Level, limit: Limit) -> float:
+        """Return what a level's rows reach of a limit."""
+        return limit.reached(*self._paid(level, limit))
+
+    def _paid(self, level: Level, limit: Limit) -> tuple[Floats, Floats]:
+        """Return what rows pay of a limit's cost, and their weights."""
         active = level.draft.table.active_exits
         own = not limit.cost or limit.cost == self.table.cost_name
         costs = (
@@ -146,11 +186,11 @@ class Levels:
         )
         paid = np.concatenate([_at(costs, taken, level.last) for _, taken in level.taken])
         weights = np.concatenate([np.full(len(taken), w) for w, taken in level.taken])
-        return limit.kept(paid, weights), limit.reached(paid, weights)
+        return paid, weights
 
     def spared(self, level: Level, aim: float, budget: float) -> str | None:
         """Return what is said where a level leaves much of its aim: by how much, and why."""
-        if not self._limited or level.cost >= _SPARED * aim:
+        if not self.limited or level.cost >= _SPARED * aim:
             return None
         unit = self.table.unit
         own = [] if self.per_budget else self._where_possible([aim])[0]
@@ -164,9 +204,11 @@ class Levels:
             f"the fit{worth}; spend=all spends it"
         )
 
-    def _limits(self, tried: list[Level], solved: Sequence[Sequence[Level]]) -> list[Level | None]:
+    def _within(self, tried: list[Level], solved: Sequence[Sequence[Level]]) -> list[Level | None]:
         """Return the best level within each of `aims`, ascending: what is tried for one is tried for the next."""
         tried, found = [*tried, *self._constants(solved)], []
+        if self._limits:
+            tried += [level for levels in self._known.values() for level in levels]
         for aim in self.aims:
             best = self._best(tried, aim)
             if best is not None and best.cost < _SPARED * aim and not self.per_budget:
@@ -188,7 +230,7 @@ class Levels:
             )
             tried = [*own, *(level for level in grid if level is not None)]
             best = self._best([one for one in tried if self._worth(one) >= before], budget)
-            return best or self._best(tried, budget) or own[-1]
+            return best or self._best(tried, budget) or self._unless_refused(own[-1:], tried)
         right, ends = grid[low + 1], (self.aims[low], self.aims[low + 1])
         for step in range(_HALVINGS + 1):
             if right is None or right.draft is left.draft or budget <= ends[0] * (1 + _EPS):
@@ -236,11 +278,28 @@ class Levels:
         solved = [self._levels(draft) for draft in self.spend(budgets)]
         tried = [level for levels in solved for level in levels] + self._constants(solved)
         found = [self._best(tried, budget) for budget in budgets]
-        return [one or own[-1] for one, own in zip(found, solved, strict=True)]
+        return [
+            one or self._unless_refused(own[-1:], tried)
+            for one, own in zip(found, solved, strict=True)
+        ]
+
+    def _unless_refused(self, own: Sequence[Level], tried: Sequence[Level]) -> Level:
+        """Return the method's own level; refused where there are limits, which none of the tried keeps."""
+        for limit in self._limits:
+            least = min(self.reached(level, limit) for level in tried)
+            if not limit.within(least):
+                allowed = f"{least:.6g} or more: the cheapest policy reaches it"
+                got, step = f"{limit.most:.6g}", "Raise it, or ask for less."
+                raise BudgetError(message(f"limit {limit.text}", allowed, got, step))
+        if self._limits or not own:
+            said = " and ".join(limit.text for limit in self._limits)
+            step = "Raise one of them, or the budget."
+            raise BudgetError(message("limits", "such that one policy keeps them all", said, step))
+        return own[-1]
 
     def _best(self, tried: Sequence[Level], budget: float) -> Level | None:
         """Return the best of those within a budget, the cheaper of equals; None where there is none."""
-        within = [level for level in tried if level.cost <= budget * (1 + _EPS)]
+        within = [one for one in tried if one.cost <= budget * (1 + _EPS) and self._kept(one)]
 
         def rank(level: Level) -> tuple[float, float]:
             return round(self._worth(level) - self.price * level.cost, 12), -level.cost
@@ -276,7 +335,7 @@ class Levels:
         quality = self._quality(draft) if self._valued else np.full(exits, np.nan)
         whole = Level(draft, claimed, 0.0, taken, exits - 1)
         whole = replace(whole, value=whole.mean(quality))
-        if not self._limited:
+        if not self.limited:
             return [whole]
         costs = self._costs(draft)
         out, paid = [], whole.mean(costs)

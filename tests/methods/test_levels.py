@@ -103,10 +103,34 @@ def test_floors_are_met_at_the_least_cost_and_what_cannot_be_is_named():
     for target, said in (
         (Target(quality=0.99), "'quality' must be at most 0."), (Target(1.2, 0.69), "within 1.2 ms"),
         (Target(limits=("mean<=0.5",)), "limit mean<=0.5"), (Target(0.5), "budget"),
-        (Target(quality=0.68, limits=("p99<=1",)), "the floor on quality reaches it"),
+        (Target(quality=0.68, limits=("p99<=1",)), "must be at most 0.* within p99<=1"),
+        (Target(limits=("p99<=5", "worst<=0.9")), "limit worst<=0.9' must be 1 or more"),
     ):  # fmt: skip
         with pytest.raises(BudgetError, match=said):
             make_method("max_prob").fit_path(fit, [target])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(10, 300), st.booleans(),
+    st.sampled_from(["max_prob", "max_prob:thresholds=joint", "patience", "eero"]),
+)  # fmt: skip
+def test_what_the_full_model_meets_is_met(seed, rows, graded, spec):
+    """Also where stopping all there costs more than it is worth, and within any limit that an exit keeps."""
+    table = fit_table(overthinking(2 * rows, seed, graded=graded))
+    worth, costs = table.quality.mean(axis=0), table.mean_costs
+    (full,) = make_method(spec).fit_path(table, [Target("100%", max_drop=0.0)])
+    assert full.quality >= worth[-1] - 1e-9
+    for k, least in enumerate(worth.tolist()):
+        worst = Limit("", "worst", float(costs[k]))
+        (found,) = make_method(spec).fit_path(table, [Target(quality=least, limits=(worst,))])
+        assert (
+            found.quality >= least - 1e-9 and outcome_of(found.policy, table).paid.max() <= costs[k]
+        )
+        (best,) = make_method(spec).fit_path(table, [Target(limits=(worst,))])
+        reached = outcome_of(best.policy, table)
+        short = price_of(table) * (costs[k] - reached.paid.mean())
+        assert reached.paid.max() <= costs[k] and reached.right.mean() >= least - short - 1e-9
 
 
 def test_limits_hold_on_the_rows_of_the_fit_for_every_cost():
