@@ -121,7 +121,11 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         BudgetError
             A budget, floor or limit that no policy can meet.
         """
-        return validated(self, table, targets_of(budgets, table.mean_costs), check_seed(seed))
+        found = validated(self, table, targets_of(budgets, table.mean_costs), check_seed(seed))
+        for one in found:
+            if isinstance(one, BudgetError):
+                raise one
+        return [one for one in found if isinstance(one, Fitted)]
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
@@ -339,23 +343,39 @@ def cheapest(table: Table) -> float:
     return float(np.diff(costs, prepend=0.0).min() if table.cascade else costs[0])
 
 
+def fit_or_refuse(
+    method: Method, table: Table, budgets: Any, seed: int
+) -> list[Fitted | BudgetError]:
+    """Fit each budget or target that the method can meet; for others return why not."""
+    targets = targets_of(budgets, table.mean_costs)
+    try:
+        return validated(method, table, targets, seed)
+    except BudgetError as error:  # whatever is asked for
+        return [error] * len(targets)
+
+
 def fit_where_possible(
     method: Method, table: Table, budgets: Sequence[Any], seed: int, *, validate: bool = True
 ) -> list[Fitted | None]:
     """Fit each budget that the method can meet, as proposed unless `validate`."""
+    if validate:
+        found = fit_or_refuse(method, table, budgets, seed)
+        return [one if isinstance(one, Fitted) else None for one in found]
     try:
-        return list((method.fit_path if validate else method.propose)(table, budgets, seed))
+        return list(method.propose(table, budgets, seed))
     except BudgetError:
         if len(budgets) == 1:
             return [None]
         return [
-            fit_where_possible(method, table, [budget], seed, validate=validate)[0]
+            fit_where_possible(method, table, [budget], seed, validate=False)[0]
             for budget in budgets
         ]
 
 
-def validated(method: Method, table: Table, targets: Sequence[Target], seed: int) -> list[Fitted]:
-    """Return a method's policies, their aims corrected by what folds left out cost; see the module."""
+def validated(
+    method: Method, table: Table, targets: Sequence[Target], seed: int
+) -> list[Fitted | BudgetError]:
+    """Return a method's policies, their aims corrected by what folds left out cost (see the module), or why not."""
     levels = Levels(method, table, seed)
     found: Folds | str | None = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
@@ -365,8 +385,12 @@ def validated(method: Method, table: Table, targets: Sequence[Target], seed: int
     why = found if isinstance(found, str) else None
     search = Search(levels, folds)
     low, high = cheapest(table), float(table.mean_costs[-1])
-    out = []
-    for target, (aim, level) in zip(targets, search.levels(targets), strict=True):
+    out: list[Fitted | BudgetError] = []
+    for target, found_level in zip(targets, search.levels(targets), strict=True):
+        if isinstance(found_level, BudgetError):
+            out.append(found_level)
+            continue
+        aim, level = found_level
         budget = target.most(table)
         one = levels.frozen(level, aim if budget is None else budget)
         said = {**one.policy.provenance, "budget": budget, "target": target.text}
@@ -376,7 +400,8 @@ def validated(method: Method, table: Table, targets: Sequence[Target], seed: int
             spared = levels.spared(level, aim, budget)
         here = cost = float(one.expected.cost)
         if folds is not None:  # what it costs here, and as much more as the rows left out did
-            more = np.interp(here, folds.costs, folds.off)
+            known = level.alike and table.costs.ndim == 1  # the exit's, and nothing else
+            more = 0.0 if known else np.interp(here, folds.costs, folds.off)
             cost = float(np.clip(here + more, low, max(here, high)))
         fold = None if folds is None else folds.at(here)
         one = replace(one, quality=search.quality(level)) if fold is not None else one
@@ -390,26 +415,44 @@ class Search:
     def __init__(self, levels: Levels, folds: Folds | None) -> None:
         self._levels, self._folds, self._table = levels, folds, levels.table
 
-    def levels(self, targets: Sequence[Target]) -> list[tuple[float, Level]]:
-        """Return what each target aims at, a mean cost as levels claim it, and its level."""
-        wishes = [(target, target.most(self._table)) for target in targets]
-        budgets = [budget for _, budget in wishes if budget is not None]
-        if budgets:
-            self._levels.at(budgets)  # refuses what cannot be met, in the user's own numbers
-        found = [self._aim(target, budget) for target, budget in wishes]
-        plain = self._levels.at([aim for of, aim in found if of is self._levels])
-        return [(aim, plain.pop(0) if of is self._levels else of.at([aim])[0]) for of, aim in found]
+    def levels(self, targets: Sequence[Target]) -> list[tuple[float, Level] | BudgetError]:
+        """Return what each target aims at, a mean cost as levels claim it, and its level; or why there is none."""
+        budgets = [target.most(self._table) for target in targets]
+        given = [budget for budget in budgets if budget is not None]
+        # What cannot be met is refused in the user's own numbers; without folds, those are the aims.
+        looked = [] if self._folds is None else self._levels.tried(given)
+        refused = {
+            b: one for b, one in zip(given, looked, strict=False) if isinstance(one, BudgetError)
+        }
+        found = [
+            refused[budget] if budget in refused else self._aim(target, budget)
+            for target, budget in zip(targets, budgets, strict=True)
+        ]
+        plain = [one[1] for one in found if isinstance(one, tuple) and one[0] is self._levels]
+        levels = dict(zip(plain, self._levels.tried(plain), strict=True))
+        out: list[tuple[float, Level] | BudgetError] = []
+        for one in found:
+            if isinstance(one, BudgetError):
+                out.append(one)
+                continue
+            of, aim = one
+            level = levels[aim] if of is self._levels else of.tried([aim])[0]
+            out.append(level if isinstance(level, BudgetError) else (aim, level))
+        return out
 
-    def _aim(self, target: Target, budget: float | None) -> tuple[Levels, float]:
+    def _aim(self, target: Target, budget: float | None) -> tuple[Levels, float] | BudgetError:
         of, most = self._levels, self._levels.aims[-1] if budget is None else self.corrected(budget)
         limits = target.limits
         if limits and of.limited:  # of all that keep them, the best
             of, limits = of.keeping(limits), ()
         floor = target.floor(self._table)
-        if floor is not None:
-            of, most = self._least(of, floor, most, target, budget)
-        if limits:
-            most = self._within(limits, most, floor is not None)
+        try:
+            if floor is not None:
+                of, most = self._least(of, floor, most, target, budget)
+            if limits:
+                most = self._within(limits, most, floor is not None)
+        except BudgetError as error:
+            return error
         return of, most
 
     def corrected(self, budget: float) -> float:

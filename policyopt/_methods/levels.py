@@ -159,6 +159,15 @@ class Levels:
     def _solutions(self) -> list[list[Level]]:
         return self._where_possible(self.aims)
 
+    def tried(self, budgets: Sequence[float]) -> list[Level | BudgetError]:
+        """Return the level of each budget, or why it cannot be met."""
+        try:
+            return list(self.at(budgets))
+        except BudgetError as error:
+            if len(budgets) == 1:
+                return [error]
+            return [self.tried([budget])[0] for budget in budgets]
+
     def on_grid(self) -> list[Level | None]:
         """Return the levels of `aims`, None where one cannot be met."""
         if self._grid is None:

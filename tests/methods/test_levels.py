@@ -110,10 +110,10 @@ def test_floors_are_met_at_the_least_cost_and_what_cannot_be_is_named():
             make_method("max_prob").fit_path(fit, [target])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
-    st.integers(0, 10_000), st.integers(10, 300), st.booleans(),
-    st.sampled_from(["max_prob", "max_prob:thresholds=joint", "patience", "eero"]),
+    st.integers(0, 10_000), st.integers(10, 200), st.booleans(),
+    st.sampled_from(["max_prob", "patience", "eero"]),
 )  # fmt: skip
 def test_what_the_full_model_meets_is_met(seed, rows, graded, spec):
     """Also where stopping all there costs more than it is worth, and within any limit that an exit keeps."""
@@ -174,7 +174,7 @@ def test_grammar_of_limits_and_targets():
     assert Limit.parse("worst<=0").share == 0.0 and Limit.parse("p90<=1").share == pytest.approx(
         0.1
     )
-    for wrong in ("p95=20", "p0<=nan", "median<=2", "p95<=-1", "latency<=3", "", 3):
+    for wrong in ("p95=20", "p0<=nan", "median<=2", "p95<=-1", "p0<=1", "latency<=3", "", 3):
         refuses("limit", Limit.parse, wrong)
     assert Target(saving="25%").most(fit_table(cache(100))) == 6.0
     for wrong, said in (
@@ -190,6 +190,10 @@ def test_grammar_of_limits_and_targets():
     path = po.curve(data, ["max_prob"], [Target(quality=0.5), Target(saving=0.5)]).records
     assert [r["target"] for r in path] == ["quality >= 0.5", "saving >= 0.5"]
     json.dumps(path, allow_nan=False)
+    with pytest.raises(BudgetError, match="'quality' must be at most 0"):
+        po.curve(data, ["max_prob"], [Target(quality=1.0)])
+    some = po.curve(data, ["max_prob"], [Target(quality=0.5), Target(quality=1.0)])
+    assert len(some.records) == 1 and "'quality' must be at most 0" in some.notes[0]
 
 
 def test_beliefs_are_those_of_a_normal_prior(monkeypatch):
