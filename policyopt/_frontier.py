@@ -23,7 +23,7 @@ from policyopt._intervals import (
     with_interval,
     worth_fields,
 )
-from policyopt._methods.base import Method, check_budgets, fit_where_possible
+from policyopt._methods.base import Method, check_budgets, fit_or_refuse
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, load_installed, make_method, method_list
 from policyopt._methods.targets import Target, targets_of
@@ -32,7 +32,7 @@ from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_one_of, check_seed, check_whole
-from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._errors import BudgetError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy, over_model_exits
 from policyopt.runtime._typing import Floats
@@ -131,6 +131,7 @@ def curve(
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
     total, done = seeds * len(chosen), 0
+    refused: BudgetError | None = None
     for seed in range(seeds):
         fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
         frontier.tests[seed] = test_rows
@@ -139,9 +140,10 @@ def curve(
         for label, method in chosen.items():
             if progress:
                 progress(label, done, total)
-            for index, fitted in enumerate(fit_where_possible(method, fit_rows, wanted, seed)):
-                if fitted is None:
-                    notes.append(left_out(label, wanted[index], frontier.unit))
+            for index, fitted in enumerate(fit_or_refuse(method, fit_rows, wanted, seed)):
+                if isinstance(fitted, BudgetError):
+                    refused = refused or fitted
+                    notes.append(left_out(label, wanted[index], frontier.unit, fitted))
                     continue
                 frontier.fitted[label, seed, index] = fitted
                 frontier.records.append(record(label, fitted, test_rows, seed, metric))
@@ -150,6 +152,8 @@ def curve(
         _references(frontier, test_rows, [b for b in most if b is not None], seed)
     if progress:
         progress("done", total, total)
+    if refused is not None and not frontier.records:
+        raise refused
     return frontier
 
 
@@ -165,10 +169,10 @@ def targets_in(budgets: Any, table: Table) -> list[Target]:
     return found
 
 
-def left_out(label: str, target: Target, unit: str) -> str:
+def left_out(label: str, target: Target, unit: str, why: BudgetError) -> str:
     """Return what is said of a method that cannot do what is asked."""
     if target.floored or target.limits:
-        return f"{label} left out at {target.text}: it cannot reach that on these rows"
+        return f"{label} left out at {target.text}: {why}"
     said = f"{target.budget:.6g} {unit}" if isinstance(target.budget, float) else target.text
     return f"{label} left out at {said}: with its own arithmetic it cannot cost so little"
 

@@ -14,7 +14,7 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats
 
 _GRAMMAR = re.compile(
-    r"^(?:(?P<cost>.+):)?\s*(?P<statistic>mean|worst|p\d{1,2}(?:\.\d{1,3})?)\s*<=\s*(?P<most>\S+)$"
+    r"^(?:(?P<cost>.+):)?\s*(?P<statistic>mean|worst|p[1-9]\d?(?:\.\d{1,3})?)\s*<=\s*(?P<most>\S+)$"
 )
 _FORM = "[COST:]mean|pNN|worst<=NUMBER"
 _EPS = 1e-9

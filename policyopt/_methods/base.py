@@ -64,7 +64,6 @@ FEW_ROWS = 300
 _COINS = 32
 _HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
 _EPS = 1e-9
-_OTHERS = "Raise it, ask for less, or try another method (of a cascade: always, subset, frugalgpt)."
 _SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
@@ -122,7 +121,11 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         BudgetError
             A budget, floor or limit that no policy can meet.
         """
-        return validated(self, table, targets_of(budgets, table.mean_costs), check_seed(seed))
+        found = validated(self, table, targets_of(budgets, table.mean_costs), check_seed(seed))
+        for one in found:
+            if isinstance(one, BudgetError):
+                raise one
+        return [one for one in found if isinstance(one, Fitted)]
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
@@ -340,23 +343,39 @@ def cheapest(table: Table) -> float:
     return float(np.diff(costs, prepend=0.0).min() if table.cascade else costs[0])
 
 
+def fit_or_refuse(
+    method: Method, table: Table, budgets: Any, seed: int
+) -> list[Fitted | BudgetError]:
+    """Fit each budget or target that the method can meet; for others return why not."""
+    targets = targets_of(budgets, table.mean_costs)
+    try:
+        return validated(method, table, targets, seed)
+    except BudgetError as error:  # whatever is asked for
+        return [error] * len(targets)
+
+
 def fit_where_possible(
     method: Method, table: Table, budgets: Sequence[Any], seed: int, *, validate: bool = True
 ) -> list[Fitted | None]:
     """Fit each budget that the method can meet, as proposed unless `validate`."""
+    if validate:
+        found = fit_or_refuse(method, table, budgets, seed)
+        return [one if isinstance(one, Fitted) else None for one in found]
     try:
-        return list((method.fit_path if validate else method.propose)(table, budgets, seed))
+        return list(method.propose(table, budgets, seed))
     except BudgetError:
         if len(budgets) == 1:
             return [None]
         return [
-            fit_where_possible(method, table, [budget], seed, validate=validate)[0]
+            fit_where_possible(method, table, [budget], seed, validate=False)[0]
             for budget in budgets
         ]
 
 
-def validated(method: Method, table: Table, targets: Sequence[Target], seed: int) -> list[Fitted]:
-    """Return a method's policies, their aims corrected by what folds left out cost; see the module."""
+def validated(
+    method: Method, table: Table, targets: Sequence[Target], seed: int
+) -> list[Fitted | BudgetError]:
+    """Return a method's policies, their aims corrected by what folds left out cost (see the module), or why not."""
     levels = Levels(method, table, seed)
     found: Folds | str | None = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
@@ -365,10 +384,13 @@ def validated(method: Method, table: Table, targets: Sequence[Target], seed: int
     folds = found if isinstance(found, Folds) else None
     why = found if isinstance(found, str) else None
     search = Search(levels, folds)
-    aims = search.aims(targets)
     low, high = cheapest(table), float(table.mean_costs[-1])
-    out = []
-    for target, aim, level in zip(targets, aims, levels.at(aims), strict=True):
+    out: list[Fitted | BudgetError] = []
+    for target, found_level in zip(targets, search.levels(targets), strict=True):
+        if isinstance(found_level, BudgetError):
+            out.append(found_level)
+            continue
+        aim, level = found_level
         budget = target.most(table)
         one = levels.frozen(level, aim if budget is None else budget)
         said = {**one.policy.provenance, "budget": budget, "target": target.text}
@@ -378,7 +400,8 @@ def validated(method: Method, table: Table, targets: Sequence[Target], seed: int
             spared = levels.spared(level, aim, budget)
         here = cost = float(one.expected.cost)
         if folds is not None:  # what it costs here, and as much more as the rows left out did
-            more = np.interp(here, folds.costs, folds.off)
+            known = level.alike and table.costs.ndim == 1  # the exit's, and nothing else
+            more = 0.0 if known else np.interp(here, folds.costs, folds.off)
             cost = float(np.clip(here + more, low, max(here, high)))
         fold = None if folds is None else folds.at(here)
         one = replace(one, quality=search.quality(level)) if fold is not None else one
@@ -387,37 +410,50 @@ def validated(method: Method, table: Table, targets: Sequence[Target], seed: int
 
 
 class Search:
-    """The aims of targets among the levels of a fit."""
+    """The levels of a fit that targets ask for."""
 
     def __init__(self, levels: Levels, folds: Folds | None) -> None:
         self._levels, self._folds, self._table = levels, folds, levels.table
 
-    def aims(self, targets: Sequence[Target]) -> list[float]:
-        """Return what each target aims at: a mean cost, as levels claim it."""
-        wishes = [(target, target.most(self._table)) for target in targets]
-        budgets = [budget for _, budget in wishes if budget is not None]
-        if budgets:
-            self._levels.at(budgets)  # refuses what cannot be met, in the user's own numbers
-        return [self._aim(target, budget) for target, budget in wishes]
+    def levels(self, targets: Sequence[Target]) -> list[tuple[float, Level] | BudgetError]:
+        """Return what each target aims at, a mean cost as levels claim it, and its level; or why there is none."""
+        budgets = [target.most(self._table) for target in targets]
+        given = [budget for budget in budgets if budget is not None]
+        # What cannot be met is refused in the user's own numbers; without folds, those are the aims.
+        looked = [] if self._folds is None else self._levels.tried(given)
+        refused = {
+            b: one for b, one in zip(given, looked, strict=False) if isinstance(one, BudgetError)
+        }
+        found = [
+            refused[budget] if budget in refused else self._aim(target, budget)
+            for target, budget in zip(targets, budgets, strict=True)
+        ]
+        plain = [one[1] for one in found if isinstance(one, tuple) and one[0] is self._levels]
+        levels = dict(zip(plain, self._levels.tried(plain), strict=True))
+        out: list[tuple[float, Level] | BudgetError] = []
+        for one in found:
+            if isinstance(one, BudgetError):
+                out.append(one)
+                continue
+            of, aim = one
+            level = levels[aim] if of is self._levels else of.tried([aim])[0]
+            out.append(level if isinstance(level, BudgetError) else (aim, level))
+        return out
 
-    def _aim(self, target: Target, budget: float | None) -> float:
-        most = self._levels.aims[-1] if budget is None else self.corrected(budget)
+    def _aim(self, target: Target, budget: float | None) -> tuple[Levels, float] | BudgetError:
+        of, most = self._levels, self._levels.aims[-1] if budget is None else self.corrected(budget)
+        limits = target.limits
+        if limits and of.limited:  # of all that keep them, the best
+            of, limits = of.keeping(limits), ()
         floor = target.floor(self._table)
-        if floor is None:
-            for limit in target.limits:
-                most = self._within(limit, most)
-            return most
-        least = self._least(floor, most, target, budget)
-        for aim in (least, *(aim for aim, _ in self._grid(most) if aim > least)):
-            (level,) = self._levels.at([aim])
-            kept = [self._levels.kept(level, limit) for limit in target.limits]
-            if all(ok for ok, _ in kept) and self.quality(level) >= floor - _EPS:
-                return aim
-        (level,) = self._levels.at([least])
-        limit = next(one for one in target.limits if not self._levels.kept(level, one)[0])
-        reached = self._levels.kept(level, limit)[1]
-        allowed = f"{reached:.6g} or more: that is what the floor on quality takes by this method"
-        raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", _OTHERS))
+        try:
+            if floor is not None:
+                of, most = self._least(of, floor, most, target, budget)
+            if limits:
+                most = self._within(limits, most, floor is not None)
+        except BudgetError as error:
+            return error
+        return of, most
 
     def corrected(self, budget: float) -> float:
         """Return what to aim at so that a budget is kept on new rows; it rises with the budget, as levels do."""
@@ -430,7 +466,7 @@ class Search:
 
     def quality(self, level: Level) -> float:
         """Return what a level is worth on new rows: on these, less what the folds' policies lost on theirs."""
-        if self._folds is None:
+        if self._folds is None or level.alike:
             return level.value
         return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
 
@@ -447,52 +483,71 @@ class Search:
             return np.full(len(worth), np.nan)
         return folds.right[:, known].mean(axis=1) - np.array(worth)
 
-    def _grid(self, most: float) -> list[tuple[float, Level]]:
+    def _grid(self, of: Levels, most: float) -> list[tuple[float, Level]]:
         """Return aims up to `most`, ascending, with their levels; `most` is the last of them."""
-        pairs = zip(self._levels.aims, self._levels.on_grid(), strict=True)
+        pairs = zip(of.aims, of.on_grid(), strict=True)
         found = [(aim, level) for aim, level in pairs if level is not None and aim < most]
-        return [*found, (most, self._levels.at([most])[0])]
+        return [*found, (most, of.at([most])[0])]
 
-    def _halved(self, low: float, high: float, up: Callable[[Level], bool]) -> tuple[float, float]:
+    def _halved(
+        self, of: Levels, low: float, high: float, up: Callable[[Level], bool]
+    ) -> tuple[float, float]:
         """Halve the way between two aims; `up`: whether a level lies below the place that is sought."""
-        if self._levels.per_budget:
+        if of.per_budget:
             return low, high
-        return bisect(lambda aim: up(self._levels.at([aim])[0]), low, high, _HALVINGS)
+        return bisect(lambda aim: up(of.at([aim])[0]), low, high, _HALVINGS)
 
-    def _least(self, floor: float, most: float, target: Target, budget: float | None) -> float:
-        """Return the least aim whose level is worth a floor on new rows."""
-        grid = self._grid(most)
-        worth = [self.quality(level) for _, level in grid]
-        if np.isnan(worth).all():
-            _ = self._table.quality  # says what is missing
-        met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
-        if not met:
+    def _least(
+        self, of: Levels, floor: float, most: float, target: Target, budget: float | None
+    ) -> tuple[Levels, float]:
+        """Return the least aim whose level is worth a floor on new rows, by levels with a price if that is enough."""
+        for of in (of, of.by(self.quality)):  # noqa: B020 (both are made before)
+            grid = self._grid(of, most)
+            worth = [self.quality(level) for _, level in grid]
+            if np.isnan(worth).all():
+                _ = self._table.quality  # says what is missing
+            met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
+            if met:
+                break
+        else:
             best = int(np.nanargmax(worth))
             unit, cost = self._table.unit, grid[best][1].cost
-            within = "" if budget is None else f" within {budget:.6g} {unit}"
+            said = [] if budget is None else [f"{budget:.6g} {unit}"]
+            said += [limit.text for limit in target.limits]
+            within = f" within {' and '.join(said)}" if said else ""
             allowed = f"at most {worth[best]:.4g}{within}, which costs {cost:.6g} {unit}"
             asked = f"{floor:.4g}" + (f" ({target.text})" if target.max_drop is not None else "")
             step = "Ask for less, allow more cost, or try another method (--method auto)."
             raise BudgetError(message("quality", allowed, asked, step))
         first = met[0]
         if first == 0:
-            return grid[0][0]
+            return of, grid[0][0]
         low, high = grid[first - 1][0], grid[first][0]
-        return self._halved(low, high, lambda level: self.quality(level) < floor - _EPS)[1]
+        return of, self._halved(of, low, high, lambda level: self.quality(level) < floor - _EPS)[1]
 
-    def _within(self, limit: Limit, most: float) -> float:
-        """Return the largest aim up to `most` that keeps a limit."""
-        grid = self._grid(most)
-        kept = [self._levels.kept(level, limit) for _, level in grid]
-        if kept[-1][0]:
+    def _within(self, limits: tuple[Limit, ...], most: float, floored: bool) -> float:
+        """Return the largest aim up to `most` that keeps limits, of levels that nothing else is to be had of."""
+        of = self._levels
+        grid = self._grid(of, most)
+
+        def kept(level: Level) -> bool:
+            return all(of.kept(level, limit) for limit in limits)
+
+        keeps = [kept(level) for _, level in grid]
+        if keeps[-1]:
             return most
-        if not any(ok for ok, _ in kept):
-            least = min(reached for _, reached in kept)
-            allowed = f"{least:.6g} or more: the cheapest policy of this method reaches it"
-            raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", _OTHERS))
-        last = max(i for i, (ok, _) in enumerate(kept) if ok)
-        low, high = grid[last][0], grid[last + 1][0]
-        return self._halved(low, high, lambda level: self._levels.kept(level, limit)[0])[0]
+        if floored or not any(keeps):
+            who = "the floor on quality" if floored else "the cheapest policy"
+            tried = [level for _, level in (grid[-1:] if floored else grid)]
+            least = [min(of.reached(level, limit) for level in tried) for limit in limits]
+            limit, low = next(
+                (p for p in zip(limits, least, strict=True) if not p[0].within(p[1])),
+                (limits[0], least[0]),
+            )
+            allowed, step = f"{low:.6g} or more: {who} reaches it", "Raise it, ask for less, or try another method."
+            raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
+        last = max(i for i, ok in enumerate(keeps) if ok)
+        return self._halved(of, grid[last][0], grid[last + 1][0], kept)[0]
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,10 @@ the grid only what lies between their qualities is accepted, so that budgets fit
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,9 +30,10 @@ from policyopt._limits import Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows, subsample
+from policyopt._thresholds.budget_search import bisect
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
-from policyopt.runtime._errors import BudgetError
+from policyopt.runtime._errors import BudgetError, message
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime._scores import ScoreRule
 from policyopt.runtime._typing import Array, Floats, Ints
@@ -39,7 +43,7 @@ Spend = Callable[[Sequence[float]], Sequence[Draft]]
 SPENDS = ("needed", "all")
 #: Aims between exit 0 and exit K-1, at even positions: those of ``--budgets 9``.
 GRID = 9
-_HALVINGS, _AIMED = 3, 3
+_HALVINGS, _AIMED, _NEARER = 3, 3, 5
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
 #: Of an aim: to spend less is worth a remark.
 _SPARED = 0.95
@@ -62,6 +66,13 @@ class Level:
         """Return the mean over rows of what lies in columns, (K,) or (N, K), at the place that each leaves at."""
         return float(sum(w * _at(columns, t, self.last).mean() for w, t in self.taken))
 
+    @property
+    def alike(self) -> bool:
+        """Whether all rows leave at one exit, with an answer that learned nothing: rows chose nothing else."""
+        places = [np.minimum(taken, self.last) for _, taken in self.taken]
+        one = all((at == places[0][0]).all() for at in places)
+        return one and isinstance(self.draft.answer, Identity)
+
 
 class Levels:
     """The levels of one method on one table."""
@@ -72,12 +83,15 @@ class Levels:
         self.spend: Spend = proposed(method, table, seed) if own else method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)
         self._valued = self._rows.labelled
-        self._limited = method.limits and self._valued
-        self.price = price_of(self._rows) if self._limited else 0.0
+        self.limited = method.limits and self._valued
+        self.price = price_of(self._rows) if self.limited else 0.0
         self.aims, self.per_budget = aims_of(table), method.per_budget or own
         self._seen: dict[int, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
         self._answered: tuple[AnswerRule, Array] | None = None
         self._known: dict[float, list[Level]] = {}
+        self._worth: Callable[[Level], float] = lambda level: level.value
+        self._limits: tuple[Limit, ...] = ()
+        self._keeps: dict[Level, bool] = {}
         self._grid: list[Level | None] | None = None
 
     def fit(self, budgets: Sequence[float]) -> list[Fitted]:
@@ -95,7 +109,7 @@ class Levels:
 
     def at(self, budgets: Sequence[float]) -> list[Level]:
         """Return the level of each budget; budgets that cannot be met are refused."""
-        if not self._limited:
+        if not self.limited:
             return [self._levels(draft)[-1] for draft in self.spend(budgets)]
         if self.per_budget:
             return self._of_those(budgets)
@@ -103,21 +117,77 @@ class Levels:
         before = -np.inf
         for budget in sorted(set(budgets)):
             found[budget] = self._at(budget, before)
-            before = found[budget].value
+            before = self._worth(found[budget])
         return [found[budget] for budget in budgets]
+
+    def by(self, worth: Callable[[Level], float]) -> Levels:
+        """Return the same by another worth, where cost is no reason to forgo any of it."""
+        _ = self._solutions  # made once for both
+        found = copy(self)
+        found.price, found._grid, found._worth = 0.0, None, worth
+        return found
+
+    def keeping(self, limits: tuple[Limit, ...]) -> Levels:
+        """Return those of the levels that keep limits, and finer ones about where they cease to."""
+        _ = self._solutions
+        found = copy(self)
+        found._grid, found._limits, found._keeps, found._known = None, limits, {}, dict(self._known)
+        if not self.per_budget:
+            for (low, below), (high, above) in pairwise(sorted(self._known.items())):
+                for place, (one, other) in enumerate(zip(below, above, strict=False)):
+                    alike = one.draft.table.active_exits == other.draft.table.active_exits
+                    if alike and found._kept(one) and not found._kept(other):
+                        found._halve(low, high, place)
+        return found
+
+    def _halve(self, low: float, high: float, place: int) -> None:
+        """Solve for aims about the one up to which levels that end at a place keep the limits."""
+
+        def kept(aim: float) -> bool:
+            levels = self._solved(aim)
+            return place < len(levels) and self._kept(levels[place])
+
+        bisect(kept, low, high, _NEARER)
+
+    def _kept(self, level: Level) -> bool:
+        """Return whether a level keeps the limits, if there are any."""
+        if level not in self._keeps:
+            self._keeps[level] = all(self.kept(level, limit) for limit in self._limits)
+        return self._keeps[level]
+
+    @cached_property
+    def _solutions(self) -> list[list[Level]]:
+        return self._where_possible(self.aims)
+
+    def tried(self, budgets: Sequence[float]) -> list[Level | BudgetError]:
+        """Return the level of each budget, or why it cannot be met."""
+        try:
+            return list(self.at(budgets))
+        except BudgetError as error:
+            if len(budgets) == 1:
+                return [error]
+            return [self.tried([budget])[0] for budget in budgets]
 
     def on_grid(self) -> list[Level | None]:
         """Return the levels of `aims`, None where one cannot be met."""
         if self._grid is None:
-            solved = self._where_possible(self.aims)
-            if self._limited:
-                self._grid = self._limits([one for levels in solved for one in levels], solved)
+            solved = self._solutions
+            if self.limited:
+                self._grid = self._within([one for levels in solved for one in levels], solved)
             else:
                 self._grid = [levels[-1] if levels else None for levels in solved]
         return self._grid
 
-    def kept(self, level: Level, limit: Limit) -> tuple[bool, float]:
-        """Return whether a level's rows keep a limit, and what they reach."""
+    def kept(self, level: Level, limit: Limit) -> bool:
+        """Return whether a level's rows keep a limit."""
+        return limit.kept(*self._paid(level, limit))
+
+    def reached(self, level: Level, limit: Limit) -> float:
+        """Return what a level's rows reach of a limit."""
+        return limit.reached(*self._paid(level, limit))
+
+    def _paid(self, level: Level, limit: Limit) -> tuple[Floats, Floats]:
+        """Return what rows pay of a limit's cost, and their weights."""
         active = level.draft.table.active_exits
         own = not limit.cost or limit.cost == self.table.cost_name
         costs = (
@@ -125,11 +195,11 @@ class Levels:
         )
         paid = np.concatenate([_at(costs, taken, level.last) for _, taken in level.taken])
         weights = np.concatenate([np.full(len(taken), w) for w, taken in level.taken])
-        return limit.kept(paid, weights), limit.reached(paid, weights)
+        return paid, weights
 
     def spared(self, level: Level, aim: float, budget: float) -> str | None:
         """Return what is said where a level leaves much of its aim: by how much, and why."""
-        if not self._limited or level.cost >= _SPARED * aim:
+        if not self.limited or level.cost >= _SPARED * aim:
             return None
         unit = self.table.unit
         own = [] if self.per_budget else self._where_possible([aim])[0]
@@ -143,9 +213,11 @@ class Levels:
             f"the fit{worth}; spend=all spends it"
         )
 
-    def _limits(self, tried: list[Level], solved: Sequence[Sequence[Level]]) -> list[Level | None]:
+    def _within(self, tried: list[Level], solved: Sequence[Sequence[Level]]) -> list[Level | None]:
         """Return the best level within each of `aims`, ascending: what is tried for one is tried for the next."""
         tried, found = [*tried, *self._constants(solved)], []
+        if self._limits:
+            tried += [level for levels in self._known.values() for level in levels]
         for aim in self.aims:
             best = self._best(tried, aim)
             if best is not None and best.cost < _SPARED * aim and not self.per_budget:
@@ -166,15 +238,16 @@ class Levels:
                 else self._solved(budget)
             )
             tried = [*own, *(level for level in grid if level is not None)]
-            best = self._best([one for one in tried if one.value >= before], budget)
-            return best or self._best(tried, budget) or own[-1]
+            best = self._best([one for one in tried if self._worth(one) >= before], budget)
+            return best or self._best(tried, budget) or self._unless_refused(own[-1:], tried)
         right, ends = grid[low + 1], (self.aims[low], self.aims[low + 1])
         for step in range(_HALVINGS + 1):
             if right is None or right.draft is left.draft or budget <= ends[0] * (1 + _EPS):
                 break
             middle = (ends[0] + ends[1]) / 2 if step < _HALVINGS else budget
             tried = [*self._solved(middle), *self._cut_at(right, middle)]
-            between = [v for v in tried if left.value <= v.value <= right.value]
+            least, most = self._worth(left), self._worth(right)
+            between = [one for one in tried if least <= self._worth(one) <= most]
             node = self._best([left, *between], middle) or left
             if budget >= middle:
                 left, ends = node, (middle, ends[1])
@@ -214,14 +287,31 @@ class Levels:
         solved = [self._levels(draft) for draft in self.spend(budgets)]
         tried = [level for levels in solved for level in levels] + self._constants(solved)
         found = [self._best(tried, budget) for budget in budgets]
-        return [one or own[-1] for one, own in zip(found, solved, strict=True)]
+        return [
+            one or self._unless_refused(own[-1:], tried)
+            for one, own in zip(found, solved, strict=True)
+        ]
+
+    def _unless_refused(self, own: Sequence[Level], tried: Sequence[Level]) -> Level:
+        """Return the method's own level; refused where there are limits, which none of the tried keeps."""
+        for limit in self._limits:
+            least = min(self.reached(level, limit) for level in tried)
+            if not limit.within(least):
+                allowed = f"{least:.6g} or more: the cheapest policy reaches it"
+                got, step = f"{limit.most:.6g}", "Raise it, or ask for less."
+                raise BudgetError(message(f"limit {limit.text}", allowed, got, step))
+        if self._limits or not own:
+            said = " and ".join(limit.text for limit in self._limits)
+            step = "Raise one of them, or the budget."
+            raise BudgetError(message("limits", "such that one policy keeps them all", said, step))
+        return own[-1]
 
     def _best(self, tried: Sequence[Level], budget: float) -> Level | None:
         """Return the best of those within a budget, the cheaper of equals; None where there is none."""
-        within = [level for level in tried if level.cost <= budget * (1 + _EPS)]
+        within = [one for one in tried if one.cost <= budget * (1 + _EPS) and self._kept(one)]
 
         def rank(level: Level) -> tuple[float, float]:
-            return round(level.value - self.price * level.cost, 12), -level.cost
+            return round(self._worth(level) - self.price * level.cost, 12), -level.cost
 
         return max(within, key=rank, default=None)
 
@@ -254,7 +344,7 @@ class Levels:
         quality = self._quality(draft) if self._valued else np.full(exits, np.nan)
         whole = Level(draft, claimed, 0.0, taken, exits - 1)
         whole = replace(whole, value=whole.mean(quality))
-        if not self._limited:
+        if not self.limited:
             return [whole]
         costs = self._costs(draft)
         out, paid = [], whole.mean(costs)

@@ -103,10 +103,34 @@ def test_floors_are_met_at_the_least_cost_and_what_cannot_be_is_named():
     for target, said in (
         (Target(quality=0.99), "'quality' must be at most 0."), (Target(1.2, 0.69), "within 1.2 ms"),
         (Target(limits=("mean<=0.5",)), "limit mean<=0.5"), (Target(0.5), "budget"),
-        (Target(quality=0.68, limits=("p99<=1",)), "the floor on quality takes by this method"),
+        (Target(quality=0.68, limits=("p99<=1",)), "must be at most 0.* within p99<=1"),
+        (Target(limits=("p99<=5", "worst<=0.9")), "limit worst<=0.9' must be 1 or more"),
     ):  # fmt: skip
         with pytest.raises(BudgetError, match=said):
             make_method("max_prob").fit_path(fit, [target])
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.integers(0, 10_000), st.integers(10, 200), st.booleans(),
+    st.sampled_from(["max_prob", "patience", "eero"]),
+)  # fmt: skip
+def test_what_the_full_model_meets_is_met(seed, rows, graded, spec):
+    """Also where stopping all there costs more than it is worth, and within any limit that an exit keeps."""
+    table = fit_table(overthinking(2 * rows, seed, graded=graded))
+    worth, costs = table.quality.mean(axis=0), table.mean_costs
+    (full,) = make_method(spec).fit_path(table, [Target("100%", max_drop=0.0)])
+    assert full.quality >= worth[-1] - 1e-9
+    for k, least in enumerate(worth.tolist()):
+        worst = Limit("", "worst", float(costs[k]))
+        (found,) = make_method(spec).fit_path(table, [Target(quality=least, limits=(worst,))])
+        assert (
+            found.quality >= least - 1e-9 and outcome_of(found.policy, table).paid.max() <= costs[k]
+        )
+        (best,) = make_method(spec).fit_path(table, [Target(limits=(worst,))])
+        reached = outcome_of(best.policy, table)
+        short = price_of(table) * (costs[k] - reached.paid.mean())
+        assert reached.paid.max() <= costs[k] and reached.right.mean() >= least - short - 1e-9
 
 
 def test_limits_hold_on_the_rows_of_the_fit_for_every_cost():
@@ -150,7 +174,7 @@ def test_grammar_of_limits_and_targets():
     assert Limit.parse("worst<=0").share == 0.0 and Limit.parse("p90<=1").share == pytest.approx(
         0.1
     )
-    for wrong in ("p95=20", "p0<=nan", "median<=2", "p95<=-1", "latency<=3", "", 3):
+    for wrong in ("p95=20", "p0<=nan", "median<=2", "p95<=-1", "p0<=1", "latency<=3", "", 3):
         refuses("limit", Limit.parse, wrong)
     assert Target(saving="25%").most(fit_table(cache(100))) == 6.0
     for wrong, said in (
@@ -166,6 +190,10 @@ def test_grammar_of_limits_and_targets():
     path = po.curve(data, ["max_prob"], [Target(quality=0.5), Target(saving=0.5)]).records
     assert [r["target"] for r in path] == ["quality >= 0.5", "saving >= 0.5"]
     json.dumps(path, allow_nan=False)
+    with pytest.raises(BudgetError, match="'quality' must be at most 0"):
+        po.curve(data, ["max_prob"], [Target(quality=1.0)])
+    some = po.curve(data, ["max_prob"], [Target(quality=0.5), Target(quality=1.0)])
+    assert len(some.records) == 1 and "'quality' must be at most 0" in some.notes[0]
 
 
 def test_beliefs_are_those_of_a_normal_prior(monkeypatch):
