@@ -34,7 +34,7 @@ from policyopt._methods.fitted import (
     expectation,
     own_costs,
 )
-from policyopt._methods.levels import MOST_REPLAYED, SPENDS, Level, Levels, Spend, aims_of
+from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
 from policyopt._methods.targets import Target, targets_of
 from policyopt._progress import progress_callback, report
@@ -401,7 +401,9 @@ def validated(
         here = cost = float(one.expected.cost)
         if folds is not None:  # what it costs here, and as much more as the rows left out did
             known = level.alike and table.costs.ndim == 1  # the exit's, and nothing else
-            more = 0.0 if known else np.interp(here, folds.costs, folds.off)
+            more = 0.0 if known else float(np.interp(here, folds.costs, folds.off))
+            if budget is not None and here >= SPARED * aim:  # what its aim was moved by
+                more = 0.0 if known else budget - aim
             cost = float(np.clip(here + more, low, max(here, high)))
         fold = None if folds is None else folds.at(here)
         one = replace(one, quality=search.quality(level)) if fold is not None else one

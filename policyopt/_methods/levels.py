@@ -46,7 +46,7 @@ GRID = 9
 _HALVINGS, _AIMED, _NEARER = 3, 3, 5
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
 #: Of an aim: to spend less is worth a remark.
-_SPARED = 0.95
+SPARED = 0.95
 _EPS = 1e-9
 
 
@@ -199,7 +199,7 @@ class Levels:
 
     def spared(self, level: Level, aim: float, budget: float) -> str | None:
         """Return what is said where a level leaves much of its aim: by how much, and why."""
-        if not self.limited or level.cost >= _SPARED * aim:
+        if not self.limited or level.cost >= SPARED * aim:
             return None
         unit = self.table.unit
         own = [] if self.per_budget else self._where_possible([aim])[0]
@@ -220,7 +220,7 @@ class Levels:
             tried += [level for levels in self._known.values() for level in levels]
         for aim in self.aims:
             best = self._best(tried, aim)
-            if best is not None and best.cost < _SPARED * aim and not self.per_budget:
+            if best is not None and best.cost < SPARED * aim and not self.per_budget:
                 tried += self._cut_at(best, aim)  # there may be room for more of the same
                 best = self._best(tried, aim)
             found.append(best)
