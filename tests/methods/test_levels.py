@@ -184,6 +184,12 @@ def test_grammar_of_limits_and_targets():
         refuses(said, Target, **wrong)
     data = cache(300)
     assert po.fit(data, method="max_prob", accuracy="60%").quality > 0.58
+    assert po.fit(data, method="max_prob", accuracy=np.float64(0.6)).quality > 0.58
+    for one in ("worst<=2", Limit("", "worst", 2.0)):
+        assert po.evaluate(po.fit(data, method="max_prob", limits=one), data, "fit").cost.max() <= 2
+    assert (
+        po.curve(data, ["max_prob"], Target(quality=0.5)).records[0]["target"] == "quality >= 0.5"
+    )
     refuses("accuracy", po.fit, data, method="max_prob", accuracy=0.5, quality=0.6)
     refuses("budget", po.fit, data, method="max_prob")
     assert po.fit(data, method="eero", shares="risk").budget is None
