@@ -131,7 +131,7 @@ def over_seeds(each: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _average(ours: Path, rival: Path, seed: int) -> tuple[float, float]:
     """Return the 95 % paired bootstrap interval of the difference averaged over the budgets."""
-    inner = slice(1, ours.cost.shape[1] - 1)
+    inner = slice(1, ours.cost.shape[1])
     columns = np.concatenate(
         [ours.cost[:, inner], ours.quality[:, inner], rival.cost, rival.quality], axis=1
     )

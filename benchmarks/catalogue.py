@@ -82,7 +82,7 @@ def one_seed(place: str, methods: list[str], seed: int, seeds: int) -> dict[str,
 
 def _off(met: Path, budgets: list[float]) -> float:
     """Return how far realised costs are from their budgets on average, in parts of the budget."""
-    realised = met.cost[:, 1:-1].mean(axis=0)
+    realised = met.cost[:, 1:].mean(axis=0)
     return float(np.mean(realised / np.array(budgets) - 1.0))
 
 

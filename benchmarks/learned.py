@@ -1,8 +1,8 @@
-"""What learned policies gain at equal realised cost, what `auto` risks, what budgets they keep, how fast.
+"""What learned policies gain at equal realised cost, what budgets they keep, how fast.
 
 python benchmarks/learned.py PART [--caches NAMES] [--seeds N] [--out DIR]
 
-PART: gains, released, eenet, converged, ablations (the last four: EENet), auto, keeping, or speed.
+PART: gains, released, eenet, converged, ablations (the last four: EENet), keeping, or speed.
 
 Each part writes DIR/learned_PART.json and .md (default benchmarks/results). Caches of others are
 skipped where they are not there.
@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from _auto import auto, auto_text
 from _caches import ROOT, caches
 from _common import machine, write
 from _gains import GROUPS, eenet_gains, gains, gains_text, merged
@@ -31,7 +30,6 @@ from policyopt._cache.data import ExitData
 PARTS: dict[str, tuple[Callable[[str, ExitData, int], Any], Callable[[str, Any], str], int]] = {
     "gains": (gains, gains_text, 10),
     **{group: (eenet_gains(group), gains_text, 5) for group in GROUPS},
-    "auto": (auto, auto_text, 10),
     "keeping": (keeping, keeping_text, 50),
 }
 

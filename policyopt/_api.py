@@ -158,8 +158,9 @@ def accuracy_of(table: Table, accuracy: float | str, quality: float | str | None
             "accuracy", "absent beside a quality", accuracy, "Leave one of the two out."
         )
     if table.graded:
-        step = "Say --quality 0.9 (Python: quality=0.9)."
-        raise input_error("accuracy", "of rows that are right or wrong", "graded rows", step)
+        step = "Say --quality 0.9 (Python: quality=0.9), which is of what answers are worth."
+        got = "graded rows" if table.utility is None else "answers that a utility values"
+        raise input_error("accuracy", "of rows that are right or wrong", got, step)
     return accuracy
 
 

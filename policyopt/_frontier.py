@@ -350,7 +350,7 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
 
 @dataclass(frozen=True)
 class Path:
-    """A method's replays over all budgets on the same rows, (N, P) each, between exit 0 and the full model."""
+    """A method's replays over all budgets on the same rows, after "all leave at exit 0", (N, P) each."""
 
     cost: Floats
     quality: Floats
@@ -366,12 +366,12 @@ def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
 
 
 def path_through(policies: Sequence[Policy], table: Table) -> Path:
-    """Replay policies of rising budgets on a table, the two ends added."""
+    """Replay policies of rising budgets on a table; beyond the dearest nothing is added: more need not be spent."""
     outcomes = [replay(policy, table) for policy in policies]
     costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.quality
     return Path(
-        np.stack([costs[:, 0], *(o.cost for o in outcomes), costs[:, -1]], axis=1),
-        np.stack([right[:, 0], *(o.quality for o in outcomes), right[:, -1]], axis=1),
+        np.stack([costs[:, 0], *(o.cost for o in outcomes)], axis=1),
+        np.stack([right[:, 0], *(o.quality for o in outcomes)], axis=1),
         table.graded,
     )
 
@@ -443,8 +443,11 @@ def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
-    """Hold each inner point of `ours` against the mixed `rival` at equal realised cost, by paired bootstrap."""
-    inner = slice(1, ours.cost.shape[1] - 1)
+    """Hold each point of `ours` but the first against the mixed `rival` at equal realised cost, by paired bootstrap.
+
+    Where a rival's dearest policy costs less, it is held against that: a budget need not be spent.
+    """
+    inner = slice(1, None)
 
     def difference(cost: Floats, quality: Floats, *rival: Floats) -> Floats:
         return quality - np.interp(cost, *_sorted(*rival))

@@ -276,6 +276,11 @@ class Table:
         return bool(self.valued.all())
 
     @property
+    def plain_only(self) -> bool:
+        """Whether answers other than the exits' own are out: of unknown worth, or made of unlike classes."""
+        return self.quality_given or (self.utility is not None and self.utility.mixed)
+
+    @property
     def graded(self) -> bool:
         """Whether answers may be worth anything from 0 to 1, and not only right or wrong."""
         found = self.statistics.quality

@@ -164,7 +164,7 @@ def tune(
     fold_rows(len(table), folds, seed)
     _ = table.quality  # needs a label for every row
     aim.check(table)
-    if table.quality_given and "answer" in search.domains:  # of others nobody knows the worth
+    if table.plain_only and "answer" in search.domains:  # of others nobody knows the worth
         search = make_search(method, {**(settings or {}), "answer": "plain"})
     plan = {
         "method": search.method,

@@ -44,6 +44,9 @@ class Utility:
     matrix: Floats  # (1 or K, C, C), or weights (C,): worth of the right answer, by label
     stated: Any  # as JSON can hold it; None where it is too long
     note: str = ""  # how what was stated became [0, 1]
+    mixed: bool = (
+        False  # whether some exit's own outputs are super-classes: exits number different things
+    )
 
     @property
     def classes(self) -> int:
@@ -197,11 +200,15 @@ def _of_array(found: Floats, exits: int, classes: int) -> Utility:
     if low == high:
         raise input_error("utility", "of numbers that differ", f"{low:g} everywhere", _STEP)
     matrix = found.reshape(-1, count, count)
+    right, wrong = np.eye(count, dtype=bool), ~np.eye(count, dtype=bool)
+    if count > 1 and all(one[right].max() < one[wrong].min() for one in matrix):
+        step = "What an answer is worth is larger where it is better: give -costs."
+        raise input_error(
+            "utility", "worth of answers", "every right answer below every wrong one: costs", step
+        )
     if low >= 0.0 and high <= 1.0:
         return Utility(matrix, stated)
-    note = (
-        f"the utility goes from {low:g} to {high:g}: quality = (utility - {low:g}) / {high - low:g}"
-    )
+    note = f"the utility goes from {low:g} to {high:g}: quality = (utility - ({low:g})) / {high - low:g}"
     return Utility((matrix - low) / (high - low), stated, note)
 
 
@@ -262,7 +269,8 @@ def _of_maps(given: Any, exits: int, classes: int) -> Utility:
             matrix[k] = np.where(np.eye(count, dtype=bool), 1.0, worth * same)
     stated: Any = {"exits": {str(k): dict(one) for k, one in given.items()}}
     size = sum(len(parents) for parents, _, _ in maps.values())
-    return Utility(matrix, _plain(stated) if size <= _KEPT else None)
+    mixed = any(own for _, _, own in maps.values())
+    return Utility(matrix, _plain(stated) if size <= _KEPT else None, mixed=mixed)
 
 
 def _plain(value: Any) -> Any:

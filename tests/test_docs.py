@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_a_page(page, checkout, world, run):
                 LOOPS[mark](text, world)
                 checked.append(mark)
         for line in commands(text) if language == "" else ():
-            words = filled(line.split()[1:])
+            words = filled(shlex.split(line)[1:])
             status, _, told = run(*words)
             assert status == 0 and "Traceback" not in told, (line, told)
     assert checked == list(LOOPS)[: {"README.md": 1, "numpy.md": 3}.get(page.name, 0)]

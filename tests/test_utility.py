@@ -219,3 +219,17 @@ def test_commands_take_utilities(run, tmp_path):
     tune = ("tune", cache, "--method", "berxit", "--trials", "2", "--out", tmp_path / "t")
     code, out, _ = run(*tune, "--utility", "1,1,1,4", "--format", "json")
     assert code == 0 and "--utility 1,1,1,4" in json.loads(out)["command"]
+
+
+def test_costs_of_errors_are_not_taken_for_worth_and_super_classes_are_not_combined():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 800)
+    logits = rng.normal(size=(800, 2, 4)) + 2 * np.eye(4)[labels][:, None] * [[1], [2]]
+    data = po.from_arrays(logits, labels, [1.0, 3.0])
+    errors = 1.0 - np.eye(4)
+    refuses("give -costs", po.fit, data, "50%", "max_prob", utility=errors)
+    assert po.fit(data, "50%", "max_prob", utility=-errors).quality > 0.5
+    own = {"exits": {"0": {"map": [0, 0, 1, 1], "worth": 0.6, "answers": "super-classes"}}}
+    fitted = po.fit(data, "90%", "optimal_stopping", utility=own)
+    assert fitted.policy.answer.name == "plain"
+    refuses("answer", po.fit, data, "90%", "max_prob", answer="combined", utility=own)

@@ -74,7 +74,7 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     """
     check_one_of("answer", name, NAMES, "E.g. --set answer=combined.")
     count = int(fold.max(initial=0)) + 1
-    if name == "plain" or table.quality_given:
+    if name == "plain" or table.plain_only:
         return CrossFitted(Identity())
     labels = table.statistics.labels
     known = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)

@@ -58,9 +58,9 @@ class Ran:
 
     @classmethod
     def empty(cls, n: int, exits: int) -> Ran:
-        """Return one to be filled."""
+        """Return one to be filled, in which nobody leaves or is handed over."""
         kinds = (float, float, np.int32, bool, bool)
-        return cls(*(np.empty((n, exits), dtype=kind) for kind in kinds))
+        return cls(*(np.zeros((n, exits), dtype=kind) for kind in kinds))
 
     def put(self, rows: Any, at: int, seen: Any) -> None:
         """Take down what was decided of some rows at a position of the path."""

@@ -171,6 +171,17 @@ def _expression(node: Node, names: dict[int, str], tables: _Tables) -> str:
     )  # fmt: skip
 
 
+#: What the template says of handing over, and what stands there for a policy that never does.
+_ANSWERS_ALL = {
+    "    abstained: Any  # who is handed over\n": (
+        "\n    @property\n    def abstained(self) -> Any:\n"
+        '        """Whether a sample is handed over: none is."""\n'
+        "        return np.zeros(np.shape(self.exit), dtype=bool)\n"
+    ),
+    "Decisions(exits, answers, paid, over)": "Decisions(exits, answers, paid)",
+}
+
+
 def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
     """Return what callers see."""
     template = files("policyopt._export").joinpath("python_serving.txt").read_text(encoding="utf-8")
@@ -193,6 +204,9 @@ def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
         "CLASSES": policy.classes, "COSTS": costs, "UNIT": policy.unit, "KIND": policy.kind,
         "COLUMNS": tuple(columns), "FEATURES": tuple(widths),
     }  # fmt: skip
+    if all(one is None for one in declines):  # a tuple of three, as of a policy that always answers
+        for written, plain in _ANSWERS_ALL.items():
+            template = template.replace(written, plain)
     head = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     exits = ", ".join(f"_exit_{graph.position}" for graph in graphs)
     return f"{head}\n_EXITS = ({exits},)\n\n\n{template}"

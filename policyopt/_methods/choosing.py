@@ -51,12 +51,13 @@ from policyopt._methods.base import (
     few_rows_note,
 )
 from policyopt._methods.baselines import Always, alone
-from policyopt._methods.fitted import Draft
+from policyopt._methods.fitted import Draft, Fitted
 from policyopt._methods.frugalgpt import FrugalGPT, subsets
 from policyopt._methods.lagrangian import OptimalStopping
 from policyopt._methods.levels import Levels, Spend, aims_of
 from policyopt._methods.registry import make_method
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
+from policyopt._methods.targets import Target, targets_of
 from policyopt._methods.threshold import Threshold
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
@@ -412,6 +413,46 @@ class Auto(Choosing):
 
     label = "auto"
     allowed: ClassVar = {"folds": FOLDS}
+
+    def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
+        """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for the limits.
+
+        What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone may do
+        what no chain does.
+        """
+        targets = targets_of(budgets, table.mean_costs)
+        if not (table.cascade and any(target.limits for target in targets)):
+            return super().fit_path(table, targets, seed)
+        return [self._limited(table, target, seed) for target in targets]
+
+    def _limited(self, table: Table, target: Target, seed: int) -> Fitted:
+        """Return the best of what `auto` and each of `FOR_CASCADES` make of a target."""
+        found, refused = [], None
+        for name, method, _ in (("", None, 0), *FOR_CASCADES):
+            try:
+                if method is None:
+                    found += super().fit_path(table, [target], seed)
+                    continue
+                (one,) = method.fit_path(table, [target], seed)
+            except BudgetError as error:
+                refused = refused or error
+                continue
+            chosen = {"chosen": {"method": name, "settings": method.settings()}, "compared": []}
+            said = {
+                **one.policy.provenance,
+                **chosen,
+                "method": self.name,
+                "settings": self.settings(),
+            }
+            found.append(
+                replace(one, method=self.name, policy=replace(one.policy, provenance=said))
+            )
+        if not found:
+            assert refused is not None
+            raise refused
+        if target.floored:
+            return min(found, key=lambda one: one.expected.cost)
+        return max(found, key=lambda one: one.quality)
 
     def choices(
         self, table: Table, known: Table, seed: int

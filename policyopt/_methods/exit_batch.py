@@ -232,7 +232,7 @@ def _success(
     Soft targets take a teacher's class probabilities at their word: they assume that it is calibrated. A graded quality
     has no classes, and stays as it is given.
     """
-    if not table.whole or table.quality_given:
+    if not table.whole or table.plain_only:
         return table.quality
     known, right = table.valued, table.worth(predicted)
     assert right is not None

@@ -131,7 +131,7 @@ class LearnedScore(Method):
         whole = self.answer != "plain" or "log_prob" in self.required_columns()
         if not table.whole and whole:
             missing = sorted({*missing, "all class outputs"} - {"log_prob"})
-        elif table.quality_given:
+        elif table.plain_only:
             missing += missing_outputs(self.answer, table)
         return missing
 

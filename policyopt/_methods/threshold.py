@@ -168,9 +168,14 @@ class ConfidenceMethod(Method):
 
 def missing_outputs(answer: str, table: Table) -> list[str]:
     """Return what answers other than plain need, where rows do not hold it: all class outputs, and their worth."""
-    if answer == "plain" or (table.whole and not table.quality_given):
+    if answer == "plain" or (table.whole and not table.plain_only):
         return []
-    what = "all class outputs" if not table.whole else "labels instead of a graded quality"
+    what = "all class outputs"
+    if table.whole:
+        given = table.quality_given
+        what = (
+            "labels instead of a graded quality" if given else "exits that answer the same classes"
+        )
     return [f"{what} (for answers other than plain)"]
 
 

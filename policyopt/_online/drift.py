@@ -169,7 +169,7 @@ def refit(
     limit = parse_budget(budget, recent.mean_costs)
     if method.requires_labels():
         soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.whole
-        soft &= not labelled.quality_given  # which no teacher knows
+        soft &= not labelled.plain_only  # which no teacher knows
         table = joined(labelled, recent) if soft else labelled
         fitted = _aimed(method, table, recent, limit, seed)
     else:

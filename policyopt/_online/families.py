@@ -79,7 +79,8 @@ def steering_family(
     (True, array([1. , 1.5, 2. , 3. , 4. ]))
     """
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
-    method, costs = steerable(method), table.mean_costs
+    # What steers may need any cost in the range, also where it buys nothing on these rows.
+    method, costs = replace(steerable(method), spend="all"), table.mean_costs
     budgets = _budgets(points, costs)
     fitted = method.fit_path(table, [float(b) for b in budgets], seed)
     policies = [one.policy for one in fitted]

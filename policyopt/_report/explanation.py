@@ -241,8 +241,8 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
     correctness = {
         **_both({"quality": float(now.mean()), "reference_quality": float(before.mean())}, found),
         **with_interval("difference", gain.mean, gain.low, gain.high), "better": ups, "worse": downs,
-        "both_right": None if graded else int((now & before).sum()),
-        "both_wrong": None if graded else int((~now & ~before).sum()), "better_at": moved(better),
+        "both_right": None if graded else int(((now == 1) & (before == 1)).sum()),
+        "both_wrong": None if graded else int(((now == 0) & (before == 0)).sum()), "better_at": moved(better),
         "worse_at": moved(worse), "rows_better": np.flatnonzero(better).tolist(),
         "rows_worse": np.flatnonzero(worse).tolist(),
         "mcnemar_p": None if graded else mcnemar(ups, downs),

@@ -103,7 +103,7 @@ def exit_problem(
     table = (data if isinstance(data, Tables) else Tables(data)).get(split)
     check_exits(table)
     if like is None:
-        name = "plain" if not table.whole or table.quality_given else answer
+        name = "plain" if not table.whole or table.plain_only else answer
         seen = build_stopping_data(table, name, soft, _FOLDS, seed)
         samples = samples_of(seen.columns, seen.success, seen.table.costs)
         return ExitProblem(samples, seen.table, seen.answer, seen.features, seen.center, seen.scale)

@@ -236,7 +236,9 @@ def test_thresholds_that_are_a_little_off_are_found(by, rows_of, tmp_path):
 
 
 @pytest.mark.parametrize("by", [1e-6, -1e-6])
-@pytest.mark.parametrize("spec", ["max_prob", "entropy", "max_prob:mix=true+thresholds=joint", "beem"])  # fmt: skip
+@pytest.mark.parametrize(
+    "spec", [f"{spec}spend=all" for spec in ("max_prob:", "entropy:", "max_prob:mix=true+thresholds=joint+", "beem:")]
+)  # fmt: skip
 def test_a_policy_with_other_thresholds_is_found_by_numpy(spec, by, tmp_path):
     """Every threshold by itself, in both arms of a mixture; whatever machine is named."""
     policy, tried, out = fitted(spec), 0, tmp_path / "out"

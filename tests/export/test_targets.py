@@ -173,6 +173,7 @@ def test_the_file_is_loaded_in_any_way_and_decides_many_and_one(spec, tmp_path):
     outputs = np.random.default_rng(0).normal(size=(70, 4, 6)).astype(np.float32) * 3
     wanted = policy.decide(outputs)
     exits, answers, costs = found = module.decide(outputs)
+    assert not found.abstained.any()
     assert found.exit is exits and found.prediction is answers and found.cost is costs
     for name, column in found._asdict().items():
         np.testing.assert_array_equal(column, getattr(wanted, name))

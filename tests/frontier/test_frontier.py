@@ -64,7 +64,7 @@ def test_comparison_with_itself_is_nothing_and_a_better_rival_is_seen():
     more[:, 1] = np.maximum(more[:, 1], rng.random(n) < 0.5)
     gain = more[:, 1].mean() - correct[:, 1].mean()
     path, better = Path(cost, correct), Path(cost, more)
-    (same,), (found,) = compare_paths(path, path), compare_paths(better, path)
+    (same, _), (found, _) = compare_paths(path, path), compare_paths(better, path)
     assert same["difference"] == pytest.approx(0, abs=1e-12)
     assert area_between(path, path)["area"] == pytest.approx(0, abs=1e-12)
     assert found["difference"] == pytest.approx(gain)
@@ -72,6 +72,20 @@ def test_comparison_with_itself_is_nothing_and_a_better_rival_is_seen():
     area = area_between(better, path)
     assert area["area"] == pytest.approx(gain / 2, rel=1e-6)  # a triangle over the whole range
     assert area["area_low"] > 0
+
+
+def test_a_rival_need_not_spend_what_buys_nothing():
+    """Beyond its dearest policy a rival is held at that, not on the way to a worse last exit."""
+    right, n = np.zeros((4000, 3)), 4000
+    right[: 3 * n // 4, 1] = 1.0
+    costs = np.broadcast_to([1.0, 2.0, 9.0], (n, 3))
+    dear, cheap = Path(costs[:, [0, 2]], right[:, [0, 1]]), Path(costs[:, :2], right[:, :2])
+    (point,) = compare_paths(dear, cheap)
+    assert point["difference"] == 0.0 and point["reference_accuracy"] == 0.75
+    data = cache(2000, costs=[1.0, 2.0, 4.0, 8.0])
+    frontier = po.curve(data, ["max_prob", "always"], "50%,100%")
+    dearest = max(r["realised_cost"] for r in frontier.records if r["method"] == "max_prob")
+    assert all(p["realised_cost"] <= max(dearest, 8.0) for p in po.compare(frontier) if p["budget"])
 
 
 def test_equal_cost_takes_the_cost_out():
@@ -85,7 +99,7 @@ def test_equal_cost_takes_the_cost_out():
         cost = np.stack([np.ones(n), middle[0], np.full(n, 3.0)], 1)
         return Path(cost, np.stack([ends[:, 0], middle[1], ends[:, 1]], 1))
 
-    (found,) = compare_paths(mixture(0.6), mixture(0.3))
+    (found, _) = compare_paths(mixture(0.6), mixture(0.3))
     assert found["accuracy"] > 0.8
     assert found["difference_low"] < 0 < found["difference_high"]
 

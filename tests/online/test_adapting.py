@@ -736,7 +736,7 @@ def test_records_and_few_rows_serve_too(dimmed):
     seen = Tables(po.from_arrays(splits=parts, costs=[1.0, 2.0, 4.0], unit="ms", classes=3))
     for name in ("max_prob", "optimal_stopping"):
         after = refit(name, seen.get("fit"), seen.get("recent"), 2.0)
-        assert trace(after.policy, seen.get("recent")).cost.mean() == pytest.approx(2.0, rel=0.02)
+        assert trace(after.policy, seen.get("recent")).cost.mean() == pytest.approx(2.0, rel=0.03)
         for rows in (1, 3):
             few = dimmed.get("recent").take(np.arange(rows))
             assert refit(name, dimmed.get("fit"), few, "60%").expected.cost <= 4.8 * (1 + 1e-9)
