@@ -112,7 +112,9 @@ class Levels:
         if not self.limited:
             return [self._levels(draft)[-1] for draft in self.spend(budgets)]
         if self.per_budget:
-            return self._of_those(budgets)
+            known = dict(zip(self.aims, self._grid or (), strict=False))  # trained for already
+            there = [level for budget in budgets if (level := known.get(budget)) is not None]
+            return there if len(there) == len(budgets) else self._of_those(budgets)
         found: dict[float, Level] = {}
         before = -np.inf
         for budget in sorted(set(budgets)):

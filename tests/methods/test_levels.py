@@ -17,6 +17,7 @@ from policyopt._methods.base import outcome_of
 from policyopt._methods.levels import Levels, price_of
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
+from policyopt._methods.threshold import Threshold
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError
 from policyopt.runtime._policy import first_exit
@@ -131,6 +132,27 @@ def test_what_the_full_model_meets_is_met(seed, rows, graded, spec):
         reached = outcome_of(best.policy, table)
         short = price_of(table) * (costs[k] - reached.paid.mean())
         assert reached.paid.max() <= costs[k] and reached.right.mean() >= least - short - 1e-9
+
+
+def test_what_is_trained_per_budget_is_trained_once():
+    """A floor takes the level of the grid that meets it, which may be another budget's solution."""
+    asked = []
+
+    class Trained(Threshold):
+        per_budget, validates = True, False
+
+        def solve_problem(self, problem, budgets):
+            asked.extend(budgets)
+            return super().solve_problem(problem, [min(budget, 1.5) for budget in budgets])
+
+    method, table = Trained("max_prob"), fit_table(overthinking(600, 0))
+    best = max(level.value for level in Levels(method, table, 0).on_grid())
+    asked.clear()
+    (found,) = method.fit_path(table, [Target(quality=best)])
+    assert found.quality >= best and len(asked) == len(set(asked)) == 11
+    asked.clear()
+    method.fit_path(table, [2.0, 3.0])
+    assert asked == [2.0, 3.0]
 
 
 def test_limits_hold_on_the_rows_of_the_fit_for_every_cost():
