@@ -40,7 +40,7 @@ def fit(
     accuracy: float | str | None = None,
     max_drop: float | str | None = None,
     saving: float | str | None = None,
-    limits: Sequence[Limit | str] = (),
+    limits: Limit | str | Sequence[Limit | str] = (),
     split: str = "fit",
     cost: str | None = None,
     seed: int = 0,
@@ -71,7 +71,7 @@ def fit(
         Most by which quality may fall short of the full model's, in points: ``"1%"``.
     saving : float or str, optional
         Least share of the full model's cost to save: ``"50%"``.
-    limits : sequence of Limit or str, optional
+    limits : Limit, str or sequence of them, optional
         ``"[COST:]mean|pNN|worst<=NUMBER"``, kept on the rows of the fit besides.
     split : str
         Rows to fit on.
@@ -128,15 +128,16 @@ def fit(
     chosen = method_of(method, settings)
     if accuracy is not None:
         quality = accuracy_of(table, accuracy, quality)
-    wishes = {"quality": quality, "max_drop": max_drop, "saving": saving, "limits": tuple(limits)}
-    if budget is None and not any(wish not in (None, ()) for wish in wishes.values()):
+    limits = (limits,) if isinstance(limits, (str, Limit)) else tuple(limits)
+    wishes = {"quality": quality, "max_drop": max_drop, "saving": saving}
+    if budget is None and not limits and all(wish is None for wish in wishes.values()):
         if not chosen.fixed:
             step = "E.g. --budget 40%, --accuracy 90%, --max-drop 1% (Python: budget='40%')."
             raise input_error("budget", "given, or another target", "none", step)
         # What the user gave may cost whatever it costs: the artifact claims no budget.
         target = Target(saving=0.0)
     else:
-        target = Target(budget, **wishes)
+        target = Target(budget, **wishes, limits=limits)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
         fitted = chosen.fit_path(table, [target], seed)[0]

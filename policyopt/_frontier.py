@@ -69,7 +69,7 @@ class Frontier:
 def curve(
     data: ExitData,
     methods: str | Sequence[str] | Mapping[str, Method],
-    budgets: int | float | str | Sequence[Budget | Target] = 9,
+    budgets: int | float | str | Target | Sequence[Budget | Target] = 9,
     *,
     seeds: int = 1,
     cost: str | None = None,
@@ -87,7 +87,7 @@ def curve(
     methods : str, sequence of str, or mapping of label to Method
         Names (``"max_prob"``), specs (``"max_prob:thresholds=joint"``), or ``"all"``.
     budgets : int, float, str or sequence
-        See `policyopt._costs.parse_budgets`; or a list of `Target`.
+        See `policyopt._costs.parse_budgets`; or a `Target`, or several.
     seeds : int
         A pool is divided anew for each seed. Named splits stay as they are: seeds after the
         first refit on a random 80 % of the fit rows, so the spread shows the fit's own noise.
@@ -159,6 +159,7 @@ def curve(
 
 def targets_in(budgets: Any, table: Table) -> list[Target]:
     """Return budgets, as people write them, or targets, for a table; budgets that none can meet are refused."""
+    budgets = [budgets] if isinstance(budgets, Target) else budgets
     several = isinstance(budgets, Sequence) and not isinstance(budgets, str)
     if several and any(isinstance(one, Target) for one in budgets):
         found = targets_of(budgets, table.mean_costs)

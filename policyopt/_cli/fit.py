@@ -14,7 +14,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shares, shown
-from policyopt._costs import parse_budgets
+from policyopt._costs import Budget, parse_budgets
 from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
@@ -321,13 +321,21 @@ def _targets(
         raise input_error(names, "one of them, a list", "several", "Leave all but one out.")
     limits, costs = tuple(map(Limit.parse, limit or ())), tables.get("fit").mean_costs
     if not given:
-        return [Target(budget, limits=limits) for budget in parse_budgets(budgets or "9", costs)]
-    if budgets is not None and len(parse_budgets(budgets, costs)) > 1:
+        return [Target(budget, limits=limits) for budget in _each(budgets or "9", costs)]
+    most = [None] if budgets is None else _each(budgets, costs)
+    if len(most) > 1:
         step = "E.g. --budgets 40% --accuracy 85%,90%."
         raise input_error("--budgets", "one beside a list of floors or savings", budgets, step)
-    most = None if budgets is None else parse_budgets(budgets, costs)[0]
     (name, values), *_ = given.items()
-    return [Target(most, **{name: value.strip()}, limits=limits) for value in values]
+    return [Target(most[0], **{name: value.strip()}, limits=limits) for value in values]
+
+
+def _each(budgets: str, costs: Any) -> Sequence[Budget]:
+    """Return several budgets, shares as they are written: each division of the rows has costs of its own."""
+    texts = [text.strip() for text in budgets.split(",") if text.strip()]
+    shares = all(text.endswith("%") for text in texts)
+    found = parse_budgets(budgets, costs)  # refuses what is none
+    return texts if shares else found
 
 
 def compare(

@@ -546,7 +546,10 @@ class Search:
                 (p for p in zip(limits, least, strict=True) if not p[0].within(p[1])),
                 (limits[0], least[0]),
             )
-            allowed, step = f"{low:.6g} or more: {who} reaches it", "Raise it, ask for less, or try another method."
+            allowed, step = (
+                f"{low:.6g} or more: {who} reaches it",
+                "Raise it, ask for less, or try another method.",
+            )
             raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
         last = max(i for i, ok in enumerate(keeps) if ok)
         return self._halved(of, grid[last][0], grid[last + 1][0], kept)[0]

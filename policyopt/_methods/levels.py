@@ -112,7 +112,9 @@ class Levels:
         if not self.limited:
             return [self._levels(draft)[-1] for draft in self.spend(budgets)]
         if self.per_budget:
-            return self._of_those(budgets)
+            known = dict(zip(self.aims, self._grid or (), strict=False))  # trained for already
+            there = [level for budget in budgets if (level := known.get(budget)) is not None]
+            return there if len(there) == len(budgets) else self._of_those(budgets)
         found: dict[float, Level] = {}
         before = -np.inf
         for budget in sorted(set(budgets)):
@@ -380,13 +382,15 @@ class Levels:
         return replace(cut, other=side, expected=expected, quality=value)
 
     def _constants(self, solved: Sequence[Sequence[Level]]) -> list[Level]:
-        """Return "all leave at exit k" for each exit, by the dearest solution's rule."""
+        """Return "all leave at exit k" for each exit, by the dearest solution's rule, and by plain answers."""
         drafts = [levels[-1].draft for levels in solved if levels]
-        if not drafts:
-            return []
-        assert drafts[-1].solution is not None
-        never = Solution(np.full(len(drafts[-1].solution.thresholds), NEVER))
-        return self._levels(_solved_anew(drafts[-1], never))
+        plain = [draft for draft in drafts if isinstance(draft.answer, Identity)]
+        out = []
+        for draft in {id(draft): draft for draft in (*drafts[-1:], *plain[-1:])}.values():
+            assert draft.solution is not None
+            never = Solution(np.full(len(draft.solution.thresholds), NEVER))
+            out += self._levels(_solved_anew(draft, never))
+        return out
 
     def _policy(self, draft: Draft) -> Fitted:
         return build_fitted(self._method, draft, 0.0, self._seed)

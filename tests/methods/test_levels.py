@@ -17,6 +17,7 @@ from policyopt._methods.base import outcome_of
 from policyopt._methods.levels import Levels, price_of
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
+from policyopt._methods.threshold import Threshold
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError
 from policyopt.runtime._policy import first_exit
@@ -133,6 +134,27 @@ def test_what_the_full_model_meets_is_met(seed, rows, graded, spec):
         assert reached.paid.max() <= costs[k] and reached.right.mean() >= least - short - 1e-9
 
 
+def test_what_is_trained_per_budget_is_trained_once():
+    """A floor takes the level of the grid that meets it, which may be another budget's solution."""
+    asked = []
+
+    class Trained(Threshold):
+        per_budget, validates = True, False
+
+        def solve_problem(self, problem, budgets):
+            asked.extend(budgets)
+            return super().solve_problem(problem, [min(budget, 1.5) for budget in budgets])
+
+    method, table = Trained("max_prob"), fit_table(overthinking(600, 0))
+    best = max(level.value for level in Levels(method, table, 0).on_grid())
+    asked.clear()
+    (found,) = method.fit_path(table, [Target(quality=best)])
+    assert found.quality >= best and len(asked) == len(set(asked)) == 11
+    asked.clear()
+    method.fit_path(table, [2.0, 3.0])
+    assert asked == [2.0, 3.0]
+
+
 def test_limits_hold_on_the_rows_of_the_fit_for_every_cost():
     rng = np.random.default_rng(0)
     right, sure = rng.random((1000, 3)) < [0.5, 0.7, 0.9], rng.random((1000, 3))
@@ -184,6 +206,12 @@ def test_grammar_of_limits_and_targets():
         refuses(said, Target, **wrong)
     data = cache(300)
     assert po.fit(data, method="max_prob", accuracy="60%").quality > 0.58
+    assert po.fit(data, method="max_prob", accuracy=np.float64(0.6)).quality > 0.58
+    for one in ("worst<=2", Limit("", "worst", 2.0)):
+        assert po.evaluate(po.fit(data, method="max_prob", limits=one), data, "fit").cost.max() <= 2
+    assert (
+        po.curve(data, ["max_prob"], Target(quality=0.5)).records[0]["target"] == "quality >= 0.5"
+    )
     refuses("accuracy", po.fit, data, method="max_prob", accuracy=0.5, quality=0.6)
     refuses("budget", po.fit, data, method="max_prob")
     assert po.fit(data, method="eero", shares="risk").budget is None
