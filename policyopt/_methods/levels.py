@@ -348,11 +348,16 @@ class Levels:
         whole = replace(whole, value=whole.mean(quality))
         if not self.limited:
             return [whole]
-        costs = self._costs(draft)
-        out, paid = [], whole.mean(costs)
+        # As the draft claims: on the rows and scores of its problem, where these are what it states.
+        costs, claims = self._costs(draft), whole
+        if draft.expected is None and not draft.deployed:
+            costs, scores = draft.problem.costs, draft.problem.scores
+            claims = replace(whole, taken=tuple((w, first_exit(scores, t)) for w, _, t in sides))
+        out, paid = [], claims.mean(costs)
         for last in self._method.ends(exits):
             cut = replace(whole, last=last)
-            cost, value = claimed + cut.mean(costs) - paid, cut.mean(quality)
+            cost = claimed + replace(claims, last=last).mean(costs) - paid
+            value = cut.mean(quality)
             out.append(replace(cut, draft=self._cut(cut, value), cost=cost, value=value))
         return [*out, whole]
 
