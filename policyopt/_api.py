@@ -119,8 +119,8 @@ def fit(
     >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
     >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
     >>> fitted = po.fit(data, budget=2.0, method="max_prob")
-    >>> round(fitted.expected.cost, 2)
-    2.0
+    >>> round(fitted.expected.cost, 2), po.fit(data, accuracy="85%", method="max_prob").budget
+    (1.97, None)
     """
     if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")

@@ -42,7 +42,7 @@ REFIT_SHARE = 0.8
 #: Fields of a record that a bound does not have.
 _UNKNOWN_OF_BOUND = (
     "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high", "quality_low", "quality_high",
-    "exit_share", "thresholds", "mixture",
+    "exit_share", "thresholds", "mixture", "target",
 )  # fmt: skip
 #: Coins of its own: a policy that draws must not meet the same numbers (it uses streams 0..K).
 _STREAM = 1 << 32

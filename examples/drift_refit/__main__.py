@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--streams", default="test,blur_medium", help="one after the other")
     parser.add_argument("--rounds", type=int, default=8_000, help="requests of each stream")
     parser.add_argument("--budget", default="40%")
-    parser.add_argument("--method", default="max_prob")
+    parser.add_argument("--method", default="max_prob:spend=all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also draw cost and accuracy over time (PNG)")
     options = parser.parse_args()

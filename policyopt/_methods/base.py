@@ -121,7 +121,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         BudgetError
             A budget, floor or limit that no policy can meet.
         """
-        found = validated(self, table, targets_of(budgets, table.mean_costs), check_seed(seed))
+        targets = targets_of(budgets, table.mean_costs)
+        most = [target.most(table) for target in targets]
+        check_budgets(table, [budget for budget in most if budget is not None])  # before the work
+        found = validated(self, table, targets, check_seed(seed))
         for one in found:
             if isinstance(one, BudgetError):
                 raise one

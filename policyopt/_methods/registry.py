@@ -412,7 +412,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     Examples
     --------
     >>> make_method("max_prob:thresholds=joint")
-    Threshold(score='max_prob', thresholds='joint', mix=False, answer='plain', shared_map='platt')
+    Threshold(spend='needed', score='max_prob', thresholds='joint', mix=False, answer='plain', shared_map='platt')
     """
     if not isinstance(spec, str):
         raise input_error("method", "a name such as max_prob", spec, _LISTED)
