@@ -49,7 +49,7 @@ class Planted(Method):
             raise input_error("kind", "sound", self.kind, "Mend it.")
         top = float(table.mean_costs[-1])
         asked = [min(b * (1 + self.greed), top) for b in budgets]
-        good = Threshold("max_prob").fit_path(table, asked, seed)
+        good = Threshold("max_prob", spend="all").fit_path(table, asked, seed)
         poor = Random().fit_path(table, asked, seed)
         lost = round(abs(self.x - 0.7) / 0.7 * len(budgets))
         path = poor[:lost] + good[lost:]
