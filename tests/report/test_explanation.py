@@ -159,7 +159,7 @@ def test_pictures_show_the_data(world):
         gone, here = axes.collections
         assert len(gone.get_offsets()) == (found.exit < k).sum()
         assert len(here.get_offsets()) == (found.exit >= k).sum()
-        assert len({tuple(c) for c in here.get_facecolors()}) == 1 + bool((found.exit > k).any())
+        assert len({tuple(c) for c in here.get_facecolors()}) == 1 + bool((found.exit >= k).any())
         assert f"{100 * (found.exit == k).mean():.1f} % leave" in axes.get_title()
         lines = [line.get_ydata()[0] for line in axes.lines if len(line.get_ydata())]
         shown = k < 3 and abs(policy.thresholds[k]) < 1e30
