@@ -128,16 +128,17 @@ def fit(
     chosen = method_of(method, settings)
     if accuracy is not None:
         quality = accuracy_of(table, accuracy, quality)
-    limits = (limits,) if isinstance(limits, (str, Limit)) else tuple(limits)
+    several = (limits,) if isinstance(limits, (str, Limit)) else limits
+    kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
     wishes = {"quality": quality, "max_drop": max_drop, "saving": saving}
-    if budget is None and not limits and all(wish is None for wish in wishes.values()):
+    if budget is None and not kept and all(wish is None for wish in wishes.values()):
         if not chosen.fixed:
             step = "E.g. --budget 40%, --accuracy 90%, --max-drop 1% (Python: budget='40%')."
             raise input_error("budget", "given, or another target", "none", step)
         # What the user gave may cost whatever it costs: the artifact claims no budget.
         target = Target(saving=0.0)
     else:
-        target = Target(budget, **wishes, limits=limits)
+        target = Target(budget, **wishes, limits=kept)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
         fitted = chosen.fit_path(table, [target], seed)[0]
