@@ -134,7 +134,7 @@ BAD_SETTINGS = {
     "above 0": "eero:beta=0 pf_berxit:patience=0 bolukbasi:penalty=0 lista_stop:beta=0 optimal_stopping:penalty=0 "
     "policy_gradient:steps=0 reinforce:episodes=0 dqn:memory=0 epnet:hidden=0 subset:most=0 "
     "eenet:hidden=0 eenet:restarts=0 eenet:learning_rate=nan",
-    "0 or more": "patience:patience=-1 auto:errors=-1 cbt:kappa=-1 policy_gradient:penalty=-1 reinforce:entropy=-1 eenet:alpha=-1",
+    "0 or more": "patience:patience=-1 subset:errors=-1 cbt:kappa=-1 policy_gradient:penalty=-1 reinforce:entropy=-1 eenet:alpha=-1",
     "0 or more and at most 1": "cbt:width=2 optimal_stopping:soft=2 pcee:delta=1.2",
     "above 0 and below 1": "act:eps=1.5 dqn:hold_out=1 eenet:holdout=1",
     "a whole number": "pcee:bins=0.5 auto:folds=1 optimal_stopping:folds=1 eenet:batch_size=1.5",
