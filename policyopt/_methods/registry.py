@@ -63,7 +63,8 @@ class MethodSpec:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings open to the user, with their defaults."""
-        own = {f.name: f.default for f in fields(self.load()) if f.name not in self.preset}
+        known = sorted(fields(self.load()), key=lambda f: f.kw_only)  # its own first
+        own = {f.name: f.default for f in known if f.name not in self.preset}
         return {**own, **self.defaults}
 
     def expected_seconds(self, rows: int, budgets: int) -> float:
