@@ -34,7 +34,7 @@ from policyopt._methods.base import (
 )
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
-from policyopt._methods.targets import Target, targets_of
+from policyopt._methods.targets import Target, read_share, targets_of
 from policyopt._replay import trace
 from policyopt._table import Table
 from policyopt.runtime._answers import Identity
@@ -94,13 +94,7 @@ def declining(
                 raise input_error(name, "given beside a share or cost", value, "E.g. --abstain 5%.")
         return None
     if isinstance(share, str):
-        text = share.strip()
-        try:
-            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            raise input_error(
-                "abstain", "a share such as 5%", share, "E.g. --abstain 5%."
-            ) from None
+        share = read_share(share, "abstain")
     return Declining(share, cost or 0.0, 1.0 if quality is None else quality, score)
 
 

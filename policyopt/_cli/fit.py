@@ -22,14 +22,13 @@ from policyopt._intervals import with_interval, worth_fields
 from policyopt._limits import Limit
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
+from policyopt._methods.levels import SPARED
 from policyopt._methods.registry import ROWS, apply_settings, method_list
 from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 
-#: Of the budget: to spend less than that is worth a remark.
-_SPARED = 0.95
 #: Seconds from which on work is foretold.
 _LONG = 20.0
 _DEMO = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
@@ -207,7 +206,7 @@ def _fit_experts(
 
 
 def _note_spared(who: str, cost: float, budget: float) -> None:
-    if cost < _SPARED * budget:
+    if cost < SPARED * budget:
         share = f"{100 * cost / budget:.0f} %"
         output.note(f"{who} {share} of the budget: more bought nothing on these rows")
 

@@ -110,8 +110,10 @@ def read_share(value: Any, name: str) -> float:
     except ValueError:
         found = math.nan
     if isinstance(value, bool) or not 0 <= found <= 1:
-        step = f"E.g. --{name.replace('_', '-')} {'90%' if name != 'max_drop' else '1%'}."
-        raise input_error(name, "a share such as 90% or 0.9", value, step)
+        small = {"max_drop": ("1%", 0.01), "abstain": ("5%", 0.05)}
+        percent, part = small.get(name, ("90%", 0.9))
+        step = f"E.g. --{name.replace('_', '-')} {percent}."
+        raise input_error(name, f"a share such as {percent} or {part}", value, step)
     return found
 
 
