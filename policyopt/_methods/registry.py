@@ -63,7 +63,7 @@ class MethodSpec:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings open to the user, with their defaults."""
-        known = sorted(fields(self.load()), key=lambda f: f.kw_only)  # its own first
+        known = sorted(fields(self.load()), key=lambda f: bool(f.kw_only))  # its own first
         own = {f.name: f.default for f in known if f.name not in self.preset}
         return {**own, **self.defaults}
 
