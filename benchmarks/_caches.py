@@ -18,12 +18,15 @@ _SHARED = ROOT.parent / "shared" / "data"
 _HALVES = {"fit": 0.5, "test": 0.5}
 
 
-def caches(place: Path, names: list[str] | None = None) -> Iterator[tuple[str, ExitData]]:
+def caches(
+    place: Path, names: list[str] | None = None, pools: bool = False
+) -> Iterator[tuple[str, ExitData]]:
     """Yield (name, data) of each cache that is there; the others are named on standard error.
 
     ``mmlu_llama5`` has records and a cost per query, the authors' split; the others are pools
     halved anew per seed, but for ``fashion_mnist``, whose test rows are the official ones. Its
-    pairs (two images as one sample of 100 classes) stand for many classes.
+    pairs (two images as one sample of 100 classes) stand for many classes. With `pools` also 19 models, ordered by
+    cost and not by quality.
     """
     sources = {
         "fashion_mnist": [],
@@ -32,6 +35,7 @@ def caches(place: Path, names: list[str] | None = None) -> Iterator[tuple[str, E
         "mmlu_llama5": [_SHARED / f"mmlu_llama5_{part}.npz" for part in ("train", "test")],
         "resnet8_2exit_cifar10": [_SHARED / "resnet8_2exit_cifar10.npz"],
         "alexnet2_cifar10_confidence": [_SHARED / "alexnet2_cifar10_confidence.npz"],
+        **({"cifar10_pool19": [_SHARED / "cifar10_pool19.npz"]} if pools else {}),
     }
     for name, files in sources.items():
         if names and name not in names:
@@ -46,7 +50,7 @@ def caches(place: Path, names: list[str] | None = None) -> Iterator[tuple[str, E
         elif name == "mmlu_llama5":
             named = [f"fit={files[0]}", f"test={files[1]}"]
             yield name, import_sources(named, place / name, cost_kind="standalone").data
-        elif name == "cifar10_cascade5":
+        elif name in ("cifar10_cascade5", "cifar10_pool19"):
             yield name, import_sources(
                 files[0], place / name, unit="MFLOPs", cost_kind="standalone", shares=_HALVES
             ).data  # fmt: skip

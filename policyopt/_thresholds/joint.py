@@ -18,7 +18,6 @@ thresholds at once are ours: single ones get stuck where two exits trade places.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
 
 import numpy as np
 
@@ -35,7 +34,7 @@ _REFINEMENTS = 12  # per budget; each halves an edge of the hull or is the last
 _MOST_ROWS = 100_000  # more rows do not sharpen K-1 thresholds; the budget is met on all rows
 _BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
 _REACH = 3  # steps on two take exits at most this far apart: many exits, few useful pairs
-_SMALL = 2_000  # up to here, searches also start from each "all leave at exit k"
+_SMALL, _STARTS = 2_000, 4  # up to here, searches also start from the best of "all leave at exit k"
 _TINY, _DRAWS = 100, 8  # up to here, from this many random cuts besides
 _TINY_GAIN = 1e-12
 
@@ -193,7 +192,10 @@ class Lagrangian:
     def best(self, price: float, starts: list[Ints]) -> Ints:
         """Return the best cuts found at a price (value per unit of cost)."""
         gains = self._value - price * self._cost
-        results = [self._grid.climb(gains, start) for start in (*starts, *self._starts)]
+        here = np.argsort(-gains.mean(axis=1), kind="stable")[:_STARTS] if self._starts else []
+        fixed = [self._starts[k] for k in sorted(int(k) for k in here)]
+        more = self._starts[len(gains) :]
+        results = [self._grid.climb(gains, start) for start in (*starts, *fixed, *more)]
         return max(results, key=lambda found: found[0])[1]
 
     def point(self, cuts: Ints) -> tuple[float, float]:
@@ -229,20 +231,16 @@ class _Grid:
 
     def climb(self, gains: Floats, start: Ints) -> tuple[float, Ints]:
         """Improve cuts until no step on one or two of them helps."""
-        cuts, count = start.copy(), len(start)
+        cuts = start.copy()
         worth = self.worth(gains, cuts)
         while True:
             before = worth
             while True:
-                for k in range(count - 1, -1, -1):
-                    self._step_one(gains, cuts, k)
-                now = self.worth(gains, cuts)
+                now = self._step_ones(gains, cuts)
                 improved, worth = now > worth + _TINY_GAIN, max(now, worth)
                 if not improved:
                     break
-            for i, j in combinations(range(count), 2):
-                if j - i <= _REACH:
-                    self._step_two(gains, cuts, i, j)
+            self._step_twos(gains, cuts)
             worth = max(worth, self.worth(gains, cuts))
             if worth <= before + _TINY_GAIN:
                 return worth, cuts
@@ -251,32 +249,62 @@ class _Grid:
         """Return the mean of what samples earn."""
         return float(self._onward(gains, cuts)[0].mean())
 
-    def _onward(self, gains: Floats, cuts: Ints, first: int = 0) -> Floats:
-        """Return what each sample earns from exit k on if it comes there, (K, N); rows from `first`."""
+    def _onward(self, gains: Floats, cuts: Ints) -> Floats:
+        """Return what each sample earns from exit k on if it comes there, (K, N)."""
         earned = np.empty_like(gains)
         earned[-1] = gains[-1]
-        for k in range(len(cuts) - 1, first - 1, -1):
+        for k in range(len(cuts) - 1, -1, -1):
             earned[k] = np.where(self.ranks[k] >= cuts[k], gains[k], earned[k + 1])
         return earned
 
-    def _comes(self, cuts: Ints, first: int, k: int) -> Bools:
-        """Return which samples, being at exit `first`, come to exit `k`, (N,)."""
-        return np.logical_and.reduce(self.ranks[first:k] < cuts[first:k, None], axis=0)
+    def _comes(self, cuts: Ints) -> Bools:
+        """Return which samples come to exit k, (K, N)."""
+        comes = np.ones((len(cuts) + 1, self.ranks.shape[1]), dtype=bool)
+        np.logical_and.accumulate(self.ranks < cuts[:, None], axis=0, out=comes[1:])
+        return comes
 
-    def _step_one(self, gains: Floats, cuts: Ints, k: int) -> None:
-        """Set cut k to its best, the others held: exact, over all distinct scores."""
-        advantage = gains[k] - self._onward(gains, cuts, k + 1)[k + 1]
-        advantage *= self._comes(cuts, 0, k)
-        by_rank = np.bincount(self.ranks[k], weights=advantage, minlength=len(self.levels[k]))
-        worth = np.append(np.cumsum(by_rank[::-1])[::-1], 0.0)
-        choice = int(worth.argmax())
-        if worth[choice] > worth[cuts[k]] + _TINY_GAIN:
-            cuts[k] = choice
+    def _step_ones(self, gains: Floats, cuts: Ints) -> float:
+        """Set each cut in turn, the last first, to its best, the others held: exact, over all distinct scores.
 
-    def _step_two(self, gains: Floats, cuts: Ints, i: int, j: int) -> None:
-        """Set cuts i and j to their best pair among the bins' edges, if better than the present pair."""
-        onward, at_i = self._onward(gains, cuts, i), self._comes(cuts, 0, i)
-        at_j = self._comes(cuts, i + 1, j)  # passes what lies between the two
+        Returns the mean of what samples earn then.
+        """
+        comes, onward = self._comes(cuts), gains[-1]
+        for k in range(len(cuts) - 1, -1, -1):
+            advantage = (gains[k] - onward) * comes[k]
+            by_rank = np.bincount(
+                self.ranks[k], weights=advantage, minlength=len(self.levels[k])
+            )
+            worth = np.append(np.cumsum(by_rank[::-1])[::-1], 0.0)
+            choice = int(worth.argmax())
+            if worth[choice] > worth[cuts[k]] + _TINY_GAIN:
+                cuts[k] = choice
+            onward = np.where(self.ranks[k] >= cuts[k], gains[k], onward)
+        return float(onward.mean())
+
+    def _step_twos(self, gains: Floats, cuts: Ints) -> None:
+        """Set each pair of near cuts in turn to its best among the bins' edges."""
+        onward, comes = self._onward(gains, cuts), self._comes(cuts)
+        for i in range(len(cuts)):
+            at_j = np.ones(gains.shape[1], dtype=bool)  # passes what lies between the two
+            for j in range(i + 1, min(i + _REACH, len(cuts) - 1) + 1):
+                if self._step_two(gains, cuts, (i, j), onward, comes[i], at_j):
+                    onward, comes = self._onward(gains, cuts), self._comes(cuts)
+                at_j = at_j & (self.ranks[j] < cuts[j])
+
+    def _step_two(
+        self,
+        gains: Floats,
+        cuts: Ints,
+        pair: tuple[int, int],
+        onward: Floats,
+        at_i: Bools,
+        at_j: Bools,
+    ) -> bool:
+        """Set cuts i and j to their best pair among the bins' edges, if better than the present pair: whether so.
+
+        Shapes: onward (K, N); at_i, those who come to i, and at_j, those who would come from there to j, (N,).
+        """
+        i, j = pair
         neither = np.where(at_j, onward[j + 1], onward[i + 1])
         rows, columns = len(self.edges[i]), len(self.edges[j])
         worth = (gains[i] - neither) * at_i
@@ -291,5 +319,7 @@ class _Grid:
         worth[1:, :-1] = np.cumsum(np.cumsum(leave_j, axis=0)[:, ::-1], axis=1)[:, ::-1]
         worth[:-1] += np.cumsum(leave_i[::-1])[::-1][:, None]
         a, b = np.unravel_index(worth.argmax(), worth.shape)
-        if worth[a, b] > ((onward[i] - neither) * at_i).sum() + _TINY_GAIN:
-            cuts[i], cuts[j] = self.edges[i][a], self.edges[j][b]
+        if worth[a, b] <= ((onward[i] - neither) * at_i).sum() + _TINY_GAIN:
+            return False
+        cuts[i], cuts[j] = self.edges[i][a], self.edges[j][b]
+        return True

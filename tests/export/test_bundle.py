@@ -257,7 +257,7 @@ def test_a_policy_with_other_thresholds_is_found_by_numpy(spec, by, tmp_path):
 
 
 def test_edges_lie_on_both_sides_of_every_threshold():
-    policy = replace(fitted("max_prob"), mixture=Mixture([0.3, 0.4, 0.5], 0.3, seed=5))
+    policy = replace(fitted("max_prob:spend=all"), mixture=Mixture([0.3, 0.4, 0.5], 0.3, seed=5))
     golden = golden_of(policy, trace_policy(policy), rows=64)
     boundary = golden.boundary
     gap = boundary.expected.score[:, :-1] - limits_of(policy, boundary.sample)
@@ -270,7 +270,7 @@ def test_edges_lie_on_both_sides_of_every_threshold():
     assert (gaps(policy, golden) >= np.array(golden.left_out.ulps)).all()
     assert golden.left_out.of == 4096 and 0 <= golden.left_out.rows < 40
     # Ties are kept where scores are exact.
-    policy = replace(fitted("patience"), thresholds=np.array([1.0, 1.0, 2.0]))
+    policy = replace(fitted("patience"), thresholds=np.array([1.0, 1.0, 2.0]), mixture=None)
     golden = golden_of(policy, trace_policy(policy), rows=200)
     assert golden.left_out == LeftOut(0, 4096, (0.0, 0.0, 0.0))
     ties = golden.expected.score[:, :-1] == policy.thresholds
