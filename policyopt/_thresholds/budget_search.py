@@ -112,35 +112,41 @@ def common_shift(problem: Problem, budget: float) -> Solution:
 
 def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
     """Raise thresholds (K-1,), from exit 0 on, so that the least ready go on until `left`, per sample, is spent."""
-    thresholds, steps = thresholds.copy(), np.diff(problem.mean_costs)
-    alike = problem.costs.ndim == 1
     for k in range(problem.exits - 1):
-        if alike and left * problem.rows < steps[steps > 0].min(initial=np.inf):
-            break
-        leavers = np.flatnonzero(first_exit(problem.scores, thresholds) == k)
-        scores, most = problem.scores[leavers, k], len(leavers)
-        if alike and steps[k] > 0:  # only the least ready matter: as many as `left` pays for
-            most = int(left * problem.rows / steps[k]) + 1
-        cut_short = most + 1 < len(leavers)
-        if cut_short:
-            near = np.argpartition(scores, most + 1)[: most + 2]
-            leavers, scores = leavers[near], scores[near]
-        order = np.argsort(scores, kind="stable")
-        leavers, ranked = leavers[order], scores[order]
-        # Equal scores go on together or not at all; where the list was cut short, its last score
-        # may have equals that are not on it.
-        usable = np.append(ranked[1:] > ranked[:-1], not cut_short)
-        onward = np.append(np.full(k + 1, NEVER), thresholds[k + 1 :])
-        later = first_exit(problem.scores[leavers], onward)
-        costs = np.broadcast_to(problem.costs, problem.scores.shape)
-        total = np.cumsum(costs[leavers, later] - costs[leavers, k]) / problem.rows
-        fits = np.flatnonzero((total <= left) & usable)
-        if len(fits):
-            last = fits[-1]
-            following = float(ranked[last + 1]) if last + 1 < len(ranked) else NEVER
-            thresholds[k] = between(float(ranked[last]), following)
-            left -= float(total[last])
+        thresholds, spent = spend_at(problem, thresholds, k, left)
+        left -= spent
     return thresholds
+
+
+def spend_at(problem: Problem, thresholds: Floats, k: int, left: float) -> tuple[Floats, float]:
+    """Raise the threshold of exit k only: the thresholds, and what is spent."""
+    step, alike = float(problem.mean_costs[k + 1] - problem.mean_costs[k]), problem.costs.ndim == 1
+    if alike and left * problem.rows < step:  # who goes on pays so much at least
+        return thresholds, 0.0
+    leavers = np.flatnonzero(first_exit(problem.scores, thresholds) == k)
+    scores, most = problem.scores[leavers, k], len(leavers)
+    if alike and step > 0:  # only the least ready matter: as many as `left` pays for
+        most = int(left * problem.rows / step) + 1
+    cut_short = most + 1 < len(leavers)
+    if cut_short:
+        near = np.argpartition(scores, most + 1)[: most + 2]
+        leavers, scores = leavers[near], scores[near]
+    order = np.argsort(scores, kind="stable")
+    leavers, ranked = leavers[order], scores[order]
+    # Equal scores go on together or not at all; where the list was cut short, its last score
+    # may have equals that are not on it.
+    usable = np.append(ranked[1:] > ranked[:-1], not cut_short)
+    onward = np.append(np.full(k + 1, NEVER), thresholds[k + 1 :])
+    later = first_exit(problem.scores[leavers], onward)
+    costs = np.broadcast_to(problem.costs, problem.scores.shape)
+    total = np.cumsum(costs[leavers, later] - costs[leavers, k]) / problem.rows
+    fits = np.flatnonzero((total <= left) & usable)
+    if not len(fits):
+        return thresholds, 0.0
+    last, raised = fits[-1], thresholds.copy()
+    following = float(ranked[last + 1]) if last + 1 < len(ranked) else NEVER
+    raised[k] = between(float(ranked[last]), following)
+    return raised, float(total[last])
 
 
 def centred(problem: Problem, solution: Solution) -> Solution:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from policyopt._thresholds.budget_search import meet_budget
+from policyopt._thresholds.budget_search import meet_budget, spend, spend_at
 from policyopt._thresholds.problem import Problem, Solution, between
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._typing import Bools, Floats, Ints
@@ -129,21 +129,19 @@ def _join(
         share = (budget - costs[dearer - 1]) / (costs[dearer] - costs[dearer - 1])
         return Solution(low, high, float(share))
     ordered = np.sort(problem.scores[:, :-1], axis=0)
-    ends = [positions_of(ordered, corner) for corner in (low, high)]
-    ways = [(ends[0], ends[1])]
+    cheap, dear = (positions_of(ordered, corner) for corner in (low, high))
+
+    def straight(part: float) -> Floats:  # from one to the other
+        return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
+
+    found = [meet_budget(problem, straight, 0.0, 1.0, budget)]
     for k in range(problem.exits - 1):
-        for corner in ends:
-            cheap, dear = corner.copy(), corner.copy()
-            cheap[k], dear[k] = 0.0, float(problem.rows)
-            ways.append((cheap, dear))
-
-    def along(cheap: Floats, dear: Floats) -> Solution:  # straight from one to the other
-        def family(part: float) -> Floats:
-            return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
-
-        return meet_budget(problem, family, 0.0, 1.0, budget)
-
-    found = [along(*way) for way in ways]
+        for corner in (low, high):
+            moved = np.where(np.arange(problem.exits - 1) == k, ALWAYS, corner)
+            left = budget - problem.cost(moved)
+            if left >= 0:
+                moved, spent = spend_at(problem, moved, k, left)
+                found.append(Solution(problem.settled(spend(problem, moved, left - spent))))
     cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
     least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
     single = [s for s in found if s.other is None and problem.cost(s.thresholds) >= least]
