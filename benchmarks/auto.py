@@ -36,7 +36,7 @@ from _common import machine, table
 from policyopt import from_arrays
 from policyopt._cache.data import COST_PREFIX, ExitData
 from policyopt._costs import parse_budgets
-from policyopt._frontier import compare_paths, path_through
+from policyopt._frontier import path_through
 from policyopt._methods.base import fit_where_possible
 from policyopt._methods.choosing import CANDIDATES, FOR_CASCADES
 from policyopt._methods.registry import make_method
@@ -122,7 +122,7 @@ def likewise(found: np.ndarray, halves: tuple[np.ndarray, np.ndarray]) -> np.nda
 
 
 def judge(records: list[dict[str, Any]]) -> tuple[list[tuple[str, ...]], np.ndarray, list[str]]:
-    """Return a line per cell, the sums (2, 2) of auto and the single candidate, and cells under the best simple rule."""
+    """Return a line per cell, sums (2, 2) of auto and the single candidate, and cells under the best simple rule."""
     lines, sums, under = [], np.zeros((2, 2)), []
     for cache, rows in sorted({(r["cache"], r["rows"]) for r in records}):
         found = sorted(
