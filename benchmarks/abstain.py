@@ -67,7 +67,7 @@ def deadline(data: Any) -> dict[str, dict[str, list[float]]]:
         outputs, labels = (np.asarray(rows.array(name)) for name in ("outputs", "labels"))
         right = outputs.argmax(axis=2) == labels[:, None]
         z = outputs - outputs.max(axis=2, keepdims=True)
-        top = np.clip(1 / np.exp(z).sum(axis=2), 1e-12, 1 - 1e-12)
+        top = np.clip(1 / np.exp(z, dtype=np.float64).sum(axis=2), 1e-12, 1 - 1e-12)
         sure = np.stack([calibrated.curve(k, top[:, k]) for k in range(top.shape[1])], axis=1)
         best = np.stack([sure[:, : k + 1].argmax(axis=1) for k in range(top.shape[1])], axis=1)
         found[split] = {
