@@ -282,7 +282,7 @@ def _declined(
     provenance = {
         **one.policy.provenance, **expected.fields, "budget": float(budget),
         "expected_quality": None if isnan(quality) else quality, "expected_abstained": gone,
-        "expected_quality_95": worth_interval(quality, outcome.right, graded=True),
+        "expected_quality_95": worth_interval(quality, outcome.right, table, graded=True),
         "expected_selective_quality": None if isnan(answered) else answered,
         "abstain": {
             "share": asked.share, "cost": asked.cost, "quality": asked.quality, "score": asked.score,

@@ -228,7 +228,7 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     provenance = fitted.policy.provenance
     settings = provenance.get("chosen", provenance)["settings"]
     answer = settings.get("answer", "plain") if table.whole else "plain"
-    seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed)))
+    seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed, table.group)))
     return fit_confidence(name, seen.statistics.confidence, seen.quality)
 
 

@@ -174,7 +174,7 @@ def _curve(method: Method, table: Table, seed: int, folds: int) -> tuple[Floats,
     """Return budgets of a context, and the cross-fitted accuracy at each."""
     places = _PLACES * (table.exits - 1)
     budgets = np.unique(np.interp(places, np.arange(table.exits), table.mean_costs))
-    fold = folds_of(len(table), folds, seed)
+    fold = folds_of(len(table), folds, seed, table.group)
     right = np.zeros(len(budgets))
     met = np.ones(len(budgets), dtype=bool)
     for f in range(int(fold.max()) + 1):

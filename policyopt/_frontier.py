@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.data import ExitData
+from policyopt._cache.data import ExitData, some_rows
 from policyopt._costs import Budget, parse_budgets
 from policyopt._intervals import (
     bootstrap_means,
@@ -35,7 +35,7 @@ from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy, over_model_exits
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
 REFIT_SHARE = 0.8
@@ -212,8 +212,7 @@ def split_for_seed(tables: Tables, seed: int, test: str, seeds: int) -> tuple[Ta
     fit_rows = tables.get("fit")
     if seed:
         count = max(int(REFIT_SHARE * len(fit_rows)), 1)
-        order = np.random.default_rng(seed).permutation(len(fit_rows))
-        fit_rows = fit_rows.take(np.sort(order[:count]))
+        fit_rows = fit_rows.take(some_rows(len(fit_rows), count, seed, fit_rows.group))
     return fit_rows, tables.get(test)
 
 
@@ -222,7 +221,11 @@ def record(
 ) -> dict[str, Any]:
     """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types."""
     outcome, labels = replay(fitted.policy, table), table.statistics.labels
-    more = {} if metric is None else metric_fields(metric, labels, outcome.prediction, seed)
+    more = (
+        {}
+        if metric is None
+        else metric_fields(metric, labels, outcome.prediction, seed, outcome.group)
+    )
     return {
         "method": label,
         "budget": fitted.budget,
@@ -238,11 +241,12 @@ def record(
 def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
     """Return realised cost, accuracy and quality of a replay, with 95 % intervals (see `quality_fields`)."""
     # Where all rows leave at one exit, another row may yet leave at another.
-    cost = mean_interval(outcome.cost, span=float(np.ptp(policy.costs)), seed=seed)
+    span = float(np.ptp(policy.costs))
+    cost = mean_interval(outcome.cost, span=span, seed=seed, group=outcome.group)
     return {
         **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        **quality_fields(outcome.quality, outcome.correct, outcome.graded, seed),
+        **quality_fields(outcome.quality, outcome.correct, outcome.graded, seed, outcome.group),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
         **_answered(outcome, policy),
@@ -355,6 +359,7 @@ class Path:
     cost: Floats
     quality: Floats
     graded: bool = False
+    group: Ints | None = None  # (N,), see `Table.group`
 
 
 def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
@@ -373,6 +378,7 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
         np.stack([costs[:, 0], *(o.cost for o in outcomes)], axis=1),
         np.stack([right[:, 0], *(o.quality for o in outcomes)], axis=1),
         table.graded,
+        table.group,
     )
 
 
@@ -453,31 +459,43 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
         return quality - np.interp(cost, *_sorted(*rival))
 
     columns = (ours.cost[:, inner], ours.quality[:, inner], rival.cost, rival.quality)
-    (cost, quality, *_), gain, low, high = _bootstrapped(difference, columns, seed)
+    (cost, quality, *_), gain, low, high = _bootstrapped(difference, columns, seed, ours.group)
     out = []
     for i in range(len(cost)):
         mixed = _mixed(rival, float(cost[i]), seed)
         mine = ours.quality[:, i + 1]
-        better, worse = int((mine > mixed).sum()), int((mine < mixed).sum())
+        better, worse = mine > mixed, mine < mixed
         out.append(
             {
                 "realised_cost": float(cost[i]),
                 **worth_fields(float(quality[i]), ours.graded),
                 **worth_fields(float(quality[i] - gain[i]), ours.graded, "reference_"),
                 **with_interval("difference", float(gain[i]), float(low[i]), float(high[i])),
-                "better": better,
-                "worse": worse,
-                "mcnemar_p": None if ours.graded else mcnemar(better, worse),
+                "better": int(better.sum()),
+                "worse": int(worse.sum()),
+                "mcnemar_p": None if ours.graded else mcnemar(better, worse, ours.group),
             }
         )
     return out
 
 
-def mcnemar(better: int, worse: int) -> float:
-    """Return the p-value of McNemar's test, exact and two-sided, of so many discordant rows."""
-    from scipy.stats import binomtest
+def mcnemar(better: Bools, worse: Bools, group: Ints | None = None) -> float:
+    """Return the p-value of McNemar's test of discordant rows (N,), two-sided: exact, or of groups by their sums.
 
-    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    Of groups: ``(sum of d)**2 / sum of d**2`` is chi-squared, d a group's better less its worse rows (Durkalski et
+    al., Statistics in Medicine 22, 2003).
+    """
+    from scipy.stats import binomtest, chi2
+
+    ups, downs = int(better.sum()), int(worse.sum())
+    if not ups + downs:
+        return 1.0
+    if group is None:
+        return float(binomtest(ups, ups + downs).pvalue)
+    _, at = np.unique(group, return_inverse=True)
+    gain = np.bincount(at, weights=better.astype(float) - worse)
+    squares = float(gain @ gain)
+    return float(chi2.sf(gain.sum() ** 2 / squares, 1)) if squares else 1.0
 
 
 def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
@@ -489,17 +507,17 @@ def area_between(ours: Path, rival: Path, seed: int = 0) -> dict[str, float]:
         return float(((gap[1:] + gap[:-1]) / 2 @ np.diff(grid)) / max(np.ptp(grid), 1e-300))
 
     columns = (ours.cost, ours.quality, rival.cost, rival.quality)
-    _, area, low, high = _bootstrapped(height, columns, seed)
+    _, area, low, high = _bootstrapped(height, columns, seed, ours.group)
     return with_interval("area", area, float(low), float(high))
 
 
 def _bootstrapped(
-    statistic: Callable[..., Any], blocks: Sequence[Floats], seed: int
+    statistic: Callable[..., Any], blocks: Sequence[Floats], seed: int, group: Ints | None
 ) -> tuple[list[Floats], Any, Floats, Floats]:
     """Return the means of blocks of columns, (N, .) each, a statistic of them, and its 95 % interval."""
     columns = np.concatenate(blocks, axis=1)
     ends = np.cumsum([block.shape[1] for block in blocks])[:-1]
-    means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)))
+    means = bootstrap_means(columns, np.random.default_rng(check_seed(seed)), group=group)
     low, high = interval(np.array([statistic(*np.split(row, ends)) for row in means]))
     exact = np.split(columns.mean(axis=0), ends)
     return exact, statistic(*exact), low, high

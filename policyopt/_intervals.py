@@ -23,12 +23,42 @@ class MeanInterval(NamedTuple):
     effective_rows: float  # sum(x)**2 / sum(x**2) (Kish, 1965): as many equal rows say as much
 
 
-def proportion_interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+def by_group(values: Array, group: Ints | None) -> Floats:
+    """Return G values of the same mean whose spread is that of groups: of rows (N, ...) that belong together, (G, ...).
+
+    What a group adds to the mean beyond its rows' share, ``mean + G / N * sum(values - mean)``: the linearised ratio
+    of sums (Cochran, Sampling Techniques, 1977, 6.3), so that resampling groups is resampling these.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if group is None:
+        return values
+    mean = values.mean(axis=0)
+    _, at = np.unique(group, return_inverse=True)
+    order = np.argsort(at, kind="stable")
+    first = np.flatnonzero(np.diff(at[order], prepend=-1))
+    sums = np.add.reduceat((values - mean)[order], first, axis=0)
+    return np.asarray(mean + sums * (len(first) / len(values)))
+
+
+def proportion_interval(
+    values: Array, level: float = 0.95, group: Ints | None = None
+) -> tuple[float, float]:
     """Return the score interval of the mean of values in [0, 1], (N,) (Wilson, 1927): never of width 0."""
-    return wilson(float(np.mean(values)), len(values), level)
+    mean = float(np.mean(values))
+    return wilson(mean, effective_rows(values, mean, group), level)
 
 
-def wilson(mean: float, n: int, level: float = 0.95) -> tuple[float, float]:
+def effective_rows(values: Array, mean: float, group: Ints | None) -> float:
+    """Return how many rows that stand alone tell as much of a mean in [0, 1] as these (Korn & Graubard, 1998)."""
+    if group is None:
+        return len(values)
+    each = by_group(values, group)
+    variance = float(each.var(ddof=1)) / len(each) if len(each) > 1 else 0.0
+    alone = mean * (1 - mean)
+    return float(np.clip(alone / variance, 1.0, len(values))) if variance and alone else len(each)
+
+
+def wilson(mean: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Return the same of a share of n rows."""
     z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2 / n
     middle = (mean + z2 / 2) / (1 + z2)
@@ -47,7 +77,7 @@ def worth_fields(value: Any, graded: bool, prefix: str = "") -> dict[str, Any]:
 
 
 def quality_fields(
-    quality: Array, correct: Array | None, graded: bool, seed: int = 0
+    quality: Array, correct: Array | None, graded: bool, seed: int = 0, group: Ints | None = None
 ) -> dict[str, Any]:
     """Return mean quality and share of right answers of rows (N,) as fields with 95 % intervals, None where not known.
 
@@ -55,22 +85,23 @@ def quality_fields(
     for shares; of grades it is the bootstrap-t, within [0, 1].
     """
     if graded:
-        found = mean_interval(np.asarray(quality, dtype=np.float64), span=1.0, seed=seed)
+        found = mean_interval(quality, span=1.0, seed=seed, group=group)
         low, high = max(found.low, 0.0), min(found.high, 1.0)
     else:
-        low, high = proportion_interval(quality)
+        low, high = proportion_interval(quality, group=group)
         correct = quality
     own = with_interval("quality", float(quality.mean()), low, high)
     right: tuple[Any, ...] = (None, None, None)
     if correct is not None:
-        right = float(correct.mean()), *proportion_interval(correct)
+        right = float(correct.mean()), *proportion_interval(correct, group=group)
     return {**with_interval("accuracy", *right), **own}
 
 
 def mean_interval(
-    values: Floats,
+    values: Array,
     level: float = 0.95,
     *,
+    group: Ints | None = None,
     center: float | None = None,
     more_variance: float = 0.0,
     span: float | None = None,
@@ -79,10 +110,13 @@ def mean_interval(
     """Return the bootstrap-t interval of the mean of values (N,) (Efron & Tibshirani, 1993, 12.5).
 
     Quantiles of ``(mean* - mean) / error*`` over resamples: it leans as the values do (second order: Hall, 1988);
-    of more than 2,000 rows by their expansion in the skewness. `center`: the mean where better known,
-    `more_variance`: per row, from elsewhere, `span`: how far off one more row may lie (default: the range).
+    of more than 2,000 rows by their expansion in the skewness. `group` (N,): rows that are resampled together.
+    `center`: the mean where better known, `more_variance`: per row, from elsewhere, `span`: how far off another row may
+    lie (default: the range).
     """
-    n = len(values)
+    rows = np.asarray(values, dtype=np.float64)
+    values = by_group(rows, group)
+    n, more_variance = len(values), more_variance * len(values) / len(rows)
     mean = float(values.mean())
     centred = values - mean
     unseen = (float(np.ptp(values)) if span is None else span) ** 2 / (n + 1)
@@ -115,9 +149,13 @@ def mean_interval(
 
 
 def bootstrap_means(
-    columns: Floats, rng: np.random.Generator, replicates: int = REPLICATES
+    columns: Floats,
+    rng: np.random.Generator,
+    replicates: int = REPLICATES,
+    group: Ints | None = None,
 ) -> Floats:
-    """Return the means of resampled rows of (N, P), (replicates, P): one resample for all columns."""
+    """Return the means of resampled rows (of groups) of (N, P), (replicates, P): one resample for all columns."""
+    columns = by_group(columns, group)
     n = len(columns)
     # Rows that are alike in all columns are drawn together: the counts of the distinct rows are
     # multinomial, which is the same bootstrap and far fewer draws (costs take K values).

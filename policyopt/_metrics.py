@@ -16,7 +16,11 @@ _BLOCK = 1 << 22  # resampled counts held at a time
 
 
 def metric_fields(
-    name: str, labels: Array | None, prediction: Array, seed: int = 0
+    name: str,
+    labels: Array | None,
+    prediction: Array,
+    seed: int = 0,
+    group: Ints | None = None,
 ) -> dict[str, Any]:
     """Return a metric of answers (N,) with its 95 % interval as fields; rows need labels, answers classes."""
     check_one_of("metric", name, METRICS, "E.g. balanced_accuracy.")
@@ -26,15 +30,24 @@ def metric_fields(
         raise input_error(
             "metric", "of rows with labels and answers", f"rows without {lacks}", step
         )
-    pairs, counts = np.unique(np.stack([labels, prediction]), axis=1, return_counts=True)
+    pairs, at, counts = np.unique(
+        np.stack([labels, prediction]), axis=1, return_inverse=True, return_counts=True
+    )
     label, answer = pairs.astype(np.int64)
     value = _measure(name, counts[None], label, answer)[0]
     rng, drawn = np.random.default_rng(check_seed(seed)), []
-    share = counts / counts.sum()
-    step = max(_BLOCK // len(counts), 1)
+    units, sizes = None, counts  # what is drawn where not single rows, and how many there are of it
+    if group is not None:
+        _, of = np.unique(group, return_inverse=True)
+        units = np.zeros((int(of.max()) + 1, len(counts)), dtype=np.int64)
+        np.add.at(units, (of, at.reshape(-1)), 1)
+        sizes = np.ones(len(units), dtype=np.int64)
+    share = sizes / sizes.sum()
+    step = max(_BLOCK // len(sizes), 1)
     for low in range(0, REPLICATES, step):
         size = min(step, REPLICATES - low)
-        weights = rng.multinomial(len(labels), share, size=size)
+        weights = rng.multinomial(int(sizes.sum()), share, size=size)
+        weights = weights if units is None else weights @ units
         drawn.append(_measure(name, weights, label, answer))
     low, high = interval(np.concatenate(drawn))
     return with_interval(name, float(value), float(low), float(high))

@@ -32,6 +32,7 @@ class Traced(Trace):
     graded: bool  # whether quality may be anything from 0 to 1
     model_exits: int
     abstention: Abstention | None = None
+    group: Ints | None = None  # (N,), see `Table.group`
 
     @property
     def exits(self) -> int:
@@ -81,7 +82,7 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
         seen.scores, seen.predictions, seen.thresholds, seen.exit, cost,
         table.mean_costs + policy.overhead, labels, quality if table.labelled else None, correct, table.graded,
         policy.model_exits, active_exits=policy.active_exits,
-        standing=seen.standing, declines=seen.declines, abstention=declines,
+        standing=seen.standing, declines=seen.declines, abstention=declines, group=table.group,
     )  # fmt: skip
 
 
@@ -151,6 +152,7 @@ class Replay:
     abstained: Bools  # (N,): who was handed over; cost and quality are those of `Abstention`
     correct: Array | None = None  # (N,) bool: whether it is right; None where nobody knows
     graded: bool = False  # whether quality may be anything from 0 to 1
+    group: Ints | None = None  # (N,): codes of what rows belong to, see `Table.group`
 
     @property
     def exit_share(self) -> Floats:
@@ -186,6 +188,7 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
         found.abstained,
         found.correct_taken,
         found.graded,
+        table.group,
     )
 
 
@@ -216,7 +219,7 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     n = len(table)
     out = Replay(
         np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
-        np.empty(n, bool), np.zeros(n, bool), table.graded,
+        np.empty(n, bool), np.zeros(n, bool), table.graded, table.group,
     )  # fmt: skip
     for e in np.unique(context).tolist():
         rows = np.flatnonzero(context == e)

@@ -18,10 +18,12 @@ from policyopt._cache.data import (
     CONTEXT,
     COST_PREFIX,
     FEATURES_PREFIX,
+    GROUP,
     TARGETS,
     Block,
     ExitData,
     Rows,
+    some_rows,
 )  # fmt: skip
 from policyopt._costs import Cost, kept_costs, rate_of
 from policyopt._measures import Measure
@@ -321,6 +323,14 @@ class Table:
         whole = self.source.array(CONTEXT).astype(np.int64)
         return whole if self.places is None else whole[self.places]
 
+    @property
+    def group(self) -> Ints | None:
+        """Codes of what rows belong to, (N,): rows of one are never divided; None where each stands alone."""
+        if self.source is None or not self.source.has(GROUP):
+            return None
+        whole = self.source.array(GROUP)
+        return whole if self.places is None else whole[self.places]
+
     def costs_of(self, name: str) -> Floats:
         """Return another cost of the cache, (K,) or (N, K), cumulative, of the table's exits."""
         found = [cost for cost in self.known_costs if cost.name == name]
@@ -425,7 +435,7 @@ def subsample(table: Table, most: int, seed: int) -> Table:
     """Return the table, or a random part of its rows, in order, where there are more than `most`."""
     if len(table) <= most:
         return table
-    return table.take(np.sort(np.random.default_rng(seed).permutation(len(table))[:most]))
+    return table.take(some_rows(len(table), most, seed, table.group))
 
 
 class Tables:

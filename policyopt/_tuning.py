@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 
+from policyopt._answers.crossfit import folds_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget, parse_budgets
 from policyopt._methods.base import Method, check_budgets, fit_where_possible
@@ -601,10 +602,13 @@ class FoldScore(NamedTuple):
     realised_cost: float | None
 
 
-def fold_rows(rows: int, folds: int, seed: int) -> list[Ints]:
-    """Return the rows of each fold, drawn by a seed, ascending within a fold."""
+def fold_rows(rows: int, folds: int, seed: int, group: Ints | None = None) -> list[Ints]:
+    """Return the rows of each fold, drawn by a seed, groups whole, ascending within a fold."""
     if not 2 <= folds <= rows // 2:
         raise input_error("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
+    if group is not None:
+        fold = folds_of(rows, folds, seed, group)
+        return [np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1)]
     order = np.random.default_rng(seed).permutation(rows)
     # Ascending, so that a pass over class outputs on disk reads each block once.
     return [np.sort(part) for part in np.array_split(order, folds)]
@@ -614,7 +618,7 @@ def score_folds(
     method: Method, table: Table, objective: Objective, folds: int, seed: int
 ) -> Iterator[FoldScore]:
     """Yield the objective on each fold, the method fitted on the others; all settings meet the same."""
-    parts = fold_rows(len(table), folds, seed)
+    parts = fold_rows(len(table), folds, seed, table.group)
     for i, part in enumerate(parts):
         rest = np.sort(np.concatenate(parts[:i] + parts[i + 1 :]))
         yield score_fold(method, table.take(rest), table.take(part), objective, seed)

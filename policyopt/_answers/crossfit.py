@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import fit_temperature, fit_vector
+from policyopt._cache.data import places_of
 from policyopt._table import Table, is_right
 from policyopt.runtime._answers import FLOOR, AnswerRule, Combined, Identity
 from policyopt.runtime._checks import check_one_of
@@ -62,9 +63,12 @@ class CrossFitted:
     fold: Ints | None = None
 
 
-def folds_of(rows: int, folds: int, seed: int) -> Ints:
-    """Return a random fold number per row, (N,), sizes equal to within one."""
-    return np.random.default_rng(seed).permutation(rows) % max(min(folds, rows), 1)
+def folds_of(rows: int, folds: int, seed: int, group: Ints | None = None) -> Ints:
+    """Return a random fold number per row, (N,), groups whole, sizes equal to within one row (or group)."""
+    if group is None:
+        return np.random.default_rng(seed).permutation(rows) % max(min(folds, rows), 1)
+    fold = np.floor(places_of(group, seed) * folds / rows).astype(np.int64)
+    return np.unique(fold, return_inverse=True)[1]  # a large group may leave one empty
 
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:

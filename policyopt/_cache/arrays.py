@@ -22,7 +22,8 @@ from policyopt.runtime._typing import Array
 #: The arrays that show n and K.
 _LEADS = ("outputs", "confidence", "top_prob", *blocks.WORTH)
 _ROW_ARRAYS = (
-    "outputs", "labels", "quality", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "variances",
+    "outputs", "labels", "quality", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "group",
+    "variances",
 )  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def from_arrays(
     features: Sequence[Any] | None = None,
     context: Any = None,
     contexts: Sequence[str] | None = None,
+    group: Any = None,
     variances: Any = None,
     quality_of: str | None = None,
     error_scale: float | None = None,
@@ -103,6 +105,9 @@ def from_arrays(
         ``{"fit": {"outputs": ..., "labels": ...}, "test": {...}}``.
     contexts : sequence of str, optional
         Names of the contexts, from 0 on; default "0", "1", ...
+    group : array of shape (n,), optional
+        Whole numbers or names of what rows belong to, see `CacheWriter.append`. Without it, equal rows of a pool are
+        such groups (noted in the metadata).
     variances : array as `outputs`, optional
         Of a regression: predicted variances of its values.
     quality_of, error_scale : optional
@@ -129,7 +134,7 @@ def from_arrays(
     given = {
         "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
         "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
-        "sample_costs": sample_costs, "features": features, "context": context,
+        "sample_costs": sample_costs, "features": features, "context": context, "group": group,
         "variances": variances,
     }  # fmt: skip
     seed, notes = check_seed(seed), list[str]()
@@ -173,6 +178,11 @@ def from_arrays(
         }
         for array in kept.values():
             array.flags.writeable = False
+        found = None if name != POOL or data.GROUP in kept else data.repeated(Rows((kept,)))
+        if found is not None:
+            notes.append(data.told_equal(found))
+            kept[data.GROUP] = found
+            found.flags.writeable = False
         rows[name] = Rows((data.filled(kept),))
         checksums.append((name, _checksum(kept)))
     shares = data.check_shares(split or data.DEFAULT_SHARES) if POOL in rows else {}

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.data import CONTEXT, COST_PREFIX, FEATURES_PREFIX, TARGETS, Block, Layout
+from policyopt._cache.data import (
+    CONTEXT,
+    COST_PREFIX,
+    FEATURES_PREFIX,
+    GROUP,
+    TARGETS,
+    Block,
+    Layout,
+    group_codes,
+)  # fmt: skip
 from policyopt._costs import cumulative
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import InputError, input_error
@@ -20,7 +29,7 @@ from policyopt.runtime._typing import Array, Bools
 #: The arrays of a block: their axes, and the type in which they are kept (None: the layout's).
 COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "outputs": ("NKC", None), "variances": ("NKC", None), "labels": ("N", "int32"),
-    TARGETS: ("NC", None), CONTEXT: ("N", "int16"),
+    TARGETS: ("NC", None), CONTEXT: ("N", "int16"), GROUP: ("N", "int64"),
     "prediction": ("NK", "int32"), "confidence": ("NK", None), "top_prob": ("NKC", None),
     "entropy": ("NK", None), "correct": ("NK", "bool"), "quality": ("NK", "float32"),
     COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"),
@@ -177,7 +186,7 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
             shown = name.replace(COST_PREFIX, "sample_costs ")
             block[name] = _rows_first(shown, value, axes if "C" in order else axes.replace("C", ""))
             continue
-        block[name] = to_numpy(name, value)
+        block[name] = group_codes(np.asarray(value)) if name == GROUP else to_numpy(name, value)
         if name == TARGETS and block[name].ndim == 1:
             block[name] = block[name][:, None]
         if order == "N" and block[name].ndim != 1:
@@ -458,6 +467,9 @@ class _Piece:
         step = "Number the contexts in the order of their names."
         self._refuse(name, ~np.isin(array, np.arange(len(names))), array, allowed, step)
 
+    def group(self, name: str, array: Array) -> None:
+        """Any code will do."""
+
     def classes(self, name: str, array: Array) -> None:
         """Labels and predictions: whole numbers from -1 (unknown, unparsed) to C-1."""
         classes = self.layout.classes
@@ -549,6 +561,7 @@ class _Piece:
 #: The check of each array's values.
 _CHECKS = {
     "outputs": _Piece.outputs, TARGETS: _Piece.targets, "labels": _Piece.classes, CONTEXT: _Piece.context,
+    GROUP: _Piece.group,
     "prediction": _Piece.classes, "confidence": _Piece.share, "top_prob": _Piece.share,
     "entropy": _Piece.entropy, "correct": _Piece.correct, "quality": _Piece.share,
     COST_PREFIX: _Piece.cost, FEATURES_PREFIX: _Piece.features,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from itertools import combinations
 from typing import Any
 
@@ -27,6 +28,8 @@ DEFAULT_SHARES: Mapping[str, float] = {"fit": 0.5, "test": 0.5}
 FEATURES_PREFIX, COST_PREFIX, CONTEXT = "features:", "cost:", "context"
 #: The truth of rows that is no class number: sets of labels, values.
 TARGETS = "targets"
+#: Codes of rows that belong together, or that are equal: never divided, resampled whole.
+GROUP = "group"
 #: More exits than this are a wrong axis order, not a model.
 MAX_EXITS = 1024
 #: As in a policy: outputs of one sample and exit must fit into memory many times.
@@ -34,6 +37,8 @@ MAX_CLASSES = 10**7
 #: Arrays that identify a row. Measured costs are left out: a second run measures others.
 _TELLING = ("outputs", "prediction", "confidence", "top_prob", "entropy")
 _PIECE_ROWS = 4096
+#: Share of equal rows whose labels may differ: more are equal by chance.
+_BY_CHANCE = 0.02
 #: Names of splits and costs.
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -126,6 +131,7 @@ class Rows:
     ``cost:<name>``  (n, K) cumulative cost per sample, in the unit of that cost (optional)
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
     ``context``      (n,) number of the context whose expert gave the outputs (optional)
+    ``group``        (n,) code of the rows that it belongs with: a patient, a video (optional)
     """
 
     blocks: tuple[Block, ...]
@@ -270,10 +276,78 @@ class ExitData:
             return split, np.arange(len(self.splits[split]))
         n = len(self.splits[POOL])
         seed = self.split_seed if seed is None else check_seed(seed)
+        edges, at = np.cumsum([0.0, *self.shares.values()]) * n, list(self.shares).index(split)
+        pool = self.splits[POOL]
+        if pool.has(GROUP):
+            place = places_of(pool.array(GROUP), seed)
+            return POOL, np.flatnonzero((place >= edges[at]) & (place < edges[at + 1]))
         order = np.random.default_rng(seed).permutation(n)
-        edges = np.round(np.cumsum([0.0, *self.shares.values()]) * n).astype(int)
-        at = list(self.shares).index(split)
+        edges = np.round(edges).astype(int)
         return POOL, np.sort(order[edges[at] : edges[at + 1]])
+
+
+def places_of(group: Array, seed: int) -> Array:
+    """Return the middle of each row's group among all rows, groups in random order, (N,): to be cut at shares of N."""
+    _, at, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    ends = np.cumsum(sizes[order])
+    middle = np.empty(len(sizes))
+    middle[order] = ends - sizes[order] / 2
+    return middle[at]
+
+
+def some_rows(rows: int, count: int, seed: int, group: Array | None = None) -> Ints:
+    """Return the numbers of `count` random rows, ascending; of groups, which stay whole, about as many."""
+    if group is None:
+        return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+    return np.flatnonzero(places_of(group, seed) <= count)
+
+
+def group_codes(values: Array) -> Array:
+    """Return groups named by whole numbers or texts as codes, (N,) int64: the same name is the same code everywhere."""
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64)
+    if values.dtype.kind == "f":
+        if not (np.isfinite(values) & (values == np.floor(values))).all():
+            step = "Give a whole number or a name per row; rows that stand alone one of their own."
+            raise input_error("group", "whole numbers or names", "other numbers, or none", step)
+        return values.astype(np.int64)
+    names, at = np.unique(values.astype(str), return_inverse=True)
+    codes = [blake2b(name.encode(), digest_size=8).digest() for name in names.tolist()]
+    return np.frombuffer(b"".join(codes), dtype=np.int64)[at]
+
+
+def told_equal(group: Array) -> str:
+    """Return the note on equal rows of a pool."""
+    count = len(group) - len(np.unique(group))
+    return (
+        f"{count} of the {len(group)} rows of the pool repeat others (augmented views, doubled files?): equal rows are "
+        "kept in one split and count as one in intervals; a key group says better what belongs together"
+    )
+
+
+def repeated(rows: Rows) -> Array | None:
+    """Return the rows that are equal as groups, (N,), where they are repetitions and no chance; else None.
+
+    Rows of few distinct confidences meet by chance: with other labels, or at every exit far more often than at all.
+    """
+    _, first, at, sizes = np.unique(
+        _hashes(rows), return_index=True, return_inverse=True, return_counts=True
+    )
+    again = sizes[at] > 1
+    if not again.any() or sizes.max() > len(at) / 4:
+        return None
+    for name in ("labels", TARGETS, "correct", "quality"):
+        if rows.has(name):
+            truth = rows.array(name).reshape(len(at), -1)
+            if (truth != truth[first[at]]).any(axis=1)[again].mean() > _BY_CHANCE:
+                return None
+    lead = "outputs" if rows.has("outputs") else "confidence"
+    for k in range(rows.blocks[0][lead].shape[1]):
+        _, here, counts = np.unique(_hashes(rows, k), return_inverse=True, return_counts=True)
+        if again.sum() > 0.9 * (counts[here] > 1).sum():
+            return first[at].astype(np.int64)
+    return None
 
 
 def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
@@ -344,6 +418,15 @@ def refuse_overlap(splits: Mapping[str, Rows]) -> None:
     named = [name for name in RESERVED if name in splits]
     if len(named) < 2:
         return
+    for one, other in combinations(named, 2):
+        if splits[one].has(GROUP) and splits[other].has(GROUP):
+            both = np.intersect1d(splits[one].array(GROUP), splits[other].array(GROUP))
+            if len(both):
+                raise InputError(
+                    f"'splits' must keep groups whole. Got {len(both)} groups with rows in {one!r} and in "
+                    f"{other!r}. Move each to one, or give all rows as one pool to be divided "
+                    "(--split fit=0.5,test=0.5)."
+                )
     hashes = {name: _hashes(splits[name]) for name in named}
     for one, other in combinations(named, 2):
         small, large = sorted((one, other), key=lambda name: len(hashes[name]))
@@ -371,11 +454,12 @@ def shared_rows(small: Ints, large: Ints) -> int:
     return max(0, found - int(np.ceil(2 * expected)))
 
 
-def _hashes(rows: Rows) -> Ints:
-    """Return a 64-bit hash per row over the bytes of what identifies it."""
+def _hashes(rows: Rows, k: int | None = None) -> Ints:
+    """Return a 64-bit hash per row over the bytes of what identifies it, at exit k or at all."""
     names, found = [name for name in _TELLING if rows.has(name)], []
+    at = slice(None) if k is None else slice(k, k + 1)
     for _, block in rows.chunks(_PIECE_ROWS):
-        flat = [block[name].reshape(len(block[name]), -1) for name in names]
+        flat = [block[name][:, at].reshape(len(block[name]), -1) for name in names]
         whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
         hashes = map(hash, map(bytes, np.concatenate(whole, axis=1)))
         found.append(np.fromiter(hashes, np.int64))

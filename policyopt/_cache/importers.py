@@ -168,7 +168,7 @@ def import_sources(
     writer.lists_unfinished = False  # the sources are still there
     with writer:
         _write(writer, one.parts, progress)
-    return ImportReport(open_cache(target, verify=False), tuple(one.notes))
+    return ImportReport(open_cache(target, verify=False), (*one.notes, *writer.notes))
 
 
 def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) -> None:

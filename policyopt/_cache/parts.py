@@ -21,7 +21,14 @@ from policyopt._cache.blocks import (
     rows_first,
     summary_notes,
 )  # fmt: skip
-from policyopt._cache.data import FEATURES_PREFIX, MAX_EXITS, POOL, check_name
+from policyopt._cache.data import (
+    FEATURES_PREFIX,
+    GROUP,
+    MAX_EXITS,
+    POOL,
+    check_name,
+    group_codes,
+)  # fmt: skip
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array
@@ -34,7 +41,7 @@ SYNONYMS = {
     "target": "labels", "conf": "confidence", "confidence": "confidence",
     "conf_logprob": "conf_logprob", "pred": "prediction", "prediction": "prediction",
     "correct": "correct", "quality": "quality", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
-    "context": "context", "costs": "costs", "cost": "costs",
+    "context": "context", "group": "group", "groups": "group", "group_id": "group", "costs": "costs", "cost": "costs",
 }  # fmt: skip
 #: Texts a file may hold about itself.
 OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
@@ -119,6 +126,8 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
             if not isinstance(text, str):
                 raise input_error(argument, "a text", repr(value), "Mend the file.")
             raw.options["unit" if key == "cost_unit" else key] = text
+        elif known is not None and known[1] == GROUP:
+            raw.arrays[key] = group_codes(np.asarray(value))
         elif known is not None and known[1] != "metadata":
             _refuse_text(argument, value)
             try:

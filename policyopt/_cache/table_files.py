@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.blocks import WORTH
-from policyopt._cache.data import MAX_EXITS
+from policyopt._cache.data import GROUP, MAX_EXITS, group_codes
 from policyopt._cache.parts import Raw, parse_key
 from policyopt._optional import need
 from policyopt.runtime._errors import input_error
@@ -32,14 +32,14 @@ MAX_TEXT, MAX_NAME = 400, 64
 _PER_ARRAY = 128  # bytes of an array beside its numbers
 _WIDE = re.compile(r"(.+)_(\d{1,4})")
 #: Columns with one value per sample, whatever the exit.
-_PER_SAMPLE = ("labels", "context", "split")
+_PER_SAMPLE = ("labels", "context", GROUP, "split")
 _HELP = (
     "Long: one row per sample and exit with columns sample, exit, confidence, prediction (or quality), label. "
     "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label."
 )
 #: Axes of a value in a line of lists, by role; others have one.
 _AXES = {
-    "labels": 0, "context": 0, "logits": 2, "probabilities": 2, "outputs": 2, "top_prob": 2,
+    "labels": 0, "context": 0, GROUP: 0, "logits": 2, "probabilities": 2, "outputs": 2, "top_prob": 2,
 }  # fmt: skip
 
 
@@ -180,6 +180,8 @@ def _cell(value: Any, role: str, argument: str) -> Array:
         if not isinstance(value, str) or len(value) > MAX_NAME:
             raise input_error(argument, f"a text up to {MAX_NAME} characters", value, "Name it.")
         return np.array(value)
+    if role == GROUP and not isinstance(value, (list, dict)) and len(str(value)) <= MAX_TEXT:
+        return group_codes(np.array(value)[None])[0]
     axes = _AXES.get(role, 1)
     allowed = f"numbers with {axes} axes"
     try:
@@ -321,7 +323,7 @@ def _from_long(frame: Any, name: str) -> Raw:
         if role is None:
             raw.note(f"column {column!r} ignored")
             continue
-        read = _texts if column == "split" else _numbers
+        read = _texts if column == "split" else _groups if role == GROUP else _numbers
         grid = read(frame[column], f"{name}: {column}")[order].reshape(n, count)
         single = role in _PER_SAMPLE
         if single and (grid != grid[:, :1]).any():
@@ -345,8 +347,9 @@ def _from_wide(frame: Any, name: str) -> Raw:
             raw.split = _texts(frame[column], f"{name}: split")
         elif match and role not in (None, *_PER_SAMPLE, "metadata"):
             groups.setdefault(match[1], {})[int(match[2])] = column
-        elif not match and role in ("labels", "context"):
-            raw.arrays[column] = _numbers(frame[column], f"{name}: {column}")
+        elif not match and role in ("labels", "context", GROUP):
+            read = _groups if role == GROUP else _numbers
+            raw.arrays[column] = read(frame[column], f"{name}: {column}")
         else:
             raw.note(f"column {column!r} ignored")
     for base, at in groups.items():
@@ -372,6 +375,21 @@ def _refuse_long(column: Any, argument: str, most: int) -> Any:
 def _texts(column: Any, argument: str) -> Array:
     texts = _refuse_long(column, argument, MAX_NAME)
     return np.asarray(texts.where(column.notna(), "").astype(str), dtype=np.str_)
+
+
+def _groups(column: Any, argument: str) -> Array:
+    """Return a column of names or whole numbers as codes of groups."""
+    if column.dtype.kind in "iub":
+        return group_codes(column.to_numpy())
+    texts = np.asarray(
+        _refuse_long(column, argument, MAX_TEXT).fillna("").astype(str), dtype=np.str_
+    )
+    if (texts == "").any():
+        got = f"nothing in row {int(np.argmax(texts == ''))}"
+        raise input_error(
+            argument, "given for every row", got, "Give such a row a name of its own."
+        )
+    return group_codes(texts)
 
 
 def _numbers(column: Any, argument: str) -> Array:

@@ -127,6 +127,8 @@ class CacheWriter:
         self._state = "new"  # new -> open -> closed
         self._overwrite, self._lock = overwrite, FileLock(self.path / LOCK, self.path)
         self._old, self._made, self._done = standing_cache(self.path, overwrite), False, False
+        #: What was decided rather than declared, once it is closed.
+        self.notes: list[str] = []
         #: Whether finished shards are listed as they come, for who must go on without the rest.
         self.lists_unfinished = True
 
@@ -163,6 +165,7 @@ class CacheWriter:
         sample_costs: Mapping[str, Any] | None = None,
         features: Sequence[Any] | None = None,
         context: Any = None,
+        group: Any = None,
         variances: Any = None,
     ) -> None:
         """Check a batch of n rows and add it to a split; all of it or, on an error, nothing.
@@ -199,6 +202,9 @@ class CacheWriter:
             The model's feature vectors at each exit, for every batch or for none.
         context : array of shape (n,), optional
             Number of each row's context, 0 for the first of `contexts`; `outputs` are its expert's.
+        group : array of shape (n,), optional
+            Whole numbers or names of what rows belong to (a patient, a video, a conversation): rows of one group
+            are never divided, and resampled together.
         variances : array as `outputs`, optional
             Kind ``regression_variances``: predicted variances of the values.
 
@@ -210,7 +216,7 @@ class CacheWriter:
         arrays = {
             "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
             "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
-            "sample_costs": sample_costs, "features": features, "context": context,
+            "sample_costs": sample_costs, "features": features, "context": context, "group": group,
             "variances": variances,
         }  # fmt: skip
         self.add(split, arrays, axes)
@@ -268,6 +274,7 @@ class CacheWriter:
             for ready in buffer.rest():
                 self._write(split, ready)
         self._buffers.clear()
+        self._keep_equal_rows()
         whole = replace(self._manifest, complete=True)
         data.refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
         self._lock.check()
@@ -276,6 +283,25 @@ class CacheWriter:
                 sync_folder(self.path.parent)
             put(self.path / MANIFEST, dump(whole))
         self._done = True
+
+    def _keep_equal_rows(self) -> None:
+        """Make groups of the equal rows of a pool, whose shards are written anew."""
+        manifest = replace(self._manifest, complete=True)
+        pool = open_manifest(self.path, manifest, verify=False).splits.get(data.POOL)
+        found = None if pool is None or pool.has(data.GROUP) else data.repeated(pool)
+        if pool is None or found is None:
+            return
+        self.notes.append(data.told_equal(found))
+        told = [*manifest.metadata.get("notes", []), self.notes[-1]]
+        self._manifest = replace(
+            self._manifest, shards=(), metadata={**manifest.metadata, "notes": told}
+        )
+        low = 0
+        for block in pool.blocks:
+            count = len(next(iter(block.values())))
+            kept = {n: np.ascontiguousarray(a) for n, a in block.items() if a.strides[0]}
+            self._write(data.POOL, {**kept, data.GROUP: found[low : low + count]})
+            low += count
 
     def _leave(self) -> None:
         """Remove what is neither read nor to be kept, and unlock the directory."""

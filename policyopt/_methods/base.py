@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
-from policyopt._intervals import mean_interval, wilson
+from policyopt._intervals import effective_rows, mean_interval, wilson
 from policyopt._limits import Limit
 from policyopt._methods.fitted import (
     Draft,
@@ -168,7 +168,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
 
     def pose(self, table: Table, seed: int) -> Draft:
         """Return the rule and the threshold problem: here of a rule with nothing to learn but the answers."""
-        answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed))
+        answers = crossfit(table, self.answer, folds_of(len(table), _FOLDS, seed, table.group))
         table = answered(table, answers)
         rule = self.rule(table, seed)
         problem = problem_of(rule, table, answers, self.requires_labels())
@@ -613,7 +613,8 @@ def cross_validate(method: Method, table: Table, seed: int) -> HeldOut | str:
     """Propose policies without each fold in turn, and replay the fold; or say why that cannot be done."""
     # By what rows show, not by where they stand: the order of the rows does not matter.
     fold = np.empty(len(table), dtype=np.int64)
-    fold[np.lexsort(table.statistics.confidence.T)] = folds_of(len(table), _FOLDS, seed)
+    order, group = np.lexsort(table.statistics.confidence.T), table.group
+    fold[order] = folds_of(len(table), _FOLDS, seed, None if group is None else group[order])
     paid, right, claimed = np.full((3, len(aims_of(table)), len(table)), np.nan)
     found = HeldOut(table, paid, right, claimed, fold)
     for f in range(_FOLDS):
@@ -678,7 +679,7 @@ def stated(
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
         "expected_quality": None if isnan(quality) else quality,
-        "expected_quality_95": worth_interval(quality, outcome.right, table.graded),
+        "expected_quality_95": worth_interval(quality, outcome.right, table),
         **({"notes": notes} if notes else {}),
     }
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
@@ -686,14 +687,17 @@ def stated(
     return replace(one, policy=policy, expected=expected, quality=quality)
 
 
-def worth_interval(quality: float, right: Floats, graded: bool) -> list[float] | None:
+def worth_interval(
+    quality: float, right: Floats, table: Table, graded: bool | None = None
+) -> list[float] | None:
     """Return the 95 % interval of a quality that is stated, by what rows are worth, (N,); None where not known."""
-    known = right[~np.isnan(right)]
+    there = ~np.isnan(right)
+    known, group = right[there], None if table.group is None else table.group[there]
     if isnan(quality) or not len(known):
         return None
-    if not graded:
-        return list(wilson(quality, len(known)))
-    found = mean_interval(known, center=quality, span=1.0)
+    if not (table.graded if graded is None else graded):
+        return list(wilson(quality, effective_rows(known, float(known.mean()), group)))
+    found = mean_interval(known, center=quality, span=1.0, group=group)
     return [max(found.low, 0.0), min(found.high, 1.0)]
 
 
@@ -705,7 +709,8 @@ def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:
     ends = (low, high) if table.costs.ndim == 1 else (0.0, float("inf"))
     equal = equal_rows(table)
     few = equal < _TAIL and len(table) * equal < _TOO_FEW  # for so heavy a tail of costs per row
-    return replace(expected, span=high - low, ends=ends, declined=few)
+    group = table.group if len(table) == expected.rows else None
+    return replace(expected, span=high - low, ends=ends, declined=few, group=group)
 
 
 def equal_rows(table: Table) -> float:
@@ -753,7 +758,7 @@ def few_rows_note(rows: int) -> str:
 
 def tail_remarks(expected: Expectation) -> list[str]:
     """Return what is said of costs with a heavy tail."""
-    rows, effective = expected.rows, expected.mean.effective_rows
+    rows, effective = expected.units, expected.mean.effective_rows
     out = []
     if expected.declined:
         out.append(

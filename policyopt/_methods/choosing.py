@@ -41,6 +41,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from policyopt._answers.crossfit import folds_of
+from policyopt._intervals import by_group
 from policyopt._methods.base import (
     FEW_ROWS,
     MOST_ROWS,
@@ -185,7 +186,7 @@ class Choosing(Method):
 class Comparison:
     """What M candidates come to at A aims on N rows that they were not fitted on; NaN where they cannot be met."""
 
-    values: Floats  # (A, M, N): see the module; -inf for NaN
+    values: Floats  # (A, M, G): see the module, of rows or of their groups; -inf for NaN
     quality: Floats  # (A, M, N)
     paid: Floats  # (A, M, N)
     claimed: Floats  # (A, M, N)
@@ -217,7 +218,7 @@ class Comparison:
 
 def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int) -> Comparison:
     """Return what candidates come to at the aims of a table, on rows they were not fitted on."""
-    fold = folds_of(len(table), folds, seed)
+    fold = folds_of(len(table), folds, seed, table.group)
     aims = len(aims_of(table))
     values, quality, paid, claimed = np.full((4, aims, len(candidates), len(table)), np.nan)
     flat = np.zeros(values.shape[:2], dtype=bool)
@@ -241,6 +242,7 @@ def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int
                 target = min(one.expected.cost, inside[j])
                 claimed[j, i, held] = one.expected.cost
                 values[j, i, held] = outcome.quality - prices[j] * (outcome.cost - target)
+    values = np.moveaxis(by_group(np.moveaxis(values, 2, 0), table.group), 0, 2)
     values = np.where(np.isnan(values).any(axis=2, keepdims=True), -np.inf, values)
     return Comparison(values, quality, paid, claimed, flat, fold)
 

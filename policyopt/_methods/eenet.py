@@ -52,6 +52,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._cache.data import some_rows
 from policyopt._costs import positions
 from policyopt._methods.base import Method, seed_of
 from policyopt._methods.exit_batch import MOST_NUMBERS, outputs_of
@@ -330,9 +331,9 @@ def divide(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     n = len(table)
     if n == 1:
         return table, table
-    order = np.random.default_rng(seed).permutation(n)
-    count = min(max(round(share * n), 1), n - 1)
-    return table.take(np.sort(order[count:])), table.take(np.sort(order[:count]))
+    held = np.zeros(n, dtype=bool)
+    held[some_rows(n, min(max(round(share * n), 1), n - 1), seed, table.group)] = True
+    return table.take(np.flatnonzero(~held)), table.take(np.flatnonzero(held))
 
 
 def targets(correct: npt.NDArray[Any]) -> tuple[Floats, Floats]:

@@ -170,7 +170,7 @@ def build_stopping_data(
     if record or soft == 0:
         table = table.take(np.flatnonzero(known)) if not known.all() else table
         labels = table.statistics.labels
-    fold = folds_of(len(table), folds, seed)
+    fold = folds_of(len(table), folds, seed, table.group)
     features = "summary" if record else "distribution"
     answers = CrossFitted(Identity())
     stream = [(np.arange(len(table)), table.statistics.outputs())]
@@ -203,7 +203,7 @@ def build_stopping_data(
             put_features(rows, seen, features, values)
         deployed = at_scale(values, features, columns.center, columns.scale)
     success = _success(table, soft, predicted, fold, trust, teachers)
-    parts = folds_of(len(table), groups, seed)
+    parts = folds_of(len(table), groups, seed, table.group)
     return StoppingData(
         table, answers.rule, features, columns.center, columns.scale, columns.basis, deployed, doubt,
         success, parts, given

@@ -17,7 +17,7 @@ from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._policy import Mixture, Policy, first_exit
 from policyopt.runtime._scores import ScoreRule
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._typing import Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,18 @@ class Expectation:
     more_variance: float = 0.0
     span: float = 0.0  # the last exit's cost less the first's
     ends: tuple[float, float] | None = None  # between which the mean lies for certain
+    group: Ints | None = None  # (N,): codes of what rows belong to
     declined: bool = False  # so heavy a tail for so few rows that the interval's ends are NaN
 
     @property
     def rows(self) -> int:
         """N, the rows the thresholds were chosen on."""
         return len(self.paid)
+
+    @property
+    def units(self) -> int:
+        """How many groups the rows are; N where each stands alone."""
+        return self.rows if self.group is None else len(np.unique(self.group))
 
     @property
     def sd(self) -> float:
@@ -51,7 +57,9 @@ class Expectation:
     def mean(self) -> MeanInterval:
         """The long-run mean cost with its 95 % interval, and the effective number of rows; the coin widens it."""
         more, span = self.more_variance + self.coin, self.span
-        return mean_interval(self.paid, center=self.cost, more_variance=more, span=span)
+        return mean_interval(
+            self.paid, center=self.cost, more_variance=more, span=span, group=self.group
+        )
 
     @property
     def stated(self) -> tuple[float, float] | tuple[None, None]:

@@ -139,7 +139,7 @@ class LearnedScore(Method):
         """Learn the score, and once more per fold where it keeps rows."""
         features = "features" in self.required_columns()
         table = subsample_outputs(table, seed, features)
-        answers = crossfit(table, self.answer, folds_of(len(table), self.folds, seed))
+        answers = crossfit(table, self.answer, folds_of(len(table), self.folds, seed, table.group))
         batch = build_batch(table, answers, features)
         shown = batch.shown_to(self.required_columns() | self.uses)
         rule = self.learn(shown, seed)
@@ -151,7 +151,7 @@ class LearnedScore(Method):
             what = f"columns of the score that {self.name} learns"
             raise input_error(what, "those that it declares", unseen, step)
         parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
-        fold = folds_of(len(table), parts, seed)
+        fold = folds_of(len(table), parts, seed, table.group)
         scores = np.empty((len(batch), table.exits), order="F")
         for f in np.unique(fold):
             held, rest = np.flatnonzero(fold == f), np.flatnonzero(fold != f)

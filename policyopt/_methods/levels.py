@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import positions
+from policyopt._intervals import by_group
 from policyopt._limits import Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
@@ -459,8 +460,8 @@ def aims_of(table: Table) -> list[float]:
 def price_of(table: Table) -> float:
     """Return what a unit of cost must buy at least: one standard error of quality over the whole range."""
     low, high = table.mean_costs[[0, -1]]
-    gain = table.quality[:, -1] - table.quality[:, 0]
-    return float(gain.std() / len(table) ** 0.5 / (high - low)) if high > low else 0.0
+    gain = by_group(table.quality[:, -1] - table.quality[:, 0], table.group)
+    return float(gain.std() / len(gain) ** 0.5 / (high - low)) if high > low else 0.0
 
 
 def _at(columns: Array, taken: Ints, last: int) -> Floats:

@@ -421,7 +421,7 @@ class NeuralPolicyMethod(StoppingMethod):
         draft = super().pose(table, seed)
         data, whole = draft.data, draft.problem
         samples = samples_of(data.columns, data.success, whole.costs)
-        held, rest = divided(len(samples), self.hold_out, seed)
+        held, rest = divided(len(samples), self.hold_out, seed, draft.table.group)
         report(0, 1, f"training {self.label}")
         layers = self.train(samples.take(rest), seed)
         costs = whole.costs if whole.costs.ndim == 1 else whole.costs[held]
@@ -460,11 +460,11 @@ def _read(
     return replace(draft, rule=rule, problem=problem, solution=common_shift(problem, aim))
 
 
-def divided(rows: int, share: float, seed: int) -> tuple[Ints, Ints]:
+def divided(rows: int, share: float, seed: int, group: Ints | None = None) -> tuple[Ints, Ints]:
     """Return the rows held out and those to train on; of a single row, both have it."""
     if rows == 1:
         return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
-    parts = folds_of(rows, max(round(1 / share), 2), seed)
+    parts = folds_of(rows, max(round(1 / share), 2), seed, group)
     return np.flatnonzero(parts == 0), np.flatnonzero(parts != 0)
 
 

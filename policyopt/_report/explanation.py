@@ -237,7 +237,7 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
         now = before = np.zeros(len(pair), bool)
     better, worse, graded = now > before, now < before, found.graded
     ups, downs = int(better.sum()), int(worse.sum())
-    gain = mean_interval(now.astype(float) - before.astype(float), span=1.0)
+    gain = mean_interval(now.astype(float) - before.astype(float), span=1.0, group=found.group)
     correctness = {
         **_both({"quality": float(now.mean()), "reference_quality": float(before.mean())}, found),
         **with_interval("difference", gain.mean, gain.low, gain.high), "better": ups, "worse": downs,
@@ -245,7 +245,7 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
         "both_wrong": None if graded else int(((now == 0) & (before == 0)).sum()), "better_at": moved(better),
         "worse_at": moved(worse), "rows_better": np.flatnonzero(better).tolist(),
         "rows_worse": np.flatnonzero(worse).tolist(),
-        "mcnemar_p": None if graded else mcnemar(ups, downs),
+        "mcnemar_p": None if graded else mcnemar(better, worse, found.group),
     }  # fmt: skip
     columns = {
         "quality": found.quality_taken,

@@ -29,6 +29,7 @@ import numpy as np
 from scipy.stats import beta
 
 from policyopt._answers.crossfit import folds_of
+from policyopt._cache.data import some_rows
 from policyopt._methods.base import Method, fit_where_possible, problem_of
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
@@ -193,7 +194,7 @@ class Task:
 
     def compare(self, table: Table, candidates: Sequence[Candidate], start: int) -> list[Outcome]:
         """Return the outcomes of the candidates from `start` on: fitted on one fold, replayed on the other."""
-        fold = folds_of(len(table), 2, self.seed)
+        fold = folds_of(len(table), 2, self.seed, table.group)
         halves = [table.take(np.flatnonzero(fold == f)) for f in (0, 1)]
         outcomes = []
         for i, (one, by) in list(enumerate(candidates))[start:]:
@@ -374,9 +375,9 @@ def certified_plan(
     check_cost_bound(tiers, table, goal, cost_bound)
     if len(table) < 2:
         raise input_error("table", "of two labelled rows or more, to fit and to test", len(table))
-    order = np.random.default_rng(seed).permutation(len(table))
-    half = len(table) // 2
-    fit, test = table.take(order[:half]), table.take(order[half:])
+    mine = np.zeros(len(table), dtype=bool)
+    mine[some_rows(len(table), len(table) // 2, seed, table.group)] = True
+    fit, test = table.take(np.flatnonzero(mine)), table.take(np.flatnonzero(~mine))
     first = None
     if method is not None:
         first = make_plan(tiers, fit, goal, method, shortlist=shortlist, seed=seed)

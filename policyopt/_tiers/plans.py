@@ -149,7 +149,7 @@ def summary(
     order = (objective, *(name for name in OBJECTIVES if name != objective))
     correct, paid = outcome(tiers, plan, policy, table, order)
     columns = np.stack([correct, *(paid[name] for name in OBJECTIVES)], axis=1)
-    low, high = interval(bootstrap_means(columns, np.random.default_rng(seed)))
+    low, high = interval(bootstrap_means(columns, np.random.default_rng(seed), group=table.group))
     exits = replay(policy, plan_table(tiers, plan, objective, table)).exit
     where = np.array(plan.tier)[exits]
     record: dict[str, Any] = {

@@ -24,7 +24,7 @@ import numpy as np
 from policyopt._limits import Limit
 from policyopt._methods.frugalgpt import subsets
 from policyopt._progress import report
-from policyopt._table import Table
+from policyopt._table import Table, subsample
 from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import between
 from policyopt._tiers.description import OBJECTIVES, Tiers
@@ -252,9 +252,7 @@ def search(
 ) -> Searched:
     """Search plans on 20,000 labelled rows at most; `exact`: all sets of exits; `drawn`: frontiers that are kept."""
     tiers.check(table.exits, table.cascade, table.unit)
-    if len(table) > _MOST_ROWS:
-        order = np.random.default_rng(seed).permutation(len(table))
-        table = table.take(np.sort(order[:_MOST_ROWS]))
+    table = subsample(table, _MOST_ROWS, seed)
     work = _Work(tiers, table, goal, drawn)
     if exact or (exact is None and table.exits <= _FEW):
         work.look(subsets(table.exits, table.exits))
