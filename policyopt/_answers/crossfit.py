@@ -15,7 +15,8 @@ Combined over exits: a weighted geometric mean of the class probabilities so far
     fitted. Departure: softmax experts; their ReLU experts need logits whose zero has a meaning.
 
 A combination is kept at an exit only where it improves the likelihood of held-out rows over the
-exit's own probabilities, tempered, by more than one standard error; elsewhere the latter stay.
+exit's own probabilities, tempered, by more than one standard error, and does not answer fewer of them right by as much;
+elsewhere the latter stay.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ Logs, Labels = npt.NDArray[np.float32], npt.NDArray[np.integer]
 READINGS = ("geometric", "ztw", "poe")
 _UNDERFLOW = 1e-30
 _LARGEST = 20.0  # of a weight: separable rows would drive it to infinity
+_LEAST = 1e-3  # of an exit's own, alone: its answer stays what it says
 #: Shrinkage of class biases towards 0, as that many rows of doubt per class.
 _BIAS_PENALTY = 10.0
 _NO_BIAS = np.zeros(0)
@@ -88,6 +90,12 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     if labels is None or len(known) < _FEWEST_ROWS or len(np.unique(fold[known])) < 2:
         return CrossFitted(Identity())
     log_prob = table.take(known).log_prob()
+    # A class that an exit rules out: no weights make it right, and its infinite loss would flatten all others.
+    told = log_prob[np.arange(len(known)), :, labels[known]] - log_prob.max(axis=2) > FLOOR
+    possible = told.all(axis=1)
+    if possible.sum() < _FEWEST_ROWS or len(np.unique(fold[known[possible]])) < 2:
+        return CrossFitted(Identity())
+    known, log_prob = known[possible], log_prob if possible.all() else log_prob[possible]
     labels, groups = labels[known], fold[known]
     if name in ("temperature", "vector"):
         fit = fit_temperature if name == "temperature" else fit_vector
@@ -211,16 +219,17 @@ def negative_log_likelihood(
     return value, slope, bias_slope
 
 
-def rows_negative_log_likelihood(answer: Combined, log_prob: Logs, labels: Labels) -> Floats:
-    """Return -log P_k(label) of every row and exit, (N, K)."""
+def losses_of(answer: Combined, log_prob: Logs, labels: Labels) -> tuple[Floats, Bools]:
+    """Return -log P_k(label) of every row and exit, (N, K), and whether its answer is right."""
     state = answer.start(len(log_prob), log_prob.shape[2])
-    out = np.empty(log_prob.shape[:2])
+    out, right = np.empty(log_prob.shape[:2]), np.empty(log_prob.shape[:2], dtype=bool)
     rows = np.arange(len(labels))
     for k in range(log_prob.shape[1]):
         logits, state = answer.answer(k, log_prob[:, k], state)
+        right[:, k] = logits.argmax(axis=1) == labels
         logits = logits - logits.max(axis=1, keepdims=True)
         out[:, k] = np.log(np.exp(logits).sum(axis=1, dtype=np.float64)) - logits[rows, labels]
-    return out
+    return out, right
 
 
 def cross_fit_combined(
@@ -230,7 +239,7 @@ def cross_fit_combined(
     exits = log_prob.shape[1]
     alone = np.zeros(exits, dtype=bool)
     whole = [fit_combined(log_prob, labels, reading, keep) for keep in (alone, None)]
-    gain = np.zeros(log_prob.shape[:2])
+    gain, better = np.zeros((2, *log_prob.shape[:2]))
     pairs = []
     for f in range(int(fold.max()) + 1):
         held, rest = fold == f, fold != f
@@ -240,11 +249,14 @@ def cross_fit_combined(
             for keep, start in zip((alone, None), whole, strict=True)
         ]
         if held.any():
-            losses = [rows_negative_log_likelihood(r, log_prob[held], labels[held]) for r in pair]
-            gain[held] = losses[0] - losses[1]
+            own, both = (losses_of(rule, log_prob[held], labels[held]) for rule in pair)
+            gain[held], better[held] = own[0] - both[0], both[1].astype(float) - own[1]
         pairs.append(pair)
-    error = gain.std(axis=0) / len(gain) ** 0.5
-    keep = (gain.mean(axis=0) > error) & (np.arange(exits) > 0)
+    gained, errors = (
+        [a.mean(axis=0) for a in (gain, better)],
+        [a.std(axis=0) / len(a) ** 0.5 for a in (gain, better)],
+    )
+    keep = (gained[0] > errors[0]) & (gained[1] >= -errors[1]) & (np.arange(exits) > 0)
     return keep, _picked(whole, keep), [_picked(pair, keep) for pair in pairs]
 
 
@@ -271,7 +283,7 @@ def _maximise(
         gradient = np.concatenate([slope, bias_slope + penalty * bias])
         return value + penalty * float(bias @ bias) / 2, gradient
 
-    bounds = [(0.0, _LARGEST)] * count + [(None, None)] * len(shift)
+    bounds = [(_LEAST if count == 1 else 0.0, _LARGEST)] * count + [(None, None)] * len(shift)
     # The likelihood is computed in float32: closer than 1e-6 there is only rounding.
     options = {"maxiter": 100, "ftol": 1e-7, "gtol": 1e-4}
     start = np.concatenate([first, shift])

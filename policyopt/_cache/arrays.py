@@ -162,6 +162,7 @@ def from_arrays(
         if kind == "logits" and "outputs" in block:
             notes += blocks.sigmoids_as_logits(block["outputs"], f"split {name}")
         notes += blocks.summary_notes(f"split {name}", block)
+        notes += blocks.truth_notes(f"split {name}", block, kind)
     named = blocks.name_contexts(contexts, [b.get(CONTEXT) for b in oriented.values()])
     stored = dtype or blocks.natural_dtype(kind, leads)
     layout = Layout(kind, 0, classes or 0, stored, stated, contexts=named, measure=measure)

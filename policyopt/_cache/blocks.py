@@ -45,6 +45,8 @@ ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 UNIT_TOLERANCE = 1e-5
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
 SUM_TOLERANCE = 1e-2
+#: Rows below which an accuracy at chance says nothing.
+_FEW_TO_JUDGE = 50
 #: Share of rows that must look like probabilities before they are taken for such.
 _NEARLY_ALL = 0.99
 _PIECE_BYTES = 16 << 20
@@ -608,6 +610,46 @@ def sigmoids_as_logits(outputs: Array, where: str) -> Iterator[str]:
             f"{where}: all of the numbers read as logits are in [0, 1]. If they are sigmoids, each label by "
             "itself, no argmax makes classes of them: say --kind multilabel, with labels (N, C) of 0 and 1"
         )
+
+
+def truth_notes(where: str, block: Mapping[str, Array], kind: str) -> Iterator[str]:
+    """Yield what is odd about labels beside outputs of classes (N, K, C): ruled out, at chance, numbered from 1."""
+    outputs, labels = block.get("outputs"), block.get("labels")
+    if outputs is None or labels is None or kind not in ("logits", "probabilities"):
+        return
+    if outputs.ndim != 3 or labels.shape != outputs.shape[:1] or labels.dtype.kind not in "biuf":
+        return  # refused elsewhere
+    known = np.flatnonzero((labels >= 0) & (labels < outputs.shape[2]))
+    if not len(known):
+        return
+    told, shown = labels[known].astype(np.int64), np.empty(0)
+    impossible, right = np.zeros(len(known), dtype=bool), np.zeros((3, outputs.shape[1]))
+    for k in range(outputs.shape[1]):
+        shown = outputs[known, k]
+        impossible |= shown[np.arange(len(known)), told] == (-np.inf if kind == "logits" else 0)
+        answer = shown.argmax(axis=1)
+        right[:, k] = [(answer == told + shift).mean() for shift in (0, -1, 1)]
+    if impossible.any():
+        yield (
+            f"{where}: {int(impossible.sum())} of {len(known)} rows have a true class that some exit rules out (-inf, "
+            "or probability 0): they are never right there. Is the mask, or the list of classes, the right one?"
+        )
+    share = np.unique(told, return_counts=True)[1] / len(known)
+    chance = float(share.max())  # of whoever says the commonest class
+    if len(known) < _FEW_TO_JUDGE or right[0].max() > chance + 3 * (chance / len(known)) ** 0.5:
+        return
+    best = right.mean(axis=1)
+    more = "are labels numbered from 0, and in the order of the outputs?"
+    if best[1:].max() > best[0] + 0.1:
+        up = best[1] > best[2]
+        more = (
+            f"with {'1 less' if up else '1 more'} they would be right in {100 * best[1:].max():.0f} %: "
+            f"labels are numbered from {1 if up else -1}, not 0. {'Subtract' if up else 'Add'} 1 (--labels FILE)"
+        )
+    yield (
+        f"{where}: no exit is right more often ({100 * right[0].max():.1f} %) than guessing the commonest class "
+        f"({100 * chance:.1f} %): {more}"
+    )
 
 
 def summary_notes(where: str, block: Mapping[str, Array]) -> Iterator[str]:

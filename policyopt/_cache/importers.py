@@ -151,6 +151,8 @@ def import_sources(
     one.turn(len(_stated_values(costs)[0] or ()))
     stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
     found, contexts = one.kind(), one.contexts()
+    for part in one.parts:
+        one.notes += blocks.truth_notes(f"{part.source}: {part.split}", part.arrays, found)
     if not any({"labels", TARGETS, *blocks.WORTH} & part.arrays.keys() for part in one.parts):
         one.notes.append("NO LABELS: most methods cannot be fitted on such rows; pass --labels")
     splits = [part.split for part in one.parts]

@@ -65,6 +65,9 @@ class Combined(AnswerRule):
         if np.triu(self.weights, 1).any():
             what = "weights of the answer"
             raise input_error(what, "0 for later exits", "others", "Check the policy.")
+        if self.bias is None and not self.weights.any(axis=1).all():
+            allowed = "with one over 0 for every exit"
+            raise input_error("weights of the answer", allowed, "only 0", "Check the policy.")
 
     def start(self, samples: int, classes: int) -> State:
         return (np.empty((samples, 0, classes), dtype=np.float32),)

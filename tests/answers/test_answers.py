@@ -15,8 +15,8 @@ from policyopt._answers.crossfit import (
     crossfit,
     fit_combined,
     folds_of,
+    losses_of,
     negative_log_likelihood,
-    rows_negative_log_likelihood,
 )
 from policyopt._costs import overhead, rate_of, unit_per_multiply_add
 from policyopt._replay import replay
@@ -288,7 +288,7 @@ def test_weights_are_the_best_of_a_grid():
     pairs = np.array([(a, b) for a in grid for b in grid])
     values = [negative_log_likelihood(columns, labels, pair)[0] for pair in pairs]
     np.testing.assert_allclose(rule.weights[1], pairs[np.argmin(values)], atol=0.06)
-    reached = rows_negative_log_likelihood(rule, log_prob, labels)[:, 1].mean()
+    reached = losses_of(rule, log_prob, labels)[0][:, 1].mean()
     assert reached <= np.min(values) + 1e-5
 
 
