@@ -36,7 +36,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target, read_share, targets_of
 from policyopt._replay import trace
-from policyopt._table import Table
+from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._checks import MAX_COST, check_least, check_share
 from policyopt.runtime._errors import BudgetError, input_error, message
@@ -177,7 +177,7 @@ def _least(
     """Return the cheapest policy within `most` whose quality, hand-overs counted, meets a floor."""
     floor = target.floor(table)
     assert floor is not None
-    _ = table.quality if not table.labelled else None  # says what is missing
+    _ = known_rows(table).quality  # says what is missing
     share = 1.0 if asked.share is None else asked.share
     shares = np.linspace(0.0, share, _SHARES).tolist() if asked.cost else [share]
     ends = min(cheapest(table), most - spare), min(float(table.mean_costs[-1]), most - spare)

@@ -19,7 +19,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
@@ -364,7 +364,8 @@ def risk_coverage(
     found = replace(found, abstention=Abstention(np.full(found.exits, ALWAYS), rule))
     worth, _ = utility_for(found, data, utility)
     table = Tables(data, cost_for(found, data, cost), utility=worth).get(split)
-    _ = table.quality  # raises where a row has no label
+    table = known_rows(table)
+    _ = table.quality  # raises where no row has a label
     seen = trace(found, table)
     assert seen.standing is not None
     return curve_of(

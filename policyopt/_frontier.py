@@ -29,7 +29,7 @@ from policyopt._methods.registry import ROWS, load_installed, make_method, metho
 from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
 from policyopt._replay import Replay, replay
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows, unlabelled
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
@@ -135,6 +135,8 @@ def curve(
     for seed in range(seeds):
         fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
         frontier.tests[seed] = test_rows
+        if not seed and not test_rows.labelled and test_rows.valued.any():
+            notes.append(unlabelled(test_rows))
         # Per-sample costs have other means in each division: shares and positions move along.
         wanted = targets_in(budgets, fit_rows)
         for label, method in chosen.items():
@@ -241,14 +243,16 @@ def record(
 def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
     """Return realised cost, accuracy and quality of a replay, with 95 % intervals (see `quality_fields`)."""
     # Where all rows leave at one exit, another row may yet leave at another.
-    span = float(np.ptp(policy.costs))
+    span, known = float(np.ptp(policy.costs)), ~np.isnan(outcome.quality)
+    correct, group = (None if a is None else a[known] for a in (outcome.correct, outcome.group))
     cost = mean_interval(outcome.cost, span=span, seed=seed, group=outcome.group)
     return {
         **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        **quality_fields(outcome.quality, outcome.correct, outcome.graded, seed, outcome.group),
+        **quality_fields(outcome.quality[known], correct, outcome.graded, seed, group),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
+        "labelled": int(known.sum()),
         **_answered(outcome, policy),
     }
 
@@ -258,7 +262,8 @@ def _answered(outcome: Replay, policy: Any) -> dict[str, Any]:
     if getattr(policy, "abstention", None) is None:
         return {}
     kept = outcome.quality[~outcome.abstained]
-    found = worth_fields(float(kept.mean()) if len(kept) else None, outcome.graded, "selective_")
+    known = kept[~np.isnan(kept)]
+    found = worth_fields(float(known.mean()) if len(known) else None, outcome.graded, "selective_")
     return {"coverage": len(kept) / len(outcome.exit), **found}
 
 
@@ -306,6 +311,7 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed: int) -> None:
+    table = known_rows(table)
     costs, quality = np.atleast_2d(table.standalone_costs).mean(axis=0), table.quality.mean(axis=0)
     pairs = enumerate(zip(costs.tolist(), quality.tolist(), strict=True))
     frontier.exits.extend(
@@ -372,6 +378,7 @@ def path_of(frontier: Frontier, label: str, seed: int, table: Table) -> Path:
 
 def path_through(policies: Sequence[Policy], table: Table) -> Path:
     """Replay policies of rising budgets on a table; beyond the dearest nothing is added: more need not be spent."""
+    table = known_rows(table)
     outcomes = [replay(policy, table) for policy in policies]
     costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.quality
     return Path(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._table import Table, is_right
+from policyopt._table import Table, is_right, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
@@ -147,10 +147,12 @@ class Replay:
     exit: Ints  # (N,): the model's number of the exit taken
     prediction: Array  # (N,), int32; sets of labels, values: as `Decision` has them
     cost: Floats  # (N,): paid by each row, its own where the cache has costs per sample
-    quality: Floats  # (N,): worth of the answer, in [0, 1]
+    quality: Floats  # (N,): worth of the answer, in [0, 1]; NaN where a row has no label, and others have one
     exits: int  # how many the model has
     abstained: Bools  # (N,): who was handed over; cost and quality are those of `Abstention`
-    correct: Array | None = None  # (N,) bool: whether it is right; None where nobody knows
+    correct: Array | None = (
+        None  # (N,) bool: whether it is right; None where nobody knows of all rows
+    )
     graded: bool = False  # whether quality may be anything from 0 to 1
     group: Ints | None = None  # (N,): codes of what rows belong to, see `Table.group`
 
@@ -163,7 +165,7 @@ class Replay:
 def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""
     policy = policy_of(policy)
-    _ = table.quality  # raises where a row has no label, before the work
+    _ = known_rows(table).quality  # raises where no row has a label, before the work
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)
     return _replay_one(policy, table, np.arange(len(table)))
@@ -171,6 +173,8 @@ def replay(policy: Any, table: Table) -> Replay:
 
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     found = trace(policy, table, samples)
+    if not table.labelled and table.valued.any():
+        return _replay_known(policy, table, samples, found)
     if found.quality_taken is None:
         allowed, got = (
             "plain where the cache has a graded quality of the exits' own",
@@ -190,6 +194,18 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
         found.graded,
         table.group,
     )
+
+
+def _replay_known(policy: Policy, table: Table, samples: Ints, found: Traced) -> Replay:
+    """Return the replay of rows of which some have no label: their quality is NaN."""
+    known = np.flatnonzero(table.valued)
+    part = _replay_one(policy, table.take(known), samples[known])
+    quality = np.full(len(table), np.nan)
+    quality[known] = part.quality
+    return Replay(
+        found.exit, _answers(policy, table, found), found.cost, quality, table.model_exits,
+        found.abstained, None, found.graded, table.group,
+    )  # fmt: skip
 
 
 def _answers(policy: Policy, table: Table, found: Traced) -> Array:

@@ -424,11 +424,20 @@ class Table:
         return out
 
 
-def known_rows(table: Table) -> Table:
-    """Return the rows of which it is known what answers are worth; all of them where it is known of none."""
+def known_rows(table: Table, notes: list[str] | None = None) -> Table:
+    """Return the rows of which it is known what answers are worth (others are noted); all where it is known of none."""
     if table.labelled or not table.valued.any():
         return table
-    return table.take(np.flatnonzero(table.valued))
+    known = np.flatnonzero(table.valued)
+    if notes is not None:
+        notes.append(unlabelled(table))
+    return table.take(known)
+
+
+def unlabelled(table: Table) -> str:
+    """Return the note on rows without a label."""
+    count = len(table) - int(table.valued.sum())
+    return f"{count} of the {len(table)} rows of split {table.split} have no label: left out of the qualities"
 
 
 def subsample(table: Table, most: int, seed: int) -> Table:

@@ -34,7 +34,7 @@ from policyopt._methods.registry import ROWS, make_method, parse_value
 from policyopt._methods.settings import Choice, Domain, Integer, Real, parse_spec
 from policyopt._optional import need
 from policyopt._replay import replay
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_one_of, check_seed
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._text import SECRET
@@ -160,7 +160,7 @@ def tune(
     search = make_search(method, settings)
     aim = Objective(objective, budget, budgets)
     tables, seed = tables or Tables(data, cost), check_seed(seed)
-    table = tables.get("fit")
+    table = known_rows(tables.get("fit"))
     # What would make every trial fail is refused before the first one.
     fold_rows(len(table), folds, seed)
     _ = table.quality  # needs a label for every row

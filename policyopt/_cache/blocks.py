@@ -45,6 +45,8 @@ ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 UNIT_TOLERANCE = 1e-5
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
 SUM_TOLERANCE = 1e-2
+#: What PyTorch and Hugging Face call labels that do not count.
+IGNORED = -100
 #: Rows below which an accuracy at chance says nothing.
 _FEW_TO_JUDGE = 50
 #: Share of rows that must look like probabilities before they are taken for such.
@@ -189,6 +191,8 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
             block[name] = _rows_first(shown, value, axes if "C" in order else axes.replace("C", ""))
             continue
         block[name] = group_codes(np.asarray(value)) if name == GROUP else to_numpy(name, value)
+        if name == "labels" and (block[name] == IGNORED).any():
+            block[name] = np.where(block[name] == IGNORED, -1, block[name])
         if name == TARGETS and block[name].ndim == 1:
             block[name] = block[name][:, None]
         if order == "N" and block[name].ndim != 1:
@@ -615,6 +619,11 @@ def sigmoids_as_logits(outputs: Array, where: str) -> Iterator[str]:
 def truth_notes(where: str, block: Mapping[str, Array], kind: str) -> Iterator[str]:
     """Yield what is odd about labels beside outputs of classes (N, K, C): ruled out, at chance, numbered from 1."""
     outputs, labels = block.get("outputs"), block.get("labels")
+    if labels is not None and labels.dtype.kind in "biuf" and (labels == -1).any():
+        yield (
+            f"{where}: {int((labels == -1).sum())} of {len(labels)} rows have no label (-1, -100): they take part "
+            "where none is needed, and are left out of accuracies and of what learns from labels"
+        )
     if outputs is None or labels is None or kind not in ("logits", "probabilities"):
         return
     if outputs.ndim != 3 or labels.shape != outputs.shape[:1] or labels.dtype.kind not in "biuf":

@@ -152,6 +152,9 @@ def import_sources(
     stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
     found, contexts = one.kind(), one.contexts()
     for part in one.parts:
+        ignored = part.arrays.get("labels")
+        if ignored is not None and (ignored == blocks.IGNORED).any():
+            part.arrays["labels"] = np.where(ignored == blocks.IGNORED, -1, ignored)
         one.notes += blocks.truth_notes(f"{part.source}: {part.split}", part.arrays, found)
     if not any({"labels", TARGETS, *blocks.WORTH} & part.arrays.keys() for part in one.parts):
         one.notes.append("NO LABELS: most methods cannot be fitted on such rows; pass --labels")

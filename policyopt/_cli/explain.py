@@ -25,6 +25,7 @@ from policyopt._report.calibration import (
 )
 from policyopt._report.explanation import default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
+from policyopt._table import known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
@@ -195,9 +196,13 @@ def calibration(
     tables = options.make_tables(data, name, ("fit", split))
     if loaded is None:
         loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
-    exits = replay(loaded, tables.get(split)).exit
+    notes = list[str]()
+    known = [known_rows(tables.get(name), notes) for name in ("fit", split)]
+    for note in dict.fromkeys(notes):
+        output.note(note)
+    exits = replay(loaded, known[1]).exit
     names = _possible(wanted, data, loaded)
-    fit, test = (tables.get(name).keep_exits(loaded.active_exits) for name in ("fit", split))
+    fit, test = (table.keep_exits(loaded.active_exits) for table in known)
     records, diagrams = list[dict[str, Any]](), dict[str, Any]()
     with output.progress("calibrating") as step:
         step(0, len(names), "reading the outputs")

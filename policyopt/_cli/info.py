@@ -16,7 +16,7 @@ from policyopt._cli.output import number, percent
 from policyopt._costs import Cost
 from policyopt._intervals import worth_fields
 from policyopt._measures import Measure
-from policyopt._table import Tables
+from policyopt._table import Tables, known_rows
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
@@ -126,12 +126,14 @@ def info(
 def _split(tables: Tables, name: str) -> dict[str, Any]:
     table = tables.get(name)
     stats, worth = table.statistics, None
-    if table.labelled and stats.quality is not None:
-        worth = stats.quality.mean(axis=0, dtype=np.float64).tolist()
+    known = known_rows(table)
+    if known.labelled and known.statistics.quality is not None:
+        worth = known.quality.mean(axis=0).tolist()
     found = {
         "split": name,
         "role": name if name in ("fit", "calibrate", "test") else "stream",
         "rows": len(table),
+        "labelled": int(table.valued.sum()),
         **worth_fields(worth, table.graded),
         "no_answer": float((stats.prediction < 0).mean()),
     }
@@ -163,6 +165,8 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
     if data.metadata:
         output.say(f"metadata: {_cut(json.dumps(content['metadata']), 70)}")
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
+    if any(0 < found["labelled"] < found["rows"] for found in content["splits"]):
+        columns["labelled"] = "labelled"
     for k in range(data.exits):
         columns[f"exit {k}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
     for e, name in enumerate(data.contexts):

@@ -45,7 +45,7 @@ def evaluate(
     from policyopt._frontier import summary
     from policyopt._metrics import metric_fields
     from policyopt._replay import replay
-    from policyopt._table import Tables
+    from policyopt._table import Tables, unlabelled
 
     if out is not None:
         options.out_table(out, ",".join(_COLUMNS))
@@ -66,6 +66,8 @@ def evaluate(
         output.note(f"the policy's budget is of the cost {fitted_on}, not of {cost}: left out")
     table = Tables(data, cost_for(found[0], data, cost), utility=worth).get(split)
     outcomes = [replay(one, table) for one in found]
+    if np.isnan(outcomes[0].quality).any():
+        output.note(unlabelled(table))
     if out is not None:
         with output.writing(out):
             write_file(out, output.to_csv(_rows(outcomes[0], _COLUMNS)))

@@ -10,6 +10,7 @@ from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import percent, points
 from policyopt._methods.registry import ROWS, make_method
+from policyopt._table import known_rows
 from policyopt._tuning import Objective, Tuned
 from policyopt._tuning import tune as run_tuning
 from policyopt.runtime._errors import input_error
@@ -43,7 +44,7 @@ def tune(
     data = options.read_cache(cache)
     tables = options.make_tables(data, cost, ("fit",), utility)
     if budget is not None:  # refuse it before the work, whatever it is for
-        Objective("accuracy", budget).check(tables.get("fit"))
+        Objective("accuracy", budget).check(known_rows(tables.get("fit")))
     if storage is None:
         with refusing(out):
             out.mkdir(parents=True, exist_ok=True)

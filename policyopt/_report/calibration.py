@@ -30,7 +30,7 @@ from policyopt._answers.calibrators import (
 from policyopt._intervals import proportion_interval
 from policyopt._methods.learned_score import no_failure
 from policyopt._report.figures import COLOURS, add_legend, new_figure, tidy
-from policyopt._table import Table
+from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_seed
@@ -60,6 +60,7 @@ class Observed:
 
 def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     """Return the answers of a table's labelled rows under an answer rule, by default the exits' own."""
+    table = known_rows(table)
     _, labels, own = table.quality, table.statistics.labels, table.statistics.correct
     if own is None or (labels is not None and bool((labels < 0).any())):
         allowed, got = (

@@ -14,7 +14,7 @@ from policyopt._intervals import mean_interval, with_interval
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
 from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
@@ -67,6 +67,8 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
     policy = policy_of(policy, single=True)
     if reference is not None:
         reference = policy_of(reference, single=True, argument="reference")
+    notes = list[str]()
+    table = known_rows(table, notes)
     found = trace(policy, table)
     other = None if reference is None else trace(reference, table)
     record = {
@@ -76,7 +78,7 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
         **_both({"quality": None if found.quality_taken is None else float(found.quality_taken.mean())}, found),
         "exits": exit_records(found, policy), "classes": class_records(found),
         "changes": None if other is None else change_record(found, other),
-        "notes": _notes(found, table),
+        "notes": [*notes, *_notes(found, table)],
     }  # fmt: skip
     return Explanation(record, policy, found, other)
 
