@@ -36,6 +36,7 @@ from ._kinds import KINDS, Kind
 from ._outputs import TOP, ExitOutput, reduce_logits, with_columns, with_log_prob
 from ._parameters import Rule, numbers
 from ._reading import (
+    FEWEST,
     as_array,
     check_finite,
     read_exits,
@@ -496,6 +497,8 @@ class Policy:
         if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
+            if at == 0:
+                self._look_at_first(k, output, state)
         reduced, score, answer, standing = advance(self, at, output, state, features)
         state.position = at + 1
         stop = leaves(self, at, score, state)
@@ -516,6 +519,23 @@ class Policy:
                 abstained=bool(gone[0]),
             )  # fmt: skip
         return Decision(stop, said, score, sure, answer, number, abstained=gone, _standing=standing)
+
+    def _look_at_first(self, k: int, output: Any, state: State) -> None:
+        """Refuse probabilities in the place of logits: of several samples, or of the first few that come one by one."""
+        if not state.scalar:
+            refuse_probabilities(output, f"output of exit {k}", self.kind)
+        elif len(self._first_rows) < FEWEST:
+            self._first_rows.append(output.copy())
+            if len(self._first_rows) == FEWEST:
+                rows = np.concatenate(self._first_rows)
+                self._first_rows.clear()
+                refuse_probabilities(rows, f"output of exit {k}", self.kind)
+                self._first_rows.extend([rows] * FEWEST)  # looked at
+
+    @cached_property
+    def _first_rows(self) -> list[Any]:
+        """The first samples' outputs at the first exit, until they have been looked at."""
+        return []
 
     def answer_now(self, state: State) -> Answer:
         """Return the best answer so far: what the policy would return if it left at the last exit seen.
