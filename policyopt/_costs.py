@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policyopt.runtime._answers import AnswerRule
     from policyopt.runtime._scores import ScoreRule
 
-KINDS = ("cumulative", "standalone")
+KINDS = ("cumulative", "standalone", "measured")
 #: Of the last exit; the inverse of its square is a number too.
 MIN_COST = 1e-100
 MAX_BUDGETS = 10_000
@@ -45,8 +45,9 @@ class Cost:
         Unit of every number, e.g. ``"ms"``, ``"MMACs"``, ``"USD"``.
     values : sequence of K floats or None
         Cost per exit in `unit`; None when the cost is given per sample with the rows.
-    kind : {"cumulative", "standalone"}, default "cumulative"
-        Whether a value holds all that was paid up to that exit, or that exit alone.
+    kind : {"cumulative", "standalone", "measured"}, default "cumulative"
+        Whether a value holds all that was paid up to that exit, or that exit alone; ``measured`` values are
+        cumulative, too, and may fall by noise: they become the nearest that do not (isotonic regression).
     cascade : bool, default False
         Whether an exit that is skipped costs nothing: each cost is known alone, as those of the
         models of a cascade are. True wherever costs were given as standalone.
@@ -128,16 +129,38 @@ def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0
     refuse(whole > MAX_COST, whole, f"at most {MAX_COST:g}", step)
     if kind == "standalone":
         return whole
+    if kind == "measured":
+        return rising(whole)
     falls = np.argwhere(np.diff(costs, axis=1) < 0)
     if falls.size:
         row, exit_ = falls[0]
         raise InputError(
             f"'{name}' must not decrease from exit to exit when cumulative. Got "
             f"{costs[row, exit_]:g} at {place(row, exit_)} and then {costs[row, exit_ + 1]:g} at "
-            f"exit {exit_ + 1}. If each is the cost of that exit alone, say --cost-kind standalone "
-            "(Python: kind='standalone', or cost_kind='standalone')."
+            f"exit {exit_ + 1}. If they were measured and fall by noise, say --cost-kind measured (Python: "
+            "cost_kind='measured'): they are smoothed. Only if each is the cost of that exit alone, say standalone: "
+            "they are then added up."
         )
     return costs
+
+
+def rising(costs: Floats) -> Floats:
+    """Return the nearest costs (N, K) that do not fall from exit to exit: isotonic regression of each row.
+
+    By the min-max formula: the largest over i <= k of the least over j >= k of the means from i to j (Barlow et al.,
+    Statistical inference under order restrictions, 1972, eq. 1.9).
+    """
+    out = costs.copy()
+    rows = np.flatnonzero((np.diff(costs, axis=1) < 0).any(axis=1))
+    sums = np.cumsum(costs[rows], axis=1)
+    count = costs.shape[1]
+    best = np.full((len(rows), count), -np.inf)
+    for i in range(count):
+        means = (sums[:, i:] - (sums[:, [i - 1]] if i else 0.0)) / np.arange(1, count - i + 1)
+        least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
+        best[:, i:] = np.maximum(best[:, i:], least)
+    out[rows] = np.maximum.accumulate(np.maximum(best, 0.0), axis=1)
+    return out
 
 
 def exit_counts(exits: int) -> Cost:

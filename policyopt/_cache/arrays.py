@@ -75,8 +75,8 @@ def from_arrays(
         Without it, costs are 1..K in the unit "exits" (noted in the metadata).
     unit : str, default ""
         Unit of numbers given as `costs`; "" becomes "units".
-    cost_kind : {"cumulative", "standalone"}, default "cumulative"
-        How numbers in `costs` and `sample_costs` are given.
+    cost_kind : {"cumulative", "standalone", "measured"}, default "cumulative"
+        How numbers in `costs` and `sample_costs` are given, see `Cost`.
     cost_name : str, optional
         Name of the numbers given as `costs`; default "cost".
     sample_costs : mapping of str to array of shape (n, K), optional

@@ -88,7 +88,7 @@ def import_sources(
         Becomes the default cost.
     unit : str, optional
         Unit of the default cost and of costs whose key does not tell one.
-    cost_kind : {"cumulative", "standalone"}, optional
+    cost_kind : {"cumulative", "standalone", "measured"}, optional
         How all costs are given; default cumulative, with a note.
     cost_name : str, optional
         Name of the values under `costs`; default "cost".
@@ -429,16 +429,35 @@ class _Import:
             if len(rows) > 1:
                 shown = " and ".join(str(row) for row in list(rows)[:2])
                 raise input_error(f"cost {key}", "the same in every file", shown, "Pass --costs.")
+            self._tell(key, np.array([next(iter(rows))]), kind)
             return Cost(key, unit, next(iter(rows)), kind)
         pairs = zip(self.parts, per_part, strict=True)
         full = [np.broadcast_to(array, part.lead.shape[:2]) for part, array in pairs]
         if sum(map(len, full)) > 1 and all((a == full[0][:1]).all() for a in full):
             self.notes.append(f"cost {key!r} is the same for every sample: kept per exit")
+            self._tell(key, full[0][:1], kind)
             return Cost(key, unit, tuple(full[0][0].tolist()), kind)
+        self._tell(key, np.concatenate(full), kind)
         for part, array in zip(self.parts, full, strict=True):
             where = f"{key} (split {part.split!r})"
             part.arrays[COST_PREFIX + key] = cumulative(array.astype(np.float64), kind, where)
         return Cost(key, unit, None, kind)
+
+    def _tell(self, key: str, given: Array, kind: str) -> None:
+        """Note what becomes of costs (N, K): added up, smoothed."""
+        if kind == "cumulative" or not np.isfinite(given).all() or not given.shape[1]:
+            return
+        made = cumulative(given, kind, key)
+        if kind == "standalone":
+            old, new = (", ".join(f"{v:.4g}" for v in row[0][:4]) for row in (given, made))
+            self.notes.append(
+                f"cost {key!r} read as of each exit alone and added up: {old} become {new}"
+            )
+            return
+        count = int((made != given).any(axis=1).sum())
+        if count:
+            which = f"{count} of {len(given)} rows" if len(given) > 1 else "the values"
+            self.notes.append(f"cost {key!r} falls in {which}: smoothed (isotonic regression)")
 
 
 def _stated_values(costs: Any) -> tuple[tuple[float, ...] | None, str | None]:

@@ -39,7 +39,9 @@ def import_(
     ),
     costs: str | None = option(None, "1,2,4 (one per exit), or a key of the file."),
     unit: str | None = option(None, "Unit of the costs, e.g. MFLOPs, ms, USD."),
-    cost_kind: str | None = option(None, "cumulative or standalone."),
+    cost_kind: str | None = option(
+        None, "cumulative, standalone, or measured (cumulative, smoothed where it falls)."
+    ),
     split: str | None = option(None, "Division of one pool, e.g. fit=0.5,test=0.5."),
     seed: int = options.SEED,
     labels: Path | None = option(None, ".npy with the labels, where the source has none."),
