@@ -1,0 +1,161 @@
+"""Files of which users reported that a tool was wrong or unclear: made anew here, by the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.isotonic import isotonic_regression
+
+import policyopt as po
+from policyopt._costs import rising
+
+K, N, C = 3, 600, 4
+COSTS = ("--costs", "1,2,3", "--unit", "ms")
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def made(seed=0, gains=(1.0, 1.8, 2.6), n=N):
+    """Logits (K, N, C) of exits that grow better, labels, a generator."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, C, n)
+    gain = np.array(gains)[:, None, None]
+    logits = rng.normal(size=(len(gains), n, C)) + gain * np.eye(C)[labels][None]
+    return logits.astype("f4"), labels, rng
+
+
+def records(run, *words):
+    """Run a command that must succeed; its data."""
+    code, out, err = run(*words, "--format", "json")
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def imported(run, file, *words, out="c"):
+    code, _, err = run("import", file, "--out", out, *words, "--overwrite")
+    assert code == 0, err
+    return err
+
+
+@pytest.mark.parametrize("unknown", [-1, -100])
+def test_rows_without_a_label_are_left_out_and_counted(at, run, unknown):
+    """As people leave them: ignored tokens, unjudged answers. One of them must not stop any command."""
+    logits, labels, _ = made()
+    np.savez("a.npz", logits=logits, labels=np.where(np.arange(N) % 100 == 0, unknown, labels))
+    assert "6 of 600 rows have no label" in imported(run, "a.npz", *COSTS)
+    told, _ = records(run, "info", "c")
+    assert [split["labelled"] for split in told["splits"]] == [295, 299]
+    for method in ("optimal_stopping", "max_prob:thresholds=joint", "eenet:max_epochs=2", "auto"):
+        records(run, "fit", "c", "--budget", "2", "--method", method, "--out", "p.json")
+        (found,), err = records(run, "evaluate", "p.json", "c")
+        assert found["rows"] == 300 and found["labelled"] == 299 and found["accuracy"] > 0.7
+        assert "1 of the 300 rows of split test have no label" in err
+    _, err = records(run, "curve", "c", "--methods", "max_prob,margin", "--budgets", "3")
+    assert "have no label" in err
+    for words in (
+        ("compare", "c", "--methods", "max_prob,margin", "--budgets", "3"),
+        ("calibration", "c", "--budget", "2", "--out", "cal"), ("explain", "p.json", "c"),
+        ("tune", "c", "--method", "max_prob", "--budget", "2", "--trials", "2"),
+    ):  # fmt: skip
+        records(run, *words)
+
+
+def test_labels_from_one_and_shuffled_labels_are_told(at, run):
+    logits, labels, rng = made()
+    labels = np.where(labels == 3, 2, labels)
+    np.savez("one.npz", logits=np.where(np.arange(C) == 3, logits - 3, logits), labels=labels + 1)
+    err = imported(run, "one.npz", *COSTS)
+    assert "with 1 less they would be right in" in err and "numbered from 1, not 0" in err
+    np.savez("shuffled.npz", logits=logits, labels=rng.permutation(labels))
+    assert "numbered from 0, and in the order of the outputs?" in imported(
+        run, "shuffled.npz", *COSTS
+    )
+    np.savez("right.npz", logits=logits, labels=labels)
+    assert "guessing" not in imported(run, "right.npz", *COSTS)
+
+
+def test_a_true_class_that_is_masked_flattens_no_answer(at, run):
+    logits, labels, rng = made()
+    masked = logits.copy()
+    rows = np.flatnonzero(rng.random(N) < 0.25)
+    masked[:, rows, labels[rows]] = -np.inf
+    np.savez("masked.npz", logits=masked, labels=labels)
+    assert f"{len(rows)} of 600 rows have a true class that some exit rules out" in imported(
+        run, "masked.npz", *COSTS
+    )
+    reached = {}
+    for method in (
+        "max_prob",
+        "optimal_stopping",
+        "margin:answer=combined",
+        "margin:answer=temperature",
+    ):
+        records(run, "fit", "c", "--budget", "2", "--method", method, "--out", "p.json")
+        (found,), _ = records(run, "evaluate", "p.json", "c")
+        reached[method] = found["accuracy"]
+    assert min(reached.values()) > reached["max_prob"] - 0.05
+    assert run("export", "p.json", "--to", "python", "--out", "exported")[0] == 0
+    assert run("verify", "exported")[0] == 0
+
+
+def test_measured_times_may_fall_by_noise(at, run):
+    logits, labels, rng = made()
+    times = np.cumsum(rng.lognormal(2.2, 0.3, (K, N)), axis=0)
+    times[2, ::50] = times[1, ::50] - 1.0
+    np.savez("times.npz", logits=logits, labels=labels, latency_ms=times)
+    code, _, err = run("import", "times.npz", "--out", "c", "--costs", "latency_ms")
+    assert code == 2 and "--cost-kind measured" in err and "Only if" in err and "added up" in err
+    err = imported(run, "times.npz", "--costs", "latency_ms", "--cost-kind", "measured")
+    assert "falls in 12 of 600 rows: smoothed" in err
+    kept = po.open_cache("c").splits["pool"].array("cost:latency_ms")
+    np.testing.assert_allclose(kept, [isotonic_regression(row) for row in times.T])
+    err = imported(run, "times.npz", "--costs", "latency_ms", "--cost-kind", "standalone")
+    assert "of each exit alone and added up" in err
+    noise = np.random.default_rng(1).random((300, 9))
+    np.testing.assert_allclose(rising(noise), [isotonic_regression(row) for row in noise])
+
+
+def test_step_refuses_probabilities_for_logits():
+    """Many at once, and one by one after four; `decide` always did."""
+    logits, labels, _ = made()
+    outputs = logits.swapaxes(0, 1)
+    policy = po.fit(po.from_arrays(outputs, labels, costs=[1, 2, 3]), 2.0, "max_prob").policy
+    odds = np.exp(outputs - outputs.max(axis=2, keepdims=True))
+    odds /= odds.sum(axis=2, keepdims=True)
+    for rows in (odds[:300, 0], odds[:4, 0]):
+        with pytest.raises(po.InputError, match="before softmax"):
+            policy.step(0, rows, policy.start(range(len(rows))))
+    for i in range(3):
+        policy.step(0, odds[i, 0], policy.start(i))
+    with pytest.raises(po.InputError, match="before softmax"):
+        policy.step(0, odds[3, 0], policy.start(3))
+    for i in range(20):
+        policy.step(0, outputs[i, 0], policy.start(i))
+
+
+def test_saturated_confidences_keep_the_budget_on_their_own_rows(at, run):
+    """Most are exactly 1, 300 rows fit, costs differ per query: what is deployed costs what is stated."""
+    rng = np.random.default_rng(0)
+    chance = rng.random((4, 300)) * 0.4 + 0.6 * rng.random(300)
+    right = chance < np.quantile(chance, [0.9, 0.7, 0.87, 0.95], axis=1).diagonal()[:, None]
+    conf = np.where(
+        rng.random((4, 300)) < np.where(right, 0.76, 0.45),
+        1.0,
+        np.exp(-rng.exponential(4.0, (4, 300))),
+    )
+    cost = np.array([0.043, 0.255, 0.255, 0.72])[:, None] * rng.lognormal(0, 0.07, (1, 300)) * 1e-3
+    data = po.from_arrays(
+        splits={"fit": {
+            "confidence": conf.T, "correct": right.T, "prediction": np.where(right, 0, 1).T,
+            "sample_costs": {"usd": cost.T},
+        }}, cost_kind="standalone", unit="USD",
+    )  # fmt: skip
+    for method in ("optimal_stopping", "fitted_q", "max_prob"):
+        for budget in (2e-4, 4e-4, 8e-4):
+            fitted = po.fit(data, budget, method)
+            spent = po.evaluate(fitted, data, split="fit").cost.mean()
+            assert spent <= 1.05 * budget, (method, budget, spent)
