@@ -211,11 +211,13 @@ def calibration(
             step(i, len(names), name)
             seen = apply_map(fit_map(name, fit, before), test, after)
             columns = (seen.confidence, seen.correct, exits)
-            found = calibration_records(name, *columns, seen.losses, loaded.active_exits)
+            found = calibration_records(
+                name, *columns, seen.losses, loaded.active_exits, test.group
+            )
             records += found
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
-                diagram = reliability_figure(*columns, found, title)
+                diagram = reliability_figure(*columns, found, title, test.group)
                 diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
     content = {
         "split": split, "rows": len(exits), "method": loaded.provenance.get("method"),
