@@ -118,7 +118,8 @@ def calibration_records(
     """Return one record per exit and group of rows: all of them, and those that leave there.
 
     `confidence`, `correct`, `losses` (of the label, in nats): (N, K); `exits`: (N,); `path`: the model's number
-    of each column; `kin`: which rows belong together, `Table.group`. Measures of no rows are None; ``gap`` over 0 is overconfident.
+    of each column; `kin`: which rows belong together, `Table.group`. Measures of no rows are None; ``gap`` over 0 is
+    overconfident.
     """
     records, areas = [], failure_auroc(confidence, correct)
     for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
