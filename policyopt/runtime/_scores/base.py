@@ -41,6 +41,8 @@ class ScoreRule(Rule, ABC):
     #: Columns of `ExitOutput` that the rule reads beyond prediction and confidence. "log_prob" gives
     #: margin and entropy, too; summaries have it not.
     required_columns: ClassVar[frozenset[str]] = frozenset()
+    #: Whether the score looks at predictions; summaries of new rows may lack them where it does not.
+    reads_predictions: ClassVar[bool] = True
     #: Whether the score ends at 1 and ``1 - score`` is known as exactly as itself, like a probability: then
     #: 1 - 1e-9 and 1 - 1e-8 are two scores, not one.
     exact_at_one: ClassVar[bool] = False
