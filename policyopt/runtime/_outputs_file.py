@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -174,8 +174,8 @@ def by_exit(
     """Return the array with the exits first; `last`: the last exit, which decides nothing, may lack and is 1."""
     exits, shape = policy.model_exits, f"shape {array.shape}"
     if last and exits not in array.shape[:2] and exits - 1 in array.shape[:2] and array.ndim == 2:
-        rows_last = array if array.shape[0] == exits - 1 else array.T
-        return np.concatenate([rows_last, np.ones((1, rows_last.shape[1]), rows_last.dtype)])
+        others = array if len(array) == exits - 1 else array.T
+        return np.concatenate([others, np.ones((1, others.shape[1]))])
     fits = [order for order, n in zip(("KN", "NK"), array.shape, strict=False) if n == exits]
     if axes and axes[:2] not in ("KN", "NK"):
         raise input_error("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")

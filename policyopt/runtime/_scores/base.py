@@ -23,7 +23,8 @@ class ScoreRule(Rule, ABC):
     A subclass names itself, declares its fields (`policyopt.runtime.array`, ...: they are its parameters
     and stand in the policy's file) and computes `score`. It sees exit k and the state left by exits
     0..k-1, nothing else: a rule cannot peek. Of exit k it is shown prediction and confidence, and of
-    `COLUMNS` those that it `required_columns`.
+    `COLUMNS` those that it `required_columns`. One that does not look at predictions may say so,
+    ``reads_predictions = False``: then summaries need none.
 
     Examples
     --------
