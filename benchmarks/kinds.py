@@ -151,7 +151,9 @@ def typed(words: Sequence[str], place: Path) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def followed(case: Case, place: Path, call: Call = typed) -> dict[str, dict[str, Any]]:
+def followed(
+    case: Case, place: Path, call: Call = typed, method: str = "auto"
+) -> dict[str, dict[str, Any]]:
     """Go the whole way with a case; return per command whether it was done, refused or broke, and a figure."""
     cells: dict[str, dict[str, Any]] = {}
     lacks: list[str] = []
@@ -172,7 +174,9 @@ def followed(case: Case, place: Path, call: Call = typed) -> dict[str, dict[str,
     if not lacks:
         cells["import"] = {"state": "ok", "figure": "ok"}
         paths = ("cache", "--format", "json")
-        if out := done("fit", *paths, "--budget", BUDGET, "--out", "policy.json"):
+        if out := done(
+            "fit", *paths, "--budget", BUDGET, "--method", method, "--out", "policy.json"
+        ):
             (told,) = json.loads(out)
             cells["fit"] = _ok(told["expected_cost"], told["expected_quality"], told["unit"])
         path = ("--methods", METHODS, "--budgets", "3")
@@ -308,12 +312,13 @@ def text(records: list[dict[str, Any]], start: Any) -> str:
     """Return the table, and what was refused or absent."""
     states = [cell["state"] for r in records for cell in r["cells"].values()]
     rows, said = [], []
-    for number, r in enumerate(records, 1):
-        rows.append([r["kind"], "generated" if r["source"] == "generated" else f"real ({number})",
-                     *(r["cells"][c]["figure"] for c in COMMANDS[1:])])  # fmt: skip
-        if r["source"] != "generated":
+    for r in records:
+        file = r["source"]
+        if file != "generated":
             sizes = f"{r['rows']['fit']:,} rows to fit on, {r['rows']['test']:,} to test"
-            said.append(f"- ({number}) {r['source']}; {sizes}.")
+            said.append(f"- Real {len(said) + 1}: {file}; {sizes}.")
+            file = f"real {len(said)}"
+        rows.append([r["kind"], file, *(r["cells"][c]["figure"] for c in COMMANDS[1:])])
     absent = {
         f"- {name}: *{says}* ({'by design' if _meant(says) else 'not here'})"
         for r in records for name, says in r["cells"]["verify"].get("absent", {}).items()
