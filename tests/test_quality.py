@@ -321,6 +321,7 @@ def test_new_rows_of_grades_need_confidences_alone(method, run, tmp_path):
     fitted = po.fit(po.from_arrays(confidence=confidence, quality=quality, **COSTS), "60%", method)
     fitted.save(file)
     fresh = np.clip(graded(60, seed=5)[0], 0.01, 0.99)
+    fresh[0] = 1.0
     bare = [{"confidence": fresh[:, k]} for k in range(K)]
     unknown = [one | {"prediction": np.full(60, -1)} for one in bare]
     wanted = fitted.policy.decide(unknown).exit.tolist()
@@ -328,10 +329,27 @@ def test_new_rows_of_grades_need_confidences_alone(method, run, tmp_path):
     names = {"__name__": "nowhere"}
     exec(python_source(fitted.policy), names)
     assert names["decide"](bare).exit.tolist() == wanted
+    fresh[0] = 1 + 1e-6  # as of a softmax in float16
     for path in new_rows(tmp_path, fresh):
         code, out, err = run("run", file, path, "--format", "json")
         assert code == 0, (path.name, err)
         assert [row["exit"] for row in json.loads(out)] == wanted, path.name
+
+
+@pytest.mark.parametrize("rows", [1, K - 1, K, K + 1])
+def test_few_rows_of_a_table_are_not_taken_for_exits(rows, run, tmp_path):
+    """Tables have rows first, whatever their numbers; also where the last exit's confidence is left out."""
+    confidence, quality = graded()
+    data = po.from_arrays(confidence=confidence, quality=quality, **COSTS)
+    policy = po.fit(data, "60%", "max_prob").policy
+    policy.save(tmp_path / "p.json")
+    wanted = policy.decide([{"confidence": c} for c in confidence[:rows].T]).exit.tolist()
+    for columns in (K, K - 1):
+        wide = {f"conf_{k}": confidence[:rows, k] for k in range(columns)}
+        pandas.DataFrame(wide).to_csv(tmp_path / "new.csv", index=False)
+        code, out, err = run("run", tmp_path / "p.json", tmp_path / "new.csv", "--format", "json")
+        assert code == 0, err
+        assert [row["exit"] for row in json.loads(out)] == wanted
 
 
 def test_predictions_are_asked_for_where_a_score_reads_those_of_the_fit(run, tmp_path):

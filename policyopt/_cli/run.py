@@ -123,6 +123,8 @@ def run(
     if axes is not None and axes.upper() not in _AXES:
         raise input_error("--axes", f"one of {', '.join(_AXES)}", axes, "Classes come last.")
     raw = read_file(outputs, argument="OUTPUTS")
+    if raw.split is not None:
+        raw.note("column 'split' not used: all rows are decided")
     for told in raw.notes:
         output.note(told)
     arrays = raw.arrays

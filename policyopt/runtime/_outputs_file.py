@@ -16,6 +16,7 @@ from ._errors import InputError, input_error
 from ._experts import ExpertPolicy, checked_names, context_numbers, renumbered
 from ._kinds import KINDS
 from ._policy import Decisions, Policy
+from ._reading import UNIT_TOLERANCE
 from ._sizes import PIECE, Room
 from ._typing import Array, Ints
 
@@ -102,9 +103,16 @@ def outputs_of(
                         columns[field] = np.exp(columns[field].astype(np.float64))
         if "confidence" not in columns and columns.get("top_prob", np.empty(0)).ndim == 3:
             columns["confidence"] = columns["top_prob"][:, :, 0]
+        if "confidence" in columns and columns["confidence"].dtype.kind == "f":
+            given = columns["confidence"]  # a softmax may pass 1 by rounding, as `import` knows
+            near = np.clip(given, 0.0, 1.0)
+            columns["confidence"] = np.where(np.abs(given - near) <= UNIT_TOLERANCE, near, given)
         if "confidence" not in columns:
             allowed = "with a confidence (key conf, or conf_0, ... in a table) and perhaps pred"
-            step = "The policy was fitted on summaries: rename the key of the confidences."
+            step = (
+                "The policy was fitted on summaries: rename the key of the confidences; where its rows "
+                "had none, give 1 everywhere."
+            )
             raise input_error(f"outputs in {name}", allowed, got, step)
         exits = range(policy.model_exits)
         return [{field: column[k] for field, column in columns.items()} for k in exits]
@@ -127,7 +135,8 @@ def outputs_of(
                 raise input_error(what, allowed, f"shape {array.shape}", step)
             return list(by_exit(array, policy, axes, what))
     allowed = f"an array '{_KEYS[policy.kind][0]}'"  # best first
-    raise input_error(f"outputs in {name}", allowed, got, "Rename the key.")
+    step = f"Rename the key of the {policy.kind} that the policy was fitted on."
+    raise input_error(f"outputs in {name}", allowed, got, step)
 
 
 def features_of(
@@ -173,12 +182,16 @@ def by_exit(
 ) -> Array:
     """Return the array with the exits first; `last`: the last exit, which decides nothing, may lack and is 1."""
     exits, shape = policy.model_exits, f"shape {array.shape}"
-    if last and exits not in array.shape[:2] and exits - 1 in array.shape[:2] and array.ndim == 2:
-        others = array if len(array) == exits - 1 else array.T
-        return np.concatenate([others, np.ones((1, others.shape[1]))])
-    fits = [order for order, n in zip(("KN", "NK"), array.shape, strict=False) if n == exits]
     if axes and axes[:2] not in ("KN", "NK"):
         raise input_error("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
+    counts = (exits, exits - 1) if last and array.ndim == 2 else (exits,)
+    found = {}
+    for count in counts:
+        pairs = zip(("KN", "NK"), array.shape, strict=False)
+        found[count] = [order for order, n in pairs if n == count]
+    # What is stated goes before what would do, or a table of K rows were taken for K exits.
+    count = next((c for c in counts if (axes[:2] in found[c] if axes else found[c])), exits)
+    fits = found[count]
     if not fits:
         step = "Take all exits of the model that the policy was fitted on."
         raise input_error(name, f"with {exits} exits on one of its first two axes", shape, step)
@@ -188,7 +201,10 @@ def by_exit(
     if order not in fits:
         step = f"It has K = {exits} exits in {shape}; say --axes {fits[0]}C."
         raise input_error("axes", f"{fits[0]}C for {name}", axes, step)
-    return array if order == "KN" else array.swapaxes(0, 1)
+    turned = array if order == "KN" else array.swapaxes(0, 1)
+    if count == exits:
+        return turned
+    return np.concatenate([turned, np.ones((1, turned.shape[1]))])
 
 
 def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:

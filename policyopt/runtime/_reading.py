@@ -19,7 +19,8 @@ FEWEST, _MOST = 4, 64
 _SUM_TOLERANCE = 1e-3  # covers a softmax in float16
 #: Kinds whose numbers a softmax or sigmoid would make probabilities.
 _OF_LOGITS = ("logits", *(name for name, kind in KINDS.items() if kind.after_sigmoid))
-_UNIT_TOLERANCE, _TOP_TOLERANCE = 1e-5, 1e-2  # of one probability, and of a sum of rounded ones
+# Of one probability, which a softmax may take past 1 and `import` and `run` clip; of a sum of rounded ones.
+UNIT_TOLERANCE, _TOP_TOLERANCE = 1e-5, 1e-2
 
 
 def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -> ExitOutput:
@@ -149,8 +150,8 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
 def ranked(top: Array) -> Bools:
     """Return which rows (..., T) are probabilities, the largest first, with a sum of at most 1."""
     top = top.astype(np.float64, copy=False)
-    falls = (np.diff(top, axis=-1) <= _UNIT_TOLERANCE).all(axis=-1)
-    inside = (top >= -_UNIT_TOLERANCE).all(axis=-1) & (top[..., 0] <= 1 + _UNIT_TOLERANCE)
+    falls = (np.diff(top, axis=-1) <= UNIT_TOLERANCE).all(axis=-1)
+    inside = (top >= -UNIT_TOLERANCE).all(axis=-1) & (top[..., 0] <= 1 + UNIT_TOLERANCE)
     return falls & inside & (top.sum(axis=-1) <= 1 + _TOP_TOLERANCE)
 
 
