@@ -18,7 +18,7 @@ from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime import BudgetError, ExpertPolicy, Policy, load_any
 from policyopt.runtime._experts import experts_to_dict
-from policyopt.runtime._outputs_file import read_context
+from policyopt.runtime._outputs_file import context_of, read_new
 from policyopt.runtime._policy import load_policy
 from policyopt.runtime._strict_json import digest_of
 
@@ -286,9 +286,9 @@ def test_contexts_are_known_by_name_whatever_their_numbers(tmp_path):
         exits.append(po.evaluate(policy, data).exit)
     np.testing.assert_array_equal(*exits)
     np.savez(tmp_path / "a.npz", logits=logits, context=other, contexts=list(places))
-    np.testing.assert_array_equal(read_context(tmp_path / "a.npz", policy), context)
-    np.savez(tmp_path / "b.npz", logits=logits, context=1)
-    refuses("'context' must be", read_context, tmp_path / "b.npz", policy)
+    read, _ = read_new(tmp_path / "a.npz", policy)
+    np.testing.assert_array_equal(context_of(read, policy, "a.npz"), context)
+    refuses("'context' must be", context_of, {"context": np.array(1)}, policy, "b.npz")
 
 
 def test_the_commands(tmp_path, run):

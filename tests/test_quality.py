@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import linprog
 
 import policyopt as po
+from policyopt._export.python_file import python_source
 from policyopt._frontier import oracle
 from policyopt._intervals import quality_fields
 from policyopt._methods.registry import ROWS, make_method
@@ -290,3 +291,87 @@ def test_tuning_leaves_answers_alone():
     data = po.from_arrays(outputs, quality=graded(300)[1], **COSTS)
     tuned = po.tune(data, "berxit", trials=2, budgets=2, folds=2)
     assert tuned.failed == 0 and tuned.recommended["answer"] == "plain"
+
+
+def new_rows(place, confidence):
+    """Write confidences (n, K) of new rows, nothing else, as every sort of file; yield their paths."""
+    wide = pandas.DataFrame({f"conf_{k}": c for k, c in enumerate(confidence.T)})
+    wide.to_csv(place / "new.csv", index=False)
+    wide.to_parquet(place / "new.parquet")
+    wide.to_json(place / "wide.jsonl", orient="records", lines=True, double_precision=15)
+    n, exits = confidence.shape
+    at = {"sample": np.repeat(np.arange(n), exits), "exit": np.tile(np.arange(exits), n)}
+    long = pandas.DataFrame({**at, "confidence": confidence.ravel()})
+    long.to_csv(place / "long.csv", index=False)
+    (place / "lists.jsonl").write_text(
+        "\n".join(json.dumps({"conf": row}) for row in confidence.tolist())
+    )
+    np.savez(place / "new.npz", conf=confidence.T)
+    np.savez(place / "log.npz", conf_logprob=np.log(confidence.T))
+    np.savez(place / "router.npz", conf=confidence[:, :-1].T)
+    for name in ("new.csv", "new.parquet", "wide.jsonl", "long.csv", "lists.jsonl", "new.npz", "log.npz", "router.npz"):  # fmt: skip
+        yield place / name
+
+
+@pytest.mark.parametrize("method", ["max_prob", "optimal_stopping"])
+def test_new_rows_of_grades_need_confidences_alone(method, run, tmp_path):
+    """No quality, no labels, no predictions; from every file that `import` reads, and by the exported file."""
+    confidence, quality = graded()
+    file = tmp_path / "p.json"
+    fitted = po.fit(po.from_arrays(confidence=confidence, quality=quality, **COSTS), "60%", method)
+    fitted.save(file)
+    fresh = np.clip(graded(60, seed=5)[0], 0.01, 0.99)
+    fresh[0] = 1.0
+    bare = [{"confidence": fresh[:, k]} for k in range(K)]
+    unknown = [one | {"prediction": np.full(60, -1)} for one in bare]
+    wanted = fitted.policy.decide(unknown).exit.tolist()
+    assert len(set(wanted)) > 1 and fitted.policy.decide(bare).exit.tolist() == wanted
+    names = {"__name__": "nowhere"}
+    exec(python_source(fitted.policy), names)
+    assert names["decide"](bare).exit.tolist() == wanted
+    fresh[0] = 1 + 1e-6  # as of a softmax in float16
+    for path in new_rows(tmp_path, fresh):
+        code, out, err = run("run", file, path, "--format", "json")
+        assert code == 0, (path.name, err)
+        assert [row["exit"] for row in json.loads(out)] == wanted, path.name
+
+
+@pytest.mark.parametrize("rows", [1, K - 1, K, K + 1])
+def test_few_rows_of_a_table_are_not_taken_for_exits(rows, run, tmp_path):
+    """Tables have rows first, whatever their numbers; also where the last exit's confidence is left out."""
+    confidence, quality = graded()
+    data = po.from_arrays(confidence=confidence, quality=quality, **COSTS)
+    policy = po.fit(data, "60%", "max_prob").policy
+    policy.save(tmp_path / "p.json")
+    wanted = policy.decide([{"confidence": c} for c in confidence[:rows].T]).exit.tolist()
+    for columns in (K, K - 1):
+        wide = {f"conf_{k}": confidence[:rows, k] for k in range(columns)}
+        pandas.DataFrame(wide).to_csv(tmp_path / "new.csv", index=False)
+        code, out, err = run("run", tmp_path / "p.json", tmp_path / "new.csv", "--format", "json")
+        assert code == 0, err
+        assert [row["exit"] for row in json.loads(out)] == wanted
+
+
+def test_predictions_are_asked_for_where_a_score_reads_those_of_the_fit(run, tmp_path):
+    confidence, quality = graded()
+    prediction = np.random.default_rng(1).integers(0, 2, (N, K)).astype(np.int32)
+    data = po.from_arrays(confidence=confidence, quality=quality, prediction=prediction, **COSTS)
+    bare = [{"confidence": confidence[:, k]} for k in range(K)]
+    assert len(po.fit(data, "60%", "max_prob").policy.decide(bare).exit) == N
+    fitted = po.fit(data, "60%", "optimal_stopping")
+    refuses("with predictions.*advantage.*max_prob", fitted.policy.decide, bare)
+    fitted.save(tmp_path / "p.json")
+    np.savez(tmp_path / "new.npz", conf=confidence.T)
+    code, _, err = run("run", tmp_path / "p.json", tmp_path / "new.npz")
+    assert code == 2 and "with predictions (pred)" in err
+
+
+def test_new_rows_without_confidences_are_refused_by_key(run, tmp_path):
+    confidence, quality = graded()
+    data = po.from_arrays(confidence=confidence, quality=quality, **COSTS)
+    po.fit(data, "60%", "max_prob").save(tmp_path / "p.json")
+    np.savez(tmp_path / "a.npz", sure=confidence.T)
+    (tmp_path / "b.csv").write_text("age,sure_0\n3,0.5\n")
+    for name, words in (("a.npz", "key conf"), ("b.csv", "confidence for each exit")):
+        code, _, err = run("run", tmp_path / "p.json", tmp_path / name)
+        assert code == 2 and words in err and "sure" in err, err

@@ -23,7 +23,7 @@ from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import MAX_CONTEXTS, checked_names
 from policyopt.runtime._kinds import KINDS, Kind, looks_after_sigmoid
-from policyopt.runtime._reading import ranked
+from policyopt.runtime._reading import UNIT_TOLERANCE, ranked
 from policyopt.runtime._typing import Array, Bools
 
 #: The arrays of a block: their axes, and the type in which they are kept (None: the layout's).
@@ -41,8 +41,6 @@ _SHARES = ("confidence", "top_prob", "quality")
 WORTH = ("quality", "correct")
 #: Arrays with one number per row.
 ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
-#: Confidences may pass 0 or 1 by this much (rounding of a softmax); they are clipped.
-UNIT_TOLERANCE = 1e-5
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
 SUM_TOLERANCE = 1e-2
 #: What PyTorch and Hugging Face call labels that do not count.

@@ -233,7 +233,7 @@ def read_file(path: Path, allow_pickle: bool = False, argument: str = "SRC") -> 
         raise
     except Exception as error:  # zip, numpy, pandas and Arrow raise many kinds on damaged files
         got = f"{path} ({' '.join(str(error).split())})"
-        raise input_error("SRC", allowed, got, step) from error
+        raise input_error(argument, allowed, got, step) from error
 
 
 def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, Array]:

@@ -137,7 +137,7 @@ def declared(name: str, found: Mapping[str, Any]) -> Raw:
         else:
             raw.metadata[key] = _plain(value)
             if known is None and getattr(value, "ndim", isinstance(value, (list, tuple))):
-                raw.note(f"key {key!r} is not known: not used, see the metadata")
+                raw.note(f"key {key!r} is not known: not used")
     return raw
 
 

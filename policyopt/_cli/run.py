@@ -22,7 +22,7 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._files import write_file
-from policyopt.runtime._outputs_file import decide_file, read_outputs
+from policyopt.runtime._outputs_file import decide_arrays, outputs_of
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
 
 _COLUMNS = ("row", "exit", "prediction", "cost", "quality")
@@ -113,18 +113,29 @@ def _named(policy: Any, of_another: bool) -> dict[str, Any]:
 
 def run(
     policy: Path = options.POLICY,
-    outputs: Path = argument(".npy or .npz with the outputs of all exits.", "OUTPUTS"),
+    outputs: Path = argument("New rows: a file that `import` reads; labels may lack.", "OUTPUTS"),
     axes: str | None = option(None, "KNC or NKC; default: found from the policy."),
     level: str | None = options.LEVEL,
     style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
+    from policyopt._cache.importers import read_file
+
     loaded = at_level(load_any(policy), level)
     if axes is not None and axes.upper() not in _AXES:
         raise input_error("--axes", f"one of {', '.join(_AXES)}", axes, "Classes come last.")
-    found = read_outputs(outputs, loaded, axes and axes.upper())
+    raw = read_file(outputs, argument="OUTPUTS")
+    if raw.split is not None:
+        raw.note("column 'split' not used: all rows are decided")
+    for told in raw.notes:
+        output.note(told)
+    arrays = raw.arrays
+    if "contexts" in raw.metadata:
+        arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}
+    order, keys = raw.axes or axes or raw.options.get("axes"), [*raw.arrays, *raw.metadata]
+    found = outputs_of(arrays, loaded, order and order.upper(), raw.name, keys)
     _refuse_odd(found, loaded.kind, outputs)
-    decisions = decide_file(loaded, found, outputs)
+    decisions = decide_arrays(loaded, found, arrays, raw.name)
     if style is not output.Format.table:
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
         output.print_records(_rows(decisions, columns), style)

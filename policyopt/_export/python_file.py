@@ -54,7 +54,7 @@ def python_source(policy: Policy | PolicyFamily, graphs: list[ExitGraph] | None 
 
 def _head(policy: Policy | PolicyFamily) -> str:
     how = {
-        "summary": 'a mapping: {"prediction": ..., "confidence": ...}',
+        "summary": 'a mapping: {"confidence": ..., "prediction": ...}',
         "logits": "its logits, (C,)", "probabilities": "its class probabilities, (C,)",
     }.get(policy.kind, f"its {policy.kind}, {policy.observer.kind.width(policy.classes)} numbers")  # fmt: skip
     also = ", features_of_exit(k)" if policy.needs_features else ""
@@ -203,6 +203,8 @@ def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
         "HANDING_OVER": tuple(fees) if isinstance(policy, PolicyFamily) else fees[0],
         "CLASSES": policy.classes, "COSTS": costs, "UNIT": policy.unit, "KIND": policy.kind,
         "COLUMNS": tuple(columns), "FEATURES": tuple(widths),
+        "PREDICTIONS_MAY_LACK": policy.kind == "summary"
+        and not any(one.needs_predictions for one in levels_of(policy)),
     }  # fmt: skip
     if all(one is None for one in declines):  # a tuple of three, as of a policy that always answers
         for written, plain in _ANSWERS_ALL.items():

@@ -211,6 +211,8 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
     }
     if table.graded:
         provenance["graded"] = True
+    if table.kind == "summary" and (table.statistics.prediction < 0).all():
+        provenance["predictions"] = False  # new rows need none, whatever the score reads
     if table.utility is not None:
         provenance["utility"] = table.utility.provenance
     provenance |= draft.origin

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from ._errors import PolicyOptError
 from ._experts import load_any
 from ._family import at_level
 from ._files import refused
-from ._outputs_file import decide_file, read_outputs
+from ._outputs_file import decide_arrays, outputs_of, read_new
 from ._text import printable
 
 
@@ -25,8 +26,10 @@ def main() -> int:
     given = parser.parse_args()
     try:
         policy = at_level(load_any(given.policy), given.level)
-        outputs = read_outputs(given.outputs, policy, given.axes)
-        decisions = decide_file(policy, outputs, given.outputs)
+        name = Path(given.outputs).name
+        arrays, keys = read_new(given.outputs, policy)
+        outputs = outputs_of(arrays, policy, given.axes, name, keys)
+        decisions = decide_arrays(policy, outputs, arrays, name)
     except PolicyOptError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -277,10 +277,10 @@ def reduce_record(
     top_prob: npt.ArrayLike | None = None,
     entropy: npt.ArrayLike | None = None,
 ) -> ExitOutput:
-    """Bring a summary (prediction and confidence, perhaps more) into the same columns."""
-    prediction = np.atleast_1d(np.asarray(prediction)).astype(np.int32)
+    """Bring a summary (confidence, prediction or -1, perhaps more) into the same columns."""
     confidence = np.atleast_1d(np.asarray(confidence, dtype=np.float64))
-    n = len(prediction)
+    n = len(confidence)
+    prediction = np.broadcast_to(np.asarray(prediction).astype(np.int32), n).copy()
     unknown = np.full(n, np.nan)
     if top_prob is None:
         tops = confidence[:, None].copy()

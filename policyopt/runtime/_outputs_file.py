@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,59 +16,41 @@ from ._errors import InputError, input_error
 from ._experts import ExpertPolicy, checked_names, context_numbers, renumbered
 from ._kinds import KINDS
 from ._policy import Decisions, Policy
+from ._reading import UNIT_TOLERANCE
 from ._sizes import PIECE, Room
 from ._typing import Array, Ints
 
 _MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
 _MOST_HEADER = 10_000  # numpy's own limit, which it looks at after reading the header
 _MAPPED = 1 << 20  # smaller members are read
-_SHARES = ("probs", "probabilities", "outputs")
+_SHARES = ("probs", "probabilities", "outputs", "logits")
 _VALUES = ("values", "outputs", "pred", "prediction")
+#: Keys of the outputs, by kind, best first. What stands under another kind's key is held against the kind's own checks.
 _KEYS = {
-    "logits": ("logits",), "probabilities": ("probs", "probabilities"), "logit": ("logit", "logits", "outputs"),
+    "logits": ("logits", "outputs"), "probabilities": _SHARES, "logit": ("logit", "logits", "outputs"),
     "probability": _SHARES, "multilabel": ("logits", "outputs"), "multilabel_probabilities": _SHARES,
     "regression": _VALUES, "regression_variances": _VALUES,
 }  # fmt: skip
 _VARIANCES = ("variances", "variance")
 _SUMMARY = {
     "prediction": ("pred", "prediction"),
-    "confidence": ("conf", "confidence"),
+    "confidence": ("conf", "confidence", "conf_logprob"),
     "entropy": ("entropy",),
     "top_prob": ("top_prob",),
 }
+_CONTEXT = ("context", "contexts")
 
 
-def read_outputs(
-    path: str | Path, policy: Policy | ExpertPolicy, axes: str | None = None
-) -> list[Any]:
-    """Return K arrays (N, C) or summaries from ``.npy`` or ``.npz``; `axes`, KNC or NKC, where both would do."""
-    path = Path(path)
-    wanted = {key for keys in (*_KEYS.values(), *_SUMMARY.values(), _VARIANCES) for key in keys}
-    arrays, keys = read_arrays(path, wanted)
-    if not arrays:
-        allowed, step = f"among {', '.join(sorted(wanted))}", "Rename the key of the outputs."
-        raise input_error(f"keys of {path.name}", allowed, ", ".join(keys) or "none", step)
-    with _named(path):
-        return from_arrays(arrays, policy, axes, path.name)
-
-
-def read_features(path: str | Path, policy: Policy | ExpertPolicy) -> list[Any] | None:
-    """Return the feature vectors of new samples, as `Policy.decide` takes them."""
-    if not policy.needs_features:
-        return None
-    path = Path(path)
-    wanted = [f"features_{k}" for k in policy.active_exits]
-    arrays, _ = read_arrays(path, set(wanted))
-    missing = [key for key in wanted if key not in arrays]
-    if missing:
-        allowed, got = f"with {', '.join(wanted)}", f"no {', '.join(missing)}"
-        step = "The policy's score reads the model's feature vectors: save them in an .npz."
-        raise input_error(f"keys of {path.name}", allowed, got, step)
-    return [arrays.get(f"features_{k}") for k in range(policy.model_exits)]
+def read_new(path: str | Path, policy: Policy | ExpertPolicy) -> tuple[dict[str, Array], list[str]]:
+    """Return the arrays that an ``.npy`` or ``.npz`` has for a policy, by key, and all keys."""
+    keys = {key for keys in (*_KEYS.values(), *_SUMMARY.values(), _VARIANCES) for key in keys}
+    features = {f"features_{k}" for k in policy.active_exits if policy.needs_features}
+    context = _CONTEXT if isinstance(policy, ExpertPolicy) else ()
+    return read_arrays(path, {*keys, *features, *context})
 
 
 def read_arrays(path: str | Path, wanted: set[str]) -> tuple[dict[str, Array], list[str]]:
-    """Return the wanted arrays of an ``.npz`` and all its keys; that of an ``.npy`` has an empty key."""
+    """Return the wanted arrays of an ``.npz`` and all its keys; that of an ``.npy`` is called outputs."""
     path = Path(path)
     if not path.is_file():
         raise input_error("outputs", "a file", str(path), "Give a .npy or .npz file.")
@@ -81,7 +63,7 @@ def read_arrays(path: str | Path, wanted: set[str]) -> tuple[dict[str, Array], l
             if size != (there := path.stat().st_size):
                 allowed = f"of {size} bytes, as its header says"
                 raise input_error(path.name, allowed, f"{there} bytes", "Save it again.")
-            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}, [""]
+            return {"outputs": np.load(path, mmap_mode="r", allow_pickle=False)}, ["outputs"]
         with zipfile.ZipFile(path) as archive:
             members = Members(archive, path, f"outputs in {path.name}")
             keys = {name.removesuffix(".npy"): name for name in members.infos}
@@ -101,27 +83,42 @@ def _named(path: Path) -> Iterator[None]:
         raise input_error(what, allowed, str(error), "Save them again.") from error
 
 
-def from_arrays(
-    arrays: Mapping[str, Array], policy: Policy | ExpertPolicy, axes: str | None, name: str
-) -> list[Any]:
-    """Bring named arrays into one entry per exit (see `read_outputs`)."""
+def outputs_of(
+    arrays: Mapping[str, Array], policy: Policy | ExpertPolicy, axes: str | None, name: str,
+    keys: Iterable[str] = (),
+) -> list[Any]:  # fmt: skip
+    """Return K arrays (N, C) or summaries of a file's arrays by key; `axes`, KNC or NKC, where both would do.
+
+    `keys`: all that the file has, told where none serves.
+    """
+    got = ", ".join(keys or arrays) or "none"
     if policy.kind == "summary":
         columns = {}
-        for field, keys in _SUMMARY.items():
-            found = [arrays[key] for key in keys if key in arrays]
-            if found:
-                columns[field] = by_exit(found[0], policy, axes, f"{keys[0]} in {name}")
-        if not {"prediction", "confidence"} <= columns.keys():
-            allowed, step = (
-                "summaries with 'pred' and 'conf'",
-                "The policy was fitted on summaries.",
+        for field, names in _SUMMARY.items():
+            for key in names:
+                if key in arrays and field not in columns:
+                    last = field == "confidence"
+                    columns[field] = by_exit(arrays[key], policy, axes, f"{key} in {name}", last)
+                    if key == "conf_logprob":
+                        columns[field] = np.exp(columns[field].astype(np.float64))
+        if "confidence" not in columns and columns.get("top_prob", np.empty(0)).ndim == 3:
+            columns["confidence"] = columns["top_prob"][:, :, 0]
+        if "confidence" in columns and columns["confidence"].dtype.kind == "f":
+            given = columns["confidence"]  # a softmax may pass 1 by rounding, as `import` knows
+            near = np.clip(given, 0.0, 1.0)
+            columns["confidence"] = np.where(np.abs(given - near) <= UNIT_TOLERANCE, near, given)
+        if "confidence" not in columns:
+            allowed = "with a confidence (key conf, or conf_0, ... in a table) and perhaps pred"
+            step = (
+                "The policy was fitted on summaries: rename the key of the confidences; where its rows "
+                "had none, give 1 everywhere."
             )
-            raise input_error(f"outputs in {name}", allowed, f"{sorted(arrays)}", step)
+            raise input_error(f"outputs in {name}", allowed, got, step)
         exits = range(policy.model_exits)
         return [{field: column[k] for field, column in columns.items()} for k in exits]
-    for key in (*_KEYS[policy.kind], ""):
+    for key in _KEYS[policy.kind]:
         if key in arrays:
-            array, what = arrays[key], f"{key or 'array'} in {name}"
+            array, what = arrays[key], f"{key} in {name}"
             kind = KINDS[policy.kind]
             width = kind.width(policy.classes)
             apart = next((arrays[k] for k in _VARIANCES if k in arrays), None)
@@ -138,15 +135,63 @@ def from_arrays(
                 raise input_error(what, allowed, f"shape {array.shape}", step)
             return list(by_exit(array, policy, axes, what))
     allowed = f"an array '{_KEYS[policy.kind][0]}'"  # best first
-    raise input_error(f"outputs in {name}", allowed, f"{sorted(arrays)}", "Rename the key.")
+    step = f"Rename the key of the {policy.kind} that the policy was fitted on."
+    raise input_error(f"outputs in {name}", allowed, got, step)
 
 
-def by_exit(array: Array, policy: Policy | ExpertPolicy, axes: str | None, name: str) -> Array:
-    """Return the array with the exits first."""
+def features_of(
+    arrays: Mapping[str, Array], policy: Policy | ExpertPolicy, name: str
+) -> list[Any] | None:
+    """Return the feature vectors of new samples, as `Policy.decide` takes them."""
+    if not policy.needs_features:
+        return None
+    wanted = [f"features_{k}" for k in policy.active_exits]
+    missing = [key for key in wanted if key not in arrays]
+    if missing:
+        allowed, got = f"with {', '.join(wanted)}", f"no {', '.join(missing)}"
+        step = "The policy's score reads the model's feature vectors: save them in an .npz."
+        raise input_error(f"keys of {name}", allowed, got, step)
+    return [arrays.get(f"features_{k}") for k in range(policy.model_exits)]
+
+
+def context_of(arrays: Mapping[str, Array], policy: ExpertPolicy, name: str) -> Ints:
+    """Return the contexts of new samples, in the policy's own numbers."""
+    if "context" not in arrays:
+        what, allowed = f"keys of {name}", "with context, one number per sample"
+        step = "The policy has thresholds for each context: save what the classifier said."
+        raise input_error(what, allowed, ", ".join(arrays), step)
+    found = arrays["context"]
+    if "contexts" not in arrays:
+        return context_numbers(found, len(policy.contexts), np.size(found))
+    names = checked_names([str(name) for name in np.atleast_1d(arrays["contexts"])])
+    return renumbered(found, names, policy.contexts)
+
+
+def decide_arrays(
+    policy: Policy | ExpertPolicy, outputs: Any, arrays: Mapping[str, Array], name: str
+) -> Decisions:
+    """Decide for a file's outputs, with what else of it the policy needs: features, contexts."""
+    features = features_of(arrays, policy, name)
+    if isinstance(policy, ExpertPolicy):
+        return policy.decide(outputs, context_of(arrays, policy, name), features=features)
+    return policy.decide(outputs, features=features)
+
+
+def by_exit(
+    array: Array, policy: Policy | ExpertPolicy, axes: str | None, name: str, last: bool = False
+) -> Array:
+    """Return the array with the exits first; `last`: the last exit, which decides nothing, may lack and is 1."""
     exits, shape = policy.model_exits, f"shape {array.shape}"
-    fits = [order for order, n in zip(("KN", "NK"), array.shape, strict=False) if n == exits]
     if axes and axes[:2] not in ("KN", "NK"):
         raise input_error("axes", "KNC or NKC", axes, "K exits, N samples, C classes.")
+    counts = (exits, exits - 1) if last and array.ndim == 2 else (exits,)
+    found = {}
+    for count in counts:
+        pairs = zip(("KN", "NK"), array.shape, strict=False)
+        found[count] = [order for order, n in pairs if n == count]
+    # What is stated goes before what would do, or a table of K rows were taken for K exits.
+    count = next((c for c in counts if (axes[:2] in found[c] if axes else found[c])), exits)
+    fits = found[count]
     if not fits:
         step = "Take all exits of the model that the policy was fitted on."
         raise input_error(name, f"with {exits} exits on one of its first two axes", shape, step)
@@ -156,7 +201,10 @@ def by_exit(array: Array, policy: Policy | ExpertPolicy, axes: str | None, name:
     if order not in fits:
         step = f"It has K = {exits} exits in {shape}; say --axes {fits[0]}C."
         raise input_error("axes", f"{fits[0]}C for {name}", axes, step)
-    return array if order == "KN" else array.swapaxes(0, 1)
+    turned = array if order == "KN" else array.swapaxes(0, 1)
+    if count == exits:
+        return turned
+    return np.concatenate([turned, np.ones((1, turned.shape[1]))])
 
 
 def check_zip(archive: zipfile.ZipFile, path: Path, argument: str) -> None:
@@ -255,24 +303,3 @@ def _header(file: Any, argument: str) -> tuple[tuple[int, ...], bool, np.dtype[A
     if dtype.kind not in "biufU" or any(n < 0 for n in shape):
         raise input_error(argument, "an array of numbers", got, step)
     return shape, fortran, dtype
-
-
-def decide_file(policy: Policy | ExpertPolicy, outputs: Any, path: str | Path) -> Decisions:
-    """Decide for the outputs of a file, reading besides what the policy needs: features, contexts."""
-    features = read_features(Path(path), policy)
-    if isinstance(policy, ExpertPolicy):
-        return policy.decide(outputs, read_context(path, policy), features=features)
-    return policy.decide(outputs, features=features)
-
-
-def read_context(path: str | Path, policy: ExpertPolicy) -> Ints:
-    """Return the contexts of new samples, in the policy's own numbers."""
-    found, keys = read_arrays(path, {"context", "contexts"})
-    if "context" not in found:
-        what, allowed = f"keys of {Path(path).name}", "with context, one number per sample"
-        step = "The policy has thresholds for each context: save what the classifier said."
-        raise input_error(what, allowed, ", ".join(keys), step)
-    if "contexts" not in found:
-        return context_numbers(found["context"], len(policy.contexts), np.size(found["context"]))
-    names = checked_names([str(name) for name in np.atleast_1d(found["contexts"])])
-    return renumbered(found["context"], names, policy.contexts)

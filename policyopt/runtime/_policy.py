@@ -444,6 +444,12 @@ class Policy:
         return "features" in self.required_columns
 
     @cached_property
+    def needs_predictions(self) -> bool:
+        """Whether summaries must say predictions: a score reads them, and the rows of the fit had any."""
+        read = any(rule.reads_predictions for rule in self.rules)
+        return read and self.provenance.get("predictions") is not False
+
+    @cached_property
     def exits(self) -> int:
         """K, the exits that the policy runs."""
         return len(self.costs)
@@ -769,7 +775,7 @@ def advance(
         vectors = read_vectors(k, features, samples, state.scalar)
         reduced = with_columns(reduced, features=vectors)
     if not policy.observer.kind.whole:
-        _check_columns(policy, reduced, k)
+        _check_columns(policy, output, reduced, k)
     scores, states = [], []
     for rule, before in zip(policy.rules, state.rule_states, strict=True):
         score, after = scored(rule, at, reduced, before)
@@ -814,8 +820,15 @@ def leaves(policy: Policy, at: int, score: Floats, state: State) -> Bools:
     return score >= threshold
 
 
-def _check_columns(policy: Policy, output: ExitOutput, k: int) -> None:
+def _check_columns(policy: Policy, given: Any, output: ExitOutput, k: int) -> None:
     """Refuse summaries that lack a column which a score reads."""
+    if hasattr(given, "keys") and "prediction" not in given and policy.needs_predictions:
+        allowed = "with predictions (pred), as the rows of the fit"
+        step = (
+            f"Score '{policy.rule.name}' reads them; -1 stands for no answer. Give them, or fit "
+            "a score that does not, such as max_prob."
+        )
+        raise input_error(f"summary of exit {k}", allowed, "none", step)
     for name in policy.required_columns - {"features"}:
         column = getattr(output, name)
         if column is None or np.isnan(column).any():

@@ -13,13 +13,14 @@ from ._kinds import KINDS, Kind, looks_after_sigmoid
 from ._outputs import ExitOutput, check_peaks, reduce_logits, reduce_record
 from ._typing import Array, Bools
 
-_COLUMNS = ("prediction", "confidence", "top_prob", "entropy")
+_COLUMNS = ("confidence", "prediction", "top_prob", "entropy")
 #: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
 FEWEST, _MOST = 4, 64
 _SUM_TOLERANCE = 1e-3  # covers a softmax in float16
 #: Kinds whose numbers a softmax or sigmoid would make probabilities.
 _OF_LOGITS = ("logits", *(name for name, kind in KINDS.items() if kind.after_sigmoid))
-_UNIT_TOLERANCE, _TOP_TOLERANCE = 1e-5, 1e-2  # of one probability, and of a sum of rounded ones
+# Of one probability, which a softmax may take past 1 and `import` and `run` clip; of a sum of rounded ones.
+UNIT_TOLERANCE, _TOP_TOLERANCE = 1e-5, 1e-2
 
 
 def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -> ExitOutput:
@@ -28,8 +29,8 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
     Parameters
     ----------
     output : array of shape (n, C), or `ExitOutput`, or mapping
-        Logits or probabilities; for records a mapping with ``prediction`` and
-        ``confidence`` (and ``top_prob``, ``entropy``).
+        Logits or probabilities; for records a mapping with ``confidence`` and perhaps
+        ``prediction``, ``top_prob``, ``entropy``.
     kind : str
         What the policy was fitted on: one of the kinds but regression, which takes a state.
     classes : int
@@ -55,12 +56,12 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
         return output
     if kind == "summary":
         if not hasattr(output, "keys"):
-            allowed = "a mapping with 'prediction' and 'confidence'"
+            allowed = "a mapping with 'confidence' and perhaps 'prediction'"
             step = "The policy was fitted on summaries; pass summaries."
             raise input_error(name, allowed, type(output).__name__, step)
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
         _check_record(columns, name)
-        return reduce_record(**columns)
+        return reduce_record(**{"prediction": -1, **columns})
     read, values = KINDS[kind], read_values(output, KINDS[kind], classes, name)
     if not read.whole:
         start = read.start(len(values), classes)
@@ -117,12 +118,12 @@ def refuse_probabilities(output: object, name: str, kind: str = "logits") -> Non
 
 def _check_record(columns: dict[str, Any], name: str) -> None:
     """Refuse summaries that lack a column, hold an unknown one, or a confidence that is none."""
-    missing, unknown = set(_COLUMNS[:2]) - columns.keys(), columns.keys() - set(_COLUMNS)
-    if missing or unknown:
-        allowed = f"prediction and confidence, perhaps {', '.join(_COLUMNS[2:])}"
-        got = ", ".join(sorted(columns))
+    if "confidence" not in columns or columns.keys() - set(_COLUMNS):
+        allowed = f"confidence, perhaps {', '.join(_COLUMNS[1:])}"
+        got = ", ".join(sorted(columns)) or "none"
         raise input_error(f"columns of {name}", allowed, got, "Rename or add columns.")
-    confidence, prediction = columns["confidence"], columns["prediction"]
+    confidence = columns["confidence"]
+    prediction = columns.get("prediction", np.broadcast_to(-1, confidence.shape))
     if confidence.shape != prediction.shape or confidence.ndim > 1:
         allowed = "of one shape, one number per sample"
         got = f"shapes {prediction.shape} and {confidence.shape}"
@@ -149,8 +150,8 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
 def ranked(top: Array) -> Bools:
     """Return which rows (..., T) are probabilities, the largest first, with a sum of at most 1."""
     top = top.astype(np.float64, copy=False)
-    falls = (np.diff(top, axis=-1) <= _UNIT_TOLERANCE).all(axis=-1)
-    inside = (top >= -_UNIT_TOLERANCE).all(axis=-1) & (top[..., 0] <= 1 + _UNIT_TOLERANCE)
+    falls = (np.diff(top, axis=-1) <= UNIT_TOLERANCE).all(axis=-1)
+    inside = (top >= -UNIT_TOLERANCE).all(axis=-1) & (top[..., 0] <= 1 + UNIT_TOLERANCE)
     return falls & inside & (top.sum(axis=-1) <= 1 + _TOP_TOLERANCE)
 
 

@@ -23,7 +23,7 @@ from policyopt._cache.manifest import CACHE, MAX_BYTES
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime import Policy
-from policyopt.runtime._outputs_file import read_features
+from policyopt.runtime._outputs_file import features_of, read_new
 from policyopt.runtime._scores import ScoreRule
 
 GONE = object()
@@ -201,13 +201,14 @@ def test_vectors_that_do_not_fit_are_refused():
 def test_new_vectors_are_read_from_the_outputs_file(tmp_path):
     arrays = keyed(6)
     np.savez(tmp_path / "a.npz", **arrays)
-    found = read_features(tmp_path / "a.npz", policy_of())[2]
+    read, keys = read_new(tmp_path / "a.npz", policy_of())
+    assert set(keys) == set(arrays)
+    found = features_of(read, policy_of(), "a.npz")[2]
     np.testing.assert_array_equal(found, arrays["features_2"])
     wide = policy_of(active_exits=(0, 1, 2), model_exits=4)
-    assert read_features(tmp_path / "a.npz", wide)[3] is None
-    del arrays["features_1"]
-    np.savez(tmp_path / "b.npz", **arrays)
-    refuses("no features_1", read_features, tmp_path / "b.npz", policy_of())
+    assert features_of(read, wide, "a.npz")[3] is None
+    del read["features_1"]
+    refuses("no features_1", features_of, read, policy_of(), "a.npz")
 
 
 @pytest.fixture

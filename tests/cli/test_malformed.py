@@ -281,7 +281,7 @@ COMMANDS = {
     "policy_of_another_unit": (r"cost unit of the cache & fitted on: ms & Got mJ & --cost", "evaluate {world}/policy.json {at}/cache", {"cache": {"unit": "mJ"}}),
     "policy_of_another_kind": (r"kind of outputs & fitted on: logits & Got summary", "evaluate {world}/policy.json {world}/records"),
     "run_on_truncated": (r"new\.npy & [Ss]ave", "run {world}/policy.json {at}/new.npy", {"new.npy": bytes_of(np.save, ZEROS)[:-64]}),
-    "run_on_missing_file": (r"outputs & x\.npy & \.npy or \.npz", "run {world}/policy.json {at}/x.npy"),
+    "run_on_missing_file": (r"OUTPUTS & x\.npy \(missing\) & Check the path", "run {world}/policy.json {at}/x.npy"),
     "run_without_known_key": (r"new\.npz & logits & Got weights & [Rr]ename", "run {world}/policy.json {at}/new.npz", {"new.npz": dict.fromkeys(OWN) | {"weights": np.zeros(3)}}),
     "seeds_zero": (r"--seeds & greater than or equal to 1|x>=1", f"{CURVE} --seeds 0"),
     "import_without_out": (r"--out & [Mm]issing option", "import {at}/a.npz", {"a.npz": {}}),

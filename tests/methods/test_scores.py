@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import rules
 from checks import batch_of, fit_one, fit_table, pool, with_probabilities
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist, cosine, jensenshannon
@@ -25,13 +26,15 @@ from policyopt._thresholds.quotas import solve_planned
 from policyopt.runtime._arithmetic import distances
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._outputs import (
+    ExitOutput,
     reduce_logits,
     reduce_probabilities,
     reduce_record,
     with_columns,
+    with_log_prob,
 )
 from policyopt.runtime._policy import first_exit
-from policyopt.runtime._scores import Entropy, make_rule, score_table
+from policyopt.runtime._scores import RULES, Entropy, make_rule, score_table
 from policyopt.runtime._scores.consistency import MEASURES
 
 # Consistency.
@@ -433,3 +436,14 @@ def test_parameters_must_fit_the_exits():
         make_rule(name, params).check(*fits)
         with pytest.raises(InputError, match=words):
             make_rule(name, params).check(*misfits)
+
+
+@pytest.mark.parametrize("name", [n for n, rule in RULES.items() if not rule.reads_predictions])
+def test_scores_that_say_so_do_not_look_at_predictions(name):
+    rule, logits = (
+        make_rule(name, rules.SCORES[name]),
+        np.random.default_rng(0).normal(size=(3, 50, 3)),
+    )
+    seen = [with_log_prob(reduce_logits(z), z) for z in logits]
+    blind = [ExitOutput(np.full(50, -1, np.int32), *one.columns()[1:]) for one in seen]
+    np.testing.assert_array_equal(score_table(rule, seen), score_table(rule, blind))

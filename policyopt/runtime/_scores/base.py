@@ -23,7 +23,8 @@ class ScoreRule(Rule, ABC):
     A subclass names itself, declares its fields (`policyopt.runtime.array`, ...: they are its parameters
     and stand in the policy's file) and computes `score`. It sees exit k and the state left by exits
     0..k-1, nothing else: a rule cannot peek. Of exit k it is shown prediction and confidence, and of
-    `COLUMNS` those that it `required_columns`.
+    `COLUMNS` those that it `required_columns`. One that does not look at predictions may say so,
+    ``reads_predictions = False``: then summaries need none.
 
     Examples
     --------
@@ -41,6 +42,8 @@ class ScoreRule(Rule, ABC):
     #: Columns of `ExitOutput` that the rule reads beyond prediction and confidence. "log_prob" gives
     #: margin and entropy, too; summaries have it not.
     required_columns: ClassVar[frozenset[str]] = frozenset()
+    #: Whether the score looks at predictions; summaries of new rows may lack them where it does not.
+    reads_predictions: ClassVar[bool] = True
     #: Whether the score ends at 1 and ``1 - score`` is known as exactly as itself, like a probability: then
     #: 1 - 1e-9 and 1 - 1e-8 are two scores, not one.
     exact_at_one: ClassVar[bool] = False

@@ -19,6 +19,7 @@ class MaxProb(ScoreRule):
     """``max_c p_c``, in [1/C, 1] (EENet eq. 5): Huang et al., MSDNet, ICLR 2018, 4.2; Kaya et al., SDN, 2019."""
 
     name = "max_prob"
+    reads_predictions = False
     exact_at_one = True
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -29,6 +30,7 @@ class Margin(ScoreRule):
     """``p_(1) - p_(2)``, in [0, 1] (Scheffer et al., 2001; Park et al., big/little, 2015)."""
 
     name = "margin"
+    reads_predictions = False
     exact_at_one = True
     required_columns = frozenset({"margin"})
 
@@ -43,6 +45,7 @@ class Energy(ScoreRule):
     """
 
     name = "energy"
+    reads_predictions = False
     required_columns = frozenset({"log_prob"})
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -53,6 +56,7 @@ class MaxLogit(ScoreRule):
     """``max_c z_c`` of the logits z (Hendrycks et al., Scaling out-of-distribution detection, ICML 2022)."""
 
     name = "max_logit"
+    reads_predictions = False
     required_columns = frozenset({"log_prob"})
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -67,6 +71,7 @@ class Entropy(ScoreRule):
     """
 
     name = "entropy"
+    reads_predictions = False
     exact_at_one = True
     required_columns = frozenset({"entropy"})
     classes: int
@@ -109,6 +114,7 @@ class Window(ScoreRule):
     """
 
     name = "window"
+    reads_predictions = False
     middle: Any = array("K-1")
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
@@ -125,6 +131,7 @@ class Constant(ScoreRule):
     """0 everywhere: with thresholds of never and always every sample leaves at one exit."""
 
     name = "constant"
+    reads_predictions = False
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         return np.zeros(len(output)), state
@@ -134,6 +141,7 @@ class Random(ScoreRule):
     """The null baseline: a fresh coin in [0, 1) per sample and exit; the counter is the sample's number."""
 
     name = "random"
+    reads_predictions = False
     seed: int
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
