@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._abstain import declining
-from policyopt._api import calibrated, fits_declining, method_of, tables_of
+from policyopt._abstain import calibrated, declining, fit_declining
+from policyopt._api import method_of, tables_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, cheapest, fit_where_possible
@@ -123,7 +123,7 @@ def fit_family(
     if asked is None:
         found = fit_where_possible(chosen, table, wanted, seed)
     else:
-        found = fits_declining(chosen, table, wanted, seed, asked, calibrator)
+        found = fit_declining(chosen, table, wanted, seed, asked, calibrator)
     met = [(budget, one) for budget, one in zip(wanted, found, strict=True) if one is not None]
     unit, full = table.unit, float(table.mean_costs[-1])
     notes = []
@@ -143,9 +143,9 @@ def fit_family(
             levels.append((budget, one))
         else:
             idle.setdefault(last.expected.cost, []).append(f"{budget:.6g}")
-    for cost, at in idle.items():
+    for beyond, at in idle.items():
         notes.append(
-            f"no level at {', '.join(at)} {unit}: it buys nothing beyond {cost:.6g} {unit}"
+            f"no level at {', '.join(at)} {unit}: it buys nothing beyond {beyond:.6g} {unit}"
         )
     parts = _alike([one for _, one in levels])
     if calibrator is not None and asked is None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from policyopt._abstain import decline_or_refuse, declining
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._intervals import (
@@ -78,6 +80,10 @@ def curve(
     utility: Any = None,
     metric: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    abstain: float | str | None = None,
+    abstain_cost: float | None = None,
+    abstain_quality: float | None = None,
+    abstain_score: str | None = None,
 ) -> Frontier:
     """Fit methods at several budgets on split `fit` and replay them on the test rows.
 
@@ -103,6 +109,9 @@ def curve(
         What records hold besides, with an interval.
     progress : callable, optional
         Called with (what, done, in all).
+    abstain and its kin
+        As `fit` takes them. Quality and cost then count who is handed over, and records tell coverage and the
+        quality of the answers given; there is no bound in hindsight.
 
     Returns
     -------
@@ -127,6 +136,8 @@ def curve(
     [('max_prob', 1.6), ('max_prob', 2.4), ('margin', 1.6), ('margin', 2.4)]
     """
     tables = tables or Tables(data, cost, utility=utility)
+    asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
+    fits: Any = fit_or_refuse if asked is None else partial(decline_or_refuse, asked=asked)
     chosen, notes = _choose(methods, tables.get("fit"))
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
@@ -140,7 +151,7 @@ def curve(
         for label, method in chosen.items():
             if progress:
                 progress(label, done, total)
-            for index, fitted in enumerate(fit_or_refuse(method, fit_rows, wanted, seed)):
+            for index, fitted in enumerate(fits(method, fit_rows, wanted, seed)):
                 if isinstance(fitted, BudgetError):
                     refused = refused or fitted
                     notes.append(left_out(label, wanted[index], frontier.unit, fitted))
@@ -149,7 +160,8 @@ def curve(
                 frontier.records.append(record(label, fitted, test_rows, seed, metric))
             done += 1
         most = [target.most(fit_rows) for target in wanted]
-        _references(frontier, test_rows, [b for b in most if b is not None], seed)
+        bounded = [b for b in most if b is not None and asked is None]
+        _references(frontier, test_rows, bounded, seed)
     if progress:
         progress("done", total, total)
     if refused is not None and not frontier.records:

@@ -16,7 +16,6 @@ from policyopt._cli.output import (
     off_budget,
     percent,
     shares,
-    shown,
 )
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
@@ -89,11 +88,8 @@ def evaluate(
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
         **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
         "exit share %": shares("exit_share"),
+        **output.coverage_columns(records[0], outcomes[0].graded),
     }  # fmt: skip
-    if "coverage" in records[0]:
-        columns["coverage %"] = shown("coverage", percent)
-        name = f"{output.quality_word(outcomes[0].graded)} of answers %"
-        columns[name] = shown("selective_quality", percent)
     output.print_records(records, style, columns)
 
 

@@ -54,7 +54,8 @@ def records(text):
 def test_commands_are_listed_as_they_say_of_themselves(run):
     listed = run("--help")[1]
     for name, (module, text) in COMMANDS.items():
-        command = getattr(import_module(f"policyopt._cli.{module}"), name + "_" * iskeyword(name))
+        function = name.replace("-", "_") + "_" * iskeyword(name)
+        command = getattr(import_module(f"policyopt._cli.{module}"), function)
         assert re.match(re.escape(text) + "[.:;,]", command.__doc__), name
         assert re.search(rf"^  {name} +{re.escape(text)}\.$", listed, re.M), name
         code, out, _ = run(name, "--help")
