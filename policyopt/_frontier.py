@@ -233,8 +233,8 @@ def record(
     label: str, fitted: Fitted, table: Table, seed: int, metric: str | None = None
 ) -> dict[str, Any]:
     """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types."""
-    outcome, labels = replay(fitted.policy, table), table.statistics.labels
-    more = {} if metric is None else metric_fields(metric, labels, outcome.prediction, seed)
+    outcome = replay(fitted.policy, table)
+    more = {} if metric is None else told_metric(metric, table, outcome, seed)
     return {
         "method": label,
         "budget": fitted.budget,
@@ -245,6 +245,18 @@ def record(
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "seed": seed,
     }
+
+
+def told_metric(name: str, table: Table, outcome: Replay, seed: int = 0) -> dict[str, Any]:
+    """Return a metric of a replay's answers as fields; super-classes count as the label where that is in them."""
+    labels, said, worth = table.statistics.labels, outcome.prediction, table.utility
+    if worth is not None and worth.mixed and labels is not None:
+        if name == "macro_f1":
+            step = "F1 counts by class what was answered wrongly, and a super-class is several."
+            allowed = "accuracy or balanced_accuracy where exits answer super-classes"
+            raise input_error("metric", allowed, name, step)
+        said = worth.in_classes(labels, said, outcome.exit)
+    return metric_fields(name, labels, said, seed)
 
 
 def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from policyopt._report.calibration import (
 )
 from policyopt._report.explanation import default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
+from policyopt._utility import coarse_exits, coarse_note
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
@@ -75,6 +76,8 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         output.note(remark)
     if out is not None:
+        if coarse := coarse_note(loaded.provenance):
+            output.note(coarse)
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
         files = {"explain.json": output.to_json(record)}
         files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
@@ -193,6 +196,10 @@ def calibration(
         raise input_error("--policy", "given alone", "--budget or --method besides", "Drop one.")
     wanted = list(MAPS) if maps is None else _names(maps)
     loaded = None if policy is None else _single("--policy", policy, level)
+    if loaded is not None and coarse_exits(loaded.provenance):
+        step = "`policyopt fit --calibrator` calibrates its confidence; `policyopt explain` shows the rest."
+        got = "one with super-classes, as its utility says"
+        raise input_error("--policy", "one whose exits answer classes, as labels do", got, step)
     data = options.read_cache(cache)
     if split == "fit":
         output.note("calibrations are fitted on these very rows: they look better than they are")
