@@ -37,7 +37,7 @@ from policyopt._methods.base import (
 )
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
-from policyopt._methods.targets import Target, read_share, targets_of
+from policyopt._methods.targets import ANOTHER, Target, read_share, targets_of
 from policyopt._replay import trace
 from policyopt._table import Table
 from policyopt.runtime._answers import Identity
@@ -244,9 +244,8 @@ def _least(
     if top is None:
         allowed, got = f"{cheapest(table) + spare:.6g} {unit} or more", f"{most:.6g}"
         raise BudgetError(message("budget", allowed, got, "Raise it."))
-    allowed = f"at most {top.quality:.4g}, which costs {top.expected.cost:.6g} {unit}"
-    step = "Ask for less, allow more cost, decline more, or try another method (--method auto)."
-    raise BudgetError(message("quality", allowed, f"{floor:.4g} ({target.text})", step))
+    step = f"Ask for less, allow more cost, decline more{'' if top.method == 'auto' else ANOTHER}."
+    raise target.unmet(table, top.quality, top.expected.cost, step)
 
 
 def _told(one: Fitted, target: Target, table: Table) -> Fitted:

@@ -18,7 +18,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
-from policyopt._table import Table, Tables
+from policyopt._table import Tables
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
@@ -124,11 +124,9 @@ def fit(
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
-    if accuracy is not None:
-        quality = accuracy_of(table, accuracy, quality)
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
-    wishes = {"quality": quality, "max_drop": max_drop, "saving": saving}
+    wishes = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}
     if budget is None and not kept and all(wish is None for wish in wishes.values()):
         if not chosen.fixed:
             step = "E.g. --budget 40%, --accuracy 90%, --max-drop 1% (Python: budget='40%')."
@@ -137,6 +135,7 @@ def fit(
         target = Target(saving=0.0)
     else:
         target = Target(budget, **wishes, limits=kept)
+        target.check(table)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
         fitted = chosen.fit_path(table, [target], seed)[0]
@@ -150,19 +149,6 @@ def fit(
         provenance = {**fitted.policy.provenance, "budget": None, "target": said}
         fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
     return fitted if calibrator is None else calibrated(calibrator, [fitted], table, seed)[0]
-
-
-def accuracy_of(table: Table, accuracy: float | str, quality: float | str | None) -> float | str:
-    """Return an accuracy as the floor on quality that it is where answers are right or wrong."""
-    if quality is not None:
-        raise input_error(
-            "accuracy", "absent beside a quality", accuracy, "Leave one of the two out."
-        )
-    if table.graded:
-        step = "Say --quality 0.9 (Python: quality=0.9), which is of what answers are worth."
-        got = "graded rows" if table.utility is None else "answers that a utility values"
-        raise input_error("accuracy", "of rows that are right or wrong", got, step)
-    return accuracy
 
 
 def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Method:

@@ -177,6 +177,8 @@ def targets_in(budgets: Any, table: Table) -> list[Target]:
         found = targets_of(budgets, table.mean_costs)
     else:
         found = targets_of(parse_budgets(budgets, table.mean_costs), table.mean_costs)
+    for target in found:
+        target.check(table)
     most = [target.most(table) for target in found]
     check_budgets(table, [budget for budget in most if budget is not None])
     return found

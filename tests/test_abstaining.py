@@ -278,7 +278,7 @@ def test_a_floor_is_met_by_what_counts_who_is_asked(data, method):
     fitted = po.fit(data, method=method, accuracy=goal, abstain="5%")
     assert goal <= fitted.quality < goal + 0.02 and fitted.budget is None
     assert fitted.expected.cost < plain.expected.cost
-    assert fitted.policy.provenance["target"] == f"quality >= {goal:g}"
+    assert fitted.policy.provenance["target"] == f"accuracy >= {goal:g}"
     found = po.evaluate(fitted, data)
     assert found.quality.mean() > goal - 0.04 and 0.02 < found.abstained.mean() < 0.08
     priced = po.fit(data, "70%", method, accuracy=goal, abstain_cost=3.0)

@@ -289,7 +289,7 @@ def _unlike(name: str, columns: Sequence[str]) -> Exception:
     if len(columns) == 1 and name.endswith(".csv"):
         shown += " alone (are the columns separated by commas?)"
     allowed = "with a confidence for each exit (or quality, or correct)"
-    return input_error(f"{name}: columns", allowed, shown or "none", _HELP)
+    return input_error(f"{name}: columns", allowed, shown or "none (is it empty?)", _HELP)
 
 
 def _from_long(frame: Any, name: str) -> Raw:

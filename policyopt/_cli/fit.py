@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from policyopt._api import DEFAULT_METHOD, accuracy_of, method_of
+from policyopt._api import DEFAULT_METHOD, method_of
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
@@ -321,9 +321,7 @@ def _targets(
     max_drop: str | None, saving: str | None, limit: list[str] | None,
 ) -> str | list[Target]:  # fmt: skip
     """Return budgets as they are written, or the targets that lists of floors or savings make with one budget."""
-    if accuracy is not None:
-        quality = str(accuracy_of(tables.get("fit"), accuracy, quality))
-    lists = {"quality": quality, "max_drop": max_drop, "saving": saving}
+    lists = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}
     given = {name: text.split(",") for name, text in lists.items() if text is not None}
     if not given and not limit:
         return budgets or "9"
