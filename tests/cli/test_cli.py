@@ -241,6 +241,31 @@ def test_curve_writes_what_it_prints(run, cache, tmp_path):
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_glossary_has_the_words_of_tables_and_records(run, cache, root, tmp_path):
+    line = ("--format", "json", "--out")
+    (fitted,) = json.loads(
+        run("fit", cache, "--budget", "50%", "--abstain", "5%", *line, tmp_path / "p.json")[1]
+    )
+    made = run(
+        "curve",
+        cache,
+        "--methods",
+        "max_prob",
+        "--abstain",
+        "5%",
+        "--budgets",
+        "1",
+        *line,
+        tmp_path / "c",
+    )
+    compared = load_policy(tmp_path / "p.json").provenance["compared"]
+    told = (root / "docs" / "glossary.md").read_text()
+    for field in {*fitted, *json.loads(made[1])[0], *compared[0]}:
+        word = re.sub("^((expected|realised|selective)_)+|_(low|high)$", "", field)
+        assert f"`{word}`" in told or word.replace("_", " ") in told, field
+    assert "| off %" in told
+
+
 def test_settings_and_bounds(run, cache):
     line = ["curve", cache, "--methods", "max_prob,patience", "--set", "thresholds=joint"]
     line += ["--budgets", 1, "--bounds"]
