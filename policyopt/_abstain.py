@@ -18,10 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._answers.calibrators import FITS, fit_confidence
+from policyopt._answers.crossfit import answered, crossfit, folds_of
 from policyopt._methods.base import (
     Method,
     bounded,
@@ -34,11 +37,12 @@ from policyopt._methods.base import (
 )
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
-from policyopt._methods.targets import Target, read_share, targets_of
+from policyopt._methods.targets import ANOTHER, Target, read_share, targets_of
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import Identity
-from policyopt.runtime._checks import MAX_COST, check_least, check_share
+from policyopt.runtime._calibrators import Calibrator
+from policyopt.runtime._checks import MAX_COST, check_least, check_one_of, check_share
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, Abstention
 from policyopt.runtime._scores import RULES, ScoreRule, make_rule
@@ -100,9 +104,13 @@ def declining(
 
 def fit_declining(
     method: Method, table: Table, targets: Sequence[float | Target], seed: int, asked: Declining,
-    confident: Callable[[list[Fitted]], list[Fitted]],
+    calibrator: str | None = None,
 ) -> list[Fitted | None]:  # fmt: skip
-    """Fit policies that may decline, one per target, None where a budget is not met; `confident` gives fits maps."""
+    """Fit policies that may decline, one per target, None where a budget is not met.
+
+    Where confidence drives that, it is calibrated, by Platt's map unless said.
+    """
+    name = calibrator or ("platt" if asked.score is None else None)
     scores: dict[
         tuple[int, ...], tuple[ScoreRule, Floats]
     ] = {}  # with what they cost, by exits run
@@ -124,7 +132,9 @@ def fit_declining(
         once = sorted(aims, key=lambda aim: float(aim.budget or 0))
         found = zip(once, fit_where_possible(method, table, once, seed), strict=True)
         met = {aim: one for aim, one in found if one is not None}
-        return dict(zip(met, confident(list(met.values())), strict=True))
+        made = list(met.values())
+        made = made if name is None else calibrated(name, made, table, seed)
+        return dict(zip(met, made, strict=True))
 
     def declined(one: Fitted, share: float, budget: float) -> tuple[float, Fitted]:
         if asked.score is not None and not isinstance(one.policy.answer, Identity):
@@ -154,6 +164,32 @@ def fit_declining(
             best = max(tried, key=lambda found: found[0])[1] if tried else None
         out.append(None if best is None else _told(best, target, table))
     return out
+
+
+def decline_or_refuse(
+    method: Method, table: Table, targets: Sequence[float | Target], seed: int, asked: Declining,
+    calibrator: str | None = None,
+) -> list[Fitted | BudgetError]:  # fmt: skip
+    """Fit policies that may decline, one per target; for those that cannot be met return why not."""
+    given = targets_of(targets, table.mean_costs)
+    if len(given) > 1 and any(
+        target.floored for target in given
+    ):  # one that is refused is that one alone
+        return [
+            decline_or_refuse(method, table, [one], seed, asked, calibrator)[0] for one in given
+        ]
+    try:
+        found = fit_declining(method, table, given, seed, asked, calibrator)
+    except BudgetError as error:
+        return [error] * len(given)
+    return [
+        one
+        or BudgetError(
+            f"No policy of {method.name} costs {target.most(table):.6g} {table.unit} or less on these rows: exits "
+            f"cost {cheapest(table):.6g} to {table.mean_costs[-1]:.6g} {table.unit}. Raise the budget."
+        )
+        for one, target in zip(found, given, strict=True)
+    ]
 
 
 def _wish(target: Target, table: Table, asked: Declining, spare: float) -> tuple[Target, float]:
@@ -208,9 +244,8 @@ def _least(
     if top is None:
         allowed, got = f"{cheapest(table) + spare:.6g} {unit} or more", f"{most:.6g}"
         raise BudgetError(message("budget", allowed, got, "Raise it."))
-    allowed = f"at most {top.quality:.4g}, which costs {top.expected.cost:.6g} {unit}"
-    step = "Ask for less, allow more cost, decline more, or try another method (--method auto)."
-    raise BudgetError(message("quality", allowed, f"{floor:.4g} ({target.text})", step))
+    step = f"Ask for less, allow more cost, decline more{'' if top.method == 'auto' else ANOTHER}."
+    raise target.unmet(table, top.quality, top.expected.cost, step)
 
 
 def _told(one: Fitted, target: Target, table: Table) -> Fitted:
@@ -305,6 +340,35 @@ def cut(standing: Floats, share: float) -> float:
         return ALWAYS
     ordered = np.sort(standing)
     return float(ordered[count] if count < len(ordered) else np.nextafter(ordered[-1], np.inf))
+
+
+# ---- calibrated confidence
+
+
+def calibrated(name: str, parts: Sequence[Fitted], table: Table, seed: int) -> list[Fitted]:
+    """Return fits whose policies carry a confidence map, one for all that answer alike."""
+    check_one_of("calibrator", name, FITS, "E.g. beta.")
+    made: dict[Any, Calibrator] = {}
+    out = []
+    for one in parts:
+        key = id(one.policy.answer), one.policy.active_exits
+        if key not in made:
+            made[key] = _calibrate(name, one, table, seed)
+        out.append(replace(one, policy=replace(one.policy, calibrator=made[key])))
+    return out
+
+
+def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator:
+    """Fit a confidence map on answers of rows that did not train those answers."""
+    labels = table.statistics.labels
+    if labels is not None and (labels >= 0).any():  # without any, `correct` says what is missing
+        table = table.take(np.flatnonzero(labels >= 0))
+    table = table.keep_exits(fitted.policy.active_exits)
+    provenance = fitted.policy.provenance
+    settings = provenance.get("chosen", provenance)["settings"]
+    answer = settings.get("answer", "plain") if table.whole else "plain"
+    seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed, table.group)))
+    return fit_confidence(name, seen.statistics.confidence, seen.quality)
 
 
 # ---- risk and coverage

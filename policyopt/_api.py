@@ -8,20 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._abstain import Declining, RiskCoverage, curve_of, declining, fit_declining
-from policyopt._answers.calibrators import FITS, fit_confidence
-from policyopt._answers.crossfit import answered, crossfit, folds_of
+from policyopt._abstain import RiskCoverage, calibrated, curve_of, decline_or_refuse, declining
+from policyopt._answers.calibrators import FITS
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget
 from policyopt._limits import Limit
-from policyopt._methods.base import Method, cheapest
+from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
-from policyopt._table import Table, Tables, known_rows
+from policyopt._table import Tables, known_rows
 from policyopt._utility import Utility, told_utility, utility_of
-from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
 from policyopt.runtime._experts import ExpertPolicy
@@ -126,11 +124,9 @@ def fit(
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
-    if accuracy is not None:
-        quality = accuracy_of(table, accuracy, quality)
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
-    wishes = {"quality": quality, "max_drop": max_drop, "saving": saving}
+    wishes = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}
     if budget is None and not kept and all(wish is None for wish in wishes.values()):
         if not chosen.fixed:
             step = "E.g. --budget 40%, --accuracy 90%, --max-drop 1% (Python: budget='40%')."
@@ -139,30 +135,20 @@ def fit(
         target = Target(saving=0.0)
     else:
         target = Target(budget, **wishes, limits=kept)
+        target.check(table)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
         fitted = chosen.fit_path(table, [target], seed)[0]
     else:
-        fitted = _that_declines(chosen, table, [target], seed, asked, calibrator)[0]
-        calibrator = None
+        found = decline_or_refuse(chosen, table, [target], seed, asked, calibrator)[0]
+        if isinstance(found, BudgetError):
+            raise found
+        fitted, calibrator = found, None
     if budget is None and saving is None:
         said = target.text if target.saving is None else None
         provenance = {**fitted.policy.provenance, "budget": None, "target": said}
         fitted = replace(fitted, policy=replace(fitted.policy, provenance=provenance), budget=None)
     return fitted if calibrator is None else calibrated(calibrator, [fitted], table, seed)[0]
-
-
-def accuracy_of(table: Table, accuracy: float | str, quality: float | str | None) -> float | str:
-    """Return an accuracy as the floor on quality that it is where answers are right or wrong."""
-    if quality is not None:
-        raise input_error(
-            "accuracy", "absent beside a quality", accuracy, "Leave one of the two out."
-        )
-    if table.graded:
-        step = "Say --quality 0.9 (Python: quality=0.9), which is of what answers are worth."
-        got = "graded rows" if table.utility is None else "answers that a utility values"
-        raise input_error("accuracy", "of rows that are right or wrong", got, step)
-    return accuracy
 
 
 def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Method:
@@ -180,56 +166,6 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         allowed = "part of the method given"
         raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
-
-
-def fits_declining(
-    method: Method, table: Table, targets: Sequence[Any], seed: int, asked: Declining, name: str | None
-) -> list[Fitted | None]:  # fmt: skip
-    """Return fits that may decline, one per target, by confidence that is calibrated where that drives it."""
-    name = name or ("platt" if asked.score is None else None)
-
-    def confident(parts: list[Fitted]) -> list[Fitted]:
-        return parts if name is None else calibrated(name, parts, table, seed)
-
-    return fit_declining(method, table, targets, seed, asked, confident)
-
-
-def _that_declines(*given: Any) -> list[Fitted]:
-    """Return fits that may decline, refused where a budget cannot be met."""
-    found = [one for one in fits_declining(*given) if one is not None]
-    if not found:
-        method, table, (target,) = given[:3]
-        raise BudgetError(
-            f"No policy of {method.name} costs {target.most(table):.6g} {table.unit} or less on these rows: exits "
-            f"cost {cheapest(table):.6g} to {table.mean_costs[-1]:.6g} {table.unit}. Raise the budget."
-        )
-    return found
-
-
-def calibrated(name: str, parts: Sequence[Fitted], table: Table, seed: int) -> list[Fitted]:
-    """Return fits whose policies carry a confidence map, one for all that answer alike."""
-    check_one_of("calibrator", name, FITS, "E.g. beta.")
-    made: dict[Any, Calibrator] = {}
-    out = []
-    for one in parts:
-        key = id(one.policy.answer), one.policy.active_exits
-        if key not in made:
-            made[key] = _calibrate(name, one, table, seed)
-        out.append(replace(one, policy=replace(one.policy, calibrator=made[key])))
-    return out
-
-
-def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator:
-    """Fit a confidence map on answers of rows that did not train those answers."""
-    labels = table.statistics.labels
-    if labels is not None and (labels >= 0).any():  # without any, `correct` says what is missing
-        table = table.take(np.flatnonzero(labels >= 0))
-    table = table.keep_exits(fitted.policy.active_exits)
-    provenance = fitted.policy.provenance
-    settings = provenance.get("chosen", provenance)["settings"]
-    answer = settings.get("answer", "plain") if table.whole else "plain"
-    seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed, table.group)))
-    return fit_confidence(name, seen.statistics.confidence, seen.quality)
 
 
 def tables_of(data: ExitData, cost: str | None, tables: Tables | None, utility: Any) -> Tables:

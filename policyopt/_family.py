@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._abstain import declining
-from policyopt._api import calibrated, fits_declining, method_of, tables_of
+from policyopt._abstain import calibrated, declining, fit_declining
+from policyopt._api import method_of, tables_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, cheapest, fit_where_possible
@@ -23,6 +23,8 @@ from policyopt.runtime._policy import Policy
 
 #: Share of the full model's cost that a level must cost more than the one before.
 _APART = 1e-6
+#: What it must be worth more, rounding aside; NaN, of rows without labels, forbids nothing.
+_BETTER = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +86,9 @@ def fit_family(
     data : ExitData
     budgets : int, str or sequence
         A count, at even positions between the first and the last exit; or budgets: numbers in the cost's
-        unit, shares such as ``"40%"``, or a text of them with commas. A budget that buys nothing beyond
-        the one before, or that cannot be met, has no level: `FittedFamily.notes` say so.
+        unit, shares such as ``"40%"``, or a text of them with commas. A budget that buys no quality to
+        expect beyond the one before (``spend="all"``: at no more cost), or that cannot be met, has no level:
+        `FittedFamily.notes` say so.
     method, split, cost, seed, calibrator, tables, abstain and its kin, utility, **settings
         As `fit` takes them.
 
@@ -120,7 +123,7 @@ def fit_family(
     if asked is None:
         found = fit_where_possible(chosen, table, wanted, seed)
     else:
-        found = fits_declining(chosen, table, wanted, seed, asked, calibrator)
+        found = fit_declining(chosen, table, wanted, seed, asked, calibrator)
     met = [(budget, one) for budget, one in zip(wanted, found, strict=True) if one is not None]
     unit, full = table.unit, float(table.mean_costs[-1])
     notes = []
@@ -132,13 +135,18 @@ def fit_family(
             f"No policy of {chosen.name} meets any of these budgets. Exits cost {cheapest(table):.6g} to "
             f"{full:.6g} {unit}: raise them."
         )
-    levels = met[:1]
+    levels, idle = met[:1], dict[float, list[str]]()
     for budget, one in met[1:]:
-        if one.expected.cost > levels[-1][1].expected.cost + _APART * full:
+        last = levels[-1][1]
+        dearer = one.expected.cost > last.expected.cost + _APART * full
+        if dearer and (chosen.spend == "all" or not one.quality <= last.quality + _BETTER):
             levels.append((budget, one))
         else:
-            before = f"{levels[-1][1].expected.cost:.6g} {unit}"
-            notes.append(f"no level at {budget:.6g} {unit}: it buys nothing beyond {before}")
+            idle.setdefault(last.expected.cost, []).append(f"{budget:.6g}")
+    for beyond, at in idle.items():
+        notes.append(
+            f"no level at {', '.join(at)} {unit}: it buys nothing beyond {beyond:.6g} {unit}"
+        )
     parts = _alike([one for _, one in levels])
     if calibrator is not None and asked is None:
         parts = calibrated(calibrator, parts, table, seed)

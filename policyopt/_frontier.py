@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from policyopt._abstain import decline_or_refuse, declining
 from policyopt._cache.data import ExitData, some_rows
 from policyopt._costs import Budget, parse_budgets
 from policyopt._intervals import (
@@ -78,6 +80,10 @@ def curve(
     utility: Any = None,
     metric: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    abstain: float | str | None = None,
+    abstain_cost: float | None = None,
+    abstain_quality: float | None = None,
+    abstain_score: str | None = None,
 ) -> Frontier:
     """Fit methods at several budgets on split `fit` and replay them on the test rows.
 
@@ -103,6 +109,9 @@ def curve(
         What records hold besides, with an interval.
     progress : callable, optional
         Called with (what, done, in all).
+    abstain and its kin
+        As `fit` takes them. Quality and cost then count who is handed over, and records tell coverage and the
+        quality of the answers given; there is no bound in hindsight.
 
     Returns
     -------
@@ -127,6 +136,8 @@ def curve(
     [('max_prob', 1.6), ('max_prob', 2.4), ('margin', 1.6), ('margin', 2.4)]
     """
     tables = tables or Tables(data, cost, utility=utility)
+    asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
+    fits: Any = fit_or_refuse if asked is None else partial(decline_or_refuse, asked=asked)
     chosen, notes = _choose(methods, tables.get("fit"))
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
@@ -142,7 +153,7 @@ def curve(
         for label, method in chosen.items():
             if progress:
                 progress(label, done, total)
-            for index, fitted in enumerate(fit_or_refuse(method, fit_rows, wanted, seed)):
+            for index, fitted in enumerate(fits(method, fit_rows, wanted, seed)):
                 if isinstance(fitted, BudgetError):
                     refused = refused or fitted
                     notes.append(left_out(label, wanted[index], frontier.unit, fitted))
@@ -151,7 +162,8 @@ def curve(
                 frontier.records.append(record(label, fitted, test_rows, seed, metric))
             done += 1
         most = [target.most(fit_rows) for target in wanted]
-        _references(frontier, test_rows, [b for b in most if b is not None], seed)
+        bounded = [b for b in most if b is not None and asked is None]
+        _references(frontier, test_rows, bounded, seed)
     if progress:
         progress("done", total, total)
     if refused is not None and not frontier.records:
@@ -167,6 +179,8 @@ def targets_in(budgets: Any, table: Table) -> list[Target]:
         found = targets_of(budgets, table.mean_costs)
     else:
         found = targets_of(parse_budgets(budgets, table.mean_costs), table.mean_costs)
+    for target in found:
+        target.check(table)
     most = [target.most(table) for target in found]
     check_budgets(table, [budget for budget in most if budget is not None])
     return found
@@ -222,12 +236,8 @@ def record(
     label: str, fitted: Fitted, table: Table, seed: int, metric: str | None = None
 ) -> dict[str, Any]:
     """Replay a fitted policy on rows that chose nothing and describe what happened, in plain types."""
-    outcome, labels = replay(fitted.policy, table), table.statistics.labels
-    more = (
-        {}
-        if metric is None
-        else metric_fields(metric, labels, outcome.prediction, seed, outcome.group)
-    )
+    outcome = replay(fitted.policy, table)
+    more = {} if metric is None else told_metric(metric, table, outcome, seed)
     return {
         "method": label,
         "budget": fitted.budget,
@@ -238,6 +248,23 @@ def record(
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "seed": seed,
     }
+
+
+def told_metric(name: str, table: Table, outcome: Replay, seed: int = 0) -> dict[str, Any]:
+    """Return a metric of a replay's answers as fields; super-classes count as the label where that is in them."""
+    labels, said, worth = table.statistics.labels, outcome.prediction, table.utility
+    exits, group = outcome.exit, outcome.group
+    if labels is not None and (labels >= 0).any():
+        known = labels >= 0
+        labels, said, exits = labels[known], said[known], exits[known]
+        group = None if group is None else group[known]
+    if worth is not None and worth.mixed and labels is not None:
+        if name == "macro_f1":
+            step = "F1 counts by class what was answered wrongly, and a super-class is several."
+            allowed = "accuracy or balanced_accuracy where exits answer super-classes"
+            raise input_error("metric", allowed, name, step)
+        said = worth.in_classes(labels, said, exits)
+    return metric_fields(name, labels, said, seed, group)
 
 
 def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:

@@ -509,7 +509,11 @@ class Tables:
         if self.utility is not None:
             self.utility.check(found.labels, found.prediction, split)
             assert found.labels is not None
-            return replace(found, quality=self.utility.worth(found.labels, found.prediction))
+            worth, correct = self.utility.worth(found.labels, found.prediction), found.correct
+            if self.utility.mixed:
+                each = found.labels[:, None], found.prediction, np.arange(found.exits)
+                correct = is_right(self.utility.in_classes(*each), found.labels)
+            return replace(found, quality=worth, correct=correct)
         if self.data.graded and (found.quality is None or found.quality.dtype == bool):
             return replace(found, quality=None)  # right or wrong is another scale
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,18 @@ class Utility:
     matrix: Floats  # (1 or K, C, C), or weights (C,): worth of the right answer, by label
     stated: Any  # as JSON can hold it; None where it is too long
     note: str = ""  # how what was stated became [0, 1]
-    mixed: bool = (
-        False  # whether some exit's own outputs are super-classes: exits number different things
-    )
+    #: By exit whose own outputs are super-classes: that of each class, (C,).
+    coarse: Mapping[int, Ints] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:
         """C."""
         return self.matrix.shape[-1]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether exits number different things."""
+        return bool(self.coarse)
 
     @property
     def digest(self) -> str:
@@ -62,7 +66,8 @@ class Utility:
     @property
     def provenance(self) -> dict[str, Any]:
         """What a policy says of the utility that it was fitted with."""
-        return {"stated": self.stated, "sha256": self.digest}
+        told = {"stated": self.stated, "sha256": self.digest}
+        return {**told, **({"coarse": sorted(self.coarse)} if self.coarse else {})}
 
     def worth(self, labels: Array, prediction: Array) -> Floats:
         """Return U[label, prediction], (N, K); 0 where label or answer is -1."""
@@ -73,6 +78,16 @@ class Utility:
         else:
             found = self.matrix[self._exits(prediction.shape[1]), label, answer]
         return np.where(known, found, 0.0)
+
+    def in_classes(self, labels: Array, prediction: Array, exits: Array) -> Array:
+        """Return answers, given at `exits`, as classes: of a super-class the label where it is in it, else -1.
+
+        All have one shape, or such as broadcast.
+        """
+        for k, parents in self.coarse.items():
+            right = (labels >= 0) & (parents[np.maximum(labels, 0)] == prediction)
+            prediction = np.where(exits == k, np.where(right, labels, -1), prediction)
+        return prediction
 
     def expected(self, probability: Floats, prediction: Array) -> Floats:
         """Return the expected worth of answers, sum_y P(y) U[y, prediction]: (n, C) and (n, K) to (n, K)."""
@@ -88,7 +103,8 @@ class Utility:
         """Return the utility of some exits, by their places."""
         if self.matrix.ndim == 1 or len(self.matrix) == 1:
             return self
-        return replace(self, matrix=self.matrix[list(places)])
+        coarse = {at: self.coarse[k] for at, k in enumerate(places) if k in self.coarse}
+        return replace(self, matrix=self.matrix[list(places)], coarse=coarse)
 
     def check(self, labels: Array | None, prediction: Array, split: str) -> None:
         """Refuse rows without labels, or of other classes."""
@@ -269,8 +285,8 @@ def _of_maps(given: Any, exits: int, classes: int) -> Utility:
             matrix[k] = np.where(np.eye(count, dtype=bool), 1.0, worth * same)
     stated: Any = {"exits": {str(k): dict(one) for k, one in given.items()}}
     size = sum(len(parents) for parents, _, _ in maps.values())
-    mixed = any(own for _, _, own in maps.values())
-    return Utility(matrix, _plain(stated) if size <= _KEPT else None, mixed=mixed)
+    coarse = {k: parents for k, (parents, _, own) in maps.items() if own}
+    return Utility(matrix, _plain(stated) if size <= _KEPT else None, coarse=coarse)
 
 
 def _plain(value: Any) -> Any:
@@ -289,3 +305,19 @@ def told_utility(provenance: Mapping[str, Any]) -> tuple[Any, str]:
         return None, ""
     digest = told.get("sha256")
     return told.get("stated"), digest if isinstance(digest, str) else "?"
+
+
+def coarse_exits(provenance: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the exits whose answers are super-classes, as a policy says, whose provenance may hold anything."""
+    told = provenance.get("utility")
+    found = told.get("coarse") if isinstance(told, Mapping) else None
+    return tuple(k for k in found if isinstance(k, int)) if isinstance(found, (list, tuple)) else ()
+
+
+def coarse_note(provenance: Mapping[str, Any]) -> str:
+    """Return what is said of predictions that are no classes, or nothing."""
+    found = coarse_exits(provenance)
+    at = f"exit{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+    return (
+        f"predictions of {at} are super-classes, as the utility's map numbers them" if found else ""
+    )

@@ -186,6 +186,25 @@ def test_commands_say_who_answers(run, tmp_path):
     said = load_policy(file).decide(logits * 0.6)
     assert [row["abstained"] for row in decided] == said.abstained.tolist()
     assert "% are handed over" in run("run", file, tmp_path / "new.npz")[1]
+    (record,) = json.loads(run(*fit, "--abstain", "8%", "--format", "json")[1])
+    assert record["abstain"]["share"] == 0.08 and record["expected_abstained"] == pytest.approx(
+        0.08, abs=2e-3
+    )
+    code, out, _ = run("risk-coverage", file, place, "--out", tmp_path / "r")
+    assert code == 0 and "AURC" in out and (tmp_path / "r" / "risk_coverage.png").stat().st_size
+    told = json.loads(run("risk-coverage", file, place, "--format", "json")[1])
+    found = po.risk_coverage(load_policy(file), po.open_cache(place))
+    assert told["area"] == found.area and told["records"][-1]["risk"] == 1 - found.quality_at(0.1)
+    evaluated = po.evaluate(load_policy(file), po.open_cache(place))
+    assert told["policy"]["coverage"] == (~evaluated.abstained).mean()
+    curve = ("curve", place, "--methods", "max_prob", "--abstain", "8%")
+    records = json.loads(run(*curve, "--budgets", "40%", "--format", "json")[1])
+    assert records[0]["thresholds"] == load_policy(file).thresholds.tolist()
+    assert records[0]["coverage"] == told["policy"]["coverage"]
+    code, out, err = run(*curve, "--accuracy", "70%,99.99%", "--out", tmp_path / "k")
+    assert code == 0 and "coverage %" in out and "left out at" in err
+    code, _, err = run(*curve, "--bounds")
+    assert code == 2 and "--bounds' must be given without --abstain" in err
     code, _, err = run(*fit, "--experts", "--abstain", "8%")
     assert code == 2 and "--abstain' must be absent with --experts" in err
 
@@ -259,7 +278,7 @@ def test_a_floor_is_met_by_what_counts_who_is_asked(data, method):
     fitted = po.fit(data, method=method, accuracy=goal, abstain="5%")
     assert goal <= fitted.quality < goal + 0.02 and fitted.budget is None
     assert fitted.expected.cost < plain.expected.cost
-    assert fitted.policy.provenance["target"] == f"quality >= {goal:g}"
+    assert fitted.policy.provenance["target"] == f"accuracy >= {goal:g}"
     found = po.evaluate(fitted, data)
     assert found.quality.mean() > goal - 0.04 and 0.02 < found.abstained.mean() < 0.08
     priced = po.fit(data, "70%", method, accuracy=goal, abstain_cost=3.0)

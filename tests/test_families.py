@@ -126,7 +126,10 @@ def test_twice_and_unused_in_a_file_are_refused():
 def test_a_fitted_family_rises_and_holds_its_budgets(data, method, tmp_path):
     family = po.fit_family(data, 7, method, calibrator="platt")
     policy, tables = family.policy, po.Tables(data)
-    assert (np.diff(policy.expected_costs) > 0).all() and len(policy) + len(family.notes) >= 7
+    assert (np.diff(policy.expected_costs) > 0).all()
+    assert (np.diff([part.quality for part in family.parts]) > 0).all()
+    left_out = [note.split(" ms")[0].count(",") + 1 for note in family.notes]
+    assert len(policy) + sum(left_out) == 7
     assert [p.provenance["budget"] for p in policy.policies] == policy.budgets.tolist()
     for a, budget in enumerate(policy.budgets):
         # Where a level spends less than its budget, a dearer one may keep that, too.
@@ -146,6 +149,13 @@ def test_a_fitted_family_rises_and_holds_its_budgets(data, method, tmp_path):
 
 
 def test_equal_levels_are_dropped_and_told(data):
+    """Also those that only cost more: beyond exit 1 answers get no better here, unless all is to be spent."""
+    logits, labels = outputs(800, exits=4)
+    logits[:, 2:] = logits[:, 1:2]
+    same = po.from_arrays(logits, labels, costs=[1, 2, 4, 8], unit="ms")
+    family = po.fit_family(same, "1.5,2,4,6", "margin")
+    assert family.policy.expected_costs[-1] < 2 + 1e-3 and "no level at 4, 6 ms" in family.notes[-1]
+    assert len(po.fit_family(same, "1.5,2,4,6", "margin", spend="all").policy) == 4
     family = po.fit_family(data, "1%,30%,30%,31%", "always:exit=1")
     assert len(family.policy) == 1 and len(family.notes) == 2
     assert "no level at 0.08 ms: with" in family.notes[0] and "buys nothing" in family.notes[1]

@@ -351,6 +351,8 @@ def test_the_commands(kind, run, tmp_path):
     ):
         done = run(*command)
         assert done[0] == 0, (command, done)
+    code, _, err = run("calibration", at("c"), "--maps", "none", "--policy", at("p.json"))
+    assert code == 2 * bool(told) and bool(told) == ("fit --calibrator" in err and kind in err)
 
 
 @every_kind

@@ -233,3 +233,51 @@ def test_costs_of_errors_are_not_taken_for_worth_and_super_classes_are_not_combi
     fitted = po.fit(data, "90%", "optimal_stopping", utility=own)
     assert fitted.policy.answer.name == "plain"
     refuses("answer", po.fit, data, "90%", "max_prob", answer="combined", utility=own)
+
+
+def test_super_classes_are_held_against_their_map_and_named(run, tmp_path):
+    """What exit 0 answers is right where the label is in it: in info, accuracy and metrics; its numbers are told."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 800)
+    logits = rng.normal(size=(800, 2, 4)) + 2 * np.eye(4)[labels][:, None] * [[0], [2]]
+    logits[:, 0, 2:], parents = -np.inf, np.array(MAP)[labels]
+    logits[np.arange(800), 0, parents] += 2
+    np.savez(tmp_path / "x.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1, 3])
+    own = {"exits": {"0": {"map": MAP, "worth": 0.6, "answers": "super-classes"}}}
+    (tmp_path / "u.json").write_text(json.dumps(own))
+    cache, policy, worth = tmp_path / "c", tmp_path / "p.json", ("--utility", tmp_path / "u.json")
+    assert run("import", tmp_path / "x.npz", "--out", cache, "--unit", "ms")[0] == 0
+    assert (
+        run("fit", cache, "--budget", "60%", "--method", "max_prob", *worth, "--out", policy)[0]
+        == 0
+    )
+    data = po.open_cache(cache)
+    outcome, known = po.evaluate(po.load_policy(policy), data), labels[data.rows("test")[1]]
+    early = outcome.exit == 0
+    right = np.where(early, np.array(MAP)[known] == outcome.prediction, known == outcome.prediction)
+    assert 0.1 < early.mean() < 0.9 and right[early].mean() > 0.85
+    np.testing.assert_array_equal(outcome.correct, right)
+    np.testing.assert_allclose(outcome.quality, np.where(early, 0.6, 1.0) * right)
+    told = ("--metric", "balanced_accuracy", "--format", "json")
+    (found,) = json.loads(run("evaluate", policy, cache, *told)[1])
+    recalls = [right[known == c].mean() for c in range(4)]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    (record,) = json.loads(
+        run("curve", cache, "--methods", "max_prob", "--budgets", "60%", *worth, *told)[1]
+    )
+    assert record["balanced_accuracy"] == found["balanced_accuracy"]
+    code, _, err = run("evaluate", policy, cache, "--metric", "macro_f1")
+    assert code == 2 and "where exits answer super-classes" in err
+    splits = json.loads(run("info", cache, *worth, "--format", "json")[1])["splits"]
+    test = next(one for one in splits if one["split"] == "test")
+    all_early = np.array(MAP)[known] == po.Tables(data).get("test").statistics.prediction[:, 0]
+    assert test["quality"][0] == pytest.approx(0.6 * all_early.mean())
+    np.savez(tmp_path / "new.npz", logits=logits.swapaxes(0, 1)[:, :50])
+    code, out, err = run("run", policy, tmp_path / "new.npz", "--format", "json")
+    assert "predictions of exit 0 are super-classes" in err
+    assert all(
+        r["answers"] == ("super-classes" if r["exit"] == 0 else "classes") for r in json.loads(out)
+    )
+    for _ in range(2):  # the second replaces the first
+        assert run("evaluate", policy, cache, "--out", tmp_path / "rows.csv")[0] == 0
+    assert run("calibration", cache, "--policy", policy)[0] == 2

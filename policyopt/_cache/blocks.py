@@ -39,6 +39,8 @@ SUMMARY_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 _SHARES = ("confidence", "top_prob", "quality")
 #: Arrays that say how good each answer is, which need no outputs beside them.
 WORTH = ("quality", "correct")
+#: Arrays with something for every exit, the last one included.
+ANSWERS = (*WORTH, "prediction")
 #: Arrays with one number per row.
 ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
@@ -57,7 +59,8 @@ _ONE_NUMBER = (
 #: What to do about a bad value, by array.
 _REMEDY = {
     "outputs": "Look for overflow (float16?) where they were made, mend that row or leave it out.",
-    "confidence": "Give shares (0.5, not 50), one for each exit: mend that row or leave it out.",
+    "confidence": "Give shares (0.5, not 50), one for each exit but the last, whose confidences may all lack: "
+    "mend that row or leave it out.",
     "labels": "Number classes from 0 (-1 where unknown).",
     "prediction": "Number classes from 0 (-1 where there was no answer).",
     "quality": "Divide by the best mark there is (4 of 5 points: 0.8); mend that row or leave it out.",
@@ -216,15 +219,24 @@ def confident(block: dict[str, Array]) -> dict[str, Array]:
         return block
     if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
         return {**block, "confidence": block["top_prob"][:, :, 0]}
-    worth = next((block[name] for name in WORTH if name in block), None)
-    if worth is None:
-        return block
-    n, exits = worth.shape[:2]
     given = block.get("confidence")
+    lead = next((name for name in ANSWERS if name in block), None)
+    if lead is None or (given is None and lead not in WORTH):
+        return block
+    n, exits = block[lead].shape[:2]
     if given is None:  # a view of one number: it takes no memory
         return {**block, "confidence": np.broadcast_to(np.float32(1.0), (n, exits))}
+    if given.shape == (n, exits) and exits > 1 and np.isnan(given[:, -1]).all():
+        given = given[:, :-1]
     if given.shape == (n, exits - 1):
         return {**block, "confidence": np.column_stack([given, np.ones(n, given.dtype)])}
+    if len(given) == n and given.shape[1] != exits:
+        most = max(given.shape[1], exits)
+        allowed = (
+            f"of one number of exits, with confidence for one fewer at least: {most - 1} of {most}"
+        )
+        got = f"confidence of {given.shape[1]} exits, {lead} of {exits}"
+        raise input_error("exits", allowed, got, "Add what lacks; the last exit's confidence may.")
     return block
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.blocks import (
+    ANSWERS,
     ROW_NUMBERS,
     WORTH,
     check_axes,
@@ -63,7 +64,7 @@ _LEADS = {
     "summary": ("confidence", "conf_logprob", *WORTH),
     None: ("logits", "probabilities", "logit", "outputs", "confidence", "conf_logprob", *WORTH),
 }
-_CONFIDENCES = ("confidence", "conf_logprob")
+CONFIDENCES = ("confidence", "conf_logprob")
 _LEADS |= dict.fromkeys(("logit", "multilabel"), ("logit", "logits", "outputs", "probabilities"))
 _LEADS |= dict.fromkeys(
     ("probability", "multilabel_probabilities"), ("probabilities", "outputs", "logits")
@@ -73,8 +74,8 @@ _LEADS |= dict.fromkeys(
 )
 _SUMMARY = ("prediction", "correct", "entropy", "top_prob")
 _WANTED = (
-    "logits or probs (K, N, C), or conf and pred, correct or quality (K, N); labels (N,); costs (K,); with a prefix "
-    "such as val_ and test_ where the file holds several splits"
+    "logits or probs (K, N, C), or conf and pred, correct or quality (K, N; of the last exit no conf); labels (N,); "
+    "costs (K,); with a prefix such as val_ and test_ where the file holds several splits"
 )
 _SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
 _ORDERS = ("KNC", "NKC")
@@ -91,6 +92,7 @@ class Raw:
     options: dict[str, str] = field(default_factory=dict)  # see `OPTIONS`
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)  # keys of no meaning, left out
 
     def note(self, text: str) -> None:
         """Note what was decided rather than declared."""
@@ -211,20 +213,27 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
         if kind is None and part.key == "logit":
             part.kind = "logit"
-        if part.key in _CONFIDENCES:  # the last exit may lack one
+        if part.key in _LEADS["summary"]:
+            part.kind = "summary"
+        if part.key in CONFIDENCES:  # the last exit may lack one
             least = part.arrays[part.key].size
-            larger = (r for r in WORTH if r in part.arrays and part.arrays[r].size > least)
+            larger = (r for r in ANSWERS if r in part.arrays and part.arrays[r].size > least)
             part.key = next(larger, part.key)
         for role in _LEADS[None]:
-            if role in part.arrays and part.key not in ("", role, *WORTH) and role not in WORTH:
+            if role in part.arrays and part.key not in ("", role, *ANSWERS) and role not in WORTH:
                 raw.note(f"{keys[prefix, role]} ignored beside {keys[prefix, part.key]}")
         if prefix is not None and not part.key:
             raw.note(f"keys {prefix}_* ignored (no outputs among them)")
     named = [prefix for prefix, part in parts.items() if part.key and prefix is not None]
     shared = parts.get(None, Part(POOL, raw.name, kind, {}, key=""))
     if not named and not shared.key:
-        got = ", ".join([*raw.arrays, *raw.metadata][:12]) or "none"
+        got = ", ".join([*raw.arrays, *raw.metadata, *raw.unread][:12]) or "none"
         allowed, step = _WANTED, "Rename them."
+        found = {role for part in parts.values() for role in part.arrays}
+        if kind is None and found & {"values", "variances", "prediction"}:
+            step = "Values, whose labels are the true ones, are of --kind regression; see --error-scale."
+        if kind is None and "prediction" in found:
+            step = f"Add conf beside pred. {step}"
         if kind == "summary":
             allowed = "conf and pred, correct or quality (K, N), as kind summary says"
             step = "Rename, or drop --kind."
@@ -239,10 +248,10 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     splits = _split_names(raw, named) if named else {None: split_name(split or POOL)}
     for prefix, name in splits.items():
         part = parts[prefix]
-        summary = part.key in _LEADS["summary"]
+        summary = part.kind == "summary"
         part.kind = kind_with(part.kind, "variances" in part.arrays and not summary)
         kept = (part.key, "variances", *ROW_NUMBERS, "quality", *(_SUMMARY if summary else ()))
-        kept += _CONFIDENCES if part.key in WORTH else ()
+        kept += CONFIDENCES if summary and part.key in ANSWERS else ()
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         if prefix is None:
             part.rows = raw.split
@@ -250,9 +259,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             part.costs = {b: a for b, a in shared.costs.items() if a.ndim == 1} | part.costs
             if "labels" in shared.arrays and name not in ("fit", "calibrate"):
                 arrays.setdefault("labels", shared.arrays["labels"])
-        if summary:
-            part.kind = "summary"
-        elif part.key in KINDS:  # what the user declares goes before the key's name
+        if part.key in KINDS:  # what the user declares goes before the key's name
             part.kind = part.kind or part.key
         part.split, part.arrays = name, arrays
     return [parts[prefix] for prefix in splits]
@@ -280,7 +287,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     """Bring the arrays of a part to rows first; `hint` is K where the costs tell it, else 0."""
     lead, key = part.lead, part.key
     where = f"{part.source}: {part.split} {key}"
-    deep, kind = key not in _LEADS["summary"], KINDS[part.kind or "logits"]
+    deep, kind = part.kind != "summary", KINDS[part.kind or "logits"]
     flat = lead.ndim == 2 and (kind.single or "variances" in part.arrays)
     if lead.ndim != (3 if deep else 2) and not flat:
         allowed = "of shape (K, N, C) or (N, K, C)" if deep else "of shape (K, N) or (N, K)"
@@ -322,7 +329,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     notes += summary_notes(f"{part.source}: {part.split}", {**arrays, **_labels_of(part)})
     n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
     if not deep:
-        _note_unsure(part, exits, notes)
+        _note_unsure(part, n, exits, notes)
     numbers = {role: part.arrays[role] for role in ROW_NUMBERS if role in alone}
     part.arrays = arrays | numbers | _features(part, exits, axes)
     for name, cost in part.costs.items():
@@ -343,18 +350,16 @@ def _take_for_one_logit(part: Part, labels: Array | None, where: str, notes: lis
     notes.append(f"{where}: one number per row, labels 0 and 1: read as kind logit, of class 1")
 
 
-def _note_unsure(part: Part, exits: int, notes: list[str]) -> None:
+def _note_unsure(part: Part, n: int, exits: int, notes: list[str]) -> None:
     """Tell which exits have no confidence of their own."""
-    given = next((part.arrays[role] for role in _CONFIDENCES if role in part.arrays), None)
+    given = next((part.arrays[role] for role in CONFIDENCES if role in part.arrays), None)
     if given is None and "top_prob" not in part.arrays:
         notes.append(
             f"{part.source}: NO CONFIDENCES: nothing tells one row from another, so a policy can only choose shares "
             "of the rows. A score that is known before exit k+1 (such as a router's) becomes usable as conf_k "
             "(0 to 1, higher: stop there); the last exit needs none"
         )
-    elif given is not None and any(
-        given.size < part.arrays[role].size for role in WORTH if role in part.arrays
-    ):
+    elif given is not None and (given.size < n * exits or np.isnan(given).any()):
         notes.append(f"{part.source}: exit {exits - 1} has no confidence; it needs none: set to 1")
 
 

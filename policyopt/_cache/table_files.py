@@ -16,7 +16,7 @@ import numpy as np
 
 from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import GROUP, MAX_EXITS, group_codes
-from policyopt._cache.parts import Raw, parse_key
+from policyopt._cache.parts import CONFIDENCES, Raw, parse_key
 from policyopt._optional import need
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._sizes import PIECE, Room
@@ -153,6 +153,7 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
         role = _role(key)
         if role in (None, "metadata"):
             raw.note(f"field {key!r} ignored")
+            raw.unread.append(key)
         else:
             roles[key] = role
     room = Room("SRC", str(path), "Save it as .npz.")
@@ -255,6 +256,8 @@ def useful(column: object) -> bool:
 
 def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
     """Put a table together from pieces (useful columns, bytes in the file); `columns`: all of the file."""
+    if not any(map(useful, columns)):
+        raise _unlike(path.name, columns)
     pandas = need("pandas", "fit", "to read tables")
     room, frames = Room("SRC", str(path), "Save it as .npz."), []
     for frame, size in pieces:
@@ -278,16 +281,17 @@ def _from_table(frame: Any, name: str, columns: list[str]) -> Raw:
     raw.notes += [f"{name}: column {column!r} ignored" for column in unread]
     roles = {_role(key) for key in raw.arrays}
     if not roles & {"confidence", "conf_logprob", *WORTH}:
-        shown = ", ".join(columns[:12])
-        if len(columns) == 1 and name.endswith(".csv"):
-            shown += " alone (are the columns separated by commas?)"
-        raise input_error(
-            f"{name}: columns",
-            "with a confidence for each exit (or quality, or correct)",
-            shown,
-            _HELP,
-        )
+        raise _unlike(name, columns)
     return raw
+
+
+def _unlike(name: str, columns: Sequence[str]) -> Exception:
+    """Return the error of a table whose columns say nothing of the exits."""
+    shown = ", ".join(columns[:12]) + (", ..." if columns[12:] else "")
+    if len(columns) == 1 and name.endswith(".csv"):
+        shown += " alone (are the columns separated by commas?)"
+    allowed = "with a confidence for each exit (or quality, or correct)"
+    return input_error(f"{name}: columns", allowed, shown or "none (is it empty?)", _HELP)
 
 
 def _from_long(frame: Any, name: str) -> Raw:
@@ -323,8 +327,11 @@ def _from_long(frame: Any, name: str) -> Raw:
         if role is None:
             raw.note(f"column {column!r} ignored")
             continue
+        cells = frame[column]
         read = _texts if column == "split" else _groups if role == GROUP else _numbers
-        grid = read(frame[column], f"{name}: {column}")[order].reshape(n, count)
+        if role in CONFIDENCES and _absent(cells[exits == count - 1]):
+            cells = cells.mask(exits == count - 1)
+        grid = read(cells, f"{name}: {column}")[order].reshape(n, count)
         single = role in _PER_SAMPLE
         if single and (grid != grid[:, :1]).any():
             sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
@@ -352,14 +359,34 @@ def _from_wide(frame: Any, name: str) -> Raw:
             raw.arrays[column] = read(frame[column], f"{name}: {column}")
         else:
             raw.note(f"column {column!r} ignored")
+    count = 1 + max((k for at in groups.values() for k in at), default=0)
     for base, at in groups.items():
-        if sorted(at) != list(range(len(at))):
-            got = ", ".join(at[k] for k in sorted(at))
-            allowed = f"{base}_0 to {base}_K-1 without gaps"
-            raise input_error(f"{name}: columns", allowed, got, "Number the exits from 0.")
-        parts = [_numbers(frame[at[k]], f"{name}: {at[k]}") for k in range(len(at))]
+        least = count
+        if _role(base) in CONFIDENCES and len(groups) > 1:  # the last exit needs none
+            least -= 1
+            if least in at and _absent(frame[at[least]]):
+                del at[least]
+        lacking = [f"{base}_{k}" for k in range(least) if k not in at]
+        if lacking:
+            last = " (the last exit needs none)" if least < count else ""
+            allowed = f"{base}_0 to {base}_{least - 1}{last}, for the exits 0 to {count - 1}"
+            got = ", ".join(at[k] for k in sorted(at)[:12]) or "none of them"
+            more = f" and {len(lacking) - 3} more" if lacking[3:] else ""
+            step = f"Add {', '.join(lacking[:3])}{more}; exits are numbered from 0."
+            raise input_error(f"{name}: columns", allowed, got, step)
+        if not at:
+            continue
+        parts = [_numbers(frame[at[k]], f"{name}: {at[k]}") for k in sorted(at)]
         raw.arrays[base] = np.stack(parts, axis=1)
     return raw
+
+
+def _absent(column: Any) -> bool:
+    """Say whether no cell of a column holds anything."""
+    if column.dtype.kind in "biuf":
+        return bool(column.isna().all())
+    words = column[column.notna()].map(lambda v: v.strip().lower() if isinstance(v, str) else "-")
+    return bool(words.isin(["", "nan", "null", "none"]).all())
 
 
 def _refuse_long(column: Any, argument: str, most: int) -> Any:

@@ -41,6 +41,7 @@ COMMANDS = {
     "compare": ("fit", "Compare methods at equal realised cost"),
     "tune": ("tune", "Tune a method's settings on split `fit`"),
     "calibration": ("explain", "Show how far confidence can be trusted"),
+    "risk-coverage": ("explain", "Show what answers are worth if only the surest are given"),
     "plan": ("plan", "Choose cuts, kept exits and thresholds together"),
     "run": ("run", "Decide for new outputs"),
     "export": ("export", "Write a policy for other runtimes"),
@@ -65,7 +66,8 @@ class Commands(TyperGroup):
             with cli.loading():
                 module = import_module(f"policyopt._cli.{COMMANDS[cmd_name][0]}")
             alone = typer.Typer(**_STYLE)
-            alone.command(cmd_name)(getattr(module, cmd_name + "_" * iskeyword(cmd_name)))
+            name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
+            alone.command(cmd_name)(getattr(module, name))
             self.commands[cmd_name] = typer.main.get_command(alone)
         return self.commands.get(cmd_name)
 

@@ -1,4 +1,4 @@
-"""``policyopt explain`` and ``calibration``: what a policy does, and how far confidence can be trusted."""
+"""``policyopt explain``, ``calibration``, ``risk-coverage``: what a policy does, how far to trust its confidence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from policyopt._api import cost_for, utility_for
+from policyopt._api import evaluate as evaluate_policy
 from policyopt._api import fit as fit_policy
+from policyopt._api import risk_coverage as curve_of_risk
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
@@ -22,10 +24,12 @@ from policyopt._report.calibration import (
     fit_map,
     observe,
     reliability_figure,
+    right_or_wrong,
 )
 from policyopt._report.explanation import default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
 from policyopt._table import known_rows
+from policyopt._utility import coarse_exits, coarse_note
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
@@ -35,6 +39,8 @@ from policyopt.runtime._policy import Policy
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
+#: Shares of the answers at which a risk-coverage curve is told.
+_COVERAGES = (1.0, 0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
 _share = partial(percent, digits=1)
 
 
@@ -71,6 +77,8 @@ def explain(
     for remark in [*record["notes"], *remarks]:
         output.note(remark)
     if out is not None:
+        if coarse := coarse_note(loaded.provenance):
+            output.note(coarse)
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
         files = {"explain.json": output.to_json(record)}
         files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
@@ -189,11 +197,17 @@ def calibration(
         raise input_error("--policy", "given alone", "--budget or --method besides", "Drop one.")
     wanted = list(MAPS) if maps is None else _names(maps)
     loaded = None if policy is None else _single("--policy", policy, level)
+    if loaded is not None and coarse_exits(loaded.provenance):
+        step = "`policyopt fit --calibrator` calibrates its confidence; `policyopt explain` shows the rest."
+        got = "one with super-classes, as its utility says"
+        raise input_error("--policy", "one whose exits answer classes, as labels do", got, step)
     data = options.read_cache(cache)
     if split == "fit":
         output.note("calibrations are fitted on these very rows: they look better than they are")
     name = cost if loaded is None else cost_for(loaded, data, cost)
     tables = options.make_tables(data, name, ("fit", split))
+    for needed in ("fit", split):  # refused before the work
+        right_or_wrong(tables.get(needed))
     if loaded is None:
         loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
     notes = list[str]()
@@ -275,3 +289,57 @@ def _print_calibration(records: list[dict[str, Any]], split: str) -> None:
     }
     told = "gap = mean confidence less accuracy, in points: over 0 is overconfident"
     output.print_table(pairs, columns, title=f"split {split}; {told}")
+
+
+def risk_coverage(
+    policy: Path = options.POLICY,
+    cache: Path = options.CACHE,
+    split: str = options.SPLIT,
+    out: Path | None = option(None, "Directory for risk_coverage.csv and risk_coverage.png."),
+    level: str | None = options.LEVEL,
+    utility: str | None = options.UTILITY,
+    cost: str | None = options.COST,
+    style: output.Format = options.STYLE,
+) -> None:
+    """Show what answers are worth if only the surest are given: risk at every coverage, and the area (AURC).
+
+    Sure is what the policy's own abstaining looks at, else its confidence (calibrated where it has a map).
+    """
+    options.out_folder(out, {"risk_coverage.csv": "coverage,"})
+    loaded, data = _single("POLICY", policy, level), options.read_cache(cache)
+    given = {"cost": cost, "utility": utility}
+    found = curve_of_risk(loaded, data, split, **given)
+    replayed = evaluate_policy(loaded, data, split, **given)
+    word, kept = output.quality_word(replayed.graded), ~replayed.abstained
+    own = None
+    if loaded.abstention is not None:
+        risk = 1.0 - float(replayed.quality[kept].mean()) if kept.any() else None
+        own = {"coverage": float(kept.mean()), "risk": risk}
+    records = [
+        {"coverage": share, "answers": max(int(share * len(kept) + 1e-9), 1), "risk": 1 - found.quality_at(share),
+         "selective_quality": found.quality_at(share)}
+        for share in _COVERAGES
+    ]  # fmt: skip
+    if out is not None:
+        from policyopt._report.figures import risk_coverage_figure
+
+        title = f"{policy.name} on {cache.resolve().name}, split {split}"
+        picture = risk_coverage_figure(found, word, own, title)
+        files = {"risk_coverage.csv": output.to_csv(records), "risk_coverage.png": picture}
+        output.write_results(out, files)
+    content = {
+        "split": split, "rows": len(kept), "area": found.area, "policy": own, "records": records,
+    }  # fmt: skip
+    if output.print_data(style, content, records):
+        return
+    columns = {
+        "coverage %": shown("coverage", _share), "answers": "answers",
+        f"{word} of answers %": shown("selective_quality", percent), "risk %": shown("risk", percent),
+    }  # fmt: skip
+    output.print_table(records, columns, title=f"split {split}, {len(kept):,} rows, surest first")
+    output.say(f"area (AURC, the mean risk over all coverages; 0 is best): {percent(found.area)} %")
+    if own is not None:
+        risk = "none" if own["risk"] is None else f"{percent(own['risk'])} %"
+        output.say(f"the policy itself: coverage {percent(own['coverage'])} %, risk {risk}")
+    if out is not None:
+        output.say(f"wrote risk_coverage.csv and risk_coverage.png to {out}")

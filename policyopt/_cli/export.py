@@ -13,6 +13,7 @@ from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import shown
 from policyopt._export.bundle import TARGETS, read_export, write_bundle
+from policyopt._export.c_native import WITHOUT
 from policyopt._export.golden import BYTES, Golden, by_name, given_output, row_bytes, rows_of
 from policyopt._export.rounding import ULPS
 from policyopt._export.samples import golden_of
@@ -196,11 +197,13 @@ def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False)
 
     from policyopt.serving import serve
 
-    server = None if native else _server(policy, golden)
+    server = _server(policy, golden)
+    if native and server.reason:
+        return f"machine code serves no such policy: {server.reason}"
     try:
-        server = server or serve(_replaying(policy, golden), policy, native=True)
+        server = serve(_replaying(policy, golden), policy, native=True) if native else server
     except InputError as error:  # no compiler, or nothing that C can compute
-        return str(error)
+        return str(error).removesuffix(WITHOUT).rstrip()
     count = len(golden)
     exits, answers = np.empty(count, np.int64), np.empty(count, np.int32)
     for low in range(0, count, size or count):

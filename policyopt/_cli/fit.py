@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
-from policyopt._api import DEFAULT_METHOD, accuracy_of, method_of
+from policyopt._api import DEFAULT_METHOD, method_of
 from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
@@ -29,6 +29,8 @@ from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 
+#: What the provenance of a policy says that may decline.
+_DECLINES = ("abstain", "expected_abstained", "expected_selective_quality")
 #: Seconds from which on work is foretold.
 _LONG = 20.0
 _DEMO = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
@@ -55,14 +57,10 @@ def fit(
         None,
         "A family, a level per budget: a count (30), or a list (20%,40%). In the place of --budget.",
     ),
-    abstain: str | None = option(None, "Share that may be declined and handed over, e.g. 5%."),
-    abstain_cost: float | None = option(None, "Cost of handing a sample over, in the unit."),
-    abstain_quality: float | None = option(
-        None, "Quality of the answer that comes then (default: 1)."
-    ),
-    abstain_score: str | None = option(
-        None, "Whose low scores are declined: energy, max_logit, e2cm, ... (default: confidence)."
-    ),
+    abstain: str | None = options.ABSTAIN,
+    abstain_cost: float | None = options.ABSTAIN_COST,
+    abstain_quality: float | None = options.ABSTAIN_QUALITY,
+    abstain_score: str | None = options.ABSTAIN_SCORE,
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
@@ -119,8 +117,10 @@ def fit(
     for remark in provenance.get("notes", []):
         output.note(remark)
     if (told := provenance.get("expected_abstained")) is not None:
+        share = provenance["abstain"]["share"]
+        most = "" if share is None else f", of {100 * share:g} % at most"
         output.note(
-            f"declines {percent(told)} % of the rows; accuracy and cost count their handing over"
+            f"declines {percent(told)} % of the rows{most}; accuracy and cost count their handing over"
         )
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
@@ -172,6 +172,7 @@ def describe(fitted: Fitted, path: str) -> dict[str, Any]:
         "effective_rows": fitted.expected.mean.effective_rows,
         **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
         **threshold_fields(fitted.policy), "policy": path,
+        **{name: fitted.policy.provenance[name] for name in _DECLINES if name in fitted.policy.provenance},
     }  # fmt: skip
 
 
@@ -279,14 +280,25 @@ def curve(
     metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     test: str = options.TEST,
+    abstain: str | None = options.ABSTAIN,
+    abstain_cost: float | None = options.ABSTAIN_COST,
+    abstain_quality: float | None = options.ABSTAIN_QUALITY,
+    abstain_score: str | None = options.ABSTAIN_SCORE,
     bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
+    declines = {
+        "abstain": abstain, "abstain_cost": abstain_cost, "abstain_quality": abstain_quality,
+        "abstain_score": abstain_score,
+    }  # fmt: skip
+    if bounds and (abstain is not None or abstain_cost is not None):
+        got, step = "both", "Leave one out: the bound knows nobody to hand over to."
+        raise input_error("--bounds", "given without --abstain and --abstain-cost", got, step)
     tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
-    frontier = _run(tables, methods, asked, seeds, settings, test, metric)
+    frontier = _run(tables, methods, asked, seeds, settings, test, metric, **declines)
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
@@ -309,9 +321,7 @@ def _targets(
     max_drop: str | None, saving: str | None, limit: list[str] | None,
 ) -> str | list[Target]:  # fmt: skip
     """Return budgets as they are written, or the targets that lists of floors or savings make with one budget."""
-    if accuracy is not None:
-        quality = str(accuracy_of(tables.get("fit"), accuracy, quality))
-    lists = {"quality": quality, "max_drop": max_drop, "saving": saving}
+    lists = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}
     given = {name: text.split(",") for name, text in lists.items() if text is not None}
     if not given and not limit:
         return budgets or "9"
@@ -403,6 +413,7 @@ def _run(
     settings: Any,
     test: str = "test",
     metric: str | None = None,
+    **declines: Any,
 ) -> Frontier:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
@@ -415,7 +426,7 @@ def _run(
     with output.progress("fitting") as step:
         frontier = make_curve(
             tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric,
-            progress=lambda what, done, total: step(done, total, what),
+            progress=lambda what, done, total: step(done, total, what), **declines,
         )  # fmt: skip
     for text in frontier.notes:
         output.note(text)
@@ -435,6 +446,7 @@ def _print_curve(frontier: Frontier, metric: str | None = None) -> None:
         "method": "method", **_asked_column(frontier), "realised": "realised_cost",
         "off %": output.off_budget, **output.quality_column(frontier.graded),
         **output.metric_column(metric), "exit share %": shares("exit_share"),
+        **output.coverage_columns(frontier.records[0], frontier.graded),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
 

@@ -98,14 +98,15 @@ def _shares(text: str | None) -> dict[str, float] | None:
 def info(
     cache: Path = argument("Directory of a cache, or a policy file (JSON).", "CACHE"),
     cost: str | None = options.COST,
+    utility: str | None = options.UTILITY,
     incomplete: bool = option(False, "Read a cache whose writing was cut off.", "--incomplete"),
     level: str | None = options.LEVEL,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
     if cache.suffix == ".json" and not cache.is_dir():
-        if cost or incomplete:
-            name = "--cost" if cost else "--incomplete"
+        if cost or utility or incomplete:
+            name = "--cost" if cost else "--utility" if utility else "--incomplete"
             raise input_error(name, "given with a cache", f"{cache}, a file", "Leave it out.")
         _print_policy(cache, level, style)
         return
@@ -113,7 +114,7 @@ def info(
         raise input_error("--level", "given with a file of a family", level, "Leave it out.")
     data = options.read_cache(cache, incomplete)
     with output.progress("reading the outputs") as step:
-        tables = Tables(data, cost, step)
+        tables = Tables(data, cost, step, utility)
         splits = [_split(tables, name) for name in data.split_names]
     content = {
         "kind": data.kind, "exits": data.exits, "classes": data.classes, **vars(data.measure),
@@ -122,7 +123,7 @@ def info(
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
     }  # fmt: skip
     if not output.print_data(style, content, splits):
-        _print_cache(content, data)
+        _print_cache(content, data, data.graded or utility is not None)
 
 
 def _split(tables: Tables, name: str) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _cost(data: ExitData, cost: Cost) -> dict[str, Any]:
     return {**told, "cascade": cost.cascade, "cumulative_mean": list(values)}
 
 
-def _print_cache(content: dict[str, Any], data: ExitData) -> None:
+def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     classes = f"{data.classes} {KINDS[data.kind].counted}" if data.classes else "classes unknown"
     pool = ", one pool divided by seed" if data.pooled else ""
     output.say(f"{data.kind}: {data.exits} exits, {classes}{pool}")
@@ -173,7 +174,7 @@ def _print_cache(content: dict[str, Any], data: ExitData) -> None:
         columns[f"exit {k}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
-    output.print_table(content["splits"], columns, title=f"{output.quality_word(data.graded)} [%]")
+    output.print_table(content["splits"], columns, title=f"{output.quality_word(graded)} [%]")
     columns = {"cost": "cost", "unit": "unit"}
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
     columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"

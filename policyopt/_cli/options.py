@@ -51,6 +51,15 @@ LIMIT = option(
     None, "Further limit, e.g. 'latency:p95<=20', 'mean<=5', 'worst<=40'; may be repeated.",
     "--limit", metavar="[COST:]mean|pNN|worst<=X",
 )  # fmt: skip
+ABSTAIN = option(None, "Share that may be declined and handed over, e.g. 5%.", "--abstain")
+ABSTAIN_COST = option(None, "Cost of handing a sample over, in the unit.", "--abstain-cost")
+ABSTAIN_QUALITY = option(
+    None, "Quality of the answer that comes then (default: 1).", "--abstain-quality"
+)
+ABSTAIN_SCORE = option(
+    None, "Whose low scores are declined: energy, max_logit, e2cm, ... (default: confidence).",
+    "--abstain-score",
+)  # fmt: skip
 SEEDS = option(1, "Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
 
 

@@ -182,6 +182,16 @@ def metric_column(metric: str | None) -> Columns:
     return {f"{metric.replace('_', ' ')} % [95 %]": interval(metric, percent)}
 
 
+def coverage_columns(record: Mapping[str, Any], graded: Any) -> Columns:
+    """Return the columns of a policy that may decline: who is not, and what those answers are worth."""
+    if "coverage" not in record:
+        return {}
+    return {
+        "coverage %": shown("coverage", percent),
+        f"{quality_word(graded)} of answers %": shown("selective_quality", percent),
+    }
+
+
 def shares(name: str) -> Callable[[Mapping[str, Any]], str]:
     """Return the column of shares in whole percent."""
     return lambda r: " ".join(f"{100 * share:.0f}" for share in r[name])

@@ -16,7 +16,6 @@ from policyopt._cli.output import (
     off_budget,
     percent,
     shares,
-    shown,
 )
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
@@ -42,13 +41,12 @@ def evaluate(
 ) -> None:
     """Show realised cost and accuracy of a policy, or of a family's levels."""
     from policyopt._api import cost_for, utility_for
-    from policyopt._frontier import summary
-    from policyopt._metrics import metric_fields
+    from policyopt._frontier import summary, told_metric
     from policyopt._replay import replay
     from policyopt._table import Tables, unlabelled
 
     if out is not None:
-        options.out_table(out, ",".join(_COLUMNS))
+        options.out_table(out, ",".join(_COLUMNS), whole=False)
     loaded = load_any(policy)
     family = loaded if isinstance(loaded, PolicyFamily) and level is None else None
     if family and out is not None:
@@ -70,7 +68,7 @@ def evaluate(
         output.note(unlabelled(table))
     if out is not None:
         with output.writing(out):
-            write_file(out, output.to_csv(_rows(outcomes[0], _COLUMNS)))
+            write_file(out, output.to_csv(_rows(outcomes[0], _COLUMNS, found[0])))
     records: list[dict[str, Any]] = [
         {
             **({"level": a} if family else {}), **_named(one, of_another), "split": split,
@@ -79,9 +77,8 @@ def evaluate(
         for a, (one, outcome) in enumerate(zip(found, outcomes, strict=True))
     ]  # fmt: skip
     if metric is not None:
-        labels = table.statistics.labels
         records = [
-            metric_fields(metric, labels, outcome.prediction) | record
+            told_metric(metric, table, outcome) | record
             for record, outcome in zip(records, outcomes, strict=True)
         ]
     columns = {
@@ -91,11 +88,8 @@ def evaluate(
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
         **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
         "exit share %": shares("exit_share"),
+        **output.coverage_columns(records[0], outcomes[0].graded),
     }  # fmt: skip
-    if "coverage" in records[0]:
-        columns["coverage %"] = shown("coverage", percent)
-        name = f"{output.quality_word(outcomes[0].graded)} of answers %"
-        columns[name] = shown("selective_quality", percent)
     output.print_records(records, style, columns)
 
 
@@ -138,7 +132,7 @@ def run(
     decisions = decide_arrays(loaded, found, arrays, raw.name)
     if style is not output.Format.table:
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
-        output.print_records(_rows(decisions, columns), style)
+        output.print_records(_rows(decisions, columns, loaded), style)
         return
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
     output.print_table(
@@ -159,9 +153,15 @@ def run(
     output.say(f"mean cost {mean} {loaded.unit}; --format csv prints a line per row")
 
 
-def _rows(outcome: Any, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return a record per row, of the columns that a replay or decisions have."""
+def _rows(outcome: Any, columns: tuple[str, ...], policy: Any) -> list[dict[str, Any]]:
+    """Return a record per row, of the columns that a replay or decisions have, and what answers are if not classes."""
+    from policyopt._utility import ANSWERS, coarse_exits, coarse_note
+
     values = [getattr(outcome, name).tolist() for name in columns[1:]]
+    if coarse := coarse_exits(policy.provenance):
+        output.note(coarse_note(policy.provenance))
+        columns = (*columns, "answers")
+        values.append([ANSWERS[k in coarse] for k in outcome.exit.tolist()])
     return [
         dict(zip(columns, row, strict=True))
         for row in zip(range(len(outcome.exit)), *values, strict=True)

@@ -40,6 +40,8 @@ from .rounding import BAND, LARGEST, doubtful, exact_scores
 from .samples import CANDIDATES, made_up
 from .symbolic import trace_policy
 
+#: What to do where a policy has no machine code.
+WITHOUT = "Leave out native=True."
 #: What a step returns where the policy has to decide.
 ASK = -3
 _TRIED = 256  # of the made-up rows
@@ -97,7 +99,7 @@ def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Nati
     if policy.kind != "logits" or policy.needs_features or policy.abstention is not None:
         what = "feature vectors" if policy.needs_features else policy.kind
         what = what if policy.abstention is None else "one that may abstain"
-        raise input_error("policy", "one of logits alone", what, "Leave out native=True.")
+        raise input_error("policy", "one of logits alone", what, WITHOUT)
     graphs = trace_policy(policy)
     library = _library(c_source(policy, graphs, "p", sizes=False), folder)
     made = Native(library.native_step, library.native_size(), (), policy.classes)
@@ -112,7 +114,7 @@ def native(policy: Policy, folder: str | os.PathLike[str] | None = None) -> Nati
     off = _off(policy, graphs, made)
     if not off <= BAND:
         got = f"{policy.rule.name}, off by {off:.1g}"
-        raise input_error("policy", "one whose scores C can compute", got, "Leave out native=True.")
+        raise input_error("policy", "one whose scores C can compute", got, WITHOUT)
     near = np.where(exact, 0.0, doubtful(policy, off)).tolist()
     set_doubt(near)
     return replace(made, near=tuple(near))

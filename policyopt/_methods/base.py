@@ -36,7 +36,7 @@ from policyopt._methods.fitted import (
 )
 from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
-from policyopt._methods.targets import Target, targets_of
+from policyopt._methods.targets import ANOTHER, Target, targets_of
 from policyopt._progress import progress_callback, report
 from policyopt._replay import trace
 from policyopt._table import Table, subsample
@@ -517,13 +517,12 @@ class Search:
         else:
             best = int(np.nanargmax(worth))
             unit, cost = self._table.unit, grid[best][1].cost
+            another = "" if self._levels.method.name == "auto" else ANOTHER
             said = [] if budget is None else [f"{budget:.6g} {unit}"]
             said += [limit.text for limit in target.limits]
             within = f" within {' and '.join(said)}" if said else ""
-            allowed = f"at most {worth[best]:.4g}{within}, which costs {cost:.6g} {unit}"
-            asked = f"{floor:.4g}" + (f" ({target.text})" if target.max_drop is not None else "")
-            step = "Ask for less, allow more cost, or try another method (--method auto)."
-            raise BudgetError(message("quality", allowed, asked, step))
+            step = f"Ask for less, allow more cost{another}."
+            raise target.unmet(self._table, worth[best], cost, step, within)
         first = met[0]
         if first == 0:
             return of, grid[0][0]

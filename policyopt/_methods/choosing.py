@@ -58,7 +58,7 @@ from policyopt._methods.lagrangian import OptimalStopping
 from policyopt._methods.levels import Levels, Spend, aims_of
 from policyopt._methods.registry import make_method
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
-from policyopt._methods.targets import Target, targets_of
+from policyopt._methods.targets import ANOTHER, Target, targets_of
 from policyopt._methods.threshold import Threshold
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
@@ -437,7 +437,7 @@ class Auto(Choosing):
                     continue
                 (one,) = method.fit_path(table, [target], seed)
             except BudgetError as error:
-                refused = refused or error
+                refused = refused or BudgetError(str(error).replace(ANOTHER, ""))
                 continue
             chosen = {"chosen": {"method": name, "settings": method.settings()}, "compared": []}
             said = {

@@ -79,7 +79,7 @@ class Levels:
     """The levels of one method on one table."""
 
     def __init__(self, method: Any, table: Table, seed: int) -> None:
-        self._method, self._seed = method, seed
+        self.method, self._seed = method, seed
         own = method.proposes
         self.spend: Spend = proposed(method, table, seed) if own else method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)
@@ -106,7 +106,7 @@ class Levels:
 
     def frozen(self, level: Level, budget: float) -> Fitted:
         """Return the policy of a level."""
-        return build_fitted(self._method, level.draft, budget, self._seed)
+        return build_fitted(self.method, level.draft, budget, self._seed)
 
     def at(self, budgets: Sequence[float]) -> list[Level]:
         """Return the level of each budget; budgets that cannot be met are refused."""
@@ -355,7 +355,7 @@ class Levels:
             costs, scores = draft.problem.costs, draft.problem.scores
             claims = replace(whole, taken=tuple((w, first_exit(scores, t)) for w, _, t in sides))
         out, paid = [], claims.mean(costs)
-        for last in self._method.ends(exits):
+        for last in self.method.ends(exits):
             cut = replace(whole, last=last)
             cost = claimed + replace(claims, last=last).mean(costs) - paid
             value = cut.mean(quality)
@@ -399,7 +399,7 @@ class Levels:
         return out
 
     def _policy(self, draft: Draft) -> Fitted:
-        return build_fitted(self._method, draft, 0.0, self._seed)
+        return build_fitted(self.method, draft, 0.0, self._seed)
 
     def _scores(self, draft: Draft, rule: ScoreRule, thresholds: Floats) -> Floats:
         """Return the scores that a policy gives the rows, (N, K)."""

@@ -11,7 +11,11 @@ from policyopt._costs import Budget, parse_budget
 from policyopt._limits import Limit
 from policyopt._table import Table, known_rows
 from policyopt.runtime._checks import check_type
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import BudgetError, input_error, message
+
+_FLOORS = ("accuracy", "quality", "max_drop")
+#: What a refusal says last, but of the method that it names.
+ANOTHER = ", or try another method (--method auto)"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Target:
         Least share of the full model's cost that is saved: ``0.5`` or ``"50%"``.
     limits : tuple of Limit
         On this and other costs.
+    accuracy : float or str, optional
+        The same as `quality`, of rows that are right or wrong.
 
     Raises
     ------
@@ -47,14 +53,17 @@ class Target:
     max_drop: float | str | None = None
     saving: float | str | None = None
     limits: tuple[Limit, ...] = ()
+    accuracy: float | str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("quality", "max_drop", "saving"):
+        for name in (*_FLOORS, "saving"):
             value = getattr(self, name)
             object.__setattr__(self, name, None if value is None else read_share(value, name))
-        if self.quality is not None and self.max_drop is not None:
+        floors = [name for name in _FLOORS if getattr(self, name) is not None]
+        if len(floors) > 1:
             step = "Leave one of the two out: both are floors on quality."
-            raise input_error("max_drop", "absent beside a quality", self.max_drop, step)
+            allowed = f"absent beside {floors[1]}"
+            raise input_error(floors[0], allowed, getattr(self, floors[0]), step)
         limits: Any = self.limits
         given = [Limit.parse(one) if isinstance(one, str) else one for one in limits]
         for one in given:
@@ -66,19 +75,20 @@ class Target:
 
     @property
     def _given(self) -> bool:
-        wishes = (self.budget, self.quality, self.max_drop, self.saving)
-        return bool(self.limits) or any(wish is not None for wish in wishes)
+        wishes = (self.budget, self.saving)
+        return bool(self.limits) or self.floored or any(wish is not None for wish in wishes)
 
     @property
     def floored(self) -> bool:
         """Whether there is a floor on quality."""
-        return self.quality is not None or self.max_drop is not None
+        return any(getattr(self, name) is not None for name in _FLOORS)
 
     @property
     def text(self) -> str:
         """As a person would say it."""
         said = {
-            "budget": "budget {}", "quality": "quality >= {:g}", "max_drop": "drop <= {:g}", "saving": "saving >= {:g}",
+            "budget": "budget {}", "accuracy": "accuracy >= {:g}", "quality": "quality >= {:g}",
+            "max_drop": "drop <= {:g}", "saving": "saving >= {:g}",
         }  # fmt: skip
         parts = [
             form.format(getattr(self, n))
@@ -96,10 +106,36 @@ class Target:
 
     def floor(self, table: Table) -> float | None:
         """Return the least mean quality; None: none is given."""
-        if self.max_drop is None:
-            return None if self.quality is None else float(self.quality)
-        full = float(known_rows(table).quality[:, -1].mean())
-        return full - float(self.max_drop)
+        self.check(table)
+        if self.max_drop is not None:
+            return _of_full(table) - float(self.max_drop)
+        found = self.quality if self.accuracy is None else self.accuracy
+        return None if found is None else float(found)
+
+    def check(self, table: Table) -> None:
+        """Refuse an accuracy of rows that have none."""
+        if self.accuracy is not None and table.graded:
+            step = "Say --quality 0.9 (Python: quality=0.9), which is of what answers are worth."
+            got = "graded rows" if table.utility is None else "answers that a utility values"
+            raise input_error("accuracy", "of rows that are right or wrong", got, step)
+
+    def unmet(
+        self, table: Table, best: float, cost: float, step: str, within: str = ""
+    ) -> BudgetError:
+        """Return why a floor cannot be met, in the words that it was asked for in; `best` at a `cost` can be."""
+        name = next(name for name in _FLOORS if getattr(self, name) is not None)
+        if name == "max_drop":  # rounded to what can be had
+            least = max(math.ceil(1e4 * (_of_full(table) - best) - 1e-6) / 1e4, 0.0)
+            allowed = f"at least {least:.4g}"
+        else:
+            allowed = f"at most {math.floor(1e4 * best + 1e-6) / 1e4:.4g}"
+        allowed += f"{within}, which costs {cost:.6g} {table.unit}"
+        return BudgetError(message(name, allowed, f"{getattr(self, name):.4g}", step))
+
+
+def _of_full(table: Table) -> float:
+    """Return the full model's mean quality."""
+    return float(known_rows(table).quality[:, -1].mean())
 
 
 def read_share(value: Any, name: str) -> float:

@@ -35,6 +35,7 @@ from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -58,18 +59,29 @@ class Observed:
     losses: Floats | None = None  # of the label, in nats; None where only summaries are kept
 
 
+def right_or_wrong(table: Table) -> Floats:
+    """Return whether each answer is right, (N, K); refused where answers are only worth more or less."""
+    table = known_rows(table)
+    _, labels, own = table.quality, table.statistics.labels, table.statistics.correct
+    if own is not None and (labels is None or bool((labels >= 0).all())):
+        return own.astype(np.float64)
+    valued = KINDS[table.kind].scaled
+    allowed = "one that tells which answers are right or wrong, by labels or `correct`"
+    got = (
+        f"{table.kind}, whose answers are more or less near" if valued else "a graded quality alone"
+    )
+    step = (
+        "`policyopt fit --calibrator isotonic` fits a map from confidence to the quality to expect, which "
+        "decisions then show; `policyopt explain` tells at each exit the quality of those who leave"
+    )
+    more = "." if valued else ". Or import labels besides."
+    raise input_error(f"split {table.split}", allowed, got, step + more)
+
+
 def observe(table: Table, answer: AnswerRule | None = None) -> Observed:
     """Return the answers of a table's labelled rows under an answer rule, by default the exits' own."""
     table = known_rows(table)
-    _, labels, own = table.quality, table.statistics.labels, table.statistics.correct
-    if own is None or (labels is not None and bool((labels < 0).any())):
-        allowed, got = (
-            "one that tells which answers are right, by labels or `correct`",
-            "a graded quality alone",
-        )
-        step = "A policy's own map of confidence to quality: fit --calibrator. Or import labels besides."
-        raise input_error(f"split {table.split}", allowed, got, step)
-    own = own.astype(np.float64)
+    own, labels = right_or_wrong(table), table.statistics.labels
     answer = Identity() if answer is None else answer
     if labels is None or table.source is None or not table.source.has("outputs"):
         if not isinstance(answer, Identity):

@@ -16,6 +16,7 @@ from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Floats
 
 if TYPE_CHECKING:
+    from policyopt._abstain import RiskCoverage
     from policyopt._online.simulate import Simulation
     from policyopt._tiers.choose import Planned
     from policyopt._tiers.description import Tiers
@@ -115,9 +116,10 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     for k in range(exits):
         beside = {"textcoords": "offset points", "xytext": (6, -11)}
         axes.annotate(str(k), (costs[k], 100 * qualities[k]), color="0.35", fontsize=9, **beside)
-    bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
-    told = "hindsight bound (not deployable)"
-    axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
+    if frontier.bound:
+        bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
+        told = "hindsight bound (not deployable)"
+        axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
         _log_scale(axes)
     across = f"realised cost per sample [{picture_text(frontier.unit)}]"
@@ -128,6 +130,28 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
         figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     else:
         axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure
+
+
+def risk_coverage_figure(
+    found: RiskCoverage, word: str, own: dict[str, Any] | None = None, title: str = ""
+) -> Any:
+    """Draw risk against coverage, and where the policy itself declines (`own`: coverage, risk)."""
+    figure = new_figure(6.5, 4.4)
+    axes = figure.add_subplot()
+    axes.plot(100 * found.coverage, 100 * found.risk, label="the surest answers alone", **_look(0))
+    look = {"color": "0.55", "ls": "--", "lw": 1.2, "label": "as many at random"}
+    axes.axhline(100 * float(found.risk[-1]), **look)
+    if own is not None and own["risk"] is not None:
+        place = 100 * own["coverage"], 100 * own["risk"]
+        axes.plot(*place, "*", color="black", ms=13, label="the policy itself")
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
+    told = f"area (AURC) {100 * found.area:.2f} %"
+    axes.set_title(told, loc="right", fontsize=9)
+    across = "coverage: share of samples answered [%]"
+    tidy(axes, grid="both", xlabel=across, ylabel=f"risk: 100 % less {word} of answers [%]")
+    axes.set(xlim=(0, 101), ylim=(0, None))
+    axes.legend(frameon=False, fontsize=9, loc="center left")
     return figure
 
 

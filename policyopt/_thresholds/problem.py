@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -95,13 +96,15 @@ class Problem:
         low, high = float(self.mean_costs[0]), float(self.mean_costs[-1])
         slack = 1e-9 * max(abs(high), 1e-300)
         if not low - slack <= budget <= high + slack:
-            part = 100 * (low + high) / 2 / high if high else 50
-            step = (
-                "The range runs from every sample leaving at exit 0 to every sample running all exits; "
-                f"choose a budget inside it, or a share of the full model such as {part:.0f}%."
-            )
-            allowed = f"in [{low:.6g}, {high:.6g}] {self.unit}"
-            raise BudgetError(message("budget", allowed, f"{budget:.6g}", step))
+            part = (
+                math.ceil(1000 * low / high - 1e-6) / 10 if high else 0.0
+            )  # rounded to what can be had
+            allowed = f"from {low:.6g} to {high:.6g} {self.unit}, that is {part:g}% to 100% of the full model"
+            got = f"{budget:.6g} {self.unit}" + (f", or {100 * budget / high:.4g}%" if high else "")
+            step = "Lower it: --budget 100% lets every sample run all exits."
+            if budget < low:
+                step = f"Raise it: --budget {part:g}% lets every sample leave where it is cheapest."
+            raise BudgetError(message("budget", allowed, got, step))
 
 
 @dataclass(frozen=True)

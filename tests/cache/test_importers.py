@@ -233,6 +233,60 @@ def test_tables_that_do_not_add_up(tmp_path, load, name, suffix):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_last_exit_needs_no_confidence(tmp_path, load, suffix, wide):
+    """In any table that last column may lack or be empty; of others the message names what lacks."""
+    frame = LONG[["sample", "exit", "conf", "pred", "label"]]
+    if wide:
+        columns = {
+            f"{name}_{k}": a[:, k] for name, a in (("conf", CONF), ("pred", PRED)) for k in range(K)
+        }
+        frame = pd.DataFrame({**columns, "label": Y})
+    lacks = (
+        frame.drop(columns="conf_2")
+        if wide
+        else frame.assign(conf=frame["conf"].mask(frame["exit"] == 2))
+    )
+    empty = frame.assign(conf_2=None) if wide else lacks
+    for table in (lacks, empty):
+        write_table(table, tmp_path / f"a{suffix}")
+        report = load(f"a{suffix}", costs=COSTS)
+        found = report.data.splits["pool"].array("confidence")
+        np.testing.assert_allclose(found, np.column_stack([CONF[:, :2], np.ones(N)]), atol=1e-14)
+        assert "exit 2 has no confidence; it needs none" in str(report.notes)
+    if wide:
+        for column in ("conf_0", "conf_1", "pred_0", "pred_2"):
+            write_table(frame.drop(columns=column), tmp_path / f"a{suffix}")
+            refuses(f"Add {column};", load, f"a{suffix}")
+    else:
+        some = frame.assign(conf=frame["conf"].mask(frame["sample"] == "q3"))
+        write_table(some, tmp_path / f"a{suffix}")
+        refuses("confidence|conf", load, f"a{suffix}")
+
+
+def test_arrays_without_the_last_confidence(tmp_path, load):
+    for conf in (CONF[:, :2], np.column_stack([CONF[:, :2], np.full(N, np.nan)])):
+        np.savez(tmp_path / "a.npz", conf=conf, pred=PRED, labels=Y)
+        assert (
+            load("a.npz", costs=COSTS).data.splits["pool"].array("confidence")[:, 2].tolist()
+            == [1] * N
+        )
+    np.savez(tmp_path / "a.npz", conf=CONF[:, :1], pred=PRED, labels=Y)
+    refuses("2 of 3. Got confidence of 1 exits, prediction of 3", load, "a.npz", costs=COSTS)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_columns_of_other_names(tmp_path, load, suffix):
+    write_table(
+        pd.DataFrame({"small_score": CONF[:, 0], "big_ok": CORRECT[:, 2]}), tmp_path / f"a{suffix}"
+    )
+    refuses("Got small_score, big_ok. Long: .*Wide: .*conf_0", load, f"a{suffix}")
+    if suffix == ".jsonl":
+        (tmp_path / "a.jsonl").write_text(json.dumps({"scores": [0.1, 0.2], "oks": [1, 0]}))
+        refuses("Got scores, oks", load, "a.jsonl")
+
+
 def store(path, form):
     """Write two splits with features and contexts."""
     arrays = keyed(40, 0, "val_") | keyed(30, 1, "test_")
@@ -283,6 +337,8 @@ REFUSED = {
     "prefix on some": ({"logits": X, "labels": Y, "test_logits": X}, "prefix"),
     "val and fit": ({"val_logits": X, "fit_logits": X}, "val and fit mean the same"),
     "logits": ({"probs": X, "labels": Y}, "kind='logits'"),
+    "values": ({"values": X[..., 0], "labels": Y}, "--kind regression"),
+    "values by the name of predictions": ({"pred": X[..., 0], "labels": Y}, "Add conf.*--kind regression"),
     "one cost": ({"logits": X, "labels": Y, "cost": 1.0}, r"of shape \(3,\).*one number"),
     "exit missing": (keyed(40) | {"features_1": None}, r"of every exit, 0 to 2.*missing \['features:1'\]"),
     "exit too many": (keyed(40) | {"features_3": np.ones((40, 2))}, r"superfluous \['features:3'\]"),

@@ -54,7 +54,8 @@ def records(text):
 def test_commands_are_listed_as_they_say_of_themselves(run):
     listed = run("--help")[1]
     for name, (module, text) in COMMANDS.items():
-        command = getattr(import_module(f"policyopt._cli.{module}"), name + "_" * iskeyword(name))
+        function = name.replace("-", "_") + "_" * iskeyword(name)
+        command = getattr(import_module(f"policyopt._cli.{module}"), function)
         assert re.match(re.escape(text) + "[.:;,]", command.__doc__), name
         assert re.search(rf"^  {name} +{re.escape(text)}\.$", listed, re.M), name
         code, out, _ = run(name, "--help")
@@ -238,6 +239,31 @@ def test_curve_writes_what_it_prints(run, cache, tmp_path):
     assert {r["budget"] for r in found} == {2.0, 4.0} and {r["seed"] for r in found} == {0, 1}
     assert len(records((tmp_path / "curve.csv").read_text())) == len(found)
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_glossary_has_the_words_of_tables_and_records(run, cache, root, tmp_path):
+    line = ("--format", "json", "--out")
+    (fitted,) = json.loads(
+        run("fit", cache, "--budget", "50%", "--abstain", "5%", *line, tmp_path / "p.json")[1]
+    )
+    made = run(
+        "curve",
+        cache,
+        "--methods",
+        "max_prob",
+        "--abstain",
+        "5%",
+        "--budgets",
+        "1",
+        *line,
+        tmp_path / "c",
+    )
+    compared = load_policy(tmp_path / "p.json").provenance["compared"]
+    told = (root / "docs" / "glossary.md").read_text()
+    for field in {*fitted, *json.loads(made[1])[0], *compared[0]}:
+        word = re.sub("^((expected|realised|selective)_)+|_(low|high)$", "", field)
+        assert f"`{word}`" in told or word.replace("_", " ") in told, field
+    assert "| off %" in told
 
 
 def test_settings_and_bounds(run, cache):

@@ -1,6 +1,7 @@
 """Budgets as limits, floors and limits on costs: what fits offer, against brute force and closed forms."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -103,12 +104,20 @@ def test_floors_are_met_at_the_least_cost_and_what_cannot_be_is_named():
     assert dear.quality < 0.68  # for less it is not to be had
     for target, said in (
         (Target(quality=0.99), "'quality' must be at most 0."), (Target(1.2, 0.69), "within 1.2 ms"),
+        (Target(accuracy=0.99), "'accuracy' must be at most 0.*--method auto"),
+        (Target(1.2, max_drop=0.0), "'max_drop' must be at least 0.*within 1.2 ms"),
+        (Target(9.0), r"from 1 to 5 ms, that is 20% to 100% .* 9 ms, or 180%. Lower it: --budget 100%"),
         (Target(limits=("mean<=0.5",)), "limit mean<=0.5"), (Target(0.5), "budget"),
         (Target(quality=0.68, limits=("p99<=1",)), "must be at most 0.* within p99<=1"),
         (Target(limits=("p99<=5", "worst<=0.9")), "limit worst<=0.9' must be 1 or more"),
     ):  # fmt: skip
         with pytest.raises(BudgetError, match=said):
             make_method("max_prob").fit_path(fit, [target])
+    with pytest.raises(BudgetError) as refused:
+        make_method("auto").fit_path(fit, [Target(accuracy=0.99)])
+    assert "another method" not in str(refused.value)
+    can = float(re.search(r"at most ([\d.]+)", str(refused.value))[1])  # which is so
+    assert make_method("auto").fit_path(fit, [Target(accuracy=can)])
 
 
 @settings(max_examples=8, deadline=None)
@@ -213,6 +222,14 @@ def test_grammar_of_limits_and_targets():
         po.curve(data, ["max_prob"], Target(quality=0.5)).records[0]["target"] == "quality >= 0.5"
     )
     refuses("accuracy", po.fit, data, method="max_prob", accuracy=0.5, quality=0.6)
+    refuses(
+        "graded|utility",
+        po.curve,
+        data,
+        "max_prob",
+        Target(accuracy=0.5),
+        utility="1,1,1,1,1,1,1,1,1,2",
+    )
     refuses("budget", po.fit, data, method="max_prob")
     assert po.fit(data, method="eero", shares="risk").budget is None
     path = po.curve(data, ["max_prob"], [Target(quality=0.5), Target(saving=0.5)]).records

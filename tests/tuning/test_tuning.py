@@ -291,7 +291,7 @@ REFUSED = {
     "--objective speed": "'objective' must be one of", "--objective accuracy": "'budget' must be given",
     "--objective accuracy --budget much": "'budget' must be a number",
     "--objective accuracy --budget 40% --budgets 3": "'--budgets'",
-    "--objective accuracy --budget 100": "'budget' must be in [1, 8] ms", "--budgets 0": "budgets",
+    "--objective accuracy --budget 100": "'budget' must be from 1 to 8 ms", "--budgets 0": "budgets",
     "--storage nourl": "'storage' must be a storage URL",
     "--storage sqlite:////no/such/place/s.db": "'storage' must be a storage URL",
     "--storage postgres+nothing://host/db": "postgres", "--storage sqlite:///damaged.db": "'storage' must be a storage URL",
