@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import isnan
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,6 +65,8 @@ FEW_ROWS = 300
 _COINS = 32
 _HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
 _EPS = 1e-9
+#: Of quality, what chance may cost: that an exit is of no use at all is never shown by rows.
+_NO_LOSS = 0.0005
 _SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
@@ -191,6 +194,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     def name(self) -> str:
         """Name of the method."""
         return self.label
+
+    def reach(self, table: Table) -> Table:
+        """Return the table of the exits that the method may keep."""
+        return table
 
     def ends(self, exits: int) -> Sequence[int]:
         """Return the places but the last, ascending, past which a policy of so many exits may never go."""
@@ -419,6 +426,7 @@ class Search:
 
     def __init__(self, levels: Levels, folds: Folds | None) -> None:
         self._levels, self._folds, self._table = levels, folds, levels.table
+        self._values: dict[Level, float] = {}
 
     def levels(self, targets: Sequence[Target]) -> list[tuple[float, Level] | BudgetError]:
         """Return what each target aims at, a mean cost as levels claim it, and its level; or why there is none."""
@@ -450,12 +458,11 @@ class Search:
         limits = target.limits
         if limits and of.limited:  # of all that keep them, the best
             of, limits = of.keeping(limits), ()
-        floor = target.floor(self._table)
         try:
-            if floor is not None:
-                of, most = self._least(of, floor, most, target, budget)
+            if target.floored:
+                of, most = self._least(of, most, target, budget)
             if limits:
-                most = self._within(limits, most, floor is not None)
+                most = self._within(limits, most, target.floored)
         except BudgetError as error:
             return error
         return of, most
@@ -474,6 +481,22 @@ class Search:
         if self._folds is None or level.alike:
             return level.value
         return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
+
+    def _kept(self, level: Level) -> float:
+        """Return the full model's quality less what a level is expected to lose of it on new rows.
+
+        A drop is a loss, and what looks like a gain by chance makes up for none. So what counts is the mean of the
+        loss, 0 where there is none, over how far the difference may be off (a normal): nothing where all rows leave
+        at the last exit, and as good as the difference itself where that lies some errors below 0.
+        """
+        if level not in self._values:
+            full, error = self._levels.full, self._levels.error(level)
+            gain, loss = self.quality(level) - full, 0.0
+            if error > 0:
+                off = NormalDist(gain, error)
+                loss = error * error * off.pdf(0.0) - gain * off.cdf(0.0)
+            self._values[level] = full + min(gain, 0.0, _NO_LOSS - loss)
+        return self._values[level]
 
     @cached_property
     def _lost(self) -> Floats:
@@ -503,12 +526,16 @@ class Search:
         return bisect(lambda aim: up(of.at([aim])[0]), low, high, _HALVINGS)
 
     def _least(
-        self, of: Levels, floor: float, most: float, target: Target, budget: float | None
+        self, of: Levels, most: float, target: Target, budget: float | None
     ) -> tuple[Levels, float]:
         """Return the least aim whose level is worth a floor on new rows, by levels with a price if that is enough."""
-        for of in (of, of.by(self.quality)):  # noqa: B020 (both are made before)
+        if target.max_drop is None:
+            floor, value = float(target.quality or 0.0), self.quality
+        else:
+            floor, value = of.full - float(target.max_drop), self._kept
+        for of in (of, of.by(value)):  # noqa: B020 (both are made before)
             grid = self._grid(of, most)
-            worth = [self.quality(level) for _, level in grid]
+            worth = [value(level) for _, level in grid]
             if np.isnan(worth).all():
                 _ = self._table.quality  # says what is missing
             met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
@@ -528,7 +555,7 @@ class Search:
         if first == 0:
             return of, grid[0][0]
         low, high = grid[first - 1][0], grid[first][0]
-        return of, self._halved(of, low, high, lambda level: self.quality(level) < floor - _EPS)[1]
+        return of, self._halved(of, low, high, lambda level: value(level) < floor - _EPS)[1]
 
     def _within(self, limits: tuple[Limit, ...], most: float, floored: bool) -> float:
         """Return the largest aim up to `most` that keeps limits, of levels that nothing else is to be had of."""

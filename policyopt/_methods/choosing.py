@@ -629,9 +629,12 @@ class OnExits(Method):
     kept: tuple[int, ...]
     inner: Method
 
+    def reach(self, table: Table) -> Table:
+        return table.keep_exits([table.active_exits[k] for k in self.kept])
+
     def trained(self, table: Table, seed: int) -> Spend:
         """Train the inner method; a budget above what these exits can cost is lowered to that."""
-        small = table.keep_exits([table.active_exits[k] for k in self.kept])
+        small = self.reach(table)
         if small.exits == 1:
             return lambda budgets: [alone(table, self.kept[0], budget) for budget in budgets]
         most, spend = float(small.mean_costs[-1]), self.inner.trained(small, seed)

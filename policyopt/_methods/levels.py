@@ -35,7 +35,7 @@ from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._errors import BudgetError, message
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
-from policyopt.runtime._scores import ScoreRule
+from policyopt.runtime._scores import Constant, ScoreRule
 from policyopt.runtime._typing import Array, Floats, Ints
 
 #: From budgets to solved drafts, trained once; a budget that cannot be met is a `BudgetError`.
@@ -127,7 +127,19 @@ class Levels:
         _ = self._solutions  # made once for both
         found = copy(self)
         found.price, found._grid, found._worth = 0.0, None, worth
+        found.limited = self._valued and not self._method.fixed
         return found
+
+    @cached_property
+    def full(self) -> float:
+        """Quality of the full model, on the rows that levels are valued on."""
+        return float(self._rows.quality[:, -1].mean())
+
+    def error(self, level: Level) -> float:
+        """Return the standard error of what a level gains against the full model, by its rows."""
+        quality = self._quality(level.draft)
+        gains = sum(w * _at(quality, t, level.last) for w, t in level.taken)
+        return float((gains - self._rows.quality[:, -1]).std() / len(self._rows) ** 0.5)
 
     def keeping(self, limits: tuple[Limit, ...]) -> Levels:
         """Return those of the levels that keep limits, and finer ones about where they cease to."""
@@ -247,7 +259,7 @@ class Levels:
             if right is None or right.draft is left.draft or budget <= ends[0] * (1 + _EPS):
                 break
             middle = (ends[0] + ends[1]) / 2 if step < _HALVINGS else budget
-            tried = [*self._solved(middle), *self._cut_at(right, middle)]
+            tried = [*self._where_possible([middle])[0], *self._cut_at(right, middle)]
             least, most = self._worth(left), self._worth(right)
             between = [one for one in tried if least <= self._worth(one) <= most]
             node = self._best([left, *between], middle) or left
@@ -387,15 +399,21 @@ class Levels:
         return replace(cut, other=side, expected=expected, quality=value)
 
     def _constants(self, solved: Sequence[Sequence[Level]]) -> list[Level]:
-        """Return "all leave at exit k" for each exit, by the dearest solution's rule, and by plain answers."""
+        """Return "all leave at exit k" for each exit, by the dearest solution's rule, and with no arithmetic at all."""
         drafts = [levels[-1].draft for levels in solved if levels]
-        plain = [draft for draft in drafts if isinstance(draft.answer, Identity)]
         out = []
-        for draft in {id(draft): draft for draft in (*drafts[-1:], *plain[-1:])}.values():
-            assert draft.solution is not None
-            never = Solution(np.full(len(draft.solution.thresholds), NEVER))
+        for draft in (*drafts[-1:], self._bare(drafts)):
+            never = Solution(np.full(draft.table.exits - 1, NEVER))
             out += self._levels(_solved_anew(draft, never))
         return out
+
+    def _bare(self, drafts: Sequence[Draft]) -> Draft:
+        """Return a draft that gives the answers of the exits that these keep as they are, and scores nothing."""
+        table = drafts[-1].table if drafts else self._method.reach(self.table)
+        rows = self._rows.keep_exits(table.active_exits)
+        nothing = Problem(np.zeros(rows.quality.shape), rows.quality, rows.costs, rows.unit)
+        origin = drafts[-1].origin if drafts else {}
+        return Draft(Constant(), table, nothing, origin=origin)
 
     def _policy(self, draft: Draft) -> Fitted:
         return build_fitted(self._method, draft, 0.0, self._seed)
