@@ -66,7 +66,7 @@ _COINS = 32
 _HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
 _EPS = 1e-9
 #: Of quality, what chance may cost: that an exit is of no use at all is never shown by rows.
-_NO_LOSS = 0.0005
+_NO_LOSS = 0.0002
 _SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
@@ -492,7 +492,7 @@ class Search:
         if level not in self._values:
             full, error = self._levels.full, self._levels.error(level)
             gain, loss = self.quality(level) - full, 0.0
-            if error > 0:
+            if error:
                 off = NormalDist(gain, error)
                 loss = error * error * off.pdf(0.0) - gain * off.cdf(0.0)
             self._values[level] = full + min(gain, 0.0, _NO_LOSS - loss)

@@ -69,9 +69,13 @@ class Level:
     @property
     def alike(self) -> bool:
         """Whether all rows leave at one exit, with an answer that learned nothing: rows chose nothing else."""
-        places = [np.minimum(taken, self.last) for _, taken in self.taken]
-        one = all((at == places[0][0]).all() for at in places)
+        one = all((np.minimum(taken, self.last) == self.place).all() for _, taken in self.taken)
         return one and isinstance(self.draft.answer, Identity)
+
+    @property
+    def place(self) -> int:
+        """Where the first row leaves."""
+        return int(min(self.taken[0][1][0], self.last))
 
 
 class Levels:
@@ -136,10 +140,16 @@ class Levels:
         return float(self._rows.quality[:, -1].mean())
 
     def error(self, level: Level) -> float:
-        """Return the standard error of what a level gains against the full model, by its rows."""
+        """Return the standard error of what a level gains against the full model: 0 of that itself.
+
+        As if one more row told them apart: that none does, of a few, does not say that none will.
+        """
+        if level.alike and level.draft.table.active_exits[level.place] == self.table.active_exits[-1]:
+            return 0.0
         quality = self._quality(level.draft)
         gains = sum(w * _at(quality, t, level.last) for w, t in level.taken)
-        return float((gains - self._rows.quality[:, -1]).std() / len(self._rows) ** 0.5)
+        rows = len(self._rows)
+        return float((rows * (gains - self._rows.quality[:, -1]).var() + 1.0) ** 0.5 / rows)
 
     def keeping(self, limits: tuple[Limit, ...]) -> Levels:
         """Return those of the levels that keep limits, and finer ones about where they cease to."""
