@@ -21,6 +21,7 @@ from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
 from policyopt._table import Table, Tables
 from policyopt._utility import Utility, told_utility, utility_of
+from policyopt.runtime._answers import Identity
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
@@ -227,7 +228,8 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     table = table.keep_exits(fitted.policy.active_exits)
     provenance = fitted.policy.provenance
     settings = provenance.get("chosen", provenance)["settings"]
-    answer = settings.get("answer", "plain") if table.whole else "plain"
+    plain = isinstance(fitted.policy.answer, Identity) or not table.whole
+    answer = "plain" if plain else settings.get("answer", "plain")
     seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed)))
     return fit_confidence(name, seen.statistics.confidence, seen.quality)
 
