@@ -89,6 +89,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     remedy: ClassVar[str] = (
         "which these summaries do not hold. Import full logits, or summaries with that column, or use max_prob."
     )
+    #: Whether rows without a label teach it something, too; others see those that have one.
+    unlabelled: ClassVar[bool] = False
     #: What it asks of answers: "" nothing, "compared" whether exits give the same one, "classes" which it is.
     asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.
@@ -387,6 +389,7 @@ def validated(
 ) -> list[Fitted | BudgetError]:
     """Return a method's policies, their aims corrected by what folds left out cost (see the module), or why not."""
     levels = Levels(method, table, seed)
+    table = levels.table
     found: Folds | str | None = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
         held = method.held_out(levels, seed)
@@ -410,7 +413,8 @@ def validated(
             spared = levels.spared(level, aim, budget)
         here = cost = float(one.expected.cost)
         if folds is not None:  # what it costs here, and as much more as the rows left out did
-            known = level.alike and table.costs.ndim == 1  # the exit's, and nothing else
+            # The exit's mean, and nothing else: the fit cannot have made it look cheap.
+            known = level.alike and (budget is None or here <= budget * (1 + _EPS))
             more = 0.0 if known else float(np.interp(here, folds.costs, folds.off))
             if budget is not None and here >= SPARED * aim:  # what its aim was moved by
                 more = 0.0 if known else budget - aim

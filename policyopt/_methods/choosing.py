@@ -138,8 +138,7 @@ class Chooser:
 
     def _spend(self, name: str, way: Method) -> Spend:
         if name not in self._trained:
-            # Its soft targets make use of rows without a label; others see those that have one.
-            rows = self.table if isinstance(way, OptimalStopping) else self.known
+            rows = self.table if way.unlabelled else self.known
             try:
                 self._trained[name] = way.trained(rows, self.seed)
             except BudgetError:
@@ -152,6 +151,8 @@ class Chooser:
 
 class Choosing(Method):
     """A method that chooses others per budget by their values, and fits the chosen on all rows."""
+
+    unlabelled = True
 
     def trained(self, table: Table, seed: int) -> Spend:
         self.check(table)

@@ -83,6 +83,8 @@ class Levels:
 
     def __init__(self, method: Any, table: Table, seed: int) -> None:
         self._method, self._seed = method, seed
+        if method.requires_labels() and not method.unlabelled:
+            table = known_rows(table)
         own = method.proposes
         self.spend: Spend = proposed(method, table, seed) if own else method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)

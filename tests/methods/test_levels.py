@@ -286,3 +286,33 @@ def test_the_full_model_is_always_there_in_any_unit(spec):
             other = fitted(scale, "ms", drop)
             assert other[0] == pytest.approx(cost) and (other[1] == exits).all()
         assert fitted(1e-12, "FLOPs", drop)[0] <= 8.0 * (1 + 1e-9)
+
+
+def test_a_fixed_exit_costs_what_rows_say_however_heavy_the_tail():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        right = rng.random((300, 4)) < [0.5, 0.7, 0.72, 0.9]
+        costs = rng.lognormal(0.0, 2.0, (300, 4)) * [1.0, 1.0, 2.0, 4.0]
+        table = fit_table(po.from_arrays(
+            prediction=right.astype(int), confidence=rng.random((300, 4)), correct=right, unit="ms",
+            sample_costs={"time": costs}, cost_kind="standalone", split={"fit": 1.0},
+        ))  # fmt: skip
+        budgets = np.quantile(table.mean_costs, [0.5, 0.9]).tolist()
+        for one, budget in zip(make_method("always").fit_path(table, budgets), budgets, strict=True):
+            paid = outcome_of(one.policy, table).paid.mean()
+            assert one.expected.cost == pytest.approx(paid) and paid <= budget
+
+
+@pytest.mark.parametrize("spec", ["eero", "max_prob:thresholds=joint", "always", "vote", "max_prob"])
+def test_rows_without_a_label_are_left_out_or_used(spec):
+    """A method that needs labels is fitted on the rows that have one, and on no others."""
+    logits, labels = outputs(300)
+    labels[::3] = -1
+    some, known = (
+        po.from_arrays(logits[rows], labels[rows], [1.0, 2.0, 4.0, 8.0], split={"fit": 1.0}, unit="ms")
+        for rows in (slice(None), labels >= 0)
+    )
+    one = po.fit(some, "40%", spec)
+    if make_method(spec).requires_labels():
+        np.testing.assert_array_equal(one.policy.thresholds, po.fit(known, "40%", spec).policy.thresholds)
+    assert one.policy.provenance["rows"] == (200 if make_method(spec).requires_labels() else 300)
