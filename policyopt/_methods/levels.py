@@ -146,7 +146,10 @@ class Levels:
 
         As if one more row told them apart: that none does, of a few, does not say that none will.
         """
-        if level.alike and level.draft.table.active_exits[level.place] == self.table.active_exits[-1]:
+        if (
+            level.alike
+            and level.draft.table.active_exits[level.place] == self.table.active_exits[-1]
+        ):
             return 0.0
         quality = self._quality(level.draft)
         gains = sum(w * _at(quality, t, level.last) for w, t in level.taken)

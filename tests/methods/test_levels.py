@@ -258,7 +258,7 @@ def test_no_drop_loses_nothing_in_the_mean_and_a_small_one_is_used():
         split={"fit": 1.0},
     ))  # fmt: skip
     full, short, spent = everyone.quality[:, -1].mean(), [], []
-    for seed in range(40):
+    for _ in range(40):
         rows = everyone.take(np.sort(rng.integers(0, people, 300)))
         fits = make_method("max_prob").fit_path(rows, [Target(max_drop=d) for d in (0, 0.02)])
         seen = [outcome_of(one.policy, everyone) for one in fits]
@@ -298,21 +298,29 @@ def test_a_fixed_exit_costs_what_rows_say_however_heavy_the_tail():
             sample_costs={"time": costs}, cost_kind="standalone", split={"fit": 1.0},
         ))  # fmt: skip
         budgets = np.quantile(table.mean_costs, [0.5, 0.9]).tolist()
-        for one, budget in zip(make_method("always").fit_path(table, budgets), budgets, strict=True):
+        for one, budget in zip(
+            make_method("always").fit_path(table, budgets), budgets, strict=True
+        ):
             paid = outcome_of(one.policy, table).paid.mean()
             assert one.expected.cost == pytest.approx(paid) and paid <= budget
 
 
-@pytest.mark.parametrize("spec", ["eero", "max_prob:thresholds=joint", "always", "vote", "max_prob"])
+@pytest.mark.parametrize(
+    "spec", ["eero", "max_prob:thresholds=joint", "always", "vote", "max_prob"]
+)
 def test_rows_without_a_label_are_left_out_or_used(spec):
     """A method that needs labels is fitted on the rows that have one, and on no others."""
     logits, labels = outputs(300)
     labels[::3] = -1
     some, known = (
-        po.from_arrays(logits[rows], labels[rows], [1.0, 2.0, 4.0, 8.0], split={"fit": 1.0}, unit="ms")
+        po.from_arrays(
+            logits[rows], labels[rows], [1.0, 2.0, 4.0, 8.0], split={"fit": 1.0}, unit="ms"
+        )
         for rows in (slice(None), labels >= 0)
     )
     one = po.fit(some, "40%", spec)
     if make_method(spec).requires_labels():
-        np.testing.assert_array_equal(one.policy.thresholds, po.fit(known, "40%", spec).policy.thresholds)
+        np.testing.assert_array_equal(
+            one.policy.thresholds, po.fit(known, "40%", spec).policy.thresholds
+        )
     assert one.policy.provenance["rows"] == (200 if make_method(spec).requires_labels() else 300)
