@@ -27,7 +27,7 @@ import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
 from policyopt._intervals import mean_interval, wilson
-from policyopt._limits import Limit
+from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import (
     Draft,
     Expectation,
@@ -64,7 +64,6 @@ _FEWEST_ROWS = 20
 FEW_ROWS = 300
 _COINS = 32
 _HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
-_EPS = 1e-9
 #: Of quality, what chance may cost: that an exit is of no use at all is never shown by rows.
 _NO_LOSS = 0.0002
 _SHOWN = 200  # characters of an error
@@ -414,7 +413,7 @@ def validated(
         here = cost = float(one.expected.cost)
         if folds is not None:  # what it costs here, and as much more as the rows left out did
             # The exit's mean, and nothing else: the fit cannot have made it look cheap.
-            known = level.alike and (budget is None or here <= budget * (1 + _EPS))
+            known = level.alike and (budget is None or here <= budget * (1 + NEAR))
             more = 0.0 if known else float(np.interp(here, folds.costs, folds.off))
             if budget is not None and here >= SPARED * aim:  # what its aim was moved by
                 more = 0.0 if known else budget - aim
@@ -542,7 +541,7 @@ class Search:
             worth = [value(level) for _, level in grid]
             if np.isnan(worth).all():
                 _ = self._table.quality  # says what is missing
-            met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
+            met = [i for i, found in enumerate(worth) if found >= floor - NEAR]
             if met:
                 break
         else:
@@ -559,7 +558,7 @@ class Search:
         if first == 0:
             return of, grid[0][0]
         low, high = grid[first - 1][0], grid[first][0]
-        return of, self._halved(of, low, high, lambda level: value(level) < floor - _EPS)[1]
+        return of, self._halved(of, low, high, lambda level: value(level) < floor - NEAR)[1]
 
     def _within(self, limits: tuple[Limit, ...], most: float, floored: bool) -> float:
         """Return the largest aim up to `most` that keeps limits, of levels that nothing else is to be had of."""

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import positions
-from policyopt._limits import Limit
+from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows, subsample
@@ -47,7 +47,6 @@ _HALVINGS, _AIMED, _NEARER = 3, 3, 5
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
 #: Of an aim: to spend less is worth a remark.
 SPARED = 0.95
-_EPS = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,12 +257,12 @@ class Levels:
     def _at(self, budget: float, before: float) -> Level:
         """Return the level of one budget, no worse than `before`: halve the cell of the grid that it lies in."""
         grid = self.on_grid()
-        low = max((i for i, aim in enumerate(self.aims) if aim <= budget * (1 + _EPS)), default=-1)
+        low = max((i for i, aim in enumerate(self.aims) if aim <= budget * (1 + NEAR)), default=-1)
         left = grid[low] if low >= 0 else None
         if left is None or low + 1 == len(self.aims):
             own = (
                 []
-                if left is not None and budget <= self.aims[-1] * (1 + _EPS)
+                if left is not None and budget <= self.aims[-1] * (1 + NEAR)
                 else self._solved(budget)
             )
             tried = [*own, *(level for level in grid if level is not None)]
@@ -271,7 +270,7 @@ class Levels:
             return best or self._best(tried, budget) or self._unless_refused(own[-1:], tried)
         right, ends = grid[low + 1], (self.aims[low], self.aims[low + 1])
         for step in range(_HALVINGS + 1):
-            if right is None or right.draft is left.draft or budget <= ends[0] * (1 + _EPS):
+            if right is None or right.draft is left.draft or budget <= ends[0] * (1 + NEAR):
                 break
             middle = (ends[0] + ends[1]) / 2 if step < _HALVINGS else budget
             tried = [*self._where_possible([middle])[0], *self._cut_at(right, middle)]
@@ -337,7 +336,7 @@ class Levels:
 
     def _best(self, tried: Sequence[Level], budget: float) -> Level | None:
         """Return the best of those within a budget, the cheaper of equals; None where there is none."""
-        within = [one for one in tried if one.cost <= budget * (1 + _EPS) and self._kept(one)]
+        within = [one for one in tried if one.cost <= budget * (1 + NEAR) and self._kept(one)]
 
         def rank(level: Level) -> tuple[float, float]:
             return round(self._worth(level) - self.price * level.cost, 12), -level.cost
