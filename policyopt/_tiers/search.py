@@ -35,7 +35,6 @@ from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
 from policyopt.runtime._typing import Bools, Floats
 
-
 _FEW = 6  # exits up to here have all their subsets tried
 _BEAM, _MOST = 8, 8  # sets that are changed by one exit at a time; the most exits of a set
 _CELLS, _LEVELS, _FINE = 20_000, 33, 129  # points per set; thresholds per exit; and of a refinement
