@@ -269,9 +269,7 @@ class _Grid:
         comes, onward = self._comes(cuts), gains[-1]
         for k in range(len(cuts) - 1, -1, -1):
             advantage = (gains[k] - onward) * comes[k]
-            by_rank = np.bincount(
-                self.ranks[k], weights=advantage, minlength=len(self.levels[k])
-            )
+            by_rank = np.bincount(self.ranks[k], weights=advantage, minlength=len(self.levels[k]))
             worth = np.append(np.cumsum(by_rank[::-1])[::-1], 0.0)
             choice = int(worth.argmax())
             if worth[choice] > worth[cuts[k]] + _TINY_GAIN:
