@@ -18,7 +18,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
-from policyopt._table import Tables
+from policyopt._table import Table, Tables
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error

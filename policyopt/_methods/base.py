@@ -533,7 +533,7 @@ class Search:
     ) -> tuple[Levels, float]:
         """Return the least aim whose level is worth a floor on new rows, by levels with a price if that is enough."""
         if target.max_drop is None:
-            floor, value = float(target.quality or 0.0), self.quality
+            floor, value = float(target.quality or target.accuracy or 0.0), self.quality
         else:
             floor, value = of.full - float(target.max_drop), self._kept
         for of in (of, of.by(value)):  # noqa: B020 (both are made before)
