@@ -153,8 +153,8 @@ class Levels:
             return 0.0
         quality = self._quality(level.draft)
         gains = sum(w * _at(quality, t, level.last) for w, t in level.taken)
-        rows = len(self._rows)
-        return float((rows * (gains - self._rows.quality[:, -1]).var() + 1.0) ** 0.5 / rows)
+        each = by_group(gains - self._rows.quality[:, -1], self._rows.group)
+        return float((len(each) * each.var() + 1.0) ** 0.5 / len(each))
 
     def keeping(self, limits: tuple[Limit, ...]) -> Levels:
         """Return those of the levels that keep limits, and finer ones about where they cease to."""
