@@ -263,6 +263,7 @@ def cross_fit_combined(
 def _picked(pair: Sequence[Combined], keep: Bools) -> Combined:
     """Return the combined weights of the exits that are kept, the own ones of the others."""
     own, combined = pair
+    keep = keep & combined.weights.any(axis=1)  # of no exit's answer nothing would be left
     weights = np.where(keep[:, None], combined.weights, own.weights)
     if own.bias is None or combined.bias is None:
         return Combined(weights)

@@ -191,7 +191,7 @@ class Comparison:
     quality: Floats  # (A, M, N)
     paid: Floats  # (A, M, N)
     claimed: Floats  # (A, M, N)
-    flat: Bools  # (A, M): whether some fold's fit found scores that differ by rounding only
+    flat: Bools  # (A, M): whether in some fold's fit no exit's scores differ by more than rounding
     fold: Ints  # (N,)
 
     def joined(self, other: Comparison) -> Comparison:
@@ -237,7 +237,7 @@ def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int
                 if one is None:
                     continue
                 outcome = replay(one.policy, test)
-                flat[j, i] |= bool(one.flat)
+                flat[j, i] |= len(one.flat) >= max(one.policy.exits - 1, 1)
                 quality[j, i, held], paid[j, i, held] = outcome.quality, outcome.cost
                 # What a policy spares of the budget is no merit here.
                 target = min(one.expected.cost, inside[j])
