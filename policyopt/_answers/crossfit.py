@@ -185,6 +185,8 @@ def fit_combined(
         if start is not None:
             first = start.weights[k, used]
         weights[k, used], shift = _maximise([logs[j] for j in used], labels, first, shift)
+        if not weights[k].any():  # all are worse than none: the exit's own answer stays, unsure as can be
+            weights[k, k] = _LEAST
         if bias is not None and len(shift):
             bias[k] = shift
     return Combined(weights, bias)
@@ -263,7 +265,6 @@ def cross_fit_combined(
 def _picked(pair: Sequence[Combined], keep: Bools) -> Combined:
     """Return the combined weights of the exits that are kept, the own ones of the others."""
     own, combined = pair
-    keep = keep & combined.weights.any(axis=1)  # of no exit's answer nothing would be left
     weights = np.where(keep[:, None], combined.weights, own.weights)
     if own.bias is None or combined.bias is None:
         return Combined(weights)
