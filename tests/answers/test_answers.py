@@ -345,20 +345,24 @@ def test_units_of_arithmetic():
 def test_the_arithmetic_of_answers_is_paid_for():
     """Costs of a few operations: combining is then dear, and counted in budget, policy and replay."""
     logits, labels = outputs(2000, 3, 6, seed=6)
-    data = po.from_arrays(logits, labels, [100, 200, 400], unit="FLOPs")
+    data = po.from_arrays(logits, labels, [1000, 2000, 4000], unit="FLOPs")
     tables = Tables(data)
-    (result,) = po.make_method("max_prob:answer=combined").fit_path(tables.get("fit"), [250.0])
+    spends = po.make_method("max_prob", {"answer": "combined", "spend": "all"})
+    (result,) = spends.fit_path(tables.get("fit"), [2500.0])
     policy = result.policy
     own = overhead(policy.answer, (MaxProb(),), 3, 6, 2.0)
     used = [int(np.count_nonzero(policy.answer.weights[k])) for k in range(3)]
     np.testing.assert_allclose(own, np.cumsum([12 * u for u in used]))
     np.testing.assert_allclose(policy.overhead, own)
-    np.testing.assert_allclose(policy.costs, np.array([100, 200, 400]) + own)
-    assert result.expected.cost <= 250.0
+    np.testing.assert_allclose(policy.costs, np.array([1000, 2000, 4000]) + own)
+    assert result.expected.cost <= 2500.0
     outcome = replay(policy, tables.get("test"))
     np.testing.assert_allclose(outcome.cost, policy.costs[outcome.exit])
-    with pytest.raises(BudgetError, match=rf"\[{100 + own[0]:.6g}"):
-        po.make_method("max_prob:answer=combined").fit_path(tables.get("fit"), [100.0])
+    with pytest.raises(BudgetError, match=f"from {1000 + own[0]:.6g} to"):
+        spends.fit_path(tables.get("fit"), [1000.0])
+    # Where it cannot be paid, and need not: all leave at the first exit with its own answer.
+    (bare,) = po.make_method("max_prob:answer=combined").fit_path(tables.get("fit"), [1000.0])
+    assert bare.expected.cost == 1000.0 and not bare.policy.overhead.any()
 
 
 def test_exits_that_rule_out_each_others_classes():
