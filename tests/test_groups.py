@@ -188,6 +188,16 @@ def test_equal_rows_of_a_pool_stay_on_one_side(tmp_path):
         fit, test = (Tables(data).get(name) for name in ("fit", "test"))
         assert not set(fit.group) & set(test.group) and len(fit) == len(test) == 300
     assert any("540 of the 600" in note for note in report.notes)
+    other, known = rows(200, 1, seed=1)
+    named = po.from_arrays(
+        splits={
+            "test": {"outputs": logits, "labels": labels},
+            "fit": {"outputs": other, "labels": known},
+        },
+        costs=[1, 2, 4],
+    )
+    assert len(np.unique(Tables(named).get("test").group)) == 60
+    assert Tables(named).get("fit").group is None and named.split_names == ("test", "fit")
 
 
 def test_rows_that_meet_by_chance_stand_alone():

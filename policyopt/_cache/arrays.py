@@ -179,13 +179,13 @@ def from_arrays(
         }
         for array in kept.values():
             array.flags.writeable = False
-        found = None if name != POOL or data.GROUP in kept else data.repeated(Rows((kept,)))
-        if found is not None:
-            notes.append(data.told_equal(found))
-            kept[data.GROUP] = found
-            found.flags.writeable = False
-        rows[name] = Rows((data.filled(kept),))
-        checksums.append((name, _checksum(kept)))
+        rows[name] = Rows((kept,))
+    for name, group in data.equal_rows(rows, notes).items():
+        group.flags.writeable = False
+        rows[name] = Rows(({**rows[name].blocks[0], data.GROUP: group},))
+    for name, one in rows.items():
+        checksums.append((name, _checksum(one.blocks[0])))
+        rows[name] = Rows((data.filled(dict(one.blocks[0])),))
     shares = data.check_shares(split or data.DEFAULT_SHARES) if POOL in rows else {}
     told = with_told(check_metadata(metadata), **({"notes": notes} if notes else {}))
     return data.to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))

@@ -317,13 +317,23 @@ def group_codes(values: Array) -> Array:
     return np.frombuffer(b"".join(codes), dtype=np.int64)[at]
 
 
-def told_equal(group: Array) -> str:
-    """Return the note on equal rows of a pool."""
-    count = len(group) - len(np.unique(group))
-    return (
-        f"{count} of the {len(group)} rows of the pool repeat others (augmented views, doubled files?): equal rows are "
-        "kept in one split and count as one in intervals; a key group says better what belongs together"
-    )
+def equal_rows(splits: Mapping[str, Rows], notes: list[str]) -> dict[str, Array]:
+    """Return the groups of splits in which rows repeat others, (N,) each, where no split says its groups; noted."""
+    found, start = dict[str, Array](), 0
+    if any(rows.has(GROUP) for rows in splits.values()):
+        return found
+    for name, rows in splits.items():
+        group = repeated(rows)
+        if group is not None:
+            count = len(group) - len(np.unique(group))
+            notes.append(
+                f"{count} of the {len(group)} rows of the {name if name == POOL else f'split {name}'} repeat others "
+                "(augmented views, doubled files?): equal rows are never divided and count as one in intervals; a key "
+                "group says better what belongs together"
+            )
+            found[name] = group + start  # of no other split
+        start += len(rows)
+    return found
 
 
 def repeated(rows: Rows) -> Array | None:

@@ -285,23 +285,25 @@ class CacheWriter:
         self._done = True
 
     def _keep_equal_rows(self) -> None:
-        """Make groups of the equal rows of a pool, whose shards are written anew."""
+        """Make groups of the rows of a split that are equal, and write its shards anew."""
         manifest = replace(self._manifest, complete=True)
-        pool = open_manifest(self.path, manifest, verify=False).splits.get(data.POOL)
-        found = None if pool is None or pool.has(data.GROUP) else data.repeated(pool)
-        if pool is None or found is None:
+        splits = open_manifest(self.path, manifest, verify=False).splits
+        found = data.equal_rows(splits, self.notes)
+        if not found:
             return
-        self.notes.append(data.told_equal(found))
-        told = [*manifest.metadata.get("notes", []), self.notes[-1]]
+        told = [*manifest.metadata.get("notes", []), *self.notes]
         self._manifest = replace(
             self._manifest, shards=(), metadata={**manifest.metadata, "notes": told}
         )
-        low = 0
-        for block in pool.blocks:
-            count = len(next(iter(block.values())))
+        blocks = {split: iter(splits[split].blocks) for split in found}
+        for shard in manifest.shards:  # in their order
+            if shard.split not in found:
+                self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
+                continue
+            block, group = next(blocks[shard.split]), found[shard.split]
             kept = {n: np.ascontiguousarray(a) for n, a in block.items() if a.strides[0]}
-            self._write(data.POOL, {**kept, data.GROUP: found[low : low + count]})
-            low += count
+            self._write(shard.split, {**kept, data.GROUP: group[: shard.rows]})
+            found[shard.split] = group[shard.rows :]
 
     def _leave(self) -> None:
         """Remove what is neither read nor to be kept, and unlock the directory."""
