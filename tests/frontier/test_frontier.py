@@ -133,10 +133,10 @@ def test_seeds_divide_a_pool_anew_and_refit_named_splits():
 
 def test_a_method_too_dear_for_a_budget_is_left_out_there():
     data = po.from_arrays(*outputs(300, 3), [1, 2, 4], unit="FLOPs")
-    frontier = po.curve(data, ["max_prob", "optimal_stopping"], 3)
+    frontier = po.curve(data, ["max_prob", "optimal_stopping:spend=all"], 3)
     assert [r["method"] for r in frontier.records].count("max_prob") == 3
     assert len({b["budget"] for b in frontier.bound}) == 3
-    assert any("optimal_stopping left out at" in text for text in frontier.notes)
+    assert any("optimal_stopping:spend=all left out at" in text for text in frontier.notes)
 
 
 def test_of_a_cascade_bound_and_static_exits_pay_for_no_model_they_jump():
