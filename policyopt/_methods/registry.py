@@ -17,7 +17,7 @@ import numpy as np
 
 from policyopt._methods.settings import parse_spec
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._scores import ScoreRule, check_name, load_plugins, when_registered
+from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
 
 if TYPE_CHECKING:
     from policyopt._methods.base import Method
@@ -66,6 +66,17 @@ class MethodSpec:
         known = sorted(fields(self.load()), key=lambda f: bool(f.kw_only))  # its own first
         own = {f.name: f.default for f in known if f.name not in self.preset}
         return {**own, **self.defaults}
+
+    def scale(self) -> str:
+        """Return how thresholds are to be read where papers have another scale and direction."""
+        rule = RULES.get(self.preset.get("score", self.name))
+        if rule is None or rule.below is None:
+            return ""
+        given = ", or give thresholds=nats<0.3,0.3" if self.name == "entropy" else ""
+        return (
+            f"thresholds are on {rule.below[1]}, left at or above; papers' are on the {rule.below[0]}, "
+            f"left below{given}"
+        )
 
     def expected_seconds(self, rows: int, budgets: int) -> float:
         """Return about how many processor seconds a fit takes; from 5,000 to some 30,000 rows as many."""
@@ -459,6 +470,8 @@ def parse_value(value: Any) -> Any:
 
     >>> parse_value("0.9,0.8"), parse_value("true"), parse_value("3"), parse_value("joint")
     ((0.9, 0.8), True, 3, 'joint')
+    >>> parse_value("nats<0.3,0.3")
+    'nats<0.3,0.3'
     """
     if hasattr(value, "tolist"):  # numpy arrays and numbers
         value = value.tolist()
@@ -467,7 +480,7 @@ def parse_value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
-    if "," in text:
+    if "," in text and "<" not in text:
         return tuple(_number(part) for part in text.split(",") if part.strip())
     if text.lower() in ("true", "false"):
         return text.lower() == "true"

@@ -47,6 +47,9 @@ class ScoreRule(Rule, ABC):
     #: Whether the score ends at 1 and ``1 - score`` is known as exactly as itself, like a probability: then
     #: 1 - 1e-9 and 1 - 1e-8 are two scores, not one.
     exact_at_one: ClassVar[bool] = False
+    #: Where papers leave *below* a threshold on something else: what, and how the score is made of it.
+    #: Thresholds that are given or shown are then told in both, see `below_of`.
+    below: ClassVar[tuple[str, str] | None] = None
     #: Whether the package brings it: what others bring is looked after when it runs.
     ours: ClassVar[bool] = False
 
@@ -74,6 +77,10 @@ class ScoreRule(Rule, ABC):
     def operations(self, k: int, classes: int) -> float:
         """Return the multiply-adds that the score spends at exit k, beyond softmax and entropy."""
         return 0.0
+
+    def below_of(self, threshold: float) -> float:
+        """Return a threshold as papers give it, where they leave `below`."""
+        return 1.0 - threshold
 
 
 def _check_columns(cls: type, given: Any) -> None:

@@ -158,6 +158,7 @@ class Similarity(ScoreRule):
 
     name = "similarity"
     required_columns = frozenset({"log_prob"})
+    below = "distance d", "1 / (1 + d)"
     measure: str = choice(*MEASURES)
     patience: int = number(least=1, default=1)
 
@@ -182,6 +183,9 @@ class Similarity(ScoreRule):
         """Exponentials of one distribution, and the sums over classes that the measure takes."""
         sums = 2.0 if self.measure in ("kl", "rekl", "kd", "rekd") else 4.0
         return float(classes) if k == 0 else (1.0 + sums) * classes
+
+    def below_of(self, threshold: float) -> float:
+        return 1.0 / threshold - 1.0 if threshold > 0 else np.inf
 
 
 class DDA(ScoreRule):

@@ -134,6 +134,7 @@ class DE3BERT(PrototypeRule):
     """
 
     name = "de3_bert"
+    below = "exit indicator EDR", "1 - EDR"
     weight: float = number(least=0, most=1e6)
 
     @property
