@@ -150,8 +150,7 @@ class LearnedScore(Method):
             step = f"Let {type(self).__name__}.required_columns return it."
             what = f"columns of the score that {self.name} learns"
             raise input_error(what, "those that it declares", unseen, step)
-        parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
-        fold = folds_of(len(table), parts, seed, table.group)
+        fold = folds_of(len(table), self.parts(table), seed, table.group)
         scores = np.empty((len(batch), table.exits), order="F")
         for f in np.unique(fold):
             held, rest = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
@@ -163,6 +162,10 @@ class LearnedScore(Method):
         costs = table.costs + own_costs(table, rule, answer=answers.rule)
         problem = Problem(scores, batch.quality, costs, table.unit, flat)
         return Draft(rule, table, problem, answers.rule)
+
+    def parts(self, table: Table) -> int:
+        """Return in how many folds the score is learned."""
+        return max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         return solve_path(problem, self.thresholds, budgets)

@@ -1,12 +1,13 @@
 """Scores from what the rows of each class look like: E2CM, DE3-BERT, the trust score; and CBT.
 
 E2CM: Görmez, Dasari & Koyuncu, IJCNN 2022, arXiv:2103.01148, section III: early exit by class means. The mean of
-each class's vectors at each exit is all that is learned. A sample's distance to each mean is divided by that
-mean's average distance to the training rows; where the largest entry of the softmax of the negative quotients
-reaches the threshold, the sample leaves. Departures: the answer is the exit's own, not the nearest class (post
-hoc there is a trained head, and the paper too joins both); vectors are the exit's logits unless the cache keeps
-the model's features; wide vectors are projected to principal components (`locate`); thresholds are one per exit
-and meet a budget, where the paper sweeps them.
+each class's vectors at each exit is all that is learned: no head is trained. A sample's distance to each mean is
+divided by that mean's average distance to the training rows; where the largest entry of the softmax of the negative
+quotients reaches the threshold, the sample leaves, and the nearest class (the largest entry) is the answer; who comes
+to the last exit has the model's own. ``answer=plain`` (or another answer of heads) keeps heads' answers, as where the
+paper joins class means with trained exits. Departures: vectors are the exit's logits unless ``vectors=features``
+(of untrained heads logits are random projections, and do nearly as well); wide vectors are projected to principal
+components (`locate`); thresholds are one per exit and meet a budget, where the paper sweeps them.
 
 DE3-BERT: He et al., 2024, arXiv:2402.05948, section III: distances to prototypes beside the entropy. The exit
 indicator is the weighted harmonic mean of a distance ratio and of the normalised entropy (see
@@ -49,15 +50,19 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._methods.exit_batch import ExitBatch
+from policyopt._answers.crossfit import NAMES, CrossFitted, answered, folds_of
+from policyopt._methods.base import problem_of
+from policyopt._methods.exit_batch import ExitBatch, build_batch, subsample_outputs
+from policyopt._methods.fitted import Draft
 from policyopt._methods.learned_score import LearnedScore, missing_labels
-from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Integer, Number, Real
+from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Choice, Integer, Number, Real
 from policyopt._table import Table
+from policyopt.runtime._answers import Identity, NearestMean
 from policyopt.runtime._arithmetic import distances, row_product
-from policyopt.runtime._outputs import ExitOutput
+from policyopt.runtime._outputs import LOWEST, ExitOutput
 from policyopt.runtime._scores import DE3BERT as DE3BERTRule
 from policyopt.runtime._scores import E2CM as E2CMRule
-from policyopt.runtime._scores import ClassOffset
+from policyopt.runtime._scores import ClassOffset, make_rule
 from policyopt.runtime._scores import TrustScore as Rule
 from policyopt.runtime._scores.prototypes import SPACES, vectors
 from policyopt.runtime._typing import Floats, Ints
@@ -157,11 +162,52 @@ def short(values: npt.ArrayLike, digits: int = _DIGITS) -> Floats:
     return np.where(size > 1e-30, np.rint(array * step) / step, 0.0)
 
 
+CLASS_MEAN = "class_mean"
+
+
 @dataclass(frozen=True)
 class E2CM(PrototypeScore):
-    """Leave where a class mean is near."""
+    """Leave where a class mean is near, with its class.
+
+    Parameters
+    ----------
+    answer : str
+        What exits return: ``class_mean``, the nearest class, as the paper; or an answer of their heads
+        (``plain``, ...).
+    """
+
+    answer: str = CLASS_MEAN
 
     label = "e2cm"
+    allowed: ClassVar = {"answer": (CLASS_MEAN, *NAMES)}
+    tuned: ClassVar = {"answer": Choice((CLASS_MEAN, "plain", "combined"))}
+
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Answer each row by means that it is no part of; what is deployed are those of all rows."""
+        if self.answer != CLASS_MEAN:
+            return super().pose(table, seed)
+        features = self.vectors == "features"
+        table = subsample_outputs(table, seed, features)
+        batch = build_batch(table, CrossFitted(Identity()), features)
+        batch = batch.shown_to(self.required_columns())
+        fold = folds_of(len(table), self.parts(table), seed, table.group)
+        whole = self.means(batch, seed)
+        rests = [np.flatnonzero(fold != f) for f in np.unique(fold)]
+        rules = [self.means(batch.take(rest), seed) if len(rest) else whole for rest in rests]
+        answers = CrossFitted(whole, tuple(rules), fold)
+        table, rule = answered(table, answers), make_rule("max_prob", {})
+        return Draft(rule, table, problem_of(rule, table, answers), answers.rule)
+
+    def means(self, batch: ExitBatch, seed: int) -> NearestMean:
+        """Return the answer of these rows' class means; a class without rows is out of reach."""
+        rule, points, norm, offset = self.learn(batch, seed), [], [], []
+        for own, size, which in zip(rule.points, rule.norm, rule.owner, strict=True):
+            which = which.astype(np.int64)
+            points.append(np.zeros((rule.classes, own.shape[1])))
+            norm.append(np.ones(rule.classes))
+            offset.append(np.full(rule.classes, LOWEST))
+            points[-1][which], norm[-1][which], offset[-1][which] = own, size, 0.0
+        return NearestMean(self.vectors, points, norm, offset, rule.projection)
 
     def learn(self, batch: ExitBatch, seed: int) -> E2CMRule:
         located = locate(batch, self.vectors, seed)

@@ -153,6 +153,32 @@ def test_e2cm_by_the_papers_formulas_sample_by_sample():
         np.testing.assert_allclose(scores[:, k], wanted, atol=2e-3)  # stored to four digits
 
 
+@pytest.mark.parametrize("space", ["logits", "features"])
+def test_e2cm_answers_with_the_nearest_class_mean(space):
+    """Heads that were never trained: the answer of scipy's distances to means of the fit's rows is right, theirs is not."""
+    rng, (n, classes, width) = np.random.default_rng(0), (800, 5, 12)
+    labels, means = rng.integers(0, classes, n), rng.normal(size=(classes, width))
+    vectors = [means[labels] + 0.7 * rng.normal(size=(n, width)) for _ in range(3)]
+    logits = np.stack([v @ rng.normal(size=(width, classes)) for v in vectors], axis=1)
+    logits[:, 2] = 5 * np.eye(classes)[labels]
+    parts = {
+        name: {"outputs": logits[rows], "labels": labels[rows], "features": [v[rows] for v in vectors]}
+        for name, rows in (("fit", slice(400)), ("test", slice(400, None)))
+    }  # fmt: skip
+    data = po.from_arrays(splits=parts, costs=[1.0, 2.0, 4.0], unit="ms")
+    spec = f"e2cm:vectors={space}"
+    fitted, heads = (po.fit(data, 1.9, s, spend="all") for s in (spec, f"{spec}+answer=plain"))
+    right = [po.evaluate(one, data, split="test").quality.mean() for one in (fitted, heads)]
+    assert right[0] > 0.85 and right[1] < 0.6 and abs(fitted.quality - right[0]) < 0.03
+    seen = fitted.policy.trace(logits[400:], features=[v[400:] for v in vectors])
+    for k in range(2):
+        x = logits[:, k] if space == "logits" else vectors[k]
+        far = cdist(x, [x[:400][labels[:400] == c].mean(axis=0) for c in range(classes)])
+        shares = softmax(-far / far[:400].mean(axis=0), axis=1)[400:]
+        assert (seen.predictions[:, k] == shares.argmax(axis=1)).mean() > 0.99  # four digits kept
+        np.testing.assert_allclose(seen.scores[:, k], shares.max(axis=1), atol=2e-3)
+
+
 def test_de3_bert_by_hand():
     """Prototypes (3, 0) and (0, 3), a sample at (2, 0) with p = (0.75, 0.25): r1 = 1, r2 = sqrt(13)."""
     params = {

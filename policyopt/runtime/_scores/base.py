@@ -66,6 +66,11 @@ class ScoreRule(Rule, ABC):
         super().__post_init__()
         _check_columns(type(self), self.required_columns)
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether it looks at the model's own feature vectors."""
+        return "features" in self.required_columns
+
     @abstractmethod
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the scores (n,) at exit k, and the new state."""
