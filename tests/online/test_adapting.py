@@ -244,8 +244,8 @@ def simulated(w, family):
 def test_the_overhead_falls_due_where_a_request_leaves_its_tier(w, tmp_path):
     """AdaEE of three exits, two on the device: who stays there pays nothing; simulated, served, and from a file."""
     family = threshold_family(w.test, np.arange(5) / 4)
-    for given, load in ((1, [0, 0, 1]), (0, [0, 1, 1]), ([1, 0], [0, 0.5, 1])):
-        online = Online(family, make_bandit("ucb1"), overhead=0.3, offload_at=given)
+    for tiers, load in ((1, [0, 0, 1]), (0, [0, 1, 1]), ([1, 0], [0, 0.5, 1])):
+        online = Online(family, make_bandit("ucb1"), overhead=0.3, offload_at=tiers)
         online.save(tmp_path / "online.json")
         for one in (online, Online.load(tmp_path / "online.json")):
             for _ in range(6):
@@ -253,7 +253,7 @@ def test_the_overhead_falls_due_where_a_request_leaves_its_tier(w, tmp_path):
                 gain = request.confidences[-1] - request.confidences[0]
                 assert one.feedback(request) == pytest.approx(gain - 0.3 * load[request.exit])
         (tmp_path / "online.json").unlink()
-        asked = {"rounds": 100, "repetitions": 1, "overhead": 0.3, "offload_at": given}
+        asked = {"rounds": 100, "repetitions": 1, "overhead": 0.3, "offload_at": tiers}
         found = simulate(w.data, ["ucb1"], **asked, arms=[0.0, 0.5, 0.7, 0.9])
         levels = threshold_family(w.test, [0.0, 0.5, 0.7, 0.9])
         seen = outcomes(levels.policy, [w.test])
