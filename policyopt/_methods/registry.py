@@ -117,9 +117,9 @@ METHODS: tuple[MethodSpec, ...] = (
         "NeurIPS 2020, arXiv:2006.04152", "consistency:Patience",
         "Many exits of like cost; with few exits it has few policies to offer.", discrete=True, needs=()),
     MethodSpec("vote", "consistency", "a large share of the exits so far agrees", "Ilhan et al., EENet", 2024,
-        "WACV 2024, arXiv:2301.07099, eq. 7", _THRESHOLD,
-        "As patience; says nothing at exit 0.", {"score": "vote"},
-        # Few distinct scores, and none that says anything at exit 0: quotas cannot divide them.
+        "WACV 2024, arXiv:2301.07099, eq. 7", "consistency:Vote",
+        "As patience; says nothing at exit 0. With thresholds=geometric EENet's column PABEE.", {"score": "vote"},
+        # Few distinct scores, and none that says anything at exit 0: quotas divide them by a coin only.
         {"thresholds": "joint"}, discrete=True, seconds=(2.7, 1.7)),
     MethodSpec("pf_berxit", "consistency", "adjacent exits' distributions have been alike for some exits",
         "Gao et al., PF-BERxiT", 2023, "Neurocomputing 558, 126690", "consistency:PFBERxiT",

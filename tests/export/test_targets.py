@@ -54,7 +54,7 @@ HAND_MADE = rules.policies()
 MORE = {
     **{spec: lambda spec=spec: fitted(spec) for spec in (
         "optimal_stopping:mix=true", "eenet:max_epochs=15+restarts=1", "trust_score", "dda",
-        "max_prob:answer=combined", "e2cm", "entropy:thresholds=joint+mix=true",
+        "max_prob:answer=combined", "e2cm", "vote:thresholds=geometric", "entropy:thresholds=joint+mix=true",
     )},
     **{spec: lambda spec=spec: on_features(spec)
        for spec in ("e2cm:vectors=features", "e2cm:vectors=features+answer=plain", "de3_bert:vectors=features")},

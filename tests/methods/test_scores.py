@@ -50,6 +50,31 @@ LIBRARY = {
 }
 
 
+def test_votes_with_geometric_shares_are_eenets_baseline_pabee():
+    """Its release: votes and a little noise, the quotas of Algorithm 1, at any budget; here the same within 2 points."""
+    data = cache(4000, exits=4)
+    table, test = fit_table(data), Tables(data).get("test")
+    stats, rng = test.statistics, np.random.default_rng(0)
+    same = stats.prediction[:, :, None] == stats.prediction[:, None, :]
+    votes = np.stack(
+        [same[:, :, : k + 1].sum(axis=2)[:, : k + 1].max(axis=1) / (k + 1) for k in range(4)],
+        axis=1,
+    )
+    noisy, n = votes + 1e-6 * rng.normal(size=votes.shape), len(votes)
+    for budget in (2.0, 3.3, 5.0):
+        fitted = fit_one("vote:thresholds=geometric+spend=all", table, budget)
+        assert abs(fitted.expected.cost / budget - 1) < 0.01
+        kept = fit_one("vote:thresholds=geometric+ties=kept+spend=all", table, budget)
+        assert fitted.policy.mixture is None and kept.policy.mixture is not None
+        found = replay(fitted.policy, test)
+        shares, alive, exits = found.exit_share, np.arange(n), np.full(n, 3)
+        for k in range(3):
+            leave = alive[np.argsort(noisy[alive, k])[::-1][: round(shares[k] * n)]]
+            exits[leave], alive = k, np.setdiff1d(alive, leave)
+        theirs = stats.quality[np.arange(n), exits].mean()
+        assert abs(found.quality.mean() - theirs) < 0.02
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("patience", [1, 2])
 def test_similarity_stops_where_the_papers_counter_does(measure, patience):
