@@ -35,15 +35,20 @@ mean of the class probabilities over the training samples of class c and over al
 largest entries says how easy the class is; gaps are mapped, easiest to lowest, straight onto a range [alpha,
 beta] of thresholds (0.9 to 0.998 in the paper), one per class, the same at all exits.
 
-Departures: samples, not pixels. Of the range only its width, beta - alpha, is kept: a class's threshold is its
-place in the range above a level of each exit, and the levels meet the budget. A class's place is shrunk towards
-the mean of all by ``n_c / (n_c + kappa)``, since a cache has few rows of a class where the paper has millions of
-pixels. Of summaries, which keep the confidence only, what is left of the probability is shared evenly among the
-other classes, and where labels are not kept either, a row's class is what the exits that are right call it.
+``alpha=0.9+beta=0.998`` are the paper's own thresholds, no budget asked. ``class_thresholds`` are given ones, class
+by class: with two classes MonoBERT's asymmetric exits (Xin, Nogueira, Yu & Lin, Early exiting BERT for efficient
+document ranking, SustaiNLP 2020: one threshold for documents that seem relevant, another for the many that do not).
+
+Departures: samples, not pixels. Without alpha and beta, of the range only its width, beta - alpha, is kept: a class's
+threshold is its place in the range above a level of each exit, and the levels meet the budget; and a class's place is
+shrunk towards the mean of all by ``n_c / (n_c + kappa)``, since a cache has few rows of a class where the paper has
+millions of pixels. Of summaries, which keep the confidence only, what is left of the probability is shared evenly
+among the other classes, and where labels are not kept either, a row's class is what the exits that are right call it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -57,9 +62,13 @@ from policyopt._methods.fitted import Draft
 from policyopt._methods.learned_score import LearnedScore, missing_labels
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Choice, Integer, Number, Real
 from policyopt._table import Table
+from policyopt._thresholds.problem import Problem, Solution
+from policyopt._thresholds.solvers import solve_given
 from policyopt.runtime._answers import Identity, NearestMean
 from policyopt.runtime._arithmetic import distances, row_product
+from policyopt.runtime._errors import input_error
 from policyopt.runtime._outputs import LOWEST, ExitOutput
+from policyopt.runtime._parameters import numbers
 from policyopt.runtime._scores import DE3BERT as DE3BERTRule
 from policyopt.runtime._scores import E2CM as E2CMRule
 from policyopt.runtime._scores import ClassOffset, make_rule
@@ -327,22 +336,61 @@ class CBT(LearnedScore):
         How far apart the thresholds of the easiest and the hardest class lie, in [0, 1].
     kappa : float
         Rows of a class at which its own place in that range counts half.
+    alpha, beta : float, optional
+        The thresholds of the easiest and the hardest class, at all exits, in the place of `width` and a budget.
+    class_thresholds : tuple of C floats, optional
+        The classes' thresholds themselves, at all exits.
     """
 
     width: float = 0.098
     kappa: float = 20.0
+    alpha: float | None = None
+    beta: float | None = None
+    class_thresholds: tuple[float, ...] | None = None
 
     label = "cbt"
     asks = "classes"
     uses = frozenset({"log_prob"})
-    allowed: ClassVar = {"width": Number(most=1), "kappa": NOT_NEGATIVE}
+    allowed: ClassVar = {
+        "width": Number(most=1), "kappa": NOT_NEGATIVE, "alpha": Number(most=1, optional=True),
+        "beta": Number(most=1, optional=True),
+    }  # fmt: skip
     tuned: ClassVar = {"width": Real(0.0, 0.5), "kappa": Real(1.0, 300.0, log=True)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high, given = self.alpha, self.beta, self.class_thresholds
+        if (low is None) != (high is None) or (low or 0.0) > (high or 0.0):
+            ends = f"{low} and {high}"
+            step = "E.g. --set alpha=0.9 --set beta=0.998."
+            raise input_error("alpha, beta", "both or none, alpha at most beta", ends, step)
+        if given is not None:
+            numbers("class_thresholds", given, 1)
+            if self.alpha is not None:
+                step = "Leave one of the two out."
+                raise input_error("class_thresholds", "given without alpha and beta", given, step)
+
+    @property
+    def fixed(self) -> bool:
+        return self.alpha is not None or self.class_thresholds is not None
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        if not self.fixed:
+            return super().solve_problem(problem, budgets)
+        name = "class_thresholds" if self.alpha is None else "alpha, beta"
+        return [solve_given(problem, 0.0, budget, name) for budget in budgets]
 
     def learn(self, batch: ExitBatch, seed: int) -> ClassOffset:
         labels, classes = classes_of(batch)
+        if self.class_thresholds is not None:
+            if len(self.class_thresholds) != classes:
+                got, step = self.class_thresholds, "E.g. 0.9,0.99 of two classes."
+                raise input_error("class_thresholds", f"{classes} numbers", got, step)
+            return ClassOffset(self.class_thresholds, max(self.class_thresholds))
         rows = np.flatnonzero(labels >= 0)
         if not len(rows):  # no exit is ever right
-            return ClassOffset(np.zeros(classes), 0.0)
+            hardest = self.beta or 0.0
+            return ClassOffset(np.full(classes, hardest), hardest)
         labels = labels[rows]
         which, count = np.unique(labels, return_counts=True)
         mean = np.zeros((len(which), classes))
@@ -350,6 +398,10 @@ class CBT(LearnedScore):
             mean += class_means(probabilities(output.take(rows), classes), labels)[0] / batch.exits
         ranked = np.sort(mean, axis=1)
         gap = ranked[:, -1] - (ranked[:, -2] if classes > 1 else 0.0)
+        if self.alpha is not None and self.beta is not None:
+            own = np.full(classes, self.beta)
+            own[which] = self.alpha + (self.beta - self.alpha) * places(gap, count, 0.0)[0]
+            return ClassOffset(own, self.beta)
         place, other = places(gap, count, self.kappa)
         offset = np.full(classes, other)
         offset[which] = place

@@ -319,6 +319,28 @@ def test_cbt_by_the_papers_rule_sample_by_sample():
     np.testing.assert_array_equal(p.max(2) >= threshold[p.argmax(2)], scores >= alpha)
 
 
+def test_class_thresholds_hold_at_all_exits_and_ask_no_budget():
+    """CBT's own range, and MonoBERT's two thresholds: leave where the confidence reaches that of the class predicted."""
+    data = cache(600, exits=3, classes=2)
+    stats = fit_table(data).statistics
+    range_ = po.fit(data, method="cbt", alpha=0.7, beta=0.95).policy
+    assert range_.rule.offset.min() == 0.7 and range_.rule.offset.max() == 0.95
+    for policy in (range_, po.fit(data, method="cbt", class_thresholds=(0.9, 0.6)).policy):
+        if policy is not range_:
+            np.testing.assert_array_equal(policy.rule.offset, [0.9, 0.6])
+        leaves = stats.confidence >= policy.rule.offset[stats.prediction]
+        leaves[:, -1] = True
+        found = policy.decide(stats.outputs())
+        np.testing.assert_array_equal(found.exit, leaves.argmax(axis=1))
+    for wrong in ("alpha=0.9", "alpha=0.9+beta=0.8", "alpha=0.1+beta=0.2+class_thresholds=0.9,0.6"):
+        with pytest.raises(InputError, match="alpha"):
+            make_method(f"cbt:{wrong}")
+    with pytest.raises(InputError, match="must be 2 numbers"):
+        po.fit(data, method="cbt", class_thresholds=(0.9, 0.6, 0.5))
+    with pytest.raises(BudgetError, match="class_thresholds"):
+        po.fit(data, 1.2, "cbt", class_thresholds=(1.0, 1.0))
+
+
 def test_cbt_shrinks_classes_of_few_rows():
     seen = batch_of(cache(600, classes=4))
     rare = np.flatnonzero(seen.labels == 2)
