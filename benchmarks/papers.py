@@ -167,8 +167,8 @@ def text(rows: list[dict[str, Any]]) -> str:
     """Return the page."""
     return "\n".join([
         "# Papers read again", "",
-        "Written by `python benchmarks/papers.py`. Before: as it was, by the setting that keeps it; after: as the paper "
-        "has it. Half of a made cache fits, the other half tests; costs are means over the test rows.", "",
+        "Written by `python benchmarks/papers.py`. Before: as it was, by the setting that keeps it; after: as the "
+        "paper has it. Half of a made cache fits, the other half tests; costs are means over the test rows.", "",
         table("Before and after", _COLUMNS, [[one[name] for name in _COLUMNS] for one in rows]),
         machine_line(machine(), machine()), "",
     ])  # fmt: skip

@@ -142,9 +142,9 @@ METHODS: tuple[MethodSpec, ...] = (
         "Where many samples are hopeless, as in cascades of language models; elsewhere as joint thresholds.",
         online=False, seconds=(3.1, 1.9)),
     # Distances: how near a sample lies to what each class looks like.
-    MethodSpec("e2cm", "distance", "a class mean is near", "Görmez et al., E2CM", 2022,
+    MethodSpec("e2cm", "distance", "a class mean is near, with its class", "Görmez et al., E2CM", 2022,
         "IJCNN 2022, arXiv:2103.01148", "prototypes:E2CM",
-        "Where exits have features but poor heads; between logits it seldom beats max_prob.", needs=_WHOLE),
+        "Exits whose heads are poor or untrained; trained ones do better: answer=plain, or max_prob.", needs=_WHOLE),
     MethodSpec("de3_bert", "distance", "entropy is low and the answer's class prototype near",
         "He et al., DE3-BERT", 2024, "arXiv:2402.05948", "prototypes:DE3BERT",
         "Entropy with a second opinion; of most use on features of a well-spread space.", needs=_WHOLE),
