@@ -146,7 +146,7 @@ def _measured(found: Mapping[str, Any]) -> str:
     used = [f"`{spec}`" for name, spec in found["methods"].items() if spec != name]
     if used:
         lines.append(
-            f"\nMeasured with settings of their own (networks train for less long, heads are trained): {', '.join(used)}."
+            f"\nMeasured with settings of their own (networks train less, heads are trained): {', '.join(used)}."
         )
     return "\n".join(lines) + "\n"
 

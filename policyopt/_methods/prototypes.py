@@ -53,13 +53,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from policyopt._answers.crossfit import NAMES, CrossFitted, answered, folds_of
 from policyopt._methods.base import problem_of
 from policyopt._methods.exit_batch import ExitBatch, build_batch, subsample_outputs
 from policyopt._methods.fitted import Draft
 from policyopt._methods.learned_score import LearnedScore, missing_labels
+from policyopt._methods.regression import principal, short
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Choice, Integer, Number, Real
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
@@ -80,10 +80,8 @@ from policyopt.runtime._typing import Floats, Ints
 ROOM = 250_000
 #: Vectors wider than this are projected, to as many principal components as there is room for.
 _WIDE, _NARROW = 128, 64
-#: That principal components are found on, and of a class that neighbours are looked for in.
-_MOST_ROWS = 2000
+_MOST_ROWS = 2000  # of a class that neighbours are looked for in
 _ROUNDS = 10  # of k-means
-_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -135,19 +133,6 @@ def locate(batch: ExitBatch, space: str, seed: int) -> Located:
     return Located(projected, projection, labels, classes)
 
 
-def principal(rows: Floats, keep: int, seed: int) -> Floats:
-    """Return the first principal directions of some rows, (keep, W)."""
-    from sklearn.utils.extmath import randomized_svd
-
-    if len(rows) > _MOST_ROWS:
-        rows = rows[np.random.default_rng(seed).permutation(len(rows))[:_MOST_ROWS]]
-    centered = rows - rows.mean(axis=0)
-    found = np.zeros((keep, rows.shape[1]))
-    some = min(keep, *rows.shape)
-    found[:some] = randomized_svd(centered, some, random_state=seed)[2]
-    return short(found)
-
-
 def class_means(rows: Floats, labels: Ints) -> tuple[Floats, Ints]:
     """Return the mean vector of each class that has rows, and which classes these are."""
     order = np.argsort(labels, kind="stable")
@@ -159,16 +144,6 @@ def means_of(located: Located) -> tuple[list[Floats], list[Ints]]:
     """Return class means, as they are stored, and their classes at every exit but the last."""
     means, owner = zip(*(class_means(v, located.labels) for v in located.vectors), strict=True)
     return [short(m) for m in means], list(owner)
-
-
-def short(values: npt.ArrayLike, digits: int = _DIGITS) -> Floats:
-    """Return numbers cut to a few significant digits: what an artifact stores of each."""
-    array = np.asarray(values, dtype=np.float64)
-    size = np.abs(array)
-    exponent = np.floor(np.log10(np.where(size > 1e-30, size, 1.0)))
-    step = 10.0 ** (digits - 1 - exponent)
-    # Divided, not multiplied by the inverse: the quotient of two whole numbers prints short.
-    return np.where(size > 1e-30, np.rint(array * step) / step, 0.0)
 
 
 CLASS_MEAN = "class_mean"

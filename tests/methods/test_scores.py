@@ -96,6 +96,51 @@ def test_similarity_stops_where_the_papers_counter_does(measure, patience):
         assert taken[n] == left
 
 
+INPUTS = ("berxit:inputs=features", "failure_prediction:inputs=both", "failure_prediction:inputs=features+target=true_class",
+          "epnet:inputs=both+steps=60+hidden=8")  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", INPUTS)
+def test_hidden_states_are_read_where_asked_for(spec):
+    """Only they know how noisy a row is; with them, it is told. All that methods promise holds."""
+    pytest.importorskip("torch" if "epnet" in spec else "numpy")
+    po.check_method(spec)
+    rng, (n, classes) = np.random.default_rng(0), (2400, 5)
+    labels, hard = rng.integers(0, classes, n), rng.normal(size=n)
+    logits, vectors = np.empty((n, 3, classes), np.float32), []
+    for k in range(3):
+        noise = np.exp(0.8 * hard) * (2.5 - 0.8 * k) / 2.5
+        logits[:, k] = 2 * np.eye(classes)[labels] + 1.3 * noise[:, None] * rng.normal(
+            size=(n, classes)
+        )
+        mixed = np.concatenate([3 * hard[:, None], rng.normal(size=(n, 19))], axis=1)
+        vectors.append(mixed @ np.linalg.qr(rng.normal(size=(20, 20)))[0])
+    data = po.from_arrays(logits, labels, [1.0, 2.0, 4.0], unit="ms", features=vectors)
+    batch = batch_of(data, features=True)
+    if "epnet" in spec:
+        assert po.fit(data, 2.0, spec).policy.required_columns >= {"features", "log_prob"}
+        return
+    rule, blind = learned(spec, batch), learned("berxit", batch)
+    right = batch.quality[:, 0] > 0.5
+    areas = []
+    for one in (rule, blind):
+        score = score_table(one, batch.outputs)[:, 0]
+        areas.append((score[right][:, None] > score[~right]).mean())
+    assert areas[0] > (areas[1] if "both" in spec else 0.65)
+
+
+def test_one_module_of_all_exits_asks_for_vectors_of_one_width():
+    data = with_features()
+    with pytest.raises(InputError, match=r"of one width.*shared=false"):
+        po.fit(data, 2.0, "berxit:inputs=both")
+    policy = po.fit(data, 2.0, "berxit:inputs=both+shared=false").policy
+    outputs = np.asarray(data.splits["pool"].array("outputs"))[:3]
+    with pytest.raises(InputError, match="3 numbers, as in the fit"):
+        policy.decide(outputs, features=[np.zeros((3, 9))] * 3)
+    with pytest.raises(InputError, match="features"):
+        po.fit(cache(300), 2.0, "berxit:inputs=both")
+
+
 def test_classes_that_cannot_be_leave_scores_finite():
     logits = np.array([[[0.0, -np.inf, 1.0], [0.0, 2.0, -np.inf], [0.0, 2.0, -np.inf]]], np.float32)
     seen = with_probabilities(logits)
