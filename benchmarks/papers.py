@@ -5,6 +5,8 @@ python benchmarks/papers.py
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from _common import machine, machine_line, table, write
 import policyopt as po
 from policyopt._table import Tables
 
+sys.path.append(str(ROOT))  # of the examples
 _COLUMNS = ("paper", "cache", "at", "before", "after")
 OUT = Path(__file__).parent / "results" / "papers.json"
 
@@ -24,7 +27,7 @@ def main() -> None:
     shipped = po.open_cache(ROOT / "cache" / "fashion_mnist")
     rows = [
         entropy(), *class_means(shipped), adaee(shipped), *pabee(shipped), cbt(shipped),
-        asymmetric(),
+        asymmetric(), *hidden_states(),
     ]  # fmt: skip
     write(OUT, {"rows": rows, "machine": machine()}, text(rows))
 
@@ -161,6 +164,37 @@ def asymmetric() -> dict[str, Any]:
     return row(
         "MonoBERT: a threshold per class", "made, 3 exits, 5 % relevant", "equal cost", *found
     )
+
+
+def hidden_states() -> list[dict[str, Any]]:
+    """BERxiT, failure prediction and EPNet with the hidden states of `examples.hidden_states`, three networks."""
+    from examples.hidden_states.model import make_cache
+
+    papers = {
+        "BERxiT's hidden state": "berxit", "Failure prediction": "failure_prediction", "EPNet": "epnet",
+    }  # fmt: skip
+    played: dict[str, list[Any]] = {}
+    for seed in range(3):
+        with tempfile.TemporaryDirectory() as place:
+            data = make_cache(f"{place}/cache", 300, seed)
+            for name in papers.values():
+                for inputs in ("history", "both"):
+                    fitted = po.fit(data, "50%", f"{name}:inputs={inputs}")
+                    found = po.evaluate(fitted, data, split="test")
+                    took = played.setdefault(f"{name}:inputs={inputs}", [])
+                    took.append((100 * found.quality.mean(), found.cost.mean()))
+    said = {
+        spec: f"`{spec}`: {right:.1f} % right at cost {cost:.3g}"
+        for spec, took in played.items()
+        for right, cost in [np.mean(took, axis=0)]
+    }
+    where = "examples/hidden_states, 9 exits"
+    return [
+        row(
+            paper, where, "budget 50 %", said[f"{name}:inputs=history"], said[f"{name}:inputs=both"]
+        )
+        for paper, name in papers.items()
+    ]
 
 
 def text(rows: list[dict[str, Any]]) -> str:
