@@ -145,7 +145,9 @@ def _measured(found: Mapping[str, Any]) -> str:
         lines.append(f"| `{method}` | {' | '.join(gains)} | {seconds(max(times, default=0.0))} |")
     used = [f"`{spec}`" for name, spec in found["methods"].items() if spec != name]
     if used:
-        lines.append(f"\nMeasured with settings that train for less long: {', '.join(used)}.")
+        lines.append(
+            f"\nMeasured with settings of their own (networks train less, heads are trained): {', '.join(used)}."
+        )
     return "\n".join(lines) + "\n"
 
 

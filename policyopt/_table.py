@@ -388,7 +388,7 @@ class Table:
             rows = slice(low, min(low + size, len(self)))
             yield rows, self.source.pick("outputs", self._at(rows), picked)
 
-    def _at(self, rows: slice) -> Ints:
+    def _at(self, rows: slice | Ints) -> Ints:
         """Return the places of some of the table's rows in its source."""
         return np.arange(len(self))[rows] if self.places is None else self.places[rows]
 
@@ -403,7 +403,7 @@ class Table:
         more = {"log_prob": self.source is not None and self.whole, "features": self.has_features}
         return self.statistics.known | {name for name, there in more.items() if there}
 
-    def feature(self, k: int, rows: slice = slice(None)) -> npt.NDArray[np.float32]:
+    def feature(self, k: int, rows: slice | Ints = slice(None)) -> npt.NDArray[np.float32]:
         """Return the model's feature vectors at the table's exit k, (N, D_k), float32."""
         if not self.has_features:
             raise InputError(

@@ -70,6 +70,8 @@ SCORES: dict[str, dict[str, Any]] = {
 ANSWERS: dict[str, dict[str, Any]] = {
     "plain": {}, "temperature": {"temperatures": [1.0, 1.5, 2.0]},
     "vector": {"scale": [[1.0, 0.9, 1.1]] * K, "bias": _numbers(K, C)},
+    "nearest_mean": {"space": "features", "points": [_numbers(3, 3), _numbers(3, 2)], "norm": [[1.0, 2.0, 0.5]] * 2,
+                     "offset": [[0.0, 0.0, -30.0], [0.0] * 3], "projection": [_numbers(3, 3), _numbers(2, 4)]},
     "combined": {"weights": [[1.0, 0.0, 0.0], [0.5, 0.5, 0.0], [0.2, 0.3, 0.5]], "bias": None},
 }  # fmt: skip
 CALIBRATORS: dict[str, dict[str, Any]] = {

@@ -104,6 +104,18 @@ def test_the_shipped_cache_is_what_its_card_says(shipped):
     assert sum(file.stat().st_size for file in shipped.iterdir()) < 10e6
 
 
+def test_hidden_states_tell_more_than_heads_that_were_never_trained(example, tmp_path):
+    pytest.importorskip("torch")
+    words = ("--seeds", 1, "--methods", "max_prob,berxit:inputs=both,e2cm:vectors=features")
+    code, said, err = example("hidden_states", *words, "--out", tmp_path / "cache")
+    assert code == 0, err
+    lines = [line.split() for line in said.splitlines()[-3:]]
+    (_, plain, *_), (_, both, *_), (_, means, *_, cost) = lines
+    assert float(both) > float(plain) + 1 and float(means) > float(plain) + 3 and float(cost) < 4.5
+    tables = Tables(po.open_cache(tmp_path / "cache"))
+    assert tables.get("fit").has_features and tables.get("fit").feature(0).shape == (600, 64)
+
+
 @pytest.mark.usefixtures("shipped")
 def test_drift_is_noticed_and_the_budget_kept_again(example, tmp_path):
     code, out, err = example("drift_refit", "--rounds", 6000, "--out", tmp_path / "a.png")

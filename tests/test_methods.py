@@ -32,7 +32,7 @@ CHEAP = {
 }  # fmt: skip
 SPECS = [
     *(CHEAP.get(name, name) for name in ROWS), "optimal_stopping:mix=true", "max_prob:answer=combined",
-    "margin:answer=vector", "max_prob:thresholds=joint", "margin:thresholds=shared", "entropy:thresholds=joint+mix=true",
+    "margin:answer=vector", "vote:thresholds=geometric", "max_prob:thresholds=joint", "margin:thresholds=shared", "entropy:thresholds=joint+mix=true",
 ]  # fmt: skip
 EVERY = pytest.mark.parametrize("spec", SPECS)
 #: Methods that draw a coin, rows or folds by the row's number: their policy hangs on the order of rows.

@@ -159,3 +159,31 @@ def test_saturated_confidences_keep_the_budget_on_their_own_rows(at, run):
             fitted = po.fit(data, budget, method)
             spent = po.evaluate(fitted, data, split="fit").cost.mean()
             assert spent <= 1.05 * budget, (method, budget, spent)
+
+
+def test_thresholds_on_the_entropy_are_taken_and_told_in_nats(at, run):
+    """Papers leave below H nats; the score is 1 - H / log C, left above: 0.3 means another thing on each."""
+    logits, labels, _ = made()
+    np.savez("a.npz", logits=logits, labels=labels)
+    imported(run, "a.npz", *COSTS)
+    told, _ = records(run, "methods", "entropy")
+    assert "1 - H / log C" in told[0]["scale"] and "nats<" in told[0]["scale"]
+    for given, nats in (("0.3,0.3", 0.7 * np.log(C)), ("nats<0.3,0.3", 0.3), ("nats<0.3", 0.3)):
+        words = ("--method", "entropy", "--set", f"thresholds={given}", "--out", "p.json")
+        _, err = records(run, "fit", "c", *words)
+        assert "1 - H / log C" in err and f"in entropy H in nats: {nats:.4f} {nats:.4f}" in err
+        for command in (("explain", "p.json", "c"), ("info", "p.json")):
+            code, out, err = run(*command)
+            assert code == 0 and f"nats: {nats:.4f}" in " ".join((out + err).split())
+    odds = np.exp(logits)
+    odds /= odds.sum(axis=2, keepdims=True)
+    below = -(odds * np.log(odds)).sum(axis=2) < 0.3
+    below[2] = True
+    found = po.load_policy("p.json").decide(logits.swapaxes(0, 1))
+    np.testing.assert_array_equal(found.exit, below.argmax(axis=0))
+    for method in ("max_prob", "berxit"):
+        code, _, err = run("fit", "c", "--method", method, "--set", "thresholds=nats<0.3")
+        assert code == 2 and "nats" in err
+    for wrong in ("nats<", "nats<-1", "H<0.3", "nats<nan"):
+        code, _, err = run("fit", "c", "--method", "entropy", "--set", f"thresholds={wrong}")
+        assert code == 2 and "thresholds=nats<0.3,0.3" in err, wrong

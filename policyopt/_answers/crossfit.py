@@ -117,23 +117,25 @@ def observe(
     for part, outputs in table.chunks():
         if answers.fold is None:
             rows = np.arange(part.start, part.stop)
-            yield rows, look_through(answers.rule, table, outputs, full)
+            yield rows, look_through(answers.rule, table, outputs, full, rows)
             continue
         groups = answers.fold[part]
         for f in np.unique(groups):
             chosen = np.flatnonzero(groups == f)
-            yield part.start + chosen, look_through(answers.rules[f], table, outputs[chosen], full)
+            rows = part.start + chosen
+            yield rows, look_through(answers.rules[f], table, outputs[chosen], full, rows)
 
 
 def look_through(
-    rule: AnswerRule, table: Table, outputs: npt.NDArray[np.floating], full: bool
+    rule: AnswerRule, table: Table, outputs: npt.NDArray[np.floating], full: bool, rows: Ints
 ) -> list[ExitOutput]:
-    """Return the reduced answers of some outputs (n, K, C), exit by exit, as the runtime sees them."""
+    """Return the reduced answers of some outputs (n, K, C), of `rows`, exit by exit, as the runtime sees them."""
     observer = Observer(rule, KINDS[table.kind], table.classes, full)
     state = observer.start(len(outputs))
     seen = []
     for k in range(table.exits):
-        reduced, _, state = observer.look(k, outputs[:, k], state, len(outputs))
+        features = table.feature(k, rows) if rule.reads_features else None
+        reduced, _, state = observer.look(k, outputs[:, k], state, len(outputs), features=features)
         seen.append(reduced)
     return seen
 

@@ -74,7 +74,7 @@ def explain(
     record = explanation.record
     if record["changes"] and record["changes"]["same_exit"] == record["rows"]:
         remarks.append("every row leaves where the reference lets it: --reference FILE for another")
-    for remark in [*record["notes"], *remarks]:
+    for remark in filter(None, [*record["notes"], *remarks, output.scale_text(loaded)]):
         output.note(remark)
     if out is not None:
         if coarse := coarse_note(loaded.provenance):

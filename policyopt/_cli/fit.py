@@ -116,6 +116,8 @@ def fit(
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")
     for remark in provenance.get("notes", []):
         output.note(remark)
+    if scale := output.scale_text(fitted.policy):
+        output.note(scale)
     if (told := provenance.get("expected_abstained")) is not None:
         share = provenance["abstain"]["share"]
         most = "" if share is None else f", of {100 * share:g} % at most"
@@ -148,6 +150,8 @@ def _fit_family(
         n for one in fitted.parts for n in one.policy.provenance.get("notes", [])
     ):
         output.note(text)
+    if scale := output.scale_text(fitted.parts[0].policy):
+        output.note(f"level 0: {scale}")
     return [{"level": a, **describe(one, str(out))} for a, one in enumerate(fitted.parts)]
 
 

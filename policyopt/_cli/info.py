@@ -238,7 +238,7 @@ def _facts(policy: Policy) -> dict[str, Any]:
         "exits run": list(policy.active_exits), "unit": policy.unit, "costs": policy.costs.tolist(),
         "overhead": policy.overhead.tolist(), "score": policy.rule.name, "answer": policy.answer.name,
         "calibrator": None if calibrator is None else calibrator.name,
-        "thresholds": policy.thresholds.tolist(),
+        "thresholds": policy.thresholds.tolist(), "scale": output.scale_text(policy),
         "share of the mixture": None if mixture is None else mixture.share,
         "provenance": dict(policy.provenance),
     }  # fmt: skip
@@ -305,7 +305,7 @@ def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
         "method": row.name, "family": row.family, "summary": row.summary, "paper": row.paper,
         "year": row.year or None, "reference": row.reference, "needs": list(row.needs),
         "supports": row.supports(), "wins": row.wins,
-        **({"settings": row.settings()} if settings else {}),
+        **({"scale": row.scale(), "settings": row.settings()} if settings else {}),
     }  # fmt: skip
 
 

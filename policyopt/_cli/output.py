@@ -21,7 +21,7 @@ from typing import Any
 
 from policyopt import _cli as cli
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import ALWAYS, NEVER
+from policyopt.runtime._policy import ALWAYS, NEVER, Policy
 from policyopt.runtime._text import csv_cell, printable
 
 #: Names of files that a note lists.
@@ -222,6 +222,25 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
     sets = mixture["thresholds"] if mixture else [record["thresholds"]]
     between = f" or, for {percent(mixture['share'], 1)} %, " if mixture else ""
     return between.join(" ".join(map(threshold_text, one)) for one in sets)
+
+
+def scale_text(policy: Policy) -> str | None:
+    """Return how thresholds are to be read where papers have another scale and direction; None: as they stand."""
+    rule = policy.rule
+    if rule.below is None:
+        return None
+    what, form = rule.below
+    sets = [policy.thresholds, *([policy.mixture.thresholds] if policy.mixture else [])]
+    there = " or ".join(
+        " ".join(
+            threshold_text(t if t in (ALWAYS, NEVER) else rule.below_of(t)) for t in one.tolist()
+        )
+        for one in sets
+    )
+    return (
+        f"score {rule.name} is {form}: leave at or above the threshold. Papers leave below, "
+        f"in {what}: {there or '-'}"
+    )
 
 
 @contextmanager

@@ -43,6 +43,9 @@ def simulate(
     ),
     method: str = option("max_prob", "Whose score and family are steered."),
     overhead: str = option("0.1", "Of the last exit, in units of the reward: 0.1, or 0.05:0.15."),
+    offload_at: str | None = option(
+        None, "Last exits of tiers, 0 or 0,2: the overhead falls due past them (default: by cost)."
+    ),
     reward: str = option(
         "confidence",
         "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), "
@@ -66,7 +69,7 @@ def simulate(
         found = play(
             data, policy, schedule=schedule, streams=streams, rounds=rounds,
             repetitions=repetitions, seed=seed, arms=arms, method=method,
-            overhead=_overhead(overhead), reward=reward, reveal=reveal, budget=budget,
+            overhead=_overhead(overhead), offload_at=_exits(offload_at), reward=reward, reveal=reveal, budget=budget,
             delay=delay, label_share=label_share, tables=Tables(data, cost, utility=utility),
         )  # fmt: skip
     # Whether any policy chooses among the arms.
@@ -97,6 +100,13 @@ def _overhead(text: str) -> tuple[float, float]:
     return ends[0], ends[-1]
 
 
+def _exits(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise input_error("--offload-at", "exit numbers", text, "E.g. 0, or 0,2.") from error
+
+
 def _moves(record: dict[str, Any]) -> bool:
     """Return whether the best arm may be another at another time."""
     return len(record["streams"]) > 1 and record["schedule"] != "stationary"
@@ -115,6 +125,8 @@ def _told(record: dict[str, Any], steered: bool) -> list[str]:
         f"reward {record['reward']}",
         f"overhead {low:g}" + (f" to {high:g}" if high != low else ""),
     ]
+    if record["offload_at"]:
+        reward.append(f"due past exit {' and '.join(map(str, record['offload_at']))}")
     if record["reveal"]:
         reward.append(f"reveal {record['reveal']}")
     if record["delay"]:

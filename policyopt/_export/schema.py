@@ -157,13 +157,14 @@ def _experts() -> Schema:
 
 def _online() -> Schema:
     settings = {
-        "overhead": {**VECTOR, "minItems": 2, "maxItems": 2}, "reward": TEXT, "reveal": TEXT,
+        "overhead": {**VECTOR, "minItems": 2, "maxItems": 2},
+        "offload_at": or_null(_list(COUNT, minItems=1)), "reward": TEXT, "reveal": TEXT,
         "seed": COUNT, "stream": COUNT,
     }  # fmt: skip
     known = {
         "saves": {**WHOLE, "minimum": 1}, "family": {"$ref": "#/$defs/family"},
         "steering": _any_of({**BANDITS, **BY_EXIT, Controller.name: Controller}, "settings"),
-        "settings": object_of(settings),
+        "settings": object_of(settings, ("offload_at",)),
         "state": object_of({"requests": COUNT, "player": ANYTHING}),
     }  # fmt: skip
     return _file(ONLINE, known)

@@ -458,16 +458,21 @@ class _Tracing:
             return self.with_features(policy, at, output), None, state
         logits: Any = kind.logits(given)
         if not isinstance(policy.answer, Identity):
-            logits, state = policy.answer.answer(at, logits, state)
+            vectors = self.vectors(policy, at) if policy.answer.reads_features else None
+            logits, state = policy.answer.answer(at, logits, state, vectors)
         output = logits.traced_reduce(policy.observer.top)
         if policy.observer.full:
             output = with_log_prob(output, logits)
         return self.with_features(policy, at, output), logits, state
 
     def with_features(self, policy: Policy, at: int, output: ExitOutput) -> ExitOutput:
-        if policy.needs_features and (width := self.width(policy, at)):
-            return with_columns(output, features=self.input("features", (1, width), np.float32))
-        return output
+        vectors = self.vectors(policy, at) if policy.needs_features else None
+        return output if vectors is None else with_columns(output, features=vectors)
+
+    def vectors(self, policy: Policy, at: int) -> Any:
+        """Return the feature vector of an exit; None where it is not read."""
+        width = self.width(policy, at)
+        return self.input("features", (1, width), np.float32) if width else None
 
     def record(self, policy: Policy) -> ExitOutput:
         """Return the columns that the rules read."""
@@ -484,8 +489,8 @@ class _Tracing:
     def width(self, policy: Policy, at: int) -> int:
         """Numbers of the feature vector at an exit: the last axis of the last array declared with a D; 0: unread."""
         found = [
-            (spec, getattr(rule, name)) for rule in policy.rules
-            if "features" in rule.required_columns for name, spec in rule.specs.items()
+            (spec, getattr(rule, name)) for rule in (policy.answer, *policy.rules)
+            if rule.reads_features for name, spec in rule.specs.items()
             if "D" in getattr(spec, "shape", ()) and getattr(rule, name) is not None
         ]  # fmt: skip
         if not found:

@@ -4,6 +4,11 @@ Patience: Zhou et al., PABEE, NeurIPS 2020, section 3.2: stop after p exits in a
 exist (p = 0: leave at once; p = K: never early), so their costs are discrete: between two of them the budget is
 met by mixing the two patiences with a coin.
 
+Vote: Ilhan et al., EENet, WACV 2024, eq. 7, by which section 4 runs its baseline PABEE: agreement as a score, its
+thresholds those of the geometric shares that meet the budget. Votes of K exits take few values, and quotas divide them
+only where ties are broken; the paper does not say how, and its release adds noise. Here a coin does (``ties=coin``,
+with ``thresholds=geometric``; the order is uniform within a tie, as by noise).
+
 BEEM: Bajpai & Hanawal, Boosting performance of early exit DNNs, ICLR 2025, arXiv:2502.00745. Exits are experts.
 While neighbours agree, their weighted confidences add up; where one disagrees, the sum starts anew with its own;
 a sample leaves where the sum reaches the exit's threshold. BEEM-C weights an expert by what it costs to run it,
@@ -73,6 +78,7 @@ from policyopt.runtime._scores import BEEM as BeemRule
 from policyopt.runtime._scores import DDA as DdaRule
 from policyopt.runtime._scores import Agreement, ScoreRule, Similarity, score_table
 from policyopt.runtime._scores import Patience as PatienceRule
+from policyopt.runtime._scores import Vote as VoteRule
 from policyopt.runtime._scores.consistency import MEASURES
 from policyopt.runtime._typing import Floats
 
@@ -122,6 +128,27 @@ class Patience(Method):
             other = sets[high] if share > 0 else None
             solutions.append(Solution(sets[low], other, share))
         return solutions
+
+
+@dataclass(frozen=True)
+class Vote(Threshold):
+    """Leave where a large share of the exits so far agrees.
+
+    Parameters
+    ----------
+    ties : {"coin", "kept"}, optional
+        Equal shares are told apart by a coin, or leave together. Default: a coin with ``thresholds=geometric``,
+        whose quotas divide them; else kept.
+    """
+
+    score: str = "vote"
+    ties: str | None = None
+
+    allowed: ClassVar = {"ties": ("coin", "kept", None)}
+
+    def rule(self, table: Table, seed: int) -> ScoreRule:
+        ties = self.ties or ("coin" if self.thresholds == "geometric" else "kept")
+        return VoteRule(int(seed)) if ties == "coin" else VoteRule()
 
 
 WEIGHTS = ("accuracy", "cost")

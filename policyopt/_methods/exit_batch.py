@@ -7,18 +7,20 @@ success of rows, cross-fitted, for a rule of when to stop.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.crossfit import CrossFitted, crossfit, folds_of, observe
+from policyopt._methods.regression import principal
 from policyopt._table import Table, subsample
 from policyopt._utility import Utility
 from policyopt.runtime._answers import AnswerRule, Identity
+from policyopt.runtime._errors import input_error
 from policyopt.runtime._outputs import ExitOutput, with_columns
 from policyopt.runtime._scores import Advantage
-from policyopt.runtime._scores.history import FEATURES, basis
+from policyopt.runtime._scores.history import FEATURES, basis, hidden
 from policyopt.runtime._typing import Floats, Ints
 
 _Rule = TypeVar("_Rule", bound=Advantage)
@@ -71,18 +73,71 @@ class Columns:
     center: Floats  # (K-1, F)
     scale: Floats  # (K-1, F)
     basis: list[Floats]  # K-1 x (N, M)
+    hidden: Hidden | None = None
+    left_out: int = 0  # of the history's columns, which then have no weight
 
     def rule(self, kind: type[_Rule], theta: Floats) -> _Rule:
         """Return the rule of offsets and weights (K-1, M+1) on these columns."""
-        return kind(self.features, self.center, self.scale, theta[:, 1:], theta[:, 0])
+        weights = np.concatenate([np.zeros((len(theta), self.left_out)), theta[:, 1:]], axis=1)
+        more = () if self.hidden is None else (self.hidden.projection, self.hidden.shift)
+        return kind(self.features, self.center, self.scale, weights, theta[:, 0], *more)
 
 
-def columns_of(batch: ExitBatch, common: bool = False) -> Columns:
+#: What a score's regression looks at: what exits say, the model's own vectors (hidden states), or both.
+INPUTS = ("history", "features", "both")
+_DIRECTIONS = 32  # of the vectors, at most: their principal components
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """How the model's own vectors become a few standardised numbers: see `policyopt.runtime._scores.history`."""
+
+    projection: list[Floats]  # K-1 x (V, D_k)
+    shift: Floats  # (K-1, V)
+
+    def columns(self, vectors: list[Any]) -> list[Floats]:
+        """Return the numbers of some rows' vectors, K-1 x (N, V)."""
+        each = zip(vectors, self.projection, self.shift, strict=True)
+        return [hidden(rows, projection, shift) for rows, projection, shift in each]
+
+
+def hidden_of(vectors: list[Any], common: bool = False) -> Hidden:
+    """Return the principal directions of vectors K-1 x (N, D_k), with `common` of all exits together."""
+    widths = [rows.shape[1] for rows in vectors]
+    if common and len(set(widths)) > 1:
+        step = "Add --set shared=false."
+        raise input_error("features", "of one width, for one module of all exits", widths, step)
+    keep = min(_DIRECTIONS, *widths)
+    found, shifts = [], []
+    for rows in [np.concatenate(vectors)] if common else vectors:
+        rows = rows.astype(np.float64)
+        directions = principal(rows, keep, 0)
+        spread = (rows @ directions.T).std(axis=0) if len(rows) else np.ones(keep)
+        found.append(directions / np.where(spread > 1e-9, spread, 1.0)[:, None])
+        shifts.append(found[-1] @ rows.mean(axis=0) if len(rows) else np.zeros(keep))
+    times = len(vectors) if common else 1
+    return Hidden(found * times, np.array(shifts * times))
+
+
+def columns_of(batch: ExitBatch, common: bool = False, inputs: str = "history") -> Columns:
     """Return the columns of all exits but the last, standardised, with `common` over all exits together."""
     name = "summary" if batch.record else "distribution"
     values = np.empty((batch.exits - 1, len(batch), FEATURES[name].width))
     put_features(np.arange(len(batch)), batch.outputs, name, values)
-    return _standardised(values, name, (0, 1) if common else (1,))
+    columns = _standardised(values, name, (0, 1) if common else (1,))
+    if inputs == "history":
+        return columns
+    vectors = [output.features for output in batch.outputs[:-1]]
+    found = hidden_of(vectors, common)
+    own, left_out = found.columns(vectors), columns.basis[0].shape[1]
+    if inputs == "both":
+        own, left_out = joined_columns(columns.basis, own), 0
+    return replace(columns, basis=own, hidden=found, left_out=left_out)
+
+
+def joined_columns(one: list[Floats], other: list[Floats]) -> list[Floats]:
+    """Return the columns of two bases side by side, exit by exit."""
+    return [np.concatenate(pair, axis=1) for pair in zip(one, other, strict=True)]
 
 
 def _standardised(values: Floats, name: str, over: tuple[int, ...] = (1,)) -> Columns:
@@ -156,12 +211,22 @@ class StoppingData:
     success: Floats  # (N, K): expected worth of each exit's answer
     fold: Ints  # (N,), of the stop rule
     true_class: Floats  # (N, K): probability of the label; NaN without one, and of summaries
+    hidden: Hidden | None = None  # of the model's own vectors, where they are among the columns
 
 
 def build_stopping_data(
-    table: Table, answer: str, soft: float, folds: int, seed: int, groups: int = 50
+    table: Table,
+    answer: str,
+    soft: float,
+    folds: int,
+    seed: int,
+    groups: int = 50,
+    vectors: bool = False,
 ) -> StoppingData:
-    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
+    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule.
+
+    With `vectors` the model's own are among the columns.
+    """
     labels = table.statistics.labels
     record = not table.whole
     known = table.valued
@@ -202,11 +267,18 @@ def build_stopping_data(
         for rows, seen in observe(table, CrossFitted(answers.rule), full=True):
             put_features(rows, seen, features, values)
         deployed = at_scale(values, features, columns.center, columns.scale)
+    found = None
+    if vectors:
+        rows = [table.feature(k) for k in range(table.exits - 1)]
+        found = hidden_of(rows)
+        own = found.columns(rows)
+        columns = replace(columns, basis=joined_columns(columns.basis, own))
+        deployed = joined_columns(deployed, own)
     success = _success(table, soft, predicted, fold, trust, teachers)
     parts = folds_of(len(table), groups, seed, table.group)
     return StoppingData(
         table, answers.rule, features, columns.center, columns.scale, columns.basis, deployed, doubt,
-        success, parts, given
+        success, parts, given, found
     )  # fmt: skip
 
 

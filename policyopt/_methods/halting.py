@@ -7,7 +7,7 @@ N with the remainder ``1 - sum_{j<N} h_j``: the mean-field output, here the expe
 The price of cost times the ponder cost is taken off. The gradient is exact: ``dV/dh_k = v_k - v_N`` for k < N,
 else 0, where v_k is correctness less price times cost of exit k.
 
-Departures: x is not the hidden state (a cache may keep one as `features`, which is not read here), but the
+Departures: x is not the hidden state (a cache may keep one as `features`; `berxit` reads it, this does not), but the
 history features of `runtime/_scores/history.py`; each exit has weights of its own, since features' scales differ
 by exit. The ponder cost of section 2.1, ``N + remainder``, jumps where N does (section 2.2 takes N as constant);
 here it is the mean cost of the same weights, ``sum p_k c_k``, which does not (eps = 0 in training), so that
@@ -112,7 +112,7 @@ class ACT(LagrangianMethod):
 
     def rule_at(self, data: StoppingData, theta: Floats) -> ScoreRule:
         return Halting(
-            data.features, data.center, data.scale, theta[:, 1:], theta[:, 0], float(self.eps)
+            data.features, data.center, data.scale, theta[:, 1:], theta[:, 0], eps=float(self.eps)
         )
 
     def scores_at(self, data: StoppingData, theta: Floats) -> Floats:

@@ -8,11 +8,12 @@ linear layer and a sigmoid, ``u = sigmoid(w . x + b)``, the same for all exits, 
 answer is right by the squared error, summed over exits without weights (with the sign turned: they regress on
 "wrong" and exit below a threshold; castorini/berxit, modeling_highway_bert.py).
 
-Departures: x is not the hidden state (a cache may keep one as `features`, which is not read here), but the
-history features of `runtime/_scores/history.py`; the exits whose decision is learned teach it, not the last,
-which always answers; a ridge penalty takes the place of stopping early; targets are 0 and 1, where the released
-code has 0.01 and 0.63; and nothing is fine-tuned along with it. ``shared=false`` gives each exit weights of its
-own.
+Departures: x is by default not the hidden state, but the history features of `runtime/_scores/history.py`; with
+``inputs=features`` it is the hidden state, where the cache keeps it, in its 32 first principal components (a cache
+has some thousands of rows where the paper trains with the network), and with ``inputs=both`` both; the exits whose
+decision is learned teach it, not the last, which always answers; a ridge penalty takes the place of stopping early;
+targets are 0 and 1, where the released code has 0.01 and 0.63; and nothing is fine-tuned along with it.
+``shared=false`` gives each exit weights of its own.
 
 Failure prediction: a score that says whether stopping here is a failure. ``target=failure``: Kubaty et al.,
 Rethinking calibration for early-exit neural networks (arXiv:2508.21495), hold that exits should be judged by
@@ -27,8 +28,8 @@ fitted by logistic regression on the history features of `policyopt.runtime._sco
 ``target=true_class``: Corbiere et al., Addressing failure prediction by learning model confidence, NeurIPS 2019,
 arXiv:1910.04851: the probability that the model gives to the true class, which is over 1/2 only where the answer
 is right, regressed by the mean squared error of a sigmoid. Departures: from history features, not from a network
-on the model's hidden layer; per exit; their optional heavier weight of failures is left out. It needs all class
-probabilities; ``failure`` works on summaries.
+on the model's hidden layer (``inputs=features`` reads it, by a regression); per exit; their optional heavier weight
+of failures is left out. It needs all class probabilities; ``failure`` works on summaries.
 
 Post-hoc deferral, Jitkrittum et al., NeurIPS 2023, arXiv:2307.02764: go on where a later exit does better. The
 Bayes-optimal rule (their proposition 3.1) defers where ``P(next right | x) - P(this right | x) > c``: what the
@@ -58,6 +59,7 @@ from policyopt._answers.crossfit import NAMES, crossfit, folds_of
 from policyopt._answers.logistic import weighted_logistic
 from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import (
+    INPUTS,
     ExitBatch,
     build_batch,
     columns_of,
@@ -150,8 +152,7 @@ class LearnedScore(Method):
             step = f"Let {type(self).__name__}.required_columns return it."
             what = f"columns of the score that {self.name} learns"
             raise input_error(what, "those that it declares", unseen, step)
-        parts = max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
-        fold = folds_of(len(table), parts, seed, table.group)
+        fold = folds_of(len(table), self.parts(table), seed, table.group)
         scores = np.empty((len(batch), table.exits), order="F")
         for f in np.unique(fold):
             held, rest = np.flatnonzero(fold == f), np.flatnonzero(fold != f)
@@ -164,12 +165,36 @@ class LearnedScore(Method):
         problem = Problem(scores, batch.quality, costs, table.unit, flat)
         return Draft(rule, table, problem, answers.rule)
 
+    def parts(self, table: Table) -> int:
+        """Return in how many folds the score is learned."""
+        return max(self.folds, min(_FOLDS, _LEARNED // len(table))) if self.keeps_rows else 1
+
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         return solve_path(problem, self.thresholds, budgets)
 
 
 @dataclass(frozen=True)
-class BERxiT(LearnedScore):
+class InputsScore(LearnedScore):
+    """A score regressed on what exits say, or on the model's own vectors.
+
+    Parameters
+    ----------
+    inputs : {"history", "features", "both"}
+        History features, the vectors (hidden states) that the cache keeps, in 32 principal components at most, or
+        both.
+    """
+
+    inputs: str = "history"
+
+    allowed: ClassVar = {"inputs": INPUTS}
+    uses = frozenset({"log_prob"})
+
+    def required_columns(self) -> frozenset[str]:
+        return frozenset() if self.inputs == "history" else frozenset({"features"})
+
+
+@dataclass(frozen=True)
+class BERxiT(InputsScore):
     """Leave where the learned certainty is high.
 
     Parameters
@@ -184,12 +209,11 @@ class BERxiT(LearnedScore):
     shared: bool = True
 
     label = "berxit"
-    uses = frozenset({"log_prob"})
     allowed: ClassVar = {"penalty": POSITIVE, "shared": YES_OR_NO}
     tuned: ClassVar = {"penalty": Real(1.0, 1000.0, log=True)}
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
-        columns = columns_of(batch, common=self.shared)
+        columns = columns_of(batch, self.shared, self.inputs)
         right = batch.quality[:, :-1]
         if self.shared:
             one = fit_sigmoid(np.concatenate(columns.basis), right.T.ravel(), self.penalty)
@@ -211,7 +235,7 @@ FAILURES = ("failure", "true_class")
 
 
 @dataclass(frozen=True)
-class FailurePrediction(LearnedScore):
+class FailurePrediction(InputsScore):
     """Leave where going on is unlikely to mend a failure, or where the true class is likely the answer.
 
     Parameters
@@ -225,19 +249,18 @@ class FailurePrediction(LearnedScore):
     penalty: float = 30.0
 
     label = "failure_prediction"
-    uses = frozenset({"log_prob"})
     allowed: ClassVar = {"target": FAILURES, "penalty": POSITIVE}
     tuned: ClassVar = {"target": Choice(FAILURES), "penalty": Real(1.0, 1000.0, log=True)}
 
     def required_columns(self) -> frozenset[str]:
-        return frozenset({"log_prob"} if self.target == "true_class" else ())
+        return super().required_columns() | ({"log_prob"} if self.target == "true_class" else set())
 
     def missing_columns(self, table: Table) -> list[str]:
         more = missing_labels(table) if self.target == "true_class" else []
         return [*super().missing_columns(table), *more]
 
     def learn(self, batch: ExitBatch, seed: int) -> Logistic:
-        columns, good, theta = columns_of(batch), no_failure(batch.quality), []
+        columns, good, theta = columns_of(batch, inputs=self.inputs), no_failure(batch.quality), []
         ones, one_fold = np.ones((len(batch), 1)), np.zeros(len(batch), dtype=np.int64)
         for k, basis in enumerate(columns.basis):
             if self.target == "true_class":

@@ -1,12 +1,13 @@
 """Scores from what the rows of each class look like: E2CM, DE3-BERT, the trust score; and CBT.
 
 E2CM: Görmez, Dasari & Koyuncu, IJCNN 2022, arXiv:2103.01148, section III: early exit by class means. The mean of
-each class's vectors at each exit is all that is learned. A sample's distance to each mean is divided by that
-mean's average distance to the training rows; where the largest entry of the softmax of the negative quotients
-reaches the threshold, the sample leaves. Departures: the answer is the exit's own, not the nearest class (post
-hoc there is a trained head, and the paper too joins both); vectors are the exit's logits unless the cache keeps
-the model's features; wide vectors are projected to principal components (`locate`); thresholds are one per exit
-and meet a budget, where the paper sweeps them.
+each class's vectors at each exit is all that is learned: no head is trained. A sample's distance to each mean is
+divided by that mean's average distance to the training rows; where the largest entry of the softmax of the negative
+quotients reaches the threshold, the sample leaves, and the nearest class (the largest entry) is the answer; who comes
+to the last exit has the model's own. ``answer=plain`` (or another answer of heads) keeps heads' answers, as where the
+paper joins class means with trained exits. Departures: vectors are the exit's logits unless ``vectors=features``
+(of untrained heads logits are random projections, and do nearly as well); wide vectors are projected to principal
+components (`locate`); thresholds are one per exit and meet a budget, where the paper sweeps them.
 
 DE3-BERT: He et al., 2024, arXiv:2402.05948, section III: distances to prototypes beside the entropy. The exit
 indicator is the weighted harmonic mean of a distance ratio and of the normalised entropy (see
@@ -34,30 +35,43 @@ mean of the class probabilities over the training samples of class c and over al
 largest entries says how easy the class is; gaps are mapped, easiest to lowest, straight onto a range [alpha,
 beta] of thresholds (0.9 to 0.998 in the paper), one per class, the same at all exits.
 
-Departures: samples, not pixels. Of the range only its width, beta - alpha, is kept: a class's threshold is its
-place in the range above a level of each exit, and the levels meet the budget. A class's place is shrunk towards
-the mean of all by ``n_c / (n_c + kappa)``, since a cache has few rows of a class where the paper has millions of
-pixels. Of summaries, which keep the confidence only, what is left of the probability is shared evenly among the
-other classes, and where labels are not kept either, a row's class is what the exits that are right call it.
+``alpha=0.9+beta=0.998`` are the paper's own thresholds, no budget asked. ``class_thresholds`` are given ones, class
+by class: with two classes MonoBERT's asymmetric exits (Xin, Nogueira, Yu & Lin, Early exiting BERT for efficient
+document ranking, SustaiNLP 2020: one threshold for documents that seem relevant, another for the many that do not).
+
+Departures: samples, not pixels. Without alpha and beta, of the range only its width, beta - alpha, is kept: a class's
+threshold is its place in the range above a level of each exit, and the levels meet the budget; and a class's place is
+shrunk towards the mean of all by ``n_c / (n_c + kappa)``, since a cache has few rows of a class where the paper has
+millions of pixels. Of summaries, which keep the confidence only, what is left of the probability is shared evenly
+among the other classes, and where labels are not kept either, a row's class is what the exits that are right call it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from policyopt._methods.exit_batch import ExitBatch
+from policyopt._answers.crossfit import NAMES, CrossFitted, answered, folds_of
+from policyopt._methods.base import problem_of
+from policyopt._methods.exit_batch import ExitBatch, build_batch, subsample_outputs
+from policyopt._methods.fitted import Draft
 from policyopt._methods.learned_score import LearnedScore, missing_labels
-from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Integer, Number, Real
+from policyopt._methods.regression import principal, short
+from policyopt._methods.settings import COUNT, NOT_NEGATIVE, Choice, Integer, Number, Real
 from policyopt._table import Table
+from policyopt._thresholds.problem import Problem, Solution
+from policyopt._thresholds.solvers import solve_given
+from policyopt.runtime._answers import Identity, NearestMean
 from policyopt.runtime._arithmetic import distances, row_product
-from policyopt.runtime._outputs import ExitOutput
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._outputs import LOWEST, ExitOutput
+from policyopt.runtime._parameters import numbers
 from policyopt.runtime._scores import DE3BERT as DE3BERTRule
 from policyopt.runtime._scores import E2CM as E2CMRule
-from policyopt.runtime._scores import ClassOffset
+from policyopt.runtime._scores import ClassOffset, make_rule
 from policyopt.runtime._scores import TrustScore as Rule
 from policyopt.runtime._scores.prototypes import SPACES, vectors
 from policyopt.runtime._typing import Floats, Ints
@@ -66,10 +80,8 @@ from policyopt.runtime._typing import Floats, Ints
 ROOM = 250_000
 #: Vectors wider than this are projected, to as many principal components as there is room for.
 _WIDE, _NARROW = 128, 64
-#: That principal components are found on, and of a class that neighbours are looked for in.
-_MOST_ROWS = 2000
+_MOST_ROWS = 2000  # of a class that neighbours are looked for in
 _ROUNDS = 10  # of k-means
-_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -121,19 +133,6 @@ def locate(batch: ExitBatch, space: str, seed: int) -> Located:
     return Located(projected, projection, labels, classes)
 
 
-def principal(rows: Floats, keep: int, seed: int) -> Floats:
-    """Return the first principal directions of some rows, (keep, W)."""
-    from sklearn.utils.extmath import randomized_svd
-
-    if len(rows) > _MOST_ROWS:
-        rows = rows[np.random.default_rng(seed).permutation(len(rows))[:_MOST_ROWS]]
-    centered = rows - rows.mean(axis=0)
-    found = np.zeros((keep, rows.shape[1]))
-    some = min(keep, *rows.shape)
-    found[:some] = randomized_svd(centered, some, random_state=seed)[2]
-    return short(found)
-
-
 def class_means(rows: Floats, labels: Ints) -> tuple[Floats, Ints]:
     """Return the mean vector of each class that has rows, and which classes these are."""
     order = np.argsort(labels, kind="stable")
@@ -147,21 +146,52 @@ def means_of(located: Located) -> tuple[list[Floats], list[Ints]]:
     return [short(m) for m in means], list(owner)
 
 
-def short(values: npt.ArrayLike, digits: int = _DIGITS) -> Floats:
-    """Return numbers cut to a few significant digits: what an artifact stores of each."""
-    array = np.asarray(values, dtype=np.float64)
-    size = np.abs(array)
-    exponent = np.floor(np.log10(np.where(size > 1e-30, size, 1.0)))
-    step = 10.0 ** (digits - 1 - exponent)
-    # Divided, not multiplied by the inverse: the quotient of two whole numbers prints short.
-    return np.where(size > 1e-30, np.rint(array * step) / step, 0.0)
+CLASS_MEAN = "class_mean"
 
 
 @dataclass(frozen=True)
 class E2CM(PrototypeScore):
-    """Leave where a class mean is near."""
+    """Leave where a class mean is near, with its class.
+
+    Parameters
+    ----------
+    answer : str
+        What exits return: ``class_mean``, the nearest class, as the paper; or an answer of their heads
+        (``plain``, ...).
+    """
+
+    answer: str = CLASS_MEAN
 
     label = "e2cm"
+    allowed: ClassVar = {"answer": (CLASS_MEAN, *NAMES)}
+    tuned: ClassVar = {"answer": Choice((CLASS_MEAN, "plain", "combined"))}
+
+    def pose(self, table: Table, seed: int) -> Draft:
+        """Answer each row by means that it is no part of; what is deployed are those of all rows."""
+        if self.answer != CLASS_MEAN:
+            return super().pose(table, seed)
+        features = self.vectors == "features"
+        table = subsample_outputs(table, seed, features)
+        batch = build_batch(table, CrossFitted(Identity()), features)
+        batch = batch.shown_to(self.required_columns())
+        fold = folds_of(len(table), self.parts(table), seed, table.group)
+        whole = self.means(batch, seed)
+        rests = [np.flatnonzero(fold != f) for f in np.unique(fold)]
+        rules = [self.means(batch.take(rest), seed) if len(rest) else whole for rest in rests]
+        answers = CrossFitted(whole, tuple(rules), fold)
+        table, rule = answered(table, answers), make_rule("max_prob", {})
+        return Draft(rule, table, problem_of(rule, table, answers), answers.rule)
+
+    def means(self, batch: ExitBatch, seed: int) -> NearestMean:
+        """Return the answer of these rows' class means; a class without rows is out of reach."""
+        rule, points, norm, offset = self.learn(batch, seed), [], [], []
+        for own, size, which in zip(rule.points, rule.norm, rule.owner, strict=True):
+            which = which.astype(np.int64)
+            points.append(np.zeros((rule.classes, own.shape[1])))
+            norm.append(np.ones(rule.classes))
+            offset.append(np.full(rule.classes, LOWEST))
+            points[-1][which], norm[-1][which], offset[-1][which] = own, size, 0.0
+        return NearestMean(self.vectors, points, norm, offset, rule.projection)
 
     def learn(self, batch: ExitBatch, seed: int) -> E2CMRule:
         located = locate(batch, self.vectors, seed)
@@ -281,22 +311,61 @@ class CBT(LearnedScore):
         How far apart the thresholds of the easiest and the hardest class lie, in [0, 1].
     kappa : float
         Rows of a class at which its own place in that range counts half.
+    alpha, beta : float, optional
+        The thresholds of the easiest and the hardest class, at all exits, in the place of `width` and a budget.
+    class_thresholds : tuple of C floats, optional
+        The classes' thresholds themselves, at all exits.
     """
 
     width: float = 0.098
     kappa: float = 20.0
+    alpha: float | None = None
+    beta: float | None = None
+    class_thresholds: tuple[float, ...] | None = None
 
     label = "cbt"
     asks = "classes"
     uses = frozenset({"log_prob"})
-    allowed: ClassVar = {"width": Number(most=1), "kappa": NOT_NEGATIVE}
+    allowed: ClassVar = {
+        "width": Number(most=1), "kappa": NOT_NEGATIVE, "alpha": Number(most=1, optional=True),
+        "beta": Number(most=1, optional=True),
+    }  # fmt: skip
     tuned: ClassVar = {"width": Real(0.0, 0.5), "kappa": Real(1.0, 300.0, log=True)}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high, given = self.alpha, self.beta, self.class_thresholds
+        if (low is None) != (high is None) or (low or 0.0) > (high or 0.0):
+            ends = f"{low} and {high}"
+            step = "E.g. --set alpha=0.9 --set beta=0.998."
+            raise input_error("alpha, beta", "both or none, alpha at most beta", ends, step)
+        if given is not None:
+            numbers("class_thresholds", given, 1)
+            if self.alpha is not None:
+                step = "Leave one of the two out."
+                raise input_error("class_thresholds", "given without alpha and beta", given, step)
+
+    @property
+    def fixed(self) -> bool:
+        return self.alpha is not None or self.class_thresholds is not None
+
+    def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
+        if not self.fixed:
+            return super().solve_problem(problem, budgets)
+        name = "class_thresholds" if self.alpha is None else "alpha, beta"
+        return [solve_given(problem, 0.0, budget, name) for budget in budgets]
 
     def learn(self, batch: ExitBatch, seed: int) -> ClassOffset:
         labels, classes = classes_of(batch)
+        if self.class_thresholds is not None:
+            if len(self.class_thresholds) != classes:
+                got, step = self.class_thresholds, "E.g. 0.9,0.99 of two classes."
+                raise input_error("class_thresholds", f"{classes} numbers", got, step)
+            return ClassOffset(self.class_thresholds, max(self.class_thresholds))
         rows = np.flatnonzero(labels >= 0)
         if not len(rows):  # no exit is ever right
-            return ClassOffset(np.zeros(classes), 0.0)
+            hardest = self.beta or 0.0
+            return ClassOffset(np.full(classes, hardest), hardest)
         labels = labels[rows]
         which, count = np.unique(labels, return_counts=True)
         mean = np.zeros((len(which), classes))
@@ -304,6 +373,10 @@ class CBT(LearnedScore):
             mean += class_means(probabilities(output.take(rows), classes), labels)[0] / batch.exits
         ranked = np.sort(mean, axis=1)
         gap = ranked[:, -1] - (ranked[:, -2] if classes > 1 else 0.0)
+        if self.alpha is not None and self.beta is not None:
+            own = np.full(classes, self.beta)
+            own[which] = self.alpha + (self.beta - self.alpha) * places(gap, count, 0.0)[0]
+            return ClassOffset(own, self.beta)
         place, other = places(gap, count, self.kappa)
         offset = np.full(classes, other)
         offset[which] = place

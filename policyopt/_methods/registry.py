@@ -17,7 +17,7 @@ import numpy as np
 
 from policyopt._methods.settings import parse_spec
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._scores import ScoreRule, check_name, load_plugins, when_registered
+from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
 
 if TYPE_CHECKING:
     from policyopt._methods.base import Method
@@ -67,6 +67,17 @@ class MethodSpec:
         own = {f.name: f.default for f in known if f.name not in self.preset}
         return {**own, **self.defaults}
 
+    def scale(self) -> str:
+        """Return how thresholds are to be read where papers have another scale and direction."""
+        rule = RULES.get(self.preset.get("score", self.name))
+        if rule is None or rule.below is None:
+            return ""
+        given = ", or give thresholds=nats<0.3,0.3" if self.name == "entropy" else ""
+        return (
+            f"thresholds are on {rule.below[1]}, left at or above; papers' are on the {rule.below[0]}, "
+            f"left below{given}"
+        )
+
     def expected_seconds(self, rows: int, budgets: int) -> float:
         """Return about how many processor seconds a fit takes; from 5,000 to some 30,000 rows as many."""
         found = float(np.interp(rows, (549, 5000), self.seconds))
@@ -106,9 +117,9 @@ METHODS: tuple[MethodSpec, ...] = (
         "NeurIPS 2020, arXiv:2006.04152", "consistency:Patience",
         "Many exits of like cost; with few exits it has few policies to offer.", discrete=True, needs=()),
     MethodSpec("vote", "consistency", "a large share of the exits so far agrees", "Ilhan et al., EENet", 2024,
-        "WACV 2024, arXiv:2301.07099, eq. 7", _THRESHOLD,
-        "As patience; says nothing at exit 0.", {"score": "vote"},
-        # Few distinct scores, and none that says anything at exit 0: quotas cannot divide them.
+        "WACV 2024, arXiv:2301.07099, eq. 7", "consistency:Vote",
+        "As patience; says nothing at exit 0. With thresholds=geometric EENet's column PABEE.", {"score": "vote"},
+        # Few distinct scores, and none that says anything at exit 0: quotas divide them by a coin only.
         {"thresholds": "joint"}, discrete=True, seconds=(2.7, 1.7)),
     MethodSpec("pf_berxit", "consistency", "adjacent exits' distributions have been alike for some exits",
         "Gao et al., PF-BERxiT", 2023, "Neurocomputing 558, 126690", "consistency:PFBERxiT",
@@ -131,9 +142,9 @@ METHODS: tuple[MethodSpec, ...] = (
         "Where many samples are hopeless, as in cascades of language models; elsewhere as joint thresholds.",
         online=False, seconds=(3.1, 1.9)),
     # Distances: how near a sample lies to what each class looks like.
-    MethodSpec("e2cm", "distance", "a class mean is near", "Görmez et al., E2CM", 2022,
+    MethodSpec("e2cm", "distance", "a class mean is near, with its class", "Görmez et al., E2CM", 2022,
         "IJCNN 2022, arXiv:2103.01148", "prototypes:E2CM",
-        "Where exits have features but poor heads; between logits it seldom beats max_prob.", needs=_WHOLE),
+        "Exits whose heads are poor or untrained; trained ones do better: answer=plain, or max_prob.", needs=_WHOLE),
     MethodSpec("de3_bert", "distance", "entropy is low and the answer's class prototype near",
         "He et al., DE3-BERT", 2024, "arXiv:2402.05948", "prototypes:DE3BERT",
         "Entropy with a second opinion; of most use on features of a well-spread space.", needs=_WHOLE),
@@ -459,6 +470,8 @@ def parse_value(value: Any) -> Any:
 
     >>> parse_value("0.9,0.8"), parse_value("true"), parse_value("3"), parse_value("joint")
     ((0.9, 0.8), True, 3, 'joint')
+    >>> parse_value("nats<0.3,0.3")
+    'nats<0.3,0.3'
     """
     if hasattr(value, "tolist"):  # numpy arrays and numbers
         value = value.tolist()
@@ -467,7 +480,7 @@ def parse_value(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = value.strip()
-    if "," in text:
+    if "," in text and "<" not in text:
         return tuple(_number(part) for part in text.split(",") if part.strip())
     if text.lower() in ("true", "false"):
         return text.lower() == "true"

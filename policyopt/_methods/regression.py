@@ -1,8 +1,9 @@
-"""Regressions that learned scores share: ridge, on standardised columns, and of a sigmoid by squared error."""
+"""Regressions that learned scores share: ridge, on standardised columns; of a sigmoid by squared error; components."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._typing import Floats, Ints
@@ -12,6 +13,8 @@ from policyopt.runtime._typing import Floats, Ints
 #: inverse (generalised least squares): unweighted, the few doubtful rows set the fit, and the many
 #: confident ones get an error that is small beside 1 and large beside what is at stake for them.
 _DOUBT_FLOOR = 0.02
+_MOST_ROWS = 2000  # that principal components are found on
+_DIGITS = 4
 
 
 def ridge(columns: Floats, target: Floats, penalty: float) -> Floats:
@@ -88,3 +91,26 @@ def fit_sigmoid(columns: Floats, right: Floats, penalty: float) -> Floats:
         return float((off**2).mean() + shrink @ theta[1:] / 2), gradient
 
     return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B").x)
+
+
+def principal(rows: Floats, keep: int, seed: int) -> Floats:
+    """Return the first principal directions of some rows, (keep, W)."""
+    from sklearn.utils.extmath import randomized_svd
+
+    if len(rows) > _MOST_ROWS:
+        rows = rows[np.random.default_rng(seed).permutation(len(rows))[:_MOST_ROWS]]
+    centered = rows - rows.mean(axis=0)
+    found = np.zeros((keep, rows.shape[1]))
+    some = min(keep, *rows.shape)
+    found[:some] = randomized_svd(centered, some, random_state=seed)[2]
+    return short(found)
+
+
+def short(values: npt.ArrayLike, digits: int = _DIGITS) -> Floats:
+    """Return numbers cut to a few significant digits: what an artifact stores of each."""
+    array = np.asarray(values, dtype=np.float64)
+    size = np.abs(array)
+    exponent = np.floor(np.log10(np.where(size > 1e-30, size, 1.0)))
+    step = 10.0 ** (digits - 1 - exponent)
+    # Divided, not multiplied by the inverse: the quotient of two whole numbers prints short.
+    return np.where(size > 1e-30, np.rint(array * step) / step, 0.0)

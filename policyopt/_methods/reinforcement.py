@@ -52,9 +52,9 @@ controllers learn from sampled episodes, an actor with a critic of the same shap
 its log-odds by ``(a - s)(G - V(x))`` as in `reinforce`, G being what the episode earned.
 
 Departures: the weight is drawn anew for every episode and given to the controllers, so that one training serves
-all budgets; the branches are given, not trained along; a controller sees the history features, not the branch's
-feature map. Only the paper's abstract and two surveys' words on it could be read: the reward's exact form and the
-update rule are this reading of them.
+all budgets; the branches are given, not trained along; a controller sees the history features, and with
+``inputs=both`` also the branch's vectors, in principal components, not its feature map. Only the paper's abstract and
+two surveys' words on it could be read: the reward's exact form and the update rule are this reading of them.
 """
 
 from __future__ import annotations
@@ -405,8 +405,9 @@ class NeuralPolicyMethod(StoppingMethod):
         return by_one_thread
 
     def gather(self, table: Table, seed: int) -> StoppingData:
-        table = subsample_outputs(table, seed)
-        return build_stopping_data(table, self.answer, self.soft, self.folds, seed)
+        vectors = "features" in self.required_columns()
+        table = subsample_outputs(table, seed, vectors)
+        return build_stopping_data(table, self.answer, self.soft, self.folds, seed, vectors=vectors)
 
     def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
         exits, columns = data.table.exits, data.columns[0].shape[1]
@@ -550,7 +551,11 @@ def outputs_at(layers: Layers, columns: npt.NDArray[np.float32]) -> Floats:
 def rule_at(layers: Layers, data: StoppingData) -> Network:
     """Return the rule that scores as layers without a price do."""
     weights, biases = zip(*layers, strict=True)
-    return Network(data.features, data.center, data.scale, "relu", list(weights), list(biases))
+    own = data.hidden
+    more = () if own is None else (own.projection, own.shift)
+    return Network(
+        data.features, data.center, data.scale, "relu", list(weights), list(biases), *more
+    )
 
 
 @dataclass(frozen=True)
@@ -675,12 +680,18 @@ class EPNet(NeuralPolicyMethod):
     ----------
     entropy : float
         As of `REINFORCE`; it falls to 0.
+    inputs : {"history", "both"}
+        History features, or also the vectors that the cache keeps, in 32 principal components at most.
     """
 
     entropy: float = 0.1
+    inputs: str = "history"
 
     label = "epnet"
-    allowed: ClassVar = {"entropy": NOT_NEGATIVE}
+    allowed: ClassVar = {"entropy": NOT_NEGATIVE, "inputs": ("history", "both")}
+
+    def required_columns(self) -> frozenset[str]:
+        return frozenset() if self.inputs == "history" else frozenset({"features"})
 
     def sizes(self, columns: int, exits: int) -> tuple[list[int], int]:
         """Return one hidden layer, a network per exit that decides."""

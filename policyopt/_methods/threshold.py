@@ -27,7 +27,8 @@ problem, not beta: the default is 1 / sqrt(N), the order at which such weights l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -35,6 +36,7 @@ import numpy as np
 from policyopt._answers.calibrators import BINS, FITS, fit_histogram
 from policyopt._answers.crossfit import NAMES
 from policyopt._methods.base import ANSWERS, Method
+from policyopt._methods.fitted import Draft
 from policyopt._methods.settings import COUNT, YES_OR_NO, Choice, Integer, Number, Real
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
@@ -50,7 +52,7 @@ from policyopt._thresholds.solvers import (
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._parameters import fields_of
 from policyopt.runtime._policy import ALWAYS, NEVER
-from policyopt.runtime._scores import RULES, ScoreRule, make_rule
+from policyopt.runtime._scores import RULES, Entropy, ScoreRule, make_rule
 from policyopt.runtime._typing import Floats
 
 _COLUMNS = {
@@ -71,8 +73,9 @@ class Threshold(Method):
     ----------
     score : str
         Name of a score rule.
-    thresholds : {"geometric", "shared", "joint"} or tuple of float
-        How they are found (see `policyopt._thresholds`), or the thresholds themselves.
+    thresholds : {"geometric", "shared", "joint"}, tuple of float, or text
+        How they are found (see `policyopt._thresholds`), or the thresholds themselves. Of `entropy` also
+        as papers give them, ``nats<0.3,0.3``: leave where the entropy is below so many nats.
     mix : bool
         With ``joint``: mix the two neighbours on the hull by a coin instead of one set.
     answer : str
@@ -92,7 +95,8 @@ class Threshold(Method):
     tuned: ClassVar = {"thresholds": Choice(SOLVERS), "answer": ANSWERS}
 
     def __post_init__(self) -> None:
-        check_solver(self.thresholds)
+        if self._nats is None:
+            check_solver(self.thresholds)
         if not isinstance(self.thresholds, str):
             # Finite, so that the artifact's provenance holds them too.
             given = np.atleast_1d(np.asarray(self.thresholds, dtype=np.float64))
@@ -127,7 +131,28 @@ class Threshold(Method):
 
     @property
     def fixed(self) -> bool:
-        return not isinstance(self.thresholds, str)
+        return self.thresholds not in SOLVERS
+
+    @cached_property
+    def _nats(self) -> list[float] | None:
+        """What stands after ``nats<``; None where thresholds are no such text."""
+        word, sign, rest = str(self.thresholds).partition("<")
+        if not sign:
+            return None
+        try:
+            found = [float(part) for part in rest.split(",")]
+        except ValueError:
+            found = []
+        if (
+            word.strip() != "nats"
+            or self.score != "entropy"
+            or not found
+            or not all(n >= 0 for n in found)
+        ):
+            allowed = "numbers, or, of entropy, nats<NUMBER,NUMBER"
+            step = "E.g. --method entropy --set 'thresholds=nats<0.3,0.3'."
+            raise input_error("thresholds", allowed, f"{self.thresholds} for {self.score}", step)
+        return found
 
     def missing_columns(self, table: Table) -> list[str]:
         missing = [_COLUMNS.get(name, name) for name in super().missing_columns(table)]
@@ -142,6 +167,14 @@ class Threshold(Method):
     def _counts_classes(self) -> bool:
         """Whether the score asks for the number of classes."""
         return any(field.name == "classes" for field in fields_of(RULES[self.score]))
+
+    def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
+        if self._nats is None:
+            return super().solve(draft, budgets, seed)
+        rule = draft.rule
+        assert isinstance(rule, Entropy)
+        given = [rule.above_of(nats) for nats in self._nats]
+        return [replace(draft, solution=solve_given(draft.problem, given, b)) for b in budgets]
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         return solve_path(problem, self.thresholds, budgets, self.mix, self.shared_map)

@@ -45,6 +45,7 @@ from policyopt.runtime._online.serving import (
     overhead_range,
     reveal_chances,
     reward_range,
+    tier_ends,
 )
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
@@ -90,6 +91,7 @@ def simulate(
     arms: str | int | Sequence[float] = "0:1:0.2",
     method: str | Method = "max_prob",
     overhead: float | tuple[float, float] = 0.1,
+    offload_at: int | Sequence[int] | None = None,
     reward: str = "confidence",
     reveal: str = "smaller",
     budget: Budget | None = None,
@@ -128,6 +130,9 @@ def simulate(
     overhead : float or (low, high)
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: drawn per request.
+    offload_at : int or sequence of int, optional
+        Last exits of tiers, as AdaEE has it: the overhead falls due on going on from them to the next tier (of
+        several, in equal parts), and exits on one tier bear none of their own.
     reward : {"confidence", "signed", "calibrated", "label"}
         See `outcomes`.
     reveal : {"smaller", "played", "all"}
@@ -185,7 +190,8 @@ def simulate(
     sizes = tuple(len(table) for table in seen_tables)
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)
     family = arms_family(arms, method, fit, seen_tables[0], seed)
-    seen = outcomes(family.policy, seen_tables, reward, fit)
+    tiers = tier_ends(offload_at, family.policy.active_exits)
+    seen = outcomes(family.policy, seen_tables, reward, fit, tiers)
     exits = family.exits_of(seen.scores)
     baseline = RegretBaseline(plan, arm_means(seen, exits, over))
     limit = None if budget is None or fit is None else parse_budget(budget, fit.mean_costs)
@@ -223,7 +229,7 @@ def simulate(
             known: Any = levels.expected_costs
             start = float(np.interp(limit, known, np.linspace(0, 1, levels.levels)))
             rule = Controller(**{"budget": share, "start": start, **settings})
-        mine = outcomes(levels.policy, seen_tables, reward, fit)
+        mine = outcomes(levels.policy, seen_tables, reward, fit, tiers)
         return BudgetPlayer(rule, levels, mine, repetitions, delay), mine
 
     players = {spec: enter(*parts) for spec, parts in entrants.items()}
@@ -240,7 +246,8 @@ def simulate(
     arms_unit, labels = ("threshold", family.thresholds[:, 0]) if costs is None else (unit, costs)
     run = {
         "rounds": plan.rounds, "repetitions": repetitions, "schedule": schedule,
-        "streams": list(plan.streams), "overhead": list(over), "reward": reward, "delay": delay,
+        "streams": list(plan.streams), "overhead": list(over), "offload_at": tiers, "reward": reward,
+        "delay": delay,
         "label_share": float(label_share), "seed": seed, "method": called(method),
         "arms": labels.tolist(), "arms_unit": arms_unit, "unit": unit,
     }  # fmt: skip
@@ -423,7 +430,11 @@ class Outcomes:
 
 
 def outcomes(
-    policy: Policy, tables: Sequence[Table], reward: str = "confidence", fit: Table | None = None
+    policy: Policy,
+    tables: Sequence[Table],
+    reward: str = "confidence",
+    fit: Table | None = None,
+    tiers: Sequence[int] | None = None,
 ) -> Outcomes:
     """Look up what a policy scores and answers on the rows of some streams.
 
@@ -459,7 +470,7 @@ def outcomes(
         gain = np.maximum(gain, 0.0)
     return Outcomes(
         reward, tuple(len(table) for table in tables), np.concatenate([one.scores for one in seen]),
-        gain, np.array(load_of(cost.mean(axis=0).tolist())), cost, right, confidence,
+        gain, np.array(load_of(cost.mean(axis=0).tolist(), tiers, policy.active_exits)), cost, right, confidence,
         np.concatenate([one.predictions for one in seen]), correct,
     )  # fmt: skip
 

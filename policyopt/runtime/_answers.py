@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._arithmetic import distances
 from ._errors import input_error
 from ._outputs import reduce_logits, with_log_prob
-from ._parameters import Rule, array, make
+from ._parameters import Rule, array, choice, make
+from ._scores.prototypes import SPACES, projected, vectors
 from ._typing import State
 
 Logits = npt.NDArray[np.float32]
@@ -25,10 +27,17 @@ class AnswerRule(Rule, ABC):
     """The class probabilities returned at exit k, from (the logarithms of) those of exits 0..k."""
 
     role = "answer"
+    #: Whether it looks at the model's own feature vectors, too.
+    reads_features = False
 
     @abstractmethod
-    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
-        """Return the answer's logits at exit k, (n, C) float32, and the new state; -inf: a class that cannot be."""
+    def answer(
+        self, k: int, logits: Logits, state: State, features: Any = None
+    ) -> tuple[Logits, State]:
+        """Return the answer's logits at exit k, (n, C) float32, and the new state; -inf: a class that cannot be.
+
+        `features`, (n, D_k), come along where the rule `reads_features`.
+        """
 
     def start(self, samples: int, classes: int) -> State:
         """Return the state of `samples` samples before exit 0."""
@@ -44,7 +53,9 @@ class Identity(AnswerRule):
 
     name = "plain"
 
-    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+    def answer(
+        self, k: int, logits: Logits, state: State, features: Any = None
+    ) -> tuple[Logits, State]:
         return logits, state
 
 
@@ -72,7 +83,9 @@ class Combined(AnswerRule):
     def start(self, samples: int, classes: int) -> State:
         return (np.empty((samples, 0, classes), dtype=np.float32),)
 
-    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+    def answer(
+        self, k: int, logits: Logits, state: State, features: Any = None
+    ) -> tuple[Logits, State]:
         # Relative to the largest: a class that one exit rules out is unlikely, not impossible, else
         # exits that rule out each other's classes leave none.
         logits = np.maximum(logits - logits.max(axis=1, keepdims=True), FLOOR)
@@ -101,7 +114,9 @@ class Temperature(AnswerRule):
     name = "temperature"
     temperatures: Any = array("K", least=LIMITS[0], most=LIMITS[1])
 
-    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+    def answer(
+        self, k: int, logits: Logits, state: State, features: Any = None
+    ) -> tuple[Logits, State]:
         with np.errstate(over="ignore"):  # far below the largest is -inf: a class that cannot be
             below = logits - logits.max(axis=1, keepdims=True)
             return below / np.float32(self.temperatures[k]), state
@@ -122,7 +137,9 @@ class Vector(AnswerRule):
     scale: Any = array("K", "C", least=1e-6, most=1e6)
     bias: Any = array("K", "C", least=-1e6, most=1e6)
 
-    def answer(self, k: int, logits: Logits, state: State) -> tuple[Logits, State]:
+    def answer(
+        self, k: int, logits: Logits, state: State, features: Any = None
+    ) -> tuple[Logits, State]:
         log_prob = with_log_prob(reduce_logits(logits), logits).log_prob
         assert log_prob is not None
         with np.errstate(over="ignore"):
@@ -134,8 +151,49 @@ class Vector(AnswerRule):
         return 2.0 * classes
 
 
+class NearestMean(AnswerRule):
+    """``log P_k(c) = -distance_kc / norm_kc + offset_kc``, normalised: the nearest class mean answers.
+
+    Görmez, Dasari & Koyuncu, E2CM, IJCNN 2022, arXiv:2103.01148, section III: a sample's distance to the mean
+    of each class at exit k, over that mean's average distance to the training rows. The last exit answers by its
+    own head. `offset` is 0, and -30 for a class of which no row was seen.
+    """
+
+    name = "nearest_mean"
+    space: str = choice(*SPACES)
+    points: Any = array("C", "D", each="K-1")
+    norm: Any = array("C", each="K-1", over=0)
+    offset: Any = array("C", each="K-1", most=0)
+    projection: Any = array("D", "W", each="K-1", optional=True, default=None)
+
+    @property
+    def reads_features(self) -> bool:  # type: ignore[override]
+        return self.space == "features"
+
+    def answer(
+        self, k: int, logits: Logits, state: State, features: Any = None
+    ) -> tuple[Logits, State]:
+        if k == len(self.points):
+            return logits, state
+        if self.reads_features:
+            rows = features.astype(np.float64)
+        else:
+            rows = vectors(with_log_prob(reduce_logits(logits), logits), self.space)
+        rows = projected(k, rows, self.space, self.points, self.projection)
+        far = distances(rows, self.points[k]) / self.norm[k]
+        return (self.offset[k] - far).astype(np.float32), state
+
+    def operations(self, k: int, classes: int) -> float:
+        """As the score of the same distances, and an addition per class."""
+        if k == len(self.points):
+            return 0.0
+        project = 0 if self.projection is None else self.projection[k].size
+        logs = 0 if self.reads_features else classes
+        return 1.5 * self.points[k].size + float(project + logs + classes)
+
+
 ANSWERS: dict[str, type[AnswerRule]] = {
-    rule.name: rule for rule in (Identity, Combined, Temperature, Vector)
+    rule.name: rule for rule in (Identity, Combined, Temperature, Vector, NearestMean)
 }
 
 

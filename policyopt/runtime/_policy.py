@@ -440,8 +440,8 @@ class Policy:
 
     @cached_property
     def needs_features(self) -> bool:
-        """Whether a score reads the model's own feature vectors."""
-        return "features" in self.required_columns
+        """Whether a score, or the answer, reads the model's own feature vectors."""
+        return "features" in self.required_columns or self.answer.reads_features
 
     @cached_property
     def needs_predictions(self) -> bool:
@@ -717,7 +717,13 @@ class Observer:
         return found.start(samples, self.classes)
 
     def look(
-        self, k: int, output: Any, state: tuple[Any, ...], samples: int, name: str = ""
+        self,
+        k: int,
+        output: Any,
+        state: tuple[Any, ...],
+        samples: int,
+        name: str = "",
+        features: Any = None,
     ) -> tuple[ExitOutput, npt.NDArray[np.floating] | None, tuple[Any, ...]]:
         """Return exit k's reduced answer, its logits (else values; None for records), and the new state."""
         name, plain = name or f"output of exit {k}", isinstance(self.answer, Identity)
@@ -743,7 +749,7 @@ class Observer:
                 with np.errstate(over="ignore"):  # a number too large is found as infinity
                     logits = logits.astype(np.float32)
             check_finite(logits, name)
-            logits, state = self.answer.answer(k, logits, state)
+            logits, state = self.answer.answer(k, logits, state, features)
         reduced = reduce_logits(logits, self.top, entropy=self.entropy, name=name if plain else "")
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
 
@@ -768,11 +774,15 @@ def advance(
 ) -> tuple[ExitOutput, Floats, Any, Floats | None]:
     """Look at the output of an exit and score it, for abstention too where that has a rule; the state moves on."""
     k, samples = policy.active_exits[at], len(state.arm)
+    vectors = None
+    if policy.answer.reads_features:
+        vectors = read_vectors(k, features, samples, state.scalar)
     reduced, answer, answer_state = policy.observer.look(
-        at, output, state.answer_state, samples, f"output of exit {k}"
+        at, output, state.answer_state, samples, f"output of exit {k}", vectors
     )
     if policy.needs_features and (features is not None or reduced.features is None):
-        vectors = read_vectors(k, features, samples, state.scalar)
+        if vectors is None:
+            vectors = read_vectors(k, features, samples, state.scalar)
         reduced = with_columns(reduced, features=vectors)
     if not policy.observer.kind.whole:
         _check_columns(policy, output, reduced, k)

@@ -54,10 +54,11 @@ HAND_MADE = rules.policies()
 MORE = {
     **{spec: lambda spec=spec: fitted(spec) for spec in (
         "optimal_stopping:mix=true", "eenet:max_epochs=15+restarts=1", "trust_score", "dda",
-        "max_prob:answer=combined", "entropy:thresholds=joint+mix=true",
+        "max_prob:answer=combined", "e2cm", "vote:thresholds=geometric", "entropy:thresholds=joint+mix=true",
     )},
     **{spec: lambda spec=spec: on_features(spec)
-       for spec in ("e2cm:vectors=features", "de3_bert:vectors=features")},
+       for spec in ("e2cm:vectors=features", "e2cm:vectors=features+answer=plain", "berxit:inputs=both+shared=false",
+                    "epnet:inputs=both+steps=60+hidden=8", "de3_bert:vectors=features")},
     **{f"{rule.name} of {c} classes": lambda rule=rule, c=c: Policy(rule, [0.5, 0.6], [1, 2, 4], "ms", "logits", c)
        for rule, c in ((Margin(), 2), (make_rule("patience", {}), 2), (Entropy(127), 127), (Entropy(1000), 1000))},
     **{f"records of {score}": lambda score=score: rules.policy(score, kind="summary")

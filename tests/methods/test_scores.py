@@ -50,6 +50,31 @@ LIBRARY = {
 }
 
 
+def test_votes_with_geometric_shares_are_eenets_baseline_pabee():
+    """Its release: votes and a little noise, the quotas of Algorithm 1, at any budget; here the same within 2 points."""
+    data = cache(4000, exits=4)
+    table, test = fit_table(data), Tables(data).get("test")
+    stats, rng = test.statistics, np.random.default_rng(0)
+    same = stats.prediction[:, :, None] == stats.prediction[:, None, :]
+    votes = np.stack(
+        [same[:, :, : k + 1].sum(axis=2)[:, : k + 1].max(axis=1) / (k + 1) for k in range(4)],
+        axis=1,
+    )
+    noisy, n = votes + 1e-6 * rng.normal(size=votes.shape), len(votes)
+    for budget in (2.0, 3.3, 5.0):
+        fitted = fit_one("vote:thresholds=geometric+spend=all", table, budget)
+        assert abs(fitted.expected.cost / budget - 1) < 0.01
+        kept = fit_one("vote:thresholds=geometric+ties=kept+spend=all", table, budget)
+        assert fitted.policy.mixture is None and kept.policy.mixture is not None
+        found = replay(fitted.policy, test)
+        shares, alive, exits = found.exit_share, np.arange(n), np.full(n, 3)
+        for k in range(3):
+            leave = alive[np.argsort(noisy[alive, k])[::-1][: round(shares[k] * n)]]
+            exits[leave], alive = k, np.setdiff1d(alive, leave)
+        theirs = stats.quality[np.arange(n), exits].mean()
+        assert abs(found.quality.mean() - theirs) < 0.02
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("patience", [1, 2])
 def test_similarity_stops_where_the_papers_counter_does(measure, patience):
@@ -69,6 +94,51 @@ def test_similarity_stops_where_the_papers_counter_does(measure, patience):
                 left = k
                 break
         assert taken[n] == left
+
+
+INPUTS = ("berxit:inputs=features", "failure_prediction:inputs=both", "failure_prediction:inputs=features+target=true_class",
+          "epnet:inputs=both+steps=60+hidden=8")  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", INPUTS)
+def test_hidden_states_are_read_where_asked_for(spec):
+    """Only they know how noisy a row is; with them, it is told. All that methods promise holds."""
+    pytest.importorskip("torch" if "epnet" in spec else "numpy")
+    po.check_method(spec)
+    rng, (n, classes) = np.random.default_rng(0), (2400, 5)
+    labels, hard = rng.integers(0, classes, n), rng.normal(size=n)
+    logits, vectors = np.empty((n, 3, classes), np.float32), []
+    for k in range(3):
+        noise = np.exp(0.8 * hard) * (2.5 - 0.8 * k) / 2.5
+        logits[:, k] = 2 * np.eye(classes)[labels] + 1.3 * noise[:, None] * rng.normal(
+            size=(n, classes)
+        )
+        mixed = np.concatenate([3 * hard[:, None], rng.normal(size=(n, 19))], axis=1)
+        vectors.append(mixed @ np.linalg.qr(rng.normal(size=(20, 20)))[0])
+    data = po.from_arrays(logits, labels, [1.0, 2.0, 4.0], unit="ms", features=vectors)
+    batch = batch_of(data, features=True)
+    if "epnet" in spec:
+        assert po.fit(data, 2.0, spec).policy.required_columns >= {"features", "log_prob"}
+        return
+    rule, blind = learned(spec, batch), learned("berxit", batch)
+    right = batch.quality[:, 0] > 0.5
+    areas = []
+    for one in (rule, blind):
+        score = score_table(one, batch.outputs)[:, 0]
+        areas.append((score[right][:, None] > score[~right]).mean())
+    assert areas[0] > (areas[1] if "both" in spec else 0.65)
+
+
+def test_one_module_of_all_exits_asks_for_vectors_of_one_width():
+    data = with_features()
+    with pytest.raises(InputError, match=r"of one width.*shared=false"):
+        po.fit(data, 2.0, "berxit:inputs=both")
+    policy = po.fit(data, 2.0, "berxit:inputs=both+shared=false").policy
+    outputs = np.asarray(data.splits["pool"].array("outputs"))[:3]
+    with pytest.raises(InputError, match="3 numbers, as in the fit"):
+        policy.decide(outputs, features=[np.zeros((3, 9))] * 3)
+    with pytest.raises(InputError, match="features"):
+        po.fit(cache(300), 2.0, "berxit:inputs=both")
 
 
 def test_classes_that_cannot_be_leave_scores_finite():
@@ -151,6 +221,32 @@ def test_e2cm_by_the_papers_formulas_sample_by_sample():
         far = cdist(z, [z[seen.labels == c].mean(axis=0) for c in range(6)])
         wanted = softmax(-far / far.mean(axis=0), axis=1).max(axis=1)
         np.testing.assert_allclose(scores[:, k], wanted, atol=2e-3)  # stored to four digits
+
+
+@pytest.mark.parametrize("space", ["logits", "features"])
+def test_e2cm_answers_with_the_nearest_class_mean(space):
+    """Heads that were never trained: the answer of scipy's distances to means of the fit's rows is right, theirs is not."""
+    rng, (n, classes, width) = np.random.default_rng(0), (800, 5, 12)
+    labels, means = rng.integers(0, classes, n), rng.normal(size=(classes, width))
+    vectors = [means[labels] + 0.7 * rng.normal(size=(n, width)) for _ in range(3)]
+    logits = np.stack([v @ rng.normal(size=(width, classes)) for v in vectors], axis=1)
+    logits[:, 2] = 5 * np.eye(classes)[labels]
+    parts = {
+        name: {"outputs": logits[rows], "labels": labels[rows], "features": [v[rows] for v in vectors]}
+        for name, rows in (("fit", slice(400)), ("test", slice(400, None)))
+    }  # fmt: skip
+    data = po.from_arrays(splits=parts, costs=[1.0, 2.0, 4.0], unit="ms")
+    spec = f"e2cm:vectors={space}"
+    fitted, heads = (po.fit(data, 1.9, s, spend="all") for s in (spec, f"{spec}+answer=plain"))
+    right = [po.evaluate(one, data, split="test").quality.mean() for one in (fitted, heads)]
+    assert right[0] > 0.85 and right[1] < 0.6 and abs(fitted.quality - right[0]) < 0.03
+    seen = fitted.policy.trace(logits[400:], features=[v[400:] for v in vectors])
+    for k in range(2):
+        x = logits[:, k] if space == "logits" else vectors[k]
+        far = cdist(x, [x[:400][labels[:400] == c].mean(axis=0) for c in range(classes)])
+        shares = softmax(-far / far[:400].mean(axis=0), axis=1)[400:]
+        assert (seen.predictions[:, k] == shares.argmax(axis=1)).mean() > 0.99  # four digits kept
+        np.testing.assert_allclose(seen.scores[:, k], shares.max(axis=1), atol=2e-3)
 
 
 def test_de3_bert_by_hand():
@@ -266,6 +362,28 @@ def test_cbt_by_the_papers_rule_sample_by_sample():
     gaps = np.array([mean[-1] - mean[-2] for mean in means])
     threshold = beta - (gaps - gaps.min()) / np.ptp(gaps) * (beta - alpha)
     np.testing.assert_array_equal(p.max(2) >= threshold[p.argmax(2)], scores >= alpha)
+
+
+def test_class_thresholds_hold_at_all_exits_and_ask_no_budget():
+    """CBT's own range, and MonoBERT's two thresholds: leave where the confidence reaches that of the class predicted."""
+    data = cache(600, exits=3, classes=2)
+    stats = fit_table(data).statistics
+    range_ = po.fit(data, method="cbt", alpha=0.7, beta=0.95).policy
+    assert range_.rule.offset.min() == 0.7 and range_.rule.offset.max() == 0.95
+    for policy in (range_, po.fit(data, method="cbt", class_thresholds=(0.9, 0.6)).policy):
+        if policy is not range_:
+            np.testing.assert_array_equal(policy.rule.offset, [0.9, 0.6])
+        leaves = stats.confidence >= policy.rule.offset[stats.prediction]
+        leaves[:, -1] = True
+        found = policy.decide(stats.outputs())
+        np.testing.assert_array_equal(found.exit, leaves.argmax(axis=1))
+    for wrong in ("alpha=0.9", "alpha=0.9+beta=0.8", "alpha=0.1+beta=0.2+class_thresholds=0.9,0.6"):
+        with pytest.raises(InputError, match="alpha"):
+            make_method(f"cbt:{wrong}")
+    with pytest.raises(InputError, match="must be 2 numbers"):
+        po.fit(data, method="cbt", class_thresholds=(0.9, 0.6, 0.5))
+    with pytest.raises(BudgetError, match="class_thresholds"):
+        po.fit(data, 1.2, "cbt", class_thresholds=(1.0, 1.0))
 
 
 def test_cbt_shrinks_classes_of_few_rows():

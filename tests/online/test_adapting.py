@@ -241,6 +241,27 @@ def simulated(w, family):
     return outcomes(family.policy, [w.test]), Requests(plan, (600,), 2, 5, 0.8, (0.1, 0.3))
 
 
+def test_the_overhead_falls_due_where_a_request_leaves_its_tier(w, tmp_path):
+    """AdaEE of three exits, two on the device: who stays there pays nothing; simulated, served, and from a file."""
+    family = threshold_family(w.test, np.arange(5) / 4)
+    for tiers, load in ((1, [0, 0, 1]), (0, [0, 1, 1]), ([1, 0], [0, 0.5, 1])):
+        online = Online(family, make_bandit("ucb1"), overhead=0.3, offload_at=tiers)
+        online.save(tmp_path / "online.json")
+        for one in (online, Online.load(tmp_path / "online.json")):
+            for _ in range(6):
+                request = leave(one, one.start(), [[1.5, 0, 0, 0], [2.0, 0, 0, 0], [4.0, 0, 0, 0]])
+                gain = request.confidences[-1] - request.confidences[0]
+                assert one.feedback(request) == pytest.approx(gain - 0.3 * load[request.exit])
+        (tmp_path / "online.json").unlink()
+        asked = {"rounds": 100, "repetitions": 1, "overhead": 0.3, "offload_at": tiers}
+        found = simulate(w.data, ["ucb1"], **asked, arms=[0.0, 0.5, 0.7, 0.9])
+        levels = threshold_family(w.test, [0.0, 0.5, 0.7, 0.9])
+        seen = outcomes(levels.policy, [w.test])
+        exits, rows = levels.exits_of(seen.scores), np.arange(600)[:, None]
+        wanted = (seen.gain[rows, exits] - 0.3 * np.array(load)[exits]).mean(axis=0)
+        np.testing.assert_allclose(found.means, [wanted])
+
+
 @pytest.mark.parametrize("name", list(BANDITS))
 @pytest.mark.parametrize("reveal", ["played", "smaller", "all"])
 @pytest.mark.parametrize("delay", [0, 7])
@@ -373,6 +394,8 @@ WRONG = {
     "schedule": (lambda w: w.simulate(schedule="wild"), "'schedule' must be one of"),
     "zero arms": (lambda w: w.simulate(arms=0), "'arms' must be a whole number, at least 1"),
     "overhead": (lambda w: w.simulate(overhead=-1), "'overhead' must be"),
+    "last tier": (lambda w: w.simulate(offload_at=2), r"'offload_at' must be exits before the last, of 0, 1. Got 2"),
+    "tiers": (lambda w: Online(w.family, make_bandit("ucb1"), offload_at="0"), "'offload_at' must be exits"),
     "reward": (lambda w: w.simulate(reward="gold"), "'reward' must be one of"),
     "rounds": (lambda w: w.simulate(rounds=1), "'rounds' must be"),
     "label share": (lambda w: w.simulate(label_share=0), "'label_share' must be"),

@@ -39,7 +39,7 @@ ONLINE = Form(
     "`Online.save` writes one.", "Save it again.",
 )  # fmt: skip
 MAX_BYTES = 64 << 20
-_SETTINGS = ("overhead", "reward", "reveal", "seed", "stream")
+_SETTINGS = ("overhead", "offload_at", "reward", "reveal", "seed", "stream")
 _AGAIN = "Save it again."
 _REMEMBERED = 64  # files that an object may replace, the latest
 
@@ -76,6 +76,9 @@ class Online:
     overhead : float or (low, high)
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: `feedback` says each time what it was; without that, the middle counts.
+    offload_at : int or sequence of int, optional
+        Last exits of tiers, in the model's numbers, as AdaEE has it: the overhead falls due on going on from
+        them to the next tier (of several, in equal parts), and exits on one tier bear none of their own.
     reward : {"confidence", "signed", "calibrated", "label"}
         ``calibrated`` takes a policy that carries a confidence map; ``label`` needs `feedback` to say
         what was correct: it is refused where nothing learns from that (SplitEE, UEEUCB, the controller).
@@ -107,6 +110,7 @@ class Online:
         steering: Bandit | Controller | ExitRule,
         *,
         overhead: float | Sequence[float] = 0.0,
+        offload_at: int | Sequence[int] | None = None,
         reward: str = "confidence",
         reveal: str = "smaller",
         seed: int = 0,
@@ -131,7 +135,10 @@ class Online:
         self._saves = 0
         #: Checksums of files whose content this object has been through: it may replace them.
         self._own_files: deque[str] = deque(maxlen=_REMEMBERED)
-        self._load = load_of(family.policy.costs.tolist())
+        self.offload_at = tier_ends(offload_at, family.policy.active_exits)
+        self._load = load_of(
+            family.policy.costs.tolist(), self.offload_at, family.policy.active_exits
+        )
         self._least, most_reward = reward_range(reward, self._load, self.overhead)
         self._width = most_reward - self._least
         self._lock = threading.Lock()
@@ -347,7 +354,10 @@ class Online:
         path = Path(path)
         content = _read(path)
         steering = check_fields("steering", content["steering"], ("name", "settings"))
-        settings = check_fields("settings", content["settings"], _SETTINGS)
+        given = content["settings"]
+        if isinstance(given, Mapping):
+            given = {"offload_at": None, **given}
+        settings = check_fields("settings", given, _SETTINGS)
         if not isinstance(settings["overhead"], list):  # in a file, a number will not do
             raise input_error("overhead", "a list of two numbers", settings["overhead"], _AGAIN)
         try:
@@ -369,14 +379,35 @@ class Online:
 # ---- what a request was worth, and how probable it was that it would be shown
 
 
-def load_of(costs: Sequence[float]) -> list[float]:
-    """Return the share of the overhead that leaving at each exit bears: by cost, or by number if all are alike.
+def load_of(
+    costs: Sequence[float], tiers: Sequence[int] | None = None, exits: Sequence[int] | None = None
+) -> list[float]:
+    """Return the share of the overhead that leaving at each exit bears.
 
-    >>> load_of([1.0, 2.0, 5.0]), load_of([3.0, 3.0])
-    ([0.0, 0.25, 1.0], [0.0, 1.0])
+    By `tiers`, the last of the `exits` (their numbers) on each tier but the last: of the tiers left behind; else by
+    cost, or by number if all are alike.
+
+    >>> load_of([1.0, 2.0, 5.0]), load_of([3.0, 3.0]), load_of([1.0, 2.0, 5.0], [1])
+    ([0.0, 0.25, 1.0], [0.0, 1.0], [0.0, 0.0, 1.0])
     """
+    if tiers:
+        return [sum(k > end for end in tiers) / len(tiers) for k in exits or range(len(costs))]
     span, last = costs[-1] - costs[0], max(len(costs) - 1, 1)
     return [(c - costs[0]) / span if span > 0 else k / last for k, c in enumerate(costs)]
+
+
+def tier_ends(offload_at: Any, exits: Sequence[int]) -> list[int] | None:
+    """Return the last exits of tiers, ascending, of a policy's `exits`; None where none are given."""
+    if offload_at is None:
+        return None
+    given = to_python(offload_at)
+    ends = list(given) if isinstance(given, (list, tuple)) else [given]
+    fine = all(type(k) is int and k in exits[:-1] for k in ends)
+    if not ends or not fine or len({*ends}) < len(ends):
+        allowed = f"exits before the last, of {', '.join(map(str, exits[:-1]))}"
+        step = f"E.g. {exits[-2]}: the last exit alone is on another tier." if exits[1:] else ""
+        raise input_error("offload_at", allowed, offload_at, step)
+    return sorted(ends)
 
 
 def reward_range(

@@ -47,6 +47,9 @@ class ScoreRule(Rule, ABC):
     #: Whether the score ends at 1 and ``1 - score`` is known as exactly as itself, like a probability: then
     #: 1 - 1e-9 and 1 - 1e-8 are two scores, not one.
     exact_at_one: ClassVar[bool] = False
+    #: Where papers leave *below* a threshold on something else: what, and how the score is made of it.
+    #: Thresholds that are given or shown are then told in both, see `below_of`.
+    below: ClassVar[tuple[str, str] | None] = None
     #: Whether the package brings it: what others bring is looked after when it runs.
     ours: ClassVar[bool] = False
 
@@ -63,6 +66,11 @@ class ScoreRule(Rule, ABC):
         super().__post_init__()
         _check_columns(type(self), self.required_columns)
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether it looks at the model's own feature vectors."""
+        return "features" in self.required_columns
+
     @abstractmethod
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the scores (n,) at exit k, and the new state."""
@@ -74,6 +82,10 @@ class ScoreRule(Rule, ABC):
     def operations(self, k: int, classes: int) -> float:
         """Return the multiply-adds that the score spends at exit k, beyond softmax and entropy."""
         return 0.0
+
+    def below_of(self, threshold: float) -> float:
+        """Return a threshold as papers give it, where they leave `below`."""
+        return 1.0 - threshold
 
 
 def _check_columns(cls: type, given: Any) -> None:

@@ -74,6 +74,7 @@ class Entropy(ScoreRule):
     reads_predictions = False
     exact_at_one = True
     required_columns = frozenset({"entropy"})
+    below = "entropy H in nats", "1 - H / log C"
     classes: int
 
     def check(self, exits: int, classes: int) -> None:
@@ -83,7 +84,18 @@ class Entropy(ScoreRule):
             raise input_error("classes of the score", allowed, self.classes, "Fit again.")
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
-        return 1.0 - output.entropy / np.log(max(self.classes, 2)), state
+        return 1.0 - output.entropy / self._most, state
+
+    @property
+    def _most(self) -> float:
+        return float(np.log(max(self.classes, 2)))
+
+    def below_of(self, threshold: float) -> float:
+        return (1.0 - threshold) * self._most
+
+    def above_of(self, nats: float) -> float:
+        """Return the threshold that leaves below so many nats."""
+        return float(np.nextafter(1.0 - nats / self._most, np.inf))
 
 
 class ClassOffset(ScoreRule):

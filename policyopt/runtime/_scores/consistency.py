@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .._arithmetic import coin
 from .._outputs import ExitOutput, log_probabilities
 from .._parameters import array, choice, number
 from .._typing import Floats
@@ -57,16 +58,23 @@ class Vote(ScoreRule):
     """``max_c #{j <= k: prediction_j = c} / (k + 1)``; an exit without an answer casts no vote.
 
     Ilhan et al., EENet, WACV 2024, eq. 7. At exit 0 the vote of whoever answers is 1: it says nothing there.
+    With a `seed` of 0 or more a fresh coin in [0, 1) per sample and exit breaks ties, ``(count - coin) / (k + 1)``:
+    as the release of EENet adds noise to its votes (git-disl/EENet at a5e80c8, utils/predict_utils.py).
     """
 
     name = "vote"
+    seed: int = number(least=-1, default=-1)
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
-        return (np.empty((len(samples), 0), dtype=np.int32),)
+        votes = np.empty((len(samples), 0), dtype=np.int32)
+        return (votes,) if self.seed < 0 else (votes, samples)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         votes = np.concatenate([state[0], output.prediction[:, None]], axis=1)
-        return _same(votes).sum(axis=1).max(axis=1) / (k + 1), (votes,)
+        count = _same(votes).sum(axis=1).max(axis=1)
+        if self.seed >= 0:
+            count = count - coin(self.seed, state[1], stream=k + 1)  # stream 0 is that of mixtures
+        return count / (k + 1), (votes, *state[1:])
 
 
 class Agreement(ScoreRule):
@@ -158,6 +166,7 @@ class Similarity(ScoreRule):
 
     name = "similarity"
     required_columns = frozenset({"log_prob"})
+    below = "distance d", "1 / (1 + d)"
     measure: str = choice(*MEASURES)
     patience: int = number(least=1, default=1)
 
@@ -182,6 +191,9 @@ class Similarity(ScoreRule):
         """Exponentials of one distribution, and the sums over classes that the measure takes."""
         sums = 2.0 if self.measure in ("kl", "rekl", "kd", "rekd") else 4.0
         return float(classes) if k == 0 else (1.0 + sums) * classes
+
+    def below_of(self, threshold: float) -> float:
+        return 1.0 / threshold - 1.0 if threshold > 0 else np.inf
 
 
 class DDA(ScoreRule):

@@ -21,6 +21,7 @@ from .base import ScoreRule, State
 
 _TINY = 1e-9  # of a probability: saturated exits differ below float32's resolution, by chance
 _LOWEST = -20.0
+_NOTHING: Any = None
 #: Standardised features are cut here: what lies further out was hardly seen when fitting.
 CLIP = 4.0
 
@@ -158,8 +159,20 @@ def basis(values: Floats, center: Floats, scale: Floats, name: str) -> Floats:
     return np.concatenate(columns, axis=1)
 
 
+def hidden(features: Any, projection: Floats, shift: Floats) -> Floats:
+    """Return a few standardised numbers of the model's own vectors (n, D), (n, V); projection (V, D), shift (V,)."""
+    return np.clip(row_product(features.astype(np.float64), projection) - shift, -CLIP, CLIP)
+
+
 class HistoryRule(ScoreRule):
-    """A rule that reads history features, standardised exit by exit but the last: (K-1, F) each."""
+    """A rule that reads history features, standardised exit by exit but the last: (K-1, F) each.
+
+    With a `projection` (V, D_k) per exit and a `shift` (K-1, V) also the model's own vectors: V numbers of each
+    follow the history's in the basis (`hidden`).
+    """
+
+    # Subclasses declare them last, where they may be left out.
+    projection = shift = _NOTHING
 
     features: str = choice(*FEATURES)
     center: Any = array("K-1", "F")
@@ -171,7 +184,8 @@ class HistoryRule(ScoreRule):
 
     @property
     def required_columns(self) -> frozenset[str]:  # type: ignore[override]
-        return FEATURES[self.features].required_columns
+        own = FEATURES[self.features].required_columns
+        return own if self.projection is None else own | {"features"}
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
         return FEATURES[self.features].start(len(samples))
@@ -181,15 +195,42 @@ class HistoryRule(ScoreRule):
     def products(self) -> float:
         """Products of the basis and weights of one exit but the last."""
 
+    @property
+    def size(self) -> int:
+        """M, the numbers of the basis at one exit."""
+        return basis_size(self.features) + (0 if self.shift is None else self.shift.shape[1])
+
     def operations(self, k: int, classes: int) -> float:
         """Weights and products of the basis; logarithms of all probabilities, where they are read."""
         logs = float(classes) if "log_prob" in self.required_columns else 0.0
-        return logs if k == len(self.center) else logs + self.products
+        if k == len(self.center):
+            return logs
+        return logs + self.products + (0 if self.projection is None else self.projection[k].size)
 
     def look(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         """Return the basis of the features at exit k, (n, M), and the new state."""
         values, state = FEATURES[self.features].step(k, output, state)
-        return basis(values, self.center[k], self.scale[k], self.features), state
+        columns = basis(values, self.center[k], self.scale[k], self.features)
+        if self.projection is None:
+            return columns, state
+        rows, width = output.features, self.projection[k].shape[1]
+        assert rows is not None  # the policy asks for what its score needs
+        if rows.shape[1] != width:
+            allowed, step = (
+                f"{width} numbers, as in the fit",
+                "The policy belongs to another model.",
+            )
+            raise input_error(f"features of exit {k}", allowed, rows.shape[1], step)
+        own = hidden(rows, self.projection[k], self.shift[k])
+        return np.concatenate([columns, own], axis=1), state
+
+
+def _check_hidden(rule: HistoryRule) -> None:
+    """Refuse a projection without a shift, or of another size."""
+    given, shift = rule.projection, rule.shift
+    if (given is None) != (shift is None) or any(len(p) != shift.shape[1] for p in given or ()):
+        what = f"projection and shift of score {rule.name}"
+        raise input_error(what, "both or none, of one size", "others", "Fit it again.")
 
 
 def _wide(name: str, rule: HistoryRule, width: int) -> None:
@@ -208,10 +249,13 @@ class Advantage(HistoryRule):
     name = "advantage"
     weights: Any = array("K-1", "M")
     offset: Any = array("K-1")
+    projection: Any = array("V", "D", each="K-1", optional=True, default=None)
+    shift: Any = array("K-1", "V", optional=True, default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _wide("weights", self, basis_size(self.features))
+        _check_hidden(self)
+        _wide("weights", self, self.size)
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         if k == len(self.offset):
@@ -271,10 +315,13 @@ class Network(HistoryRule):
     activation: str = choice(*ACTIVATIONS)
     weights: Any = array("E", "H", "I", each="L")
     biases: Any = array("B", "H", each="L")
+    projection: Any = array("V", "D", each="K-1", optional=True, default=None)
+    shift: Any = array("K-1", "V", optional=True, default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        size, exits = basis_size(self.features), len(self.center)
+        _check_hidden(self)
+        size, exits = self.size, len(self.center)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             out = 1 if i == len(self.weights) - 1 else weight.shape[1]
             for what, shape, wanted in (

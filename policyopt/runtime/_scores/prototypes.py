@@ -28,6 +28,16 @@ def vectors(output: ExitOutput, space: str) -> Floats:
     return np.maximum(output.log_prob, LOWEST) + output.log_sum_exp[:, None]
 
 
+def projected(k: int, rows: Floats, space: str, points: Any, projection: Any) -> Floats:
+    """Return exit k's vectors as its points (P, D_k) are kept; refused where they have another width."""
+    width = (points if projection is None else projection)[k].shape[1]
+    if rows.shape[1] != width:
+        allowed = f"{width} numbers per sample, as in the fit"
+        step = "The policy belongs to another model."
+        raise input_error(f"{space} of exit {k}", allowed, rows.shape[1], step)
+    return rows if projection is None else row_product(rows, projection[k])
+
+
 class PrototypeRule(ScoreRule):
     """A rule on distances to classes' points (P_k, D_k) at each exit but the last, projected by (D_k, W_k)."""
 
@@ -63,13 +73,7 @@ class PrototypeRule(ScoreRule):
     def class_distances(self, k: int, output: ExitOutput) -> Floats:
         """Return each row's distance to the nearest point of each class that has points, (n, G)."""
         rows = vectors(output, self.space)
-        width = (self.points if self.projection is None else self.projection)[k].shape[1]
-        if rows.shape[1] != width:
-            allowed = f"{width} numbers per sample, as in the fit"
-            step = "The policy belongs to another model."
-            raise input_error(f"{self.space} of exit {k}", allowed, rows.shape[1], step)
-        if self.projection is not None:
-            rows = row_product(rows, self.projection[k])
+        rows = projected(k, rows, self.space, self.points, self.projection)
         first = self._groups[k][1]
         step = max(_BLOCK // len(self.points[k]), 1)
         parts = [  # of many points, memory is needed for a few rows
@@ -134,6 +138,7 @@ class DE3BERT(PrototypeRule):
     """
 
     name = "de3_bert"
+    below = "exit indicator EDR", "1 - EDR"
     weight: float = number(least=0, most=1e6)
 
     @property
