@@ -31,8 +31,15 @@ _SHOWN = 120
 
 
 def import_(
-    sources: list[str] = argument("A file, or SPLIT=FILE for several.", "SRC..."),
+    sources: list[str] = argument("A file, SPLIT=FILE for several, or one per exit.", "SRC..."),
     out: Path = option(..., "Directory of the cache to write."),
+    exits: bool = option(
+        False, "Each file is one exit or model of the same rows, cheapest first.", "--exits"
+    ),
+    key: list[str] | None = option(
+        None, "What a key of the file is, e.g. labels=gt; several, one per exit: logits=A,B.",
+        metavar="ROLE=KEY[,KEY]",
+    ),
     axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
     kind: str | None = option(
         None, "logits, probabilities or summary; or logit, multilabel, regression."
@@ -54,7 +61,7 @@ def import_(
     overwrite: bool = option(False, "Replace a cache that is there.", "--overwrite"),
     style: output.Format = options.STYLE,
 ) -> None:
-    """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl or .parquet."""
+    """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl, .parquet and more."""
     from policyopt._cache.importers import import_sources
 
     options.out_directory(out)
@@ -63,7 +70,7 @@ def import_(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
             shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
             quality_of=quality_of, error_scale=error_scale,
-            allow_pickle=allow_pickle, progress=step,
+            allow_pickle=allow_pickle, exits=exits, keys=_roles(key), progress=step,
         )  # fmt: skip
     for text in report.notes:
         output.note(text)
@@ -74,6 +81,17 @@ def import_(
         output.print_table(rows)
         then = output.command("info", out)
         output.say(f"wrote {out}: {data.exits} exits, {data.kind}. Next: {then}")
+
+
+def _roles(items: list[str] | None) -> dict[str, list[str]]:
+    """Read ROLE=KEY pairs."""
+    found: dict[str, list[str]] = {}
+    for item in items or ():
+        role, mark, keys = item.partition("=")
+        if not mark or not role or not all(keys.split(",")):
+            raise input_error("--key", "ROLE=KEY", item, "E.g. --key labels=gt.")
+        found.setdefault(role.strip(), []).extend(keys.split(","))
+    return found
 
 
 def _shares(text: str | None) -> dict[str, float] | None:

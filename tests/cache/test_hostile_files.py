@@ -27,6 +27,7 @@ from mutations import damaged
 from safetensors.numpy import save as save_safetensors
 
 from policyopt._cache import table_files
+from policyopt._cache.exits import by_exit
 from policyopt._cache.importers import import_sources, read_file
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._sizes import FREE, VARIABLE, free_memory
@@ -282,7 +283,7 @@ def test_tables_read_piece_by_piece_are_as_read_at_once(tmp_path_factory, data, 
     for suffix in ("csv", "jsonl", "parquet"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(table_files, "PIECE", piece)
-            raw = getattr(table_files, f"read_{suffix}")(place / f"a.{suffix}")
+            raw = by_exit(getattr(table_files, f"read_{suffix}")(place / f"a.{suffix}", {}))
         order = np.argsort(pd.factorize(frame["sample"])[1].str[1:].astype(int)) if long else slice(None)  # fmt: skip
         for name, values in {**cells, "label": label, "context": context}.items():
             np.testing.assert_allclose(raw.arrays[name][order], values, rtol=1e-12)
