@@ -11,7 +11,7 @@ import numpy as np
 from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import MAX_EXITS
 from policyopt._cache.keys import DEPTHS, PER_SAMPLE, names_split, parse_key
-from policyopt._cache.raw import Raw, coded
+from policyopt._cache.raw import Raw, recoded
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
 
@@ -86,6 +86,7 @@ def _by_prefix(raw: Raw) -> None:
         array = raw.arrays.pop(key)
         if key in raw.texts:
             raw.texts.setdefault(base, {}).update(raw.texts.pop(key))
+            raw.as_text.add((base, prefix))
         if role in PER_SAMPLE:
             _same(raw, base, array, prefix)
         elif base.startswith("features_"):
@@ -172,6 +173,9 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
         more = f" and {len(lacking) - 3} more" if lacking[3:] else ""
         step = f"Add {', '.join(map(called, lacking[:3]))}{more}; exits are numbered from 0."
         raise input_error(f"{raw.name}: columns", f"{key} of {shown}{last}", got, step)
+    told = raw.texts.get(key)
+    if told is not None:  # texts at some exits: those at others that look like numbers are such, too
+        at |= {e: recoded(a, told) for e, a in at.items() if (key, e) not in raw.as_text}
     arrays = [at[e] for e in exits if e in at]
     if not arrays:
         return np.full((next(len(a) for b in raw.pieces.values() for a in b.values()), 0), np.nan)
@@ -202,6 +206,8 @@ def joined(raws: Sequence[Raw]) -> Raw:
             else:
                 if role == "prediction" and array.dtype.kind == "f" and 1 not in array.shape[1:] and array.ndim > 1:
                     key = key.removesuffix(_parsed(key)[2]) + "outputs"  # (N, C), as Hugging Face calls them
+                if key in raw.texts:
+                    whole.as_text.add((key, name))
                 whole.pieces.setdefault(key, {})[name] = _of_one(raw, key, array)
                 whole.origin[key, name] = f"{key} of {raw.name}"
         for what in ("ids", "split"):
@@ -262,6 +268,7 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     for raw, key in [(r, k) for r in raws for k in r.arrays if _parsed(k)[1] in ("labels", "prediction")]:
         if key not in raw.texts:
             _meet(raw, key, texts)
+            mine.append((raw, key))
     labels = [raw.arrays[key] for raw, key in mine if _parsed(key)[1] == "labels"]
     every = np.concatenate([a.ravel() for a in labels or [raw.arrays[key] for raw, key in mine]])
     every = every[every >= 0]
@@ -293,17 +300,15 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
 
 def _meet(raw: Raw, key: str, texts: dict[int, str]) -> None:
     """Take numbers for texts where the others are texts of numbers (answers such as 42), else refuse the mixture."""
-    array = raw.arrays[key]
-    known = array == array
-    words = [str(int(v)) if v == int(v) else str(v) for v in array[known].ravel().tolist()]
-    if not set(words) & set(texts.values()):
+    told = dict[int, str]()
+    codes = recoded(raw.arrays[key], told)
+    if not set(told.values()) & set(texts.values()):
         shown = ", ".join(sorted(texts.values())[:3])
         got = f"numbers under {raw.origin.get((key, None), key)}, names such as {shown} beside"
         step = "Give labels and predictions both as names, or both as numbers; --key labels=KEY takes another key."
         raise input_error(f"{raw.name}: {_parsed(key)[1]}", "as the predictions or labels beside it", got, step)
-    codes = np.full(array.shape, -1, dtype=np.int64)
-    codes[known] = coded(words, texts)
-    raw.arrays[key], raw.texts[key] = codes, dict(texts)
+    texts |= told
+    raw.arrays[key], raw.texts[key] = codes, told
 
 
 def _as_answers(raw: Raw, notes: list[str]) -> None:

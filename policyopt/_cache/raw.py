@@ -42,6 +42,7 @@ class Raw:
     words: set[str] = field(default_factory=set)  # how exits are called there
     ordered: bool = True  # whether the file keeps the order of its keys
     texts: dict[str, dict[int, str]] = field(default_factory=dict)  # what codes of a key's texts say
+    as_text: set[tuple[str, Any]] = field(default_factory=set)  # keys, with their exits, that are codes
     ids: Array | None = None  # what each row is called
 
     def note(self, text: str) -> None:
@@ -91,6 +92,15 @@ def coded(values: Iterable[Any], texts: dict[int, str]) -> Array:
     return np.array(codes, dtype=np.int64)
 
 
+def recoded(numbers: Array, texts: dict[int, str]) -> Array:
+    """Return numbers as codes of their texts, -1 where missing."""
+    known = (numbers == numbers) & (numbers != -1)
+    codes = np.full(numbers.shape, -1, dtype=np.int64)
+    words = [f"{v:g}" if v == int(v) else str(v) for v in numbers[known].ravel().tolist()]
+    codes[known] = coded(words, texts)
+    return codes
+
+
 def flat(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by key, those of an object within (splits, exits by name) under both keys."""
     whole: dict[str, Any] = {}
@@ -132,7 +142,8 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             raw.ids, raw.split = (texts, raw.split) if role == "sample" else (raw.ids, texts)
         else:
             if role in TEXTUAL and is_text(value):
-                value = _text_array(value, raw.texts.setdefault(place.key, {}))
+                value = _text_array(argument, value, raw.texts.setdefault(place.key, {}))
+                raw.as_text.add((place.key, place.exit))
             _refuse_text(argument, value)
             try:
                 array = np.asarray(value)
@@ -150,25 +161,25 @@ def _no_rows(role: str | None, value: Any) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text, or lists or an array of such."""
-    if isinstance(value, str):
-        return True
+    """Whether a value is an array of texts, or a list with a text, or of such lists."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind == "U"
-    while isinstance(value, (list, tuple)) and value:
-        if any(isinstance(item, str) for item in value):
-            return True
-        value = value[0]
-    return False
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return any(isinstance(item, str) for item in value) or is_text(value[0])
 
 
-def _text_array(value: Any, texts: dict[int, str]) -> Array:
-    """Return texts in lists, or an array of them, as codes of the same shape."""
+def _text_array(argument: str, value: Any, texts: dict[int, str]) -> Array:
+    """Return texts in lists of one length, or in an array, as codes of the same shape."""
     if isinstance(value, np.ndarray):
         return coded(value.ravel().tolist(), texts).reshape(value.shape)
-    if value and isinstance(value[0], (list, tuple)):
-        return np.stack([_text_array(item, texts) for item in value])
-    return coded(value, texts)
+    deep = [isinstance(item, (list, tuple)) for item in value]
+    if not any(deep):
+        return coded(value, texts)
+    found = [_text_array(argument, item, texts) for item in value] if all(deep) else []
+    if not found or len({array.shape for array in found}) > 1:
+        raise input_error(argument, "texts in lists of one length", "others", "Mend the file.")
+    return np.stack(found)
 
 
 def _refuse_text(argument: str, value: Any) -> None:

@@ -211,18 +211,19 @@ def _from_lists(
     arrays = {key: np.stack(values) for key, values in rows.items() if values}
     for key, array in arrays.items():
         if array.dtype.kind == "O":
-            arrays[key] = _unboxed(raw, key, at[key].key, array)
+            arrays[key] = _unboxed(raw, key, at[key], array)
     for key in raw.unread:
         raw.ignore(f"field {key!r} ignored", key)
     _take(raw, at, arrays)
     return raw
 
 
-def _unboxed(raw: Raw, key: str, base: str, cells: Array) -> Array:
+def _unboxed(raw: Raw, key: str, place: Place, cells: Array) -> Array:
     """Return labels or predictions that JSON holds as numbers, NaN where null, or as codes of texts."""
     flat = cells.ravel().tolist()
     if any(isinstance(value, str) for value in flat):
-        return coded(flat, raw.texts.setdefault(base, {})).reshape(cells.shape)
+        raw.as_text.add((place.key, place.exit))
+        return coded(flat, raw.texts.setdefault(place.key, {})).reshape(cells.shape)
     try:
         found = np.array(flat, dtype=np.float64 if None in flat else None).reshape(cells.shape)
     except (TypeError, ValueError):
@@ -333,7 +334,7 @@ def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array
         cells = column.to_pandas()
         if role in ("split", "sample", "exit", "metadata"):
             return _texts(cells, argument, MAX_TEXT if role == "sample" else MAX_NAME)
-        return _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place.key)
+        return _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
     while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
         sizes = set(column.value_lengths().to_pylist()) if len(column) else {1}
         if len(sizes) > 1 or None in sizes:
@@ -343,7 +344,7 @@ def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array
         column = column.flatten()
     if types.is_nested(column.type):
         raise input_error(argument, "a flat column, or lists of numbers", f"{column.type}", "Flatten it.")
-    return _values(column.to_pandas(), argument, raw, place.key).reshape(shape)
+    return _values(column.to_pandas(), argument, raw, place).reshape(shape)
 
 
 def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
@@ -440,7 +441,7 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
         if role == "split":
             grid = _texts(cells, argument)
         else:
-            grid = _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place.key)
+            grid = _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
         if role in CONFIDENCES:
             last_lacks = np.isnan(grid[exits == count - 1]).all()
             grid = _sure(raw, column, grid, exits < count - bool(last_lacks))
@@ -505,7 +506,7 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
         elif role in CONFIDENCES and _absent(cells):
             arrays[column] = np.full(len(cells), np.nan)
         elif role != "metadata":
-            arrays[column] = _values(cells, argument, raw, place.key)
+            arrays[column] = _values(cells, argument, raw, place)
     _take(raw, at, arrays)
 
 
@@ -567,9 +568,9 @@ def _groups(column: Any, argument: str) -> Array:
     return group_codes(texts)
 
 
-def _values(column: Any, argument: str, raw: Raw, key: str) -> Array:
+def _values(column: Any, argument: str, raw: Raw, place: Place) -> Array:
     """Return a column as numbers; of labels and predictions also as codes of texts, those missing -1."""
-    role = (parse_key(key) or (None, ""))[1]
+    role = (parse_key(place.key) or (None, ""))[1]
     if role not in TEXTUAL or column.dtype.kind in "biuf":
         found = _numbers(column, argument, role in CONFIDENCES)
         return _answered(raw, argument, found) if role in TEXTUAL and found.dtype.kind == "f" else found
@@ -577,7 +578,8 @@ def _values(column: Any, argument: str, raw: Raw, key: str) -> Array:
         found = _numbers(column, argument, True)
     except InputError:
         column = _refuse_long(column, argument, MAX_LINE)
-        return coded(column.tolist(), raw.texts.setdefault(key, {}))
+        raw.as_text.add((place.key, place.exit))
+        return coded(column.tolist(), raw.texts.setdefault(place.key, {}))
     return _answered(raw, argument, found) if found.dtype.kind == "f" else found
 
 

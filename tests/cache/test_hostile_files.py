@@ -330,7 +330,7 @@ def test_trusted_pickle_needs_the_opt_in(tmp_path, more):
     [
         ({"labels": Call(bytearray, 9)}, r"'__builtin__.bytearray'.*--allow-pickle"),
         ({"labels": Call(torch.Tensor, 2, 3)}, r"'torch.Tensor'.*--allow-pickle"),
-        ({"labels": [[torch.zeros(1), "a"], 1]}, r"numbers.*the text 'a'"),
+        ({"labels": [[torch.zeros(1), "a"], 1]}, "texts in lists of one length"),
         ({"labels": torch.UntypedStorage(3)}, r"labels' must be a tensor, a number, a text"),
         ({"logits": torch.zeros(1).expand(10**6, 10**4, 10**3)}, "holds all its elements"),
         ({"logits": torch.zeros(2, 12, 3).to_sparse()}, "dense"),
