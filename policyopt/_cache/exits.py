@@ -30,11 +30,21 @@ _MOST_NAMES = 1000
 def by_exit(raw: Raw) -> Raw:
     """Stack what a file holds for each exit by itself, under numbers or names, to arrays (N, K, ...)."""
     _positional(raw)
+    for key in [k for k, a in raw.arrays.items() if _parsed(k)[1] == "prediction" and a.ndim == 3]:
+        made = key.removesuffix(_parsed(key)[2]) + "outputs"  # as Hugging Face calls them
+        raw.arrays.setdefault(made, raw.arrays.pop(key))
+        raw.note(f"{raw.origin.get((key, None), key)} read as outputs: they are no class numbers")
     _by_prefix(raw)
-    whole = {_parsed(key)[1] for key, a in raw.arrays.items() if a.ndim > 2 or _parsed(key)[1] in _ONE}
+    whole = {
+        _parsed(key)[1] for key, a in raw.arrays.items() if a.ndim > 2 or _parsed(key)[1] in _ONE
+    }
     for key in list(raw.pieces):
-        guessed = _parsed(key)[1] == "outputs" or not all(isinstance(e, int) for e in raw.pieces[key])
-        if key in raw.arrays or (guessed and whole & {*_DEEP, *_ONE} and not raw.metadata.get("names")):
+        guessed = _parsed(key)[1] == "outputs" or not all(
+            isinstance(e, int) for e in raw.pieces[key]
+        )
+        if key in raw.arrays or (
+            guessed and whole & {*_DEEP, *_ONE} and not raw.metadata.get("names")
+        ):
             named = [raw.origin.get((key, e), f"{key}_{e}") for e in raw.pieces.pop(key)]
             raw.note(f"keys {', '.join(named[:4])} not used beside {', '.join(raw.arrays)}")
     if not raw.pieces:
@@ -54,16 +64,20 @@ def _parsed(key: str) -> tuple[str | None, str, str]:
 
 
 def _positional(raw: Raw) -> None:
-    """Tell labels from outputs among ``arr_0``, ``arr_1``, ..., as `numpy.savez` names what it is given without names."""
+    """Tell labels from outputs among ``arr_0``, ``arr_1``, ..., as `numpy.savez` calls what has no name."""
     at = raw.pieces.get("outputs", {})
     if "arr" not in raw.words or not at:
         return
     flat = [e for e, a in at.items() if a.ndim == 1 and a.dtype.kind in "iu"]
-    if len(flat) == 1 and len(at) > 1 and not any(_parsed(key)[1] == "labels" for key in raw.arrays):
+    if (
+        len(flat) == 1
+        and len(at) > 1
+        and not any(_parsed(key)[1] == "labels" for key in raw.arrays)
+    ):
         raw.arrays["labels"] = at.pop(flat[0])
         raw.note(f"arr_{flat[0]} read as labels, of whole numbers")
     if len(at) == 1:
-        ((e, array),) = at.items()
+        (array,) = at.values()
         raw.arrays["outputs"] = array
         del raw.pieces["outputs"]
 
@@ -102,13 +116,17 @@ def _same(raw: Raw, key: str, array: Array, of: str) -> None:
     first = raw.origin.setdefault((key, "shared"), of)
     if given.shape != array.shape:
         got = f"shape {given.shape} in {first} and {array.shape} in {of}"
-        raise input_error(key, "of the same rows for every exit", got, "Leave out what not all exits have.")
+        raise input_error(
+            key, "of the same rows for every exit", got, "Leave out what not all exits have."
+        )
     off = np.flatnonzero((given != array).reshape(len(given), -1).any(axis=1))
     if len(off):
         row, told = int(off[0]), raw.texts.get(key, {})
         one, other = (told.get(int(a[row]), a[row]) if told else a[row] for a in (given, array))
         got = f"{one} in {first} and {other} in {of} at row {row} ({len(off)} of {len(given)} rows differ)"
-        raise input_error(key, "the same for every exit, row by row", got, "Bring the rows of all to one order.")
+        raise input_error(
+            key, "the same for every exit, row by row", got, "Bring the rows of all to one order."
+        )
 
 
 def _of_classes(raw: Raw, e: Any, columns: Mapping[int, Array]) -> Array:
@@ -142,7 +160,9 @@ def _exits(raw: Raw) -> list[Any]:
     depth = next((word for word in DEPTHS if word in raw.words), None)
     span = list(range(numbers[0], numbers[-1] + 1))
     if numbers[-1] >= MAX_EXITS and depth is None:
-        raise input_error(f"{raw.name}: exits", f"fewer than {MAX_EXITS}", f"{numbers[-1]}", "Renumber.")
+        raise input_error(
+            f"{raw.name}: exits", f"fewer than {MAX_EXITS}", f"{numbers[-1]}", "Renumber."
+        )
     if depth is not None and numbers != list(range(len(numbers))):
         raw.metadata.setdefault("names", [f"{depth} {e}" for e in numbers])
         raw.note(f"exits are the {depth}s {', '.join(map(str, numbers))}")
@@ -157,24 +177,36 @@ def _exits(raw: Raw) -> list[Any]:
 def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> Array:
     """Return an array (N, K, ...) of each exit's; the last may lack a confidence."""
     role, least = _parsed(key)[1], list(exits)
-    if role in CONFIDENCES and {_parsed(k)[1] for k in (*raw.pieces, *raw.arrays)} & {"prediction", *WORTH}:
+    if role in CONFIDENCES and {_parsed(k)[1] for k in (*raw.pieces, *raw.arrays)} & {
+        "prediction",
+        *WORTH,
+    }:
         least = least[:-1]
         if exits[-1] in at and at[exits[-1]].dtype.kind == "f" and np.isnan(at[exits[-1]]).all():
             del at[exits[-1]]
     lacking = [e for e in least if e not in at]
     if lacking:
+
         def called(e: Any) -> str:
             known = next(iter(at))
-            return re.sub(rf"{known}(?!.*{known})", str(e), raw.origin.get((key, known), f"{key}_{known}"))
+            return re.sub(
+                rf"{known}(?!.*{known})", str(e), raw.origin.get((key, known), f"{key}_{known}")
+            )
 
         last = " (the last exit needs none)" if len(least) < len(exits) else ""
-        shown = f"the exits {exits[0]} to {exits[-1]}" if isinstance(exits[0], int) else ", ".join(exits)
+        shown = (
+            f"the exits {exits[0]} to {exits[-1]}"
+            if isinstance(exits[0], int)
+            else ", ".join(exits)
+        )
         got = ", ".join(raw.origin.get((key, e), str(e)) for e in list(at)[:12]) or "none of them"
         more = f" and {len(lacking) - 3} more" if lacking[3:] else ""
         step = f"Add {', '.join(map(called, lacking[:3]))}{more}; exits are numbered from 0."
         raise input_error(f"{raw.name}: columns", f"{key} of {shown}{last}", got, step)
     told = raw.texts.get(key)
-    if told is not None:  # texts at some exits: those at others that look like numbers are such, too
+    if (
+        told is not None
+    ):  # texts at some exits: those at others that look like numbers are such, too
         at |= {e: recoded(a, told) for e, a in at.items() if (key, e) not in raw.as_text}
     arrays = [at[e] for e in exits if e in at]
     if not arrays:
@@ -184,13 +216,15 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
         got = ", ".join(f"{raw.origin.get((key, e), e)} {a.shape}" for e, a in list(at.items())[:4])
         step = "Give every exit the same rows and classes; keep summaries (conf, pred) where classes differ."
         raise input_error(f"{raw.name}: {key}", "arrays of one shape, one per exit", got, step)
-    stacked = np.stack(arrays, axis=min(1, arrays[0].ndim))
-    return stacked.reshape(-1) if role in ("cost", "costs") and stacked.ndim > 1 and stacked.shape[0] == 1 and len(arrays) > 1 else stacked
+    return np.stack(arrays, axis=min(1, arrays[0].ndim))
 
 
 def joined(raws: Sequence[Raw]) -> Raw:
     """Return files of one exit or model each as one file of all, in the order given."""
-    names = [re.sub(r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$", "", raw.name) for raw in raws]
+    names = [
+        re.sub(r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$", "", raw.name)
+        for raw in raws
+    ]
     if len(set(names)) < len(names):
         names = [f"{name} {k}" for k, name in enumerate(names)]
     whole = Raw(", ".join(names[:3]) + (", ..." if names[3:] else ""))
@@ -204,8 +238,15 @@ def joined(raws: Sequence[Raw]) -> Raw:
             elif role.startswith("features"):
                 whole.arrays[f"features_{k}"] = array
             else:
-                if role == "prediction" and array.dtype.kind == "f" and 1 not in array.shape[1:] and array.ndim > 1:
-                    key = key.removesuffix(_parsed(key)[2]) + "outputs"  # (N, C), as Hugging Face calls them
+                if (
+                    role == "prediction"
+                    and array.dtype.kind == "f"
+                    and 1 not in array.shape[1:]
+                    and array.ndim > 1
+                ):
+                    key = (
+                        key.removesuffix(_parsed(key)[2]) + "outputs"
+                    )  # (N, C), as Hugging Face calls them
                 if key in raw.texts:
                     whole.as_text.add((key, name))
                 whole.pieces.setdefault(key, {})[name] = _of_one(raw, key, array)
@@ -221,9 +262,11 @@ def joined(raws: Sequence[Raw]) -> Raw:
             other = whole.metadata.setdefault(what, value) != value
             whole.metadata |= {f"{what} of {raw.name}": value} if other else {}
     whole.ids, whole.split = (whole.arrays.pop(what, None) for what in ("ids", "split"))
-    for key in [k for k, at in whole.pieces.items() if len(at) < len(raws) and _parsed(k)[1] in ("cost", "costs", "entropy", "top_prob")]:
-        whole.note(f"{key} left out: {next(n for n in names if n not in whole.pieces[key])} has none")
-        del whole.pieces[key]
+    optional = ("cost", "costs", "entropy", "top_prob")
+    for key, at in list(whole.pieces.items()):
+        if len(at) < len(raws) and _parsed(key)[1] in optional:
+            whole.note(f"{key} left out: {next(n for n in names if n not in at)} has none")
+            del whole.pieces[key]
     whole.metadata["names"] = names
     whole.note(f"one exit per file, in this order: {', '.join(names)}")
     return by_exit(whole)
@@ -238,10 +281,7 @@ def _of_one(raw: Raw, key: str, array: Array) -> Array:
     deep = role in (*_DEEP, "logit", "variances", "top_prob")
     if array.ndim != (3 if deep else 2):
         return array
-    if raw.axes == "NKC" or 1 not in array.shape[:2]:
-        place = 1
-    else:
-        place = 0 if array.shape[0] == 1 else 1
+    place = 0 if raw.axes != "NKC" and array.shape[0] == 1 else 1
     if array.shape[place] != 1:
         got = f"{key} of shape {array.shape} in {raw.name}"
         step = "Without --exits each file is a split: fit=A test=B."
@@ -258,14 +298,18 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     for raw in raws:
         deep = [key for key in raw.arrays if _parsed(key)[1] in _DEEP]
         wide = max([wide, *(raw.arrays[key].shape[-1] for key in deep if raw.arrays[key].ndim)])
-        for key in [k for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "prediction" and deep]:
+        for key in [
+            k for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "prediction" and deep
+        ]:
             raw.note(f"{raw.origin.get((key, None), key)} not used beside {deep[0]}")
             del raw.arrays[key], raw.texts[key]
     mine = [(raw, key) for raw in raws for key in raw.texts if key in raw.arrays]
     if not mine:
         return []
     texts = {code: text for raw, key in mine for code, text in raw.texts[key].items()}
-    for raw, key in [(r, k) for r in raws for k in r.arrays if _parsed(k)[1] in ("labels", "prediction")]:
+    for raw, key in [
+        (r, k) for r in raws for k in r.arrays if _parsed(k)[1] in ("labels", "prediction")
+    ]:
         if key not in raw.texts:
             _meet(raw, key, texts)
             mine.append((raw, key))
@@ -277,7 +321,8 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
             _as_answers(raw, notes)
         return []
     names = sorted(set(texts.values()))
-    stated = next((raw.metadata[k] for raw in raws for k in ("class_names", "classes", "label_names") if isinstance(raw.metadata.get(k), list)), None)
+    lists = [raw.metadata.get(k) for raw in raws for k in ("class_names", "classes", "label_names")]
+    stated = next((given for given in lists if isinstance(given, list)), None)
     how = "in the order of the alphabet"
     if stated and set(names) <= {str(name) for name in stated}:
         names, how = [str(name) for name in stated], "as the file names them"
@@ -294,7 +339,9 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
         found = np.array([numbers[code] for code in codes.tolist()], dtype=np.int64)
         raw.arrays[key] = found[at].reshape(raw.arrays[key].shape)
     shown = ", ".join(f"{name} = {number}" for number, name in enumerate(names[:6]))
-    notes.append(f"names of classes numbered {how}: {shown}{', ...' if names[6:] else ''} (kept as class_names)")
+    notes.append(
+        f"names of classes numbered {how}: {shown}{', ...' if names[6:] else ''} (kept as class_names)"
+    )
     return names
 
 
@@ -306,7 +353,9 @@ def _meet(raw: Raw, key: str, texts: dict[int, str]) -> None:
         shown = ", ".join(sorted(texts.values())[:3])
         got = f"numbers under {raw.origin.get((key, None), key)}, names such as {shown} beside"
         step = "Give labels and predictions both as names, or both as numbers; --key labels=KEY takes another key."
-        raise input_error(f"{raw.name}: {_parsed(key)[1]}", "as the predictions or labels beside it", got, step)
+        raise input_error(
+            f"{raw.name}: {_parsed(key)[1]}", "as the predictions or labels beside it", got, step
+        )
     texts |= told
     raw.arrays[key], raw.texts[key] = codes, told
 

@@ -17,13 +17,13 @@ import numpy as np
 from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, TARGETS, ExitData
-from policyopt._cache.files import Progress
-from policyopt._cache.manifest import MANIFEST, with_told
 from policyopt._cache.exits import by_exit, joined, numbered
+from policyopt._cache.files import Progress
 from policyopt._cache.keys import SYNONYMS, parse_key, split_name
+from policyopt._cache.manifest import MANIFEST, with_told
 from policyopt._cache.parts import Part, by_row, divide, turn
-from policyopt._cache.reader import open_cache
 from policyopt._cache.raw import Raw, Said
+from policyopt._cache.reader import open_cache
 from policyopt._cache.table_files import read_csv, read_json, read_jsonl, read_parquet
 from policyopt._cache.torch_file import read_torch
 from policyopt._cache.writer import CacheWriter, standing_cache
@@ -161,11 +161,11 @@ def import_sources(
         axes = blocks.check_axes(axes)
     target = Path(out)
     standing_cache(target, overwrite, "out")  # refuse before the work, not after it
-    said = {role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()}
+    said = {
+        role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()
+    }
     named = [(split, read_file(path, allow_pickle, said=said)) for split, path in _listed(sources)]
-    have = {key for _, raw in named for key in raw.keys}
-    if lacking := [key for names in said.values() for key in names if key not in have]:
-        raise input_error("key", f"of a key of the files: {_few(have)}", _few(lacking), "Check its spelling.")
+    _check_said(said, [raw for _, raw in named])
     if exits:
         groups = {split: [raw for at, raw in named if at == split] for split, _ in named}
         named = [(split, joined(raws)) for split, raws in groups.items()]
@@ -205,6 +205,21 @@ def import_sources(
     return ImportReport(open_cache(target, verify=False), (*one.notes, *writer.notes))
 
 
+def _check_said(said: Said, raws: Sequence[Raw]) -> None:
+    """Refuse a key that no file has."""
+    have = {key: None for raw in raws for key in raw.keys}
+    if lacking := [key for names in said.values() for key in names if key not in have]:
+        step = "Check its spelling."
+        raise input_error("key", f"of a key of the files: {_few(have)}", _few(lacking), step)
+
+
+def read_files(paths: Sequence[Path], said: Said, argument: str) -> Raw:
+    """Read a file, or files of one exit each as one."""
+    raws = [read_file(path, argument=argument, said=said) for path in paths]
+    _check_said(said, raws)
+    return raws[0] if len(raws) == 1 else joined(raws)
+
+
 @contextmanager
 def _telling(raws: Sequence[Raw]) -> Iterator[None]:
     """Say in a refusal also what was found in the files and not used."""
@@ -214,7 +229,9 @@ def _telling(raws: Sequence[Raw]) -> Iterator[None]:
         unread = {key: shape for raw in raws for key, shape in raw.unread.items()}
         told = _few([f"{key} {shape}" if shape else key for key, shape in unread.items()])
         step = "--key ROLE=KEY gives such a key a role, e.g. --key labels=KEY."
-        raise InputError(f"{error} Found and not used: {told}; {step}" if told else f"{error}") from error
+        raise InputError(
+            f"{error} Found and not used: {told}; {step}" if told else f"{error}"
+        ) from error
 
 
 def _few(words: Iterable[str], most: int = 8) -> str:
@@ -294,7 +311,11 @@ def read_file(
 def _unpacked(path: Path, folder: Path) -> Path:
     """Unpack a ``.gz`` into a folder; its bytes are counted while."""
     room, at = Room("SRC", str(path), "Unpack it yourself."), 0
-    with path.open("rb") as file, gzip.open(file) as content, (folder / path.stem).open("wb") as out:
+    with (
+        path.open("rb") as file,
+        gzip.open(file) as content,
+        (folder / path.stem).open("wb") as out,
+    ):
         while piece := content.read(PIECE):
             room.take(len(piece), file.tell() - at)
             at = file.tell()
@@ -388,7 +409,11 @@ class _Import:
             return
         rows = {(len(part.lead),) for part in self.parts}
         like = [k for raw in self.raws for k, shape in raw.unread.items() if shape in rows]
-        more = f", or --key labels=KEY with one of the keys that are not used: {_few(like)}" if like else ""
+        more = (
+            f", or --key labels=KEY with one of the keys that are not used: {_few(like)}"
+            if like
+            else ""
+        )
         self.notes.append(
             f"NO LABELS: most methods cannot be fitted on such rows; pass --labels FILE{more}"
         )

@@ -41,7 +41,7 @@ _SPELLINGS = {
     for spelling in spellings.split()
 }
 #: Too short or too common to stand after anything but the name of a split.
-_SHORT = {"y", "gt", "gold", "id", "ids", "idx", "ind", "index", "exit", "model", "layer", "sample", "split", "tier"}  # fmt: skip
+_SHORT = ("y", "gt", "gold", "id", "ids", "idx", "ind", "index", "exit", "model", "layer", "tier", "sample", "split")
 #: Texts a file may hold about itself.
 OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
 _BASES = "|".join(sorted({*SYNONYMS, *_SPELLINGS}, key=len, reverse=True))
@@ -57,7 +57,19 @@ _ALIASES = {
 }
 _SPLITS = ("train", *(name for names in _ALIASES.values() for name in names))
 #: What exits are called where they are counted: of the second kind only some may have an exit.
-_COUNTED = ("exit", "exits", "head", "model", "branch", "classifier", "ic", "stage", "arr", "out", "output")
+_COUNTED = (
+    "exit",
+    "exits",
+    "head",
+    "model",
+    "branch",
+    "classifier",
+    "ic",
+    "stage",
+    "arr",
+    "out",
+    "output",
+)
 DEPTHS = ("layer", "block", "level")
 #: Roles with one value per sample, whatever the exit.
 PER_SAMPLE = ("labels", "context", GROUP, "split", "sample", "exit")
@@ -122,7 +134,7 @@ def _joined(prefix: str | None, base: str) -> str:
 
 
 def _numbered(text: str) -> Place | None:
-    """Return the place of ``logits_0``, ``exit1``, ``layer_3_probs``, ``val_conf_2``, and of ``logits_0_5`` (a class)."""
+    """Return the place of ``logits_0``, ``exit1``, ``layer_3_probs``, ``val_conf_2``; of ``logits_0_5``, a class's."""
     rest, numbers, word = list[str](), list[str](), ""
     for segment in re.split(r"[_.\-/ ]+", text):
         letters = segment.rstrip("0123456789")
@@ -165,7 +177,11 @@ def _thing(place: Place) -> tuple[str | None, str]:
 
 def suffixed(key: str) -> Place | None:
     """Return the place of ``conf_small``: an exit's name after what it gives, where the file has such for several."""
-    match = re.fullmatch(rf"(?i:({_BASES}))_([A-Za-z0-9_.-]+)", key.strip()) if len(key) <= _MAX_KEY else None
+    match = (
+        re.fullmatch(rf"(?i:({_BASES}))_([A-Za-z0-9_.-]+)", key.strip())
+        if len(key) <= _MAX_KEY
+        else None
+    )
     known = match and parse_key(match[1])
     if not match or not known or known[1] in (*PER_SAMPLE, "metadata", "costs"):
         return None
@@ -187,7 +203,9 @@ def places(
         place = place_of(role)
         if place is None or parse_key(place.key) is None:
             allowed = f"ROLE=KEY with a role of {', '.join(dict.fromkeys(SYNONYMS.values()))}"
-            raise input_error("key", allowed, role, "E.g. --key labels=gt (Python: keys={'labels': 'gt'}).")
+            raise input_error(
+                "key", allowed, role, "E.g. --key labels=gt (Python: keys={'labels': 'gt'})."
+            )
         for key in named:
             if key in keys:
                 found[key] = place if len(named) == 1 else Place(place.key, key)
@@ -195,7 +213,9 @@ def places(
     claimed = {_thing(place): key for key, place in found.items()}
     # The order of spellings, ours first, decides which of two keys for one thing is taken.
     order = {spelling: i for i, spelling in enumerate(_SPELLINGS)}
-    rest = sorted((k for k in keys if k not in found), key=lambda k: order.get(k.strip().lower(), -1))
+    rest = sorted(
+        (k for k in keys if k not in found), key=lambda k: order.get(k.strip().lower(), -1)
+    )
     for key in rest:
         place = place_of(key)
         if place is None:
@@ -212,6 +232,12 @@ def places(
     names = [(key, suffixed(key)) for key in keys if key not in found]
     for key, place in names:
         several = [p for _, p in names if p and place and p.key == place.key]
-        if place and len(several) > 1 and not any(p.key == place.key for p in found.values() if p.exit is None):
+        if (
+            place
+            and len(several) > 1
+            and not any(p.key == place.key for p in found.values() if p.exit is None)
+        ):
             found[key] = place
-    return {key: found[key] for key in keys if key in found}, [key for key in keys if key not in found]
+    return {key: found[key] for key in keys if key in found}, [
+        key for key in keys if key not in found
+    ]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
@@ -96,7 +95,6 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
     for prefix, part in parts.items():
-        _outputs_of_predictions(raw, part, kind)
         part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
         if kind is None and part.key == "logit":
             part.kind = "logit"
@@ -114,7 +112,9 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     named = [prefix for prefix, part in parts.items() if part.key and prefix is not None]
     shared = parts.get(None, Part(POOL, raw.name, kind, {}, key=""))
     if not named and not shared.key:
-        got = ", ".join([*raw.arrays, *(k for k in raw.metadata if k not in raw.unread), *raw.unread][:12])
+        got = ", ".join(
+            [*raw.arrays, *(k for k in raw.metadata if k not in raw.unread), *raw.unread][:12]
+        )
         allowed, step = _WANTED, _which(raw)
         found = {role for part in parts.values() for role in part.arrays}
         if kind is None and found & {"values", "variances", "prediction"}:
@@ -165,16 +165,6 @@ def _which(raw: Raw) -> str:
     return "Say which are which: --key outputs=KEY, or one key per exit: --key outputs=A,B, cheapest first."
 
 
-def _outputs_of_predictions(raw: Raw, part: Part, kind: str | None) -> None:
-    """Take `predictions` for outputs where they are no class numbers, as Hugging Face calls them."""
-    given = part.arrays.get("prediction")
-    if given is None or given.dtype.kind != "f" or {*_LEADS[kind]} & part.arrays.keys():
-        return
-    if given.ndim == 3:
-        part.arrays["outputs"] = part.arrays.pop("prediction")
-        raw.note("predictions read as outputs: they are no class numbers")
-
-
 def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
     """Return the split of each prefix; training rows serve as `fit` where nothing else does."""
     names: dict[str | None, str] = {prefix: split_name(prefix) for prefix in prefixes}
@@ -221,8 +211,15 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         with np.errstate(over="ignore"):
             arrays["confidence"] = np.exp(arrays.pop("conf_logprob").astype(np.float64))
     sure = arrays.get("confidence")
-    if sure is not None and sure.dtype.kind == "f" and np.nanmax(sure, initial=-np.inf) <= 0 and (sure < 0).any():
-        notes.append(f"{part.source}: {part.split} confidences are all 0 or less: read as their logarithms")
+    if (
+        sure is not None
+        and sure.dtype.kind == "f"
+        and np.nanmax(sure, initial=-np.inf) <= 0
+        and (sure < 0).any()
+    ):
+        notes.append(
+            f"{part.source}: {part.split} confidences are all 0 or less: read as their logarithms"
+        )
         arrays["confidence"] = np.exp(sure.astype(np.float64))
     if kind.targets and "labels" in alone:
         alone.discard("labels")
@@ -244,15 +241,18 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         part.costs[name] = _turn_cost(f"{part.source}: {name}", cost, n, exits, axes)
 
 
-def _take_for_one_number(
-    part: Part, labels: Array | None, where: str, notes: list[str]
-) -> None:
-    """Take one number per row and exit for a logit or its sigmoid, where labels of 0 and 1 and values leave nothing else."""
+def _take_for_one_number(part: Part, labels: Array | None, where: str, notes: list[str]) -> None:
+    """Take one number per row and exit for a logit or its sigmoid, where labels and values leave nothing else."""
     lead, step = part.lead, ""
     if labels is None or lead.ndim not in (2, 3) or (lead.ndim == 3 and lead.shape[2] != 1):
         return
     known = labels[labels != -1] if labels.ndim == 1 else np.empty(0)
-    binary = known.size and np.isin(known, (0, 1, -100)).all() and (known == 1).any() and (known == 0).any()
+    binary = (
+        known.size
+        and np.isin(known, (0, 1, -100)).all()
+        and (known == 1).any()
+        and (known == 0).any()
+    )
     if known.dtype.kind == "f" and (known != np.floor(known)).any():
         step = f"Labels such as {known[known != np.floor(known)][0]:.6g} are values to be met: {_REGRESSION}"
     elif lead.ndim == 3 and known.size and not binary:
@@ -273,7 +273,9 @@ def _take_for_one_number(
         part.kind = "logit"
     else:
         return
-    notes.append(f"{where}: one number per row, labels 0 and 1: read as kind {part.kind}, of class 1")
+    notes.append(
+        f"{where}: one number per row, labels 0 and 1: read as kind {part.kind}, of class 1"
+    )
 
 
 def _refuse_shape(part: Part, labels: Array | None, where: str) -> None:
@@ -281,9 +283,7 @@ def _refuse_shape(part: Part, labels: Array | None, where: str) -> None:
     lead, shape = part.lead, f"shape {part.lead.shape}"
     n = len(labels) if labels is not None and labels.ndim else None
     if part.kind == "summary":
-        step = (
-            f"Of one exit or model: {FILES} In a table also columns conf_0, conf_1, ..., or a column exit."
-        )
+        step = f"Of one exit or model: {FILES} In a table also columns conf_0, conf_1, ..., or a column exit."
         if lead.ndim > 2:
             step = f"If it holds all classes, it is no confidence: --key probs={part.key}."
         raise input_error(where, "of shape (K, N) or (N, K)", shape, step)
@@ -318,7 +318,9 @@ def _flattening(lead: Array, labels: Array | None) -> str:
         "np.moveaxis(np.moveaxis(logits, 0, 1), 2, -1)": [1, 0, *axes[3:], 2],
     }  # fmt: skip
     shapes = {code: tuple(lead.shape[i] for i in order) for code, order in orders.items()}
-    fits = [] if labels is None else [c for c, shape in shapes.items() if shape[1:-1] == labels.shape]
+    fits = (
+        [] if labels is None else [c for c, shape in shapes.items() if shape[1:-1] == labels.shape]
+    )
     if labels is not None and labels.ndim == 1 and 1 in lead.shape:
         return "For one label per row drop the axes of length 1 (numpy.squeeze)."
     if len(fits) != 1:
@@ -330,8 +332,9 @@ def _flattening(lead: Array, labels: Array | None) -> str:
     k, n, *rest, c = shapes[fits[0]]
     count = int(np.prod(rest))
     return (
-        f"An output per token or pixel: flatten to (K, N*T, C), logits={fits[0] or 'logits'}.reshape({k}, {n * count}, {c}), "
-        f"labels.reshape(-1) with -100 where padded, and group=np.repeat(np.arange({n}), {count}), the sentence or image."
+        f"An output per token or pixel: flatten to (K, N*T, C), logits={fits[0] or 'logits'}.reshape({k}, {n * count}, "
+        f"{c}), labels.reshape(-1) with -100 where padded, and group=np.repeat(np.arange({n}), {count}), the sentence "
+        "or image."
     )
 
 

@@ -36,13 +36,21 @@ class Raw:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)  # all that the file has
-    unread: dict[str, tuple[int, ...]] = field(default_factory=dict)  # keys without a place, and shapes
-    pieces: dict[str, dict[int | str, Any]] = field(default_factory=dict)  # what stands exit by exit
+    unread: dict[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # keys without a place, and shapes
+    pieces: dict[str, dict[int | str, Any]] = field(
+        default_factory=dict
+    )  # what stands exit by exit
     origin: dict[tuple[str, Any], str] = field(default_factory=dict)  # its keys in the file
     words: set[str] = field(default_factory=set)  # how exits are called there
     ordered: bool = True  # whether the file keeps the order of its keys
-    texts: dict[str, dict[int, str]] = field(default_factory=dict)  # what codes of a key's texts say
-    as_text: set[tuple[str, Any]] = field(default_factory=set)  # keys, with their exits, that are codes
+    texts: dict[str, dict[int, str]] = field(
+        default_factory=dict
+    )  # what codes of a key's texts say
+    as_text: set[tuple[str, Any]] = field(
+        default_factory=set
+    )  # keys, with their exits, that are codes
     ids: Array | None = None  # what each row is called
 
     def note(self, text: str) -> None:
@@ -106,7 +114,9 @@ def flat(found: Mapping[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for key, value in found.items():
         inner = {f"{key}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {}
-        held = [k for k, v in inner.items() if getattr(v, "shape", ()) or isinstance(v, (list, dict))]
+        held = [
+            k for k, v in inner.items() if getattr(v, "shape", ()) or isinstance(v, (list, dict))
+        ]
         useful = any(place_of(k) or suffixed(k) for k in held)
         whole |= inner if useful else {key: value}
     return whole
@@ -130,7 +140,9 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             raw.options["unit" if key == "cost_unit" else key] = text
         elif place is None or role in (None, "metadata", "exit") or _no_rows(role, value):
             raw.metadata[key] = _plain(value)
-            shape = getattr(value, "shape", (len(value),) if isinstance(value, (list, tuple)) else ())
+            shape = getattr(
+                value, "shape", (len(value),) if isinstance(value, (list, tuple)) else ()
+            )
             if place is None or role == "sample":
                 raw.unread[key] = tuple(shape)
                 if shape:
@@ -157,7 +169,11 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
 
 def _no_rows(role: str | None, value: Any) -> bool:
     """Whether a value is a lone number or text under a key that holds rows."""
-    return role != "cost" and role != "costs" and not getattr(value, "ndim", isinstance(value, (list, tuple)))
+    return (
+        role != "cost"
+        and role != "costs"
+        and not getattr(value, "ndim", isinstance(value, (list, tuple)))
+    )
 
 
 def is_text(value: Any) -> bool:

@@ -75,7 +75,9 @@ def read_csv(path: Path, said: Said) -> Raw:
     raw = Raw(path.name)
     at = raw.plan([column.strip() for column in columns], said)
     texts = {
-        name: str for name in columns if name.strip() in at and at[name.strip()].key in ("sample", "split")
+        name: str
+        for name in columns
+        if name.strip() in at and at[name.strip()].key in ("sample", "split")
     }
     rows = max(1, PIECE // max(_longest(path, len(columns), mark), 16 * len(columns)))
     used = [name for name in columns if name.strip() in at] or [0]
@@ -130,7 +132,9 @@ def read_json(path: Path, said: Said) -> Raw:
     """Read a list of samples, each an object, as the lines of a ``.jsonl``; or an object of an ``.npz``'s keys."""
     step = "It is one JSON text: mend it."
     text = read_plain(path, "SRC", _MAX_JSON, step).removeprefix(BOM_UTF8)
-    Room("SRC", str(path), "Save it as .npz.").take(_PER_VALUE * len(text) // BYTES_PER_VALUE, len(text))
+    Room("SRC", str(path), "Save it as .npz.").take(
+        _PER_VALUE * len(text) // BYTES_PER_VALUE, len(text)
+    )
     content = parse(text, path.name, len(text) + 64 * BYTES_PER_VALUE, step, MAX_LINE)
     if isinstance(content, dict):
         return declared(path.name, content, said)
@@ -169,9 +173,7 @@ def _objects(path: Path) -> Iterator[Line]:
             yield number, row, len(line)
 
 
-def _frames(
-    path: Path, read: list[str], objects: Iterator[Line]
-) -> Iterator[tuple[Any, int]]:
+def _frames(path: Path, read: list[str], objects: Iterator[Line]) -> Iterator[tuple[Any, int]]:
     """Yield the rows of a table in pieces, each with its bytes in the file."""
     pandas = need("pandas", "fit", "to read .jsonl tables")
     rows, size = [], 0
@@ -189,9 +191,7 @@ def _frames(
         yield pandas.DataFrame.from_records(rows, columns=read), size
 
 
-def _from_lists(
-    raw: Raw, at: Mapping[str, Place], objects: Iterator[Line], path: Path
-) -> Raw:
+def _from_lists(raw: Raw, at: Mapping[str, Place], objects: Iterator[Line], path: Path) -> Raw:
     """Read the lines one by one into small arrays."""
     room = Room("SRC", str(path), "Save it as .npz.")
     rows: dict[str, list[Array]] = {key: [] for key in at}
@@ -229,7 +229,9 @@ def _unboxed(raw: Raw, key: str, place: Place, cells: Array) -> Array:
     except (TypeError, ValueError):
         found = cells
     if found.dtype.kind not in "biuf":
-        raise input_error(f"{raw.name}: {key}", "numbers or texts", "lists or objects", "Mend the lines.")
+        raise input_error(
+            f"{raw.name}: {key}", "numbers or texts", "lists or objects", "Mend the lines."
+        )
     return found
 
 
@@ -329,13 +331,21 @@ def read_parquet(path: Path, said: Said) -> Raw:
 
 def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array:
     """Return a column of lists, or a flat one beside such, as an array with rows first."""
-    role, shape, argument = (parse_key(place.key) or (None, ""))[1], [len(column)], f"{raw.name}: {name}"
+    role, shape, argument = (
+        (parse_key(place.key) or (None, ""))[1],
+        [len(column)],
+        f"{raw.name}: {name}",
+    )
     if not types.is_nested(column.type):
         cells = column.to_pandas()
         if role in ("split", "sample", "exit", "metadata"):
             return _texts(cells, argument, MAX_TEXT if role == "sample" else MAX_NAME)
         return _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
-    while types.is_list(column.type) or types.is_large_list(column.type) or types.is_fixed_size_list(column.type):
+    while (
+        types.is_list(column.type)
+        or types.is_large_list(column.type)
+        or types.is_fixed_size_list(column.type)
+    ):
         sizes = set(column.value_lengths().to_pylist()) if len(column) else {1}
         if len(sizes) > 1 or None in sizes:
             got = f"of {sorted(map(str, sizes))[:4]} elements"
@@ -343,7 +353,9 @@ def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array
         shape.append(sizes.pop())
         column = column.flatten()
     if types.is_nested(column.type):
-        raise input_error(argument, "a flat column, or lists of numbers", f"{column.type}", "Flatten it.")
+        raise input_error(
+            argument, "a flat column, or lists of numbers", f"{column.type}", "Flatten it."
+        )
     return _values(column.to_pandas(), argument, raw, place).reshape(shape)
 
 
@@ -353,7 +365,8 @@ def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
     columns = [(meta.column(i), file.schema.column(i).length or 0) for i in range(meta.num_columns)]
     mine = [pair for pair in columns if pair[0].path_in_schema.split(".")[0] in used]
     decoded = sum(
-        max(max(8, n) * max(meta.num_rows, c.num_values), c.total_uncompressed_size) for c, n in mine
+        max(max(8, n) * max(meta.num_rows, c.num_values), c.total_uncompressed_size)
+        for c, n in mine
     )
     return decoded, sum(column.total_compressed_size for column, _ in mine)
 
@@ -376,21 +389,38 @@ def _gather(
     frame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
     frame = frame.rename(columns=lambda column: str(column).strip())
     if len(set(raw.keys)) < len(raw.keys):
-        raise input_error(f"{raw.name}: columns", "each of another name", f"{raw.keys}", "Rename one.")
+        raise input_error(
+            f"{raw.name}: columns", "each of another name", f"{raw.keys}", "Rename one."
+        )
     if not len(frame):
         raise input_error(f"{raw.name}: rows", "at least 1", 0, "Is it the right file?")
     raw.axes = "NKC"
     for column in raw.unread:
         raw.unread[column] = (len(frame),)
         raw.ignore(f"column {column!r} ignored", column)
-    called = {place.key: column for column, place in reversed(at.items()) if place.key in ("sample", "exit")}
+    called = {
+        place.key: column
+        for column, place in reversed(at.items())
+        if place.key in ("sample", "exit")
+    }
     exits = frame[called["exit"]] if "exit" in called else None
-    if exits is not None and (exits.nunique() > 1 or "sample" in called and called["exit"] == "exit"):
+    if exits is not None and (
+        exits.nunique() > 1 or ("sample" in called and called["exit"] == "exit")
+    ):
         _from_long(raw, at, frame, called)
     else:
         _from_wide(raw, at, frame)
     found = {(parse_key(key) or (None, key))[1] for key in (*raw.arrays, *raw.pieces)}
-    if not found & {*CONFIDENCES, *WORTH, "logits", "probabilities", "logit", "outputs", "values", "prediction"}:
+    if not found & {
+        *CONFIDENCES,
+        *WORTH,
+        "logits",
+        "probabilities",
+        "logit",
+        "outputs",
+        "values",
+        "prediction",
+    }:
         raise _unlike(raw)
     return raw
 
@@ -409,7 +439,12 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
     pandas, name = need("pandas", "fit", "to read tables"), raw.name
     if "sample" not in called:
         got = f"{called['exit']}, and no column that tells which rows are of one sample"
-        raise input_error(f"{name}: columns", "with a column sample", got, "Add it: a number or a name per sample.")
+        raise input_error(
+            f"{name}: columns",
+            "with a column sample",
+            got,
+            "Add it: a number or a name per sample.",
+        )
     cells = frame[called["sample"]]
     codes, samples = pandas.factorize(cells)
     nameless = (codes < 0) | np.asarray(cells == "", dtype=bool)
@@ -441,14 +476,18 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
         if role == "split":
             grid = _texts(cells, argument)
         else:
-            grid = _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
+            grid = (
+                _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
+            )
         if role in CONFIDENCES:
             last_lacks = np.isnan(grid[exits == count - 1]).all()
             grid = _sure(raw, column, grid, exits < count - bool(last_lacks))
         grid = grid[order].reshape(n, count)
         if role in PER_SAMPLE and (grid != grid[:, :1]).any():
             sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
-            raise input_error(argument, "one value per sample", f"several for sample {sample}", "Mend its rows.")
+            raise input_error(
+                argument, "one value per sample", f"several for sample {sample}", "Mend its rows."
+            )
         if role == "split":
             raw.split = grid[:, 0]
         elif place.exit is not None:  # a number beside the exit's is a class's
@@ -474,7 +513,11 @@ def _exits_of_rows(raw: Raw, column: Any, called: str) -> tuple[Array, int]:
         return codes, len(names)
     found = np.unique(numbers)
     given = np.asarray(numbers)
-    if (found != np.floor(found)).any() or found[0] < 0 or (called != "layer" and found[-1] > MAX_EXITS):
+    if (
+        (found != np.floor(found)).any()
+        or found[0] < 0
+        or (called != "layer" and found[-1] > MAX_EXITS)
+    ):
         allowed = f"whole numbers from 0 to K-1 < {MAX_EXITS}"
         raise input_error(argument, allowed, f"{found[0]:g} to {found[-1]:g}", "Renumber.")
     if called == "layer" and found[-1] != len(found) - 1:
@@ -573,7 +616,11 @@ def _values(column: Any, argument: str, raw: Raw, place: Place) -> Array:
     role = (parse_key(place.key) or (None, ""))[1]
     if role not in TEXTUAL or column.dtype.kind in "biuf":
         found = _numbers(column, argument, role in CONFIDENCES)
-        return _answered(raw, argument, found) if role in TEXTUAL and found.dtype.kind == "f" else found
+        return (
+            _answered(raw, argument, found)
+            if role in TEXTUAL and found.dtype.kind == "f"
+            else found
+        )
     try:
         found = _numbers(column, argument, True)
     except InputError:

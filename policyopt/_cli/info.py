@@ -36,10 +36,7 @@ def import_(
     exits: bool = option(
         False, "Each file is one exit or model of the same rows, cheapest first.", "--exits"
     ),
-    key: list[str] | None = option(
-        None, "What a key of the file is, e.g. labels=gt; several, one per exit: logits=A,B.",
-        metavar="ROLE=KEY[,KEY]",
-    ),
+    key: list[str] | None = options.KEY,
     axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
     kind: str | None = option(
         None, "logits, probabilities or summary; or logit, multilabel, regression."
@@ -70,7 +67,7 @@ def import_(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
             shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
             quality_of=quality_of, error_scale=error_scale,
-            allow_pickle=allow_pickle, exits=exits, keys=_roles(key), progress=step,
+            allow_pickle=allow_pickle, exits=exits, keys=options.roles(key), progress=step,
         )  # fmt: skip
     for text in report.notes:
         output.note(text)
@@ -81,17 +78,6 @@ def import_(
         output.print_table(rows)
         then = output.command("info", out)
         output.say(f"wrote {out}: {data.exits} exits, {data.kind}. Next: {then}")
-
-
-def _roles(items: list[str] | None) -> dict[str, list[str]]:
-    """Read ROLE=KEY pairs."""
-    found: dict[str, list[str]] = {}
-    for item in items or ():
-        role, mark, keys = item.partition("=")
-        if not mark or not role or not all(keys.split(",")):
-            raise input_error("--key", "ROLE=KEY", item, "E.g. --key labels=gt.")
-        found.setdefault(role.strip(), []).extend(keys.split(","))
-    return found
 
 
 def _shares(text: str | None) -> dict[str, float] | None:
@@ -135,7 +121,8 @@ def info(
         tables = Tables(data, cost, step, utility)
         splits = [_split(tables, name) for name in data.split_names]
     content = {
-        "kind": data.kind, "exits": data.exits, "classes": data.classes, **vars(data.measure),
+        "kind": data.kind, "exits": data.exits, "classes": data.classes, "names": list(data.names),
+        **vars(data.measure),
         "features": list(data.feature_widths), "contexts": list(data.contexts), "pooled": data.pooled,
         "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
@@ -189,7 +176,7 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     if any(0 < found["labelled"] < found["rows"] for found in content["splits"]):
         columns["labelled"] = "labelled"
     for k in range(data.exits):
-        columns[f"exit {k}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
+        columns[f"exit {data.called(k)}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
     output.print_table(content["splits"], columns, title=f"{output.quality_word(graded)} [%]")
@@ -197,7 +184,7 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
     columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"
     for k in range(data.exits):
-        columns[f"exit {k}"] = lambda r, k=k: number(r["cumulative_mean"][k])
+        columns[f"exit {data.called(k)}"] = lambda r, k=k: number(r["cumulative_mean"][k])
     output.print_table(content["costs"], columns, title="cumulative cost")
 
 

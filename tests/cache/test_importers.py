@@ -148,7 +148,11 @@ def test_torch_files(tmp_path, load):
         "list.pth": (list(x), {"labels": Y}, "pool"),
         "pair.pt": ([x, y], {}, "pool"),
         "named.pt": ({"logits": {"a": x[0], "b": x[1], "c": x[2]}, "y_true": y}, {}, "pool"),
-        "by split.pt": ({"val": {"logits": x}, "test": {"logits": x + 1}, "labels": y}, {"labels": Y}, "fit"),
+        "by split.pt": (
+            {"val": {"logits": x}, "test": {"logits": x + 1}, "labels": y},
+            {"labels": Y},
+            "fit",
+        ),
         "msdnet.pth": ([x, y, x + 1, y], {}, "fit"),
     }
     for name, (content, options, split) in forms.items():
