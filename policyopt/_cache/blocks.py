@@ -456,6 +456,8 @@ class _Piece:
             wide = outputs.astype(np.float32) if outputs.dtype == np.float16 else outputs
             off = ~sums_to_one(wide) | (wide.min(axis=2) < 0)
             step = "If these are logits, say kind='logits' (--kind logits)."
+            if (wide >= 0).all():
+                step = "None is negative, so they are no logits: divide each row by its sum."
             if looks_after_sigmoid(outputs):
                 step = (
                     "All are in [0, 1]: after a sigmoid, each label by itself, they are of --kind multilabel "

@@ -42,9 +42,7 @@ def by_exit(raw: Raw) -> Raw:
         guessed = _parsed(key)[1] == "outputs" or not all(
             isinstance(e, int) for e in raw.pieces[key]
         )
-        if key in raw.arrays or (
-            guessed and whole & {*_DEEP, *_ONE} and not raw.metadata.get("names")
-        ):
+        if key in raw.arrays or (guessed and whole & {*_DEEP, *_ONE} and not raw.listed):
             named = [raw.origin.get((key, e), f"{key}_{e}") for e in raw.pieces.pop(key)]
             raw.note(f"keys {', '.join(named[:4])} not used beside {', '.join(raw.arrays)}")
     if not raw.pieces:
@@ -150,13 +148,16 @@ def _exits(raw: Raw) -> list[Any]:
     if named:
         if not raw.ordered:
             key, at = next(iter(raw.pieces.items()))
-            keys = ",".join(raw.origin.get((key, e), str(e)) for e in at)
-            step = f"This kind of file does not keep their order: say it, cheapest first: --key {key}={keys}."
+            keys = ", ".join(raw.origin.get((key, e), str(e)) for e in at)
+            step = f"This kind of file does not keep their order: --key {key}=A,B,... with {keys}, cheapest first."
             raise input_error(f"{raw.name}: exits", "in a known order", ", ".join(named), step)
         if "names" not in raw.metadata:
             raw.metadata["names"] = named
             raw.note(f"exits in the order of the file: {', '.join(named)}")
         return named
+    if raw.listed:
+        raw.metadata["names"] = raw.listed
+        return list(range(len(raw.listed)))
     depth = next((word for word in DEPTHS if word in raw.words), None)
     span = list(range(numbers[0], numbers[-1] + 1))
     if numbers[-1] >= MAX_EXITS and depth is None:
@@ -247,6 +248,8 @@ def joined(raws: Sequence[Raw]) -> Raw:
                     key = (
                         key.removesuffix(_parsed(key)[2]) + "outputs"
                     )  # (N, C), as Hugging Face calls them
+                if role == "logit" and array.ndim == 2 and array.shape[1] > 1:
+                    key = key.removesuffix("logit") + "logits"  # a column per class
                 if key in raw.texts:
                     whole.as_text.add((key, name))
                 whole.pieces.setdefault(key, {})[name] = _of_one(raw, key, array)

@@ -31,6 +31,7 @@ from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
 from policyopt._measures import measure_of
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._sizes import PIECE, Room
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array
 
 #: Who reads files of a suffix.
@@ -374,6 +375,7 @@ class _Import:
 
     def turn(self, hint: int) -> None:
         """Bring all parts to rows first (`hint`: K where the user's costs tell it), one per split."""
+        self._refuse_single_exits()
         for part in self.parts:
             own = next((len(cost) for cost in part.costs.values() if cost.ndim == 1), 0)
             turn(part, hint or own, self.notes)
@@ -393,15 +395,26 @@ class _Import:
             allowed = "splits with the same number of exits"
             raise input_error("SRC", allowed, ", ".join(exits), "Check the axes.")
         if self.parts[0].lead.shape[1] == 1:
-            if len(self.parts) > 1:
-                step = (
-                    "With one exit there is nothing to decide. If each is one exit or model of the same rows: "
-                    f"--exits {' '.join(part.source for part in self.parts)}, cheapest first."
-                )
-                raise input_error("SRC", "of 2 exits at least", ", ".join(exits), step)
             self.notes.append(
                 "ONE EXIT: there is nothing to decide. Give the files of all exits or models: --exits A B"
             )
+
+    def _refuse_single_exits(self) -> None:
+        """Refuse several files of one exit each: nothing could be decided, so they are exits of the same rows."""
+        files = list(dict.fromkeys(part.source for part in self.parts))
+        shapes = [part.lead.shape for part in self.parts]
+        deep = [3 if part.kind != "summary" else 2 for part in self.parts]
+        if len(files) > 1 and all(
+            len(shape) < axes or 1 in shape[:2] for shape, axes in zip(shapes, deep, strict=True)
+        ):
+            single = any(KINDS[part.kind or "logits"].single for part in self.parts)
+            if single and not all(len(shape) == 1 or 1 in shape[:2] for shape in shapes):
+                return
+            got = ", ".join(
+                f"{part.source} {shape}" for part, shape in zip(self.parts, shapes, strict=True)
+            )
+            step = f"If each is one exit or model of the same rows, say --exits {' '.join(files)}, cheapest first."
+            raise input_error("SRC", "files of 2 exits at least", got, step)
 
     def tell_labels(self) -> None:
         """Say that there are no labels, and which keys could be."""

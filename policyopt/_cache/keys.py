@@ -41,7 +41,22 @@ _SPELLINGS = {
     for spelling in spellings.split()
 }
 #: Too short or too common to stand after anything but the name of a split.
-_SHORT = ("y", "gt", "gold", "id", "ids", "idx", "ind", "index", "exit", "model", "layer", "tier", "sample", "split")
+_SHORT = (
+    "y",
+    "gt",
+    "gold",
+    "id",
+    "ids",
+    "idx",
+    "ind",
+    "index",
+    "exit",
+    "model",
+    "layer",
+    "tier",
+    "sample",
+    "split",
+)
 #: Texts a file may hold about itself.
 OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
 _BASES = "|".join(sorted({*SYNONYMS, *_SPELLINGS}, key=len, reverse=True))
@@ -198,7 +213,7 @@ def places(
     keys: Iterable[str], said: Mapping[str, Sequence[str]], note: Any
 ) -> tuple[dict[str, Place], list[str]]:
     """Return the place of each key that has one, and the others; what the user says (role to keys) goes first."""
-    keys, found, taken = list(keys), dict[str, Place](), dict[Place, str]()
+    keys, found, taken = list(keys), dict[str, Place](), dict[Any, str]()
     for role, named in said.items():
         place = place_of(role)
         if place is None or parse_key(place.key) is None:
@@ -206,10 +221,10 @@ def places(
             raise input_error(
                 "key", allowed, role, "E.g. --key labels=gt (Python: keys={'labels': 'gt'})."
             )
-        for key in named:
+        for k, key in enumerate(named):
             if key in keys:
-                found[key] = place if len(named) == 1 else Place(place.key, key)
-                taken[found[key]] = key
+                found[key] = place if len(named) == 1 else Place(place.key, k)
+                taken[_thing(found[key]), found[key].exit, found[key].column] = key
     claimed = {_thing(place): key for key, place in found.items()}
     # The order of spellings, ours first, decides which of two keys for one thing is taken.
     order = {spelling: i for i, spelling in enumerate(_SPELLINGS)}
@@ -220,13 +235,14 @@ def places(
         place = place_of(key)
         if place is None:
             continue
-        if _thing(place) in claimed and (place.exit is None or place in taken):
+        mine = (_thing(place), place.exit, place.column)
+        if _thing(place) in claimed and (place.exit is None or mine in taken):
             note(f"key {key!r} not used beside {claimed[_thing(place)]!r}, as is said")
             continue
-        if place in taken and key.strip().lower() in order:
-            note(f"key {key!r} not used beside {taken[place]!r}")
+        if mine in taken and key.strip().lower() in order:
+            note(f"key {key!r} not used beside {taken[mine]!r}")
             continue
-        found[key], taken[place] = place, taken.get(place, key)
+        found[key], taken[mine] = place, taken.get(mine, key)
         if key.strip().lower() in order and place.key not in ("sample", "exit"):
             note(f"key {key!r} read as {place.key}")
     names = [(key, suffixed(key)) for key in keys if key not in found]

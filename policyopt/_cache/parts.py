@@ -194,6 +194,9 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     if part.kind in (None, "logits", "probabilities") and deep:
         _take_for_one_number(part, labels, where, notes)
         kind = KINDS[part.kind or "logits"]
+    classes = labels is not None and labels.size and labels.max() > 1
+    if part.kind == "logit" and part.key == "logit" and lead.ndim == 2 and classes:
+        _refuse_shape(part, labels, where)
     flat = lead.ndim == 2 and (kind.single or "variances" in part.arrays)
     if lead.ndim != (3 if deep else 2) and not flat:
         _refuse_shape(part, labels, where)
@@ -390,6 +393,7 @@ def _find_axes(
             count = exits[by_labels[0]]
             got = f"{hint}, where {where} of shape {lead.shape} have {count} exits for {n} labels"
             step = f"Give {count} (--costs), or state the order of the axes (--axes)."
+            step = f"It is of one exit: {FILES}" if count == 1 else step
             raise input_error("costs", f"{count} numbers, one per exit", got, step)
         if len(by_costs) == 1 and not by_labels:
             count = rows[by_costs[0]]

@@ -44,6 +44,7 @@ class Raw:
     )  # what stands exit by exit
     origin: dict[tuple[str, Any], str] = field(default_factory=dict)  # its keys in the file
     words: set[str] = field(default_factory=set)  # how exits are called there
+    listed: list[str] = field(default_factory=list)  # names of exits that the user listed in order
     ordered: bool = True  # whether the file keeps the order of its keys
     texts: dict[str, dict[int, str]] = field(
         default_factory=dict
@@ -67,6 +68,10 @@ class Raw:
         self.keys = list(keys)
         found, others = places(self.keys, said, self.note)
         self.unread = dict.fromkeys(others, ())
+        for named in said.values():
+            if len(named) > 1 and set(named) <= set(self.keys) and not self.listed:
+                self.listed = [(parse_key(key) or (None,))[0] or key for key in named]
+                self.note(f"exits in the order that is said: {', '.join(self.listed)}")
         return found
 
     def put(self, key: str, place: Place, array: Array) -> None:

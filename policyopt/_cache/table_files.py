@@ -491,7 +491,8 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
         if role == "split":
             raw.split = grid[:, 0]
         elif place.exit is not None:  # a number beside the exit's is a class's
-            classes.setdefault(place.key, {})[place.exit] = grid  # type: ignore[index]
+            base = "logits" if place.key == "logit" else place.key
+            classes.setdefault(base, {})[place.exit] = grid  # type: ignore[index]
         else:
             raw.put(column, place, grid[:, 0] if role in PER_SAMPLE else grid)
     for key, columns in classes.items():

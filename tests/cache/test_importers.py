@@ -381,6 +381,16 @@ def test_files_that_disagree_about_contexts(tmp_path, load):
     assert report.data.contexts == () and any("no row has one" in note for note in report.notes)
 
 
+def test_layouts_and_containers(root, monkeypatch, run):
+    """All are read, or refused with a next step that leads to the same cache; the page says which."""
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    import layouts
+
+    written = (root / "docs" / "layouts.md").read_text()
+    assert len(list(layouts.layouts())) >= 40
+    assert written == layouts.page(run), "run python benchmarks/layouts.py"
+
+
 @pytest.mark.parametrize(
     ("file", "options", "rows", "ends"),
     [
