@@ -121,7 +121,7 @@ def test_measured_times_may_fall_by_noise(at, run):
 
 def test_models_run_apart_are_exits_of_one_cache(at, run):
     """A file each: they are joined where that is said, and the message says how where it is not."""
-    logits, labels, rng = made()
+    logits, labels, _ = made()
     for name, k, rows in (
         ("small", 0, slice(None)),
         ("big", 2, slice(None)),
@@ -164,7 +164,7 @@ def test_models_run_apart_are_exits_of_one_cache(at, run):
 def test_lines_as_cats_writes_them(at, run):
     logits, labels, _ = made()
     names = ["neg", "neu", "pos", "mix"]
-    with open("eval_preds.jsonl", "w") as file:
+    with (at / "eval_preds.jsonl").open("w") as file:
         for i in range(N):
             said = [names[a] for a in logits[:, i].argmax(-1)]
             row = {
@@ -184,8 +184,7 @@ def test_lines_as_cats_writes_them(at, run):
     rows = po.open_cache("c").splits["pool"]
     np.testing.assert_array_equal(rows.array("labels"), labels)
     np.testing.assert_allclose(rows.array("outputs"), logits.swapaxes(0, 1), atol=1e-4)
-    with open("bench.jsonl", "w") as file:
-        print(json.dumps({"turns": ["a"], "verdicts": [1, 0]}), file=file)
+    (at / "bench.jsonl").write_text(json.dumps({"turns": ["a"], "verdicts": [1, 0]}))
     code, _, err = run("import", "bench.jsonl", "--out", "d")
     assert code == 2 and "Got turns, verdicts" in err and "--key" in err
 

@@ -83,14 +83,22 @@ def _positional(raw: Raw) -> None:
 def _by_prefix(raw: Raw) -> None:
     """Take prefixes for names of exits where the arrays behind them are of one exit: ``small_logits`` (N, C)."""
     found: dict[str, set[str]] = {}
+    bare = list[str]()
     for key, array in raw.arrays.items():
         prefix, role, _ = _parsed(key)
         if array.ndim == (2 if role in _DEEP else 1) and role in (*_DEEP, *_ONE):
-            if prefix is None or names_split(prefix):
+            if prefix is None and role == "prediction":
+                bare.append(key)
+            elif prefix is None or names_split(prefix):
                 return
-            found.setdefault(prefix, set()).add(role)
+            else:
+                found.setdefault(prefix, set()).add(role)
     if len(found) < 2:
         return
+    for key in bare:  # such as the answer that is right, which has to be said
+        own = raw.origin.get((key, None), key)
+        raw.unread[own] = raw.arrays.pop(key).shape
+        raw.note(f"key {own!r} not used: it is of no exit")
     for key in list(raw.arrays):
         prefix, role, base = _parsed(key)
         if prefix not in found:
@@ -202,7 +210,10 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
         )
         got = ", ".join(raw.origin.get((key, e), str(e)) for e in list(at)[:12]) or "none of them"
         more = f" and {len(lacking) - 3} more" if lacking[3:] else ""
+        these = ",".join(raw.origin.get((key, e), str(e)) for e in exits if e in at)
         step = f"Add {', '.join(map(called, lacking[:3]))}{more}; exits are numbered from 0."
+        if len(at) > 1 and len(least) == len(exits):
+            step += f" If these are all exits: --key {key}={these}."
         raise input_error(f"{raw.name}: columns", f"{key} of {shown}{last}", got, step)
     told = raw.texts.get(key)
     if (
@@ -304,8 +315,10 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
         for key in [
             k for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "prediction" and deep
         ]:
-            raw.note(f"{raw.origin.get((key, None), key)} not used beside {deep[0]}")
-            del raw.arrays[key], raw.texts[key]
+            own = raw.origin.get((key, None), key)
+            raw.note(f"{own} not used beside {deep[0]}")
+            raw.unread[own] = raw.arrays.pop(key).shape
+            del raw.texts[key]
     mine = [(raw, key) for raw in raws for key in raw.texts if key in raw.arrays]
     if not mine:
         return []

@@ -30,8 +30,8 @@ from policyopt._cache.writer import CacheWriter, standing_cache
 from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
 from policyopt._measures import measure_of
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
-from policyopt.runtime._sizes import PIECE, Room
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._sizes import PIECE, Room
 from policyopt.runtime._typing import Array
 
 #: Who reads files of a suffix.

@@ -30,11 +30,12 @@ _SPELLINGS = {
         "labels": "gold_label_ind gold_label_idx label_ids label_id y y_true gt gts ground_truth ground_truths gold "
         "golds gold_labels gold_label true_labels true_label target_ids gold_answer reference_answer",
         "pred": "preds predictions predicted predicted_labels predicted_label pred_labels pred_label y_pred yhat y_hat "
-        "response responses model_answer model_answers",
+        "response responses answer answers model_answer model_answers",
         "conf": "confs confidences max_prob maxprob max_probs",
         "conf_logprob": "logprob log_prob log_conf log_confidence log_confidences conf_logprobs",
         "correct": "is_correct corrects correctness",
         "group": "group_ids",
+        "outputs": "exits exit_outputs",
         "sample": "sample_id sample_idx id ids idx ind index uid guid qid question_id example_id row_id",
         "exit": "exit_id exit_idx exit_index model model_name layer tier",
     }.items()

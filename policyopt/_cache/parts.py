@@ -96,7 +96,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
     for prefix, part in parts.items():
         part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
-        if kind is None and part.key == "logit":
+        if kind is None and part.key == "logit" and not raw.table:
             part.kind = "logit"
         if part.key in _LEADS["summary"]:
             part.kind = "summary"
@@ -109,6 +109,9 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
                 raw.note(f"{keys[prefix, role]} ignored beside {keys[prefix, part.key]}")
         if prefix is not None and not part.key:
             raw.note(f"keys {prefix}_* ignored (no outputs among them)")
+            for role, array in part.arrays.items():
+                key = keys[prefix, role]
+                raw.unread[raw.origin.get((key, None), key)] = array.shape
     named = [prefix for prefix, part in parts.items() if part.key and prefix is not None]
     shared = parts.get(None, Part(POOL, raw.name, kind, {}, key=""))
     if not named and not shared.key:
@@ -142,13 +145,17 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         for role in part.arrays.keys() - arrays.keys() - {*_LEADS[None]}:
             raw.note(f"{keys[prefix, role]} not used beside {keys[prefix, part.key]}")
+            own = raw.origin.get((keys[prefix, role], None), keys[prefix, role])
+            raw.unread[own] = part.arrays[role].shape
         if prefix is None:
             part.rows = raw.split
         else:
             part.costs = {b: a for b, a in shared.costs.items() if a.ndim == 1} | part.costs
             if "labels" in shared.arrays and name not in ("fit", "calibrate"):
                 arrays.setdefault("labels", shared.arrays["labels"])
-        if part.key in KINDS:  # what the user declares goes before the key's name
+        if part.key in KINDS and not (
+            raw.table and part.key == "logit"
+        ):  # what the user declares goes before the key's name
             part.kind = part.kind or part.key
         part.split, part.arrays = name, arrays
     return [parts[prefix] for prefix in splits]
@@ -196,7 +203,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         kind = KINDS[part.kind or "logits"]
     classes = labels is not None and labels.size and labels.max() > 1
     if part.kind == "logit" and part.key == "logit" and lead.ndim == 2 and classes:
-        _refuse_shape(part, labels, where)
+        _refuse_shape(part, labels, where)  # columns of classes
     flat = lead.ndim == 2 and (kind.single or "variances" in part.arrays)
     if lead.ndim != (3 if deep else 2) and not flat:
         _refuse_shape(part, labels, where)

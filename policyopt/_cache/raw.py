@@ -45,6 +45,7 @@ class Raw:
     origin: dict[tuple[str, Any], str] = field(default_factory=dict)  # its keys in the file
     words: set[str] = field(default_factory=set)  # how exits are called there
     listed: list[str] = field(default_factory=list)  # names of exits that the user listed in order
+    table: bool = False  # whether numbers in keys may be of classes as well
     ordered: bool = True  # whether the file keeps the order of its keys
     texts: dict[str, dict[int, str]] = field(
         default_factory=dict
@@ -145,9 +146,7 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             raw.options["unit" if key == "cost_unit" else key] = text
         elif place is None or role in (None, "metadata", "exit") or _no_rows(role, value):
             raw.metadata[key] = _plain(value)
-            shape = getattr(
-                value, "shape", (len(value),) if isinstance(value, (list, tuple)) else ()
-            )
+            shape = _shape(value)
             if place is None or role == "sample":
                 raw.unread[key] = tuple(shape)
                 if shape:
@@ -172,13 +171,27 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
     return raw
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or of lists by their first ones."""
+    found = list[int]()
+    while not hasattr(value, "shape") and isinstance(value, (list, tuple)) and len(found) < 4:
+        found.append(len(value))
+        value = value[0] if value else None
+    return (*found, *getattr(value, "shape", ()))
+
+
 def _no_rows(role: str | None, value: Any) -> bool:
     """Whether a value is a lone number or text under a key that holds rows."""
-    return (
-        role != "cost"
-        and role != "costs"
-        and not getattr(value, "ndim", isinstance(value, (list, tuple)))
-    )
+    return role not in ("cost", "costs") and len(_shape(value)) < (2 if role == "outputs" else 1)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or of lists by their first ones."""
+    found = list[int]()
+    while not hasattr(value, "shape") and isinstance(value, (list, tuple)) and len(found) < 4:
+        found.append(len(value))
+        value = value[0] if value else None
+    return (*found, *getattr(value, "shape", ()))
 
 
 def is_text(value: Any) -> bool:

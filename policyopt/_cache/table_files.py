@@ -17,7 +17,7 @@ import numpy as np
 from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import GROUP, MAX_EXITS, group_codes
 from policyopt._cache.exits import CONFIDENCES
-from policyopt._cache.keys import PER_SAMPLE, Place, parse_key
+from policyopt._cache.keys import PER_SAMPLE, Place, parse_key, place_of
 from policyopt._cache.raw import MISSING, TEXTUAL, Raw, Said, coded, declared
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
@@ -136,6 +136,14 @@ def read_json(path: Path, said: Said) -> Raw:
         _PER_VALUE * len(text) // BYTES_PER_VALUE, len(text)
     )
     content = parse(text, path.name, len(text) + 64 * BYTES_PER_VALUE, step, MAX_LINE)
+    lists = list(content.values()) if isinstance(content, dict) else []
+    if (
+        len(lists) == 1
+        and isinstance(lists[0], list)
+        and lists[0]
+        and all(isinstance(row, dict) for row in lists[0])
+    ):
+        content = lists[0]  # the samples under one key
     if isinstance(content, dict):
         return declared(path.name, content, said)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -149,11 +157,22 @@ def _from_objects(path: Path, objects: Callable[[], Iterator[Line]], said: Said)
     first = next(objects(), None)
     if first is None:
         raise input_error("SRC", "a file of at least one line", f"{path} (empty)", "Check it.")
-    raw = Raw(path.name)
-    at = raw.plan(first[1], said)
-    if any(isinstance(first[1][key], (list, dict)) for key in at):
-        return _from_lists(raw, at, objects(), path)
-    return _gather(raw, at, _frames(path, list(at), objects()), path)
+    # Objects within, of models by name, are read as columns NAME_FIELD, as the first line has them.
+    fields = [(key, value) for key, value in first[1].items() if isinstance(value, dict)]
+    inner = [key for key, value in fields if any(place_of(f"{key}_{k}") for k in value)]
+    rows = ((i, _flattened(row, inner), size) for i, row, size in objects())
+    raw, head = Raw(path.name), _flattened(first[1], inner)
+    at = raw.plan(head, said)
+    if any(isinstance(head[key], (list, dict)) for key in at):
+        return _from_lists(raw, at, rows, path)
+    return _gather(raw, at, _frames(path, list(at), rows), path)
+
+
+def _flattened(row: dict[str, Any], inner: list[str]) -> dict[str, Any]:
+    for key in inner:
+        if isinstance(row.get(key), dict):
+            row = {**row, **{f"{key}_{k}": v for k, v in row[key].items()}}
+    return {k: v for k, v in row.items() if k not in inner} if inner else row
 
 
 def _objects(path: Path) -> Iterator[Line]:
@@ -394,7 +413,7 @@ def _gather(
         )
     if not len(frame):
         raise input_error(f"{raw.name}: rows", "at least 1", 0, "Is it the right file?")
-    raw.axes = "NKC"
+    raw.axes, raw.table = "NKC", True
     for column in raw.unread:
         raw.unread[column] = (len(frame),)
         raw.ignore(f"column {column!r} ignored", column)

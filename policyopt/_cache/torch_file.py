@@ -159,7 +159,9 @@ def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:
             return list(zip(keys, loaded, strict=True))
         if set(ranks) == {2}:
             return [("outputs", list(loaded))]
-        if ranks == [3, 1]:
+        if len(ranks) > 2 and ranks[-1] == 1 and set(ranks[:-1]) == {2}:
+            return [("outputs", list(loaded[:-1])), ("labels", loaded[-1])]
+        if ranks[1:] == [1] and (ranks[0] == 3 or isinstance(loaded[0], (list, tuple))):
             return [("outputs", loaded[0]), ("labels", loaded[1])]
     allowed = "a tensor, a dict or K of them, [outputs, labels], or [val_pred, val_target, test_pred, test_target]"
     got = f"{path} with a {type(loaded).__name__}"
