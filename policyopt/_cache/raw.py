@@ -144,7 +144,7 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             if not isinstance(text, str):
                 raise input_error(argument, "a text", repr(value), "Mend the file.")
             raw.options["unit" if key == "cost_unit" else key] = text
-        elif place is None or role in (None, "metadata", "exit") or _no_rows(role, value):
+        elif place is None or role in (None, "metadata", "exit") or _no_rows(key if key == "exits" else role, value):
             raw.metadata[key] = _plain(value)
             shape = _shape(value)
             if place is None or role == "sample":
@@ -182,7 +182,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 def _no_rows(role: str | None, value: Any) -> bool:
     """Whether a value is a lone number or text under a key that holds rows."""
-    return role not in ("cost", "costs") and len(_shape(value)) < (2 if role == "outputs" else 1)
+    return len(_shape(value)) < {"sample": 1, "split": 1, "exits": 2}.get(str(role), 0)
 
 
 def _shape(value: Any) -> tuple[int, ...]:
