@@ -137,21 +137,20 @@ def judge(records: list[dict[str, Any]]) -> tuple[list[tuple[str, ...]], np.ndar
         order = np.arange(len(found))
         halves = order[order % 2 == 0], order[order % 2 == 1]
         means = np.empty((2, 2))
-        for i, own in enumerate((False, True)):
+        each = auto = np.empty(0)
+        for i, own in enumerate((True, False)):
             each = 100 * np.array([[gains(r, k, own) for r in found] for k in labels])
             auto = 100 * np.array([gains(r, "auto", own) for r in found])
-            means[i] = auto.mean(), likewise(each, halves).mean()
-            if own:
-                continue
-            best = labels[int(each.mean(axis=(1, 2)).argmax())]
-            simple = each[[i for i, k in enumerate(labels) if k in SIMPLE]]
-            for b in range(auto.shape[1]):
-                gap = auto[:, b] - likewise(simple[:, :, [b]], halves)[:, 0]
-                error = gap.std(ddof=1) / len(gap) ** 0.5
-                if gap.mean() < -0.1 and gap.mean() < -3 * error:
-                    under.append(
-                        f"{cache}, {rows} rows, budget {b + 1}: {gap.mean():+.2f} ({error:.2f})"
-                    )
+            means[1 - i] = auto.mean(), likewise(each, halves).mean()
+        best = labels[int(each.mean(axis=(1, 2)).argmax())]
+        simple = each[[i for i, k in enumerate(labels) if k in SIMPLE]]
+        for b in range(auto.shape[1]):
+            gap = auto[:, b] - likewise(simple[:, :, [b]], halves)[:, 0]
+            error = gap.std(ddof=1) / len(gap) ** 0.5
+            if gap.mean() < -0.1 and gap.mean() < -3 * error:
+                under.append(
+                    f"{cache}, {rows} rows, budget {b + 1}: {gap.mean():+.2f} ({error:.2f})"
+                )
         sums += means
         (ours, single), (ours_own, single_own) = means
         lines.append((

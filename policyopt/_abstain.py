@@ -366,7 +366,8 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     table = table.keep_exits(fitted.policy.active_exits)
     provenance = fitted.policy.provenance
     settings = provenance.get("chosen", provenance)["settings"]
-    answer = settings.get("answer", "plain") if table.whole else "plain"
+    plain = isinstance(fitted.policy.answer, Identity) or not table.whole
+    answer = "plain" if plain else settings.get("answer", "plain")
     seen = answered(table, crossfit(table, answer, folds_of(len(table), 5, seed, table.group)))
     return fit_confidence(name, seen.statistics.confidence, seen.quality)
 

@@ -18,7 +18,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
-from policyopt._table import Tables, known_rows
+from policyopt._table import Table, Tables, known_rows
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
@@ -215,8 +215,15 @@ def evaluate(
     array([1., 4.])
     """
     found = policy_of(policy)
-    worth, _ = utility_for(found, data, utility)
-    return replay(found, Tables(data, cost_for(found, data, cost), utility=worth).get(split))
+    return replay(found, _table_for(found, data, split, cost, utility))
+
+
+def _table_for(
+    policy: Policy | ExpertPolicy, data: ExitData, split: str, cost: str | None, utility: Any
+) -> Table:
+    """Return the rows of a split with the cost and the worth of answers that a policy is replayed with."""
+    worth, _ = utility_for(policy, data, utility)
+    return Tables(data, cost_for(policy, data, cost), utility=worth).get(split)
 
 
 def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = None) -> str | None:
@@ -298,9 +305,7 @@ def risk_coverage(
     found: Policy = policy_of(policy, single=True)
     rule = None if found.abstention is None else found.abstention.rule
     found = replace(found, abstention=Abstention(np.full(found.exits, ALWAYS), rule))
-    worth, _ = utility_for(found, data, utility)
-    table = Tables(data, cost_for(found, data, cost), utility=worth).get(split)
-    table = known_rows(table)
+    table = known_rows(_table_for(found, data, split, cost, utility))
     _ = table.quality  # raises where no row has a label
     seen = trace(found, table)
     assert seen.standing is not None

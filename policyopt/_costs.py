@@ -206,7 +206,9 @@ def parse_budget(budget: Budget, costs: Floats) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        step = "Give it in the unit of the costs or in %."
+        step = (
+            "Give it in the unit of the costs or in %; `fit` and `curve` take other targets, too."
+        )
         raise input_error("budget", "a number, or a share such as 40%", budget, step)
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 

@@ -17,7 +17,8 @@ _GRAMMAR = re.compile(
     r"^(?:(?P<cost>.+):)?\s*(?P<statistic>mean|worst|p[1-9]\d?(?:\.\d{1,3})?)\s*<=\s*(?P<most>\S+)$"
 )
 _FORM = "[COST:]mean|pNN|worst<=NUMBER"
-_EPS = 1e-9
+#: Share by which a limit may be passed, and quality by which a floor may be missed: rounding.
+NEAR = 1e-9
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ class Limit:
 
     def within(self, costs: Any) -> Any:
         """Return which costs keep within the limit, whatever the share of rows."""
-        return costs <= self.most * (1 + _EPS)
+        return costs <= self.most * (1 + NEAR)
 
     def kept(self, costs: Floats, weights: Floats | None = None) -> bool:
         """Return whether rows that cost this (N,), of such weights, keep within the limit."""
         if self.share is None:
             return bool(self.within(np.average(costs, weights=weights)))
-        return float(np.average(~self.within(costs), weights=weights)) <= self.share + _EPS
+        return float(np.average(~self.within(costs), weights=weights)) <= self.share + NEAR
 
     def reached(self, costs: Floats, weights: Floats | None = None) -> float:
         """Return the statistic of rows that cost this, (N,): the least `most` that they keep."""
@@ -99,4 +100,4 @@ class Limit:
             return float(np.average(costs, weights=weights))
         order = np.argsort(costs)[::-1]
         share = np.cumsum(np.ones(len(costs)) if weights is None else weights[order])
-        return float(costs[order][np.searchsorted(share / share[-1], self.share + _EPS, "right")])
+        return float(costs[order][np.searchsorted(share / share[-1], self.share + NEAR, "right")])

@@ -20,13 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import isnan
+from statistics import NormalDist
 from typing import Any, ClassVar
 
 import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
 from policyopt._intervals import effective_rows, mean_interval, wilson
-from policyopt._limits import Limit
+from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import (
     Draft,
     Expectation,
@@ -63,7 +64,8 @@ _FEWEST_ROWS = 20
 FEW_ROWS = 300
 _COINS = 32
 _HALVINGS = 8  # of the way between two aims of the grid, to where a floor or limit is met
-_EPS = 1e-9
+#: Of quality, what chance may cost: that an exit is of no use at all is never shown by rows.
+_NO_LOSS = 0.0002
 _SHOWN = 200  # characters of an error
 _TOO_FEW = 17  # equal rows that a mean rests on: with fewer, no interval holds what it says
 _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
@@ -86,6 +88,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     remedy: ClassVar[str] = (
         "which these summaries do not hold. Import full logits, or summaries with that column, or use max_prob."
     )
+    #: Whether rows without a label teach it something, too; others see those that have one.
+    unlabelled: ClassVar[bool] = False
     #: What it asks of answers: "" nothing, "compared" whether exits give the same one, "classes" which it is.
     asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.
@@ -191,6 +195,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     def name(self) -> str:
         """Name of the method."""
         return self.label
+
+    def reach(self, table: Table) -> Table:
+        """Return the table of the exits that the method may keep."""
+        return table
 
     def ends(self, exits: int) -> Sequence[int]:
         """Return the places but the last, ascending, past which a policy of so many exits may never go."""
@@ -380,6 +388,7 @@ def validated(
 ) -> list[Fitted | BudgetError]:
     """Return a method's policies, their aims corrected by what folds left out cost (see the module), or why not."""
     levels = Levels(method, table, seed)
+    table = levels.table
     found: Folds | str | None = None
     if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
         held = method.held_out(levels, seed)
@@ -403,7 +412,8 @@ def validated(
             spared = levels.spared(level, aim, budget)
         here = cost = float(one.expected.cost)
         if folds is not None:  # what it costs here, and as much more as the rows left out did
-            known = level.alike and table.costs.ndim == 1  # the exit's, and nothing else
+            # The exit's mean, and nothing else: the fit cannot have made it look cheap.
+            known = level.alike and (budget is None or here <= budget * (1 + NEAR))
             more = 0.0 if known else float(np.interp(here, folds.costs, folds.off))
             if budget is not None and here >= SPARED * aim:  # what its aim was moved by
                 more = 0.0 if known else budget - aim
@@ -419,6 +429,7 @@ class Search:
 
     def __init__(self, levels: Levels, folds: Folds | None) -> None:
         self._levels, self._folds, self._table = levels, folds, levels.table
+        self._values: dict[Level, float] = {}
 
     def levels(self, targets: Sequence[Target]) -> list[tuple[float, Level] | BudgetError]:
         """Return what each target aims at, a mean cost as levels claim it, and its level; or why there is none."""
@@ -450,12 +461,11 @@ class Search:
         limits = target.limits
         if limits and of.limited:  # of all that keep them, the best
             of, limits = of.keeping(limits), ()
-        floor = target.floor(self._table)
         try:
-            if floor is not None:
-                of, most = self._least(of, floor, most, target, budget)
+            if target.floored:
+                of, most = self._least(of, most, target, budget)
             if limits:
-                most = self._within(limits, most, floor is not None)
+                most = self._within(limits, most, target.floored)
         except BudgetError as error:
             return error
         return of, most
@@ -474,6 +484,22 @@ class Search:
         if self._folds is None or level.alike:
             return level.value
         return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
+
+    def _kept(self, level: Level) -> float:
+        """Return the full model's quality less what a level is expected to lose of it on new rows.
+
+        A drop is a loss, and what looks like a gain by chance makes up for none. So what counts is the mean of the
+        loss, 0 where there is none, over how far the difference may be off (a normal): nothing where all rows leave
+        at the last exit, and as good as the difference itself where that lies some errors below 0.
+        """
+        if level not in self._values:
+            full, error = self._levels.full, self._levels.error(level)
+            gain, loss = self.quality(level) - full, 0.0
+            if error:
+                off = NormalDist(gain, error)
+                loss = error * error * off.pdf(0.0) - gain * off.cdf(0.0)
+            self._values[level] = full + min(gain, 0.0, _NO_LOSS - loss)
+        return self._values[level]
 
     @cached_property
     def _lost(self) -> Floats:
@@ -503,15 +529,19 @@ class Search:
         return bisect(lambda aim: up(of.at([aim])[0]), low, high, _HALVINGS)
 
     def _least(
-        self, of: Levels, floor: float, most: float, target: Target, budget: float | None
+        self, of: Levels, most: float, target: Target, budget: float | None
     ) -> tuple[Levels, float]:
         """Return the least aim whose level is worth a floor on new rows, by levels with a price if that is enough."""
-        for of in (of, of.by(self.quality)):  # noqa: B020 (both are made before)
+        if target.max_drop is None:
+            floor, value = float(target.quality or target.accuracy or 0.0), self.quality
+        else:
+            floor, value = of.full - float(target.max_drop), self._kept
+        for of in (of, of.by(value)):  # noqa: B020 (both are made before)
             grid = self._grid(of, most)
-            worth = [self.quality(level) for _, level in grid]
+            worth = [value(level) for _, level in grid]
             if np.isnan(worth).all():
                 _ = self._table.quality  # says what is missing
-            met = [i for i, found in enumerate(worth) if found >= floor - _EPS]
+            met = [i for i, found in enumerate(worth) if found >= floor - NEAR]
             if met:
                 break
         else:
@@ -527,7 +557,7 @@ class Search:
         if first == 0:
             return of, grid[0][0]
         low, high = grid[first - 1][0], grid[first][0]
-        return of, self._halved(of, low, high, lambda level: self.quality(level) < floor - _EPS)[1]
+        return of, self._halved(of, low, high, lambda level: value(level) < floor - NEAR)[1]
 
     def _within(self, limits: tuple[Limit, ...], most: float, floored: bool) -> float:
         """Return the largest aim up to `most` that keeps limits, of levels that nothing else is to be had of."""

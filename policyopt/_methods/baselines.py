@@ -48,6 +48,11 @@ class Always(Method):
         """It spends what the exit costs."""
         return False
 
+    @property
+    def validates(self) -> bool:
+        """An exit's mean cost and quality are what rows say, whatever other rows would have chosen."""
+        return False
+
     def requires_labels(self) -> bool:
         """Only to know which exit is the most accurate."""
         return self.exit is None

@@ -139,8 +139,7 @@ class Chooser:
 
     def _spend(self, name: str, way: Method) -> Spend:
         if name not in self._trained:
-            # Its soft targets make use of rows without a label; others see those that have one.
-            rows = self.table if isinstance(way, OptimalStopping) else self.known
+            rows = self.table if way.unlabelled else self.known
             try:
                 self._trained[name] = way.trained(rows, self.seed)
             except BudgetError:
@@ -153,6 +152,8 @@ class Chooser:
 
 class Choosing(Method):
     """A method that chooses others per budget by their values, and fits the chosen on all rows."""
+
+    unlabelled = True
 
     def trained(self, table: Table, seed: int) -> Spend:
         self.check(table)
@@ -631,9 +632,12 @@ class OnExits(Method):
     kept: tuple[int, ...]
     inner: Method
 
+    def reach(self, table: Table) -> Table:
+        return table.keep_exits([table.active_exits[k] for k in self.kept])
+
     def trained(self, table: Table, seed: int) -> Spend:
         """Train the inner method; a budget above what these exits can cost is lowered to that."""
-        small = table.keep_exits([table.active_exits[k] for k in self.kept])
+        small = self.reach(table)
         if small.exits == 1:
             return lambda budgets: [alone(table, self.kept[0], budget) for budget in budgets]
         most, spend = float(small.mean_costs[-1]), self.inner.trained(small, seed)

@@ -132,6 +132,7 @@ class StoppingMethod(Method):
     tuned: ClassVar = {"answer": ANSWERS}
     learned = True
     decides = True
+    unlabelled = True
 
     @abstractmethod
     def gather(self, table: Table, seed: int) -> StoppingData:

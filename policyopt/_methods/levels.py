@@ -27,7 +27,7 @@ import numpy as np
 
 from policyopt._costs import positions
 from policyopt._intervals import by_group
-from policyopt._limits import Limit
+from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows, subsample
@@ -36,7 +36,7 @@ from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._errors import BudgetError, message
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
-from policyopt.runtime._scores import ScoreRule
+from policyopt.runtime._scores import Constant, ScoreRule
 from policyopt.runtime._typing import Array, Floats, Ints
 
 #: From budgets to solved drafts, trained once; a budget that cannot be met is a `BudgetError`.
@@ -48,7 +48,6 @@ _HALVINGS, _AIMED, _NEARER = 3, 3, 5
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
 #: Of an aim: to spend less is worth a remark.
 SPARED = 0.95
-_EPS = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +69,13 @@ class Level:
     @property
     def alike(self) -> bool:
         """Whether all rows leave at one exit, with an answer that learned nothing: rows chose nothing else."""
-        places = [np.minimum(taken, self.last) for _, taken in self.taken]
-        one = all((at == places[0][0]).all() for at in places)
+        one = all((np.minimum(taken, self.last) == self.place).all() for _, taken in self.taken)
         return one and isinstance(self.draft.answer, Identity)
+
+    @property
+    def place(self) -> int:
+        """Where the first row leaves."""
+        return int(min(self.taken[0][1][0], self.last))
 
 
 class Levels:
@@ -80,6 +83,8 @@ class Levels:
 
     def __init__(self, method: Any, table: Table, seed: int) -> None:
         self.method, self._seed = method, seed
+        if method.requires_labels() and not method.unlabelled:
+            table = known_rows(table)
         own = method.proposes
         self.spend: Spend = proposed(method, table, seed) if own else method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)
@@ -128,7 +133,28 @@ class Levels:
         _ = self._solutions  # made once for both
         found = copy(self)
         found.price, found._grid, found._worth = 0.0, None, worth
+        found.limited = self._valued and not self.method.fixed
         return found
+
+    @cached_property
+    def full(self) -> float:
+        """Quality of the full model, on the rows that levels are valued on."""
+        return float(self._rows.quality[:, -1].mean())
+
+    def error(self, level: Level) -> float:
+        """Return the standard error of what a level gains against the full model: 0 of that itself.
+
+        As if one more row told them apart: that none does, of a few, does not say that none will.
+        """
+        if (
+            level.alike
+            and level.draft.table.active_exits[level.place] == self.table.active_exits[-1]
+        ):
+            return 0.0
+        quality = self._quality(level.draft)
+        gains = sum(w * _at(quality, t, level.last) for w, t in level.taken)
+        each = by_group(gains - self._rows.quality[:, -1], self._rows.group)
+        return float((len(each) * each.var() + 1.0) ** 0.5 / len(each))
 
     def keeping(self, limits: tuple[Limit, ...]) -> Levels:
         """Return those of the levels that keep limits, and finer ones about where they cease to."""
@@ -232,12 +258,12 @@ class Levels:
     def _at(self, budget: float, before: float) -> Level:
         """Return the level of one budget, no worse than `before`: halve the cell of the grid that it lies in."""
         grid = self.on_grid()
-        low = max((i for i, aim in enumerate(self.aims) if aim <= budget * (1 + _EPS)), default=-1)
+        low = max((i for i, aim in enumerate(self.aims) if aim <= budget * (1 + NEAR)), default=-1)
         left = grid[low] if low >= 0 else None
         if left is None or low + 1 == len(self.aims):
             own = (
                 []
-                if left is not None and budget <= self.aims[-1] * (1 + _EPS)
+                if left is not None and budget <= self.aims[-1] * (1 + NEAR)
                 else self._solved(budget)
             )
             tried = [*own, *(level for level in grid if level is not None)]
@@ -245,10 +271,10 @@ class Levels:
             return best or self._best(tried, budget) or self._unless_refused(own[-1:], tried)
         right, ends = grid[low + 1], (self.aims[low], self.aims[low + 1])
         for step in range(_HALVINGS + 1):
-            if right is None or right.draft is left.draft or budget <= ends[0] * (1 + _EPS):
+            if right is None or right.draft is left.draft or budget <= ends[0] * (1 + NEAR):
                 break
             middle = (ends[0] + ends[1]) / 2 if step < _HALVINGS else budget
-            tried = [*self._solved(middle), *self._cut_at(right, middle)]
+            tried = [*self._where_possible([middle])[0], *self._cut_at(right, middle)]
             least, most = self._worth(left), self._worth(right)
             between = [one for one in tried if least <= self._worth(one) <= most]
             node = self._best([left, *between], middle) or left
@@ -311,7 +337,7 @@ class Levels:
 
     def _best(self, tried: Sequence[Level], budget: float) -> Level | None:
         """Return the best of those within a budget, the cheaper of equals; None where there is none."""
-        within = [one for one in tried if one.cost <= budget * (1 + _EPS) and self._kept(one)]
+        within = [one for one in tried if one.cost <= budget * (1 + NEAR) and self._kept(one)]
 
         def rank(level: Level) -> tuple[float, float]:
             return round(self._worth(level) - self.price * level.cost, 12), -level.cost
@@ -388,15 +414,21 @@ class Levels:
         return replace(cut, other=side, expected=expected, quality=value)
 
     def _constants(self, solved: Sequence[Sequence[Level]]) -> list[Level]:
-        """Return "all leave at exit k" for each exit, by the dearest solution's rule, and by plain answers."""
+        """Return "all leave at exit k" for each exit, by the dearest solution's rule, and with no arithmetic at all."""
         drafts = [levels[-1].draft for levels in solved if levels]
-        plain = [draft for draft in drafts if isinstance(draft.answer, Identity)]
         out = []
-        for draft in {id(draft): draft for draft in (*drafts[-1:], *plain[-1:])}.values():
-            assert draft.solution is not None
-            never = Solution(np.full(len(draft.solution.thresholds), NEVER))
+        for draft in (*drafts[-1:], self._bare(drafts)):
+            never = Solution(np.full(draft.table.exits - 1, NEVER))
             out += self._levels(_solved_anew(draft, never))
         return out
+
+    def _bare(self, drafts: Sequence[Draft]) -> Draft:
+        """Return a draft that gives the answers of the exits that these keep as they are, and scores nothing."""
+        table = drafts[-1].table if drafts else self.method.reach(self.table)
+        rows = self._rows.keep_exits(table.active_exits)
+        nothing = Problem(np.zeros(rows.quality.shape), rows.quality, rows.costs, rows.unit)
+        origin = drafts[-1].origin if drafts else {}
+        return Draft(Constant(), table, nothing, origin=origin)
 
     def _policy(self, draft: Draft) -> Fitted:
         return build_fitted(self.method, draft, 0.0, self._seed)

@@ -258,7 +258,7 @@ class _Grid:
     def _comes(self, cuts: Ints) -> Bools:
         """Return which samples come to exit k, (K, N)."""
         comes = np.ones((len(cuts) + 1, self.ranks.shape[1]), dtype=bool)
-        np.logical_and.accumulate(self.ranks < cuts[:, None], axis=0, out=comes[1:])
+        comes[1:] = np.logical_and.accumulate(self.ranks < cuts[:, None], axis=0)
         return comes
 
     def _step_ones(self, gains: Floats, cuts: Ints) -> float:

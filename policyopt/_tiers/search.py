@@ -21,7 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
-from policyopt._limits import Limit
+from policyopt._limits import NEAR, Limit
 from policyopt._methods.frugalgpt import subsets
 from policyopt._progress import report
 from policyopt._table import Table, subsample
@@ -34,8 +34,6 @@ from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._scores import MaxProb, score_table
 from policyopt.runtime._typing import Bools, Floats
-
-_EPS = 1e-9
 
 _FEW = 6  # exits up to here have all their subsets tried
 _BEAM, _MOST = 8, 8  # sets that are changed by one exit at a time; the most exits of a set
@@ -184,9 +182,9 @@ class Goal:
         own = grid.cost(costs[self.objective])
         allowed = self.allowed(grid, costs)
         if self.budget is not None:
-            allowed &= own <= self.budget * (1 + _EPS)
+            allowed &= own <= self.budget * (1 + NEAR)
         if self.accuracy is not None:
-            allowed &= grid.value >= self.accuracy - _EPS
+            allowed &= grid.value >= self.accuracy - NEAR
         if not allowed.any():
             return None
         first, second = (-grid.value, own) if self.accuracy is None else (own, -grid.value)
@@ -204,13 +202,13 @@ class Goal:
             if one.share is None:
                 allowed &= one.within(grid.cost(own))
             else:
-                allowed &= grid.cost((~one.within(own)).astype(np.float64)) <= one.share + _EPS
+                allowed &= grid.cost((~one.within(own)).astype(np.float64)) <= one.share + NEAR
         return allowed
 
     def kept(self, correct: Floats, paid: Mapping[str, Floats]) -> bool:
         """Return whether rows that are right so (N,), and cost this per objective, keep the goal."""
         budget = [] if self.budget is None else [Limit(self.objective, "mean", self.budget)]
-        right = self.accuracy is None or float(correct.mean()) >= self.accuracy - _EPS
+        right = self.accuracy is None or float(correct.mean()) >= self.accuracy - NEAR
         return right and all(one.kept(paid[one.cost]) for one in (*self.limits, *budget))
 
     def rank(self, value: float, cost: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from checks import fit_table
 from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import cache
+from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt._limits import Limit
@@ -262,3 +262,82 @@ def test_beliefs_are_those_of_a_normal_prior(monkeypatch):
     noisy = rng.normal(size=(1, 6, 300))
     chosen = choosing.shrunken(noisy, many).argmax(axis=1)
     assert choosing.gains_by_chance(noisy, many, chosen, 0)[0] > 0
+
+
+def test_no_drop_loses_nothing_in_the_mean_and_a_small_one_is_used():
+    """Fits of 300 rows, looked at on everyone: what looks as good as the full model by chance is not taken for it."""
+    rng, people = np.random.default_rng(5), 20_000
+    ease, noise = rng.random(people), rng.random((people, 3))
+    right = 0.6 * ease[:, None] + 0.4 * noise < [0.55, 0.7, 0.78]
+    sure = 1 - 0.6 * ease[:, None] - 0.4 * rng.random((people, 3))
+    everyone = fit_table(po.from_arrays(
+        prediction=right.astype(int), confidence=sure, correct=right, costs=[1.0, 2.0, 5.0], unit="ms",
+        split={"fit": 1.0},
+    ))  # fmt: skip
+    full, short, spent = everyone.quality[:, -1].mean(), [], []
+    for _ in range(40):
+        rows = everyone.take(np.sort(rng.integers(0, people, 300)))
+        fits = make_method("max_prob").fit_path(rows, [Target(max_drop=d) for d in (0, 0.02)])
+        seen = [outcome_of(one.policy, everyone) for one in fits]
+        short.append([full - one.right.mean() for one in seen])
+        spent.append([one.paid.mean() for one in seen])
+    mean, error = np.mean(short, axis=0), np.std(short, axis=0) / 40**0.5
+    assert (mean <= [0.0002, 0.02] + 2 * error).all()
+    assert np.mean(spent, axis=0)[1] < 3.4  # of 5.0
+
+
+@pytest.mark.parametrize("spec", ["margin:answer=combined", "optimal_stopping", "always"])
+def test_the_full_model_is_always_there_in_any_unit(spec):
+    """Also where a policy's arithmetic costs more than the model, and the same in units of any size."""
+    logits, labels = outputs(300)
+
+    def fitted(scale, unit, drop):
+        costs = scale * np.array([1.0, 2.0, 5.0, 8.0])
+        data = po.from_arrays(logits, labels, costs, unit=unit, split={"fit": 1.0})
+        one = po.fit(data, method=spec, max_drop=drop)
+        return one.expected.cost / scale, po.evaluate(one, data, "fit").exit
+
+    for drop in (0.0, 0.02):
+        cost, exits = fitted(1.0, "ms", drop)
+        for scale in (2.0**-40, 2.0**40):
+            other = fitted(scale, "ms", drop)
+            assert other[0] == pytest.approx(cost) and (other[1] == exits).all()
+        assert fitted(1e-12, "FLOPs", drop)[0] <= 8.0 * (1 + 1e-9)
+
+
+def test_a_fixed_exit_costs_what_rows_say_however_heavy_the_tail():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        right = rng.random((300, 4)) < [0.5, 0.7, 0.72, 0.9]
+        costs = rng.lognormal(0.0, 2.0, (300, 4)) * [1.0, 1.0, 2.0, 4.0]
+        table = fit_table(po.from_arrays(
+            prediction=right.astype(int), confidence=rng.random((300, 4)), correct=right, unit="ms",
+            sample_costs={"time": costs}, cost_kind="standalone", split={"fit": 1.0},
+        ))  # fmt: skip
+        budgets = np.quantile(table.mean_costs, [0.5, 0.9]).tolist()
+        for one, budget in zip(
+            make_method("always").fit_path(table, budgets), budgets, strict=True
+        ):
+            paid = outcome_of(one.policy, table).paid.mean()
+            assert one.expected.cost == pytest.approx(paid) and paid <= budget
+
+
+@pytest.mark.parametrize(
+    "spec", ["eero", "max_prob:thresholds=joint", "always", "vote", "max_prob"]
+)
+def test_rows_without_a_label_are_left_out_or_used(spec):
+    """A method that needs labels is fitted on the rows that have one, and on no others."""
+    logits, labels = outputs(300)
+    labels[::3] = -1
+    some, known = (
+        po.from_arrays(
+            logits[rows], labels[rows], [1.0, 2.0, 4.0, 8.0], split={"fit": 1.0}, unit="ms"
+        )
+        for rows in (slice(None), labels >= 0)
+    )
+    one = po.fit(some, "40%", spec)
+    if make_method(spec).requires_labels():
+        np.testing.assert_array_equal(
+            one.policy.thresholds, po.fit(known, "40%", spec).policy.thresholds
+        )
+    assert one.policy.provenance["rows"] == (200 if make_method(spec).requires_labels() else 300)
