@@ -3,6 +3,7 @@
 Bombs are read in a child of limited memory: what would allocate and be refused afterwards is caught too.
 """
 
+import gzip
 import io
 import json
 import os
@@ -124,6 +125,12 @@ def bombs():
         "short_rows.jsonl": json.dumps({f"conf_{k}": 0.5 for k in range(1000)}).encode() + b"\n{}" * 250_000,
         "one_line.jsonl": b'{"logits": [' + b"[]," * (6 << 20) + b"[]]}",
         "nested.jsonl": b'{"logits": ' + b"[" * 10**6 + b"\n",
+        "nested.json": b'{"logits": ' + b"[" * 10**6,
+        "rows.json": b"[" + b"{}," * (6 << 20) + b"{}]",
+        "zeros.csv.gz": gzip.compress(b"conf_0,conf_1,pred_0,pred_1\n" + b"0,0,1,1\n" * (60 << 20)),
+        "zeros.jsonl.gz": gzip.compress(b'{"conf_0": 0, "conf_1": 0, "pred_0": 1, "pred_1": 1}\n' * (4 << 20)),
+        "answers.parquet": parquet_of({"pred_0": long}, 400, compression="zstd"),
+        "lists.parquet": parquet_of({"logits": pa.array([[0.5] * 1000] * 100_000)}, 100_000, compression="zstd"),
     }  # fmt: skip
 
 
@@ -413,6 +420,10 @@ SAMPLES = {
     "a.pt": pt_of({"logits": torch.tensor(X), "labels": torch.tensor(Y)}),
     "a.safetensors": save_safetensors({"logits": X, "labels": Y}),
     "a.jsonl": b'{"logits": [[1, 2], [3, 1]], "label": 1}\n' * 4,
+    "b.jsonl": b'{"layer_logits": [[1, 2], [3, 1]], "gold": "B", "small": {"conf": 1}}\n' * 4,
+    "a.json": b'[{"conf_1": 0.5, "conf_2": null, "pred_1": "A", "pred_2": 2, "y": "A"}, {"conf_1": 1, "y": null}]',
+    "a.csv.gz": gzip.compress(b"model,id,conf,pred,gt\nm,0,.5,a b,\nn,0,,c,c\nm,1,1,,d\nn,1,,,d\n"),
+    "a.parquet": parquet_of({"probs": pa.array([[[0.5, 0.5], [0.25, 0.75]]] * 4)}, 4),
 }  # fmt: skip
 
 
