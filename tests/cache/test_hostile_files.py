@@ -423,7 +423,6 @@ SAMPLES = {
     "b.jsonl": b'{"layer_logits": [[1, 2], [3, 1]], "gold": "B", "small": {"conf": 1}}\n' * 4,
     "a.json": b'[{"conf_1": 0.5, "conf_2": null, "pred_1": "A", "pred_2": 2, "y": "A"}, {"conf_1": 1, "y": null}]',
     "a.csv.gz": gzip.compress(b"model,id,conf,pred,gt\nm,0,.5,a b,\nn,0,,c,c\nm,1,1,,d\nn,1,,,d\n"),
-    "a.parquet": parquet_of({"probs": pa.array([[[0.5, 0.5], [0.25, 0.75]]] * 4)}, 4),
 }  # fmt: skip
 
 
