@@ -53,7 +53,7 @@ def by_exit(raw: Raw) -> Raw:
     exits = _exits(raw)
     for key, at in raw.pieces.items():
         raw.arrays[key] = _stacked(raw, key, at, exits)
-    raw.pieces, raw.axes = {}, "NKC"
+    raw.pieces, raw.axes, raw.apart = {}, "NKC", not raw.table
     return raw
 
 
@@ -212,7 +212,9 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
         more = f" and {len(lacking) - 3} more" if lacking[3:] else ""
         these = ",".join(raw.origin.get((key, e), str(e)) for e in exits if e in at)
         step = f"Add {', '.join(map(called, lacking[:3]))}{more}; exits are numbered from 0."
-        if len(at) > 1 and len(least) == len(exits):
+        if raw.listed:
+            step = f"List a key for each of {', '.join(raw.listed)}."
+        elif len(at) > 1 and len(least) == len(exits):
             step += f" If these are all exits: --key {key}={these}."
         raise input_error(f"{raw.name}: columns", f"{key} of {shown}{last}", got, step)
     told = raw.texts.get(key)

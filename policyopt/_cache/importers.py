@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -112,7 +113,7 @@ def import_sources(
     seed : int, default 0
         Seed of that division.
     labels : array, path, or mapping of split to either, optional
-        For files without labels.
+        Go before labels in the files.
     overwrite : bool, default False
         Replace a cache at `out`, once the new one is whole.
     dtype : {"float16", "float32", "float64"}, optional
@@ -193,6 +194,7 @@ def import_sources(
             )
         if shares is None and POOL in splits:
             one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
+        one.tell_same_labels()
         one.tell_labels()
         writer = CacheWriter(
             target, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
@@ -361,7 +363,10 @@ class _Import:
         for part in self.parts:
             mine = given.get(part.split, given.get(None))
             if mine is not None:
-                part.arrays.setdefault("labels", mine)
+                if "labels" in part.arrays:
+                    told = f"{part.source}: {part.split}: labels of the file replaced by the ones given"
+                    self.notes.append(told)
+                part.arrays["labels"] = mine
         test = next((p.arrays.get("labels") for p in self.parts if p.split == "test"), None)
         for part in self.parts:
             if "labels" in part.arrays or test is None or part.split in (*RESERVED, POOL, "train"):
@@ -384,10 +389,7 @@ class _Import:
         for part in self.parts:
             if part.split in sources:
                 got = f"split {part.split!r} from {sources[part.split]} and {part.source}"
-                step = (
-                    "If each is one exit or model of the same rows, say --exits, cheapest first; if each has other "
-                    "rows, name their splits: fit=A test=B."
-                )
+                step = "Each has all exits: if each has other rows, name their splits: fit=A test=B."
                 raise input_error("SRC", "one source per split", got, step)
             sources[part.split] = part.source
         exits = [f"{part.split}: K = {part.lead.shape[1]}" for part in self.parts]
@@ -415,6 +417,19 @@ class _Import:
             )
             step = f"If each is one exit or model of the same rows, say --exits {' '.join(files)}, cheapest first."
             raise input_error("SRC", "files of 2 exits at least", got, step)
+
+    def tell_same_labels(self) -> None:
+        """Note splits whose labels are the same row by row: two models on the same rows, perhaps."""
+        labels = {p.split: p.arrays.get("labels") for p in self.parts if p.split in RESERVED}
+        for one, other in combinations(labels, 2):
+            a, b = labels[one], labels[other]
+            if a is None or b is None or a.shape != b.shape or len(a) < 20 or (a == a[0]).all():
+                continue
+            if (a == b).all():
+                self.notes.append(
+                    f"{one} and {other} have the same labels, row by row: if they are outputs of several models for the "
+                    "same rows, no split is held out; models that are to be exits: --exits A B, a file (N, C) each"
+                )
 
     def tell_labels(self) -> None:
         """Say that there are no labels, and which keys could be."""

@@ -69,6 +69,7 @@ class Part:
     key: str = "outputs"  # role of the array that shows N and K: logits, confidence, ...
     axes: str | None = None  # where the file or the user fixes them
     rows: Array | None = None  # split of each row
+    apart: bool = False  # whether each exit stood by itself
 
     @property
     def lead(self) -> Array:
@@ -90,7 +91,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         slot = base if role == "cost" else role
         if (prefix, slot) in keys:
             got = f"{keys[prefix, slot]} and {key}"
-            raise input_error(where, f"with one key for {role}", got, "Remove one.")
+            raise input_error(where, f"with one key for {role}", got, f"Say which: --key {base}={key}.")
         keys[prefix, slot] = key
         part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
@@ -157,7 +158,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             raw.table and part.key == "logit"
         ):  # what the user declares goes before the key's name
             part.kind = part.kind or part.key
-        part.split, part.arrays = name, arrays
+        part.split, part.arrays, part.apart = name, arrays, raw.apart
     return [parts[prefix] for prefix in splits]
 
 
@@ -272,7 +273,7 @@ def _take_for_one_number(part: Part, labels: Array | None, where: str, notes: li
         if lead.ndim == 2 and len(labels) == lead.shape[0] != lead.shape[1]:
             return
         raise input_error(where, "of 2 classes or more, or of a kind that is declared", got, step)
-    fits = lead.ndim == 3 or len(labels) == lead.shape[1] != lead.shape[0]
+    fits = lead.ndim == 3 or part.apart or len(labels) == lead.shape[1] != lead.shape[0]
     if not binary or not fits or part.key not in ("logits", "probabilities"):
         return
     with np.errstate(invalid="ignore"):
@@ -312,6 +313,8 @@ def _refuse_shape(part: Part, labels: Array | None, where: str) -> None:
         step = f"Of one exit or model: {FILES} If it is {one}"
     elif n == lead.shape[1] != lead.shape[0]:
         step = f"(K, N) is {one}"
+    elif part.apart:
+        step = f"Of each exit it is {one}"
     elif n == lead.shape[0] != lead.shape[1] and (labels > 1).any():  # type: ignore[operator]
         step = f"(N, C) is {model}"
     else:

@@ -45,6 +45,7 @@ class Raw:
     origin: dict[tuple[str, Any], str] = field(default_factory=dict)  # its keys in the file
     words: set[str] = field(default_factory=set)  # how exits are called there
     listed: list[str] = field(default_factory=list)  # names of exits that the user listed in order
+    apart: bool = False  # whether each exit stood by itself: then no other order of axes may be
     table: bool = False  # whether numbers in keys may be of classes as well
     ordered: bool = True  # whether the file keeps the order of its keys
     texts: dict[str, dict[int, str]] = field(

@@ -48,7 +48,7 @@ def import_(
     ),
     split: str | None = option(None, "Division of one pool, e.g. fit=0.5,test=0.5."),
     seed: int = options.SEED,
-    labels: Path | None = option(None, ".npy with the labels, where the source has none."),
+    labels: Path | None = option(None, ".npy with the labels; they go before those of the source."),
     dtype: str | None = option(None, "float16 or float32; default: as the source."),
     quality_of: str | None = option(None, "Of sets of labels: subset, hamming or jaccard."),
     error_scale: float | None = option(None, "Of values: the error at which one is worth 1/e."),
