@@ -673,7 +673,10 @@ def _imported(layout: Layout, write: Write, words: str, at: Path, run: Run) -> t
         data = open_cache(at / "out")
         rows = [data.splits[name] for name in ("pool", "fit", "test") if name in data.splits]
         found = np.concatenate(
-            [exit_statistics(one, data.kind, measure=data.measure).quality for one in rows]
+            [
+                np.asarray(exit_statistics(one, data.kind, measure=data.measure).quality)
+                for one in rows
+            ]
         )
         expected = M["right"] if layout.right is None else layout.right
         np.testing.assert_allclose(

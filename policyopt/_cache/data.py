@@ -248,8 +248,8 @@ class ExitData:
     def names(self) -> tuple[str, ...]:
         """What its exits, or models, are called, where the metadata name all of them; else empty."""
         names = self.metadata.get("names")
-        known = isinstance(names, list) and len(names) == self.exits
-        return tuple(names) if known and all(isinstance(n, str) for n in names) else ()  # type: ignore[union-attr, arg-type]
+        given = names if isinstance(names, list) and len(names) == self.exits else []
+        return tuple(given) if all(isinstance(name, str) for name in given) else ()
 
     def called(self, k: int) -> str:
         """Return what people see for exit k: its number, and its name where it has one."""

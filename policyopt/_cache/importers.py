@@ -389,7 +389,9 @@ class _Import:
         for part in self.parts:
             if part.split in sources:
                 got = f"split {part.split!r} from {sources[part.split]} and {part.source}"
-                step = "Each has all exits: if each has other rows, name their splits: fit=A test=B."
+                step = (
+                    "Each has all exits: if each has other rows, name their splits: fit=A test=B."
+                )
                 raise input_error("SRC", "one source per split", got, step)
             sources[part.split] = part.source
         exits = [f"{part.split}: K = {part.lead.shape[1]}" for part in self.parts]
@@ -427,24 +429,24 @@ class _Import:
                 continue
             if (a == b).all():
                 self.notes.append(
-                    f"{one} and {other} have the same labels, row by row: if they are outputs of several models for the "
-                    "same rows, no split is held out; models that are to be exits: --exits A B, a file (N, C) each"
+                    f"{one} and {other} have the same labels, row by row: if they are outputs of several models for "
+                    "the same rows, no split is held out; models that are to be exits: --exits A B, a file (N, C) each"
                 )
 
     def tell_labels(self) -> None:
         """Say that there are no labels, and which keys could be."""
         if any({"labels", TARGETS, *blocks.WORTH} & part.arrays.keys() for part in self.parts):
             return
-        rows = {(len(part.lead),) for part in self.parts}
-        like = [k for raw in self.raws for k, shape in raw.unread.items() if shape in rows]
-        more = (
-            f", or --key labels=KEY with one of the keys that are not used: {_few(like)}"
-            if like
-            else ""
-        )
+        more = self._like({(len(part.lead),) for part in self.parts})
         self.notes.append(
-            f"NO LABELS: most methods cannot be fitted on such rows; pass --labels FILE{more}"
+            "NO LABELS: most methods cannot be fitted on such rows; pass --labels FILE"
+            + (f", or --key labels=KEY with {more}" if more else "")
         )
+
+    def _like(self, shapes: set[tuple[int, ...]]) -> str:
+        """Return the keys of such shapes that are not used."""
+        like = [k for raw in self.raws for k, shape in raw.unread.items() if shape in shapes]
+        return f"one of the keys that are not used: {_few(like)}" if like else ""
 
     def measure(
         self, kind: str, quality_of: str | None, error_scale: float | None
@@ -538,12 +540,17 @@ class _Import:
                 allowed = "numbers such as 1,2,4"
                 if found:
                     allowed += f", or a cost that the file names: one of {', '.join(found)}"
-                raise input_error("costs", allowed, wanted, "E.g. --costs 1,2,4.")
+                unread = any(wanted in raw.unread for raw in self.raws)
+                step = (
+                    f"Say --key costs={wanted} in its place." if unread else "E.g. --costs 1,2,4."
+                )
+                raise input_error("costs", allowed, wanted, step)
             found = {wanted: found.pop(wanted), **found}
         if not found:
+            more = self._like({(exits,), *((exits, len(p.lead)) for p in self.parts)})
             self.notes.append(
                 f"NO COSTS STATED: counted in exits, 1..{exits}. A budget means little so: "
-                "pass --costs and --unit"
+                f"pass --costs and --unit{more and f', or --key costs=KEY with {more}'}"
             )
             return (exit_counts(exits),)
         options = {key: text for raw in self.raws for key, text in raw.options.items()}

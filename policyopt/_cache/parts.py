@@ -91,7 +91,9 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         slot = base if role == "cost" else role
         if (prefix, slot) in keys:
             got = f"{keys[prefix, slot]} and {key}"
-            raise input_error(where, f"with one key for {role}", got, f"Say which: --key {base}={key}.")
+            raise input_error(
+                where, f"with one key for {role}", got, f"Say which: --key {base}={key}."
+            )
         keys[prefix, slot] = key
         part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array

@@ -145,7 +145,11 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             if not isinstance(text, str):
                 raise input_error(argument, "a text", repr(value), "Mend the file.")
             raw.options["unit" if key == "cost_unit" else key] = text
-        elif place is None or role in (None, "metadata", "exit") or _no_rows(key if key == "exits" else role, value):
+        elif (
+            place is None
+            or role in (None, "metadata", "exit")
+            or _no_rows(key if key == "exits" else role, value)
+        ):
             raw.metadata[key] = _plain(value)
             shape = _shape(value)
             if place is None or role == "sample":
@@ -155,8 +159,17 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
         elif role == GROUP:
             raw.put(key, place, group_codes(np.asarray(value)))
         elif role in ("sample", "split"):
-            texts = np.asarray(value).astype(str)
-            raw.ids, raw.split = (texts, raw.split) if role == "sample" else (raw.ids, texts)
+            words = value.ravel().tolist() if hasattr(value, "ravel") else list(value)
+            if role == "sample":
+                raw.ids = coded(words, raw.texts.setdefault("ids", {}))
+            elif any(
+                len(str(word)) > _KEPT for word in words
+            ):  # each would take the longest one's room
+                raise input_error(
+                    argument, f"names of at most {_KEPT} characters", "longer ones", "Shorten them."
+                )
+            else:
+                raw.split = np.array(words, dtype=np.str_)
         else:
             if role in TEXTUAL and is_text(value):
                 value = _text_array(argument, value, raw.texts.setdefault(place.key, {}))
@@ -184,15 +197,6 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _no_rows(role: str | None, value: Any) -> bool:
     """Whether a value is a lone number or text under a key that holds rows."""
     return len(_shape(value)) < {"sample": 1, "split": 1, "exits": 2}.get(str(role), 0)
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    """Return the shape of an array, or of lists by their first ones."""
-    found = list[int]()
-    while not hasattr(value, "shape") and isinstance(value, (list, tuple)) and len(found) < 4:
-        found.append(len(value))
-        value = value[0] if value else None
-    return (*found, *getattr(value, "shape", ()))
 
 
 def is_text(value: Any) -> bool:

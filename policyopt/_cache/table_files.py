@@ -214,12 +214,13 @@ def _from_lists(raw: Raw, at: Mapping[str, Place], objects: Iterator[Line], path
     """Read the lines one by one into small arrays."""
     room = Room("SRC", str(path), "Save it as .npz.")
     rows: dict[str, list[Array]] = {key: [] for key in at}
+    names = raw.texts.setdefault("ids", {})
     for number, row, length in objects:
         where = f"{path.name} line {number}"
         for key, place in at.items():
             if key not in row:
                 raise input_error(where, f"with {key!r}, as line 1", f"{sorted(row)}", "Add it.")
-            cell = _cell(row[key], place, f"{where}: {key}")
+            cell = _cell(row[key], place, f"{where}: {key}", names)
             shape = (rows[key] or [cell])[0].shape
             if cell.shape != shape:
                 allowed, got = f"of shape {shape}, as line 1", f"shape {cell.shape}"
@@ -270,15 +271,17 @@ def _take(raw: Raw, at: Mapping[str, Place], arrays: Mapping[str, Array]) -> Non
             raw.put(key, place, _sure(raw, key, array) if role in CONFIDENCES else array)
 
 
-def _cell(value: Any, place: Place, argument: str) -> Array:
+def _cell(value: Any, place: Place, argument: str, texts: dict[int, str]) -> Array:
     role = (parse_key(place.key) or (None, "metadata"))[1]
     if role == "split":
         if not isinstance(value, str) or len(value) > MAX_NAME:
             raise input_error(argument, f"a text up to {MAX_NAME} characters", value, "Name it.")
         return np.array(value)
     scalar = not isinstance(value, (list, dict))
+    if role == "sample" and scalar:
+        return coded([value], texts)[0]
     if role in ("metadata", "sample", "exit"):
-        return np.array(str(value)[:MAX_TEXT] if scalar else "")
+        return np.array(0)
     if role == GROUP and scalar and len(str(value)) <= MAX_TEXT:
         return group_codes(np.array(value)[None])[0]
     axes = _AXES.get(role, 1) - (place.exit is not None)
@@ -358,7 +361,7 @@ def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array
     if not types.is_nested(column.type):
         cells = column.to_pandas()
         if role in ("split", "sample", "exit", "metadata"):
-            return _texts(cells, argument, MAX_TEXT if role == "sample" else MAX_NAME)
+            return _ids(raw, cells) if role == "sample" else _texts(cells, argument)
         return _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
     while (
         types.is_list(column.type)
@@ -419,7 +422,7 @@ def _gather(
         raw.ignore(f"column {column!r} ignored", column)
     called = {
         place.key: column
-        for column, place in reversed(at.items())
+        for column, place in reversed(list(at.items()))
         if place.key in ("sample", "exit")
     }
     exits = frame[called["exit"]] if "exit" in called else None
@@ -524,7 +527,10 @@ def _exits_of_rows(raw: Raw, column: Any, called: str) -> tuple[Array, int]:
     numbers = pandas.to_numeric(column, errors="coerce")
     argument = f"{raw.name}: {called}"
     if numbers.isna().any():
-        codes, names = pandas.factorize(_texts(column, argument))
+        words = _refuse_long(column, argument, MAX_NAME)
+        codes, names = pandas.factorize(
+            words.where(column.notna(), "").map(lambda v: str(v).strip())
+        )
         if "" in names or len(names) > MAX_EXITS:
             got = "nothing in some row" if "" in names else f"{len(names)} names"
             raise input_error(argument, "a number or a name in every row", got, "Fill it in.")
@@ -561,7 +567,7 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
             raw.note(f"column {column!r} ignored: it is of no exit")
             continue
         if role in ("split", "sample"):
-            arrays[column] = _texts(cells, argument, MAX_NAME if role == "split" else MAX_TEXT)
+            arrays[column] = _ids(raw, cells) if role == "sample" else _texts(cells, argument)
         elif role == "exit":
             arrays[column] = np.empty(0)
         elif role == GROUP:
@@ -611,8 +617,12 @@ def _refuse_long(column: Any, argument: str, most: int) -> Any:
     return column
 
 
-def _texts(column: Any, argument: str, most: int = MAX_NAME) -> Array:
-    texts = _refuse_long(column, argument, most)
+def _ids(raw: Raw, column: Any) -> Array:
+    return coded(column.tolist(), raw.texts.setdefault("ids", {}))
+
+
+def _texts(column: Any, argument: str) -> Array:
+    texts = _refuse_long(column, argument, MAX_NAME)
     return np.asarray(texts.where(column.notna(), "").astype(str), dtype=np.str_)
 
 

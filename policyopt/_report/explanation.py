@@ -93,7 +93,9 @@ def explain(
 
 def called(exit_: Mapping[str, Any]) -> str:
     """Return what people see for an exit: its number, and its name where it has one."""
-    return f"{exit_['exit']} {picture_text(exit_['name'])}" if "name" in exit_ else f"{exit_['exit']}"
+    return (
+        f"{exit_['exit']} {picture_text(exit_['name'])}" if "name" in exit_ else f"{exit_['exit']}"
+    )
 
 
 def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
