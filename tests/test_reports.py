@@ -225,6 +225,7 @@ def test_one_message_per_cause(at, run):
         ({"probs": sigmoids, "labels": b}, "probability", "read as kind probability"),
         ({"probs": sure, "labels": b}, None, "how sure an answer is, --key conf=KEY"),
         ({"logits": z.T, "labels": b}, None, "--kind logit"),
+        ({"logits": z, "labels": 2 * b - 1}, None, "give (labels + 1) // 2"),
         (
             {"logits": logits[0], "labels": labels},
             None,

@@ -334,7 +334,8 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     labels = [raw.arrays[key] for raw, key in mine if _parsed(key)[1] == "labels"]
     every = np.concatenate([a.ravel() for a in labels or [raw.arrays[key] for raw, key in mine]])
     every = every[every >= 0]
-    if len(np.unique(every)) > max(len(every) / 2, 1) or len(texts) > _MOST_NAMES:
+    own = len(np.unique(every)) > max(len(every) / 2, 1) or len(texts) > _MOST_NAMES
+    if own and not wide:  # an answer of its own for each row
         for raw in raws:
             _as_answers(raw, notes)
         return []

@@ -201,6 +201,10 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     labels = part.arrays.get("labels")
     if labels is not None and labels.ndim == 2 and 1 in labels.shape:
         part.arrays["labels"] = labels = labels.reshape(-1)
+    binary = lead.ndim == 2 or (lead.ndim == 3 and lead.shape[2] < 3)
+    if labels is not None and binary and deep and set(np.unique(labels).tolist()) == {-1, 1}:
+        got, step = "-1 and 1 alone", "-1 means unknown: give (labels + 1) // 2 (--labels FILE)."
+        raise input_error(f"{part.source}: labels", "0 or 1 for two classes", got, step)
     if part.kind in (None, "logits", "probabilities") and deep:
         _take_for_one_number(part, labels, where, notes)
         kind = KINDS[part.kind or "logits"]

@@ -111,7 +111,7 @@ def recoded(numbers: Array, texts: dict[int, str]) -> Array:
     """Return numbers as codes of their texts, -1 where missing."""
     known = (numbers == numbers) & (numbers != -1)
     codes = np.full(numbers.shape, -1, dtype=np.int64)
-    words = [f"{v:g}" if v == int(v) else str(v) for v in numbers[known].ravel().tolist()]
+    words = [str(int(v)) if v == int(v) else str(v) for v in numbers[known].ravel().tolist()]
     codes[known] = coded(words, texts)
     return codes
 
