@@ -244,6 +244,10 @@ def test_one_message_per_cause(at, run):
         assert code == (0 if kind else 2) and all(part in err for part in said.split(".*")), err
         assert kind is None or po.open_cache("c").kind == kind
         assert "[0, z]" not in err and ("--kind logit" not in err or "real" not in said)
+    np.savez("b.npz", logits=-z, labels=1 - b)
+    np.savez("a.npz", logits=z, labels=b)
+    assert run("import", "fit=a.npz", "test=b.npz", "--out", "two")[0] == 0
+    assert po.open_cache("two").kind == "logit" and set(po.open_cache("two").splits) == {"fit", "test"}
 
 
 def test_step_refuses_probabilities_for_logits():

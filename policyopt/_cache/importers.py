@@ -406,17 +406,17 @@ class _Import:
     def _refuse_single_exits(self) -> None:
         """Refuse several files of one exit each: nothing could be decided, so they are exits of the same rows."""
         files = list(dict.fromkeys(part.source for part in self.parts))
-        shapes = [part.lead.shape for part in self.parts]
-        deep = [3 if part.kind != "summary" else 2 for part in self.parts]
-        if len(files) > 1 and all(
-            len(shape) < axes or 1 in shape[:2] for shape, axes in zip(shapes, deep, strict=True)
-        ):
-            single = any(KINDS[part.kind or "logits"].single for part in self.parts)
-            if single and not all(len(shape) == 1 or 1 in shape[:2] for shape in shapes):
-                return
-            got = ", ".join(
-                f"{part.source} {shape}" for part, shape in zip(self.parts, shapes, strict=True)
-            )
+
+        def single(part: Part) -> bool:
+            shape, kind = part.lead.shape, KINDS[part.kind or "logits"]
+            axes = 2 if part.kind == "summary" or kind.single else 3
+            labels = part.arrays.get("labels")
+            if len(shape) == 2 and labels is not None and len(labels) == shape[1] != shape[0]:
+                return False  # (K, N), one number each
+            return len(shape) < axes or 1 in shape[:2]
+
+        if len(files) > 1 and all(map(single, self.parts)):
+            got = ", ".join(f"{part.source} {part.lead.shape}" for part in self.parts)
             step = f"If each is one exit or model of the same rows, say --exits {' '.join(files)}, cheapest first."
             raise input_error("SRC", "files of 2 exits at least", got, step)
 

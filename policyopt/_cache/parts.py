@@ -10,6 +10,7 @@ import numpy as np
 
 from policyopt._cache.blocks import (
     ANSWERS,
+    IGNORED,
     ROW_NUMBERS,
     WORTH,
     check_axes,
@@ -228,12 +229,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         with np.errstate(over="ignore"):
             arrays["confidence"] = np.exp(arrays.pop("conf_logprob").astype(np.float64))
     sure = arrays.get("confidence")
-    if (
-        sure is not None
-        and sure.dtype.kind == "f"
-        and np.nanmax(sure, initial=-np.inf) <= 0
-        and (sure < 0).any()
-    ):
+    if sure is not None and (sure < 0).any() and not (sure > 0).any():
         notes.append(
             f"{part.source}: {part.split} confidences are all 0 or less: read as their logarithms"
         )
@@ -263,21 +259,14 @@ def _take_for_one_number(part: Part, labels: Array | None, where: str, notes: li
     lead, step = part.lead, ""
     if labels is None or lead.ndim not in (2, 3) or (lead.ndim == 3 and lead.shape[2] != 1):
         return
-    known = labels[labels != -1] if labels.ndim == 1 else np.empty(0)
-    binary = (
-        known.size
-        and np.isin(known, (0, 1, -100)).all()
-        and (known == 1).any()
-        and (known == 0).any()
-    )
+    known = labels[~np.isin(labels, (-1, IGNORED))] if labels.ndim == 1 else np.empty(0)
+    binary = set(np.unique(known).tolist()) == {0, 1}
     if known.dtype.kind == "f" and (known != np.floor(known)).any():
         step = f"Labels such as {known[known != np.floor(known)][0]:.6g} are values to be met: {_REGRESSION}"
     elif lead.ndim == 3 and known.size and not binary:
         step = f"Labels up to {known.max():g} are classes, which need a column each; or values to be met: {_REGRESSION}"
     if step:
         got = f"shape {lead.shape}, one number per row"
-        if lead.ndim == 2 and len(labels) == lead.shape[0] != lead.shape[1]:
-            return
         raise input_error(where, "of 2 classes or more, or of a kind that is declared", got, step)
     fits = lead.ndim == 3 or part.apart or len(labels) == lead.shape[1] != lead.shape[0]
     if not binary or not fits or part.key not in ("logits", "probabilities"):
@@ -321,7 +310,7 @@ def _refuse_shape(part: Part, labels: Array | None, where: str) -> None:
         step = f"(K, N) is {one}"
     elif part.apart:
         step = f"Of each exit it is {one}"
-    elif n == lead.shape[0] != lead.shape[1] and (labels > 1).any():  # type: ignore[operator]
+    elif labels is not None and n == lead.shape[0] != lead.shape[1] and (labels > 1).any():
         step = f"(N, C) is {model}"
     else:
         step = f"If it is (N, C), {model} If it is (N, K) or (K, N), {one}"
