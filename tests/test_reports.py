@@ -247,7 +247,10 @@ def test_one_message_per_cause(at, run):
     np.savez("b.npz", logits=-z, labels=1 - b)
     np.savez("a.npz", logits=z, labels=b)
     assert run("import", "fit=a.npz", "test=b.npz", "--out", "two")[0] == 0
-    assert po.open_cache("two").kind == "logit" and set(po.open_cache("two").splits) == {"fit", "test"}
+    assert po.open_cache("two").kind == "logit" and set(po.open_cache("two").splits) == {
+        "fit",
+        "test",
+    }
 
 
 def test_step_refuses_probabilities_for_logits():
