@@ -277,7 +277,7 @@ REFUSED = {
     "sigmoids under logits": ({"logits": SIGMOIDS, "labels": SET_LABELS}, {"kind": "multilabel"}, "multilabel_probabilities"),
     "labels that are no sets": ({"logits": SETS, "labels": SET_LABELS * 2}, {"kind": "multilabel"}, "0 or 1 for each"),
     "one number, undeclared": ({"logits": ONE[..., 0], "labels": BINARY}, {}, "--kind logit"),
-    "one number, three classes": ({"logits": ONE, "labels": BINARY * 2}, {}, "--kind logit"),
+    "one number, three classes": ({"logits": ONE, "labels": BINARY * 2}, {}, "a column each.*--kind regression"),
     "no scale": ({"values": ONE[..., 0], "labels": ONE[:, 3, 0]}, {"kind": "regression"}, "error_scale.*over 0.*none"),
     "a measure of sets": ({"logits": ONE, "labels": BINARY}, {"kind": "logit", "quality_of": "jaccard"}, "multilabel alone"),
     "negative variances": ({"values": ONE[..., 0], "variances": -np.ones((N, K)), "labels": ONE[:, 3, 0]}, {"kind": "regression", "error_scale": 1}, "variances, which are 0 or more"),

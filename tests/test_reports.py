@@ -119,6 +119,140 @@ def test_measured_times_may_fall_by_noise(at, run):
     np.testing.assert_allclose(rising(noise), [isotonic_regression(row) for row in noise])
 
 
+def test_models_run_apart_are_exits_of_one_cache(at, run):
+    """A file each: they are joined where that is said, and the message says how where it is not."""
+    logits, labels, _ = made()
+    for name, k, rows in (
+        ("small", 0, slice(None)),
+        ("big", 2, slice(None)),
+        ("other", 2, slice(None, None, -1)),
+    ):
+        np.savez(f"{name}.npz", logits=logits[k], labels=labels[rows])
+        np.savez(f"{name}3.npz", logits=logits[k : k + 1], labels=labels[rows])
+    for files in (
+        ("small.npz", "big.npz"),
+        ("small3.npz", "big3.npz"),
+        ("exit0=small3.npz", "exit1=big3.npz"),
+    ):
+        code, _, err = run("import", *files, "--out", "c", *COSTS[2:], "--costs", "1,9")
+        there = " ".join(file.partition("=")[2] or file for file in files)
+        assert code == 2 and f"--exits {there}, cheapest first" in err
+    code, _, err = run("import", "--exits", "small.npz", "other.npz", "--out", "c")
+    assert code == 2 and "at row " in err and "small.npz" in err and "other.npz" in err
+    assert run("import", "--exits", "small.npz", "big.npz", "--out", "c", "--costs", "1,9")[0] == 0
+    kept = po.open_cache("c")
+    np.testing.assert_array_equal(
+        kept.splits["pool"].array("outputs"), logits[[0, 2]].swapaxes(0, 1)
+    )
+    assert kept.metadata["names"] == ["small", "big"] and records(run, "info", "c")[0]["names"] == [
+        "small",
+        "big",
+    ]
+    records(run, "fit", "c", "--budget", "5", "--method", "max_prob", "--out", "p.json")
+    for words in (("info", "c"), ("explain", "p.json", "c")):
+        assert "0 small" in run(*words)[1] and "1 big" in run(*words)[1]
+    for words in (
+        ("evaluate", "p.json", "c"),
+        ("curve", "c", "--methods", "max_prob", "--budgets", "2"),
+    ):
+        assert "(small, big)" in run(*words)[1]
+    # New rows come apart, too, and without labels.
+    np.savez("x.npz", logits=logits[0]), np.savez("y.npz", logits=logits[2])
+    assert len(records(run, "run", "p.json", "x.npz", "y.npz")[0]) == N
+
+
+def test_lines_as_cats_writes_them(at, run):
+    logits, labels, _ = made()
+    names = ["neg", "neu", "pos", "mix"]
+    with (at / "eval_preds.jsonl").open("w") as file:
+        for i in range(N):
+            said = [names[a] for a in logits[:, i].argmax(-1)]
+            row = {
+                "ind": i,
+                "layer_logits": logits[:, i].round(4).tolist(),
+                "predicted_labels": said,
+                "patience": [0] * K,
+            }
+            print(
+                json.dumps(
+                    row | {"gold_label_ind": int(labels[i]), "gold_label": names[labels[i]]}
+                ),
+                file=file,
+            )
+    err = imported(run, "eval_preds.jsonl", "--costs", "1,2,3", "--unit", "layers")
+    assert "'patience' ignored" in err and "'gold_label' not used beside 'gold_label_ind'" in err
+    rows = po.open_cache("c").splits["pool"]
+    np.testing.assert_array_equal(rows.array("labels"), labels)
+    np.testing.assert_allclose(rows.array("outputs"), logits.swapaxes(0, 1), atol=1e-4)
+    (at / "bench.jsonl").write_text(json.dumps({"turns": ["a"], "verdicts": [1, 0]}))
+    code, _, err = run("import", "bench.jsonl", "--out", "d")
+    assert code == 2 and "Got turns, verdicts" in err and "--key" in err
+
+
+def test_labels_by_the_names_of_other_libraries(at, run):
+    logits, labels, _ = made()
+    for outputs in ("logits", "predictions"):
+        for key in ("label_ids", "y", "y_true", "gt", "ground_truth"):
+            np.savez("hf.npz", **{outputs: logits, key: labels})
+            assert f"'{key}' read as labels" in imported(run, "hf.npz", *COSTS)
+            np.testing.assert_array_equal(po.open_cache("c").splits["pool"].array("labels"), labels)
+    np.savez("own.npz", logits=logits, klass=labels, weights=labels[:5])
+    last = [
+        line for line in imported(run, "own.npz", *COSTS).splitlines() if line.startswith("note")
+    ][-1]
+    assert (
+        "NO LABELS" in last
+        and "--key labels=KEY" in last
+        and "klass" in last
+        and "weights" not in last
+    )
+    imported(run, "own.npz", *COSTS, "--key", "labels=klass")
+    assert records(run, "info", "c")[0]["splits"][0]["labelled"] == 300
+    np.savez("odd.npz", scores=logits, klass=labels)
+    code, _, err = run("import", "odd.npz", "--out", "d")
+    assert code == 2 and "--key outputs=scores" in err and "klass (600,)" in err
+
+
+def test_one_message_per_cause(at, run):
+    """Shapes that are no (K, N, C): what is missing is told of each; each step is tried in docs/layouts.md."""
+    logits, labels, rng = made()
+    b, real = rng.integers(0, 2, N), rng.normal(3, 1, N)
+    z = rng.normal(size=(K, N)) + np.array([[1], [2], [3]]) * (2 * b - 1)
+    sigmoids, sure = 1 / (1 + np.exp(-z)), 1 / (1 + np.exp(-np.abs(z)))
+    tokens = {"logits": rng.normal(size=(K, 50, 7, C)), "labels": rng.integers(0, C, (50, 7))}
+    for arrays, kind, said in (
+        ({"logits": z, "labels": b}, "logit", "read as kind logit"),
+        ({"probs": sigmoids, "labels": b}, "probability", "read as kind probability"),
+        ({"probs": sure, "labels": b}, None, "how sure an answer is, --key conf=KEY"),
+        ({"logits": z.T, "labels": b}, None, "--kind logit"),
+        ({"logits": z, "labels": 2 * b - 1}, None, "give (labels + 1) // 2"),
+        (
+            {"logits": logits[0], "labels": labels},
+            None,
+            "(N, C) is C numbers of one exit or model.*--exits A B",
+        ),
+        (tokens, None, "np.repeat(np.arange(50), 7)"),
+        (
+            {"logits": (real + z)[..., None], "labels": real},
+            None,
+            "--kind regression --error-scale",
+        ),
+        ({"logits": real + z, "labels": real}, None, "--kind regression --error-scale"),
+    ):
+        np.savez("a.npz", **arrays)
+        code, _, err = run("import", "a.npz", "--out", "c", "--overwrite", "--costs", "1,2,3")
+        assert code == (0 if kind else 2) and all(part in err for part in said.split(".*")), err
+        assert kind is None or po.open_cache("c").kind == kind
+        assert "[0, z]" not in err and ("--kind logit" not in err or "real" not in said)
+    np.savez("b.npz", logits=-z, labels=1 - b)
+    np.savez("a.npz", logits=z, labels=b)
+    assert run("import", "fit=a.npz", "test=b.npz", "--out", "two")[0] == 0
+    assert po.open_cache("two").kind == "logit" and set(po.open_cache("two").splits) == {
+        "fit",
+        "test",
+    }
+
+
 def test_step_refuses_probabilities_for_logits():
     """Many at once, and one by one after four; `decide` always did."""
     logits, labels, _ = made()

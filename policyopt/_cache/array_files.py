@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zipfile
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from policyopt._cache.files import map_tensors
-from policyopt._cache.parts import OPTIONS, Raw, declared, parse_key
+from policyopt._cache.keys import OPTIONS, may_be_used
+from policyopt._cache.raw import Raw, Said, declared
 from policyopt._optional import need
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._outputs_file import Members, read_header
@@ -23,7 +25,7 @@ _MAX_HEADER = 16 << 20
 _KEPT = 1 << 20  # bytes of an array under a key of no meaning that may go into the metadata
 
 
-def read_npz(path: Path) -> Raw:
+def read_npz(path: Path, said: Said) -> Raw:
     """Read what `numpy.savez` wrote, without pickle; each header is checked before its array is made."""
     found, notes = dict[str, Any](), []
     with zipfile.ZipFile(path) as archive:
@@ -32,27 +34,28 @@ def read_npz(path: Path) -> Raw:
             key, where = member.removesuffix(".npy"), f"{path.name}: {member}"
             if key == member:
                 notes.append(f"{path.name}: member {member!r} ignored (not .npy)")
-            elif parse_key(key) or key in OPTIONS or info.file_size < _KEPT:
+            elif key in OPTIONS or info.file_size < _KEPT or may_be_used(key, said):
                 found[key] = members.read(member, where.removesuffix(".npy"))
             else:  # its shape is told, see `declared`
                 shape, dtype = members.shape(member, where)
                 found[key] = np.broadcast_to(np.empty((), dtype), shape)
-    raw = declared(path.name, found)
+    raw = declared(path.name, found, said)
     raw.notes += notes
     return raw
 
 
-def read_npy(path: Path) -> Raw:
+def read_npy(path: Path, said: Said) -> Raw:
     """Map ``X.npy``; labels, costs and the like come from ``X.json`` and ``X.labels.npy``, if there."""
     sidecar, labels = path.with_suffix(".json"), path.with_name(f"{path.stem}.labels.npy")
     content: Any = {}
     if sidecar.is_file():
         name, step = sidecar.name, "Put labels in X.labels.npy, and mend the sidecar."
-        content = parse(read_plain(sidecar, name, _MAX_JSON, step), name, _MAX_JSON, step)
+        text = read_plain(sidecar, name, _MAX_JSON, step).removeprefix(BOM_UTF8)
+        content = parse(text, name, _MAX_JSON, step)
         if not isinstance(content, dict):
             got = type(content).__name__
             raise input_error(name, "a JSON object", got, 'E.g. {"labels": [...]}.')
-    raw = declared(sidecar.name, content)
+    raw = declared(sidecar.name, content, said)
     raw.name = path.name
     raw.arrays["outputs"] = _map_npy(path)
     if labels.is_file():
@@ -73,7 +76,7 @@ def _map_npy(path: Path) -> Array:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def read_safetensors(path: Path) -> Raw:
+def read_safetensors(path: Path, said: Said) -> Raw:
     """Map a ``.safetensors`` file; ``unit``, ``axes``, ... may stand in its metadata."""
     found, room = {}, Room("SRC", str(path), "Save it as float16 or float32.")
     for name, (kind, array) in map_tensors(path.resolve(), path.name, None, _MAX_HEADER).items():
@@ -83,4 +86,6 @@ def read_safetensors(path: Path) -> Raw:
     with need("safetensors", "fit", "to read .safetensors").safe_open(str(path), "numpy") as file:
         notes = file.metadata() or {}
     found |= {key: text for key, text in notes.items() if key in (*OPTIONS, "cost_unit")}
-    return declared(path.name, found)
+    raw = declared(path.name, found, said)
+    raw.ordered = False
+    return raw

@@ -59,7 +59,8 @@ _ONE_NUMBER = (
 #: What to do about a bad value, by array.
 _REMEDY = {
     "outputs": "Look for overflow (float16?) where they were made, mend that row or leave it out.",
-    "confidence": "Give shares (0.5, not 50), one for each exit but the last, whose confidences may all lack: "
+    "confidence": "Give shares (0.5, not 50; of a score of another range its sigmoid), one for each exit but the last, "
+    "whose confidences may all lack: "
     "mend that row or leave it out.",
     "labels": "Number classes from 0 (-1 where unknown).",
     "prediction": "Number classes from 0 (-1 where there was no answer).",
@@ -129,7 +130,7 @@ def to_numpy(argument: str, value: Any) -> Array:
     if array.dtype.kind not in "biuf":
         step = "Convert it first."
         if array.dtype.kind in "US":
-            step = "Encode names of classes as whole numbers from 0."
+            step = "Encode names of classes as whole numbers from 0, in the order of the outputs' columns."
         raise input_error(argument, "an array of numbers", f"dtype {array.dtype}", step)
     return array
 
@@ -456,6 +457,8 @@ class _Piece:
             wide = outputs.astype(np.float32) if outputs.dtype == np.float16 else outputs
             off = ~sums_to_one(wide) | (wide.min(axis=2) < 0)
             step = "If these are logits, say kind='logits' (--kind logits)."
+            if (wide >= 0).all():
+                step = "None is negative, so they are no logits: divide each row by its sum."
             if looks_after_sigmoid(outputs):
                 step = (
                     "All are in [0, 1]: after a sigmoid, each label by itself, they are of --kind multilabel "
@@ -674,6 +677,10 @@ def truth_notes(where: str, block: Mapping[str, Array], kind: str) -> Iterator[s
 def summary_notes(where: str, block: Mapping[str, Array]) -> Iterator[str]:
     """Yield what is odd about summaries: of two classes none is predicted with less than 1/2."""
     if not {"prediction", "confidence"} <= block.keys():
+        return
+    if (
+        "correct" in block and "labels" not in block
+    ):  # numbers of answers, perhaps, to each question
         return
     prediction, confidence = block["prediction"], block["confidence"]
     asked = prediction >= 0

@@ -245,6 +245,17 @@ class ExitData:
         return measured or any(rows.has("quality") for rows in self.splits.values())
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What its exits, or models, are called, where the metadata name all of them; else empty."""
+        names = self.metadata.get("names")
+        given = names if isinstance(names, list) and len(names) == self.exits else []
+        return tuple(given) if all(isinstance(name, str) for name in given) else ()
+
+    def called(self, k: int) -> str:
+        """Return what people see for exit k: its number, and its name where it has one."""
+        return f"{k} {self.names[k]}" if self.names else str(k)
+
+    @property
     def feature_widths(self) -> tuple[int, ...]:
         """Width of each exit's feature vectors, D_k; empty where none are kept."""
         block = next(iter(self.splits.values())).blocks[0]

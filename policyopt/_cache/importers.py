@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,22 +18,28 @@ import numpy as np
 from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, TARGETS, ExitData
+from policyopt._cache.exits import by_exit, joined, numbered
 from policyopt._cache.files import Progress
+from policyopt._cache.keys import SYNONYMS, parse_key, split_name
 from policyopt._cache.manifest import MANIFEST, with_told
-from policyopt._cache.parts import Part, Raw, by_row, divide, split_name, turn
+from policyopt._cache.parts import Part, by_row, divide, turn
+from policyopt._cache.raw import Raw, Said
 from policyopt._cache.reader import open_cache
-from policyopt._cache.table_files import read_csv, read_jsonl, read_parquet
+from policyopt._cache.table_files import read_csv, read_json, read_jsonl, read_parquet
 from policyopt._cache.torch_file import read_torch
 from policyopt._cache.writer import CacheWriter, standing_cache
 from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
 from policyopt._measures import measure_of
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
+from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._sizes import PIECE, Room
 from policyopt.runtime._typing import Array
 
 #: Who reads files of a suffix.
 READERS: dict[str, Any] = {
     ".npz": read_npz, ".npy": read_npy, ".safetensors": read_safetensors, ".pt": read_torch,
-    ".pth": read_torch, ".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet,
+    ".pth": read_torch, ".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".json": read_json,
+    ".parquet": read_parquet,
 }  # fmt: skip
 #: Unit that the end of a key tells.
 UNITS = {
@@ -37,7 +47,11 @@ UNITS = {
     "flops": "FLOPs", "mflops": "MFLOPs", "gflops": "GFLOPs", "macs": "MACs", "mmacs": "MMACs",
     "gmacs": "GMACs", "tokens": "tokens",
 }  # fmt: skip
+#: Those that are text, which may be packed.
+_TEXTS = (".csv", ".tsv", ".jsonl", ".json")
 _NAMED = re.compile(r"([A-Za-z0-9_.-]{1,64})=(.+)", re.DOTALL)
+_LABELS = [(None, "labels", base) for base, role in SYNONYMS.items() if role == "labels"]
+_LABELS.append((None, "outputs", "outputs"))  # a .npy
 _PIECE_BYTES = 32 << 20
 
 
@@ -67,6 +81,8 @@ def import_sources(
     quality_of: str | None = None,
     error_scale: float | None = None,
     allow_pickle: bool = False,
+    exits: bool = False,
+    keys: Mapping[str, str | Sequence[str]] | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Import files into a cache.
@@ -75,8 +91,8 @@ def import_sources(
     ----------
     sources : path or sequence of paths
         ``PATH``, or ``SPLIT=PATH`` where a file holds one split. ``.npz``, ``.npy`` with a
-        sidecar, ``.safetensors``, ``.pt``/``.pth``, and summaries as ``.csv``, ``.jsonl``,
-        ``.parquet``.
+        sidecar, ``.safetensors``, ``.pt``/``.pth``, and tables as ``.csv``, ``.tsv``, ``.jsonl``,
+        ``.json``, ``.parquet``, the texts among them also with ``.gz``.
     out : path
         Directory of the cache to make.
     axes : str, optional
@@ -97,7 +113,7 @@ def import_sources(
     seed : int, default 0
         Seed of that division.
     labels : array, path, or mapping of split to either, optional
-        For files without labels.
+        Go before labels in the files.
     overwrite : bool, default False
         Replace a cache at `out`, once the new one is whole.
     dtype : {"float16", "float32", "float64"}, optional
@@ -106,6 +122,10 @@ def import_sources(
         Worth of sets of labels, and of values, see `policyopt.CacheWriter`.
     allow_pickle : bool, default False
         Load ``.pt`` files that need pickle. **They can run any code.**
+    exits : bool, default False
+        Each file holds one exit or model of the same rows, in the order given, cheapest first.
+    keys : mapping of str to str or sequence of str, optional
+        What keys of the file mean, by role: ``{"labels": "gt"}``; several are one per exit, in order.
     progress : callable, optional
         Called as ``progress(done_bytes, total_bytes)``.
 
@@ -143,37 +163,83 @@ def import_sources(
         axes = blocks.check_axes(axes)
     target = Path(out)
     standing_cache(target, overwrite, "out")  # refuse before the work, not after it
-    named = [(split, read_file(path, allow_pickle)) for split, path in _listed(sources)]
+    said = {
+        role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()
+    }
+    named = [(split, read_file(path, allow_pickle, said=said)) for split, path in _listed(sources)]
+    _check_said(said, [raw for _, raw in named])
+    if exits:
+        groups = {split: [raw for at, raw in named if at == split] for split, _ in named}
+        named = [(split, joined(raws)) for split, raws in groups.items()]
     raws = [raw for _, raw in named]
-    whole = [part for split, raw in named for part in divide(raw, split, kind, axes)]
-    one = _Import(raws, whole, [note for raw in raws for note in raw.notes])
-    one.share_labels(_label_arrays(labels, allow_pickle))
-    one.turn(len(_stated_values(costs)[0] or ()))
-    stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
-    found, contexts = one.kind(), one.contexts()
-    for part in one.parts:
-        ignored = part.arrays.get("labels")
-        if ignored is not None and (ignored == blocks.IGNORED).any():
-            part.arrays["labels"] = np.where(ignored == blocks.IGNORED, -1, ignored)
-        one.notes += blocks.truth_notes(f"{part.source}: {part.split}", part.arrays, found)
-    if not any({"labels", TARGETS, *blocks.WORTH} & part.arrays.keys() for part in one.parts):
-        one.notes.append("NO LABELS: most methods cannot be fitted on such rows; pass --labels")
-    splits = [part.split for part in one.parts]
-    if shares is not None and POOL not in splits:
-        got = f"shares beside the splits {', '.join(splits)} of the file"
-        raise input_error("split", "given where the rows are one pool", got, "Leave --split out.")
-    if shares is None and POOL in splits:
-        one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
-    writer = CacheWriter(
-        target, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
-        dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
-        metadata=one.metadata(), overwrite=overwrite,
-        **one.measure(found, quality_of, error_scale),
-    )  # fmt: skip
-    writer.lists_unfinished = False  # the sources are still there
-    with writer:
-        _write(writer, one.parts, progress)
+    with _telling(raws):
+        told = list[str]()
+        names = numbered(raws, told)
+        parts = [part for split, raw in named for part in divide(raw, split, kind, axes)]
+        one = _Import(raws, parts, [*(note for raw in raws for note in raw.notes), *told])
+        one.share_labels(_label_arrays(labels, allow_pickle))
+        one.turn(len(_stated_values(costs)[0] or ()))
+        stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
+        found, contexts = one.kind(), one.contexts()
+        for part in one.parts:
+            ignored = part.arrays.get("labels")
+            if ignored is not None and (ignored == blocks.IGNORED).any():
+                part.arrays["labels"] = np.where(ignored == blocks.IGNORED, -1, ignored)
+            one.notes += blocks.truth_notes(f"{part.source}: {part.split}", part.arrays, found)
+        splits = [part.split for part in one.parts]
+        if shares is not None and POOL not in splits:
+            got = f"shares beside the splits {', '.join(splits)} of the file"
+            raise input_error(
+                "split", "given where the rows are one pool", got, "Leave --split out."
+            )
+        if shares is None and POOL in splits:
+            one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
+        one.tell_same_labels()
+        one.tell_labels()
+        writer = CacheWriter(
+            target, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
+            dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
+            metadata=one.metadata() | ({"class_names": names} if names else {}), overwrite=overwrite,
+            **one.measure(found, quality_of, error_scale),
+        )  # fmt: skip
+        writer.lists_unfinished = False  # the sources are still there
+        with writer:
+            _write(writer, one.parts, progress)
     return ImportReport(open_cache(target, verify=False), (*one.notes, *writer.notes))
+
+
+def _check_said(said: Said, raws: Sequence[Raw]) -> None:
+    """Refuse a key that no file has."""
+    have = {key: None for raw in raws for key in raw.keys}
+    if lacking := [key for names in said.values() for key in names if key not in have]:
+        step = "Check its spelling."
+        raise input_error("key", f"of a key of the files: {_few(have)}", _few(lacking), step)
+
+
+def read_files(paths: Sequence[Path], said: Said, argument: str) -> Raw:
+    """Read a file, or files of one exit each as one."""
+    raws = [read_file(path, argument=argument, said=said) for path in paths]
+    _check_said(said, raws)
+    return raws[0] if len(raws) == 1 else joined(raws)
+
+
+@contextmanager
+def _telling(raws: Sequence[Raw]) -> Iterator[None]:
+    """Say in a refusal also what was found in the files and not used."""
+    try:
+        yield
+    except InputError as error:
+        unread = {key: shape for raw in raws for key, shape in raw.unread.items()}
+        told = _few([f"{key} {shape}" if shape else key for key, shape in unread.items()])
+        step = "--key ROLE=KEY gives such a key a role, e.g. --key labels=KEY."
+        raise InputError(
+            f"{error} Found and not used: {told}; {step}" if told else f"{error}"
+        ) from error
+
+
+def _few(words: Iterable[str], most: int = 8) -> str:
+    words = list(words)
+    return ", ".join(words[:most]) + (", ..." if words[most:] else "")
 
 
 def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) -> None:
@@ -210,30 +276,54 @@ def _listed(sources: Any) -> list[tuple[str | None, Path]]:
     return listed
 
 
-def read_file(path: Path, allow_pickle: bool = False, argument: str = "SRC") -> Raw:
-    """Read a file with the reader for its suffix."""
-    suffix = path.suffix.lower()
+def read_file(
+    path: Path, allow_pickle: bool = False, argument: str = "SRC", said: Said | None = None
+) -> Raw:
+    """Read a file with the reader for its suffix; what it holds exit by exit is put together."""
+    packed = path.suffix.lower() == ".gz"
+    suffix = Path(path.stem if packed else path.name).suffix.lower()
     if not path.is_file():
         step = "Name a file in it." if path.is_dir() else "Check the path."
         if (path / MANIFEST).exists():
             step = "A directory with a manifest.json is a cache already: use it as it is."
         got = f"{path} ({'a directory' if path.is_dir() else 'missing'})"
         raise input_error(argument, "a file", got, step)
-    if suffix not in READERS:
+    if suffix not in READERS or (packed and suffix not in _TEXTS):
         step = "Convert it, or write the cache from Python with policyopt.CacheWriter."
-        raise input_error(argument, f"a file of kind {' '.join(READERS)}", str(path), step)
+        kinds = f"{' '.join(READERS)} (texts also with .gz)"
+        raise input_error(argument, f"a file of kind {kinds}", str(path), step)
     reader, allowed, step = READERS[suffix], "a readable file", "Check the path."
     try:
         path.open("rb").close()
         allowed, step = f"a readable {suffix} file", "It was cut or damaged: save or copy it anew."
-        if reader in (read_csv, read_jsonl, read_parquet):
-            allowed, step = f"a readable {suffix} table", "Mend the file or save it anew."
-        return reader(path, allow_pickle) if reader is read_torch else reader(path)
+        with TemporaryDirectory() if packed else nullcontext() as folder:
+            source = path if folder is None else _unpacked(path, Path(folder))
+            if suffix in (*_TEXTS, ".parquet"):
+                allowed, step = f"a readable {suffix} table", "Mend the file or save it anew."
+            more = (allow_pickle,) if reader is read_torch else ()
+            raw = reader(source, said or {}, *more)
+        with _telling([raw]):
+            return by_exit(raw)
     except PolicyOptError:
         raise
     except Exception as error:  # zip, numpy, pandas and Arrow raise many kinds on damaged files
         got = f"{path} ({' '.join(str(error).split())})"
         raise input_error(argument, allowed, got, step) from error
+
+
+def _unpacked(path: Path, folder: Path) -> Path:
+    """Unpack a ``.gz`` into a folder; its bytes are counted while."""
+    room, at = Room("SRC", str(path), "Unpack it yourself."), 0
+    with (
+        path.open("rb") as file,
+        gzip.open(file) as content,
+        (folder / path.stem).open("wb") as out,
+    ):
+        while piece := content.read(PIECE):
+            room.take(len(piece), file.tell() - at)
+            at = file.tell()
+            out.write(piece)
+    return folder / path.stem
 
 
 def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, Array]:
@@ -246,11 +336,12 @@ def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, A
         if isinstance(value, (str, os.PathLike)):
             ((named, path),) = _listed(value)
             split, raw = split or named, read_file(path, allow_pickle, "labels")
-            keys = [k for k in ("labels", "outputs") if k in raw.arrays]
-            if not keys:
-                allowed = "a file with the key labels, or a .npy"
-                raise input_error("labels", allowed, f"{path}", "Rename.")
-            value = raw.arrays[keys[0]]
+            known = [k for k in raw.arrays if parse_key(k) in _LABELS]
+            if len(known) != 1 or known[0] in raw.texts:
+                allowed = "a file with one key of labels (class numbers), or a .npy"
+                step = "Save them as .npy, or name their key labels."
+                raise input_error("labels", allowed, f"{path} with {_few(raw.keys)}", step)
+            value = raw.arrays[known[0]]
         arrays[split] = blocks.to_numpy("labels", value)
     return arrays
 
@@ -272,7 +363,10 @@ class _Import:
         for part in self.parts:
             mine = given.get(part.split, given.get(None))
             if mine is not None:
-                part.arrays.setdefault("labels", mine)
+                if "labels" in part.arrays:
+                    told = f"{part.source}: {part.split}: labels of the file replaced by the ones given"
+                    self.notes.append(told)
+                part.arrays["labels"] = mine
         test = next((p.arrays.get("labels") for p in self.parts if p.split == "test"), None)
         for part in self.parts:
             if "labels" in part.arrays or test is None or part.split in (*RESERVED, POOL, "train"):
@@ -286,6 +380,7 @@ class _Import:
 
     def turn(self, hint: int) -> None:
         """Bring all parts to rows first (`hint`: K where the user's costs tell it), one per split."""
+        self._refuse_single_exits()
         for part in self.parts:
             own = next((len(cost) for cost in part.costs.values() if cost.ndim == 1), 0)
             turn(part, hint or own, self.notes)
@@ -294,12 +389,64 @@ class _Import:
         for part in self.parts:
             if part.split in sources:
                 got = f"split {part.split!r} from {sources[part.split]} and {part.source}"
-                raise input_error("SRC", "one source per split", got, "Name each: fit=A test=B.")
+                step = (
+                    "Each has all exits: if each has other rows, name their splits: fit=A test=B."
+                )
+                raise input_error("SRC", "one source per split", got, step)
             sources[part.split] = part.source
         exits = [f"{part.split}: K = {part.lead.shape[1]}" for part in self.parts]
         if len({part.lead.shape[1] for part in self.parts}) > 1:
             allowed = "splits with the same number of exits"
             raise input_error("SRC", allowed, ", ".join(exits), "Check the axes.")
+        if self.parts[0].lead.shape[1] == 1:
+            self.notes.append(
+                "ONE EXIT: there is nothing to decide. Give the files of all exits or models: --exits A B"
+            )
+
+    def _refuse_single_exits(self) -> None:
+        """Refuse several files of one exit each: nothing could be decided, so they are exits of the same rows."""
+        files = list(dict.fromkeys(part.source for part in self.parts))
+
+        def single(part: Part) -> bool:
+            shape, kind = part.lead.shape, KINDS[part.kind or "logits"]
+            axes = 2 if part.kind == "summary" or kind.single else 3
+            labels = part.arrays.get("labels")
+            if len(shape) == 2 and labels is not None and len(labels) == shape[1] != shape[0]:
+                return False  # (K, N), one number each
+            return len(shape) < axes or 1 in shape[:2]
+
+        if len(files) > 1 and all(map(single, self.parts)):
+            got = ", ".join(f"{part.source} {part.lead.shape}" for part in self.parts)
+            step = f"If each is one exit or model of the same rows, say --exits {' '.join(files)}, cheapest first."
+            raise input_error("SRC", "files of 2 exits at least", got, step)
+
+    def tell_same_labels(self) -> None:
+        """Note splits whose labels are the same row by row: two models on the same rows, perhaps."""
+        labels = {p.split: p.arrays.get("labels") for p in self.parts if p.split in RESERVED}
+        for one, other in combinations(labels, 2):
+            a, b = labels[one], labels[other]
+            if a is None or b is None or a.shape != b.shape or len(a) < 20 or (a == a[0]).all():
+                continue
+            if (a == b).all():
+                self.notes.append(
+                    f"{one} and {other} have the same labels, row by row: if they are outputs of several models for "
+                    "the same rows, no split is held out; models that are to be exits: --exits A B, a file (N, C) each"
+                )
+
+    def tell_labels(self) -> None:
+        """Say that there are no labels, and which keys could be."""
+        if any({"labels", TARGETS, *blocks.WORTH} & part.arrays.keys() for part in self.parts):
+            return
+        more = self._like({(len(part.lead),) for part in self.parts})
+        self.notes.append(
+            "NO LABELS: most methods cannot be fitted on such rows; pass --labels FILE"
+            + (f", or --key labels=KEY with {more}" if more else "")
+        )
+
+    def _like(self, shapes: set[tuple[int, ...]]) -> str:
+        """Return the keys of such shapes that are not used."""
+        like = [k for raw in self.raws for k, shape in raw.unread.items() if shape in shapes]
+        return f"one of the keys that are not used: {_few(like)}" if like else ""
 
     def measure(
         self, kind: str, quality_of: str | None, error_scale: float | None
@@ -393,12 +540,17 @@ class _Import:
                 allowed = "numbers such as 1,2,4"
                 if found:
                     allowed += f", or a cost that the file names: one of {', '.join(found)}"
-                raise input_error("costs", allowed, wanted, "E.g. --costs 1,2,4.")
+                unread = any(wanted in raw.unread for raw in self.raws)
+                step = (
+                    f"Say --key costs={wanted} in its place." if unread else "E.g. --costs 1,2,4."
+                )
+                raise input_error("costs", allowed, wanted, step)
             found = {wanted: found.pop(wanted), **found}
         if not found:
+            more = self._like({(exits,), *((exits, len(p.lead)) for p in self.parts)})
             self.notes.append(
                 f"NO COSTS STATED: counted in exits, 1..{exits}. A budget means little so: "
-                "pass --costs and --unit"
+                f"pass --costs and --unit{more and f', or --key costs=KEY with {more}'}"
             )
             return (exit_counts(exits),)
         options = {key: text for raw in self.raws for key, text in raw.options.items()}

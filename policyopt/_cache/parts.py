@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 
 from policyopt._cache.blocks import (
     ANSWERS,
+    IGNORED,
     ROW_NUMBERS,
     WORTH,
     check_axes,
@@ -24,39 +23,17 @@ from policyopt._cache.blocks import (
 )  # fmt: skip
 from policyopt._cache.data import (
     FEATURES_PREFIX,
-    GROUP,
     MAX_EXITS,
     POOL,
     check_name,
-    group_codes,
 )  # fmt: skip
+from policyopt._cache.exits import CONFIDENCES, FILES
+from policyopt._cache.keys import parse_key, split_name
+from policyopt._cache.raw import Raw
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array
 
-#: Names a file may use, and the name each has in `Rows` (or its role).
-SYNONYMS = {
-    "logits": "logits", "probs": "probabilities", "probabilities": "probabilities", "logit": "logit",
-    "values": "values", "variances": "variances", "variance": "variances", "outputs": "outputs",
-    "labels": "labels", "label": "labels", "targets": "labels",
-    "target": "labels", "conf": "confidence", "confidence": "confidence",
-    "conf_logprob": "conf_logprob", "pred": "prediction", "prediction": "prediction",
-    "correct": "correct", "quality": "quality", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
-    "context": "context", "group": "group", "groups": "group", "group_id": "group", "costs": "costs", "cost": "costs",
-}  # fmt: skip
-#: Texts a file may hold about itself.
-OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
-_KEY = re.compile(
-    r"(?:(?P<prefix>[A-Za-z0-9_.-]+?)_)??"
-    rf"(?P<base>mean_\w+|names|contexts|{'|'.join(sorted(SYNONYMS, key=len, reverse=True))}"
-    r"|features_\d{1,4}|cost_\w+|latency_\w+)"
-)
-_MAX_KEY = 256  # characters: reading one takes time that grows with their square
-_ALIASES = {
-    "fit": ("fit", "val", "valid", "validation", "dev"),
-    "calibrate": ("calibrate", "calibration", "calib", "cal"),
-    "test": ("test",),
-}
 #: Which key to take for a kind, best first; ``outputs`` fits both.
 _LEADS = {
     "logits": ("logits", "outputs", "probabilities"),
@@ -64,7 +41,6 @@ _LEADS = {
     "summary": ("confidence", "conf_logprob", *WORTH),
     None: ("logits", "probabilities", "logit", "outputs", "confidence", "conf_logprob", *WORTH),
 }
-CONFIDENCES = ("confidence", "conf_logprob")
 _LEADS |= dict.fromkeys(("logit", "multilabel"), ("logit", "logits", "outputs", "probabilities"))
 _LEADS |= dict.fromkeys(
     ("probability", "multilabel_probabilities"), ("probabilities", "outputs", "logits")
@@ -77,99 +53,9 @@ _WANTED = (
     "logits or probs (K, N, C), or conf and pred, correct or quality (K, N; of the last exit no conf); labels (N,); "
     "costs (K,); with a prefix such as val_ and test_ where the file holds several splits"
 )
+_REGRESSION = "--kind regression --error-scale X (the error at which an answer is worth 37 %)."
 _SHAPES = {"KNC": "(K, N, C)", "NKC": "(N, K, C)", "KN": "(K, N)", "NK": "(N, K)"}
 _ORDERS = ("KNC", "NKC")
-
-
-@dataclass
-class Raw:
-    """One file, read but not yet understood."""
-
-    name: str  # the file's, for notes and errors
-    arrays: dict[str, Array] = field(default_factory=dict)  # by the file's own keys
-    axes: str | None = None  # where the format fixes them (tables have rows first)
-    split: Array | None = None  # of each row, where a table says so
-    options: dict[str, str] = field(default_factory=dict)  # see `OPTIONS`
-    metadata: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)  # keys of no meaning, left out
-
-    def note(self, text: str) -> None:
-        """Note what was decided rather than declared."""
-        self.notes.append(f"{self.name}: {text}")
-
-
-def parse_key(key: str) -> tuple[str | None, str, str] | None:
-    """Divide a key into prefix, role (of `SYNONYMS`, ``features_0``, ``cost``, ``metadata``) and base, if known."""
-    match = _KEY.fullmatch(key) if len(key) <= _MAX_KEY else None
-    if match is None:
-        return None
-    base = match["base"]
-    if base in ("names", "contexts") or base.startswith("mean_"):
-        return match["prefix"], "metadata", base
-    role = base if base.startswith("features_") else SYNONYMS.get(base, "cost")
-    return match["prefix"], role, base
-
-
-def split_name(name: str) -> str:
-    """Return the split that a name means: ``val`` is ``fit``, ``cal`` is ``calibrate``."""
-    return next((split for split, names in _ALIASES.items() if name.lower() in names), name)
-
-
-def declared(name: str, found: Mapping[str, Any]) -> Raw:
-    """Divide named values (arrays, lists, texts, numbers) into arrays, options and metadata."""
-    raw = Raw(name)
-    for key, value in found.items():
-        known, argument = parse_key(key), f"{name}: {key}"
-        if key in OPTIONS or key == "cost_unit":
-            text = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
-            if key == "error_scale" and isinstance(text, (int, float)):
-                text = str(text)
-            if not isinstance(text, str):
-                raise input_error(argument, "a text", repr(value), "Mend the file.")
-            raw.options["unit" if key == "cost_unit" else key] = text
-        elif known is not None and known[1] == GROUP:
-            raw.arrays[key] = group_codes(np.asarray(value))
-        elif known is not None and known[1] != "metadata":
-            _refuse_text(argument, value)
-            try:
-                raw.arrays[key] = np.asarray(value)
-            except ValueError as error:
-                raise input_error(argument, "an array", f"{error}", "Mend the file.") from error
-        else:
-            raw.metadata[key] = _plain(value)
-            if known is None and getattr(value, "ndim", isinstance(value, (list, tuple))):
-                raw.note(f"key {key!r} is not known: not used")
-    return raw
-
-
-def _refuse_text(argument: str, value: Any) -> None:
-    """Refuse text in lists of numbers: numpy would make room for the longest one in every place."""
-    waiting = [value] if isinstance(value, (list, tuple)) else []
-    while waiting:
-        for item in waiting.pop():
-            if isinstance(item, (list, tuple)):
-                waiting.append(item)
-            elif isinstance(item, (str, bytes)):
-                step = "Encode names of classes as whole numbers from 0."
-                raise input_error(argument, "numbers", f"the text {item[:60]!r}", step)
-
-
-def _plain(value: Any) -> Any:
-    """Return a small value as JSON can hold it; large arrays as a text that tells their shape."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.size > 4096 or value.dtype.kind not in "biufU":
-            return f"{value.dtype} of shape {value.shape}, not kept"
-        return _plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    if isinstance(value, (list, tuple)) and len(value) <= 4096:
-        return [_plain(item) for item in value]
-    if isinstance(value, dict) and len(value) <= 4096:
-        return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
-    return f"{type(value).__name__}, not kept"
 
 
 @dataclass
@@ -184,6 +70,7 @@ class Part:
     key: str = "outputs"  # role of the array that shows N and K: logits, confidence, ...
     axes: str | None = None  # where the file or the user fixes them
     rows: Array | None = None  # split of each row
+    apart: bool = False  # whether each exit stood by itself
 
     @property
     def lead(self) -> Array:
@@ -205,13 +92,15 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         slot = base if role == "cost" else role
         if (prefix, slot) in keys:
             got = f"{keys[prefix, slot]} and {key}"
-            raise input_error(where, f"with one key for {role}", got, "Remove one.")
+            raise input_error(
+                where, f"with one key for {role}", got, f"Say which: --key {base}={key}."
+            )
         keys[prefix, slot] = key
         part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
     for prefix, part in parts.items():
         part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
-        if kind is None and part.key == "logit":
+        if kind is None and part.key == "logit" and not raw.table:
             part.kind = "logit"
         if part.key in _LEADS["summary"]:
             part.kind = "summary"
@@ -224,20 +113,25 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
                 raw.note(f"{keys[prefix, role]} ignored beside {keys[prefix, part.key]}")
         if prefix is not None and not part.key:
             raw.note(f"keys {prefix}_* ignored (no outputs among them)")
+            for role, array in part.arrays.items():
+                key = keys[prefix, role]
+                raw.unread[raw.origin.get((key, None), key)] = array.shape
     named = [prefix for prefix, part in parts.items() if part.key and prefix is not None]
     shared = parts.get(None, Part(POOL, raw.name, kind, {}, key=""))
     if not named and not shared.key:
-        got = ", ".join([*raw.arrays, *raw.metadata, *raw.unread][:12]) or "none"
-        allowed, step = _WANTED, "Rename them."
+        got = ", ".join(
+            [*raw.arrays, *(k for k in raw.metadata if k not in raw.unread), *raw.unread][:12]
+        )
+        allowed, step = _WANTED, _which(raw)
         found = {role for part in parts.values() for role in part.arrays}
         if kind is None and found & {"values", "variances", "prediction"}:
             step = "Values, whose labels are the true ones, are of --kind regression; see --error-scale."
         if kind is None and "prediction" in found:
-            step = f"Add conf beside pred. {step}"
+            step = f"Add conf beside pred. {step} If it is (N, C) of one model: {FILES}"
         if kind == "summary":
             allowed = "conf and pred, correct or quality (K, N), as kind summary says"
-            step = "Rename, or drop --kind."
-        raise input_error(where, allowed, got, step)
+            step = "Say which are which (--key conf=KEY), or drop --kind."
+        raise input_error(where, allowed, got or "none", step)
     if named and shared.key:
         got = f"{keys[None, shared.key]} beside {', '.join(f'{p}_' for p in named)}"
         step = "Rename them, e.g. val_logits and test_logits."
@@ -253,16 +147,33 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         kept = (part.key, "variances", *ROW_NUMBERS, "quality", *(_SUMMARY if summary else ()))
         kept += CONFIDENCES if summary and part.key in ANSWERS else ()
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
+        for role in part.arrays.keys() - arrays.keys() - {*_LEADS[None]}:
+            raw.note(f"{keys[prefix, role]} not used beside {keys[prefix, part.key]}")
+            own = raw.origin.get((keys[prefix, role], None), keys[prefix, role])
+            raw.unread[own] = part.arrays[role].shape
         if prefix is None:
             part.rows = raw.split
         else:
             part.costs = {b: a for b, a in shared.costs.items() if a.ndim == 1} | part.costs
             if "labels" in shared.arrays and name not in ("fit", "calibrate"):
                 arrays.setdefault("labels", shared.arrays["labels"])
-        if part.key in KINDS:  # what the user declares goes before the key's name
+        if part.key in KINDS and not (
+            raw.table and part.key == "logit"
+        ):  # what the user declares goes before the key's name
             part.kind = part.kind or part.key
-        part.split, part.arrays = name, arrays
+        part.split, part.arrays, part.apart = name, arrays, raw.apart
     return [parts[prefix] for prefix in splits]
+
+
+def _which(raw: Raw) -> str:
+    """Return how to say which keys are the outputs, by the shapes of those that are not known."""
+    deep = [key for key, shape in raw.unread.items() if len(shape) == 3]
+    alike = [key for key, shape in raw.unread.items() if len(shape) == 2]
+    if len(deep) == 1:
+        return f"If {deep[0]} holds them: --key outputs={deep[0]}."
+    if len(alike) > 1 and len({raw.unread[key] for key in alike}) == 1:
+        return f"If each is an exit's, say so, cheapest first: --key outputs={','.join(alike)}."
+    return "Say which are which: --key outputs=KEY, or one key per exit: --key outputs=A,B, cheapest first."
 
 
 def _split_names(raw: Raw, prefixes: list[str]) -> dict[str | None, str]:
@@ -288,26 +199,27 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     lead, key = part.lead, part.key
     where = f"{part.source}: {part.split} {key}"
     deep, kind = part.kind != "summary", KINDS[part.kind or "logits"]
-    flat = lead.ndim == 2 and (kind.single or "variances" in part.arrays)
-    if lead.ndim != (3 if deep else 2) and not flat:
-        allowed = "of shape (K, N, C) or (N, K, C)" if deep else "of shape (K, N) or (N, K)"
-        step = "Save one array over all exits."
-        if deep and lead.ndim == 2:
-            step = (
-                "Save one array over all exits. If there is one number per row and exit, say --kind logit of "
-                "the logit of a binary model, --kind probability of its sigmoid, --kind regression of a value."
-            )
-        raise input_error(where, allowed, f"shape {lead.shape}", step)
-    if not lead.size:
-        allowed = "of at least one row, one exit and one class"
-        raise input_error(where, allowed, f"shape {lead.shape}", "Save it anew, or leave it out.")
     labels = part.arrays.get("labels")
     if labels is not None and labels.ndim == 2 and 1 in labels.shape:
         part.arrays["labels"] = labels = labels.reshape(-1)
+    binary = lead.ndim == 2 or (lead.ndim == 3 and lead.shape[2] < 3)
+    if labels is not None and binary and deep and set(np.unique(labels).tolist()) == {-1, 1}:
+        got, step = "-1 and 1 alone", "-1 means unknown: give (labels + 1) // 2 (--labels FILE)."
+        raise input_error(f"{part.source}: labels", "0 or 1 for two classes", got, step)
+    if part.kind in (None, "logits", "probabilities") and deep:
+        _take_for_one_number(part, labels, where, notes)
+        kind = KINDS[part.kind or "logits"]
+    classes = labels is not None and labels.size and labels.max() > 1
+    if part.kind == "logit" and part.key == "logit" and lead.ndim == 2 and classes:
+        _refuse_shape(part, labels, where)  # columns of classes
+    flat = lead.ndim == 2 and (kind.single or "variances" in part.arrays)
+    if lead.ndim != (3 if deep else 2) and not flat:
+        _refuse_shape(part, labels, where)
+    if not lead.size:
+        allowed = "of at least one row, one exit and one class"
+        raise input_error(where, allowed, f"shape {lead.shape}", "Save it anew, or leave it out.")
     count = None if labels is None or not labels.ndim else len(labels)
     axes = _find_axes(part, lead, count, hint, where, notes)
-    _take_for_one_logit(part, labels, where, notes)
-    kind = KINDS[part.kind or "logits"]
     # One number per row lies as it does, and feature vectors on their own.
     alone = {role for role in part.arrays if role in ROW_NUMBERS or role.startswith("features")}
     arrays = {role: a for role, a in part.arrays.items() if role not in alone}
@@ -316,6 +228,12 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     if "conf_logprob" in arrays:
         with np.errstate(over="ignore"):
             arrays["confidence"] = np.exp(arrays.pop("conf_logprob").astype(np.float64))
+    sure = arrays.get("confidence")
+    if sure is not None and (sure < 0).any() and not (sure > 0).any():
+        notes.append(
+            f"{part.source}: {part.split} confidences are all 0 or less: read as their logarithms"
+        )
+        arrays["confidence"] = np.exp(sure.astype(np.float64))
     if kind.targets and "labels" in alone:
         alone.discard("labels")
         arrays["labels"] = part.arrays["labels"]
@@ -336,18 +254,96 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         part.costs[name] = _turn_cost(f"{part.source}: {name}", cost, n, exits, axes)
 
 
-def _take_for_one_logit(part: Part, labels: Array | None, where: str, notes: list[str]) -> None:
-    """Take logits of one column for one logit, where labels of 0 and 1 and values leave nothing else."""
-    lead = part.lead
-    if part.key != "logits" or part.kind != "logits" or lead.ndim != 3 or lead.shape[2] != 1:
+def _take_for_one_number(part: Part, labels: Array | None, where: str, notes: list[str]) -> None:
+    """Take one number per row and exit for a logit or its sigmoid, where labels and values leave nothing else."""
+    lead, step = part.lead, ""
+    if labels is None or lead.ndim not in (2, 3) or (lead.ndim == 3 and lead.shape[2] != 1):
         return
-    if labels is None or not np.isin(labels, (-1, 0, 1)).all() or not (labels >= 0).any():
+    known = labels[~np.isin(labels, (-1, IGNORED))] if labels.ndim == 1 else np.empty(0)
+    binary = set(np.unique(known).tolist()) == {0, 1}
+    if known.dtype.kind == "f" and (known != np.floor(known)).any():
+        step = f"Labels such as {known[known != np.floor(known)][0]:.6g} are values to be met: {_REGRESSION}"
+    elif lead.ndim == 3 and known.size and not binary:
+        step = f"Labels up to {known.max():g} are classes, which need a column each; or values to be met: {_REGRESSION}"
+    if step:
+        got = f"shape {lead.shape}, one number per row"
+        raise input_error(where, "of 2 classes or more, or of a kind that is declared", got, step)
+    fits = lead.ndim == 3 or part.apart or len(labels) == lead.shape[1] != lead.shape[0]
+    if not binary or not fits or part.key not in ("logits", "probabilities"):
         return
     with np.errstate(invalid="ignore"):
-        if not ((lead < 0) | (lead > 1)).any():
-            return
-    part.kind = "logit"
-    notes.append(f"{where}: one number per row, labels 0 and 1: read as kind logit, of class 1")
+        inside = not ((lead < 0) | (lead > 1)).any()
+    if part.key == "probabilities" and inside and (lead < 0.49).any():
+        part.kind = "probability"
+    elif part.key == "logits" and not inside:
+        part.kind = "logit"
+    else:
+        return
+    notes.append(
+        f"{where}: one number per row, labels 0 and 1: read as kind {part.kind}, of class 1"
+    )
+
+
+def _refuse_shape(part: Part, labels: Array | None, where: str) -> None:
+    """Refuse outputs of another number of axes, by what they seem to be."""
+    lead, shape = part.lead, f"shape {part.lead.shape}"
+    n = len(labels) if labels is not None and labels.ndim else None
+    if part.kind == "summary":
+        step = f"Of one exit or model: {FILES} In a table also columns conf_0, conf_1, ..., or a column exit."
+        if lead.ndim > 2:
+            step = f"If it holds all classes, it is no confidence: --key probs={part.key}."
+        raise input_error(where, "of shape (K, N) or (N, K)", shape, step)
+    allowed = "of shape (K, N, C) or (N, K, C)"
+    if lead.ndim > 3:
+        raise input_error(where, allowed, shape, _flattening(lead, labels))
+    inside = bool(((lead >= 0) & (lead <= 1)).all())
+    one = (
+        "one number per row and exit: a sigmoid, P(class 1), say --kind probability; how sure an answer is, "
+        "--key conf=KEY beside pred; a value, --kind regression --error-scale X."
+        if inside
+        else f"one number per row and exit: the logit of a binary model, say --kind logit; a value, {_REGRESSION}"
+    )
+    model = f"C numbers of one exit or model: {FILES}"
+    if lead.ndim < 2:
+        step = f"Of one exit or model: {FILES} If it is {one}"
+    elif n == lead.shape[1] != lead.shape[0]:
+        step = f"(K, N) is {one}"
+    elif part.apart:
+        step = f"Of each exit it is {one}"
+    elif labels is not None and n == lead.shape[0] != lead.shape[1] and (labels > 1).any():
+        step = f"(N, C) is {model}"
+    else:
+        step = f"If it is (N, C), {model} If it is (N, K) or (K, N), {one}"
+    raise input_error(where, allowed, shape, step)
+
+
+def _flattening(lead: Array, labels: Array | None) -> str:
+    """Return how tokens, or pixels, become rows: exits first and classes last, what is between flattened."""
+    axes = list(range(lead.ndim))
+    orders = {
+        "": axes, "np.moveaxis(logits, 0, 1)": [1, 0, *axes[2:]],
+        "np.moveaxis(logits, 2, -1)": [*axes[:2], *axes[3:], 2],
+        "np.moveaxis(np.moveaxis(logits, 0, 1), 2, -1)": [1, 0, *axes[3:], 2],
+    }  # fmt: skip
+    shapes = {code: tuple(lead.shape[i] for i in order) for code, order in orders.items()}
+    fits = (
+        [] if labels is None else [c for c, shape in shapes.items() if shape[1:-1] == labels.shape]
+    )
+    if labels is not None and labels.ndim == 1 and 1 in lead.shape:
+        return "For one label per row drop the axes of length 1 (numpy.squeeze)."
+    if len(fits) != 1:
+        return (
+            "For an output per token or pixel: exits first, classes last, and flattened between to (K, N*T, C), "
+            "labels alike to (N*T,), -100 where padded, and group (N*T,) the number of the sentence or image. "
+            "Labels (N, T) would tell which axis is which."
+        )
+    k, n, *rest, c = shapes[fits[0]]
+    count = int(np.prod(rest))
+    return (
+        f"An output per token or pixel: flatten to (K, N*T, C), logits={fits[0] or 'logits'}.reshape({k}, {n * count}, "
+        f"{c}), labels.reshape(-1) with -100 where padded, and group=np.repeat(np.arange({n}), {count}), the sentence "
+        "or image."
+    )
 
 
 def _note_unsure(part: Part, n: int, exits: int, notes: list[str]) -> None:
@@ -402,6 +398,7 @@ def _find_axes(
             count = exits[by_labels[0]]
             got = f"{hint}, where {where} of shape {lead.shape} have {count} exits for {n} labels"
             step = f"Give {count} (--costs), or state the order of the axes (--axes)."
+            step = f"It is of one exit: {FILES}" if count == 1 else step
             raise input_error("costs", f"{count} numbers, one per exit", got, step)
         if len(by_costs) == 1 and not by_labels:
             count = rows[by_costs[0]]

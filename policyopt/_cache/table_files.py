@@ -1,4 +1,4 @@
-"""Summaries as tables, long or wide: ``.csv``, ``.jsonl`` (also with lists per exit), ``.parquet``.
+"""Tables, long or wide, and samples with lists: ``.csv``, ``.tsv``, ``.jsonl``, ``.json``, ``.parquet``.
 
 Each is read piece by piece, its bytes counted; pandas does the columns.
 """
@@ -6,9 +6,9 @@ Each is read piece by piece, its bytes counted; pandas does the columns.
 from __future__ import annotations
 
 import csv
-import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import numpy as np
 
 from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import GROUP, MAX_EXITS, group_codes
-from policyopt._cache.parts import CONFIDENCES, Raw, parse_key
+from policyopt._cache.exits import CONFIDENCES
+from policyopt._cache.keys import PER_SAMPLE, Place, parse_key, place_of
+from policyopt._cache.raw import MISSING, TEXTUAL, Raw, Said, coded, declared
 from policyopt._optional import need
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._sizes import PIECE, Room
-from policyopt.runtime._strict_json import BYTES_PER_VALUE, parse
+from policyopt.runtime._strict_json import BYTES_PER_VALUE, parse, read_plain
 from policyopt.runtime._typing import Array
 
 #: Bytes of one line: 12 exits of 50,000 classes take half of it.
@@ -29,35 +31,40 @@ MAX_LINE = 16 << 20
 MAX_COLUMNS = 16 * MAX_EXITS
 #: Characters of a number that is text, and of the name of a split.
 MAX_TEXT, MAX_NAME = 400, 64
+#: Bytes of a .json, all of which is in memory at once; a value takes up to so many there.
+_MAX_JSON, _PER_VALUE = 256 << 20, 64
 _PER_ARRAY = 128  # bytes of an array beside its numbers
-_WIDE = re.compile(r"(.+)_(\d{1,4})")
-#: Columns with one value per sample, whatever the exit.
-_PER_SAMPLE = ("labels", "context", GROUP, "split")
 _HELP = (
     "Long: one row per sample and exit with columns sample, exit, confidence, prediction (or quality), label. "
-    "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label."
+    "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label. Of other names say --key conf_0=COLUMN."
 )
 #: Axes of a value in a line of lists, by role; others have one.
 _AXES = {
     "labels": 0, "context": 0, GROUP: 0, "logits": 2, "probabilities": 2, "outputs": 2, "top_prob": 2,
 }  # fmt: skip
+#: A sample's number, its fields, and its bytes in the file.
+Line = tuple[int, dict[str, Any], int]
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file, refused where one is too long to be a sample."""
+    """Yield the lines of a file, refused where one is too long to be a sample; a byte-order mark is left out."""
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
             if len(line) > MAX_LINE:
                 argument, allowed = f"{path.name} line {number}", f"of at most {MAX_LINE} bytes"
                 step = "One sample a line; save many numbers per sample as .npz."
                 raise input_error(argument, allowed, "more", step)
-            yield line
+            if number == 1 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+                got = "UTF-16, by its byte-order mark"
+                raise input_error(path.name, "text in UTF-8", got, "Save it as UTF-8.")
+            yield line.removeprefix(BOM_UTF8) if number == 1 else line
 
 
-def read_csv(path: Path) -> Raw:
-    """Read comma-separated summaries with a header line."""
+def read_csv(path: Path, said: Said) -> Raw:
+    """Read a table with a header line, its columns separated by commas, tabs or semicolons."""
     pandas = need("pandas", "fit", "to read .csv files")
-    columns = next((row for row in _rows(path) if len(row) > 1 or "".join(row).strip()), [])
+    mark = _separator(path)
+    columns = next((row for row in _rows(path, mark) if len(row) > 1 or "".join(row).strip()), [])
     if len(columns) > MAX_COLUMNS:  # pandas takes long for very many
         allowed, step = f"at most {MAX_COLUMNS}", "Drop those not of an exit, or save it as .npz."
         raise input_error(f"{path.name}: columns", allowed, f"{len(columns)}", step)
@@ -65,53 +72,110 @@ def read_csv(path: Path) -> Raw:
     if twice:  # which it would change
         got = f"{', '.join(map(repr, twice[:3]))} twice"
         raise input_error(f"{path.name}: columns", "each of another name", got, "Rename one.")
-    texts = {name: str for name in columns if name.strip() in ("sample", "split")}
-    rows = max(1, PIECE // max(_longest(path, len(columns)), 16 * len(columns)))
-    used = useful if any(map(useful, columns)) else [0]
+    raw = Raw(path.name)
+    at = raw.plan([column.strip() for column in columns], said)
+    texts = {
+        name: str
+        for name in columns
+        if name.strip() in at and at[name.strip()].key in ("sample", "split")
+    }
+    rows = max(1, PIECE // max(_longest(path, len(columns), mark), 16 * len(columns)))
+    used = [name for name in columns if name.strip() in at] or [0]
 
     def pieces() -> Iterator[tuple[Any, int]]:
         with path.open("rb") as file:
-            at = 0
-            # Without na_filter: a sample may be called NA, and no number may be missing.
+            done = 0
+            # Without na_filter: a sample may be called NA.
             for frame in pandas.read_csv(
-                file, chunksize=rows, dtype=texts, usecols=used, na_filter=False
-            ):
-                yield frame[[name for name in frame if useful(name)]], file.tell() - at
-                at = file.tell()
+                file, chunksize=rows, dtype=texts, usecols=used, na_filter=False, sep=mark,
+                encoding="utf-8-sig",
+            ):  # fmt: skip
+                yield frame, file.tell() - done
+                done = file.tell()
 
-    return _gather(path, columns, pieces())
-
-
-def _rows(path: Path) -> Iterator[list[str]]:
-    return csv.reader(line.decode("utf-8-sig") for line in lines_of(path))
+    return _gather(raw, at, pieces(), path)
 
 
-def _longest(path: Path, count: int) -> int:
+def _separator(path: Path) -> str:
+    """Return what separates the columns, by the header: commas unless it has none."""
+    header = next((line for line in lines_of(path) if line.strip()), b"")
+    found = [mark for mark in (",", "\t", ";") if mark.encode() in header]
+    return "\t" if "\t" in found and path.suffix == ".tsv" else found[0] if found else ","
+
+
+def _rows(path: Path, mark: str) -> Iterator[list[str]]:
+    return csv.reader((line.decode("utf-8") for line in lines_of(path)), delimiter=mark)
+
+
+def _longest(path: Path, count: int, mark: str) -> int:
     """Return the bytes of the longest line; rows over the header's length, which pandas cuts, are refused."""
     longest, quoted, where = 1, False, None
     for number, line in enumerate(lines_of(path), 1):
         longest, quoted = max(longest, len(line)), quoted or b'"' in line
-        if not quoted and line.count(b",") >= count:
+        if not quoted and line.count(mark.encode()) >= count:
             where = where or f"line {number}"
     if quoted and not where:  # commas within quotes are none between cells
-        where = next((f"row {n}" for n, row in enumerate(_rows(path), 1) if len(row) > count), None)
+        rows = enumerate(_rows(path, mark), 1)
+        where = next((f"row {n}" for n, row in rows if len(row) > count), None)
     if where:
         allowed, got = f"of {count} cells, as the header", f"more in {where}"
         raise input_error(f"{path.name}: rows", allowed, got, "Mend header or rows.")
     return longest
 
 
-def read_jsonl(path: Path) -> Raw:
+def read_jsonl(path: Path, said: Said) -> Raw:
     """Read a sample a line, ``{"logits": [[... C] x K], "label": 3}`` (as CATs writes), or summaries as a table."""
-    first = next(_objects(path), None)
+    return _from_objects(path, lambda: _objects(path), said)
+
+
+def read_json(path: Path, said: Said) -> Raw:
+    """Read a list of samples, each an object, as the lines of a ``.jsonl``; or an object of an ``.npz``'s keys."""
+    step = "It is one JSON text: mend it."
+    text = read_plain(path, "SRC", _MAX_JSON, step).removeprefix(BOM_UTF8)
+    Room("SRC", str(path), "Save it as .npz.").take(
+        _PER_VALUE * len(text) // BYTES_PER_VALUE, len(text)
+    )
+    content = parse(text, path.name, len(text) + 64 * BYTES_PER_VALUE, step, MAX_LINE)
+    lists = list(content.values()) if isinstance(content, dict) else []
+    if (
+        len(lists) == 1
+        and isinstance(lists[0], list)
+        and lists[0]
+        and all(isinstance(row, dict) for row in lists[0])
+    ):
+        content = lists[0]  # the samples under one key
+    if isinstance(content, dict):
+        return declared(path.name, content, said)
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        allowed = "a list of objects, one per sample, or an object"
+        raise input_error(path.name, allowed, type(content).__name__, "Save one of them.")
+    size = len(text) // max(len(content), 1)
+    return _from_objects(path, lambda: ((i, row, size) for i, row in enumerate(content, 1)), said)
+
+
+def _from_objects(path: Path, objects: Callable[[], Iterator[Line]], said: Said) -> Raw:
+    first = next(objects(), None)
     if first is None:
         raise input_error("SRC", "a file of at least one line", f"{path} (empty)", "Check it.")
-    if any(isinstance(value, list) for value in first[1].values()):
-        return _from_lists(path, first[1])
-    return _gather(path, list(first[1]), _frames(path, list(first[1])))
+    # Objects within, of models by name, are read as columns NAME_FIELD, as the first line has them.
+    fields = [(key, value) for key, value in first[1].items() if isinstance(value, dict)]
+    inner = [key for key, value in fields if any(place_of(f"{key}_{k}") for k in value)]
+    rows = ((i, _flattened(row, inner), size) for i, row, size in objects())
+    raw, head = Raw(path.name), _flattened(first[1], inner)
+    at = raw.plan(head, said)
+    if any(isinstance(head[key], (list, dict)) for key in at):
+        return _from_lists(raw, at, rows, path)
+    return _gather(raw, at, _frames(path, list(at), rows), path)
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
+def _flattened(row: dict[str, Any], inner: list[str]) -> dict[str, Any]:
+    for key in inner:
+        if isinstance(row.get(key), dict):
+            row = {**row, **{f"{key}_{k}": v for k, v in row[key].items()}}
+    return {k: v for k, v in row.items() if k not in inner} if inner else row
+
+
+def _objects(path: Path) -> Iterator[Line]:
     """Yield each line's number, object and bytes; fields that line 1 has not are refused."""
     known: set[str] | None = None
     for number, line in enumerate(lines_of(path), 1):
@@ -128,11 +192,11 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any], int]]:
             yield number, row, len(line)
 
 
-def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
+def _frames(path: Path, read: list[str], objects: Iterator[Line]) -> Iterator[tuple[Any, int]]:
     """Yield the rows of a table in pieces, each with its bytes in the file."""
     pandas = need("pandas", "fit", "to read .jsonl tables")
-    read, rows, size = [name for name in columns if useful(name)], [], 0
-    for number, row, length in _objects(path):
+    rows, size = [], 0
+    for number, row, length in objects:
         cells = tuple(row.get(name) for name in read)
         if any(isinstance(cell, (dict, list)) for cell in cells):
             where, got = f"{path.name} line {number}", "a list or an object"
@@ -146,24 +210,17 @@ def _frames(path: Path, columns: list[str]) -> Iterator[tuple[Any, int]]:
         yield pandas.DataFrame.from_records(rows, columns=read), size
 
 
-def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
+def _from_lists(raw: Raw, at: Mapping[str, Place], objects: Iterator[Line], path: Path) -> Raw:
     """Read the lines one by one into small arrays."""
-    raw, roles = Raw(path.name, axes="NKC"), dict[str, str]()
-    for key in first:
-        role = _role(key)
-        if role in (None, "metadata"):
-            raw.note(f"field {key!r} ignored")
-            raw.unread.append(key)
-        else:
-            roles[key] = role
     room = Room("SRC", str(path), "Save it as .npz.")
-    rows: dict[str, list[Array]] = {key: [] for key in roles}
-    for number, row, length in _objects(path):
+    rows: dict[str, list[Array]] = {key: [] for key in at}
+    names = raw.texts.setdefault("ids", {})
+    for number, row, length in objects:
         where = f"{path.name} line {number}"
-        for key, role in roles.items():
+        for key, place in at.items():
             if key not in row:
                 raise input_error(where, f"with {key!r}, as line 1", f"{sorted(row)}", "Add it.")
-            cell = _cell(row[key], role, f"{where}: {key}")
+            cell = _cell(row[key], place, f"{where}: {key}", names)
             shape = (rows[key] or [cell])[0].shape
             if cell.shape != shape:
                 allowed, got = f"of shape {shape}, as line 1", f"shape {cell.shape}"
@@ -171,61 +228,157 @@ def _from_lists(path: Path, first: dict[str, Any]) -> Raw:
             rows[key].append(cell)
             # Twice: the small arrays stand beside the whole for a while.
             room.take(2 * cell.nbytes + _PER_ARRAY, length)
-    raw.arrays = {key: np.stack(values) for key, values in rows.items()}
-    raw.split = raw.arrays.pop("split", None)
+    arrays = {key: np.stack(values) for key, values in rows.items() if values}
+    for key, array in arrays.items():
+        if array.dtype.kind == "O":
+            arrays[key] = _unboxed(raw, key, at[key], array)
+    for key in raw.unread:
+        raw.ignore(f"field {key!r} ignored", key)
+    _take(raw, at, arrays)
     return raw
 
 
-def _cell(value: Any, role: str, argument: str) -> Array:
+def _unboxed(raw: Raw, key: str, place: Place, cells: Array) -> Array:
+    """Return labels or predictions that JSON holds as numbers, NaN where null, or as codes of texts."""
+    flat = cells.ravel().tolist()
+    if any(isinstance(value, str) for value in flat):
+        raw.as_text.add((place.key, place.exit))
+        return coded(flat, raw.texts.setdefault(place.key, {})).reshape(cells.shape)
+    try:
+        found = np.array(flat, dtype=np.float64 if None in flat else None).reshape(cells.shape)
+    except (TypeError, ValueError):
+        found = cells
+    if found.dtype.kind not in "biuf":
+        raise input_error(
+            f"{raw.name}: {key}", "numbers or texts", "lists or objects", "Mend the lines."
+        )
+    return found
+
+
+def _take(raw: Raw, at: Mapping[str, Place], arrays: Mapping[str, Array]) -> None:
+    """Put arrays with rows first where they belong."""
+    raw.axes = "NKC"
+    for key, array in arrays.items():
+        place = at[key]
+        role = (parse_key(place.key) or (None, ""))[1]
+        if role in ("split", "sample"):
+            raw.split, raw.ids = (array, raw.ids) if role == "split" else (raw.split, array)
+        elif role == "exit":
+            raw.note(f"{key!r} not used")
+        elif role != "metadata":
+            if role in TEXTUAL and array.dtype.kind == "f":
+                array = _answered(raw, key, array)
+            raw.put(key, place, _sure(raw, key, array) if role in CONFIDENCES else array)
+
+
+def _cell(value: Any, place: Place, argument: str, texts: dict[int, str]) -> Array:
+    role = (parse_key(place.key) or (None, "metadata"))[1]
     if role == "split":
         if not isinstance(value, str) or len(value) > MAX_NAME:
             raise input_error(argument, f"a text up to {MAX_NAME} characters", value, "Name it.")
         return np.array(value)
-    if role == GROUP and not isinstance(value, (list, dict)) and len(str(value)) <= MAX_TEXT:
+    scalar = not isinstance(value, (list, dict))
+    if role == "sample" and scalar:
+        return coded([value], texts)[0]
+    if role in ("metadata", "sample", "exit"):
+        return np.array(0)
+    if role == GROUP and scalar and len(str(value)) <= MAX_TEXT:
         return group_codes(np.array(value)[None])[0]
-    axes = _AXES.get(role, 1)
+    axes = _AXES.get(role, 1) - (place.exit is not None)
     allowed = f"numbers with {axes} axes"
     try:
+        if role in TEXTUAL:  # numbers or texts: all rows tell
+            return np.array(value, dtype=object)
         array = np.array(value)
-    except ValueError as error:
+        if array.dtype.kind == "O":  # null where a number is missing
+            array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
         raise input_error(argument, allowed, "lists of unequal length", "Mend the line.") from error
-    if array.dtype.kind not in "biuf" or array.ndim != axes:
+    if array.dtype.kind not in "biuf" or array.ndim not in (axes, axes - 1):  # of one exit
         raise input_error(argument, allowed, f"{array.dtype} with {array.ndim} axes", "Mend it.")
     with np.errstate(over="ignore"):  # becomes inf, which the value checks refuse by name
-        return array.astype(np.float32) if axes == 2 else array
+        return array.astype(np.float32) if _AXES.get(role) == 2 else array
 
 
-def read_parquet(path: Path) -> Raw:
-    """Read summaries in flat columns, row group by row group; sizes are counted before and while."""
+def read_parquet(path: Path, said: Said) -> Raw:
+    """Read columns, flat or of lists, row group by row group; sizes are counted before and while."""
     parquet = need("pyarrow.parquet", "fit", "to read .parquet files (pip install pyarrow)")
     types = need("pyarrow", "fit", "to read .parquet files (pip install pyarrow)").types
+    raw = Raw(path.name)
 
-    def pieces() -> Iterator[tuple[Any, int]]:
+    def batches() -> Iterator[tuple[Any, int]]:
         # Texts stay as their file has them, each once: a long one may stand in every row.
         with parquet.ParquetFile(path, read_dictionary=texts) as file:
             for group in range(file.num_row_groups):
                 count = max(file.metadata.row_group(group).num_rows, 1)
                 size = _parquet_sizes(file, group, used)[1] / count
                 for batch in file.iter_batches(rows, [group], used, use_threads=False):
-                    yield batch.to_pandas(), int(size * batch.num_rows)
+                    yield batch, int(size * batch.num_rows)
 
     with parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
-        used = [name for name in schema.names if useful(name)]
-        texts = [name for name in used if not types.is_primitive(schema.field(name).type)]
+        at = raw.plan(schema.names, said)
+        used = list(at)
         nested = [name for name in used if types.is_nested(schema.field(name).type)]
-        rows = max(1, PIECE // (16 * max(len(used), 1)))
-        room, held = Room("SRC", str(path), "Save it as .npz."), 0
+        flat = [name for name in used if name not in nested]
+        texts = [name for name in flat if not types.is_primitive(schema.field(name).type)]
+        widest, room, held = 16 * max(len(used), 1), Room("SRC", str(path), "Save it as .npz."), 0
         for group in range(file.num_row_groups):
             decoded, encoded = _parquet_sizes(file, group, used)
-            held += encoded
-            room.take(decoded, encoded)
+            count = max(file.metadata.row_group(group).num_rows, 1)
+            widest, held = max(widest, decoded // count), held + encoded
+            room.take((1 + bool(nested)) * decoded, encoded)
+        rows = max(1, PIECE // widest)
         if held > path.stat().st_size:
             got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
             raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
-    if nested:
-        raise input_error(f"{path.name}: {nested[0]}", "a flat column", "nested", "Flatten it.")
-    return _gather(path, schema.names, pieces())
+    if not nested:
+        return _gather(raw, at, ((batch.to_pandas(), size) for batch, size in batches()), path)
+    parts: dict[str, list[Array]] = {name: [] for name in used}
+    for batch, _ in batches():
+        for name in used:
+            parts[name].append(_column(raw, batch.column(name), at[name], name, types))
+    arrays = dict[str, Array]()
+    for name, each in parts.items():
+        if len({a.shape[1:] for a in each}) > 1:
+            got = "lists of other lengths further down"
+            raise input_error(f"{path.name}: {name}", "lists of one length", got, "Mend the rows.")
+        if each:
+            arrays[name] = np.concatenate(each)
+    if not arrays:
+        raise input_error(f"{path.name}: rows", "at least 1", 0, "Is it the right file?")
+    _take(raw, at, arrays)
+    return raw
+
+
+def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array:
+    """Return a column of lists, or a flat one beside such, as an array with rows first."""
+    role, shape, argument = (
+        (parse_key(place.key) or (None, ""))[1],
+        [len(column)],
+        f"{raw.name}: {name}",
+    )
+    if not types.is_nested(column.type):
+        cells = column.to_pandas()
+        if role in ("split", "sample", "exit", "metadata"):
+            return _ids(raw, cells) if role == "sample" else _texts(cells, argument)
+        return _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
+    while (
+        types.is_list(column.type)
+        or types.is_large_list(column.type)
+        or types.is_fixed_size_list(column.type)
+    ):
+        sizes = set(column.value_lengths().to_pylist()) if len(column) else {1}
+        if len(sizes) > 1 or None in sizes:
+            got = f"of {sorted(map(str, sizes))[:4]} elements"
+            raise input_error(argument, "lists of one length in every row", got, "Mend the rows.")
+        shape.append(sizes.pop())
+        column = column.flatten()
+    if types.is_nested(column.type):
+        raise input_error(
+            argument, "a flat column, or lists of numbers", f"{column.type}", "Flatten it."
+        )
+    return _values(column.to_pandas(), argument, raw, place).reshape(shape)
 
 
 def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
@@ -233,80 +386,95 @@ def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
     meta = file.metadata.row_group(group)
     columns = [(meta.column(i), file.schema.column(i).length or 0) for i in range(meta.num_columns)]
     mine = [pair for pair in columns if pair[0].path_in_schema.split(".")[0] in used]
-    decoded = sum(max(max(8, n) * meta.num_rows, c.total_uncompressed_size) for c, n in mine)
+    decoded = sum(
+        max(max(8, n) * max(meta.num_rows, c.num_values), c.total_uncompressed_size)
+        for c, n in mine
+    )
     return decoded, sum(column.total_compressed_size for column, _ in mine)
 
 
 # --- from columns to arrays --------------------------------------------------------------------
 
 
-def _role(name: str) -> str | None:
-    """Return the role of a column's name; None where it is not known, or of one split only."""
-    known = ("", "split", "") if name == "split" else parse_key(name)
-    return known[1] if known and not known[0] else None
-
-
-def useful(column: object) -> bool:
-    """Say whether a column is read at all; others are only named."""
-    name = str(column).strip()
-    match = _WIDE.fullmatch(name)
-    role = (match and _role(match[1])) or _role(name)
-    return role not in (None, "metadata") or name in ("sample", "exit")
-
-
-def _gather(path: Path, columns: Sequence[str], pieces: Iterator[tuple[Any, int]]) -> Raw:
-    """Put a table together from pieces (useful columns, bytes in the file); `columns`: all of the file."""
-    if not any(map(useful, columns)):
-        raise _unlike(path.name, columns)
+def _gather(
+    raw: Raw, at: Mapping[str, Place], pieces: Iterator[tuple[Any, int]], path: Path
+) -> Raw:
+    """Put a table together from pieces (useful columns, bytes in the file)."""
+    if not at:
+        raise _unlike(raw)
     pandas = need("pandas", "fit", "to read tables")
     room, frames = Room("SRC", str(path), "Save it as .npz."), []
     for frame, size in pieces:
         # Twice: the pieces stand beside the whole for a while.
         room.take(2 * int(frame.memory_usage(deep=True).sum()), 2 * size)
         frames.append(frame)
-    whole = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
-    return _from_table(whole, path.name, [column.strip() for column in columns])
-
-
-def _from_table(frame: Any, name: str, columns: list[str]) -> Raw:
-    """Turn a table of summaries into arrays of shape (n, K) and (n,), by its keys without the exit."""
+    frame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
     frame = frame.rename(columns=lambda column: str(column).strip())
-    if len(set(columns)) < len(columns):
-        raise input_error(f"{name}: columns", "each of another name", f"{columns}", "Rename one.")
+    if len(set(raw.keys)) < len(raw.keys):
+        raise input_error(
+            f"{raw.name}: columns", "each of another name", f"{raw.keys}", "Rename one."
+        )
     if not len(frame):
-        raise input_error(f"{name}: rows", "at least 1", 0, "Is it the right file?")
-    long = "sample" in columns and "exit" in columns
-    raw = _from_long(frame, name) if long else _from_wide(frame, name)
-    unread = [column for column in columns if column not in frame.columns]
-    raw.notes += [f"{name}: column {column!r} ignored" for column in unread]
-    roles = {_role(key) for key in raw.arrays}
-    if not roles & {"confidence", "conf_logprob", *WORTH}:
-        raise _unlike(name, columns)
+        raise input_error(f"{raw.name}: rows", "at least 1", 0, "Is it the right file?")
+    raw.axes, raw.table = "NKC", True
+    for column in raw.unread:
+        raw.unread[column] = (len(frame),)
+        raw.ignore(f"column {column!r} ignored", column)
+    called = {
+        place.key: column
+        for column, place in reversed(list(at.items()))
+        if place.key in ("sample", "exit")
+    }
+    exits = frame[called["exit"]] if "exit" in called else None
+    if exits is not None and (
+        exits.nunique() > 1 or ("sample" in called and called["exit"] == "exit")
+    ):
+        _from_long(raw, at, frame, called)
+    else:
+        _from_wide(raw, at, frame)
+    found = {(parse_key(key) or (None, key))[1] for key in (*raw.arrays, *raw.pieces)}
+    if not found & {
+        *CONFIDENCES,
+        *WORTH,
+        "logits",
+        "probabilities",
+        "logit",
+        "outputs",
+        "values",
+        "prediction",
+    }:
+        raise _unlike(raw)
     return raw
 
 
-def _unlike(name: str, columns: Sequence[str]) -> Exception:
+def _unlike(raw: Raw) -> Exception:
     """Return the error of a table whose columns say nothing of the exits."""
-    shown = ", ".join(columns[:12]) + (", ..." if columns[12:] else "")
-    if len(columns) == 1 and name.endswith(".csv"):
+    shown = ", ".join(raw.keys[:12]) + (", ..." if raw.keys[12:] else "")
+    if len(raw.keys) == 1 and raw.name.endswith(".csv"):
         shown += " alone (are the columns separated by commas?)"
     allowed = "with a confidence for each exit (or quality, or correct)"
-    return input_error(f"{name}: columns", allowed, shown or "none (is it empty?)", _HELP)
+    return input_error(f"{raw.name}: columns", allowed, shown or "none (is it empty?)", _HELP)
 
 
-def _from_long(frame: Any, name: str) -> Raw:
-    pandas = need("pandas", "fit", "to read tables")
-    codes, samples = pandas.factorize(frame["sample"])
-    exits = _numbers(frame["exit"], f"{name}: exit")
-    nameless = (codes < 0) | np.asarray(frame["sample"] == "", dtype=bool)
+def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[str, str]) -> None:
+    """Put a table of one row per sample and exit in order."""
+    pandas, name = need("pandas", "fit", "to read tables"), raw.name
+    if "sample" not in called:
+        got = f"{called['exit']}, and no column that tells which rows are of one sample"
+        raise input_error(
+            f"{name}: columns",
+            "with a column sample",
+            got,
+            "Add it: a number or a name per sample.",
+        )
+    cells = frame[called["sample"]]
+    codes, samples = pandas.factorize(cells)
+    nameless = (codes < 0) | np.asarray(cells == "", dtype=bool)
     if nameless.any():
         got = f"nothing in row {int(np.argmax(nameless))}"
-        raise input_error(f"{name}: sample", "given in every row", got, "Fill it in.")
-    if exits.dtype.kind != "i" or exits.min() != 0 or exits.max() >= MAX_EXITS:
-        allowed = f"whole numbers from 0 to K-1 < {MAX_EXITS}"
-        got = f"{exits.min():g} to {exits.max():g}"
-        raise input_error(f"{name}: exit", allowed, got, "Renumber.")
-    count, n = int(exits.max()) + 1, len(samples)
+        raise input_error(f"{name}: {called['sample']}", "given in every row", got, "Fill it in.")
+    exits, count = _exits_of_rows(raw, frame[called["exit"]], called["exit"])
+    n = len(samples)
     places = codes * count + exits
     unique, times = np.unique(places, return_counts=True)
     double = times.max() > 1
@@ -319,66 +487,116 @@ def _from_long(frame: Any, name: str) -> Raw:
             got, step = f"a second row for {where}", "Drop the double."
         raise input_error(f"{name}: rows", "one per sample and exit", got, step)
     order = np.argsort(places)
-    raw = Raw(name, axes="NKC")
-    for column in frame.columns:
-        if column in ("sample", "exit"):
+    classes: dict[str, dict[int, Array]] = {}
+    for column, place in at.items():
+        role = (parse_key(place.key) or (None, "metadata"))[1]
+        if role in ("sample", "exit", "metadata"):
             continue
-        role = _role(column)
-        if role is None:
-            raw.note(f"column {column!r} ignored")
-            continue
-        cells = frame[column]
-        read = _texts if column == "split" else _groups if role == GROUP else _numbers
+        cells, argument = frame[column], f"{name}: {column}"
         if role in CONFIDENCES and _absent(cells[exits == count - 1]):
             cells = cells.mask(exits == count - 1)
-        grid = read(cells, f"{name}: {column}")[order].reshape(n, count)
-        single = role in _PER_SAMPLE
-        if single and (grid != grid[:, :1]).any():
+        if role == "split":
+            grid = _texts(cells, argument)
+        else:
+            grid = (
+                _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
+            )
+        if role in CONFIDENCES:
+            last_lacks = np.isnan(grid[exits == count - 1]).all()
+            grid = _sure(raw, column, grid, exits < count - bool(last_lacks))
+        grid = grid[order].reshape(n, count)
+        if role in PER_SAMPLE and (grid != grid[:, :1]).any():
             sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
-            got = f"several for sample {sample}"
-            raise input_error(f"{name}: {column}", "one value per sample", got, "Mend its rows.")
-        if column == "split":
+            raise input_error(
+                argument, "one value per sample", f"several for sample {sample}", "Mend its rows."
+            )
+        if role == "split":
             raw.split = grid[:, 0]
+        elif place.exit is not None:  # a number beside the exit's is a class's
+            base = "logits" if place.key == "logit" else place.key
+            classes.setdefault(base, {})[place.exit] = grid  # type: ignore[index]
         else:
-            raw.arrays[column] = grid[:, 0] if single else grid
-    return raw
+            raw.put(column, place, grid[:, 0] if role in PER_SAMPLE else grid)
+    for key, columns in classes.items():
+        raw.arrays[key] = np.stack([columns[c] for c in sorted(columns)], axis=2)
 
 
-def _from_wide(frame: Any, name: str) -> Raw:
-    raw = Raw(name, axes="NKC")
-    groups: dict[str, dict[int, str]] = {}
-    for column in frame.columns:
-        match = _WIDE.fullmatch(column)
-        role = _role(match[1] if match else column)
-        if column == "split":
-            raw.split = _texts(frame[column], f"{name}: split")
-        elif match and role not in (None, *_PER_SAMPLE, "metadata"):
-            groups.setdefault(match[1], {})[int(match[2])] = column
-        elif not match and role in ("labels", "context", GROUP):
-            read = _groups if role == GROUP else _numbers
-            raw.arrays[column] = read(frame[column], f"{name}: {column}")
-        else:
-            raw.note(f"column {column!r} ignored")
-    count = 1 + max((k for at in groups.values() for k in at), default=0)
-    for base, at in groups.items():
-        least = count
-        if _role(base) in CONFIDENCES and len(groups) > 1:  # the last exit needs none
-            least -= 1
-            if least in at and _absent(frame[at[least]]):
-                del at[least]
-        lacking = [f"{base}_{k}" for k in range(least) if k not in at]
-        if lacking:
-            last = " (the last exit needs none)" if least < count else ""
-            allowed = f"{base}_0 to {base}_{least - 1}{last}, for the exits 0 to {count - 1}"
-            got = ", ".join(at[k] for k in sorted(at)[:12]) or "none of them"
-            more = f" and {len(lacking) - 3} more" if lacking[3:] else ""
-            step = f"Add {', '.join(lacking[:3])}{more}; exits are numbered from 0."
-            raise input_error(f"{name}: columns", allowed, got, step)
-        if not at:
+def _exits_of_rows(raw: Raw, column: Any, called: str) -> tuple[Array, int]:
+    """Return the exit of each row, 0 to K-1, and K: numbered from 0 or 1, or named in the order of the table."""
+    pandas = need("pandas", "fit", "to read tables")
+    numbers = pandas.to_numeric(column, errors="coerce")
+    argument = f"{raw.name}: {called}"
+    if numbers.isna().any():
+        words = _refuse_long(column, argument, MAX_NAME)
+        codes, names = pandas.factorize(
+            words.where(column.notna(), "").map(lambda v: str(v).strip())
+        )
+        if "" in names or len(names) > MAX_EXITS:
+            got = "nothing in some row" if "" in names else f"{len(names)} names"
+            raise input_error(argument, "a number or a name in every row", got, "Fill it in.")
+        raw.metadata["names"] = names.tolist()
+        raw.note(f"exits in the order of the table: {', '.join(names)}")
+        return codes, len(names)
+    found = np.unique(numbers)
+    given = np.asarray(numbers)
+    if (
+        (found != np.floor(found)).any()
+        or found[0] < 0
+        or (called != "layer" and found[-1] > MAX_EXITS)
+    ):
+        allowed = f"whole numbers from 0 to K-1 < {MAX_EXITS}"
+        raise input_error(argument, allowed, f"{found[0]:g} to {found[-1]:g}", "Renumber.")
+    if called == "layer" and found[-1] != len(found) - 1:
+        raw.metadata["names"] = [f"layer {e:g}" for e in found]
+        raw.note(f"exits are the layers {', '.join(f'{e:g}' for e in found)}")
+        return np.searchsorted(found, given), len(found)
+    first = int(found[0] == 1)
+    if first:
+        raw.note(f"exits numbered from 1 to {found[-1]:g}: called 0 to {found[-1] - 1:g}")
+    return given.astype(np.int64) - first, int(found[-1]) + 1 - first
+
+
+def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
+    """Take a table of one row per sample, its columns of one exit each; see `by_exit`."""
+    arrays = dict[str, Array]()
+    by_number = any(place.exit is not None for place in at.values())
+    for column, place in at.items():
+        role, argument = (parse_key(place.key) or (None, "metadata"))[1], f"{raw.name}: {column}"
+        cells = frame[column]
+        if by_number and place.exit is None and role not in PER_SAMPLE:
+            raw.note(f"column {column!r} ignored: it is of no exit")
             continue
-        parts = [_numbers(frame[at[k]], f"{name}: {at[k]}") for k in sorted(at)]
-        raw.arrays[base] = np.stack(parts, axis=1)
-    return raw
+        if role in ("split", "sample"):
+            arrays[column] = _ids(raw, cells) if role == "sample" else _texts(cells, argument)
+        elif role == "exit":
+            arrays[column] = np.empty(0)
+        elif role == GROUP:
+            arrays[column] = _groups(cells, argument)
+        elif role in CONFIDENCES and _absent(cells):
+            arrays[column] = np.full(len(cells), np.nan)
+        elif role != "metadata":
+            arrays[column] = _values(cells, argument, raw, place)
+    _take(raw, at, arrays)
+
+
+def _sure(raw: Raw, column: str, conf: Array, of: Any = True) -> Array:
+    """Return confidences, 0 for the few that are missing: no policy stops there by them; all missing: as they are."""
+    missing = np.isnan(conf) & of if conf.dtype.kind == "f" else np.zeros(1, bool)
+    if conf.ndim == 2:
+        missing &= ~np.isnan(conf).all(axis=0)
+    if not missing.any() or missing.all():
+        return conf
+    raw.note(f"{column}: {int(missing.sum())} missing, taken as the least sure")
+    return np.where(missing, -np.inf if "logprob" in column.lower() else 0.0, conf)
+
+
+def _answered(raw: Raw, column: str, numbers: Array) -> Array:
+    """Return class numbers, -1 for those that are missing."""
+    missing = np.isnan(numbers)
+    if missing.any():
+        raw.note(f"{column}: {int(missing.sum())} missing, taken as -1 (unknown, or no answer)")
+        numbers = np.where(missing, -1, numbers)
+    return numbers.astype(np.int64) if (numbers == np.floor(numbers)).all() else numbers
 
 
 def _absent(column: Any) -> bool:
@@ -386,7 +604,7 @@ def _absent(column: Any) -> bool:
     if column.dtype.kind in "biuf":
         return bool(column.isna().all())
     words = column[column.notna()].map(lambda v: v.strip().lower() if isinstance(v, str) else "-")
-    return bool(words.isin(["", "nan", "null", "none"]).all())
+    return bool(words.isin(MISSING).all())
 
 
 def _refuse_long(column: Any, argument: str, most: int) -> Any:
@@ -397,6 +615,10 @@ def _refuse_long(column: Any, argument: str, most: int) -> Any:
         got = f"one of {length} characters"
         raise input_error(argument, f"cells of at most {most} characters", got, "Mend that cell.")
     return column
+
+
+def _ids(raw: Raw, column: Any) -> Array:
+    return coded(column.tolist(), raw.texts.setdefault("ids", {}))
 
 
 def _texts(column: Any, argument: str) -> Array:
@@ -419,22 +641,42 @@ def _groups(column: Any, argument: str) -> Array:
     return group_codes(texts)
 
 
-def _numbers(column: Any, argument: str) -> Array:
-    """Return a column as numbers or booleans; text such as ``"true"`` counts as a boolean."""
+def _values(column: Any, argument: str, raw: Raw, place: Place) -> Array:
+    """Return a column as numbers; of labels and predictions also as codes of texts, those missing -1."""
+    role = (parse_key(place.key) or (None, ""))[1]
+    if role not in TEXTUAL or column.dtype.kind in "biuf":
+        found = _numbers(column, argument, role in CONFIDENCES)
+        return (
+            _answered(raw, argument, found)
+            if role in TEXTUAL and found.dtype.kind == "f"
+            else found
+        )
+    try:
+        found = _numbers(column, argument, True)
+    except InputError:
+        column = _refuse_long(column, argument, MAX_LINE)
+        raw.as_text.add((place.key, place.exit))
+        return coded(column.tolist(), raw.texts.setdefault(place.key, {}))
+    return _answered(raw, argument, found) if found.dtype.kind == "f" else found
+
+
+def _numbers(column: Any, argument: str, gaps: bool = False) -> Array:
+    """Return a column as numbers or booleans; text such as ``"true"`` counts as a boolean; `gaps`: NaN where empty."""
     pandas = need("pandas", "fit", "to read tables")
     if column.dtype.kind not in "biuf":
         column = _refuse_long(column, argument, MAX_TEXT)
         words = column.astype(str).str.strip().str.lower()
         if words.isin(["true", "false"]).all():
             return (words == "true").to_numpy(dtype=bool)
+        if gaps:
+            column = column.mask(words.isin(MISSING))
         numbers = pandas.to_numeric(column, errors="coerce")
         odd = np.asarray(numbers.isna() & column.notna(), dtype=bool)
         if odd.any():
             row = int(np.argmax(odd))
             cell = column.iloc[row]
             got = f"{repr(cell) if cell else 'nothing'} in row {row}"
-            step = "Mend that cell; encode names of classes as whole numbers from 0."
-            raise input_error(argument, "numbers", got, step)
+            raise input_error(argument, "numbers", got, "Mend that cell.")
         column = numbers
     if column.dtype.kind in "iub" and not column.isna().any():
         return np.asarray(column.to_numpy(), bool if column.dtype.kind == "b" else np.int64)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from policyopt._cache.blocks import to_numpy
-from policyopt._cache.parts import Raw, declared, parse_key
+from policyopt._cache.keys import may_be_used
+from policyopt._cache.raw import Raw, Said, declared, flat
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._outputs_file import check_zip
@@ -50,7 +51,7 @@ _PER_STEP, _PER_CALL = 128, 1000
 _PIECE = 1 << 20
 
 
-def read_torch(path: Path, allow_pickle: bool = False) -> Raw:
+def read_torch(path: Path, said: Said, allow_pickle: bool = False) -> Raw:
     """Load a tensor, a dict with an ``.npz``'s keys, or MSDNet's four; with `allow_pickle` **it can run any code**."""
     torch = need("torch", "torch", "to read .pt and .pth files")
     room = Room("SRC", str(path), "Save it with torch.save: that does not compress.")
@@ -89,7 +90,7 @@ def read_torch(path: Path, allow_pickle: bool = False) -> Raw:
         for key, value in named:
             walk.over(f"{path.name}: {key}", value)
     found = {}
-    for key, value in named:
+    for key, value in flat(dict(named)).items():
         several, where = {key: value}, f"{path.name}: {key}"
         if key.endswith("features") and isinstance(value, (list, tuple)):
             # Each exit's feature vectors by name: their widths may differ.
@@ -98,10 +99,10 @@ def read_torch(path: Path, allow_pickle: bool = False) -> Raw:
             try:
                 found[name] = _value(where, one, torch)
             except InputError:
-                if parse_key(key):
+                if may_be_used(key, said):
                     raise
                 found[name] = one  # of no use, so it may be anything: see `declared`
-    return declared(path.name, found)
+    return declared(path.name, found, said)
 
 
 def _members(path: Path, room: Room) -> dict[str, zipfile.ZipInfo]:
@@ -147,8 +148,8 @@ def _scan_old(path: Path, room: Room) -> None:
 
 
 def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:
-    if isinstance(loaded, dict) and all(isinstance(key, str) for key in loaded):
-        return list(loaded.items())
+    if isinstance(loaded, dict) and all(type(key) in (str, int) for key in loaded):
+        return [(str(key), value) for key, value in loaded.items()]
     if hasattr(loaded, "shape"):
         return [("outputs", loaded)]
     if isinstance(loaded, (list, tuple)) and loaded:
@@ -158,7 +159,11 @@ def _named(path: Path, loaded: Any, torch: Any) -> list[tuple[str, Any]]:
             return list(zip(keys, loaded, strict=True))
         if set(ranks) == {2}:
             return [("outputs", list(loaded))]
-    allowed = "a tensor, a dict or K of them, or [val_pred, val_target, test_pred, test_target]"
+        if len(ranks) > 2 and ranks[-1] == 1 and set(ranks[:-1]) == {2}:
+            return [("outputs", list(loaded[:-1])), ("labels", loaded[-1])]
+        if ranks[1:] == [1] and (ranks[0] == 3 or isinstance(loaded[0], (list, tuple))):
+            return [("outputs", loaded[0]), ("labels", loaded[1])]
+    allowed = "a tensor, a dict or K of them, [outputs, labels], or [val_pred, val_target, test_pred, test_target]"
     got = f"{path} with a {type(loaded).__name__}"
     raise input_error("SRC", allowed, got, f"Save a dict, e.g. {_EXAMPLE}.")
 

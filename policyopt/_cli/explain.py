@@ -26,7 +26,7 @@ from policyopt._report.calibration import (
     reliability_figure,
     right_or_wrong,
 )
-from policyopt._report.explanation import default_reference, figures
+from policyopt._report.explanation import called, default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
 from policyopt._table import known_rows
 from policyopt._utility import coarse_exits, coarse_note
@@ -70,7 +70,7 @@ def explain(
     if against is None:
         against, remark = default_reference(loaded, tables)
         remarks.append(remark)
-    explanation = explain_policy(loaded, tables.get(split), against)
+    explanation = explain_policy(loaded, tables.get(split), against, data.names)
     record = explanation.record
     if record["changes"] and record["changes"]["same_exit"] == record["rows"]:
         remarks.append("every row leaves where the reference lets it: --reference FILE for another")
@@ -87,7 +87,7 @@ def explain(
         return
     _print_exits(record)
     if record["classes"]:
-        _print_classes(record["classes"], record["unit"])
+        _print_classes(record["classes"], record["unit"], data.metadata.get("class_names"))
     if record["changes"]:
         _print_changes(record["changes"], record["reference"]["method"], record["unit"])
     if out is not None:
@@ -112,7 +112,7 @@ def _print_exits(record: dict[str, Any]) -> None:
     word = output.quality_word(graded)
     output.say(told + (f", {word} {percent(record['quality'])} %" if labelled else ""))
     columns: dict[str, Any] = {
-        "exit": "exit",
+        "exit": called,
         f"cost [{unit}]": "cost",
         "threshold": lambda r: " or ".join(map(threshold_text, r["thresholds"])) or "-",
         "leave %": shown("share_left", _share),
@@ -130,11 +130,14 @@ def _print_exits(record: dict[str, Any]) -> None:
     output.print_table(record["exits"], columns)
 
 
-def _print_classes(classes: list[dict[str, Any]], unit: str) -> None:
+def _print_classes(classes: list[dict[str, Any]], unit: str, names: Any) -> None:
     order, graded = sorted(classes, key=lambda c: -c["cost"]), classes[0]["accuracy"] is None
     named = f", the {_SOME} dearest of {len(order)}" if len(order) > _SOME else ", dearest first"
+    known = len(names) if isinstance(names, list) else 0
     columns = {
-        "class": lambda r: str(r["class"]),
+        "class": lambda r: (
+            f"{r['class']} {names[r['class']]}" if r["class"] < known else str(r["class"])
+        ),
         "rows": "rows",
         f"cost [{unit}]": "cost",
         f"{output.quality_word(graded)} %": shown("quality", _share),

@@ -13,7 +13,7 @@ from policyopt._api import fit as fit_policy
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shares, shown
+from policyopt._cli.output import interval, number, percent, points, shown
 from policyopt._costs import Budget, parse_budgets
 from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
 from policyopt._frontier import compare as compare_methods
@@ -308,7 +308,7 @@ def curve(
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
     if output.print_data(style, records, records):
         return
-    _print_curve(frontier, metric)
+    _print_curve(frontier, tables.data.names, metric)
     if bounds:
         columns = {
             "bound in hindsight (not deployable)": "method",
@@ -389,7 +389,7 @@ def demo(
     rows = f"{path.name}, {len(tables.get('test')):,} test rows"
     output.say(f"1. Policies at nine budgets, on rows that chose nothing ({rows})")
     frontier = _run(tables, _DEMO, "9", 1, None)
-    _print_curve(frontier)
+    _print_curve(frontier, data.names)
     word = output.quality_word(frontier.graded)
     _write(frontier, frontier.records, out, f"{path.name}: {word} at realised cost")
     output.say(f"2. One policy for a budget of {budget}")
@@ -444,12 +444,12 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
     output.write_results(out, {"curve.csv": output.to_csv(records), "curve.png": picture})
 
 
-def _print_curve(frontier: Frontier, metric: str | None = None) -> None:
+def _print_curve(frontier: Frontier, names: Sequence[str], metric: str | None = None) -> None:
     """Print one line per method and budget, means over seeds."""
     columns = {
         "method": "method", **_asked_column(frontier), "realised": "realised_cost",
         "off %": output.off_budget, **output.quality_column(frontier.graded),
-        **output.metric_column(metric), "exit share %": shares("exit_share"),
+        **output.metric_column(metric), **output.share_columns(names),
         **output.coverage_columns(frontier.records[0], frontier.graded),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)

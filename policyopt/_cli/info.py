@@ -31,8 +31,12 @@ _SHOWN = 120
 
 
 def import_(
-    sources: list[str] = argument("A file, or SPLIT=FILE for several.", "SRC..."),
+    sources: list[str] = argument("A file, SPLIT=FILE for several, or one per exit.", "SRC..."),
     out: Path = option(..., "Directory of the cache to write."),
+    exits: bool = option(
+        False, "Each file is one exit or model of the same rows, cheapest first.", "--exits"
+    ),
+    key: list[str] | None = options.KEY,
     axes: str | None = option(None, "KNC or NKC (exits, samples, classes)."),
     kind: str | None = option(
         None, "logits, probabilities or summary; or logit, multilabel, regression."
@@ -44,7 +48,7 @@ def import_(
     ),
     split: str | None = option(None, "Division of one pool, e.g. fit=0.5,test=0.5."),
     seed: int = options.SEED,
-    labels: Path | None = option(None, ".npy with the labels, where the source has none."),
+    labels: Path | None = option(None, ".npy with the labels; they go before those of the source."),
     dtype: str | None = option(None, "float16 or float32; default: as the source."),
     quality_of: str | None = option(None, "Of sets of labels: subset, hamming or jaccard."),
     error_scale: float | None = option(None, "Of values: the error at which one is worth 1/e."),
@@ -54,7 +58,7 @@ def import_(
     overwrite: bool = option(False, "Replace a cache that is there.", "--overwrite"),
     style: output.Format = options.STYLE,
 ) -> None:
-    """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl or .parquet."""
+    """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl, .parquet and more."""
     from policyopt._cache.importers import import_sources
 
     options.out_directory(out)
@@ -63,7 +67,7 @@ def import_(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
             shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
             quality_of=quality_of, error_scale=error_scale,
-            allow_pickle=allow_pickle, progress=step,
+            allow_pickle=allow_pickle, exits=exits, keys=options.roles(key), progress=step,
         )  # fmt: skip
     for text in report.notes:
         output.note(text)
@@ -117,7 +121,8 @@ def info(
         tables = Tables(data, cost, step, utility)
         splits = [_split(tables, name) for name in data.split_names]
     content = {
-        "kind": data.kind, "exits": data.exits, "classes": data.classes, **vars(data.measure),
+        "kind": data.kind, "exits": data.exits, "classes": data.classes, "names": list(data.names),
+        **vars(data.measure),
         "features": list(data.feature_widths), "contexts": list(data.contexts), "pooled": data.pooled,
         "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
@@ -171,7 +176,7 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     if any(0 < found["labelled"] < found["rows"] for found in content["splits"]):
         columns["labelled"] = "labelled"
     for k in range(data.exits):
-        columns[f"exit {k}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
+        columns[f"exit {data.called(k)}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
     output.print_table(content["splits"], columns, title=f"{output.quality_word(graded)} [%]")
@@ -179,7 +184,7 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
     columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"
     for k in range(data.exits):
-        columns[f"exit {k}"] = lambda r, k=k: number(r["cumulative_mean"][k])
+        columns[f"exit {data.called(k)}"] = lambda r, k=k: number(r["cumulative_mean"][k])
     output.print_table(content["costs"], columns, title="cumulative cost")
 
 

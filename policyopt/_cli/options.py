@@ -32,6 +32,10 @@ def argument(help: str, metavar: str, default: Any = ...) -> Any:
 CACHE = argument("Directory of a cache.", "CACHE")
 POLICY = argument("Policy file (JSON).", "POLICY")
 STYLE = option(Format.table, "How to print.", "--format")
+KEY = option(
+    None, "What a key of the file is, e.g. labels=gt; several, one per exit: logits=A,B.", "--key",
+    metavar="ROLE=KEY[,KEY]",
+)  # fmt: skip
 COST = option(None, "Name of the cost to use (default: the cache's first).", "--cost")
 SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE")
 SEED = option(0, "Seed.", "--seed", callback=check_seed)
@@ -67,6 +71,17 @@ def methods(default: Any) -> Any:
     """Return the option that names methods."""
     help = "Names, comma-separated, or all. E.g. max_prob,margin:thresholds=joint"
     return option(default, help, "--methods")
+
+
+def roles(items: list[str] | None) -> dict[str, list[str]]:
+    """Read ROLE=KEY pairs."""
+    found: dict[str, list[str]] = {}
+    for item in items or ():
+        role, mark, keys = item.partition("=")
+        if not mark or not role or not all(keys.split(",")):
+            raise input_error("--key", "ROLE=KEY", item, "E.g. --key labels=gt.")
+        found.setdefault(role.strip(), []).extend(keys.split(","))
+    return found
 
 
 def read_cache(path: Path, incomplete: bool = False) -> ExitData:

@@ -192,6 +192,12 @@ def coverage_columns(record: Mapping[str, Any], graded: Any) -> Columns:
     }
 
 
+def share_columns(names: Sequence[str]) -> Columns:
+    """Return the column of the share that leaves at each exit, with their names where they have some."""
+    told = f" ({', '.join(names)})" if names else ""
+    return {f"exit share %{told}": shares("exit_share")}
+
+
 def shares(name: str) -> Callable[[Mapping[str, Any]], str]:
     """Return the column of shares in whole percent."""
     return lambda r: " ".join(f"{100 * share:.0f}" for share in r[name])

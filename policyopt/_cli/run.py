@@ -15,7 +15,6 @@ from policyopt._cli.output import (
     number,
     off_budget,
     percent,
-    shares,
 )
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
@@ -87,7 +86,7 @@ def evaluate(
         f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
         **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
-        "exit share %": shares("exit_share"),
+        **output.share_columns(data.names),
         **output.coverage_columns(records[0], outcomes[0].graded),
     }  # fmt: skip
     output.print_records(records, style, columns)
@@ -107,28 +106,34 @@ def _named(policy: Any, of_another: bool) -> dict[str, Any]:
 
 def run(
     policy: Path = options.POLICY,
-    outputs: Path = argument("New rows: a file that `import` reads; labels may lack.", "OUTPUTS"),
+    outputs: list[Path] = argument(
+        "New rows: a file that `import` reads, or one per exit; labels may lack.", "OUTPUTS..."
+    ),
+    key: list[str] | None = options.KEY,
     axes: str | None = option(None, "KNC or NKC; default: found from the policy."),
     level: str | None = options.LEVEL,
     style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
-    from policyopt._cache.importers import read_file
+    from policyopt._cache.importers import read_files
 
     loaded = at_level(load_any(policy), level)
     if axes is not None and axes.upper() not in _AXES:
         raise input_error("--axes", f"one of {', '.join(_AXES)}", axes, "Classes come last.")
-    raw = read_file(outputs, argument="OUTPUTS")
+    raw = read_files(outputs, options.roles(key), "OUTPUTS")
     if raw.split is not None:
         raw.note("column 'split' not used: all rows are decided")
     for told in raw.notes:
         output.note(told)
+    if any(key.endswith("pred") for key in raw.texts if loaded.kind == "summary"):
+        step = "Number them as `import` did (class_names in the cache's metadata)."
+        raise input_error("OUTPUTS", "predictions as numbers", "texts", step)
     arrays = raw.arrays
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}
     order, keys = raw.axes or axes or raw.options.get("axes"), [*raw.arrays, *raw.metadata]
     found = outputs_of(arrays, loaded, order and order.upper(), raw.name, keys)
-    _refuse_odd(found, loaded.kind, outputs)
+    _refuse_odd(found, loaded.kind, raw.name)
     decisions = decide_arrays(loaded, found, arrays, raw.name)
     if style is not output.Format.table:
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
@@ -168,7 +173,7 @@ def _rows(outcome: Any, columns: tuple[str, ...], policy: Any) -> list[dict[str,
     ]
 
 
-def _refuse_odd(found: list[Any], kind: str, path: Path) -> None:
+def _refuse_odd(found: list[Any], kind: str, path: str) -> None:
     """Refuse no rows at all, and probabilities where the policy takes logits."""
     record = kind == "summary"
     first = found[0]["confidence"] if record else found[0]

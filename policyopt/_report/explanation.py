@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +63,13 @@ class Explanation:
         return _records(columns)
 
 
-def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
-    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given."""
+def explain(
+    policy: Any, table: Table, reference: Any = None, names: Sequence[str] = ()
+) -> Explanation:
+    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given.
+
+    `names`: of the model's exits, where they have some.
+    """
     policy = policy_of(policy, single=True)
     if reference is not None:
         reference = policy_of(reference, single=True, argument="reference")
@@ -80,7 +86,16 @@ def explain(policy: Any, table: Table, reference: Any = None) -> Explanation:
         "changes": None if other is None else change_record(found, other),
         "notes": [*notes, *_notes(found, table)],
     }  # fmt: skip
+    for one in record["exits"] if names else ():
+        one["name"] = names[one["exit"]]
     return Explanation(record, policy, found, other)
+
+
+def called(exit_: Mapping[str, Any]) -> str:
+    """Return what people see for an exit: its number, and its name where it has one."""
+    return (
+        f"{exit_['exit']} {picture_text(exit_['name'])}" if "name" in exit_ else f"{exit_['exit']}"
+    )
 
 
 def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
@@ -315,7 +330,7 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
     for panel in axes:
         panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         tidy(panel, grid="y")
-    axes[-1].set_xticks(at, [f"exit {e['exit']}\n{e['cost']:.4g}" for e in exits], fontsize=size)
+    axes[-1].set_xticks(at, [f"exit {called(e)}\n{e['cost']:.4g}" for e in exits], fontsize=size)
     axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
     told = f"mean cost {record['realised_cost']:.4g} {unit}"
     if labelled:
@@ -370,7 +385,7 @@ def scores_figure(explanation: Explanation, title: str = "") -> Any:
         said = _draw_thresholds(panel, policy, k, edges, across=False)
         if record["auroc"] is not None:
             said = f"AUROC {record['auroc']:.3f}{', ' if said else ''}{said}"
-        told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
+        told = f"exit {called(record)}: {_percent(record['share_left'])} leave"
         panel.set_title(f"{told}\n{said}", fontsize=9.5)
     add_legend(figure)
     add_heading(figure, title)
@@ -402,7 +417,7 @@ def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> 
         panel.scatter(x[~gone], scores[~gone], 9, c=colours, lw=0, alpha=0.75, zorder=2)
         record = explanation.record["exits"][k]
         said = _draw_thresholds(panel, policy, k, record["score"]["edges"], across=True)
-        told = f"exit {record['exit']}: {_percent(record['share_left'])} leave"
+        told = f"exit {called(record)}: {_percent(record['share_left'])} leave"
         panel.set_title(f"{told} ({said})" if said else told, fontsize=9.5)
         panel.set_xlim(-0.7, len(names) - 0.3)
         panel.set_xticks(range(len(names)) if few else [], names[order] if few else [])
@@ -424,7 +439,7 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
     at, exits = np.arange(len(order)), shares.shape[1]
     for k in range(exits):  # from light (early) to dark (late)
         colour = matplotlib.colormaps["cividis_r"](0.08 + 0.92 * k / max(exits - 1, 1))
-        look = {"color": colour, "label": f"exit {explanation.found.active_exits[k]}"}
+        look = {"color": colour, "label": f"exit {called(explanation.record['exits'][k])}"}
         look["left" if named else "bottom"] = low[:, k]
         (axes[0].barh if named else axes[0].bar)(at, shares[:, k], 0.82 if named else 1.0, **look)
     tidy(axes[0])

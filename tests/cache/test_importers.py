@@ -146,6 +146,13 @@ def test_torch_files(tmp_path, load):
         "dict.pt": ({"logits": x.bfloat16().float(), "labels": y, "costs": COSTS}, {}, "pool"),
         "exits.pt": ({"logits": list(x), "labels": y}, {}, "pool"),
         "list.pth": (list(x), {"labels": Y}, "pool"),
+        "pair.pt": ([x, y], {}, "pool"),
+        "named.pt": ({"logits": {"a": x[0], "b": x[1], "c": x[2]}, "y_true": y}, {}, "pool"),
+        "by split.pt": (
+            {"val": {"logits": x}, "test": {"logits": x + 1}, "labels": y},
+            {"labels": Y},
+            "fit",
+        ),
         "msdnet.pth": ([x, y, x + 1, y], {}, "fit"),
     }
     for name, (content, options, split) in forms.items():
@@ -155,7 +162,7 @@ def test_torch_files(tmp_path, load):
         np.testing.assert_array_equal(report.data.splits[split].array("labels"), Y)
     assert set(report.data.splits) == {"fit", "test"}
     outputs_are(report, "test", X + 1)
-    torch.save([x, y], tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.save([y, x], tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     refuses("val_pred", load, "old.pth")
 
 
@@ -215,11 +222,11 @@ TABLES = {
     "missing row": (LONG.drop(index=7), "sample q2, exit 1"),
     "last row missing": (LONG.iloc[:-1], "sample q59, exit 2"),
     "double row": (pd.concat([LONG, LONG.iloc[[7]]]), "second row for sample q2, exit 1"),
-    "exits from 1": (LONG.assign(exit=LONG["exit"] + 1), "0 to K-1"),
+    "exits from 2": (LONG.assign(exit=LONG["exit"] + 2), "sample q0, exit 0"),
     "huge exit": (LONG.assign(exit=10**12), "0 to K-1"),
     "label varies": (LONG.assign(label=np.arange(N * K)), "one value per sample"),
-    "text": (LONG.assign(pred="A"), "numbers.*'A' in row 0"),
-    "no answer": (LONG.assign(pred=LONG["pred"].where(LONG["pred"] >= 0)), "numbers"),
+    "text": (LONG.assign(pred="A"), "names such as A.*both as names, or both as numbers"),
+    "text for numbers": (LONG.assign(conf="high"), "numbers.*'high' in row 0"),
     "split gap": (LONG.assign(split=None), "split"),
 }  # fmt: skip
 
@@ -260,9 +267,13 @@ def test_the_last_exit_needs_no_confidence(tmp_path, load, suffix, wide):
             write_table(frame.drop(columns=column), tmp_path / f"a{suffix}")
             refuses(f"Add {column};", load, f"a{suffix}")
     else:
-        some = frame.assign(conf=frame["conf"].mask(frame["sample"] == "q3"))
+        no_answer = frame["sample"] == "q3"
+        some = frame.assign(conf=frame["conf"].mask(no_answer), pred=frame["pred"].mask(no_answer))
         write_table(some, tmp_path / f"a{suffix}")
-        refuses("confidence|conf", load, f"a{suffix}")
+        report = load(f"a{suffix}", costs=COSTS)
+        rows, told = report.data.splits["pool"], str(report.notes)
+        assert rows.array("confidence")[3].tolist() == [0] * K and "conf: 3 missing" in told
+        assert rows.array("prediction")[3].tolist() == [-1] * K and "missing, taken as -1" in told
 
 
 def test_arrays_without_the_last_confidence(tmp_path, load):
@@ -368,6 +379,16 @@ def test_files_that_disagree_about_contexts(tmp_path, load):
     np.savez(tmp_path / "n.npz", **named, contexts=np.array(NAMES))
     report = load("n.npz")
     assert report.data.contexts == () and any("no row has one" in note for note in report.notes)
+
+
+def test_layouts_and_containers(root, monkeypatch, run):
+    """All are read, or refused with a next step that leads to the same cache; the page says which."""
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    import layouts
+
+    written = (root / "docs" / "layouts.md").read_text()
+    assert len(list(layouts.layouts())) >= 40
+    assert written == layouts.page(run), "run python benchmarks/layouts.py"
 
 
 @pytest.mark.parametrize(
