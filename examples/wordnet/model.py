@@ -45,5 +45,11 @@ class TextNet(nn.Module):
             own = self.detached and head is not self.heads[-1]
             yield head(x[:, 0].detach() if own else x[:, 0])
 
+    def multiply_adds(self) -> list[float]:
+        """Return the million multiply-adds (MMACs) of a definition that leaves at exit k, (K,)."""
+        places, width = self.places.shape
+        layer = places * 12 * width**2 + 2 * places**2 * width
+        return [(k + 1) * (layer + width * self.heads[0][1].out_features) / 1e6 for k in range(self.exits)]
+
     def forward(self, words: Tensor) -> list[Tensor]:
         return list(self.stages(words))

@@ -15,7 +15,7 @@ from .model import TextNet
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; settings that are 0 or False are left away."""
+    """How a network is trained."""
 
     epochs: int = 5
     batch: int = 256
@@ -25,6 +25,10 @@ class Recipe:
     dropout: float = 0.1
     detached: bool = False  # early heads look at a trunk that only the last exit shapes
     seed: int = 0
+
+    def steps(self, split: Split) -> int:
+        """Return the steps of an epoch."""
+        return max(len(split) // self.batch, 1)
 
     def describe(self) -> dict[str, Any]:
         """Return the recipe for the metadata of the cache."""
@@ -36,7 +40,7 @@ class Recipe:
 #: so little regularisation that they are overconfident. `late`: the trunk serves the last exit alone.
 RECIPES = {
     "joint": Recipe(),
-    "overfit": Recipe(epochs=12, weight_decay=0.0, dropout=0.0),
+    "overfit": Recipe(epochs=8, weight_decay=0.0, dropout=0.0),
     "late": Recipe(detached=True),
 }
 
@@ -51,13 +55,13 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay
     )
-    steps = recipe.epochs * (len(split) // recipe.batch)
+    steps = recipe.steps(split)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.peak_rate, total_steps=steps, pct_start=recipe.warmup
+        optimizer, recipe.peak_rate, total_steps=recipe.epochs * steps, pct_start=recipe.warmup
     )
     step = 0
     for _ in range(recipe.epochs):
-        for rows in torch.randperm(len(split)).split(recipe.batch)[: len(split) // recipe.batch]:
+        for rows in torch.randperm(len(split)).split(recipe.batch)[:steps]:
             losses = [nn.functional.cross_entropy(o, labels[rows]) for o in model(words[rows])]
             loss = torch.stack(losses).mean()
             optimizer.zero_grad(set_to_none=True)
