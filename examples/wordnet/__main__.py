@@ -50,9 +50,7 @@ def main() -> int:
     return 0
 
 
-def run(
-    splits: dict[str, Split], classes: list[str], name: str, recipe: Recipe, out: Path
-) -> None:
+def run(splits: dict[str, Split], classes: list[str], name: str, recipe: Recipe, out: Path) -> None:
     """Train on the rows of `train`, export the rest, and write the data card."""
     started = time.perf_counter()
     with Progress(console=Console(stderr=True)) as progress:
@@ -66,6 +64,19 @@ def run(
             ),
         )
     minutes = (time.perf_counter() - started) / 60
+    export(model, splits, classes, name, recipe, minutes, out)
+
+
+def export(
+    model: TextNet,
+    splits: dict[str, Split],
+    classes: list[str],
+    name: str,
+    recipe: Recipe,
+    minutes: float,
+    out: Path,
+) -> None:
+    """Write the cache and its card."""
     cost = Cost("compute", "MMACs", tuple(model.multiply_adds()))
     metadata = {
         "description": "Per-exit logits of a four-exit text transformer on WordNet's definitions of nouns",
@@ -77,13 +88,15 @@ def run(
     with CacheWriter(
         out, costs=[cost], dtype="float16", classes=len(classes), metadata=metadata, overwrite=True
     ) as writer:
-        for part in ROWS:
+        for part in ("fit", "test"):
             logits = outputs(model, splits[part])
             writer.append(part, list(logits), splits[part].labels)
             found[part] = measured(logits, splits[part])
     write_file(out / "README.md", data_card(found, cost, classes, name, recipe, minutes, out))
     for part, (count, accuracy, excess) in found.items():
-        print(f"{part:9s} {count:6,d} rows  accuracy {line(accuracy)}  overconfident by {line(excess)}")
+        print(
+            f"{part:5s} {count:6,d} rows  accuracy {line(accuracy)}  overconfident by {line(excess)}"
+        )
 
 
 @torch.inference_mode()

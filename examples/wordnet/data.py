@@ -27,8 +27,8 @@ LEAST = 2000
 #: Words of a definition that are read, and what words are hashed to; 0 is padding, 1 stands first.
 LENGTH, BUCKETS = 16, 16384
 SPLIT_SEED = 20171
-ROWS = {"fit": 5000, "calibrate": 2500, "test": 7500}
-"""Held out from training, drawn at random; the rest is trained on."""
+ROWS = {"fit": 5000, "recipe": 2500, "test": 7500}
+"""Held out from training, drawn at random; the rest is trained on. `recipe` chose how to train, and is not exported."""
 
 _WORDS = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
 _HELP = "Install the data with `apt-get install wordnet-base`, or name its data.noun with --data."
@@ -79,7 +79,7 @@ def encode(text: str) -> list[int]:
 
 
 def load_splits(file: Path, least: int = LEAST) -> tuple[dict[str, Split], list[str]]:
-    """Return the splits ``train``, ``fit``, ``calibrate`` and ``test``, and the names of the classes."""
+    """Return the splits ``train``, ``fit``, ``recipe`` and ``test``, and the names of the classes."""
     rows = read(file)
     counts = Counter(category for _, category in rows)
     classes = [category for category, count in sorted(counts.items()) if count >= least]

@@ -49,7 +49,10 @@ class TextNet(nn.Module):
         """Return the million multiply-adds (MMACs) of a definition that leaves at exit k, (K,)."""
         places, width = self.places.shape
         layer = places * 12 * width**2 + 2 * places**2 * width
-        return [(k + 1) * (layer + width * self.heads[0][1].out_features) / 1e6 for k in range(self.exits)]
+        return [
+            (k + 1) * (layer + width * self.heads[0][1].out_features) / 1e6
+            for k in range(self.exits)
+        ]
 
     def forward(self, words: Tensor) -> list[Tensor]:
         return list(self.stages(words))

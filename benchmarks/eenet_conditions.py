@@ -1,0 +1,236 @@
+"""When EENet gains: against its paper's baselines and ours, on text, while one condition is moved.
+
+python benchmarks/eenet_conditions.py [--networks joint=DIR,late=DIR] [--divisions N]
+
+Networks: the one that ships, `overfit` (cache/wordnet), and those that `python -m examples.wordnet --recipe NAME --out DIR`
+makes: `joint`, on which conditions are moved, and `late`. Their held-out rows are a pool: per division 5,000 drawn anew
+fit, the others test. Each line of results/eenet_conditions.jsonl is one division of one condition; those that are there
+are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _caches import ROOT
+from _common import table
+from _gains import against, over_seeds
+
+from policyopt._cache.arrays import from_arrays
+from policyopt._cache.data import ExitData
+from policyopt._cache.reader import open_cache
+from policyopt._frontier import curve, path_of
+from policyopt._table import Tables
+from policyopt.runtime._files import write_file
+
+Logits = npt.NDArray[np.float32]
+OUT = ROOT / "benchmarks" / "results" / "eenet_conditions.jsonl"
+FIT_ROWS = 5_000
+#: The way from the first exit's cost to the last; of four exits of like cost two stand at an exit, the others between.
+BUDGETS = "10%,20%,33.4%,50%,66.7%,83%"
+#: The paper's settings for text, at a learning rate that converges; one start, one training for all budgets.
+EENET = "eenet:hidden=2+alpha=0.01+beta=0.0001+training=warm+restarts=1"
+#: The paper's baselines with the paper's thresholds: MSDNet, BranchyNet, PABEE.
+PAPER = ("max_prob", "entropy", "vote:thresholds=geometric")
+OURS = (
+    "margin", "max_prob:thresholds=joint", "max_prob:thresholds=shared", "max_prob:answer=temperature", "patience", "cbt",
+    "optimal_stopping:answer=plain", "optimal_stopping", "always",
+)  # fmt: skip
+#: Where nothing is moved: the paper's ablations, more training, and the released formulas, all held against max_prob.
+VARIANTS = {
+    f"{EENET}+scores=max_prob": "its shares, scores of max_prob",
+    f"{EENET}+distribution=geometric": "its scores, geometric shares",
+    "eenet_released:learning_rate=0.01+max_epochs=100": "released formulas",
+}
+
+
+def scaled_early(logits: Logits, strength: float) -> Logits:
+    """Early exits surer, or less sure, all alike: answers stay."""
+    logits[:, :-1] *= strength
+    return logits
+
+
+def scaled_by_class(logits: Logits, strength: float) -> Logits:
+    """Early exits surer where they answer an even class, less sure where an odd one: answers stay."""
+    even = logits[:, :-1].argmax(axis=2) % 2 == 0
+    logits[:, :-1] *= np.where(even, strength, 1 / strength)[..., None].astype(np.float32)
+    return logits
+
+
+def noisy(exit_: int) -> Callable[[Logits, float], Logits]:
+    """Return what makes an exit worse, by noise in units of its logits' standard deviation."""
+
+    def distort(logits: Logits, strength: float) -> Logits:
+        noise = np.random.default_rng(0).standard_normal(logits[:, exit_].shape, dtype=np.float32)
+        logits[:, exit_] += np.float32(strength) * logits[:, exit_].std() * noise
+        return logits
+
+    return distort
+
+
+#: What is moved: how, by how much, and on which networks.
+KNOBS: dict[str, tuple[Callable[[Logits, float], Logits], tuple[float, ...]]] = {
+    "early exits' logits times": (scaled_early, (0.5, 2, 4)),
+    "the same by class, times or through": (scaled_by_class, (1.5, 2, 4)),
+    "noise on the first exit": (noisy(0), (0.5, 1, 2)),
+    "noise on the last exit": (noisy(-1), (0.5, 1)),
+}
+PLAIN, MOVED = "as trained", "joint"
+KEY = ("network", "knob", "by", "division")
+
+
+def pool(path: Path) -> tuple[Logits, npt.NDArray[np.integer], Any]:
+    """Return logits (N, K, C) and labels of all rows that were held out, and the cost."""
+    data = open_cache(path)
+    splits = [data.splits[name] for name in ("fit", "test")]
+    logits = np.concatenate([np.asarray(rows.array("outputs"), np.float32) for rows in splits])
+    return (
+        logits,
+        np.concatenate([np.asarray(rows.array("labels")) for rows in splits]),
+        data.cost(),
+    )
+
+
+def measure(data: ExitData, division: int, plain: bool) -> dict[str, Any]:
+    """Return EENet against each rival, what was there to gain from, and where samples left."""
+    tables = Tables(data)
+    test = tables.get("test")
+    variants = list(VARIANTS) if plain else []
+    methods = [EENET, *PAPER, *OURS, *variants]
+    frontier = curve(data, methods, BUDGETS, tables=tables)
+    paths = {name: path_of(frontier, name, 0, test) for name in methods}
+    accuracy = test.quality.mean(axis=0)
+    sure = np.exp(test.log_prob().max(axis=2)).mean(axis=0)
+    rivals = [*PAPER, *OURS]
+    return {
+        "accuracy": accuracy.tolist(),
+        "overconfidence": (sure - accuracy).tolist(),
+        "against": {name: against(paths[EENET], paths[name], division) for name in rivals},
+        "variants": {name: against(paths[name], paths["max_prob"], division) for name in variants},
+        "records": [
+            {key: r[key] for key in ("method", "budget", "realised_cost", "accuracy", "exit_share")}
+            for r in frontier.records
+        ],
+    }
+
+
+def conditions(network: str) -> list[tuple[str, float]]:
+    """Return what is moved on a network, and by how much."""
+    moved = [(knob, by) for knob, (_, strengths) in KNOBS.items() for by in strengths]
+    return [(PLAIN, 0.0), *(moved if network == MOVED else [])]
+
+
+def main() -> None:
+    """Measure what is not there yet, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--networks", default="", help="more of them: name=DIR, comma-separated")
+    parser.add_argument("--divisions", type=int, default=3, help="0: write the tables anew")
+    options = parser.parse_args()
+    found = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
+    done = {tuple(row[name] for name in KEY) for row in found}
+    given = [word.split("=", 1) for word in options.networks.split(",") if word]
+    networks = {"overfit": ROOT / "cache" / "wordnet", **{name: Path(p) for name, p in given}}
+    for division in range(options.divisions):
+        for network, path in networks.items():
+            logits, labels, cost = pool(path)
+            for knob, by in conditions(network):
+                key = (network, knob, by, division)
+                if key in done:
+                    continue
+                print(*key, file=sys.stderr, flush=True)
+                moved = KNOBS[knob][0](logits.copy(), by) if knob in KNOBS else logits
+                share = FIT_ROWS / len(labels)
+                data = from_arrays(
+                    moved, labels, cost.values, unit=cost.unit,
+                    split={"fit": share, "test": 1 - share}, seed=division,
+                )  # fmt: skip
+                row = dict(zip(KEY, key, strict=True)) | measure(data, division, knob == PLAIN)
+                found.append(row)
+                with OUT.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    write_file(OUT.with_suffix(".md"), text_of(found))
+
+
+def text_of(found: list[dict[str, Any]]) -> str:
+    """Return the tables."""
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for row in found:
+        groups.setdefault((row["network"], row["knob"], row["by"]), []).append(row)
+    plain = {network: rows for (network, knob, _), rows in groups.items() if knob == PLAIN}
+    exits = [f"exit {k}" for k in range(len(found[0]["accuracy"]))]
+    budgets = [f"{budget}" for budget in BUDGETS.split(",")]
+    header = ["against", *budgets, "mean", "95 %", "sd", "divisions"]
+
+    def mean(rows: list[dict[str, Any]], key: str) -> list[str]:
+        return [f"{100 * v:.1f}" for v in np.mean([row[key] for row in rows], axis=0)]
+
+    parts = [
+        "# When EENet gains\n",
+        f"`python benchmarks/eenet_conditions.py`. EENet: `{EENET}`. Points of accuracy at equal realised cost; in brackets",
+        "and after ± the 95 % bootstrap interval over test rows, mean of the divisions.\n",
+        table("Accuracy per exit [%]", ["network", *exits], [(n, *mean(r, "accuracy")) for n, r in plain.items()]),
+        table("Mean confidence less accuracy [points]", ["network", *exits],
+              [(n, *mean(r, "overconfidence")) for n, r in plain.items()]),
+    ]  # fmt: skip
+    for network, rows in plain.items():
+        lines = [_line(name, [row["against"][name] for row in rows]) for name in rows[0]["against"]]
+        parts.append(table(f"EENet over others, `{network}` as trained", header, lines))
+        lines = [
+            _line(f"{told}: over max_prob", [row["variants"][name] for row in rows])
+            for name, told in VARIANTS.items()
+        ]
+        parts.append(table(f"Variants of EENet, `{network}`", header, lines))
+        parts.append(_shares(network, rows, budgets))
+    shown = (*PAPER, *OURS)
+    lines = []
+    for (network, knob, by), rows in groups.items():
+        if network == MOVED:
+            accuracy = " ".join(mean(rows, "accuracy"))
+            cells = [_short([row["against"][name] for row in rows]) for name in shown]
+            lines.append((f"{knob} {by:g}" if by else knob, accuracy, *cells))
+    title = f"EENet over others, mean of the budgets, one condition moved on `{MOVED}`"
+    parts.append(table(title, ["condition", "accuracy per exit", *shown], lines))
+    return "\n".join(parts)
+
+
+def _line(name: str, each: list[dict[str, Any]]) -> tuple[object, ...]:
+    """Return a row: gains per budget, on average, and how far they are known."""
+    f = over_seeds(each)
+    return (
+        name,
+        *(f"{100 * v:+.2f}" for v in f["difference"]),
+        f"{100 * f['average']:+.2f}",
+        f"[{100 * f['average_low']:+.2f}, {100 * f['average_high']:+.2f}]",
+        f"{100 * f['sd_over_seeds']:.2f}",
+        len(each),
+    )
+
+
+def _short(each: list[dict[str, Any]]) -> str:
+    """Return the mean gain, bold where the interval is clear of 0."""
+    f = over_seeds(each)
+    half = 50 * (f["average_high"] - f["average_low"])
+    text = f"{100 * f['average']:+.2f}"
+    clear = f["average_low"] > 0 or f["average_high"] < 0
+    return f"{f'**{text}**' if clear else text} ± {half:.2f}"
+
+
+def _shares(network: str, rows: list[dict[str, Any]], budgets: list[str]) -> str:
+    """Return where samples leave, in percent, per budget."""
+    lines = []
+    for name in (EENET, "max_prob", "max_prob:thresholds=joint"):
+        each = [[r["exit_share"] for r in row["records"] if r["method"] == name] for row in rows]
+        cells = [" ".join(f"{100 * v:.0f}" for v in one) for one in np.mean(each, axis=0)]
+        lines.append((name.partition(":")[0] if name == EENET else name, *cells))
+    return table(f"Who leaves where [%], `{network}`", ["method", *budgets], lines)
+
+
+if __name__ == "__main__":
+    main()
