@@ -2,10 +2,10 @@
 
 python benchmarks/eenet_conditions.py [--networks joint=DIR,late=DIR] [--divisions N]
 
-Networks: the one that ships, `overfit` (cache/wordnet), and those that `python -m examples.wordnet --recipe NAME --out DIR`
-makes: `joint`, on which conditions are moved, and `late`. Their held-out rows are a pool: per division 5,000 drawn anew
-fit, the others test. Each line of results/eenet_conditions.jsonl is one division of one condition; those that are there
-are not measured again.
+Networks: the one that ships, `overfit` (cache/wordnet), and those that `python -m examples.wordnet --recipe NAME
+--out DIR` makes: `joint`, and `late`, on which conditions are moved. Their held-out rows are a pool: per division 5,000
+drawn anew fit, the others test. Each line of results/eenet_conditions.jsonl is one division of one condition; those
+that are there are not measured again.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ EENET = "eenet:hidden=2+alpha=0.01+beta=0.0001+training=warm+restarts=1"
 #: The paper's baselines with the paper's thresholds: MSDNet, BranchyNet, PABEE.
 PAPER = ("max_prob", "entropy", "vote:thresholds=geometric")
 OURS = (
-    "margin", "max_prob:thresholds=joint", "max_prob:thresholds=shared", "max_prob:answer=temperature", "patience", "cbt",
-    "optimal_stopping:answer=plain", "optimal_stopping", "always",
+    "margin", "max_prob:thresholds=joint", "max_prob:thresholds=shared", "max_prob:answer=temperature", "patience",
+    "cbt", "optimal_stopping:answer=plain", "optimal_stopping", "always",
 )  # fmt: skip
 #: Where nothing is moved: the paper's ablations, more training, and the released formulas, all held against max_prob.
 VARIANTS = {
@@ -82,7 +82,7 @@ KNOBS: dict[str, tuple[Callable[[Logits, float], Logits], tuple[float, ...]]] = 
     "noise on the first exit": (noisy(0), (0.5, 1, 2)),
     "noise on the last exit": (noisy(-1), (0.5, 1)),
 }
-PLAIN, MOVED = "as trained", "joint"
+PLAIN, MOVED = "as trained", "late"
 KEY = ("network", "knob", "by", "division")
 
 
@@ -139,6 +139,9 @@ def main() -> None:
     networks = {"overfit": ROOT / "cache" / "wordnet", **{name: Path(p) for name, p in given}}
     for division in range(options.divisions):
         for network, path in networks.items():
+            if not (path / "manifest.json").exists():
+                print(f"{network}: skipped, {path} is not there", file=sys.stderr)
+                continue
             logits, labels, cost = pool(path)
             for knob, by in conditions(network):
                 key = (network, knob, by, division)
@@ -173,8 +176,8 @@ def text_of(found: list[dict[str, Any]]) -> str:
 
     parts = [
         "# When EENet gains\n",
-        f"`python benchmarks/eenet_conditions.py`. EENet: `{EENET}`. Points of accuracy at equal realised cost; in brackets",
-        "and after ± the 95 % bootstrap interval over test rows, mean of the divisions.\n",
+        f"`python benchmarks/eenet_conditions.py`. EENet: `{EENET}`. Points of accuracy at equal realised cost; in",
+        "brackets and after ± the 95 % bootstrap interval over test rows, mean of the divisions.\n",
         table("Accuracy per exit [%]", ["network", *exits], [(n, *mean(r, "accuracy")) for n, r in plain.items()]),
         table("Mean confidence less accuracy [points]", ["network", *exits],
               [(n, *mean(r, "overconfidence")) for n, r in plain.items()]),

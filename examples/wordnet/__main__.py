@@ -21,7 +21,7 @@ from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 from policyopt.runtime._files import write_file
 
-from .data import DEFAULT_FILE, LEAST, LENGTH, ROWS, SPLIT_SEED, DataError, Split, load_splits
+from .data import DEFAULT_FILE, LEAST, LENGTH, SPLIT_SEED, DataError, Split, load_splits
 from .model import TextNet
 from .train import RECIPES, Recipe, train
 

@@ -15,13 +15,9 @@ DEFAULT_FILE = Path("/usr/share/wordnet/data.noun")
 """Where the Debian package wordnet-base puts the nouns."""
 
 #: Lexicographer files, by the number that WordNet's manual page lexnames(5) gives them.
-NAMES = dict(
-    enumerate(
-        "Tops act animal artifact attribute body cognition communication event feeling food group location motive "
-        "object person phenomenon plant possession process quantity relation shape state substance time".split(),
-        start=3,
-    )
-)
+_FILES = """Tops act animal artifact attribute body cognition communication event feeling food group location motive
+    object person phenomenon plant possession process quantity relation shape state substance time"""
+NAMES = dict(enumerate(_FILES.split(), start=3))
 #: A category is a class if so many definitions have it.
 LEAST = 2000
 #: Words of a definition that are read, and what words are hashed to; 0 is padding, 1 stands first.

@@ -55,4 +55,5 @@ class TextNet(nn.Module):
         ]
 
     def forward(self, words: Tensor) -> list[Tensor]:
+        """Return the logits of all exits."""
         return list(self.stages(words))
