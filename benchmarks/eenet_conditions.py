@@ -33,8 +33,8 @@ from policyopt.runtime._files import write_file
 Logits = npt.NDArray[np.float32]
 OUT = ROOT / "benchmarks" / "results" / "eenet_conditions.jsonl"
 FIT_ROWS = 5_000
-#: The way from the first exit's cost to the last; of four exits of like cost two stand at an exit, the others between.
-BUDGETS = "10%,20%,33.4%,50%,66.7%,83%"
+#: Of the full model's cost; the exits cost 25, 50, 75 and 100 % of it, so two stand just above an exit.
+BUDGETS = "30%,40%,50.1%,62.5%,75.1%,87.5%"
 #: The paper's settings for text, at a learning rate that converges; one start, one training for all budgets.
 EENET = "eenet:hidden=2+alpha=0.01+beta=0.0001+training=warm+restarts=1"
 #: The paper's baselines with the paper's thresholds: MSDNet, BranchyNet, PABEE.
