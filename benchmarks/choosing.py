@@ -146,6 +146,7 @@ def _measured(found: Mapping[str, Any]) -> str:
     used = [f"`{spec}`" for name, spec in found["methods"].items() if spec != name]
     if used:
         lines.append(f"\nMeasured with settings that train for less long: {', '.join(used)}.")
+    lines.append("\nWhere `eenet` does gain, and why not here: [When EENet gains](eenet.md).")
     return "\n".join(lines) + "\n"
 
 
