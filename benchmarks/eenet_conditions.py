@@ -53,7 +53,7 @@ FEW = (
     "optimal_stopping:answer=plain",
     "always",
 )
-#: On one network as trained: the paper's weight decay and ablations, a plan of weight, and the released formulas.
+#: On one network and division: the paper's weight decay and ablations, a plan of weight, and the released formulas.
 VARIANTS = {
     EENET: "as here",
     f"{_TEXT}+beta=0.0001+weight_decay=0.01": "weight decay 0.01, as in the paper",
@@ -137,11 +137,9 @@ def measure(data: ExitData, division: int, plain: bool, varied: bool) -> dict[st
 def conditions(networks: list[str], divisions: int) -> list[tuple[str, str, float, int]]:
     """Return what is to be measured: network, what is moved on it, by how much, and the division."""
     moved = [(knob, by) for knob, (_, strengths) in KNOBS.items() for by in strengths]
-    plain = [(network, PLAIN, 0.0, d) for d in range(divisions) for network in networks]
-    return [
-        *plain,
-        *((MOVED, *one, d) for d in range(divisions) for one in moved if MOVED in networks),
-    ]
+    each = [(network, PLAIN, 0.0) for network in networks]
+    each += [(MOVED, *one) for one in moved if MOVED in networks]
+    return [(*one, division) for division in range(divisions) for one in each]
 
 
 def main() -> None:
@@ -169,9 +167,8 @@ def main() -> None:
             moved, labels, cost.values, unit=cost.unit,
             split={"fit": share, "test": 1 - share}, seed=division,
         )  # fmt: skip
-        row = dict(zip(KEY, key, strict=True)) | measure(
-            data, division, knob == PLAIN, knob == PLAIN and network == MOVED
-        )
+        varied = (network, knob, division) == (MOVED, PLAIN, 0)
+        row = dict(zip(KEY, key, strict=True)) | measure(data, division, knob == PLAIN, varied)
         found.append(row)
         with OUT.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -203,9 +200,8 @@ def text_of(found: list[dict[str, Any]]) -> str:
         lines = [_line(name, [row["against"][name] for row in rows]) for name in rows[0]["against"]]
         parts.append(table(f"EENet over others, `{network}` as trained", header, lines))
         if network == MOVED:
-            lines = [
-                _line(told, [row["variants"][n] for row in rows]) for n, told in VARIANTS.items()
-            ]
+            first = [row["variants"] for row in rows if row["variants"]]
+            lines = [_line(told, [one[name] for one in first]) for name, told in VARIANTS.items()]
             parts.append(
                 table(f"EENets over `max_prob`, `{network}`", ["EENet", *header[1:]], lines)
             )
