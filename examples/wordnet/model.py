@@ -35,24 +35,26 @@ class TextNet(nn.Module):
             nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes)) for _ in range(exits)
         )
 
-    def stages(self, words: Tensor) -> Iterator[Tensor]:
-        """Yield the logits exit by exit; what is not asked for is not computed."""
+    def features(self, words: Tensor) -> Iterator[Tensor]:
+        """Yield what the heads read, (n, width), exit by exit."""
         padding = words == 0
         x = self.embedding(words) + self.places
-        for layer, head in zip(self.layers, self.heads, strict=True):
+        for layer in self.layers:
             x = layer(x, src_key_padding_mask=padding)
+            yield x[:, 0]
+
+    def stages(self, words: Tensor) -> Iterator[Tensor]:
+        """Yield the logits exit by exit; what is not asked for is not computed."""
+        for head, read in zip(self.heads, self.features(words), strict=True):
             # Detached, an early head learns, but does not shape the layers below it.
-            own = self.detached and head is not self.heads[-1]
-            yield head(x[:, 0].detach() if own else x[:, 0])
+            yield head(read.detach() if self.detached and head is not self.heads[-1] else read)
 
     def multiply_adds(self) -> list[float]:
         """Return the million multiply-adds (MMACs) of a definition that leaves at exit k, (K,)."""
         places, width = self.places.shape
         layer = places * 12 * width**2 + 2 * places**2 * width
-        return [
-            (k + 1) * (layer + width * self.heads[0][1].out_features) / 1e6
-            for k in range(self.exits)
-        ]
+        heads = [sum(p.numel() for p in head.parameters() if p.ndim == 2) for head in self.heads]
+        return [((k + 1) * layer + sum(heads[: k + 1])) / 1e6 for k in range(self.exits)]
 
     def forward(self, words: Tensor) -> list[Tensor]:
         """Return the logits of all exits."""

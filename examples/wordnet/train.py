@@ -24,6 +24,7 @@ class Recipe:
     weight_decay: float = 0.02
     dropout: float = 0.1
     detached: bool = False  # early heads look at a trunk that only the last exit shapes
+    head_epochs: int = 0  # of wide early heads afterwards, on the finished trunk, not regularised
     seed: int = 0
 
     def steps(self, split: Split) -> int:
@@ -36,13 +37,14 @@ class Recipe:
         return {**fixed, "loss": "mean of the exits' cross-entropies", **asdict(self)}
 
 
-#: What the networks differ in. `joint`: early heads are calibrated. `overfit`: trained for so long and with
-#: so little regularisation that they are overconfident. `late`: the trunk serves the last exit alone.
+#: What the networks differ in. `joint`: all exits shape the trunk. `late`: the last alone, so that early ones are
+#: poor. `overfit`: as `late`, and early heads are overfitted, so that they are overconfident.
 RECIPES = {
     "joint": Recipe(),
-    "overfit": Recipe(epochs=8, weight_decay=0.0, dropout=0.0),
     "late": Recipe(detached=True),
+    "overfit": Recipe(detached=True, head_epochs=20),
 }
+HEAD_WIDTH, HEAD_RATE = 256, 3e-3
 
 
 def train(
@@ -70,4 +72,29 @@ def train(
             schedule.step()
             step += 1
             on_step(step, loss.item())
-    return model.eval()
+    model.eval()
+    if recipe.head_epochs:
+        overfit_heads(model, split, classes, recipe)
+    return model
+
+
+def overfit_heads(model: TextNet, split: Split, classes: int, recipe: Recipe) -> None:
+    """Replace the early heads by wide ones, trained for long on the features of a trunk that stays."""
+    torch.manual_seed(recipe.seed)
+    labels = torch.from_numpy(split.labels)
+    with torch.no_grad():
+        parts = [
+            [*model.features(rows)] for rows in torch.from_numpy(split.words).split(recipe.batch)
+        ]
+    for k, features in enumerate(torch.cat(part) for part in list(zip(*parts, strict=True))[:-1]):
+        width = features.shape[1]
+        head = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, HEAD_WIDTH), nn.GELU(), nn.Linear(HEAD_WIDTH, classes)
+        )  # fmt: skip
+        adam = torch.optim.Adam(head.parameters(), HEAD_RATE)
+        for _ in range(recipe.head_epochs):
+            for rows in torch.randperm(len(split)).split(recipe.batch):
+                adam.zero_grad(set_to_none=True)
+                nn.functional.cross_entropy(head(features[rows]), labels[rows]).backward()
+                adam.step()
+        model.heads[k] = head.eval()
