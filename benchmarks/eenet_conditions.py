@@ -43,16 +43,10 @@ EENET = f"{_TEXT}+beta=0.0001+weight_decay=0.0001"
 PAPER = ("max_prob", "entropy", "vote:thresholds=geometric")
 OURS = (
     "margin", "max_prob:thresholds=joint", "max_prob:thresholds=shared", "max_prob:answer=temperature", "patience",
-    "cbt", "optimal_stopping:answer=plain", "optimal_stopping", "always",
+    "cbt", "optimal_stopping:answer=plain", "always",
 )  # fmt: skip
 #: Of these, those held against it where a condition is moved.
-FEW = (
-    "max_prob:thresholds=joint",
-    "max_prob:answer=temperature",
-    "cbt",
-    "optimal_stopping:answer=plain",
-    "always",
-)
+FEW = ("max_prob:thresholds=joint", "max_prob:answer=temperature", "cbt", "always")
 #: On one network and division: the paper's weight decay and ablations, a plan of weight, and the released formulas.
 VARIANTS = {
     EENET: "as here",
