@@ -41,8 +41,8 @@ _TEXT = "eenet:hidden=2+alpha=0.01+training=warm+restarts=1"
 EENET = f"{_TEXT}+beta=0.0001+weight_decay=0.0001"
 #: The paper's baselines as the paper has them: MSDNet, BranchyNet and PABEE with geometric quotas that spend the budget.
 PAPER = ("max_prob:spend=all", "entropy:spend=all", "vote:thresholds=geometric+spend=all")
-#: Held against it everywhere: the same quotas where a budget is a limit (later exits may be left out), joint thresholds,
-#: a confidence that is calibrated per exit or by class, and exits by no score at all.
+#: Held against it everywhere: the same quotas where a budget is a limit (later exits may be left out), joint
+#: thresholds, a confidence that is calibrated per exit or by class, and exits by no score at all.
 OURS = ("max_prob", "max_prob:thresholds=joint", "max_prob:answer=temperature", "cbt", "always")
 #: Where nothing is moved, also these.
 MORE = (
@@ -52,7 +52,7 @@ MORE = (
     "patience",
     "optimal_stopping:answer=plain",
 )
-#: On one network and division: the budget spent as in the paper, its weight decay, a plan of weight, its ablations.
+#: On one network and division: the budget spent as in the paper, its weight decay, a plan of weight, ablations.
 VARIANTS = {
     EENET: "as here",
     f"{EENET}+spend=all": "the budget is spent, as in the paper",
