@@ -39,7 +39,7 @@ BUDGETS = "30%,40%,50.1%,62.5%,75.1%,87.5%"
 #: one training for all budgets.
 _TEXT = "eenet:hidden=2+alpha=0.01+training=warm+restarts=1"
 EENET = f"{_TEXT}+beta=0.0001+weight_decay=0.0001"
-#: The paper's baselines as the paper has them: MSDNet, BranchyNet and PABEE with geometric quotas that spend the budget.
+#: The paper's baselines as there: MSDNet, BranchyNet and PABEE with geometric quotas that spend the budget.
 PAPER = ("max_prob:spend=all", "entropy:spend=all", "vote:thresholds=geometric+spend=all")
 #: Held against it everywhere: the same quotas where a budget is a limit (later exits may be left out), joint
 #: thresholds, a confidence that is calibrated per exit or by class, and exits by no score at all.
