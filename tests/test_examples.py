@@ -92,11 +92,13 @@ def test_wordnet_from_training_to_policy(example, tmp_path):
     assert code == 0, err
     data = po.open_cache(out)
     assert data.exits == 4 and data.classes == 3  # ten definitions are no class
-    # By hand: 17 places, 64 wide; projections and the feed-forward layer, attention, the head.
-    layer = (17 * 12 * 64**2 + 2 * 17**2 * 64 + 64 * 3) / 1e6
-    assert data.cost().values == pytest.approx([layer, 2 * layer, 3 * layer, 4 * layer])
+    # By hand: 17 places, 64 wide; projections and the feed-forward layer, attention; three wide heads.
+    layer, wide = (17 * 12 * 64**2 + 2 * 17**2 * 64) / 1e6, (64 * 256 + 256 * 3) / 1e6
+    costs = [layer + wide, 2 * (layer + wide), 3 * (layer + wide)]
+    costs.append(costs[-1] + layer + 64 * 3 / 1e6)
+    assert data.cost().values == pytest.approx(costs)
     outcome = po.evaluate(po.fit(data, "50%", "max_prob").policy, data)
-    assert layer <= outcome.cost.mean() <= 4 * layer
+    assert costs[0] <= outcome.cost.mean() <= costs[-1]
     assert "| `test` | 500 |" in (out / "README.md").read_text()
     file.write_text("nothing of the kind")
     code, _, err = example("wordnet", "--data", file, "--out", out)
