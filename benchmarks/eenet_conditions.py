@@ -173,7 +173,7 @@ def text_of(found: list[dict[str, Any]]) -> str:
     plain = {network: rows for (network, knob, _), rows in groups.items() if knob == PLAIN}
     exits = [f"exit {k}" for k in range(len(found[0]["accuracy"]))]
     budgets = [f"{budget}" for budget in BUDGETS.split(",")]
-    header = ["against", *budgets, "mean", "95 %", "sd", "divisions"]
+    header = ["against", *budgets, "mean", "95 %", "sd over divisions", "divisions"]
 
     def mean(rows: list[dict[str, Any]], key: str) -> list[str]:
         return [f"{100 * v:.1f}" for v in np.mean([row[key] for row in rows], axis=0)]
@@ -221,7 +221,7 @@ def _line(name: str, each: list[dict[str, Any]]) -> tuple[object, ...]:
         *(f"{100 * v:+.2f}" for v in f["difference"]),
         f"{100 * f['average']:+.2f}",
         f"[{100 * f['average_low']:+.2f}, {100 * f['average_high']:+.2f}]",
-        f"{100 * f['sd_over_seeds']:.2f}",
+        f"{100 * f['sd_over_seeds']:.2f}" if len(each) > 1 else "-",
         len(each),
     )
 
