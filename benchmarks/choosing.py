@@ -148,6 +148,7 @@ def _measured(found: Mapping[str, Any]) -> str:
         lines.append(
             f"\nMeasured with settings of their own (networks train less, heads are trained): {', '.join(used)}."
         )
+    lines.append("\nWhere `eenet` does gain, and why not here: [When EENet gains](eenet.md).")
     return "\n".join(lines) + "\n"
 
 

@@ -27,9 +27,13 @@ def example(root):
 
 @pytest.fixture
 def shipped(root):
-    if not (root / "cache" / "fashion_mnist" / "manifest.json").is_file():
+    return shipped_cache(root, "fashion_mnist")
+
+
+def shipped_cache(root, name):
+    if not (root / "cache" / name / "manifest.json").is_file():
         pytest.skip("the shipped cache is not here")
-    return root / "cache" / "fashion_mnist"
+    return root / "cache" / name
 
 
 @pytest.fixture
@@ -73,6 +77,34 @@ def test_missing_data_are_explained(example, tmp_path):
     assert code == 2 and "train-images" in err
 
 
+def test_wordnet_from_training_to_policy(example, tmp_path):
+    pytest.importorskip("torch")
+    file = tmp_path / "data.noun"
+    lines = ["  1 This software is licensed to you.  "]
+    for row in range(16_000):
+        category = (5, 6, 18, 3)[row % 4 if row < 40 else row % 3]
+        lines.append(
+            f'{row:08d} {category:02d} n 01 it 0 000 | word{category} {row}; "an example"  '
+        )
+    file.write_text("\n".join(lines))
+    out = tmp_path / "cache"
+    code, _, err = example("wordnet", "--quick", "--data", file, "--out", out)
+    assert code == 0, err
+    data = po.open_cache(out)
+    assert data.exits == 4 and data.classes == 3  # ten definitions are no class
+    # By hand: 17 places, 64 wide; projections and the feed-forward layer, attention; three wide heads.
+    layer, wide = (17 * 12 * 64**2 + 2 * 17**2 * 64) / 1e6, (64 * 256 + 256 * 3) / 1e6
+    costs = [layer + wide, 2 * (layer + wide), 3 * (layer + wide)]
+    costs.append(costs[-1] + layer + 64 * 3 / 1e6)
+    assert data.cost().values == pytest.approx(costs)
+    outcome = po.evaluate(po.fit(data, "50%", "max_prob").policy, data)
+    assert costs[0] <= outcome.cost.mean() <= costs[-1]
+    assert "| `test` | 500 |" in (out / "README.md").read_text()
+    file.write_text("nothing of the kind")
+    code, _, err = example("wordnet", "--data", file, "--out", out)
+    assert code == 2 and "apt-get install wordnet-base" in err
+
+
 def test_from_training_to_a_served_policy(example, stand_in):
     out = stand_in / "out"
     command = ("serve_torch", "--quick", "--data", stand_in, "--out", out)
@@ -93,15 +125,19 @@ def test_from_training_to_a_served_policy(example, stand_in):
     assert "'budget' must be" in err
 
 
-def test_the_shipped_cache_is_what_its_card_says(shipped):
+@pytest.mark.parametrize(
+    ("name", "test_rows", "most"), [("fashion_mnist", 10_000, 10e6), ("wordnet", 7_500, 3e6)]
+)
+def test_the_shipped_cache_is_what_its_card_says(root, name, test_rows, most):
+    shipped = shipped_cache(root, name)
     tables = Tables(po.open_cache(shipped))
     card = (shipped / "README.md").read_text()
-    assert len(tables.get("fit")) == 5000 and len(tables.get("test")) == 10_000
+    assert len(tables.get("fit")) == 5000 and len(tables.get("test")) == test_rows
     for split in tables.data.split_names:
         table = tables.get(split)
         cells = " | ".join(f"{100 * a:.2f}" for a in table.quality.mean(axis=0))
         assert f"| `{split}` | {len(table):,} | {cells} |" in card
-    assert sum(file.stat().st_size for file in shipped.iterdir()) < 10e6
+    assert sum(file.stat().st_size for file in shipped.iterdir()) < most
 
 
 def test_hidden_states_tell_more_than_heads_that_were_never_trained(example, tmp_path):
