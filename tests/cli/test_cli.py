@@ -272,7 +272,14 @@ def test_settings_and_bounds(run, cache):
     code, out, _ = run(*line, "--format", "json")
     (bound,) = [r for r in json.loads(out) if r["method"] == "oracle"]
     assert code == 0 and bound["deployable"] is False
-    unknown = {"expected_cost", "expected_cost_low", "expected_cost_high", "rows", "effective_rows"}
+    unknown = {
+        "expected_cost",
+        "expected_cost_low",
+        "expected_cost_high",
+        "rows",
+        "labelled",
+        "effective_rows",
+    }
     assert json.loads(out)[0].keys() - bound.keys() <= unknown
     assert "hindsight (not deployable)" in run(*line)[1]
 
