@@ -61,6 +61,7 @@ def flagged(data: Any) -> dict[str, dict[str, float]]:
 def deadline(data: Any) -> dict[str, dict[str, list[float]]]:
     """Return how often the last exit seen and the most confident one so far are right, by exits seen."""
     calibrated = po.fit(data, BUDGET, "max_prob", calibrator="platt").policy.calibrator
+    assert calibrated is not None
     found = {}
     for split in ("test", "blur_medium"):
         rows = data.splits[split]

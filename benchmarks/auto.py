@@ -137,11 +137,13 @@ def judge(records: list[dict[str, Any]]) -> tuple[list[tuple[str, ...]], np.ndar
         order = np.arange(len(found))
         halves = order[order % 2 == 0], order[order % 2 == 1]
         means = np.empty((2, 2))
-        each = auto = np.empty(0)
-        for i, own in enumerate((True, False)):
-            each = 100 * np.array([[gains(r, k, own) for r in found] for k in labels])
-            auto = 100 * np.array([gains(r, "auto", own) for r in found])
-            means[1 - i] = auto.mean(), likewise(each, halves).mean()
+        own = [
+            100 * np.array([[gains(r, k, at) for r in found] for k in (*labels, "auto")])
+            for at in (False, True)
+        ]
+        for i, both in enumerate(own):
+            means[i] = both[-1].mean(), likewise(both[:-1], halves).mean()
+        each, auto = own[0][:-1], own[0][-1]
         best = labels[int(each.mean(axis=(1, 2)).argmax())]
         simple = each[[i for i, k in enumerate(labels) if k in SIMPLE]]
         for b in range(auto.shape[1]):

@@ -65,7 +65,8 @@ def halved(outputs: Any, labels: Any, costs: list[float], features: Any = None) 
 
 def entropy() -> dict[str, Any]:
     """BranchyNet's 0.3 nats, read as a score and as what they are."""
-    data = halved(*made([1.0, 1.8, 2.6], 600, 4), [1.0, 2.0, 3.0])
+    outputs, labels = made([1.0, 1.8, 2.6], 600, 4)[:2]
+    data = halved(outputs, labels, [1.0, 2.0, 3.0])
     found = []
     for given in ("0.3,0.3", "nats<0.3,0.3"):
         policy = po.fit(data, method=f"entropy:thresholds={given}").policy

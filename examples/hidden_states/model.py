@@ -61,7 +61,7 @@ def make_cache(place: str, steps: int, seed: int) -> po.ExitData:
     with torch.no_grad():
         states = network(images)
         outputs = torch.stack([network.head(state) for state in states], dim=1).numpy()
-    costs = [po.Cost("compute", "blocks", np.arange(1.0, BLOCKS + 2))]
+    costs = [po.Cost("compute", "blocks", tuple(float(k) for k in range(1, BLOCKS + 2)))]
     first = ROWS["train"]
     with po.CacheWriter(place, costs=costs) as cache:
         for split in ("fit", "test"):

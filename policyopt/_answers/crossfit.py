@@ -245,7 +245,7 @@ def cross_fit_combined(
     exits = log_prob.shape[1]
     alone = np.zeros(exits, dtype=bool)
     whole = [fit_combined(log_prob, labels, reading, keep) for keep in (alone, None)]
-    gain, better = np.zeros((2, *log_prob.shape[:2]))
+    gain, better = np.zeros(log_prob.shape[:2]), np.zeros(log_prob.shape[:2])
     pairs = []
     for f in range(int(fold.max()) + 1):
         held, rest = fold == f, fold != f
@@ -258,11 +258,9 @@ def cross_fit_combined(
             own, both = (losses_of(rule, log_prob[held], labels[held]) for rule in pair)
             gain[held], better[held] = own[0] - both[0], both[1].astype(float) - own[1]
         pairs.append(pair)
-    gained, errors = (
-        [a.mean(axis=0) for a in (gain, better)],
-        [a.std(axis=0) / len(a) ** 0.5 for a in (gain, better)],
-    )
-    keep = (gained[0] > errors[0]) & (gained[1] >= -errors[1]) & (np.arange(exits) > 0)
+    gained, right = gain.mean(axis=0), better.mean(axis=0)
+    error, doubt = (a.std(axis=0) / len(a) ** 0.5 for a in (gain, better))
+    keep = (gained > error) & (right >= -doubt) & (np.arange(exits) > 0)
     return keep, _picked(whole, keep), [_picked(pair, keep) for pair in pairs]
 
 

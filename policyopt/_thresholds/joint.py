@@ -257,9 +257,8 @@ class _Grid:
 
     def _comes(self, cuts: Ints) -> Bools:
         """Return which samples come to exit k, (K, N)."""
-        comes = np.ones((len(cuts) + 1, self.ranks.shape[1]), dtype=bool)
-        comes[1:] = np.logical_and.accumulate(self.ranks < cuts[:, None], axis=0)
-        return comes
+        passed = np.logical_and.accumulate(self.ranks < cuts[:, None], axis=0)
+        return np.concatenate([np.ones((1, *self.ranks.shape[1:]), dtype=bool), passed])
 
     def _step_ones(self, gains: Floats, cuts: Ints) -> float:
         """Set each cut in turn, the last first, to its best, the others held: exact, over all distinct scores.
