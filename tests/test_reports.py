@@ -76,6 +76,14 @@ def test_labels_from_one_and_shuffled_labels_are_told(at, run):
     )
     np.savez("right.npz", logits=logits, labels=labels)
     assert "guessing" not in imported(run, "right.npz", *COSTS)
+    said = logits.argmax(axis=2)
+    for name, truth in (
+        ("one", labels + 1),
+        ("shuffled", rng.permutation(labels)),
+        ("right", labels),
+    ):
+        np.savez("records.npz", conf=rng.random((K, N)), pred=said, labels=truth)
+        assert ("guessing" in imported(run, "records.npz", *COSTS)) == (name != "right")
 
 
 def test_a_true_class_that_is_masked_flattens_no_answer(at, run):

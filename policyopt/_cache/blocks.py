@@ -630,26 +630,29 @@ def sigmoids_as_logits(outputs: Array, where: str) -> Iterator[str]:
 
 
 def truth_notes(where: str, block: Mapping[str, Array], kind: str) -> Iterator[str]:
-    """Yield what is odd about labels beside outputs of classes (N, K, C): ruled out, at chance, numbered from 1."""
+    """Yield what is odd about labels beside outputs (N, K, C) or predictions: ruled out, at chance, numbered from 1."""
     outputs, labels = block.get("outputs"), block.get("labels")
     if labels is not None and labels.dtype.kind in "biuf" and (labels == -1).any():
         yield (
             f"{where}: {int((labels == -1).sum())} of {len(labels)} rows have no label (-1, -100): they take part "
             "where none is needed, and are left out of accuracies and of what learns from labels"
         )
-    if outputs is None or labels is None or kind not in ("logits", "probabilities"):
+    said = block.get("prediction") if kind == "summary" else outputs
+    if said is None or labels is None or kind not in ("logits", "probabilities", "summary"):
         return
-    if outputs.ndim != 3 or labels.shape != outputs.shape[:1] or labels.dtype.kind not in "biuf":
+    if said.ndim < 2 or labels.shape != said.shape[:1] or labels.dtype.kind not in "biuf":
         return  # refused elsewhere
-    known = np.flatnonzero((labels >= 0) & (labels < outputs.shape[2]))
+    known = np.flatnonzero((labels >= 0) & ((labels < said.shape[2]) if said.ndim > 2 else True))
     if not len(known):
         return
-    told, shown = labels[known].astype(np.int64), np.empty(0)
-    impossible, right = np.zeros(len(known), dtype=bool), np.zeros((3, outputs.shape[1]))
-    for k in range(outputs.shape[1]):
-        shown = outputs[known, k]
-        impossible |= shown[np.arange(len(known)), told] == (-np.inf if kind == "logits" else 0)
-        answer = shown.argmax(axis=1)
+    told = labels[known].astype(np.int64)
+    impossible, right = np.zeros(len(known), dtype=bool), np.zeros((3, said.shape[1]))
+    for k in range(said.shape[1]):
+        answer = said[known, k]
+        if said.ndim > 2:
+            least = -np.inf if kind == "logits" else 0
+            impossible |= answer[np.arange(len(known)), told] == least
+            answer = answer.argmax(axis=1)
         right[:, k] = [(answer == told + shift).mean() for shift in (0, -1, 1)]
     if impossible.any():
         yield (
