@@ -26,6 +26,6 @@ def on_features(spec):
     """A policy of a method that scores feature vectors, of 3 to 6 numbers by exit."""
     rng = np.random.default_rng(0)
     data = cache(400, features=[rng.normal(size=(400, 3 + k)).astype("f4") for k in range(4)])
-    policy = po.fit(data, 3.7, spec).policy
+    policy = po.fit(data, 3.7, f"{spec}{'+' if ':' in spec else ':'}spend=all").policy
     assert policy.needs_features
     return policy

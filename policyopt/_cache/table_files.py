@@ -31,6 +31,7 @@ MAX_LINE = 16 << 20
 MAX_COLUMNS = 16 * MAX_EXITS
 #: Characters of a number that is text, and of the name of a split.
 MAX_TEXT, MAX_NAME = 400, 64
+MAX_ANSWER = 1 << 16
 #: Bytes of a .json, all of which is in memory at once; a value takes up to so many there.
 _MAX_JSON, _PER_VALUE = 256 << 20, 64
 _PER_ARRAY = 128  # bytes of an array beside its numbers
@@ -654,7 +655,7 @@ def _values(column: Any, argument: str, raw: Raw, place: Place) -> Array:
     try:
         found = _numbers(column, argument, True)
     except InputError:
-        column = _refuse_long(column, argument, MAX_LINE)
+        column = _refuse_long(column, argument, MAX_ANSWER)
         raw.as_text.add((place.key, place.exit))
         return coded(column.tolist(), raw.texts.setdefault(place.key, {}))
     return _answered(raw, argument, found) if found.dtype.kind == "f" else found
