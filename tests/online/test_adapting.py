@@ -207,7 +207,7 @@ def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(w, delay)
     assert abs(record["realised_cost"] / 2.4 - 1) < 0.02
 
 
-def leave(online, request, output=(1.0, 0, 0, 0)):
+def leave(online, request, output=(2.0, 0, 0, 0)):
     for k in online.family.policy.active_exits:
         if online.decide(k, np.broadcast_to(output, (3, 4))[k], request).exit:
             return request
