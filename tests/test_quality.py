@@ -71,7 +71,8 @@ def test_every_method_on_grades_with_logits(name):
     outputs, labels = logits()
     quality = graded(seed=1)[1]
     table = po.Tables(po.from_arrays(outputs, quality=quality, **COSTS)).get("fit")
-    method = make_method(name)
+    # Its own answer, the nearest mean, is of a worth that nobody knows.
+    method = make_method("e2cm:answer=plain" if name == "e2cm" else name)
     if missing := method.missing_columns(table):
         assert any("class labels" in one for one in missing)
         with_labels = po.from_arrays(outputs, labels, quality=quality, **COSTS)
