@@ -94,6 +94,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.
     answer = "plain"
+    #: Whether it chooses among other methods, whose levels are its solutions.
+    chooses: ClassVar[bool] = False
     #: Whether each budget is trained for: no other budgets are tried, then.
     per_budget: ClassVar[bool] = False
 

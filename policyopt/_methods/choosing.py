@@ -55,7 +55,7 @@ from policyopt._methods.baselines import Always, alone
 from policyopt._methods.fitted import Draft, Fitted
 from policyopt._methods.frugalgpt import FrugalGPT, subsets
 from policyopt._methods.lagrangian import OptimalStopping
-from policyopt._methods.levels import Levels, Spend, aims_of
+from policyopt._methods.levels import Level, Levels, Spend, aims_of
 from policyopt._methods.registry import make_method
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
 from policyopt._methods.targets import ANOTHER, Target, targets_of
@@ -112,7 +112,9 @@ class Chooser:
         _ = self.known.quality  # says what is missing
         self.aims = aims_of(self.known)
         self.choices, self.compared = method.choices(table, self.known, seed)
-        self._trained: dict[str, Spend | None] = {}
+        self._levels: dict[str, Levels | None] = {}
+        if method.limits and self.compared is not None:
+            self.choices = self._in_order(self.compared)
 
     def __call__(self, budgets: Sequence[float]) -> Sequence[Draft]:
         """Solve each budget by what was chosen nearest to it, else by what that falls back on."""
@@ -126,7 +128,10 @@ class Chooser:
     def _solved(self, choice: Chosen, budget: float) -> Draft:
         for name, way, _ in choice.ways:
             with suppress(BudgetError):
-                draft = self._spend(name, way)([budget])[0]
+                levels = self.levels(name, way)
+                draft = (
+                    levels.at([budget])[0].draft if self.method.limits else levels.solved(budget)
+                )
                 origin = {**self.method.origin(name, way, draft), "compared": choice.report}
                 if way.learned and len(self.table) < FEW_ROWS:
                     origin["notes"] = [few_rows_note(len(self.table))]
@@ -137,23 +142,70 @@ class Chooser:
             f"arithmetic included. Exits cost {low:.6g} to {high:.6g} {unit}: raise the budget."
         )
 
-    def _spend(self, name: str, way: Method) -> Spend:
-        if name not in self._trained:
+    def levels(self, name: str, way: Method) -> Levels:
+        """Return the levels of a candidate on all rows."""
+        if name not in self._levels:
             rows = self.table if way.unlabelled else self.known
             try:
-                self._trained[name] = way.trained(rows, self.seed)
+                self._levels[name] = Levels(way, rows, self.seed)
             except BudgetError:
-                self._trained[name] = None
-        spend = self._trained[name]
-        if spend is None:
+                self._levels[name] = None
+        levels = self._levels[name]
+        if levels is None:
             raise BudgetError(name)
-        return spend
+        return levels
+
+    def _in_order(self, compared: Comparison) -> list[Chosen]:
+        """Return the choices, others where the chosen of an aim looks worse than that of a lesser one.
+
+        More budget is to be no worse on all rows, too. Of all paths along which the rows of the fit rise, among those
+        that are chosen somewhere, taken is the one that forgoes least of what the chosen are believed to be worth.
+        """
+        choices = self.choices
+        ways = {one.place: one.ways[0] for one in choices if one.place >= 0}
+        aims = [aim for aim, one in enumerate(choices) if one.place >= 0]
+        if len(ways) < 2:
+            return choices
+        looks, lost = np.full((2, len(aims), len(ways)), np.inf)
+        for i, (place, (name, way, _)) in enumerate(ways.items()):
+            grid: list[Level | None] = [None] * len(choices)
+            with suppress(BudgetError):
+                grid = self.levels(name, way).on_grid()
+            for j, aim in enumerate(aims):
+                chosen, level = choices[aim].place, grid[aim]
+                if level is not None and (place == chosen or not compared.flat[aim, place]):
+                    gap = float(compared.worth[aim, chosen] - compared.worth[aim, place])
+                    looks[j, i], lost[j, i] = level.value, max(gap, 0.0) + 1e-9 * (place != chosen)
+        path = rising(looks, lost)
+        if path is None:
+            return choices
+        found, places = list(choices), list(ways)
+        for aim, i in zip(aims, path, strict=True):
+            others = choices[aim].ways[1:]
+            found[aim] = choices[aim]._replace(ways=[ways[places[i]], *others], place=places[i])
+        return found
+
+
+def rising(looks: Floats, lost: Floats) -> list[int] | None:
+    """Return the path through A steps, (A, P), along which looks never fall, of least loss in sum; None without one."""
+    total, back = lost[0], []
+    for before, here, forgone in zip(looks, looks[1:], lost[1:], strict=False):
+        rises = np.where(before[:, None] <= here + 1e-12, total[:, None], np.inf)
+        back.append(rises.argmin(axis=0))
+        total = rises.min(axis=0) + forgone
+    if not np.isfinite(total).any():
+        return None
+    path = [int(total.argmin())]
+    for step in reversed(back):
+        path.append(int(step[path[-1]]))
+    return path[::-1]
 
 
 class Choosing(Method):
     """A method that chooses others per budget by their values, and fits the chosen on all rows."""
 
     unlabelled = True
+    chooses = True
 
     def trained(self, table: Table, seed: int) -> Spend:
         self.check(table)
@@ -193,12 +245,13 @@ class Comparison:
     claimed: Floats  # (A, M, N)
     flat: Bools  # (A, M): whether in some fold's fit no exit's scores differ by more than rounding
     fold: Ints  # (N,)
+    worth: Floats  # (A, M): what candidates are believed to be worth; differences count
 
     def joined(self, other: Comparison) -> Comparison:
         """Return the same with more candidates."""
         both = {
             name: np.concatenate([getattr(self, name), getattr(other, name)], axis=1)
-            for name in ("values", "quality", "paid", "claimed", "flat")
+            for name in ("values", "quality", "paid", "claimed", "flat", "worth")
         }
         return replace(self, **both)
 
@@ -245,7 +298,7 @@ def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int
                 values[j, i, held] = outcome.quality - prices[j] * (outcome.cost - target)
     values = np.moveaxis(by_group(np.moveaxis(values, 2, 0), table.group), 0, 2)
     values = np.where(np.isnan(values).any(axis=2, keepdims=True), -np.inf, values)
-    return Comparison(values, quality, paid, claimed, flat, fold)
+    return Comparison(values, quality, paid, claimed, flat, fold, values.mean(axis=2))
 
 
 def one_standard_error(
@@ -480,7 +533,7 @@ class Auto(Choosing):
             report = _behind(found.values[j], beliefs[j], candidates)
             ways = [candidates[place], *simplest]
             choices.append(Chosen(ways, report, float(gains[j]), place))
-        return choices, found
+        return choices, replace(found, worth=beliefs)
 
 
 def _simplest_of(beliefs: Floats, candidates: Sequence[Candidate]) -> Ints:

@@ -12,6 +12,10 @@ whole range from exit 0 to exit K-1 must buy at least one standard error of the 
 quality, and a part of the range that part of it; it vanishes with the square root of the rows. The maximum over a
 growing set is never of less quality: ``V' - p c' >= V - p c`` and ``c' > c`` give ``V' >= V``. Between two points of
 the grid only what lies between their qualities is accepted, so that budgets fitted one at a time are in order, too.
+
+Rows that chose among methods flatter the one with most to choose. So levels of different methods are not compared by
+their quality on these rows: where one method chooses among others (`policyopt._methods.choosing`), its level at an aim
+is that of the method chosen there.
 """
 
 from __future__ import annotations
@@ -201,7 +205,13 @@ class Levels:
         """Return the levels of `aims`, None where one cannot be met."""
         if self._grid is None:
             solved = self._solutions
-            if self.limited:
+            if self._ready:
+                self._grid = []
+                for levels in solved:
+                    one, before = levels[-1] if levels else None, (self._grid or [None])[-1]
+                    worse = one is None or (before is not None and one.value < before.value)
+                    self._grid.append(before if worse else one)
+            elif self.limited:
                 self._grid = self._within([one for levels in solved for one in levels], solved)
             else:
                 self._grid = [levels[-1] if levels else None for levels in solved]
@@ -242,6 +252,11 @@ class Levels:
             f"the fit{worth}; spend=all spends it"
         )
 
+    @property
+    def _ready(self) -> bool:
+        """Whether solutions are levels, of methods that were chosen on rows left out."""
+        return self.limited and self.method.chooses and not self._limits
+
     def _within(self, tried: list[Level], solved: Sequence[Sequence[Level]]) -> list[Level | None]:
         """Return the best level within each of `aims`, ascending: what is tried for one is tried for the next."""
         tried, found = [*tried, *self._constants(solved)], []
@@ -261,11 +276,9 @@ class Levels:
         low = max((i for i, aim in enumerate(self.aims) if aim <= budget * (1 + NEAR)), default=-1)
         left = grid[low] if low >= 0 else None
         if left is None or low + 1 == len(self.aims):
-            own = (
-                []
-                if left is not None and budget <= self.aims[-1] * (1 + NEAR)
-                else self._solved(budget)
-            )
+            own = []
+            if left is None or budget > self.aims[-1] * (1 + NEAR):
+                own = self._solved(budget)[-1 if self._ready else 0 :]
             tried = [*own, *(level for level in grid if level is not None)]
             best = self._best([one for one in tried if self._worth(one) >= before], budget)
             return best or self._best(tried, budget) or self._unless_refused(own[-1:], tried)
@@ -274,7 +287,8 @@ class Levels:
             if right is None or right.draft is left.draft or budget <= ends[0] * (1 + NEAR):
                 break
             middle = (ends[0] + ends[1]) / 2 if step < _HALVINGS else budget
-            tried = [*self._where_possible([middle])[0], *self._cut_at(right, middle)]
+            tried = self._where_possible([middle])[0]
+            tried = tried[-1:] if self._ready else [*tried, *self._cut_at(right, middle)]
             least, most = self._worth(left), self._worth(right)
             between = [one for one in tried if least <= self._worth(one) <= most]
             node = self._best([left, *between], middle) or left
@@ -343,6 +357,10 @@ class Levels:
             return round(self._worth(level) - self.price * level.cost, 12), -level.cost
 
         return max(within, key=rank, default=None)
+
+    def solved(self, budget: float) -> Draft:
+        """Return the method's own solution for a budget."""
+        return self._solved(budget)[-1].draft
 
     def _solved(self, budget: float) -> list[Level]:
         """Return the levels of the method's own solution for a budget."""

@@ -6,15 +6,18 @@ from collections import Counter
 import numpy as np
 import pytest
 from checks import batch_of, fit_one, fit_table, pool
+from hypothesis import given
+from hypothesis import strategies as st
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
 from policyopt._answers.crossfit import folds_of
 from policyopt._methods import choosing
 from policyopt._methods.base import sides
-from policyopt._methods.choosing import CANDIDATES, Comparison, OnExits
+from policyopt._methods.choosing import CANDIDATES, Comparison, OnExits, rising
 from policyopt._methods.fitted import flat_note
 from policyopt._methods.frugalgpt import FrugalGPT, Quantiles, best_within, subsets
+from policyopt._methods.levels import Levels
 from policyopt._methods.registry import make_method
 from policyopt._methods.threshold import Threshold
 from policyopt._methods.window import Windows
@@ -297,6 +300,48 @@ def test_learned_policies_where_they_clearly_win_and_simple_ones_where_nothing_i
     assert po.fit(data, 1.5).policy.provenance["chosen"]["method"] == "max_prob"
 
 
+@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 4))
+def test_the_path_along_which_looks_never_fall_is_the_best_of_all(seed, steps, ways):
+    rng = np.random.default_rng(seed)
+    looks, lost = rng.integers(0, 4, (steps, ways)) / 4.0, rng.random((steps, ways))
+    lost[rng.random(lost.shape) < 0.2] = np.inf
+    at = np.arange(steps)
+    sums = {
+        path: lost[at, path].sum()
+        for path in itertools.product(range(ways), repeat=steps)
+        if (np.diff(looks[at, path]) >= 0).all() and np.isfinite(lost[at, path]).all()
+    }
+    path = rising(looks, lost)
+    assert path is None if not sums else sums[tuple(path)] == pytest.approx(min(sums.values()))
+
+
+def test_auto_takes_what_rows_left_out_speak_for_and_more_is_never_worse(monkeypatch):
+    """Seven jointly searched thresholds look best on the 300 rows that chose them, and are not."""
+    two = [row for row in CANDIDATES if row[0] in ("max_prob", "max_prob:thresholds=joint")]
+    monkeypatch.setattr(choosing, "CANDIDATES", tuple(two))
+    rng = np.random.default_rng(0)
+    hard, exits = rng.random((300, 1)), 8
+    right = rng.random((300, exits)) < 0.95 - 0.5 * hard
+    sure = 1 - hard + 0.15 * rng.standard_normal(right.shape)
+    data = po.from_arrays(
+        correct=right, prediction=np.where(right, 0, 1), confidence=np.clip(sure, 0, 1),
+        costs=np.arange(1.0, exits + 1), split={"fit": 1.0},
+    )  # fmt: skip
+    table = fit_table(data)
+    levels = Levels(make_method("auto"), table, 0)
+    grid, chosen = levels.on_grid(), [one.ways[0][:2] for one in levels.spend.choices]
+    own = {name: Levels(method, table, 0).on_grid() for name, method, _ in two}
+    for aim, (level, (name, _)) in enumerate(zip(grid, chosen, strict=True)):
+        assert level.draft.origin["chosen"]["method"] == name
+        assert level.cost == pytest.approx(own[name][aim].cost) and level.cost <= levels.aims[aim]
+        assert level.value == pytest.approx(own[name][aim].value)
+    joint = own["max_prob:thresholds=joint"]
+    assert joint[-1].value > own["max_prob"][-1].value + 0.05
+    assert len({name for name, _ in chosen}) == 2
+    for at in (levels.at([2.2, 3.3, 4.4, 5.5]), grid[1:]):
+        assert (np.diff([level.value for level in at]) >= 0).all()
+
+
 def test_unlabelled_rows_are_left_to_methods_that_use_them():
     logits, labels = outputs(1000, seed=8)
     labels[500:] = -1
@@ -438,6 +483,7 @@ def test_a_plain_policy_as_accurate_goes_before_a_flat_one():
         (values, [0, 1, 3], 3),  # the only other plain one is worse
     ):  # fmt: skip
         compared = Comparison(
-            worth[None], correct[None], None, None, np.isin([range(4)], flat), np.arange(400)
-        )
+            worth[None], correct[None], None, None, np.isin([range(4)], flat), np.arange(400),
+            worth.mean(axis=1)[None],
+        )  # fmt: skip
         assert compared.simplest(0, 3, candidates) == wanted
