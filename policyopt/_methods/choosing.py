@@ -15,8 +15,8 @@ least complex of those believed to be about as good as the best is chosen; a can
 on the rows that chose it than it is, is measured on resamples of those rows, and taken off the quality that is stated.
 
 What is chosen at an aim is fitted on all rows as that method fits by itself (`Levels`). All rows flatter a method the
-more, the more it may choose (18 thresholds of 19 models on 500 rows: by 2 to 3 points), so choices at different aims are
-not compared by them; but more budget is to be no worse on all rows, too: of the paths through the choices on which
+more, the more it may choose (18 thresholds of 19 models on 500 rows: by 2 to 3 points), so choices at different aims
+are not compared by them; but more budget is to be no worse on all rows, too: of the paths through the choices on which
 their quality rises, the one is taken that forgoes least of what the chosen are believed to be worth.
 
 `subset` chooses the least complex candidate whose mean value is within one standard error of the best (Breiman et
