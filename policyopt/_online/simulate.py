@@ -118,7 +118,8 @@ def simulate(
     data : ExitData
     policies : str or sequence of str
         Bandits (by `policyopt methods online`; ``bandits``: all), ``linucb``, ``splitee``,
-        ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
+        ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``. What
+        ``linucb:inputs=both`` reads of features is learned on `split`.
     schedule : str
         ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``.
     streams : str or sequence of str, optional

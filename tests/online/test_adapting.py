@@ -631,6 +631,22 @@ def test_features_that_others_lack_or_have_otherwise_are_refused(w, tmp_path):
     assert Online.load(tmp_path / "old.json").state() == plain.state()
 
 
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_rules_by_exit_compare_answers_that_are_no_classes(kind):
+    rng = np.random.default_rng(0)
+    wanted = rng.integers(0, 2, (60, 3)) if kind == "multilabel" else rng.normal(size=(60, 2))
+    given = wanted[:, None] + rng.normal(size=(60, 3, wanted.shape[1])) * [[1], [0.5], [0.1]]
+    more = {"kind": kind} if kind == "multilabel" else {"kind": kind, "error_scale": 1.0}
+    data = po.from_arrays(given.astype(np.float32), wanted, [1.0, 2.0, 3.0], unit="ms", **more)
+    policy = po.fit(data, method="always:exit=2").policy
+    for rule in (LinUCB(), UEEUCB((0.0, 0.1, 0.2))):
+        online = Online(policy, rule)
+        for row in given:
+            request = online.start()
+            assert any(online.decide(k, row[k], request).exit for k in range(3))
+            online.feedback(request)
+
+
 def test_features_tell_linucb_what_confidence_does_not():
     """Half of the rows gain all at exit 1, and only the vectors say which."""
     rng = np.random.default_rng(0)

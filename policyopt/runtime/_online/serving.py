@@ -75,8 +75,9 @@ class Online:
         From a fit or `load_family`: of two levels or more, for bandits of one rule. The controller adds the ends
         that its bound needs (`PolicyFamily.steered`). Rules by exit look at no levels: they take a policy.
     steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
-        The last three say at each exit whether to leave, from confidences and predictions; the
-        prices of SplitEE and UEEUCB are their own, `overhead` is for what `feedback` returns.
+        The last three say at each exit whether to leave, from confidences and predictions (a LinUCB of
+        `policyopt.fit_linucb` also from features); the prices of SplitEE and UEEUCB are their own,
+        `overhead` is for what `feedback` returns.
     overhead : float or (low, high)
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: `feedback` says each time what it was; without that, the middle counts.
@@ -214,7 +215,7 @@ class Online:
         request.hidden += shown
         request.scores.append(decision.score)
         request.confidences.append(decision.confidence)
-        request.predictions.append(decision.prediction)
+        request.predictions.append(decision.number)
         if at < policy.exits - 1 and isinstance(self.steering, ExitRule):
             with self._lock:  # feedback of another request may be moving the model
                 decision = replace(decision, exit=self._player.leaves(request, at))
