@@ -11,7 +11,7 @@ import numpy as np
 
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget, positions
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, check_exits
 from policyopt._methods.exit_batch import hidden_of, subsample_outputs
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._replay import trace
@@ -153,9 +153,7 @@ def fit_linucb(
         return LinUCB(alpha)
     table = (tables or Tables(data)).get(split)
     table = table if policy is None else table.keep_exits(policy.active_exits)
-    if table.exits < 2:
-        allowed = "2 or more: with one there is nothing to decide"
-        raise input_error("exits", allowed, table.exits, "Import the outputs of all exits.")
+    check_exits(table)
     table = subsample_outputs(table, 0, features=True)
     hidden = hidden_of([table.feature(k) for k in range(table.exits - 1)])
     return LinUCB(alpha, inputs, hidden)

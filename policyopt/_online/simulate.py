@@ -16,7 +16,7 @@ from policyopt._answers.calibrators import fit_confidence
 from policyopt._answers.crossfit import CrossFitted, observe
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method, check_budgets
+from policyopt._methods.base import Method, check_budgets, check_exits
 from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import (
     arms_family,
@@ -193,6 +193,7 @@ def simulate(
             raise input_error("streams", allowed, name, "`policyopt info CACHE` tells of them.")
     tables = tables or Tables(data, cost)
     seen_tables = [tables.get(name) for name in plan.streams]
+    check_exits(seen_tables[0])
     fit = tables.get(split) if split in data.split_names else None
     sizes = tuple(len(table) for table in seen_tables)
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)

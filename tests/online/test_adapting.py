@@ -389,6 +389,10 @@ WRONG = {
     "refit array": (lambda w: refit(w.fitted, w.fit, np.zeros((3, 3))), "'recent' must be a Table. Got ndarray"),
     "no such class": (lambda w: w.watch.update([0.5], 77, 0), "classes from 0 to 3, or -1 for none. Got 77"),
     # simulations
+    "one exit": (
+        lambda w: po.simulate(po.from_arrays(np.eye(4)[:, None], range(4), [1.0], unit="ms"), rounds=9),
+        "'exits' must be 2 or more",
+    ),
     "one threshold": (lambda w: w.simulate(arms="0.5"), "'arms' must be at least 2 thresholds"),
     "half an arm": (lambda w: w.simulate(arms=0.5), "'arms' must be low:high:step"),
     "no arms": (lambda w: w.simulate(arms=None), "'arms' must be low:high:step"),

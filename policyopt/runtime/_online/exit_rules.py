@@ -139,7 +139,7 @@ class LinUCB(ExitRule):
         """Return what phi holds of the vectors (n, D) that an exit gave, (n, V); `exit`: its number."""
         assert self.hidden is not None
         projection, shift = self.hidden.projection[at], self.hidden.shift[at]
-        return hidden(vectors, projection, shift, exit) / math.sqrt(max(len(shift), 1))
+        return hidden(vectors, projection, shift, exit) / math.sqrt(len(shift))
 
     def operations(self, k: int) -> float:
         """Return the multiply-adds at exit k that vectors bring: their projection, and A^-1 phi."""
@@ -205,10 +205,8 @@ class LinUCBPlayer:
 
     def state(self) -> dict[str, Any]:
         """Return all that was learned, JSON-able."""
-        return {
-            "inverse": [square.tolist() for square in self.inverse],
-            "target": [row.tolist() for row in self.target],
-        }
+        parts = {"inverse": self.inverse, "target": self.target}
+        return {name: [array.tolist() for array in arrays] for name, arrays in parts.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, checked."""

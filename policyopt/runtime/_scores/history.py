@@ -164,10 +164,8 @@ def basis(values: Floats, center: Floats, scale: Floats, name: str) -> Floats:
 def hidden(features: Any, projection: Floats, shift: Floats, exit: int) -> Floats:
     """Return a few standardised numbers of the model's own vectors (n, D), (n, V); projection (V, D), shift (V,)."""
     if features.shape[1] != projection.shape[1]:
-        allowed, step = (
-            f"{projection.shape[1]} numbers, as in the fit",
-            "The policy belongs to another model.",
-        )
+        allowed = f"{projection.shape[1]} numbers, as in the fit"
+        step = "The policy belongs to another model."
         raise input_error(f"features of exit {exit}", allowed, features.shape[1], step)
     return np.clip(row_product(features.astype(np.float64), projection) - shift, -CLIP, CLIP)
 
@@ -185,9 +183,8 @@ class Hidden(Rule):
 
     def columns(self, vectors: list[Any]) -> list[Floats]:
         """Return the numbers of some rows' vectors, K-1 x (N, V)."""
-        return [
-            hidden(rows, self.projection[k], self.shift[k], k) for k, rows in enumerate(vectors)
-        ]
+        each = zip(vectors, self.projection, self.shift, strict=True)
+        return [hidden(rows, own, shift, k) for k, (rows, own, shift) in enumerate(each)]
 
 
 class HistoryRule(ScoreRule):
