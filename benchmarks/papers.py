@@ -27,7 +27,7 @@ def main() -> None:
     shipped = po.open_cache(ROOT / "cache" / "fashion_mnist")
     rows = [
         entropy(), *class_means(shipped), adaee(shipped), *pabee(shipped), cbt(shipped),
-        asymmetric(), *hidden_states(),
+        asymmetric(), *hidden_states(), dee_made(),
     ]  # fmt: skip
     write(OUT, {"rows": rows, "machine": machine()}, text(rows))
 
@@ -168,13 +168,14 @@ def asymmetric() -> dict[str, Any]:
 
 
 def hidden_states() -> list[dict[str, Any]]:
-    """BERxiT, failure prediction and EPNet with the hidden states of `examples.hidden_states`, three networks."""
+    """BERxiT, failure prediction, EPNet and DEE with the hidden states of `examples.hidden_states`, three networks."""
     from examples.hidden_states.model import make_cache
 
     papers = {
         "BERxiT's hidden state": "berxit", "Failure prediction": "failure_prediction", "EPNet": "epnet",
     }  # fmt: skip
     played: dict[str, list[Any]] = {}
+    online: dict[str, list[Any]] = {"label": [], "confidence": []}
     for seed in range(3):
         with tempfile.TemporaryDirectory() as place:
             data = make_cache(f"{place}/cache", 300, seed)
@@ -184,6 +185,8 @@ def hidden_states() -> list[dict[str, Any]]:
                     found = po.evaluate(fitted, data, split="test")
                     took = played.setdefault(f"{name}:inputs={inputs}", [])
                     took.append((100 * found.quality.mean(), found.cost.mean()))
+            for reward, took in online.items():
+                took.append(dee(data, reward, 0.2))
     said = {
         spec: f"`{spec}`: {right:.1f} % right at cost {cost:.3g}"
         for spec, took in played.items()
@@ -195,7 +198,45 @@ def hidden_states() -> list[dict[str, Any]]:
             paper, where, "budget 50 %", said[f"{name}:inputs=history"], said[f"{name}:inputs=both"]
         )
         for paper, name in papers.items()
+    ] + [
+        row(
+            "DEE: hidden states in the context",
+            where,
+            f"overhead 0.2, reward={reward}",
+            *dee_said(took),
+        )
+        for reward, took in online.items()
     ]
+
+
+def dee(data: Any, reward: str, overhead: float) -> list[tuple[float, float, float]]:
+    """Return what is right in %, cost and regret of LinUCB without and with hidden states, over 10,000 requests."""
+    names = ["linucb", "linucb:inputs=both"]
+    played = po.simulate(data, names, repetitions=5, overhead=overhead, reward=reward).records
+    return [(100 * one["accuracy"], one["realised_cost"], one["regret"]) for one in played]
+
+
+def dee_said(runs: list[list[tuple[float, float, float]]]) -> list[str]:
+    """Return both, means over runs, in words."""
+    return [
+        f"`{name}`: {right:.1f} % right at cost {cost:.3g}, regret {regret:+.0f}"
+        for name, (right, cost, regret) in zip(
+            ("linucb", "linucb:inputs=both"), np.mean(runs, axis=0), strict=True
+        )
+    ]
+
+
+def dee_made() -> dict[str, Any]:
+    """DEE where exit 0 is wrong on half of the rows, as sure as on the others, and only its vector says which."""
+    rng = np.random.default_rng(0)
+    labels, hard = rng.integers(0, 4, 4000), rng.random(4000) < 0.5
+    outputs = np.stack([3 * np.eye(4)[(labels + hard) % 4], 3 * np.eye(4)[labels]], axis=1)
+    features = rng.normal(size=(2, 4000, 64))
+    features[:, :, 7] += 3 * hard
+    data = halved(outputs, labels, [1.0, 4.0], list(features))
+    where = "made, 2 exits, equal confidences"
+    said = dee_said([dee(data, "label", 0.5)])
+    return row("DEE: hidden states in the context", where, "overhead 0.5, reward=label", *said)
 
 
 def text(rows: list[dict[str, Any]]) -> str:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from policyopt._methods.registry import make_method, register_method
     from policyopt._methods.targets import Target
     from policyopt._online.drift import refit, watch_policy
+    from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
     from policyopt._table import Tables
     from policyopt._tiers.choose import certified_plan, make_plan
@@ -68,6 +69,7 @@ _NAMES = {
     "_methods.registry": "make_method register_method",
     "_methods.targets": "Target",
     "_online.drift": "refit watch_policy",
+    "_online.families": "fit_linucb",
     "_online.simulate": "simulate",
     "_table": "Tables",
     "_tiers.choose": "certified_plan make_plan",
@@ -83,7 +85,7 @@ __all__ = [
     "BudgetError", "CacheWriter", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted", "FittedFamily", "Goal",
     "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily", "PolicyOptError",
     "ScoreRule", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
-    "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family",
+    "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family", "fit_linucb",
     "from_arrays", "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
     "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
     "risk_coverage", "route", "row_product", "simulate", "tier_policies", "tune", "watch_policy",

@@ -18,7 +18,7 @@ from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, SplitE
 from policyopt.runtime._online.serving import ExitRule
 from policyopt.runtime._policy import ALWAYS, NEVER, Abstention, Mixture, Policy, to_dict
 from policyopt.runtime._scores import make_rule
-from policyopt.runtime._scores.history import FEATURES, basis_size
+from policyopt.runtime._scores.history import FEATURES, Hidden, basis_size
 
 K, C = 3, 3
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -165,6 +165,7 @@ def online_policies() -> dict[str, Online]:
     }
     steering |= {
         "controller": Controller(0.4), "controller, several rules": Controller(0.4), "linucb": LinUCB(),
+        "linucb, features": LinUCB(0.3, "both", Hidden([_numbers(2, 3)] * (K - 1), _numbers(K - 1, 2))),
         "splitee": SplitEE((0.1, 0.2, 0.3), 0.1), "uee_ucb": UEEUCB((0.1, 0.2, 0.3)),
     }  # fmt: skip
     logits = np.random.default_rng(0).normal(size=(20, K, C)) * 2
@@ -176,7 +177,7 @@ def online_policies() -> dict[str, Online]:
         for row in logits:
             request = online.start()
             for k in one.active_exits:
-                if online.decide(k, row[k], request).exit:
+                if online.decide(k, row[k], request, row[k]).exit:
                     break
             online.feedback(request)
         found[name] = online

@@ -24,9 +24,10 @@ from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
 from policyopt.runtime._online.serving import ONLINE
-from policyopt.runtime._parameters import Array, Choice
+from policyopt.runtime._parameters import Array, Choice, fields_of
 from policyopt.runtime._policy import POLICY
 from policyopt.runtime._scores import OWN
+from policyopt.runtime._scores.history import Hidden
 from policyopt.runtime._strict_json import Form
 
 from . import bundle, onnx_graphs
@@ -99,6 +100,8 @@ def rule_schema(rule: type, inner: str = "params") -> Schema:
 
 
 def _field_schema(field: Field[Any]) -> Schema:
+    if field.type == "Hidden | None":
+        return or_null(object_of({one.name: _field_schema(one) for one in fields_of(Hidden)}))
     spec = field.metadata.get("spec")
     if isinstance(spec, Choice):
         return {"enum": list(spec.names)}

@@ -20,7 +20,7 @@ from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._outputs import ExitOutput, with_columns
 from policyopt.runtime._scores import Advantage
-from policyopt.runtime._scores.history import FEATURES, basis, hidden
+from policyopt.runtime._scores.history import FEATURES, Hidden, basis
 from policyopt.runtime._typing import Floats, Ints
 
 _Rule = TypeVar("_Rule", bound=Advantage)
@@ -83,22 +83,7 @@ class Columns:
         return kind(self.features, self.center, self.scale, weights, theta[:, 0], *more)
 
 
-#: What a score's regression looks at: what exits say, the model's own vectors (hidden states), or both.
-INPUTS = ("history", "features", "both")
 _DIRECTIONS = 32  # of the vectors, at most: their principal components
-
-
-@dataclass(frozen=True, eq=False)
-class Hidden:
-    """How the model's own vectors become a few standardised numbers: see `policyopt.runtime._scores.history`."""
-
-    projection: list[Floats]  # K-1 x (V, D_k)
-    shift: Floats  # (K-1, V)
-
-    def columns(self, vectors: list[Any]) -> list[Floats]:
-        """Return the numbers of some rows' vectors, K-1 x (N, V)."""
-        each = zip(vectors, self.projection, self.shift, strict=True)
-        return [hidden(rows, projection, shift) for rows, projection, shift in each]
 
 
 def hidden_of(vectors: list[Any], common: bool = False) -> Hidden:

@@ -59,7 +59,6 @@ from policyopt._answers.crossfit import NAMES, crossfit, folds_of
 from policyopt._answers.logistic import weighted_logistic
 from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import (
-    INPUTS,
     ExitBatch,
     build_batch,
     columns_of,
@@ -77,6 +76,7 @@ from policyopt._thresholds.solvers import SOLVERS, check_solver, solve_path
 from policyopt.runtime._checks import check_type
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores import Advantage, Logistic, ScoreRule, score_table
+from policyopt.runtime._scores.history import INPUTS
 from policyopt.runtime._typing import Floats
 
 #: Of scores that keep rows: thresholds are set on what 4/5 of the rows taught, and deployed with that of all. Of few

@@ -13,8 +13,8 @@ from policyopt.runtime._online.exit_rules import EXIT_RULES
 
 FIXED = "fixed"
 _RULES: dict[str, Any] = {**BANDITS, **EXIT_RULES, Controller.name: Controller, FIXED: None}
-#: Fields that a simulation fills in: from costs and overhead, or from the budget.
-_GIVEN = ("layers", "costs", "budget")
+#: Fields that a simulation fills in: from costs and overhead, the budget, or the rows to fit on.
+_GIVEN = ("layers", "costs", "budget", "hidden")
 _FOLLOWS = ("offload", "start")  # unless set: the overhead, and the level fitted to the budget
 
 

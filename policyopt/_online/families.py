@@ -1,4 +1,4 @@
-"""Policy families from methods: thresholds as AdaEE has them, or points of a fitted family."""
+"""What online policies are given: families of methods (AdaEE's thresholds, or fitted points), LinUCB's vectors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget, positions
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, check_exits
+from policyopt._methods.exit_batch import hidden_of, subsample_outputs
 from policyopt._methods.registry import ROWS, make_method
 from policyopt._replay import trace
-from policyopt._table import Table
+from policyopt._table import Table, Tables
 from policyopt._thresholds.budget_search import meet_budget
 from policyopt._thresholds.problem import Problem
-from policyopt.runtime._checks import check_type, check_whole, to_python
+from policyopt.runtime._checks import check_one_of, check_type, check_whole, to_python
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._online.exit_rules import LinUCB
 from policyopt.runtime._policy import Policy, to_dict
+from policyopt.runtime._scores.history import INPUTS
 from policyopt.runtime._typing import Floats
 
 
@@ -97,6 +101,62 @@ def steering_family(
         policy = policies[len(policies) // 2]
         levels = _shifted(policy, table, budgets)
     return PolicyFamily.of(policy, levels, budgets).steered()
+
+
+def fit_linucb(
+    data: ExitData,
+    inputs: str = "both",
+    alpha: float = 0.5,
+    *,
+    policy: Policy | None = None,
+    split: str = "fit",
+    tables: Tables | None = None,
+) -> LinUCB:
+    """Return LinUCB (DEE) that reads the vectors (hidden states) which a cache keeps, for `policyopt.runtime.Online`.
+
+    Parameters
+    ----------
+    data : ExitData
+        A cache with features.
+    inputs : {"both", "features", "history"}
+        What it looks at: both, the vectors in 32 principal components at most, or confidences and agreement.
+    alpha : float
+        Weight of exploration.
+    policy : Policy, optional
+        Whose exits are served; default all of the model's.
+    split : str
+        Rows that the components are learned from, without labels.
+    tables : Tables, optional
+        Reuse of passes already made.
+
+    Returns
+    -------
+    LinUCB
+
+    Raises
+    ------
+    InputError
+        The rows have no features, or only one exit.
+
+    Examples
+    --------
+    >>> import policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels, outputs = rng.integers(0, 3, 90), rng.normal(size=(90, 2, 3))
+    >>> vectors = [rng.normal(size=(90, 4)), rng.normal(size=(90, 8))]
+    >>> data = po.from_arrays(outputs, labels, [1, 4], unit="ms", features=vectors)
+    >>> po.fit_linucb(data).hidden.shift.shape
+    (1, 4)
+    """
+    check_type("data", data, ExitData, "a cache", "E.g. po.open_cache('cache/fashion_mnist').")
+    if check_one_of("inputs", inputs, INPUTS, "E.g. both.") == "history":
+        return LinUCB(alpha)
+    table = (tables or Tables(data)).get(split)
+    table = table if policy is None else table.keep_exits(policy.active_exits)
+    check_exits(table)
+    table = subsample_outputs(table, 0, features=True)
+    hidden = hidden_of([table.feature(k) for k in range(table.exits - 1)])
+    return LinUCB(alpha, inputs, hidden)
 
 
 def arms_family(

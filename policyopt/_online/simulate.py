@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,9 +16,15 @@ from policyopt._answers.calibrators import fit_confidence
 from policyopt._answers.crossfit import CrossFitted, observe
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method, check_budgets
+from policyopt._methods.base import Method, check_budgets, check_exits
 from policyopt._online.entrants import FIXED, asked
-from policyopt._online.families import arms_family, called, steerable, steering_family
+from policyopt._online.families import (
+    arms_family,
+    called,
+    fit_linucb,
+    steerable,
+    steering_family,
+)
 from policyopt._progress import report
 from policyopt._replay import trace
 from policyopt._table import Table, Tables
@@ -36,7 +42,7 @@ from policyopt.runtime._checks import (
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._online.controller import Controller
-from policyopt.runtime._online.exit_rules import EXIT_RULES, ExitRule
+from policyopt.runtime._online.exit_rules import EXIT_RULES, ExitRule, LinUCB
 from policyopt.runtime._online.serving import (
     REVEALS,
     REWARDS,
@@ -112,7 +118,8 @@ def simulate(
     data : ExitData
     policies : str or sequence of str
         Bandits (by `policyopt methods online`; ``bandits``: all), ``linucb``, ``splitee``,
-        ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``.
+        ``uee_ucb`` (whose arms are exits), ``fixed``, ``controller``; with settings as ``ucb1:c=2``. What
+        ``linucb:inputs=both`` reads of features is learned on `split`.
     schedule : str
         ``stationary``, ``abrupt``, ``gradual``, ``recurring``, or ``test:4000,blur_medium:6000``.
     streams : str or sequence of str, optional
@@ -186,6 +193,7 @@ def simulate(
             raise input_error("streams", allowed, name, "`policyopt info CACHE` tells of them.")
     tables = tables or Tables(data, cost)
     seen_tables = [tables.get(name) for name in plan.streams]
+    check_exits(seen_tables[0])
     fit = tables.get(split) if split in data.split_names else None
     sizes = tuple(len(table) for table in seen_tables)
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)
@@ -210,7 +218,12 @@ def simulate(
             own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
             rule: Any = EXIT_RULES[name]
             given = {f.name: own[f.name] for f in fields(rule) if f.name in own}
-            return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
+            if settings.get("inputs", "history") == "history":
+                return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
+            given = {"policy": family.policy, "split": split, "tables": tables}
+            rule = fit_linucb(data, **settings, **given)
+            mine = with_hidden(rule, seen, family.policy, seen_tables)
+            return ExitPlayer(rule, mine, requests, delay), mine
         if limit is None or fit is None:
             lacking = "a budget" if limit is None else f"rows '{split}' to fit on"
             allowed = f"given with {lacking}"
@@ -427,6 +440,7 @@ class Outcomes:
     confidence: Floats  # (n, K): of the policy's answers; calibrated where the reading is
     prediction: npt.NDArray[np.int32]  # (n, K)
     correct: Array | None = None  # (n, K) bool; None where it is not known of some rows
+    hidden: Floats | None = None  # (n, K-1, V): of the rows' vectors, as LinUCB reads them
 
 
 def outcomes(
@@ -473,6 +487,22 @@ def outcomes(
         gain, np.array(load_of(cost.mean(axis=0).tolist(), tiers, policy.active_exits)), cost, right, confidence,
         np.concatenate([one.predictions for one in seen]), correct,
     )  # fmt: skip
+
+
+def with_hidden(rule: LinUCB, seen: Outcomes, policy: Policy, tables: Sequence[Table]) -> Outcomes:
+    """Return outcomes with what LinUCB reads of the rows' vectors, and what that costs where arithmetic is paid."""
+    assert rule.hidden is not None
+    hidden, first = np.empty((len(seen.cost), *rule.hidden.shift.shape)), 0
+    for table in [table.keep_exits(policy.active_exits) for table in tables]:
+        for low in range(0, len(table), _ROUNDS):
+            rows = slice(low, min(low + _ROUNDS, len(table)))
+            for at, exit in enumerate(policy.active_exits[:-1]):
+                hidden[first + low : first + rows.stop, at] = rule.look(
+                    at, table.feature(at, rows), exit
+                )
+        first += len(table)
+    more = np.cumsum([rule.operations(k) for k in range(policy.exits)]) * tables[0].rate
+    return replace(seen, hidden=hidden, cost=seen.cost + more)
 
 
 def _joined(arrays: Sequence[Array | None]) -> Array | None:
@@ -608,6 +638,7 @@ class _Shown:
     arm: int
     confidences: list[float]
     predictions: list[int]
+    hidden: Any = ()
     exit: int = 0
 
 
@@ -628,9 +659,10 @@ class ExitPlayer(SimulatedPlayer):
         worth = (seen.gain[rows] - block.overhead[:, [r]] * seen.load).tolist()
         confidences, predictions = seen.confidence[rows].tolist(), seen.prediction[rows].tolist()
         exits, came = self.exits[rows].tolist(), block.arrives[:, r].tolist()
-        choose, contextual = player.choose, self.contextual
+        choose, contextual, hidden = player.choose, self.contextual, seen.hidden
         for j, arrives in enumerate(came):
-            shown = _Shown(choose(), confidences[j], predictions[j])
+            own = () if hidden is None else hidden[rows[j]]
+            shown = _Shown(choose(), confidences[j], predictions[j], own)
             if contextual:
                 while shown.exit < last and not leaves(shown, shown.exit):
                     shown.exit += 1

@@ -180,7 +180,7 @@ def read_vectors(
     name = f"features of exit {k}"
     if features is None:
         step = "Pass features= beside the outputs: the vectors that the cache holds for this exit."
-        raise input_error(name, "given: the policy's score reads them", "none", step)
+        raise input_error(name, "given: what decides reads them", "none", step)
     array = as_array(features, name)
     array = array[None] if scalar and array.ndim == 1 else array
     if array.ndim != 2 or len(array) != samples or not array.shape[1]:

@@ -1,5 +1,6 @@
 """What adapts: each part against something simple, served as simulated, refitted; wrong uses are refused."""
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import signed
 from synthetic import cache, outputs
 
 import policyopt as po
@@ -28,6 +30,7 @@ from policyopt._online.simulate import (
     outcomes,
     recovery,
     simulate,
+    with_hidden,
 )
 from policyopt._replay import trace
 from policyopt._report.figures import new_figure, simulation_figure, tidy
@@ -37,6 +40,8 @@ from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._online import UEEUCB, Controller, LinUCB, Online, SplitEE
 from policyopt.runtime._online.exit_rules import FEATURES, context
+from policyopt.runtime._online.serving import online_to_dict
+from policyopt.runtime._scores.history import Hidden
 
 ROUNDS = 400
 
@@ -46,9 +51,18 @@ class World:
 
     def __init__(self):
         logits, labels = outputs(n=1200, exits=3, classes=4, seed=1)
-        halves = {"fit": slice(0, 600), "test": slice(600, 1200)}
-        splits = {k: {"outputs": logits[v], "labels": labels[v]} for k, v in halves.items()}
-        splits["dim"] = {"outputs": logits[600:] * 0.3, "labels": labels[600:]}
+        # Of a width per exit, the last exit's too; of any size.
+        self.vectors = [
+            7 * logits[:, k] @ np.ones((4, d)) + logits[:, k, :1] for k, d in enumerate((5, 3, 6))
+        ]
+        rows = {"fit": slice(0, 600), "test": slice(600, 1200), "dim": slice(600, 1200)}
+        splits = {
+            k: {
+                "outputs": logits[v] * (0.3 if k == "dim" else 1), "labels": labels[v],
+                "features": [own[v].astype(np.float32) for own in self.vectors],
+            }
+            for k, v in rows.items()
+        }  # fmt: skip
         self.data = po.from_arrays(splits=splits, costs=[1.0, 2.0, 5.0], unit="ms")
         self.tables = Tables(self.data)
         self.fit, self.test = self.tables.get("fit"), self.tables.get("test")
@@ -207,9 +221,9 @@ def test_the_controller_holds_the_budget_where_a_fixed_policy_does_not(w, delay)
     assert abs(record["realised_cost"] / 2.4 - 1) < 0.02
 
 
-def leave(online, request, output=(2.0, 0, 0, 0)):
+def leave(online, request, output=(2.0, 0, 0, 0), vectors=(None, None, None)):
     for k in online.family.policy.active_exits:
-        if online.decide(k, np.broadcast_to(output, (3, 4))[k], request).exit:
+        if online.decide(k, np.broadcast_to(output, (3, 4))[k], request, vectors[k]).exit:
             return request
     raise AssertionError
 
@@ -217,6 +231,7 @@ def leave(online, request, output=(2.0, 0, 0, 0)):
 def check_served(w, make, player, place, requests, delay=0):
     """Serve the rows that were simulated, half of them after a file: arms and exits alike, feedback late or never."""
     logits = np.asarray(w.data.splits["test"].array("outputs"), np.float64)
+    vectors = [w.test.feature(k) for k in range(2)] + [None]  # the last exit has nothing to decide
     (block,) = requests
     arms = player.play(block)
     expected = np.take_along_axis(player.exits[block.row], arms[..., None], axis=-1)[..., 0]
@@ -227,7 +242,8 @@ def check_served(w, make, player, place, requests, delay=0):
             if t == ROUNDS // 2 and not delay:
                 online.save(place / f"online-{stream}.json")
                 online = Online.load(place / f"online-{stream}.json")
-            late.append(leave(online, online.start(), logits[row]))
+            shown = [own if own is None else own[row] for own in vectors]
+            late.append(leave(online, online.start(), logits[row], shown))
             assert online.family.levels == 1 or late[t].arm == arms[t, stream]
             if t >= delay and isinstance(online.steering, Controller):  # which reads no labels
                 online.feedback(late[t - delay])
@@ -277,7 +293,10 @@ def test_bandits_serve_as_simulated(w, name, reveal, delay, tmp_path):
     check_served(w, make, player, tmp_path, requests, delay)
 
 
-@pytest.mark.parametrize("name", ["linucb", "splitee", "splitee, side", "uee_ucb"])
+RULES = ["linucb", "linucb, features", "linucb, both", "splitee", "splitee, side", "uee_ucb"]
+
+
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("delay", [0, 7])
 def test_rules_by_exit_serve_as_simulated(w, name, delay, tmp_path):
     policy = w.family.at(1)
@@ -286,7 +305,10 @@ def test_rules_by_exit_serve_as_simulated(w, name, delay, tmp_path):
     rule = {
         "linucb": LinUCB(), "splitee": SplitEE(prices, 0.2), "uee_ucb": UEEUCB(prices),
         "splitee, side": SplitEE(prices, 0.2, side=True),
+        **{f"linucb, {inputs}": po.fit_linucb(w.data, inputs) for inputs in ("features", "both")},
     }[name]  # fmt: skip
+    if getattr(rule, "hidden", None):
+        seen = with_hidden(rule, seen, policy, [w.test])
     make = lambda stream: Online(policy, rule, overhead=(0.1, 0.3), seed=5, stream=stream)  # noqa: E731
     check_served(w, make, ExitPlayer(rule, seen, requests, delay), tmp_path, requests, delay)
 
@@ -367,6 +389,10 @@ WRONG = {
     "refit array": (lambda w: refit(w.fitted, w.fit, np.zeros((3, 3))), "'recent' must be a Table. Got ndarray"),
     "no such class": (lambda w: w.watch.update([0.5], 77, 0), "classes from 0 to 3, or -1 for none. Got 77"),
     # simulations
+    "one exit": (
+        lambda w: po.simulate(po.from_arrays(np.eye(4)[:, None], range(4), [1.0], unit="ms"), rounds=9),
+        "'exits' must be 2 or more",
+    ),
     "one threshold": (lambda w: w.simulate(arms="0.5"), "'arms' must be at least 2 thresholds"),
     "half an arm": (lambda w: w.simulate(arms=0.5), "'arms' must be low:high:step"),
     "no arms": (lambda w: w.simulate(arms=None), "'arms' must be low:high:step"),
@@ -491,6 +517,7 @@ def shown(seen, row, arm, exit):
     return SimpleNamespace(
         arm=arm, exit=exit, confidences=seen.confidence[row, : exit + 1].tolist(),
         predictions=seen.prediction[row, : exit + 1].tolist(),
+        hidden=None if seen.hidden is None else seen.hidden[row, : exit + 1],
     )  # fmt: skip
 
 
@@ -506,19 +533,40 @@ def split_rule(exits: int = 4, **more: Any):
     return SplitEE(**{"layers": layers, "offload": 0.15, "alpha": 0.7, **more})
 
 
-def test_linucb_is_ridge_regression_on_the_history():
-    """A and b built anew from all that was seen; theta from a solver."""
+def read(inputs, exits=4, width=6, size=3):
+    """LinUCB on vectors of some width, each projection its own."""
+    rng = np.random.default_rng(1)
+    hidden = Hidden(
+        [rng.normal(size=(size, width)) for _ in range(exits - 1)],
+        rng.normal(size=(exits - 1, size)),
+    )
+    return LinUCB(0.7, inputs, hidden)
+
+
+@pytest.mark.parametrize("inputs", ["history", "features", "both"])
+def test_linucb_is_ridge_regression_on_the_history(inputs):
+    """A and b built anew from all that was seen, vectors among it; theta from a solver."""
     seen, rng = rows_of(seed=5), np.random.default_rng(0)
-    player = LinUCB(alpha=0.7).player(4)
-    history = [[] for _ in range(3)]
+    rule, vectors = LinUCB(alpha=0.7), rng.normal(size=(3, len(seen.gain), 6))
+    if inputs != "history":
+        rule = read(inputs)
+        each = [rule.look(k, vectors[k], k) for k in range(3)]
+        for k, (p, shift) in enumerate(zip(rule.hidden.projection, rule.hidden.shift, strict=True)):
+            np.testing.assert_allclose(each[k], np.clip(vectors[k] @ p.T - shift, -4, 4) / 3**0.5)
+        seen = replace(seen, hidden=np.stack(each, axis=1))
+    d = {"history": FEATURES, "features": 1 + 3, "both": FEATURES + 3}[inputs]
+    player, history = rule.player(4), [[] for _ in range(3)]
     for _ in range(200):
         row = rng.integers(len(seen.gain))
         one = shown(seen, row, 0, 3)
         phi = [np.array(context(one, k)) for k in range(3)]
+        if inputs != "history":
+            base = 1 if inputs == "features" else FEATURES
+            phi = [np.append(x[:base], each[k][row]) for k, x in enumerate(phi)]
         one = serve(player, seen, row)
         for k, x in enumerate(phi[: one.exit + 1]):
-            a = np.eye(FEATURES) + sum((np.outer(p, p) for p, _ in history[k]), np.zeros(()))
-            b = sum((p * y for p, y in history[k]), np.zeros(FEATURES))
+            a = np.eye(d) + sum((np.outer(p, p) for p, _ in history[k]), np.zeros(()))
+            b = sum((p * y for p, y in history[k]), np.zeros(d))
             value = np.linalg.solve(a, b) @ x + 0.7 * np.sqrt(x @ np.linalg.solve(a, x))
             assert abs(value) < 1e-9 or (one.exit > k) == (value > 0)
         worth = (seen.gain[row] - 0.5 * seen.load)[: one.exit + 1]
@@ -527,12 +575,113 @@ def test_linucb_is_ridge_regression_on_the_history():
         player.learn(one, worth.tolist())
     assert all(history)
     for k in range(3):
-        a = np.eye(FEATURES) + sum(np.outer(p, p) for p, _ in history[k])
+        a = np.eye(d) + sum(np.outer(p, p) for p, _ in history[k])
         np.testing.assert_allclose(player.inverse[k], np.linalg.inv(a), atol=1e-10)
+    again = rule.player(4)
+    again.restore(player.state())
+    assert again.state() == player.state()
     before, same = shown(seen, 0, 0, 1), seen.prediction[0, 0] == seen.prediction[0, 1]
     first, second = before.confidences
     assert context(before, 0) == (1, first, first**2, 0, 0)
     assert context(before, 1) == (1, second, second**2, same, first)
+
+
+def test_features_that_others_lack_or_have_otherwise_are_refused(w, tmp_path):
+    """And the request goes on with the right ones; a file says how wide they are, and those without load as before."""
+    online = Online(w.policy, po.fit_linucb(w.data), overhead=0.1)
+    own = [vectors[0] for vectors in w.vectors]
+    for _ in range(30):
+        request = online.start()
+        refuses(
+            "'features of exit 0' must be given: what decides",
+            online.decide,
+            0,
+            [1.0, 0, 0, 0],
+            request,
+        )
+        refuses(
+            "'features of exit 0' must be 5 numbers.* Got 3",
+            online.decide,
+            0,
+            [1.0, 0, 0, 0],
+            request,
+            own[1],
+        )
+        leave(online, request, vectors=own)
+        online.feedback(request)
+    online.save(tmp_path / "online.json")
+    again = Online.load(tmp_path / "online.json")
+    assert again.state() == online.state() and again.steering.hidden == online.steering.hidden
+    refuses("must be 5 numbers.* Got 6", again.decide, 0, [1.0, 0, 0, 0], again.start(), own[2])
+    content = json.loads((tmp_path / "online.json").read_text())
+    settings = content["steering"]["settings"]
+    wide = {"projection": [[[0]] * 10**5] * 2, "shift": [[0] * 10**5] * 2}  # squares of 160 GB
+    few = {
+        "projection": settings["hidden"]["projection"][:1],
+        "shift": settings["hidden"]["shift"][:1],
+    }
+    for settings["hidden"], said in (
+        (wide, "numbers of hidden at an exit' must be a whole number, at least 1, at most 64"),
+        (few, "'hidden' must be for the policy's 3 exits. Got one for 2"),
+        (None, "'hidden' must be given with inputs features or both"), ({"more": 1}, "parameters of setting hidden"),
+    ):  # fmt: skip
+        (tmp_path / "forged.json").write_text(json.dumps(signed(content)))
+        refuses(said, Online.load, tmp_path / "forged.json")
+    plain = Online(w.policy, LinUCB(0.4))
+    plain.feedback(leave(plain, plain.start()))
+    content = online_to_dict(plain, 1)
+    content["steering"]["settings"] = {"alpha": 0.4}  # all that such files had
+    (tmp_path / "old.json").write_text(json.dumps(signed(content)))
+    assert Online.load(tmp_path / "old.json").state() == plain.state()
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_rules_by_exit_compare_answers_that_are_no_classes(kind):
+    rng = np.random.default_rng(0)
+    wanted = rng.integers(0, 2, (60, 3)) if kind == "multilabel" else rng.normal(size=(60, 2))
+    given = wanted[:, None] + rng.normal(size=(60, 3, wanted.shape[1])) * [[1], [0.5], [0.1]]
+    more = {"kind": kind} if kind == "multilabel" else {"kind": kind, "error_scale": 1.0}
+    data = po.from_arrays(given.astype(np.float32), wanted, [1.0, 2.0, 3.0], unit="ms", **more)
+    policy = po.fit(data, method="always:exit=2").policy
+    for rule in (LinUCB(), UEEUCB((0.0, 0.1, 0.2))):
+        online = Online(policy, rule)
+        for row in given:
+            request = online.start()
+            assert any(online.decide(k, row[k], request).exit for k in range(3))
+            online.feedback(request)
+
+
+def test_features_tell_linucb_what_confidence_does_not():
+    """Half of the rows gain all at exit 1, and only the vectors say which."""
+    rng = np.random.default_rng(0)
+    labels, hard = rng.integers(0, 4, 2000), rng.random(2000) < 0.5
+    logits = np.stack([3 * np.eye(4)[(labels + hard) % 4], 3 * np.eye(4)[labels]], axis=1)
+    vectors = rng.normal(size=(2, 2000, 40))
+    vectors[:, :, 7] += 3 * hard
+    parts = {
+        name: {
+            "outputs": logits[at].astype(np.float32), "labels": labels[at],
+            "features": list(vectors[:, at].astype(np.float32)),
+        }
+        for name, at in (("fit", slice(0, 1000)), ("test", slice(1000, 2000)))
+    }  # fmt: skip
+    data = po.from_arrays(splits=parts, costs=[1.0, 4.0], unit="MMACs")
+    asked = {"rounds": 2000, "repetitions": 2, "overhead": 0.5, "reward": "label"}
+    names = ["linucb", "linucb:inputs=both", "linucb:inputs=features"]
+    blind, both, alone = (one["regret"] for one in po.simulate(data, names, **asked).records)
+    assert (
+        both < -300 and alone < -300 and abs(blind) < 100
+    )  # a tenth of the requests tells of 500 at most
+    rule, plain = (
+        po.fit_linucb(data),
+        outcomes(po.fit(data, "50%", "max_prob").policy, [Tables(data).get("test")]),
+    )
+    paid = with_hidden(
+        rule, plain, po.fit(data, "50%", "max_prob").policy, [Tables(data).get("test")]
+    )
+    np.testing.assert_allclose(
+        paid.cost - plain.cost, (32 * 40 + 37**2) / 1e6
+    )  # what the projection costs
 
 
 def learned(rule):
@@ -637,6 +786,8 @@ REFUSED = [
     lambda: split_rule(layers=()), lambda: split_rule(layers=(0.2, 0.1)), lambda: split_rule(side=1),
     lambda: split_rule(layers=(-0.1,)), lambda: split_rule(alpha=1.5), lambda: split_rule(offload=-1.0),
     lambda: split_rule(mu=float("nan")), lambda: split_rule(beta=0.0), lambda: UEEUCB(()), lambda: LinUCB(alpha=0.0),
+    lambda: LinUCB(inputs="both"), lambda: LinUCB(hidden=read("both").hidden), lambda: LinUCB(inputs="more"),
+    lambda: read("both", size=65), lambda: read("both").player(3), lambda: po.fit_linucb(cache(n=60)),
     lambda: UEEUCB((0.2, 0.1)), lambda: UEEUCB((float("nan"),)), lambda: UEEUCB((0.0,), alpha=0),
     *(lambda rule=rule, more=more: ExitPlayer(rule, rows_of(), Requests(PLAN, (400,), 3), **more)
       for rule, more in ((split_rule(3), {}), (UEEUCB((0.0,)), {}), (LinUCB(), {"delay": -1}))),

@@ -11,14 +11,16 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from .._bandits import UCB1, Steering, setting
-from .._checks import check_least, check_positive, check_type
+from .._checks import check_least, check_one_of, check_positive, check_type, check_whole
 from .._errors import input_error
-from .._parameters import numbers
+from .._parameters import make, numbers
 from .._saved_state import check_fields, refused, saved_counts, saved_numbers
+from .._scores.history import INPUTS, Hidden, hidden
 from .._typing import Floats, Ints
 
-#: Numbers in a context of LinUCB.
-FEATURES = 5
+#: Numbers in a context of LinUCB, but for those of the model's vectors, of which there are at most so many per exit: a
+#: player holds a square of both at each exit.
+FEATURES, MOST_HIDDEN = 5, 64
 _LOOSE = 1e-6  # rounding that a saved inverse may show
 
 
@@ -28,6 +30,7 @@ class Seen(Protocol):
     arm: int
     confidences: Sequence[float]
     predictions: Sequence[int]
+    hidden: Sequence[Floats]  # of its vectors, where the rule reads them: see `LinUCB.look`
     exit: int | None
 
 
@@ -59,6 +62,17 @@ def _check_count(name: str, prices: Sequence[float], exits: int) -> None:
 # ---- LinUCB
 
 
+def _as_hidden(name: str, value: Any) -> Hidden | None:
+    """Return how vectors are read, perhaps as a file holds it."""
+    found = make({name: Hidden}, "setting", name, value) if isinstance(value, Mapping) else value
+    if found is None:
+        return None
+    step = "policyopt.fit_linucb makes the rule."
+    check_type(name, found, Hidden, "a Hidden", step)
+    check_whole("numbers of hidden at an exit", found.shift.shape[1], 1, MOST_HIDDEN, step)
+    return found
+
+
 @dataclass(frozen=True)
 class LinUCB(ExitRule):
     """LinUCB over exits, for the setting of DEE: learns after which exits going on pays.
@@ -76,6 +90,11 @@ class LinUCB(ExitRule):
     alpha : float
         Weight of exploration. Worths lie in [-1, 1] and most are far smaller, so that the bound of
         Li et al., above 1, explores for long; 0.5 is a guess that was not fitted to any data.
+    inputs : {"history", "features", "both"}
+        What phi is made of: confidences and agreement (``1, now, now**2, agrees, before``), the model's
+        own vectors (hidden states), or both.
+    hidden : Hidden, optional
+        How vectors become phi, but with ``history``: `policyopt.fit_linucb` learns it, and makes the rule.
 
     Notes
     -----
@@ -84,18 +103,54 @@ class LinUCB(ExitRule):
     step), so its mean moves while later exits still learn; requests that stop at exit k say nothing about
     going on from there. A^-1 is kept by the formula of Sherman & Morrison: O(d^2) per exit and request.
 
+    Vectors enter as their V principal components, standardised and divided by sqrt(V): a context as long
+    as Chu et al. (AISTATS 2011) assume, about 1, whatever the model's width and scale. The ridge, I, then
+    weighs as much as V requests. What a request costs does not grow with their number.
+
     Nothing is forgotten: after a change of the inputs the models mix old and new requests. Where an exit is
     worth going on from only for what lies far beyond it, models of the exits between can stop short of it.
     """
 
     alpha: float = setting(0.5, check_positive)
+    inputs: str = setting("history", check_one_of, known=INPUTS, step="E.g. both.")
+    hidden: Hidden | None = setting(None, _as_hidden)  # noqa: RUF009
 
     name = "linucb"
-    summary = "learns from confidence and agreement whether going on pays (DEE)"
+    summary = "learns whether going on pays, from confidence and agreement or hidden states (DEE)"
     reference = "LinUCB over exits, for the setting of DEE: learns after which exits going on pays."
     contextual = True
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.hidden is None) != (self.inputs == "history"):
+            allowed = "given with inputs features or both, and only then"
+            got = f"{'none' if self.hidden is None else 'one'}, with inputs {self.inputs}"
+            step = f"policyopt.fit_linucb(data, inputs='{self.inputs}') makes the rule."
+            raise input_error("hidden", allowed, got, step)
+
+    @property
+    def width(self) -> int:
+        """d, the numbers of phi."""
+        if self.hidden is None:
+            return FEATURES
+        return self.hidden.shift.shape[1] + (1 if self.inputs == "features" else FEATURES)
+
+    def look(self, at: int, vectors: Any, exit: int) -> Floats:
+        """Return what phi holds of the vectors (n, D) that an exit gave, (n, V); `exit`: its number."""
+        assert self.hidden is not None
+        projection, shift = self.hidden.projection[at], self.hidden.shift[at]
+        return hidden(vectors, projection, shift, exit) / math.sqrt(len(shift))
+
+    def operations(self, k: int) -> float:
+        """Return the multiply-adds at exit k that vectors bring: their projection, and A^-1 phi."""
+        own = () if self.hidden is None else self.hidden.projection
+        return float(own[k].size + self.width**2) if k < len(own) else 0.0
+
     def player(self, arms: int, seed: int = 0, stream: int = 0) -> LinUCBPlayer:
+        if self.hidden is not None and len(self.hidden.shift) != arms - 1:
+            allowed, got = f"for the policy's {arms} exits", f"one for {len(self.hidden.shift) + 1}"
+            step = "policyopt.fit_linucb(data, policy=policy) fits it."
+            raise input_error("hidden", allowed, got, step)
         return LinUCBPlayer(self, arms)
 
 
@@ -108,19 +163,13 @@ def context(seen: Seen, at: int) -> Sequence[float]:
     return 1.0, now, now * now, agrees, seen.confidences[at - 1]
 
 
-def _dot(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return the sum over FEATURES of products."""
-    (a, b, c, d, e), (p, q, r, s, t) = x, y
-    return a * p + b * q + c * r + d * s + e * t
-
-
 class LinUCBPlayer:
-    """The models of K-1 exits on one stream, in plain numbers: `inverse` and `target`, a list each."""
+    """The models of K-1 exits on one stream: `inverse` (d, d) and `target` (d,), a list each."""
 
     def __init__(self, rule: LinUCB, exits: int) -> None:
-        self.rule = rule
-        self.inverse = [np.eye(FEATURES).tolist() for _ in range(exits - 1)]
-        self.target = [[0.0] * FEATURES for _ in range(exits - 1)]
+        self.rule, self._own = rule, 1 if rule.inputs == "features" else FEATURES
+        self.inverse: list[Floats] = [np.eye(rule.width) for _ in range(exits - 1)]
+        self.target: list[Floats] = [np.zeros(rule.width) for _ in range(exits - 1)]
         self._looks: list[tuple[Any, ...]] = [(None,)] * exits
 
     def choose(self) -> int:
@@ -131,52 +180,48 @@ class LinUCBPlayer:
         """Return the request, A^-1, phi, A^-1 phi and phi^T A^-1 phi after an exit; the latest is kept."""
         look, inverse = self._looks[at], self.inverse[at]
         if look[0] is not seen or look[1] is not inverse:
-            x = context(seen, at)
-            way = [_dot(row, x) for row in inverse]
-            self._looks[at] = look = (seen, inverse, x, way, _dot(x, way))
+            x: Any = context(seen, at)[: self._own]
+            x = np.array(x) if self.rule.hidden is None else np.concatenate([x, seen.hidden[at]])
+            way = inverse @ x
+            self._looks[at] = look = (seen, inverse, x, way, float(x @ way))
         return look
 
     def leaves(self, seen: Seen, at: int) -> bool:
         """Return whether to leave at exit `at`, not the last."""
         _, _, _, way, width = self._look(seen, at)
         sure = math.sqrt(max(width, 0.0))
-        return not _dot(self.target[at], way) + self.rule.alpha * sure > 0.0
+        return not float(self.target[at] @ way) + self.rule.alpha * sure > 0.0
 
     def learn(self, seen: Seen, worth: Sequence[float]) -> None:
         """Take in what a request has shown, and what exits 0 to the one taken were worth, net of cost."""
         gone = len(worth) - 1
-        if not math.isfinite(sum(worth) + sum(seen.confidences[: gone + 1])):
+        looks = [self._look(seen, k) for k in range(gone)]
+        widths = sum(look[-1] for look in looks)
+        if not math.isfinite(sum(worth) + sum(seen.confidences[: gone + 1]) + widths):
             raise input_error("worth", "finite numbers", worth, "A NaN would stay for ever.")
-        for k in range(gone):
-            _, inverse, x, way, width = self._look(seen, k)
-            scale, gain = 1.0 + width, worth[gone] - worth[k]
-            p, q, r, s, t = way
-            self.inverse[k] = [
-                [a - w * p / scale, b - w * q / scale, c - w * r / scale, d - w * s / scale,
-                 e - w * t / scale]
-                for (a, b, c, d, e), w in zip(inverse, way, strict=True)
-            ]  # fmt: skip
-            self.target[k] = [old + v * gain for old, v in zip(self.target[k], x, strict=True)]
+        for k, (_, inverse, x, way, width) in enumerate(looks):
+            self.inverse[k] = inverse - way[:, None] * way / (1.0 + width)
+            self.target[k] = self.target[k] + (worth[gone] - worth[k]) * x
 
     def state(self) -> dict[str, Any]:
         """Return all that was learned, JSON-able."""
-        inverse = [[list(row) for row in square] for square in self.inverse]
-        return {"inverse": inverse, "target": [list(row) for row in self.target]}
+        parts = {"inverse": self.inverse, "target": self.target}
+        return {name: [array.tolist() for array in arrays] for name, arrays in parts.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state, checked."""
         state = check_fields("state of linucb", state, ("inverse", "target"))
         if not self.target and state["inverse"] == state["target"] == []:
             return  # a model of one exit has nothing to decide
-        shape, wide = (len(self.target), FEATURES), math.inf
-        inverse = saved_numbers("inverse", state["inverse"], (*shape, FEATURES), -2, 2)
+        shape, wide = (len(self.target), self.rule.width), math.inf
+        inverse = saved_numbers("inverse", state["inverse"], (*shape, shape[1]), -2, 2)
         target = saved_numbers("target", state["target"], shape, -wide, wide)
         # A >= I, so A^-1 is symmetric and lies between 0 and I.
         fine = (np.abs(inverse - inverse.swapaxes(1, 2)) <= _LOOSE).all()
         values = np.linalg.eigvalsh(inverse) if fine else np.array([2.0])
         if values.min() < -_LOOSE or values.max() > 1 + _LOOSE:
             raise refused("inverse", "symmetric, with eigenvalues in [0, 1]", state["inverse"])
-        self.inverse, self.target = inverse.tolist(), target.tolist()
+        self.inverse, self.target = list(inverse), list(target)
 
 
 # ---- SplitEE

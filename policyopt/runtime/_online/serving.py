@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from .._errors import InputError, input_error
 from .._family import PolicyFamily, family_from_dict, family_to_dict
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
-from .._policy import Decision, Policy, State
+from .._parameters import Rule
+from .._policy import Decision, Policy, State, position
+from .._reading import read_vectors
 from .._saved_state import check_fields, refused
 from .._several import policy_of
 from .._strict_json import Form, parse, read_plain, to_text
+from .._typing import Floats
 from .controller import MAKES_ONE, Controller
 from .exit_rules import EXIT_RULES, ExitRule, LinUCB
 
@@ -57,6 +60,7 @@ class Request:
     scores: list[float] = field(default_factory=list)
     confidences: list[float] = field(default_factory=list)
     predictions: list[int] = field(default_factory=list)
+    hidden: list[Floats] = field(default_factory=list)  #: of its vectors, where the rule reads them
 
 
 class Online:
@@ -71,8 +75,9 @@ class Online:
         From a fit or `load_family`: of two levels or more, for bandits of one rule. The controller adds the ends
         that its bound needs (`PolicyFamily.steered`). Rules by exit look at no levels: they take a policy.
     steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
-        The last three say at each exit whether to leave, from confidences and predictions; the
-        prices of SplitEE and UEEUCB are their own, `overhead` is for what `feedback` returns.
+        The last three say at each exit whether to leave, from confidences and predictions (a LinUCB of
+        `policyopt.fit_linucb` also from features); the prices of SplitEE and UEEUCB are their own,
+        `overhead` is for what `feedback` returns.
     overhead : float or (low, high)
         Of going to the last exit, in units of the reward; earlier exits bear their share by cost.
         A range: `feedback` says each time what it was; without that, the middle counts.
@@ -182,7 +187,8 @@ class Online:
         k : int
             The model's number of the exit: those of `family.policy.active_exits` in turn.
         output, features : object
-            What the exit gave, as `Policy.step` takes it.
+            What the exit gave, as `Policy.step` takes it. A LinUCB that reads features wants them at all exits
+            but the last.
         request : Request
 
         Returns
@@ -199,12 +205,17 @@ class Online:
         if request.exit is not None:
             got = "one that has left"
             raise input_error("request", "on its way", got, "One start per request.")
-        policy = self._policy_of(request.arm)
+        policy, rule = self._policy_of(request.arm), self.steering
+        at = position(policy, k, request.state)
+        shown = []
+        if isinstance(rule, LinUCB) and rule.hidden is not None and at < policy.exits - 1:
+            vectors = read_vectors(k, features, 1, scalar=True)
+            shown.append(rule.look(at, vectors, k)[0])  # refused before the request moves on
         decision = policy.step(k, output, request.state, features)
-        at = request.state.position - 1
+        request.hidden += shown
         request.scores.append(decision.score)
         request.confidences.append(decision.confidence)
-        request.predictions.append(decision.prediction)
+        request.predictions.append(decision.number)
         if at < policy.exits - 1 and isinstance(self.steering, ExitRule):
             with self._lock:  # feedback of another request may be moving the model
                 decision = replace(decision, exit=self._player.leaves(request, at))
@@ -501,10 +512,14 @@ def _refuse_given(who: str, **given: Any) -> None:
 def online_to_dict(online: Online, saves: int) -> dict[str, Any]:
     """Return the file's content, checksum included; `saves`: how often its line was saved."""
     settings = {name: getattr(online, name) for name in _SETTINGS}
+    own = {one.name: getattr(online.steering, one.name) for one in fields(online.steering)}  # type: ignore[arg-type]
+    own = {
+        name: value.params() if isinstance(value, Rule) else value for name, value in own.items()
+    }
     return ONLINE.signed(
         saves=saves,
         family=family_to_dict(online.family),
-        steering={"name": online.steering.name, "settings": asdict(online.steering)},  # type: ignore[call-overload]
+        steering={"name": online.steering.name, "settings": own},
         settings={**settings, "overhead": list(online.overhead)},
         state=online.state(),
     )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .._arithmetic import row_product, sigmoid
 from .._errors import input_error
 from .._outputs import ExitOutput
-from .._parameters import array, choice, number
+from .._parameters import Rule, array, choice, number
 from .._typing import Floats
 from .base import ScoreRule, State
 
@@ -24,6 +24,8 @@ _LOWEST = -20.0
 _NOTHING: Any = None
 #: Standardised features are cut here: what lies further out was hardly seen when fitting.
 CLIP = 4.0
+#: What a regression looks at: what exits say, the model's own vectors (hidden states), or both.
+INPUTS = ("history", "features", "both")
 
 
 class History(ABC):
@@ -159,9 +161,30 @@ def basis(values: Floats, center: Floats, scale: Floats, name: str) -> Floats:
     return np.concatenate(columns, axis=1)
 
 
-def hidden(features: Any, projection: Floats, shift: Floats) -> Floats:
+def hidden(features: Any, projection: Floats, shift: Floats, exit: int) -> Floats:
     """Return a few standardised numbers of the model's own vectors (n, D), (n, V); projection (V, D), shift (V,)."""
+    if features.shape[1] != projection.shape[1]:
+        allowed = f"{projection.shape[1]} numbers, as in the fit"
+        step = "The policy belongs to another model."
+        raise input_error(f"features of exit {exit}", allowed, features.shape[1], step)
     return np.clip(row_product(features.astype(np.float64), projection) - shift, -CLIP, CLIP)
+
+
+class Hidden(Rule):
+    """How the model's own vectors become V standardised numbers at each exit but the last: see `hidden`."""
+
+    role, name = "setting", "hidden"
+    projection: Any = array("V", "D", each="K-1")
+    shift: Any = array("K-1", "V")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_hidden(self)
+
+    def columns(self, vectors: list[Any]) -> list[Floats]:
+        """Return the numbers of some rows' vectors, K-1 x (N, V)."""
+        each = zip(vectors, self.projection, self.shift, strict=True)
+        return [hidden(rows, own, shift, k) for k, (rows, own, shift) in enumerate(each)]
 
 
 class HistoryRule(ScoreRule):
@@ -213,23 +236,16 @@ class HistoryRule(ScoreRule):
         columns = basis(values, self.center[k], self.scale[k], self.features)
         if self.projection is None:
             return columns, state
-        rows, width = output.features, self.projection[k].shape[1]
-        assert rows is not None  # the policy asks for what its score needs
-        if rows.shape[1] != width:
-            allowed, step = (
-                f"{width} numbers, as in the fit",
-                "The policy belongs to another model.",
-            )
-            raise input_error(f"features of exit {k}", allowed, rows.shape[1], step)
-        own = hidden(rows, self.projection[k], self.shift[k])
+        assert output.features is not None  # the policy asks for what its score needs
+        own = hidden(output.features, self.projection[k], self.shift[k], k)
         return np.concatenate([columns, own], axis=1), state
 
 
-def _check_hidden(rule: HistoryRule) -> None:
+def _check_hidden(rule: HistoryRule | Hidden) -> None:
     """Refuse a projection without a shift, or of another size."""
     given, shift = rule.projection, rule.shift
     if (given is None) != (shift is None) or any(len(p) != shift.shape[1] for p in given or ()):
-        what = f"projection and shift of score {rule.name}"
+        what = f"projection and shift of {rule.role} {rule.name}"
         raise input_error(what, "both or none, of one size", "others", "Fit it again.")
 
 
