@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from sklearn.isotonic import isotonic_regression
 
 import policyopt as po
@@ -167,6 +168,34 @@ def test_models_run_apart_are_exits_of_one_cache(at, run):
     # New rows come apart, too, and without labels.
     np.savez("x.npz", logits=logits[0]), np.savez("y.npz", logits=logits[2])
     assert len(records(run, "run", "p.json", "x.npz", "y.npz")[0]) == N
+
+
+def test_exits_that_have_names_are_shown_by_them(at, run, monkeypatch):
+    """In every picture, whose labels are folded where names are long, and in every table."""
+    logits, labels, _ = made()
+    names = ["branch1", "meta-llama-Llama-3.1-8B-Instruct", "main"]
+    for name, exit_ in zip(names, logits, strict=True):
+        np.savez(f"{name}.npz", logits=exit_, labels=labels)
+    imported(run, "--exits", *(f"{name}.npz" for name in names), *COSTS)
+    drawn = {}
+
+    def keep(figure, path):
+        figure.draw_without_rendering()
+        drawn[path.name] = "".join("".join(t.get_text().split()) for t in figure.findobj(Text))
+
+    monkeypatch.setattr("policyopt._report.figures.save_figure", keep)
+    assert run("fit", "c", "--budget", "2", "--method", "max_prob", "--out", "p.json")[0] == 0
+    for line in (
+        "curve c --methods max_prob --budgets 2 --out o", "explain p.json c --out e",
+        "calibration c --policy p.json --maps platt --out o",
+    ):  # fmt: skip
+        code, out, err = run(*line.split())
+        assert code == 0, err
+        table = "".join(out.split())
+        assert all(table.count(name) >= (3 if "explain" in line else 1) for name in names), line
+    assert len(drawn) == 7
+    for picture, text in drawn.items():
+        assert all(name in text for name in names), picture
 
 
 def test_lines_as_cats_writes_them(at, run):
