@@ -217,7 +217,7 @@ def test_lines_as_cats_writes_them(at, run):
                 file=file,
             )
     err = imported(run, "eval_preds.jsonl", "--costs", "1,2,3", "--unit", "layers")
-    assert "'patience' ignored" in err and "'gold_label' not used beside 'gold_label_ind'" in err
+    assert "'patience' is not known" in err and "'gold_label' not used beside 'gold_label_ind'" in err
     rows = po.open_cache("c").splits["pool"]
     np.testing.assert_array_equal(rows.array("labels"), labels)
     np.testing.assert_allclose(rows.array("outputs"), logits.swapaxes(0, 1), atol=1e-4)

@@ -188,7 +188,7 @@ def _some(rows: Sequence[int]) -> str:
 def calibration(
     cache: Path = options.CACHE,
     policy: Path | None = option(None, "Policy file whose leavers are looked at."),
-    budget: str | None = option(None, "Without --policy: budget of the policy. Default: 40%."),
+    budget: str | None = option(None, "Without --policy: its budget. Default: 40%, or what can be."),
     method: str | None = option(None, "Without --policy: its method."),
     maps: str | None = option(None, f"Of {','.join(MAPS)}. Default: all that can be."),
     split: str = options.SPLIT,
@@ -218,7 +218,8 @@ def calibration(
     for needed in ("fit", split):  # refused before the work
         right_or_wrong(tables.get(needed))
     if loaded is None:
-        loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
+        budget = budget or options.usual_budget(tables.get("fit").mean_costs)
+        loaded = fit_policy(data, budget, method, tables=tables).policy
     notes = list[str]()
     known = [known_rows(tables.get(name), notes) for name in ("fit", split)]
     for note in dict.fromkeys(notes):

@@ -240,6 +240,9 @@ def scale_text(policy: Policy) -> str | None:
     if rule.below is None:
         return None
     what, form = rule.below
+    told = f"score {rule.name} is {form}: leave at or above the threshold"
+    if not what:
+        return told
     sets = [policy.thresholds, *([policy.mixture.thresholds] if policy.mixture else [])]
     there = " or ".join(
         " ".join(
@@ -247,10 +250,7 @@ def scale_text(policy: Policy) -> str | None:
         )
         for one in sets
     )
-    return (
-        f"score {rule.name} is {form}: leave at or above the threshold. Papers leave below, "
-        f"in {what}: {there or '-'}"
-    )
+    return f"{told}. Papers leave below, in {what}: {there or '-'}"
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import arms_family, called, steerable, steering_family
 from policyopt._progress import report
 from policyopt._replay import trace
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._bandits import BANDITS, Bandit, Steering, make_bandit
 from policyopt.runtime._calibrators import Calibrator
@@ -77,6 +77,7 @@ class Simulation:
     arms_unit: str  # of the labels: threshold, or `unit`
     budget: float | None  # in `unit`
     means: Floats  # mean reward of each arm on each stream, (S, A)
+    notes: list[str]  # rows left out
 
 
 def simulate(
@@ -185,7 +186,8 @@ def simulate(
             allowed = f"among {', '.join(data.split_names)}"
             raise input_error("streams", allowed, name, "`policyopt info CACHE` tells of them.")
     tables = tables or Tables(data, cost)
-    seen_tables = [tables.get(name) for name in plan.streams]
+    notes = list[str]()
+    seen_tables = [known_rows(tables.get(name), notes) for name in plan.streams]
     fit = tables.get(split) if split in data.split_names else None
     sizes = tuple(len(table) for table in seen_tables)
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)
@@ -262,7 +264,7 @@ def simulate(
             **found.record(), "best_arm": float(labels[baseline.best]),
             "best_arm_share": share, "recovery": recovery(found, baseline),
         })  # fmt: skip
-    return Simulation(plan, labels, metrics, records, unit, arms_unit, limit, baseline.means)
+    return Simulation(plan, labels, metrics, records, unit, arms_unit, limit, baseline.means, notes)
 
 
 # ---- requests: cached rows drawn as a stream, by a schedule, for R repetitions side by side, seeded

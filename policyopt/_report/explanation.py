@@ -104,7 +104,8 @@ def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
         fitted = fit(tables.data, float(budget), REFERENCE, tables=tables)
     except PolicyOptError as error:
         return None, f"no reference: {REFERENCE} cannot be fitted. {error} Or give --reference FILE"
-    told = f"reference: {REFERENCE} fitted at the same budget (--reference FILE for another)"
+    same = "at the same budget" if policy.provenance.get("budget") else "to cost as much"
+    told = f"reference: {REFERENCE} fitted {same} (--reference FILE for another)"
     return fitted.policy, told
 
 
