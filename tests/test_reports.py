@@ -1,6 +1,7 @@
 """Files of which users reported that a tool was wrong or unclear: made anew here, by the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,10 @@ def test_rows_without_a_label_are_left_out_and_counted(at, run, unknown):
         ("tune", "c", "--method", "max_prob", "--budget", "2", "--trials", "2"),
     ):  # fmt: skip
         records(run, *words)
+    played, err = records(
+        run, "simulate", "c", "--reward", "label", "--rounds", "20", "--repetitions", "2"
+    )
+    assert played[0]["accuracy"] > 0.6 and "have no label" in err
 
 
 def test_labels_from_one_and_shuffled_labels_are_told(at, run):
@@ -196,6 +201,31 @@ def test_exits_that_have_names_are_shown_by_them(at, run, monkeypatch):
     assert len(drawn) == 7
     for picture, text in drawn.items():
         assert all(name in text for name in names), picture
+
+
+def test_a_cascade_of_texts_with_marks(at, run):
+    """One table of answers, some missing, fits and is decided on; a column that waits for its role is told."""
+    rng, models, texts = np.random.default_rng(0), ["haiku", "sonnet", "opus"], ["Oslo", "Rome", ""]
+    lines = ["question_id,model,response,logprob,judge,cost_usd"]
+    for q in range(200):
+        for k, model in enumerate(models):
+            mark, text = rng.uniform(0.3 * k, 1), texts[int(rng.integers(0, 3))]
+            sure = f"{np.log(mark):.3f}" if text else ""
+            lines.append(f"{q},{model},{text and f'{text} {q}'},{sure},{mark:.2f},{10**k * mark}")
+    Path("a.csv").write_text("\n".join(lines))
+    told = imported(run, "a.csv", "--cost-kind", "standalone")
+    assert "'judge' is not known: not used" in told and "--key group=KEY or --key quality=KEY" in told
+    assert "in the first row" in told
+    imported(run, "a.csv", "--cost-kind", "standalone", "--key", "quality=judge")
+    records(run, "fit", "c", "--budget", "50%", "--method", "patience", "--out", "p.json")
+    found, err = records(run, "run", "p.json", "a.csv")
+    pool = po.open_cache("c").splits["pool"].array("prediction")
+    assert [r["prediction"] for r in found] == [row[r["exit"]] for row, r in zip(pool, found, strict=True)]
+    assert "a prediction is the number of the first exit that gave its text" in err
+    code, _, err = run("run", "p.json", "c")
+    assert code == 2 and "`policyopt info`, `fit`, `evaluate` take it as it is" in err
+    code, _, err = run("simulate", "c", "--policy", "ucb1", "--method", "berxit", "--rounds", "20")
+    assert code == 2 and "--arms 11" in err
 
 
 def test_lines_as_cats_writes_them(at, run):
@@ -355,6 +385,8 @@ def test_thresholds_on_the_entropy_are_taken_and_told_in_nats(at, run):
     for method in ("max_prob", "berxit"):
         code, _, err = run("fit", "c", "--method", method, "--set", "thresholds=nats<0.3")
         assert code == 2 and "nats" in err
+    given = ("--method", "cbt", "--set", "class_thresholds=0.9,0.8,0.9,0.7", "--out", "p.json")
+    assert "confidence less the offset of the class predicted" in records(run, "fit", "c", *given)[1]
     for wrong in ("nats<", "nats<-1", "H<0.3", "nats<nan"):
         code, _, err = run("fit", "c", "--method", "entropy", "--set", f"thresholds={wrong}")
         assert code == 2 and "thresholds=nats<0.3,0.3" in err, wrong
