@@ -226,7 +226,7 @@ def test_rows_without_a_label_tell_nothing_of_what_declining_is_worth(run, tmp_p
     asked = po.fit(data, "40%", "max_prob", abstain_cost=2.0)
     assert asked.policy.provenance["expected_abstained"] > 0.3
     fitted.save("p.json")
-    code, out, err = run("risk-coverage", "p.json", "c", "--format", "json")
+    _, out, err = run("risk-coverage", "p.json", "c", "--format", "json")
     told, known = json.loads(out), int((~np.isnan(found.quality)).sum())
     assert f"{1500 - known} of the 1500 rows" in err and told["rows"] == known
     assert told["records"][0]["answers"] == known

@@ -214,13 +214,17 @@ def test_a_cascade_of_texts_with_marks(at, run):
             lines.append(f"{q},{model},{text and f'{text} {q}'},{sure},{mark:.2f},{10**k * mark}")
     Path("a.csv").write_text("\n".join(lines))
     told = imported(run, "a.csv", "--cost-kind", "standalone")
-    assert "'judge' is not known: not used" in told and "--key group=KEY or --key quality=KEY" in told
+    assert (
+        "'judge' is not known: not used" in told and "--key group=KEY or --key quality=KEY" in told
+    )
     assert "in the first row" in told
     imported(run, "a.csv", "--cost-kind", "standalone", "--key", "quality=judge")
     records(run, "fit", "c", "--budget", "50%", "--method", "patience", "--out", "p.json")
     found, err = records(run, "run", "p.json", "a.csv")
     pool = po.open_cache("c").splits["pool"].array("prediction")
-    assert [r["prediction"] for r in found] == [row[r["exit"]] for row, r in zip(pool, found, strict=True)]
+    assert [r["prediction"] for r in found] == [
+        row[r["exit"]] for row, r in zip(pool, found, strict=True)
+    ]
     assert "a prediction is the number of the first exit that gave its text" in err
     code, _, err = run("run", "p.json", "c")
     assert code == 2 and "`policyopt info`, `fit`, `evaluate` take it as it is" in err
@@ -247,7 +251,9 @@ def test_lines_as_cats_writes_them(at, run):
                 file=file,
             )
     err = imported(run, "eval_preds.jsonl", "--costs", "1,2,3", "--unit", "layers")
-    assert "'patience' is not known" in err and "'gold_label' not used beside 'gold_label_ind'" in err
+    assert (
+        "'patience' is not known" in err and "'gold_label' not used beside 'gold_label_ind'" in err
+    )
     rows = po.open_cache("c").splits["pool"]
     np.testing.assert_array_equal(rows.array("labels"), labels)
     np.testing.assert_allclose(rows.array("outputs"), logits.swapaxes(0, 1), atol=1e-4)
@@ -386,7 +392,9 @@ def test_thresholds_on_the_entropy_are_taken_and_told_in_nats(at, run):
         code, _, err = run("fit", "c", "--method", method, "--set", "thresholds=nats<0.3")
         assert code == 2 and "nats" in err
     given = ("--method", "cbt", "--set", "class_thresholds=0.9,0.8,0.9,0.7", "--out", "p.json")
-    assert "confidence less the offset of the class predicted" in records(run, "fit", "c", *given)[1]
+    assert (
+        "confidence less the offset of the class predicted" in records(run, "fit", "c", *given)[1]
+    )
     for wrong in ("nats<", "nats<-1", "H<0.3", "nats<nan"):
         code, _, err = run("fit", "c", "--method", "entropy", "--set", f"thresholds={wrong}")
         assert code == 2 and "thresholds=nats<0.3,0.3" in err, wrong

@@ -188,7 +188,9 @@ def _some(rows: Sequence[int]) -> str:
 def calibration(
     cache: Path = options.CACHE,
     policy: Path | None = option(None, "Policy file whose leavers are looked at."),
-    budget: str | None = option(None, "Without --policy: its budget. Default: 40%, or what can be."),
+    budget: str | None = option(
+        None, "Without --policy: its budget. Default: 40%, or what can be."
+    ),
     method: str | None = option(None, "Without --policy: its method."),
     maps: str | None = option(None, f"Of {','.join(MAPS)}. Default: all that can be."),
     split: str = options.SPLIT,
@@ -325,7 +327,9 @@ def risk_coverage(
     word, kept = output.quality_word(replayed.graded), ~replayed.abstained
     own, known, n = None, ~np.isnan(replayed.quality), len(found.coverage)
     if n < len(known):
-        output.note(f"{len(known) - n} of the {len(known)} rows of split {split} have no label: left out")
+        output.note(
+            f"{len(known) - n} of the {len(known)} rows of split {split} have no label: left out"
+        )
     if loaded.abstention is not None:
         answered = replayed.quality[kept & known]
         own = {"coverage": float(kept.mean())}

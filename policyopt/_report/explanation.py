@@ -14,7 +14,16 @@ from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
 from policyopt._intervals import mean_interval, with_interval
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
-from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, called, fold, new_figure, tidy
+from policyopt._report.figures import (
+    COLOURS,
+    LINES,
+    add_heading,
+    add_legend,
+    called,
+    fold,
+    new_figure,
+    tidy,
+)
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._kinds import KINDS
