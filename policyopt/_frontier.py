@@ -344,13 +344,8 @@ def _references(
     costs, quality = np.atleast_2d(table.standalone_costs).mean(axis=0), table.quality.mean(axis=0)
     pairs = enumerate(zip(costs.tolist(), quality.tolist(), strict=True))
     frontier.exits.extend(
-        {
-            "exit": k,
-            **({"name": names[k]} if names else {}),
-            "cost": cost,
-            **worth_fields(value, table.graded),
-            "seed": seed,
-        }
+        {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
+        | ({"name": names[k]} if names else {})
         for k, (cost, value) in pairs
     )
     for budget, value in zip(budgets, oracle(table, budgets), strict=True):

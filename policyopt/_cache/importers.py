@@ -195,8 +195,8 @@ def import_sources(
         if shares is None and POOL in splits:
             one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
         if any(note.endswith(" not used") for note in one.notes):
-            roles = "--key ROLE=KEY, e.g. --key group=KEY or --key quality=KEY"
-            one.notes.append(f"what is not used may be given a role: {roles}")
+            told = "what is not used gets a role by --key ROLE=KEY"
+            one.notes.append(f"{told}, e.g. --key group=KEY or --key quality=KEY")
         one.tell_same_labels()
         one.tell_labels()
         writer = CacheWriter(
@@ -606,8 +606,7 @@ class _Import:
         if kind == "standalone":
             old, new = (", ".join(f"{v:.4g}" for v in row[0][:4]) for row in (given, made))
             self.notes.append(
-                f"cost {key!r} read as of each exit alone and added up: {old} become {new}"
-                f"{' in the first row' if len(given) > 1 else ''}"
+                f"cost {key!r} read as of each exit alone and added up, e.g. {old} become {new}"
             )
             return
         count = int((made != given).any(axis=1).sum())

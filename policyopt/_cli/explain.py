@@ -16,7 +16,7 @@ from policyopt._api import risk_coverage as curve_of_risk
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shares, shown, threshold_text
+from policyopt._cli.output import interval, number, percent, points, shown, threshold_text
 from policyopt._replay import replay
 from policyopt._report.calibration import (
     ANSWER_MAPS,
@@ -28,7 +28,7 @@ from policyopt._report.calibration import (
     reliability_figure,
     right_or_wrong,
 )
-from policyopt._report.explanation import called, default_reference, figures
+from policyopt._report.explanation import default_reference, figures
 from policyopt._report.explanation import explain as explain_policy
 from policyopt._table import known_rows
 from policyopt._utility import coarse_exits, coarse_note
@@ -38,6 +38,7 @@ from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._text import called
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -89,8 +90,7 @@ def explain(
         return
     _print_exits(record)
     if record["classes"]:
-        run = [one["name"] for one in record["exits"] if data.names]
-        _print_classes(record["classes"], record["unit"], data.metadata.get("class_names"), run)
+        _print_classes(record, data)
     if record["changes"]:
         _print_changes(record["changes"], record["reference"]["method"], record["unit"])
     if out is not None:
@@ -133,9 +133,9 @@ def _print_exits(record: dict[str, Any]) -> None:
     output.print_table(record["exits"], columns)
 
 
-def _print_classes(
-    classes: list[dict[str, Any]], unit: str, names: Any, exits: Sequence[str]
-) -> None:
+def _print_classes(record: dict[str, Any], data: ExitData) -> None:
+    classes, names = record["classes"], data.metadata.get("class_names", "")
+    run = [one["name"] for one in record["exits"] if data.names]
     order, graded = sorted(classes, key=lambda c: -c["cost"]), classes[0]["accuracy"] is None
     named = f", the {_SOME} dearest of {len(order)}" if len(order) > _SOME else ", dearest first"
     known = len(names) if isinstance(names, list) else 0
@@ -144,10 +144,10 @@ def _print_classes(
             f"{r['class']} {names[r['class']]}" if r["class"] < known else str(r["class"])
         ),
         "rows": "rows",
-        f"cost [{unit}]": "cost",
+        f"cost [{record['unit']}]": "cost",
         f"{output.quality_word(graded)} %": shown("quality", _share),
         "last exit %": lambda r: _share(r["quality_exits"][-1]),
-        f"leave at each exit %{output.in_turn(exits)}": shares("exit_share"),
+        **output.share_columns(run, "leave at each exit %"),
     }
     output.print_table(order[:_SOME], columns, title=f"classes{named}")
 
@@ -188,9 +188,7 @@ def _some(rows: Sequence[int]) -> str:
 def calibration(
     cache: Path = options.CACHE,
     policy: Path | None = option(None, "Policy file whose leavers are looked at."),
-    budget: str | None = option(
-        None, "Without --policy: its budget. Default: 40%, or what can be."
-    ),
+    budget: str | None = option(None, "Without --policy: its budget. Default: 40%, or more."),
     method: str | None = option(None, "Without --policy: its method."),
     maps: str | None = option(None, f"Of {','.join(MAPS)}. Default: all that can be."),
     split: str = options.SPLIT,
@@ -326,14 +324,12 @@ def risk_coverage(
     replayed = evaluate_policy(loaded, data, split, **given)
     word, kept = output.quality_word(replayed.graded), ~replayed.abstained
     own, known, n = None, ~np.isnan(replayed.quality), len(found.coverage)
-    if n < len(known):
-        output.note(
-            f"{len(known) - n} of the {len(known)} rows of split {split} have no label: left out"
-        )
+    if left := len(known) - n:
+        output.note(f"{left} of the {len(known)} rows of split {split} have no label: left out")
     if loaded.abstention is not None:
         answered = replayed.quality[kept & known]
-        own = {"coverage": float(kept.mean())}
-        own["risk"] = 1.0 - float(answered.mean()) if len(answered) else None
+        risk = 1.0 - float(answered.mean()) if len(answered) else None
+        own = {"coverage": float(kept.mean()), "risk": risk}
     records = [
         {"coverage": share, "answers": max(int(share * n + 1e-9), 1), "risk": 1 - found.quality_at(share),
          "selective_quality": found.quality_at(share)}

@@ -111,11 +111,10 @@ def fit(
     if compared := provenance.get("compared", []):
         behind = ", ".join(
             f"{r['method']} {percent(r['behind_best'])} ± {percent(r['standard_error'])}"
-            + (f" ({percent(r['believed_behind'])})" if "believed_behind" in r else "")
+            + (f" (believed {percent(r['believed_behind'])})" if "believed_behind" in r else "")
             for r in compared
         )
-        by = " (believed: what the choice goes by)" if "believed_behind" in compared[0] else ""
-        output.note(f"cross-validated, points behind the best ± standard error{by}: {behind}")
+        output.note(f"cross-validated, points behind the best (± standard error): {behind}")
     for remark in provenance.get("notes", []):
         output.note(remark)
     if scale := output.scale_text(fitted.policy):

@@ -192,14 +192,10 @@ def coverage_columns(record: Mapping[str, Any], graded: Any) -> Columns:
     }
 
 
-def share_columns(names: Sequence[str]) -> Columns:
+def share_columns(names: Sequence[str], head: str = "exit share %") -> Columns:
     """Return the column of the share that leaves at each exit, with their names where they have some."""
-    return {f"exit share %{in_turn(names)}": shares("exit_share")}
-
-
-def in_turn(names: Sequence[str]) -> str:
-    """Return the names of exits for the head of a column, where they have some."""
-    return f" ({', '.join(names)})" if names else ""
+    told = f" ({', '.join(names)})" if names else ""
+    return {f"{head}{told}": shares("exit_share")}
 
 
 def shares(name: str) -> Callable[[Mapping[str, Any]], str]:

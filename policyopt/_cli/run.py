@@ -130,9 +130,7 @@ def run(
         if numbered([raw], []):
             step = "Number them as `import` did (class_names in the cache's metadata)."
             raise input_error("OUTPUTS", "predictions as numbers", "names of classes", step)
-        output.note(
-            "answers as text: a prediction is the number of the first exit that gave its text"
-        )
+        output.note("answers as text: a prediction is the number of the exit that gave its text")
     arrays = raw.arrays
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}

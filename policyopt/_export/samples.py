@@ -259,9 +259,7 @@ def _outputs(
         prediction = logits.argmax(axis=1).astype(np.int32)
         prediction[::37] = -1  # no answer
         sure, least = top[:, -1], 1.0 / top.shape[1]
-        if (
-            "second" not in graph.inputs
-        ):  # then it may be anything from 0 to 1: thresholds lie there
+        if "second" not in graph.inputs:  # it may be anything from 0 to 1, and so thresholds
             sure = np.maximum(sure - least, 0.0) / (1.0 - least)
         confidence = np.where(prediction < 0, 0.0, sure)
         given: Inputs = {"prediction": prediction, "confidence": confidence}

@@ -90,10 +90,7 @@ def steering_family(
         raise _unsteerable(fitted[0].method)
     if any(policy.mixture is not None for policy in policies):
         got = f"{fitted[0].method}, many of whose scores are equal here, so that only a coin meets a budget"
-        step = (
-            "Where answers are missing, import without those rows; else take another score: margin or "
-            "entropy may tell more samples apart."
-        )
+        step = "Leave out rows without answers, or take a score that tells more apart: entropy."
         raise input_error("method", "one that meets these budgets without a coin", got, step)
     contents = [to_dict(policy) for policy in policies]
     if len({json.dumps([content["score"], content["answer"]]) for content in contents}) == 1:

@@ -29,14 +29,14 @@ from policyopt._answers.calibrators import (
 )
 from policyopt._intervals import proportion_interval
 from policyopt._methods.learned_score import no_failure
-from policyopt._report.figures import COLOURS, add_legend, called, fold, new_figure, tidy
+from policyopt._report.figures import COLOURS, add_legend, new_figure, tidy
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._text import picture_text
+from policyopt.runtime._text import called, fold, picture_text
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 #: They change the class probabilities; the others map the top probability only.

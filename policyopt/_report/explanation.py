@@ -14,22 +14,13 @@ from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
 from policyopt._intervals import mean_interval, with_interval
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
-from policyopt._report.figures import (
-    COLOURS,
-    LINES,
-    add_heading,
-    add_legend,
-    called,
-    fold,
-    new_figure,
-    tidy,
-)
+from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._several import policy_of
-from policyopt.runtime._text import picture_text
+from policyopt.runtime._text import called, fold, picture_text
 from policyopt.runtime._typing import Array, Bools, Floats
 
 #: The method that a policy is held against where no reference is given.
@@ -113,8 +104,9 @@ def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
         fitted = fit(tables.data, float(budget), REFERENCE, tables=tables)
     except PolicyOptError as error:
         return None, f"no reference: {REFERENCE} cannot be fitted. {error} Or give --reference FILE"
-    same = "at the same budget" if policy.provenance.get("budget") else "to cost as much"
-    told = f"reference: {REFERENCE} fitted {same} (--reference FILE for another)"
+    told = (
+        f"reference: {REFERENCE} fitted at the same budget or cost (--reference FILE for another)"
+    )
     return fitted.policy, told
 
 

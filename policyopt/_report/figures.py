@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt._frontier import Frontier, over_seeds
 from policyopt.runtime._files import write_file
-from policyopt.runtime._text import picture_text
+from policyopt.runtime._text import called, fold, picture_text
 from policyopt.runtime._typing import Floats
 
 if TYPE_CHECKING:
@@ -92,17 +91,6 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
         warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font", UserWarning)
         figure.savefig(data, format="png", dpi=dpi)
     write_file(path, data.getvalue())
-
-
-def called(exit_: Mapping[str, Any]) -> str:
-    """Return what people see for an exit: its number, and its name where it has one."""
-    name = exit_.get("name")
-    return f"{exit_['exit']}" + (f" {picture_text(name)}" if name else "")
-
-
-def fold(text: str, width: int) -> str:
-    """Return a text in lines of so many letters: names of models are long, and panels narrow."""
-    return "\n".join(textwrap.wrap(text, width))
 
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
