@@ -28,7 +28,7 @@ from policyopt._report.calibration import (
     reliability_figure,
     right_or_wrong,
 )
-from policyopt._report.explanation import default_reference, figures
+from policyopt._report.explanation import default_reference, figures, fold
 from policyopt._report.explanation import explain as explain_policy
 from policyopt._table import known_rows
 from policyopt._utility import coarse_exits, coarse_note
@@ -38,7 +38,6 @@ from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._text import called
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -115,7 +114,7 @@ def _print_exits(record: dict[str, Any]) -> None:
     word = output.quality_word(graded)
     output.say(told + (f", {word} {percent(record['quality'])} %" if labelled else ""))
     columns: dict[str, Any] = {
-        "exit": called,
+        "exit": fold,
         f"cost [{unit}]": "cost",
         "threshold": lambda r: " or ".join(map(threshold_text, r["thresholds"])) or "-",
         "leave %": shown("share_left", _share),
@@ -153,7 +152,7 @@ def _print_classes(record: dict[str, Any], data: ExitData) -> None:
 
 
 def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None:
-    called_so = [called(one) for one in changes["exits"]]
+    called_so = [fold(one) for one in changes["exits"]]
     rows = list(zip(called_so, changes["transitions"], strict=True))
     columns: dict[str, Any] = {"exit of the reference": lambda r: r[0]}
     columns |= {f"now {so}": (lambda r, j=j: r[1][j] or "-") for j, so in enumerate(called_so)}
@@ -287,7 +286,7 @@ def _print_calibration(records: list[dict[str, Any]], split: str) -> None:
     error, gap = interval("ece", percent), shown("gap", points)
     columns: dict[str, Any] = {
         "calibration": "calibration",
-        "exit": called,
+        "exit": fold,
         "ECE % [95 %]": error,
         "gap": gap,
         "accuracy %": shown("accuracy", percent),

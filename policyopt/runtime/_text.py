@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Mapping
 from typing import Any
 
 #: Characters shown of one value, of a whole line, and of a cell.
@@ -47,13 +45,3 @@ def picture_text(text: str) -> str:
 def _shortened(text: str, most: int) -> str:
     head = (most - 3) // 2
     return text if len(text) <= most else f"{text[:head]}...{text[head + 3 - most :]}"
-
-
-def called(exit_: Mapping[str, Any]) -> str:
-    """Return what people see for an exit: its number, and its name where it has one."""
-    return f"{exit_['exit']} {picture_text(exit_.get('name', ''))}".rstrip()
-
-
-def fold(text: str, width: int) -> str:
-    """Return a text in lines of so many letters: names of models are long, and panels narrow."""
-    return "\n".join(textwrap.wrap(text, width))
