@@ -307,9 +307,9 @@ def _declined(
     policy = replace(policy, abstention=Abstention(thresholds, rule, asked.cost, asked.quality))
     outcome, plain = outcome_of(policy, table), outcome_of(one.policy, table)
     gone = float((standing < thresholds[at]).mean())
-    more, gained = (float((a - b).mean()) for a, b in (
-        (outcome.paid, plain.paid), (outcome.right, plain.right)
-    ))  # fmt: skip
+    known = table.valued | ~table.valued.any()  # what rows without a label are worth is no number
+    worth, before_it = (float(one.right[known].mean()) for one in (outcome, plain))
+    more, gained = float((outcome.paid - plain.paid).mean()), worth - before_it
     quality = one.quality if isnan(one.quality + gained) else min(one.quality + gained, 1.0)
     expected = replace(one.expected, cost=one.expected.cost + more, paid=outcome.paid)
     expected = bounded(expected, before, table)
@@ -326,7 +326,6 @@ def _declined(
         },
     }  # fmt: skip
     policy = replace(policy, provenance=provenance)
-    worth = float(outcome.right.mean())
     found = replace(one, policy=policy, expected=expected, quality=quality, budget=float(budget))
     return 0.0 if isnan(worth) else worth, found
 

@@ -163,7 +163,7 @@ def curve(
             done += 1
         most = [target.most(fit_rows) for target in wanted]
         bounded = [b for b in most if b is not None and asked is None]
-        _references(frontier, test_rows, bounded, seed)
+        _references(frontier, test_rows, bounded, seed, data.names)
     if progress:
         progress("done", total, total)
     if refused is not None and not frontier.records:
@@ -337,12 +337,15 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 # --- what is no policy: always the same exit, and the bound in hindsight -----------------------
 
 
-def _references(frontier: Frontier, table: Table, budgets: Sequence[float], seed: int) -> None:
+def _references(
+    frontier: Frontier, table: Table, budgets: Sequence[float], seed: int, names: Sequence[str]
+) -> None:
     table = known_rows(table)
     costs, quality = np.atleast_2d(table.standalone_costs).mean(axis=0), table.quality.mean(axis=0)
     pairs = enumerate(zip(costs.tolist(), quality.tolist(), strict=True))
     frontier.exits.extend(
         {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
+        | ({"name": names[k]} if names else {})
         for k, (cost, value) in pairs
     )
     for budget, value in zip(budgets, oracle(table, budgets), strict=True):

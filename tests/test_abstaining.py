@@ -209,6 +209,30 @@ def test_commands_say_who_answers(run, tmp_path):
     assert code == 2 and "--abstain' must be absent with --experts" in err
 
 
+def test_rows_without_a_label_tell_nothing_of_what_declining_is_worth(run, tmp_path, monkeypatch):
+    """Nor do they hide it: what is expected, what is worth a cost, the risk of the policy itself."""
+    logits, labels = outputs(3000, exits=4)
+    labels = np.where(np.random.default_rng(0).random(3000) < 0.2, -1, labels)
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", logits=logits.swapaxes(0, 1) * 0.6, labels=labels, costs=COSTS)
+    assert run("import", "x.npz", "--out", "c", "--unit", "ms")[0] == 0
+    data = po.open_cache("c")
+    plain, fitted = (po.fit(data, "40%", "max_prob", abstain=share) for share in (None, "10%"))
+    told, found = fitted.policy.provenance, po.evaluate(fitted, data)
+    given = ~found.abstained & ~np.isnan(found.quality)
+    assert fitted.quality > plain.quality + 0.03
+    assert told["expected_selective_quality"] > plain.quality + 0.01
+    assert np.nanmean(found.quality) == pytest.approx(fitted.quality, abs=0.04)
+    asked = po.fit(data, "40%", "max_prob", abstain_cost=2.0)
+    assert asked.policy.provenance["expected_abstained"] > 0.3
+    fitted.save("p.json")
+    _, out, err = run("risk-coverage", "p.json", "c", "--format", "json")
+    told, known = json.loads(out), int((~np.isnan(found.quality)).sum())
+    assert f"{1500 - known} of the 1500 rows" in err and told["rows"] == known
+    assert told["records"][0]["answers"] == known
+    assert told["policy"]["risk"] == pytest.approx(1 - found.quality[given].mean())
+
+
 # ---- the best answer so far
 
 

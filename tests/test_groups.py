@@ -217,7 +217,7 @@ def test_rows_that_meet_by_chance_stand_alone():
     assert not data.splits["pool"].has("group")
 
 
-def test_groups_from_files_and_names(tmp_path):
+def test_groups_from_files_and_names(tmp_path, run):
     """The same codes from .npz, .csv long and wide, .jsonl; a name is the same group in every split."""
     n, names = 40, [f"patient {i // 4}" for i in range(40)]
     rng = np.random.default_rng(0)
@@ -244,5 +244,7 @@ def test_groups_from_files_and_names(tmp_path):
         data = import_sources(tmp_path / file, tmp_path / file.replace(".", "_"), costs=[1, 2]).data
         assert (data.splits["pool"].array("group") == group_codes(np.array(names))).all(), file
     assert label.sum() == 0
+    told = json.loads(run("info", tmp_path / "a_npz", "--format", "json")[1])
+    assert [split["groups"] for split in told["splits"]] == [5, 5]
     with pytest.raises(po.InputError, match="whole numbers or names"):
         po.from_arrays(rng.normal(size=(4, 2, 3)), [0, 1, 2, 0], group=[0.5, 1, 1, 2])

@@ -1,9 +1,11 @@
 """Files of which users reported that a tool was wrong or unclear: made anew here, by the command line."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from sklearn.isotonic import isotonic_regression
 
 import policyopt as po
@@ -62,6 +64,10 @@ def test_rows_without_a_label_are_left_out_and_counted(at, run, unknown):
         ("tune", "c", "--method", "max_prob", "--budget", "2", "--trials", "2"),
     ):  # fmt: skip
         records(run, *words)
+    played, err = records(
+        run, "simulate", "c", "--reward", "label", "--rounds", "20", "--repetitions", "2"
+    )
+    assert played[0]["accuracy"] > 0.6 and "have no label" in err
 
 
 def test_labels_from_one_and_shuffled_labels_are_told(at, run):
@@ -169,6 +175,63 @@ def test_models_run_apart_are_exits_of_one_cache(at, run):
     assert len(records(run, "run", "p.json", "x.npz", "y.npz")[0]) == N
 
 
+def test_exits_that_have_names_are_shown_by_them(at, run, monkeypatch):
+    """In every picture, whose labels are folded where names are long, and in every table."""
+    logits, labels, _ = made()
+    names = ["branch1", "meta-llama-Llama-3.1-8B-Instruct", "main"]
+    for name, exit_ in zip(names, logits, strict=True):
+        np.savez(f"{name}.npz", logits=exit_, labels=labels)
+    imported(run, "--exits", *(f"{name}.npz" for name in names), *COSTS)
+    drawn = {}
+
+    def keep(figure, path):
+        figure.draw_without_rendering()
+        drawn[path.name] = "".join("".join(t.get_text().split()) for t in figure.findobj(Text))
+
+    monkeypatch.setattr("policyopt._report.figures.save_figure", keep)
+    assert run("fit", "c", "--budget", "2", "--method", "max_prob", "--out", "p.json")[0] == 0
+    for line in (
+        "curve c --methods max_prob --budgets 2 --out o", "explain p.json c --out e",
+        "calibration c --policy p.json --maps platt --out o",
+    ):  # fmt: skip
+        code, out, err = run(*line.split())
+        assert code == 0, err
+        table = "".join(out.split())
+        assert all(table.count(name) >= (3 if "explain" in line else 1) for name in names), line
+    assert len(drawn) == 7
+    for picture, text in drawn.items():
+        assert all(name in text for name in names), picture
+
+
+def test_a_cascade_of_texts_with_marks(at, run):
+    """One table of answers, some missing, fits and is decided on; a column that waits for its role is told."""
+    rng, models, texts = np.random.default_rng(0), ["haiku", "sonnet", "opus"], ["Oslo", "Rome", ""]
+    lines = ["question_id,model,response,logprob,judge,cost_usd"]
+    for q in range(200):
+        for k, model in enumerate(models):
+            mark, text = rng.uniform(0.3 * k, 1), texts[int(rng.integers(0, 3))]
+            sure = f"{np.log(mark):.3f}" if text else ""
+            lines.append(f"{q},{model},{text and f'{text} {q}'},{sure},{mark:.2f},{10**k * mark}")
+    Path("a.csv").write_text("\n".join(lines))
+    told = imported(run, "a.csv", "--cost-kind", "standalone")
+    assert (
+        "'judge' is not known: not used" in told and "--key group=KEY or --key quality=KEY" in told
+    )
+    assert "added up, e.g. " in told
+    imported(run, "a.csv", "--cost-kind", "standalone", "--key", "quality=judge")
+    records(run, "fit", "c", "--budget", "50%", "--method", "patience", "--out", "p.json")
+    found, err = records(run, "run", "p.json", "a.csv")
+    pool = po.open_cache("c").splits["pool"].array("prediction")
+    assert [r["prediction"] for r in found] == [
+        row[r["exit"]] for row, r in zip(pool, found, strict=True)
+    ]
+    assert "a prediction is the number of the exit that gave its text" in err
+    code, _, err = run("run", "p.json", "c")
+    assert code == 2 and "`policyopt info`, `fit`, `evaluate` take it as it is" in err
+    code, _, err = run("simulate", "c", "--policy", "ucb1", "--method", "berxit", "--rounds", "20")
+    assert code == 2 and "--arms 11" in err
+
+
 def test_lines_as_cats_writes_them(at, run):
     logits, labels, _ = made()
     names = ["neg", "neu", "pos", "mix"]
@@ -188,7 +251,9 @@ def test_lines_as_cats_writes_them(at, run):
                 file=file,
             )
     err = imported(run, "eval_preds.jsonl", "--costs", "1,2,3", "--unit", "layers")
-    assert "'patience' ignored" in err and "'gold_label' not used beside 'gold_label_ind'" in err
+    assert (
+        "'patience' is not known" in err and "'gold_label' not used beside 'gold_label_ind'" in err
+    )
     rows = po.open_cache("c").splits["pool"]
     np.testing.assert_array_equal(rows.array("labels"), labels)
     np.testing.assert_allclose(rows.array("outputs"), logits.swapaxes(0, 1), atol=1e-4)
@@ -326,6 +391,10 @@ def test_thresholds_on_the_entropy_are_taken_and_told_in_nats(at, run):
     for method in ("max_prob", "berxit"):
         code, _, err = run("fit", "c", "--method", method, "--set", "thresholds=nats<0.3")
         assert code == 2 and "nats" in err
+    given = ("--method", "cbt", "--set", "class_thresholds=0.9,0.8,0.9,0.7", "--out", "p.json")
+    assert (
+        "confidence less the offset of the class predicted" in records(run, "fit", "c", *given)[1]
+    )
     for wrong in ("nats<", "nats<-1", "H<0.3", "nats<nan"):
         code, _, err = run("fit", "c", "--method", "entropy", "--set", f"thresholds={wrong}")
         assert code == 2 and "thresholds=nats<0.3,0.3" in err, wrong

@@ -194,6 +194,9 @@ def import_sources(
             )
         if shares is None and POOL in splits:
             one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
+        if any(note.endswith(" not used") for note in one.notes):
+            told = "what is not used gets a role by --key ROLE=KEY"
+            one.notes.append(f"{told}, e.g. --key group=KEY or --key quality=KEY")
         one.tell_same_labels()
         one.tell_labels()
         writer = CacheWriter(
@@ -285,7 +288,7 @@ def read_file(
     if not path.is_file():
         step = "Name a file in it." if path.is_dir() else "Check the path."
         if (path / MANIFEST).exists():
-            step = "A directory with a manifest.json is a cache already: use it as it is."
+            step = "It is a cache already: `policyopt info`, `fit`, `evaluate` take it as it is."
         got = f"{path} ({'a directory' if path.is_dir() else 'missing'})"
         raise input_error(argument, "a file", got, step)
     if suffix not in READERS or (packed and suffix not in _TEXTS):
@@ -603,7 +606,7 @@ class _Import:
         if kind == "standalone":
             old, new = (", ".join(f"{v:.4g}" for v in row[0][:4]) for row in (given, made))
             self.notes.append(
-                f"cost {key!r} read as of each exit alone and added up: {old} become {new}"
+                f"cost {key!r} read as of each exit alone and added up, e.g. {old} become {new}"
             )
             return
         count = int((made != given).any(axis=1).sum())

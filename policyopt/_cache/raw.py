@@ -60,10 +60,10 @@ class Raw:
         """Note what was decided rather than declared."""
         self.notes.append(f"{self.name}: {text}")
 
-    def ignore(self, text: str, key: str) -> None:
-        """Note that a key is not used, unless another note says why."""
+    def ignore(self, what: str, key: str) -> None:
+        """Note that a key, a column or a field is not used, unless another note says why."""
         if not any(f"key {key!r} not used" in note for note in self.notes):
-            self.note(text)
+            self.note(f"{what} {key!r} is not known: not used")
 
     def plan(self, keys: Iterable[str], said: Said) -> dict[str, Place]:
         """Return where the values of the file's keys belong; the others are told."""
@@ -155,7 +155,7 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             if place is None or role == "sample":
                 raw.unread[key] = tuple(shape)
                 if shape:
-                    raw.ignore(f"key {key!r} is not known: not used", key)
+                    raw.ignore("key", key)
         elif role == GROUP:
             raw.put(key, place, group_codes(np.asarray(value)))
         elif role in ("sample", "split"):

@@ -234,7 +234,7 @@ def _from_lists(raw: Raw, at: Mapping[str, Place], objects: Iterator[Line], path
         if array.dtype.kind == "O":
             arrays[key] = _unboxed(raw, key, at[key], array)
     for key in raw.unread:
-        raw.ignore(f"field {key!r} ignored", key)
+        raw.ignore("field", key)
     _take(raw, at, arrays)
     return raw
 
@@ -420,7 +420,7 @@ def _gather(
     raw.axes, raw.table = "NKC", True
     for column in raw.unread:
         raw.unread[column] = (len(frame),)
-        raw.ignore(f"column {column!r} ignored", column)
+        raw.ignore("column", column)
     called = {
         place.key: column
         for column, place in reversed(list(at.items()))
@@ -565,7 +565,7 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
         role, argument = (parse_key(place.key) or (None, "metadata"))[1], f"{raw.name}: {column}"
         cells = frame[column]
         if by_number and place.exit is None and role not in PER_SAMPLE:
-            raw.note(f"column {column!r} ignored: it is of no exit")
+            raw.note(f"column {column!r} not used: it is of no exit")
             continue
         if role in ("split", "sample"):
             arrays[column] = _ids(raw, cells) if role == "sample" else _texts(cells, argument)

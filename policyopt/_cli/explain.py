@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from policyopt._api import cost_for, utility_for
 from policyopt._api import evaluate as evaluate_policy
 from policyopt._api import fit as fit_policy
@@ -14,7 +16,7 @@ from policyopt._api import risk_coverage as curve_of_risk
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shares, shown, threshold_text
+from policyopt._cli.output import interval, number, percent, points, shown, threshold_text
 from policyopt._replay import replay
 from policyopt._report.calibration import (
     ANSWER_MAPS,
@@ -26,7 +28,7 @@ from policyopt._report.calibration import (
     reliability_figure,
     right_or_wrong,
 )
-from policyopt._report.explanation import called, default_reference, figures
+from policyopt._report.explanation import default_reference, figures, fold
 from policyopt._report.explanation import explain as explain_policy
 from policyopt._table import known_rows
 from policyopt._utility import coarse_exits, coarse_note
@@ -87,7 +89,7 @@ def explain(
         return
     _print_exits(record)
     if record["classes"]:
-        _print_classes(record["classes"], record["unit"], data.metadata.get("class_names"))
+        _print_classes(record, data)
     if record["changes"]:
         _print_changes(record["changes"], record["reference"]["method"], record["unit"])
     if out is not None:
@@ -112,7 +114,7 @@ def _print_exits(record: dict[str, Any]) -> None:
     word = output.quality_word(graded)
     output.say(told + (f", {word} {percent(record['quality'])} %" if labelled else ""))
     columns: dict[str, Any] = {
-        "exit": called,
+        "exit": fold,
         f"cost [{unit}]": "cost",
         "threshold": lambda r: " or ".join(map(threshold_text, r["thresholds"])) or "-",
         "leave %": shown("share_left", _share),
@@ -130,7 +132,9 @@ def _print_exits(record: dict[str, Any]) -> None:
     output.print_table(record["exits"], columns)
 
 
-def _print_classes(classes: list[dict[str, Any]], unit: str, names: Any) -> None:
+def _print_classes(record: dict[str, Any], data: ExitData) -> None:
+    classes, names = record["classes"], data.metadata.get("class_names", "")
+    run = [one["name"] for one in record["exits"] if data.names]
     order, graded = sorted(classes, key=lambda c: -c["cost"]), classes[0]["accuracy"] is None
     named = f", the {_SOME} dearest of {len(order)}" if len(order) > _SOME else ", dearest first"
     known = len(names) if isinstance(names, list) else 0
@@ -139,18 +143,19 @@ def _print_classes(classes: list[dict[str, Any]], unit: str, names: Any) -> None
             f"{r['class']} {names[r['class']]}" if r["class"] < known else str(r["class"])
         ),
         "rows": "rows",
-        f"cost [{unit}]": "cost",
+        f"cost [{record['unit']}]": "cost",
         f"{output.quality_word(graded)} %": shown("quality", _share),
         "last exit %": lambda r: _share(r["quality_exits"][-1]),
-        "leave at each exit %": shares("exit_share"),
+        **output.share_columns(run, "leave at each exit %"),
     }
     output.print_table(order[:_SOME], columns, title=f"classes{named}")
 
 
 def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None:
-    rows = list(enumerate(changes["transitions"]))
+    called_so = [fold(one) for one in changes["exits"]]
+    rows = list(zip(called_so, changes["transitions"], strict=True))
     columns: dict[str, Any] = {"exit of the reference": lambda r: r[0]}
-    columns |= {f"now {j}": (lambda r, j=j: r[1][j] or "-") for j, _ in rows}
+    columns |= {f"now {so}": (lambda r, j=j: r[1][j] or "-") for j, so in enumerate(called_so)}
     output.print_table(rows, columns, title=f"rows by exit, against {name or 'the reference'}")
     costs = f"mean cost {number(changes['reference_cost'])} -> {number(changes['cost'])} {unit}"
     output.say(
@@ -182,7 +187,7 @@ def _some(rows: Sequence[int]) -> str:
 def calibration(
     cache: Path = options.CACHE,
     policy: Path | None = option(None, "Policy file whose leavers are looked at."),
-    budget: str | None = option(None, "Without --policy: budget of the policy. Default: 40%."),
+    budget: str | None = option(None, "Without --policy: its budget. Default: 40%, or more."),
     method: str | None = option(None, "Without --policy: its method."),
     maps: str | None = option(None, f"Of {','.join(MAPS)}. Default: all that can be."),
     split: str = options.SPLIT,
@@ -212,7 +217,8 @@ def calibration(
     for needed in ("fit", split):  # refused before the work
         right_or_wrong(tables.get(needed))
     if loaded is None:
-        loaded = fit_policy(data, budget or "40%", method, tables=tables).policy
+        budget = budget or options.usual_budget(tables.get("fit").mean_costs)
+        loaded = fit_policy(data, budget, method, tables=tables).policy
     notes = list[str]()
     known = [known_rows(tables.get(name), notes) for name in ("fit", split)]
     for note in dict.fromkeys(notes):
@@ -231,6 +237,8 @@ def calibration(
             found = calibration_records(
                 name, *columns, seen.losses, loaded.active_exits, test.group
             )
+            for one in found if data.names else ():
+                one["name"] = data.names[one["exit"]]
             records += found
             if out is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
@@ -278,7 +286,7 @@ def _print_calibration(records: list[dict[str, Any]], split: str) -> None:
     error, gap = interval("ece", percent), shown("gap", points)
     columns: dict[str, Any] = {
         "calibration": "calibration",
-        "exit": "exit",
+        "exit": fold,
         "ECE % [95 %]": error,
         "gap": gap,
         "accuracy %": shown("accuracy", percent),
@@ -314,12 +322,15 @@ def risk_coverage(
     found = curve_of_risk(loaded, data, split, **given)
     replayed = evaluate_policy(loaded, data, split, **given)
     word, kept = output.quality_word(replayed.graded), ~replayed.abstained
-    own = None
+    own, known, n = None, ~np.isnan(replayed.quality), len(found.coverage)
+    if left := len(known) - n:
+        output.note(f"{left} of the {len(known)} rows of split {split} have no label: left out")
     if loaded.abstention is not None:
-        risk = 1.0 - float(replayed.quality[kept].mean()) if kept.any() else None
+        answered = replayed.quality[kept & known]
+        risk = 1.0 - float(answered.mean()) if len(answered) else None
         own = {"coverage": float(kept.mean()), "risk": risk}
     records = [
-        {"coverage": share, "answers": max(int(share * len(kept) + 1e-9), 1), "risk": 1 - found.quality_at(share),
+        {"coverage": share, "answers": max(int(share * n + 1e-9), 1), "risk": 1 - found.quality_at(share),
          "selective_quality": found.quality_at(share)}
         for share in _COVERAGES
     ]  # fmt: skip
@@ -331,7 +342,7 @@ def risk_coverage(
         files = {"risk_coverage.csv": output.to_csv(records), "risk_coverage.png": picture}
         output.write_results(out, files)
     content = {
-        "split": split, "rows": len(kept), "area": found.area, "policy": own, "records": records,
+        "split": split, "rows": n, "area": found.area, "policy": own, "records": records,
     }  # fmt: skip
     if output.print_data(style, content, records):
         return
@@ -339,7 +350,7 @@ def risk_coverage(
         "coverage %": shown("coverage", _share), "answers": "answers",
         f"{word} of answers %": shown("selective_quality", percent), "risk %": shown("risk", percent),
     }  # fmt: skip
-    output.print_table(records, columns, title=f"split {split}, {len(kept):,} rows, surest first")
+    output.print_table(records, columns, title=f"split {split}, {n:,} rows, surest first")
     output.say(f"area (AURC, the mean risk over all coverages; 0 is best): {percent(found.area)} %")
     if own is not None:
         risk = "none" if own["risk"] is None else f"{percent(own['risk'])} %"

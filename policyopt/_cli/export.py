@@ -102,7 +102,9 @@ def verify(
     columns = {
         "runtime": "runtime",
         "golden rows": lambda r: None if r["absent"] else r["rows"],
-        "exits, answers": lambda r: r["absent"] or _equal(r["turned_at_threshold"]),
+        "exits, answers": lambda r: (
+            f"not run: {r['absent']}" if r["absent"] else _equal(r["turned_at_threshold"])
+        ),
         "scores off by at most [float32 ulps]": shown("error_ulps", _digits),
         "thresholds checked to within": shown("threshold_within", _digits),
     }

@@ -111,6 +111,7 @@ def fit(
     if compared := provenance.get("compared", []):
         behind = ", ".join(
             f"{r['method']} {percent(r['behind_best'])} ± {percent(r['standard_error'])}"
+            + (f" (believed {percent(r['believed_behind'])})" if "believed_behind" in r else "")
             for r in compared
         )
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")

@@ -145,6 +145,8 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
         **worth_fields(worth, table.graded),
         "no_answer": float((stats.prediction < 0).mean()),
     }
+    if table.group is not None:
+        found["groups"] = len(np.unique(table.group))
     if table.context is not None:
         counts = np.bincount(table.context, minlength=len(table.contexts))
         found["context_share"] = (counts / len(table)).tolist()
@@ -175,6 +177,8 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
     if any(0 < found["labelled"] < found["rows"] for found in content["splits"]):
         columns["labelled"] = "labelled"
+    if any("groups" in found for found in content["splits"]):
+        columns["groups"] = lambda r: r.get("groups")
     for k in range(data.exits):
         columns[f"exit {data.called(k)}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
     for e, name in enumerate(data.contexts):

@@ -73,6 +73,12 @@ def methods(default: Any) -> Any:
     return option(default, help, "--methods")
 
 
+def usual_budget(costs: Any) -> str:
+    """Return a budget to begin with: 40 % of the full model, or half of the way where the cheapest exit costs more."""
+    least = float(costs.min() / costs[-1])
+    return "40%" if least < 0.4 else f"{50 * (1 + least):.3g}%"
+
+
 def roles(items: list[str] | None) -> dict[str, list[str]]:
     """Read ROLE=KEY pairs."""
     found: dict[str, list[str]] = {}

@@ -192,10 +192,10 @@ def coverage_columns(record: Mapping[str, Any], graded: Any) -> Columns:
     }
 
 
-def share_columns(names: Sequence[str]) -> Columns:
+def share_columns(names: Sequence[str], head: str = "exit share %") -> Columns:
     """Return the column of the share that leaves at each exit, with their names where they have some."""
     told = f" ({', '.join(names)})" if names else ""
-    return {f"exit share %{told}": shares("exit_share")}
+    return {f"{head}{told}": shares("exit_share")}
 
 
 def shares(name: str) -> Callable[[Mapping[str, Any]], str]:
@@ -236,6 +236,9 @@ def scale_text(policy: Policy) -> str | None:
     if rule.below is None:
         return None
     what, form = rule.below
+    told = f"score {rule.name} is {form}: leave at or above the threshold"
+    if not what:
+        return told
     sets = [policy.thresholds, *([policy.mixture.thresholds] if policy.mixture else [])]
     there = " or ".join(
         " ".join(
@@ -243,10 +246,7 @@ def scale_text(policy: Policy) -> str | None:
         )
         for one in sets
     )
-    return (
-        f"score {rule.name} is {form}: leave at or above the threshold. Papers leave below, "
-        f"in {what}: {there or '-'}"
-    )
+    return f"{told}. Papers leave below, in {what}: {there or '-'}"
 
 
 @contextmanager

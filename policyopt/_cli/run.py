@@ -115,6 +115,7 @@ def run(
     style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
+    from policyopt._cache.exits import numbered
     from policyopt._cache.importers import read_files
 
     loaded = at_level(load_any(policy), level)
@@ -126,8 +127,10 @@ def run(
     for told in raw.notes:
         output.note(told)
     if any(key.endswith("pred") for key in raw.texts if loaded.kind == "summary"):
-        step = "Number them as `import` did (class_names in the cache's metadata)."
-        raise input_error("OUTPUTS", "predictions as numbers", "texts", step)
+        if numbered([raw], []):
+            step = "Number them as `import` did (class_names in the cache's metadata)."
+            raise input_error("OUTPUTS", "predictions as numbers", "names of classes", step)
+        output.note("answers as text: a prediction is the number of the exit that gave its text")
     arrays = raw.arrays
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}

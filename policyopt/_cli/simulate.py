@@ -77,6 +77,8 @@ def simulate(
     if delay >= found.schedule.rounds:
         has = f"the simulation has {found.schedule.rounds:,}"
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
+    for text in found.notes:
+        output.note(text)
     if out is not None:
         from policyopt._report.figures import simulation_figure
 

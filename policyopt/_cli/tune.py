@@ -64,7 +64,8 @@ def tune(
     # Settings that are not the method's own.
     others = {k: v for k, v in tuned.recommended.items() if k not in own or v != own[k]}
     chosen = [f"{key}={_flag(value)}" for key, value in others.items()]
-    words = ["fit", cache, "--method", tuned.method, "--budget", budget or "40%"]
+    words = ["fit", cache, "--method", tuned.method, "--budget"]
+    words.append(budget or options.usual_budget(tables.get("fit").mean_costs))
     words += [*(["--cost", cost] if cost else []), *(["--seed", seed] if seed else [])]
     words += ["--utility", utility] if utility else []
     words += [word for text in chosen for word in ("--set", text)]

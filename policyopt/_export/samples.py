@@ -258,7 +258,10 @@ def _outputs(
         top = np.sort(mass, axis=1)
         prediction = logits.argmax(axis=1).astype(np.int32)
         prediction[::37] = -1  # no answer
-        confidence = np.where(prediction < 0, 0.0, top[:, -1])
+        # One that is given without a second may be anything from 0 to 1, and so thresholds.
+        least = 0.0 if "second" in graph.inputs else 1.0 / top.shape[1]
+        sure = np.maximum(top[:, -1] - least, 0.0) / (1.0 - least)
+        confidence = np.where(prediction < 0, 0.0, sure)
         given: Inputs = {"prediction": prediction, "confidence": confidence}
         if "second" in graph.inputs:
             given["second"] = np.minimum(top[:, -2], confidence)

@@ -36,13 +36,15 @@ def threshold_family(
     if not len(levels) or (np.diff(levels) <= 0).any() or not np.isfinite(levels).all():
         raise input_error("arms", "ascending thresholds", levels.tolist(), "E.g. 0:1:0.2.")
     method = steerable(score)
-    if not hasattr(method, "thresholds"):
+    numbers = (float(levels[0]),) * (table.exits - 1)
+    try:
+        given = replace(method, thresholds=numbers)  # type: ignore[call-arg]
+    except (InputError, TypeError) as error:  # a score that is learned, or none
         if isinstance(score, str) and ROWS[called(score)].discrete:
-            raise _unsteerable(called(score))  # its family is mixed by a coin
+            raise _unsteerable(called(score)) from None  # its family is mixed by a coin
         allowed = "a number of points for a method without thresholds of its own"
         got, step = f"thresholds for {called(score)}", "E.g. --arms 11, or --method max_prob."
-        raise input_error("arms", allowed, got, step)
-    given = replace(method, thresholds=(float(levels[0]),) * (table.exits - 1))  # type: ignore[call-arg]
+        raise input_error("arms", allowed, got, step) from error
     policy = given.fit_path(table, [float(table.mean_costs[-1])], seed)[0].policy
     return PolicyFamily.of(policy, np.repeat(levels[:, None], table.exits - 1, axis=1))
 
@@ -92,7 +94,7 @@ def steering_family(
         raise _unsteerable(fitted[0].method)
     if any(policy.mixture is not None for policy in policies):
         got = f"{fitted[0].method}, many of whose scores are equal here, so that only a coin meets a budget"
-        step = "Give thresholds, or another score: margin or entropy may tell more samples apart."
+        step = "Leave out rows without answers, or take a score that tells more apart: entropy."
         raise input_error("method", "one that meets these budgets without a coin", got, step)
     contents = [to_dict(policy) for policy in policies]
     if len({json.dumps([content["score"], content["answer"]]) for content in contents}) == 1:

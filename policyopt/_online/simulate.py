@@ -27,7 +27,7 @@ from policyopt._online.families import (
 )
 from policyopt._progress import report
 from policyopt._replay import trace
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._bandits import BANDITS, Bandit, Steering, make_bandit
 from policyopt.runtime._calibrators import Calibrator
@@ -83,6 +83,7 @@ class Simulation:
     arms_unit: str  # of the labels: threshold, or `unit`
     budget: float | None  # in `unit`
     means: Floats  # mean reward of each arm on each stream, (S, A)
+    notes: list[str]  # rows left out
 
 
 def simulate(
@@ -192,7 +193,8 @@ def simulate(
             allowed = f"among {', '.join(data.split_names)}"
             raise input_error("streams", allowed, name, "`policyopt info CACHE` tells of them.")
     tables = tables or Tables(data, cost)
-    seen_tables = [tables.get(name) for name in plan.streams]
+    notes = list[str]()
+    seen_tables = [known_rows(tables.get(name), notes) for name in plan.streams]
     check_exits(seen_tables[0])
     fit = tables.get(split) if split in data.split_names else None
     sizes = tuple(len(table) for table in seen_tables)
@@ -275,7 +277,7 @@ def simulate(
             **found.record(), "best_arm": float(labels[baseline.best]),
             "best_arm_share": share, "recovery": recovery(found, baseline),
         })  # fmt: skip
-    return Simulation(plan, labels, metrics, records, unit, arms_unit, limit, baseline.means)
+    return Simulation(plan, labels, metrics, records, unit, arms_unit, limit, baseline.means, notes)
 
 
 # ---- requests: cached rows drawn as a stream, by a schedule, for R repetitions side by side, seeded

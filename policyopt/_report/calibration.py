@@ -29,7 +29,7 @@ from policyopt._answers.calibrators import (
 )
 from policyopt._intervals import proportion_interval
 from policyopt._methods.learned_score import no_failure
-from policyopt._report.figures import COLOURS, add_legend, new_figure, tidy
+from policyopt._report.figures import COLOURS, add_legend, fold, new_figure, tidy
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._calibrators import Calibrator
@@ -308,7 +308,7 @@ def reliability_figure(
         text = "\n".join(told)
         axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8, color="0.3")
         share = 100 * float((exits == number).mean())
-        axes.set_title(f"exit {number}: {share:.0f} % leave", fontsize=10)
+        axes.set_title(fold(records[2 * k], 28, f"exit {{}}: {share:.0f} % leave"), fontsize=10)
         axes.set(xlim=(low, 1.01), ylim=(low, 1.01), ylabel="" if column else "accuracy")
         axes.tick_params(labelbottom=False, labelleft=column == 0)
         below.tick_params(labelleft=column == 0)

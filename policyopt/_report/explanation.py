@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,15 @@ from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
 from policyopt._intervals import mean_interval, with_interval
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
-from policyopt._report.figures import COLOURS, LINES, add_heading, add_legend, new_figure, tidy
+from policyopt._report.figures import (
+    COLOURS,
+    LINES,
+    add_heading,
+    add_legend,
+    fold,
+    new_figure,
+    tidy,
+)
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._kinds import KINDS
@@ -86,16 +94,12 @@ def explain(
         "changes": None if other is None else change_record(found, other),
         "notes": [*notes, *_notes(found, table)],
     }  # fmt: skip
-    for one in record["exits"] if names else ():
-        one["name"] = names[one["exit"]]
+    named = [{"name": name} for name in names] or [dict[str, str]()] * policy.model_exits
+    for one in record["exits"]:
+        one |= named[one["exit"]]
+    if other is not None:  # whose transitions are over all the model's exits
+        record["changes"]["exits"] = [{"exit": k, **one} for k, one in enumerate(named)]
     return Explanation(record, policy, found, other)
-
-
-def called(exit_: Mapping[str, Any]) -> str:
-    """Return what people see for an exit: its number, and its name where it has one."""
-    return (
-        f"{exit_['exit']} {picture_text(exit_['name'])}" if "name" in exit_ else f"{exit_['exit']}"
-    )
 
 
 def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
@@ -108,7 +112,7 @@ def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
         fitted = fit(tables.data, float(budget), REFERENCE, tables=tables)
     except PolicyOptError as error:
         return None, f"no reference: {REFERENCE} cannot be fitted. {error} Or give --reference FILE"
-    told = f"reference: {REFERENCE} fitted at the same budget (--reference FILE for another)"
+    told = f"reference: {REFERENCE} fitted at the same budget or cost; --reference FILE for another"
     return fitted.policy, told
 
 
@@ -330,7 +334,9 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
     for panel in axes:
         panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         tidy(panel, grid="y")
-    axes[-1].set_xticks(at, [f"exit {called(e)}\n{e['cost']:.4g}" for e in exits], fontsize=size)
+    room = int(13 * figure.get_figwidth() / (len(exits) + 1))  # letters
+    labels = [f"{fold(e, room, 'exit {}')}\n{e['cost']:.4g}" for e in exits]
+    axes[-1].set_xticks(at, labels, fontsize=size)
     axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
     told = f"mean cost {record['realised_cost']:.4g} {unit}"
     if labelled:
@@ -385,8 +391,8 @@ def scores_figure(explanation: Explanation, title: str = "") -> Any:
         said = _draw_thresholds(panel, policy, k, edges, across=False)
         if record["auroc"] is not None:
             said = f"AUROC {record['auroc']:.3f}{', ' if said else ''}{said}"
-        told = f"exit {called(record)}: {_percent(record['share_left'])} leave"
-        panel.set_title(f"{told}\n{said}", fontsize=9.5)
+        told = f"exit {{}}: {_percent(record['share_left'])} leave"
+        panel.set_title(f"{fold(record, 44, told)}\n{said}", fontsize=9.5)
     add_legend(figure)
     add_heading(figure, title)
     return figure
@@ -417,8 +423,8 @@ def classes_figure(explanation: Explanation, title: str = "", seed: int = 0) -> 
         panel.scatter(x[~gone], scores[~gone], 9, c=colours, lw=0, alpha=0.75, zorder=2)
         record = explanation.record["exits"][k]
         said = _draw_thresholds(panel, policy, k, record["score"]["edges"], across=True)
-        told = f"exit {called(record)}: {_percent(record['share_left'])} leave"
-        panel.set_title(f"{told} ({said})" if said else told, fontsize=9.5)
+        told = f"exit {{}}: {_percent(record['share_left'])} leave{f' ({said})' if said else ''}"
+        panel.set_title(fold(record, 56, told), fontsize=9.5)
         panel.set_xlim(-0.7, len(names) - 0.3)
         panel.set_xticks(range(len(names)) if few else [], names[order] if few else [])
     add_legend(figure)
@@ -439,7 +445,8 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
     at, exits = np.arange(len(order)), shares.shape[1]
     for k in range(exits):  # from light (early) to dark (late)
         colour = matplotlib.colormaps["cividis_r"](0.08 + 0.92 * k / max(exits - 1, 1))
-        look = {"color": colour, "label": f"exit {called(explanation.record['exits'][k])}"}
+        label = fold(explanation.record["exits"][k], 20, "exit {}")
+        look = {"color": colour, "label": label}
         look["left" if named else "bottom"] = low[:, k]
         (axes[0].barh if named else axes[0].bar)(at, shares[:, k], 0.82 if named else 1.0, **look)
     tidy(axes[0])
@@ -487,8 +494,10 @@ def changes_figure(explanation: Explanation, title: str = "") -> Any:
         axes.text(j, i, text, color="white" if norm(counts[i, j]) > 0.6 else "black", **look)
     for k in range(exits):  # where nothing moved
         axes.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, fill=False, ec="0.6", lw=0.8))
-    axes.set(xticks=range(exits), xlabel="exit now (framed: the same exit)")
-    axes.set(yticks=range(exits), ylabel="exit of the reference")
+    labels = [fold(one, 12) for one in record["exits"]]
+    axes.set_xticks(range(exits), labels, fontsize=look["fontsize"])
+    axes.set_yticks(range(exits), labels, fontsize=look["fontsize"])
+    axes.set(xlabel="exit now (framed: the same exit)", ylabel="exit of the reference")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="rows")

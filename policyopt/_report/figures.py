@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +94,12 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> No
     write_file(path, data.getvalue())
 
 
+def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
+    """Return what people see for an exit, its number and name, in lines of so many letters: names are long."""
+    name = picture_text(exit_.get("name", ""))
+    return "\n".join(textwrap.wrap(form.format(f"{exit_['exit']} {name}".rstrip()), width))
+
+
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     """Draw quality against realised cost for every method, means over seeds, with bands and the oracle."""
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
@@ -114,8 +121,9 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     look = {"color": "0.35", "ms": 8, "mew": 2, "label": "always leave at exit k"}
     axes.plot(costs, 100 * qualities, "x", **look)
     for k in range(exits):
-        beside = {"textcoords": "offset points", "xytext": (6, -11)}
-        axes.annotate(str(k), (costs[k], 100 * qualities[k]), color="0.35", fontsize=9, **beside)
+        beside = {"textcoords": "offset points", "xytext": (6, -2), "va": "top"}
+        look = {"color": "0.35", "fontsize": 9, **beside}
+        axes.annotate(fold(frontier.exits[k], 20), (costs[k], 100 * qualities[k]), **look)
     if frontier.bound:
         bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
         told = "hindsight bound (not deployable)"

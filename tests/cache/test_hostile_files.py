@@ -294,7 +294,7 @@ def test_tables_read_piece_by_piece_are_as_read_at_once(tmp_path_factory, data, 
         order = np.argsort(pd.factorize(frame["sample"])[1].str[1:].astype(int)) if long else slice(None)  # fmt: skip
         for name, values in {**cells, "label": label, "context": context}.items():
             np.testing.assert_allclose(raw.arrays[name][order], values, rtol=1e-12)
-        assert raw.notes == [f"a.{suffix}: column 'note' ignored"]
+        assert raw.notes == [f"a.{suffix}: column 'note' is not known: not used"]
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "safetensors", "pt", "csv", "jsonl", "parquet"])

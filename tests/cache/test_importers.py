@@ -189,7 +189,7 @@ def test_long_records(tmp_path, load, suffix):
     np.testing.assert_array_equal(rows.array("correct"), CORRECT[order])
     assert rows.array("cost:cost_usd").shape == (30, K)
     assert report.data.cost().values == (1, 2, 4)  # the same for every sample: per exit
-    assert "'prompt' ignored" in "\n".join(report.notes)
+    assert "'prompt' is not known: not used" in "\n".join(report.notes)
 
 
 def test_jsonl_of_logits(tmp_path, load):

@@ -22,6 +22,7 @@ from synthetic import outputs
 import policyopt as po
 from policyopt._cli.app import COMMANDS
 from policyopt._cli.fit import foretell
+from policyopt._cli.options import usual_budget
 from policyopt._cli.output import threshold_text
 from policyopt.runtime import load_policy
 
@@ -93,6 +94,11 @@ def test_missing_extra_is_named(cache, absent):
     done = program(text, "curve", cache, "--methods", "optimal_stopping")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.startswith("error:") and "policyopt[fit]" in done.stderr
+
+
+def test_the_budget_to_begin_with_can_be_met():
+    assert usual_budget(np.array([1.0, 9.0])) == "40%"
+    assert usual_budget(np.array([5.0, 10.0])) == "75%"
 
 
 def test_debug_shows_where_an_error_came_from(run, cache):

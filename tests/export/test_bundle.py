@@ -277,6 +277,17 @@ def test_edges_lie_on_both_sides_of_every_threshold():
     assert ties[:, 1:].any(axis=0).all() and golden.expected.leave[:, :-1][ties].all()
 
 
+def test_thresholds_of_summaries_are_met_wherever_they_lie():
+    """A confidence that is given may be anything from 0 to 1: that of a text is often under a half."""
+    policy = replace(
+        fitted("max_prob"), kind="summary", classes=0, thresholds=np.array([0.7, 0.25, 0.04])
+    )
+    boundary = golden_of(policy, trace_policy(policy), rows=64).boundary
+    gap = boundary.expected.score[:, :-1] - policy.thresholds
+    for side in (gap >= 0, gap < 0):
+        assert (np.where(side, np.abs(gap), np.inf).min(axis=0) < 1e-9).all()
+
+
 def test_golden_rows_of_a_cache(export, tmp_path, monkeypatch):
     """Half of them are the nearest to the thresholds; so they are where the cache is read some rows at a time."""
     data, policy = cache(), load_policy(export / "policy.json")

@@ -48,7 +48,7 @@ class ScoreRule(Rule, ABC):
     #: 1 - 1e-9 and 1 - 1e-8 are two scores, not one.
     exact_at_one: ClassVar[bool] = False
     #: Where papers leave *below* a threshold on something else: what, and how the score is made of it.
-    #: Thresholds that are given or shown are then told in both, see `below_of`.
+    #: Thresholds that are given or shown are then told in both, see `below_of`. "": on nothing else.
     below: ClassVar[tuple[str, str] | None] = None
     #: Whether the package brings it: what others bring is looked after when it runs.
     ours: ClassVar[bool] = False

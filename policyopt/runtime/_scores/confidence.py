@@ -106,6 +106,7 @@ class ClassOffset(ScoreRule):
     """
 
     name = "class_offset"
+    below = "", "confidence less the offset of the class predicted"
     offset: Any = array("C")
     other: float
 
