@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import FITS, fit_confidence
-from policyopt._answers.crossfit import answered, crossfit, folds_of
+from policyopt._answers.crossfit import answered, crossfit
+from policyopt._cache.data import folds_of
 from policyopt._methods.base import (
     Method,
     bounded,
@@ -319,7 +320,7 @@ def _declined(
     provenance = {
         **one.policy.provenance, **expected.fields, "budget": float(budget),
         "expected_quality": None if isnan(quality) else quality, "expected_abstained": gone,
-        "expected_quality_95": worth_interval(quality, outcome.right, table, graded=True),
+        "expected_quality_95": worth_interval(quality, outcome.right, table.group, graded=True),
         "expected_selective_quality": None if isnan(answered) else answered,
         "abstain": {
             "share": asked.share, "cost": asked.cost, "quality": asked.quality, "score": asked.score,

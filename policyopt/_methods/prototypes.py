@@ -54,7 +54,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from policyopt._answers.crossfit import NAMES, CrossFitted, answered, folds_of
+from policyopt._answers.crossfit import NAMES, CrossFitted, answered
+from policyopt._cache.data import folds_of
 from policyopt._methods.base import problem_of
 from policyopt._methods.exit_batch import ExitBatch, build_batch, subsample_outputs
 from policyopt._methods.fitted import Draft

@@ -28,8 +28,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
-from policyopt._answers.crossfit import folds_of
-from policyopt._cache.data import some_rows
+from policyopt._cache.data import folds_of, some_rows
 from policyopt._methods.base import Method, fit_where_possible, problem_of
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
