@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -276,7 +276,7 @@ def score_of(name: str, table: Table, seed: int) -> ScoreRule:
         if method.answer == "class_mean":  # its distances alone
             method = make_method(name, {"answer": "plain"})
         method.check(table)
-        draft = method.pose(table, seed)
+        draft = method.pose(known_rows(table), seed)
         if not isinstance(draft.answer, Identity):
             step = "E.g. energy, max_logit, e2cm."
             raise input_error("abstain_score", "a score of plain answers", name, step)
@@ -308,9 +308,9 @@ def _declined(
     policy = replace(policy, abstention=Abstention(thresholds, rule, asked.cost, asked.quality))
     outcome, plain = outcome_of(policy, table), outcome_of(one.policy, table)
     gone = float((standing < thresholds[at]).mean())
-    more, gained = (float((a - b).mean()) for a, b in (
-        (outcome.paid, plain.paid), (outcome.right, plain.right)
-    ))  # fmt: skip
+    more, there = float((outcome.paid - plain.paid).mean()), table.valued
+    worth, before_it = (float(o.right[there].mean()) if there.any() else nan for o in (outcome, plain))
+    gained = worth - before_it
     quality = one.quality if isnan(one.quality + gained) else min(one.quality + gained, 1.0)
     expected = replace(one.expected, cost=one.expected.cost + more, paid=outcome.paid)
     expected = bounded(expected, before, table)
@@ -327,7 +327,6 @@ def _declined(
         },
     }  # fmt: skip
     policy = replace(policy, provenance=provenance)
-    worth = float(outcome.right.mean())
     found = replace(one, policy=policy, expected=expected, quality=quality, budget=float(budget))
     return 0.0 if isnan(worth) else worth, found
 

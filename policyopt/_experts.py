@@ -25,7 +25,7 @@ from policyopt._methods.base import Method, check_budgets, fit_where_possible, o
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.settings import check_number
 from policyopt._replay import replay
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy
@@ -128,7 +128,7 @@ def fit_experts(
     """
     check_number("folds", folds, above=1, whole=True)
     tables = tables_of(data, cost, tables, utility)
-    table = tables.get(split)
+    table = known_rows(tables.get(split))
     if table.context is None:
         step = "Import with a key 'context' (Python: context=), or fit one policy without experts."
         raise input_error("cache", "one whose rows have a context", "one without", step)
