@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from synthetic import cache, outputs
 
 import policyopt as po
+from policyopt._cache.data import Rows
 from policyopt._cli.explain import explain
 from policyopt._online.drift import joined, method_of, refit, unlabelled, watch_policy
 from policyopt._online.entrants import every
@@ -737,6 +738,11 @@ def test_joined_rows_are_both_tables_rows(dimmed):
     assert both.log_prob().tolist() == np.concatenate([fit.log_prob(), recent.log_prob()]).tolist()
     assert (both.statistics.entropy[30:] == recent.statistics.entropy).all()
     assert both.costs.tolist() == fit.costs.tolist()
+    blocks = (
+        {**block, "group": np.arange(len(block["labels"])) // 2} for block in fit.source.blocks
+    )
+    kin = joined(replace(fit, source=Rows(tuple(blocks))), recent).group  # the others stand alone
+    assert (kin[:30] == np.arange(50, 80) // 2).all() and len(set(kin)) == 15 + 3
     fit, recent = dimmed.get("fit"), dimmed.get("recent")  # costs per row stay with their rows
     dear = replace(recent, costs=recent.costs * np.linspace(1, 2, len(recent))[:, None])
     both = joined(fit, dear)
