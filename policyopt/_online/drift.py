@@ -89,6 +89,9 @@ def watch_policy(
     """
     policy = policy_of(policy, single=True)
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('calibrate').")
+    if table.group is not None:  # rows of one are no independent draws: a random one stands for it
+        order = np.random.default_rng(seed).permutation(len(table))
+        table = table.take(np.sort(order[np.unique(table.group[order], return_index=True)[1]]))
     seen = trace(policy, table)
     classes = policy.classes if policy.observer.kind.answers_class else 0
     return DriftWatch.fit(
