@@ -309,10 +309,8 @@ def _declined(
     outcome, plain = outcome_of(policy, table), outcome_of(one.policy, table)
     gone = float((standing < thresholds[at]).mean())
     more, there = float((outcome.paid - plain.paid).mean()), table.valued
-    worth, before_it = (
-        float(o.right[there].mean()) if there.any() else nan for o in (outcome, plain)
-    )
-    gained = worth - before_it
+    worth, less = (float(o.right[there].mean()) if there.any() else nan for o in (outcome, plain))
+    gained = worth - less
     quality = one.quality if isnan(one.quality + gained) else min(one.quality + gained, 1.0)
     expected = replace(one.expected, cost=one.expected.cost + more, paid=outcome.paid)
     expected = bounded(expected, before, table)

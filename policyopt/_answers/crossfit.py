@@ -235,7 +235,7 @@ def losses_of(answer: Combined, log_prob: Logs, labels: Labels) -> tuple[Floats,
 def cross_fit_combined(
     log_prob: Logs,
     labels: Labels,
-    fold: Labels,
+    fold: Ints,
     reading: str = "geometric",
     group: Ints | None = None,
 ) -> tuple[Bools, Combined, list[Combined]]:

@@ -610,12 +610,7 @@ class Folds:
 
 
 def off_of(
-    paid: Floats,
-    claimed: Floats,
-    fold: Ints,
-    whole: Floats,
-    tail: float,
-    group: Ints | None = None,
+    paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float, group: Ints | None = None
 ) -> float:
     """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
 
@@ -683,15 +678,10 @@ def folds_from(levels: Levels, held: HeldOut) -> Folds | str:
     met &= np.append(True, np.diff(aims) > 0)  # exits that cost alike put several aims in one place
     if not met.any():
         return "no budget can be met by every fold"
-    tail = 1.0 - equal_rows(table)
+    tail, kin = 1.0 - equal_rows(table), table.group
     off = [
         off_of(
-            held.paid[i],
-            held.claimed[i],
-            held.fold,
-            outcome_of(one.policy, table).paid,
-            tail,
-            table.group,
+            held.paid[i], held.claimed[i], held.fold, outcome_of(one.policy, table).paid, tail, kin
         )
         for i, one in enumerate(whole)
         if met[i] and one is not None

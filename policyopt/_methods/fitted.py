@@ -36,9 +36,7 @@ class Expectation:
     span: float = 0.0  # the last exit's cost less the first's
     ends: tuple[float, float] | None = None  # between which the mean lies for certain
     group: Ints | None = None  # (N,): codes of what rows belong to
-    right: Floats | None = (
-        None  # (N,): what each row's answer is worth, where it is known of these rows
-    )
+    right: Floats | None = None  # (N,): what each row's answer is worth
     declined: bool = False  # so heavy a tail for so few rows that the interval's ends are NaN
 
     @property
