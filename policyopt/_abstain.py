@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import FITS, fit_confidence
-from policyopt._answers.crossfit import answered, crossfit, folds_of
+from policyopt._answers.crossfit import answered, crossfit
+from policyopt._cache.data import folds_of
 from policyopt._methods.base import (
     Method,
     bounded,
@@ -275,7 +276,7 @@ def score_of(name: str, table: Table, seed: int) -> ScoreRule:
         if method.answer == "class_mean":  # its distances alone
             method = make_method(name, {"answer": "plain"})
         method.check(table)
-        draft = method.pose(table, seed)
+        draft = method.pose(known_rows(table), seed)
         if not isinstance(draft.answer, Identity):
             step = "E.g. energy, max_logit, e2cm."
             raise input_error("abstain_score", "a score of plain answers", name, step)
@@ -319,7 +320,7 @@ def _declined(
     provenance = {
         **one.policy.provenance, **expected.fields, "budget": float(budget),
         "expected_quality": None if isnan(quality) else quality, "expected_abstained": gone,
-        "expected_quality_95": worth_interval(quality, outcome.right, table, graded=True),
+        "expected_quality_95": worth_interval(quality, outcome.right, table.group, graded=True),
         "expected_selective_quality": None if isnan(answered) else answered,
         "abstain": {
             "share": asked.share, "cost": asked.cost, "quality": asked.quality, "score": asked.score,

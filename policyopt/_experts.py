@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._answers.crossfit import folds_of
 from policyopt._api import method_of, tables_of
-from policyopt._cache.data import ExitData
+from policyopt._cache.data import ExitData, folds_of
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets, fit_where_possible, outcome_of
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.settings import check_number
 from policyopt._replay import replay
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy
@@ -129,7 +128,7 @@ def fit_experts(
     """
     check_number("folds", folds, above=1, whole=True)
     tables = tables_of(data, cost, tables, utility)
-    table = tables.get(split)
+    table = known_rows(tables.get(split))
     if table.context is None:
         step = "Import with a key 'context' (Python: context=), or fit one policy without experts."
         raise input_error("cache", "one whose rows have a context", "one without", step)
@@ -139,7 +138,9 @@ def fit_experts(
     names = table.contexts
     rows = [np.flatnonzero(table.context == e) for e in range(len(names))]
     shares = np.array([len(mine) for mine in rows]) / len(table)
-    large = [e for e, mine in enumerate(rows) if len(mine) >= LEAST_ROWS]
+    large = [
+        e for e, mine in enumerate(rows) if len(mine) >= LEAST_ROWS and table.take(mine).units > 1
+    ]
     parts: dict[int, Part] = {}
 
     def add(e: int, fitted: Fitted, cost: float, quality: float, pooled: bool) -> None:
@@ -239,7 +240,9 @@ def _joined(
             paid[mine] = outcome.paid
             coin += part.share * outcome.coin
     mean = sum(part.share * part.cost for part in seen)
-    expected = Expectation(mean, paid, coin, span=float(np.ptp(table.mean_costs)))
+    expected = Expectation(
+        mean, paid, coin, span=float(np.ptp(table.mean_costs)), group=table.group
+    )
     first = parts[0].fitted.policy.provenance
     shared = ("method", "settings", "cost", "split", "cache", "versions", "graded", "utility")
     division = [

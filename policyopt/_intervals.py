@@ -40,6 +40,12 @@ def by_group(values: Array, group: Ints | None) -> Floats:
     return np.asarray(mean + sums * (len(first) / len(values)))
 
 
+def standard_error(values: Array, group: Ints | None = None) -> Floats:
+    """Return the standard error of the mean over rows (N, ...) of what belongs together."""
+    each = by_group(values, group)
+    return np.asarray(each.std(axis=0) / len(each) ** 0.5)
+
+
 def proportion_interval(
     values: Array, level: float = 0.95, group: Ints | None = None
 ) -> tuple[float, float]:
@@ -49,13 +55,25 @@ def proportion_interval(
 
 
 def effective_rows(values: Array, mean: float, group: Ints | None) -> float:
-    """Return how many rows that stand alone tell as much of a mean in [0, 1] as these (Korn & Graubard, 1998)."""
+    """Return how many rows that stand alone tell as much of a mean in [0, 1] as these (Korn & Graubard, 1998).
+
+    Few groups know their own spread badly: theirs is a t, not a normal.
+    """
     if group is None:
         return len(values)
     each = by_group(values, group)
-    variance = float(each.var(ddof=1)) / len(each) if len(each) > 1 else 0.0
-    alone = mean * (1 - mean)
-    return float(np.clip(alone / variance, 1.0, len(values))) if variance and alone else len(each)
+    variance, alone = float(each.var(ddof=1)) if len(each) > 1 else 0.0, mean * (1 - mean)
+    if not (variance and alone):
+        return len(each)
+    spread = _few(len(each)) / _few(len(values))
+    return float(np.clip(alone * len(each) / variance / spread**2, 1.0, len(values)))
+
+
+def _few(units: int) -> float:
+    """Return how much wider a t makes the 95 % interval of so many units than a normal."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, max(units - 1, 1))) / NormalDist().inv_cdf(0.975)
 
 
 def wilson(mean: float, n: float, level: float = 0.95) -> tuple[float, float]:
@@ -154,9 +172,15 @@ def bootstrap_means(
     replicates: int = REPLICATES,
     group: Ints | None = None,
 ) -> Floats:
-    """Return the means of resampled rows (of groups) of (N, P), (replicates, P): one resample for all columns."""
+    """Return the means of resampled rows (of groups) of (N, P), (replicates, P): one resample for all columns.
+
+    Of few groups resamples are as far apart as a t has it, not as they are.
+    """
     columns = by_group(columns, group)
     n = len(columns)
+    if group is not None and n > 1:
+        mean = columns.mean(axis=0)
+        columns = mean + (columns - mean) * (_few(n) * (n / (n - 1)) ** 0.5)
     # Rows that are alike in all columns are drawn together: the counts of the distinct rows are
     # multinomial, which is the same bootstrap and far fewer draws (costs take K values).
     distinct, counts = _distinct(columns)

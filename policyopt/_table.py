@@ -331,6 +331,11 @@ class Table:
         whole = self.source.array(GROUP)
         return whole if self.places is None else whole[self.places]
 
+    @property
+    def units(self) -> int:
+        """How many groups the rows are; N where each stands alone."""
+        return len(self) if self.group is None else len(np.unique(self.group))
+
     def costs_of(self, name: str) -> Floats:
         """Return another cost of the cache, (K,) or (N, K), cumulative, of the table's exits."""
         found = [cost for cost in self.known_costs if cost.name == name]

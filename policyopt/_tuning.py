@@ -26,8 +26,7 @@ from urllib.parse import parse_qsl, unquote
 
 import numpy as np
 
-from policyopt._answers.crossfit import folds_of
-from policyopt._cache.data import ExitData
+from policyopt._cache.data import ExitData, folds_of
 from policyopt._costs import Budget, parse_budget, parse_budgets
 from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.registry import ROWS, make_method, parse_value
@@ -162,7 +161,7 @@ def tune(
     tables, seed = tables or Tables(data, cost), check_seed(seed)
     table = known_rows(tables.get("fit"))
     # What would make every trial fail is refused before the first one.
-    fold_rows(len(table), folds, seed)
+    fold_rows(len(table), folds, seed, table.group)
     _ = table.quality  # needs a label for every row
     aim.check(table)
     if table.plain_only and "answer" in search.domains:  # of others nobody knows the worth
@@ -608,6 +607,9 @@ def fold_rows(rows: int, folds: int, seed: int, group: Ints | None = None) -> li
         raise input_error("folds", f"from 2 to half the {rows} fit rows", folds, "E.g. --folds 5.")
     if group is not None:
         fold = folds_of(rows, folds, seed, group)
+        if not fold.any():
+            step = "Import rows of more groups: one is never divided."
+            raise input_error("fit rows", "of two groups or more", "one", step)
         return [np.flatnonzero(fold == f) for f in range(int(fold.max()) + 1)]
     order = np.random.default_rng(seed).permutation(rows)
     # Ascending, so that a pass over class outputs on disk reads each block once.

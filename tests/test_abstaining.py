@@ -108,6 +108,20 @@ def test_a_cost_of_handing_over_is_paid_from_the_budget(data):
     assert poor.policy.provenance["expected_abstained"] < 0.02
 
 
+@pytest.mark.parametrize("score", [None, "e2cm"])
+def test_rows_without_a_label_are_left_out_of_what_declining_is_worth(score):
+    """With a share of them, as many are declined as without: their worth is not known, and no NaN."""
+    logits, labels = outputs(800, 3, C, 0)
+    known = np.random.default_rng(0).random(800) < 0.7
+    shares = []
+    for seen in (labels, np.where(known, labels, -1)):
+        data = po.from_arrays(splits={"fit": {"outputs": logits, "labels": seen}}, costs=[1, 2, 4])
+        one = po.fit(data, 3.5, "max_prob", abstain_cost=2.0, abstain_score=score)
+        shares.append(one.policy.provenance["expected_abstained"])
+        assert one.quality > 0.8
+    assert min(shares) > 0.5 and abs(shares[0] - shares[1]) < 0.1
+
+
 def test_a_family_declines_on_every_level(data, rows, tmp_path):
     family = po.fit_family(data, 4, "max_prob", abstain=0.05, abstain_cost=1.0)
     family.save(tmp_path / "f.json")

@@ -245,6 +245,21 @@ def test_few_rows_fall_back_to_the_policy_of_all_rows():
     assert all(part.pooled for part in small.parts) and small.expected.cost <= 2
 
 
+def test_rows_without_a_label_are_left_out():
+    """Their quality is not known: not 0, and not NaN, by which any division of the budget was as good."""
+    logits, labels, context = routed(900, 6)
+    known = np.random.default_rng(0).random(900) < 0.6
+    given = {"outputs": logits, "labels": np.where(known, labels, -100), "context": context}
+    kept = {name: array[known] for name, array in given.items()}
+    data = [
+        po.from_arrays(splits={"fit": part}, costs=COSTS, unit="ms", contexts=NAMES)
+        for part in (given, kept)
+    ]
+    found, wanted = (po.fit_experts(one, 2.5, "max_prob") for one in data)
+    assert found.quality == wanted.quality
+    assert [part.cost for part in found.parts] == [part.cost for part in wanted.parts]
+
+
 def test_costs_per_sample_and_the_ends_of_the_budget():
     logits, labels, context = routed(600, 7)
     each = np.array(COSTS) * (1 + 0.5 * context[:, None])

@@ -27,12 +27,14 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.logistic import logistic
+from policyopt._cache.data import folds_of
+from policyopt._intervals import standard_error
 from policyopt.runtime._answers import Temperature, Vector
 from policyopt.runtime._arithmetic import EDGE, log_odds
 from policyopt.runtime._calibrators import Beta, Calibrator, Histogram, Isotonic, Platt
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._typing import Floats, Ints
 
 Logs = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.integer]
@@ -71,8 +73,8 @@ def temperature(log_prob: Logs, labels: Labels) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-6, rtol=1e-6))  # type: ignore[arg-type]
 
 
-def fit_temperature(log_prob: Logs, labels: Labels) -> Temperature:
-    """Fit one temperature per exit. Shapes: log_prob (N, K, C); labels (N,)."""
+def fit_temperature(log_prob: Logs, labels: Labels, group: Ints | None = None) -> Temperature:
+    """Fit one temperature per exit. Shapes: log_prob (N, K, C); labels (N,). Only `fit_vector` needs groups."""
     return Temperature([temperature(log_prob[:, k], labels) for k in range(log_prob.shape[1])])
 
 
@@ -94,15 +96,15 @@ def vector(log_prob: Logs, labels: Labels, spread: float) -> tuple[Floats, Float
     return _parts(inverse, _minimise(log_prob, labels, spread, inverse, first, 1e-9))
 
 
-def choose_spread(log_prob: Logs, labels: Labels) -> float:
+def choose_spread(log_prob: Logs, labels: Labels, group: Ints | None = None) -> float:
     """Choose the narrowest of `SPREADS` whose cross-validated NLL is within one standard error of the best."""
     n = len(labels)
-    if n < _FEWEST_SPREAD:
+    fold = folds_of(n, _SPREAD_FOLDS, 0, group)
+    if n < _FEWEST_SPREAD or not fold.any():  # one group has no other to be judged by
         return 0.0
-    fold = np.random.default_rng(0).permutation(n) % _SPREAD_FOLDS
-    rests = [fold != f for f in range(_SPREAD_FOLDS)]
+    rests = [fold != f for f in range(int(fold.max()) + 1)]
     inverses = [1 / temperature(log_prob[rest], labels[rest]) for rest in rests]
-    found = [np.zeros(2 * log_prob.shape[1])] * _SPREAD_FOLDS
+    found = [np.zeros(2 * log_prob.shape[1])] * len(rests)
     held: list[Floats] = []
     for spread in SPREADS:
         losses = np.empty(n)
@@ -117,16 +119,16 @@ def choose_spread(log_prob: Logs, labels: Labels) -> float:
     best = int(np.argmin([losses.mean() for losses in held]))
     for spread, losses in zip(SPREADS[:best], held, strict=False):
         lost = losses - held[best]
-        if lost.mean() <= lost.std(ddof=1) / np.sqrt(n):
+        if lost.mean() <= standard_error(lost, group):
             return spread
     return SPREADS[best]
 
 
-def fit_vector(log_prob: Logs, labels: Labels) -> Vector:
+def fit_vector(log_prob: Logs, labels: Labels, group: Ints | None = None) -> Vector:
     """Fit vector scaling per exit, each with its own cross-validated shrinkage."""
     check_labels(log_prob, labels)
     exits = [np.ascontiguousarray(log_prob[:, k]) for k in range(log_prob.shape[1])]
-    fits = [vector(z, labels, choose_spread(z, labels)) for z in exits]
+    fits = [vector(z, labels, choose_spread(z, labels, group)) for z in exits]
     return Vector([scale for scale, _ in fits], [bias for _, bias in fits])
 
 

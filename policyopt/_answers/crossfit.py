@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import fit_temperature, fit_vector
-from policyopt._cache.data import places_of
+from policyopt._intervals import standard_error
 from policyopt._table import Table, is_right
 from policyopt.runtime._answers import FLOOR, AnswerRule, Combined, Identity
 from policyopt.runtime._checks import check_one_of
@@ -65,14 +65,6 @@ class CrossFitted:
     fold: Ints | None = None
 
 
-def folds_of(rows: int, folds: int, seed: int, group: Ints | None = None) -> Ints:
-    """Return a random fold number per row, (N,), groups whole, sizes equal to within one row (or group)."""
-    if group is None:
-        return np.random.default_rng(seed).permutation(rows) % max(min(folds, rows), 1)
-    fold = np.floor(places_of(group, seed) * folds / rows).astype(np.int64)
-    return np.unique(fold, return_inverse=True)[1]  # a large group may leave one empty
-
-
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others.
 
@@ -96,14 +88,16 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     if possible.sum() < _FEWEST_ROWS or len(np.unique(fold[known[possible]])) < 2:
         return CrossFitted(Identity())
     known, log_prob = known[possible], log_prob if possible.all() else log_prob[possible]
-    labels, groups = labels[known], fold[known]
+    labels, own = labels[known], fold[known]
+    group = None if table.group is None else table.group[known]
     if name in ("temperature", "vector"):
         fit = fit_temperature if name == "temperature" else fit_vector
-        rests = [groups != f for f in range(count)]
-        rules = tuple(fit(log_prob[rest], labels[rest]) for rest in rests)
-        return CrossFitted(fit(log_prob, labels), rules, fold)
+        rests = [own != f for f in range(count)]
+        kin = [None if group is None else group[rest] for rest in rests]
+        rules = (fit(log_prob[r], labels[r], g) for r, g in zip(rests, kin, strict=True))
+        return CrossFitted(fit(log_prob, labels, group), tuple(rules), fold)
     reading = "geometric" if name == "combined" else name
-    keep, whole, combined = cross_fit_combined(log_prob, labels, groups, reading)
+    keep, whole, combined = cross_fit_combined(log_prob, labels, own, reading, group)
     if not keep.any():
         return CrossFitted(Identity())
     # A fold without labelled rows: no rule was fitted on its rows, so that of all serves.
@@ -239,7 +233,11 @@ def losses_of(answer: Combined, log_prob: Logs, labels: Labels) -> tuple[Floats,
 
 
 def cross_fit_combined(
-    log_prob: Logs, labels: Labels, fold: Labels, reading: str = "geometric"
+    log_prob: Logs,
+    labels: Labels,
+    fold: Ints,
+    reading: str = "geometric",
+    group: Ints | None = None,
 ) -> tuple[Bools, Combined, list[Combined]]:
     """Fit on all rows and without each fold; keep the combination where it helps on held-out rows."""
     exits = log_prob.shape[1]
@@ -259,7 +257,7 @@ def cross_fit_combined(
             gain[held], better[held] = own[0] - both[0], both[1].astype(float) - own[1]
         pairs.append(pair)
     gained, right = gain.mean(axis=0), better.mean(axis=0)
-    error, doubt = (a.std(axis=0) / len(a) ** 0.5 for a in (gain, better))
+    error, doubt = (standard_error(a, group) for a in (gain, better))
     keep = (gained > error) & (right >= -doubt) & (np.arange(exits) > 0)
     return keep, _picked(whole, keep), [_picked(pair, keep) for pair in pairs]
 

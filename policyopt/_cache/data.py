@@ -307,11 +307,24 @@ def places_of(group: Array, seed: int) -> Array:
     return middle[at]
 
 
+def folds_of(rows: int, folds: int, seed: int, group: Array | None = None) -> Ints:
+    """Return a random fold number per row, (N,), groups whole, sizes equal to within one row (or group)."""
+    if group is None:
+        return np.random.default_rng(seed).permutation(rows) % max(min(folds, rows), 1)
+    fold = np.floor(places_of(group, seed) * folds / rows).astype(np.int64)
+    return np.unique(fold, return_inverse=True)[1]  # a large group may leave one empty
+
+
 def some_rows(rows: int, count: int, seed: int, group: Array | None = None) -> Ints:
-    """Return the numbers of `count` random rows, ascending; of groups, which stay whole, about as many."""
+    """Return the numbers of `count` random rows, ascending; of groups, which stay whole, about as many.
+
+    One group at least, and not all of several where fewer rows than all are asked for.
+    """
     if group is None:
         return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
-    return np.flatnonzero(places_of(group, seed) <= count)
+    place = places_of(group, seed)
+    ends = np.unique(place)
+    return np.flatnonzero(place <= np.clip(count, ends[0], ends[-2 if count < rows else -1 :][0]))
 
 
 def group_codes(values: Array) -> Array:

@@ -139,8 +139,8 @@ def _held_out(planned: Planned) -> dict[str, float] | None:
     if one is None:
         return None
     # Of grades, too: none spread more than right and wrong with the same mean.
-    right = round(one.accuracy * one.rows)
-    low, high = share_low(right, one.rows, 0.975), share_high(right, one.rows, 0.975)
+    right, rows = round(one.accuracy * one.effective), one.effective
+    low, high = share_low(right, rows, 0.975), share_high(right, rows, 0.975)
     found = {"rows": one.rows, "accuracy": one.accuracy, "cost": one.cost}
     return {**found, "accuracy_low": low, "accuracy_high": high}
 

@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from policyopt._answers.crossfit import CrossFitted, answered, crossfit, folds_of, observe
-from policyopt._intervals import effective_rows, mean_interval, wilson
+from policyopt._answers.crossfit import CrossFitted, answered, crossfit, observe
+from policyopt._cache.data import folds_of
+from policyopt._intervals import effective_rows, mean_interval, standard_error, wilson
 from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import (
     Draft,
@@ -608,7 +609,9 @@ class Folds:
         return Outcome(paid, right)
 
 
-def off_of(paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float) -> float:
+def off_of(
+    paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float, group: Ints | None = None
+) -> float:
     """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
 
     What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
@@ -625,7 +628,7 @@ def off_of(paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float
     noise = float(left.var(ddof=1)) / len(count)
     shrunk = mean * max(0.0, 1.0 - noise / mean / mean) if mean else 0.0
     # Overspending on the rows at hand, because others seem to be cheaper, stays within their own error.
-    error = float(whole.std()) / len(whole) ** 0.5
+    error = float(standard_error(whole, group))
     return max(tail * mean + (1.0 - tail) * shrunk, -error)
 
 
@@ -642,14 +645,16 @@ class HeldOut:
 
 def cross_validate(method: Method, table: Table, seed: int) -> HeldOut | str:
     """Propose policies without each fold in turn, and replay the fold; or say why that cannot be done."""
+    if table.units == 1:
+        return "they are one group, which is never divided"
     # By what rows show, not by where they stand: the order of the rows does not matter.
     fold = np.empty(len(table), dtype=np.int64)
     order, group = np.lexsort(table.statistics.confidence.T), table.group
     fold[order] = folds_of(len(table), _FOLDS, seed, None if group is None else group[order])
     paid, right, claimed = np.full((3, len(aims_of(table)), len(table)), np.nan)
-    found = HeldOut(table, paid, right, claimed, fold)
-    for f in range(_FOLDS):
-        report(f, _FOLDS, "cross-validating the fit")
+    found, count = HeldOut(table, paid, right, claimed, fold), int(fold.max()) + 1
+    for f in range(count):
+        report(f, count, "cross-validating the fit")
         held, train = np.flatnonzero(fold == f), table.take(np.flatnonzero(fold != f))
         rows = table.take(held)
         try:
@@ -673,9 +678,11 @@ def folds_from(levels: Levels, held: HeldOut) -> Folds | str:
     met &= np.append(True, np.diff(aims) > 0)  # exits that cost alike put several aims in one place
     if not met.any():
         return "no budget can be met by every fold"
-    tail = 1.0 - equal_rows(table)
+    tail, kin = 1.0 - equal_rows(table), table.group
     off = [
-        off_of(held.paid[i], held.claimed[i], held.fold, outcome_of(one.policy, table).paid, tail)
+        off_of(
+            held.paid[i], held.claimed[i], held.fold, outcome_of(one.policy, table).paid, tail, kin
+        )
         for i, one in enumerate(whole)
         if met[i] and one is not None
     ]
@@ -696,11 +703,14 @@ def stated(
     """Replay a policy on the rows of its fit, and say what is expected of it; `why` without a fold."""
     table = subsample(table, MOST_REPLAYED, 0)
     outcome = outcome_of(one.policy, table)
+    right, group = outcome.right, table.group
     moved, quality = 0.0, float(np.clip(one.quality, 0.0, 1.0))  # NaN stays NaN
     if fold is not None and len(fold.paid) == len(outcome.paid):
-        moved = float((fold.paid - outcome.paid).var())
+        moved = len(table) * float(standard_error(fold.paid - outcome.paid, table.group)) ** 2
     expected = bounded(Expectation(cost, outcome.paid, outcome.coin, moved), one.policy, table)
     if fold is None and expected.rows != one.expected.rows:  # chosen on rows of its own
+        if one.expected.right is not None and one.expected.rows < expected.rows:
+            right, group = one.expected.right, one.expected.group
         expected = bounded(one.expected, one.policy, table)
     notes = [*one.policy.provenance.get("notes", []), *remarks(method, table, expected, fold, why)]
     notes += [spared] if spared else []
@@ -710,7 +720,7 @@ def stated(
         "effective_rows": expected.mean.effective_rows,
         "replayed_cost": float(outcome.paid.mean()),
         "expected_quality": None if isnan(quality) else quality,
-        "expected_quality_95": worth_interval(quality, outcome.right, table),
+        "expected_quality_95": worth_interval(quality, right, group, table.graded),
         **({"notes": notes} if notes else {}),
     }
     policy = fair_coin(one.policy, outcome, int(one.policy.provenance["seed"]))
@@ -719,14 +729,14 @@ def stated(
 
 
 def worth_interval(
-    quality: float, right: Floats, table: Table, graded: bool | None = None
+    quality: float, right: Floats, group: Ints | None, graded: bool
 ) -> list[float] | None:
     """Return the 95 % interval of a quality that is stated, by what rows are worth, (N,); None where not known."""
     there = ~np.isnan(right)
-    known, group = right[there], None if table.group is None else table.group[there]
+    known, group = right[there], None if group is None else group[there]
     if isnan(quality) or not len(known):
         return None
-    if not (table.graded if graded is None else graded):
+    if not graded:
         return list(wilson(quality, effective_rows(known, float(known.mean()), group)))
     found = mean_interval(known, center=quality, span=1.0, group=group)
     return [max(found.low, 0.0), min(found.high, 1.0)]
@@ -739,8 +749,8 @@ def bounded(expected: Expectation, policy: Policy, table: Table) -> Expectation:
     # Of costs per row no more is known.
     ends = (low, high) if table.costs.ndim == 1 else (0.0, float("inf"))
     equal = equal_rows(table)
-    few = equal < _TAIL and len(table) * equal < _TOO_FEW  # for so heavy a tail of costs per row
-    group = table.group if len(table) == expected.rows else None
+    few = equal < _TAIL and table.units * equal < _TOO_FEW  # for so heavy a tail of costs per row
+    group = table.group if len(table) == expected.rows else expected.group
     return replace(expected, span=high - low, ends=ends, declined=few, group=group)
 
 

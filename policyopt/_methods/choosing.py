@@ -45,8 +45,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from policyopt._answers.crossfit import folds_of
-from policyopt._intervals import by_group
+from policyopt._cache.data import folds_of
+from policyopt._intervals import by_group, standard_error
 from policyopt._methods.base import (
     FEW_ROWS,
     MOST_ROWS,
@@ -78,6 +78,7 @@ Report = list[dict[str, Any]]
 
 #: Fewer rows cannot tell policies apart: a difference of 5 points has a standard error of 2.
 FEWEST_ROWS = 100
+_FEWEST_GROUPS = 20  # of which an error can be told
 #: More rows are not needed to compare; all of them fit what is chosen.
 MOST_COMPARED = 20_000
 _RESAMPLES = 100
@@ -251,6 +252,7 @@ class Comparison:
     flat: Bools  # (A, M): whether in some fold's fit no exit's scores differ by more than rounding
     fold: Ints  # (N,)
     worth: Floats  # (A, M): what candidates are believed to be worth; differences count
+    group: Ints | None = None  # (N,), see `Table.group`
 
     def joined(self, other: Comparison) -> Comparison:
         """Return the same with more candidates."""
@@ -266,13 +268,18 @@ class Comparison:
         if not self.flat[aim, chosen]:
             return chosen
         behind = quality[chosen] - quality
-        error = behind.std(axis=1) / behind.shape[1] ** 0.5
+        error = standard_error(behind.T, self.group)
         equal = behind.mean(axis=1) <= error
         equal &= np.isfinite(values).all(axis=1) & ~self.flat[aim]
         places = np.flatnonzero(equal).tolist()
         if not places:
             return chosen
         return min(places, key=lambda i: (candidates[i][2], -float(values[i].mean())))
+
+
+def too_few(table: Table) -> bool:
+    """Say whether rows are too few to compare candidates on."""
+    return len(table) < FEWEST_ROWS or table.units < _FEWEST_GROUPS
 
 
 def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int) -> Comparison:
@@ -303,7 +310,7 @@ def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int
                 values[j, i, held] = outcome.quality - prices[j] * (outcome.cost - target)
     values = np.moveaxis(by_group(np.moveaxis(values, 2, 0), table.group), 0, 2)
     values = np.where(np.isnan(values).any(axis=2, keepdims=True), -np.inf, values)
-    return Comparison(values, quality, paid, claimed, flat, fold, values.mean(axis=2))
+    return Comparison(values, quality, paid, claimed, flat, fold, values.mean(axis=2), table.group)
 
 
 def one_standard_error(
@@ -345,7 +352,8 @@ class _Shrinkage:
         aims, _, n = values.shape
         priors = np.array([_PRIORS.get(name, _OTHERS) for name, _, _ in candidates])
         few = np.array([method.learned for _, method, _ in candidates])
-        self._before = priors[:, 0] * np.where(few, 1.0 - FEWEST_ROWS / n, 1.0)  # (M,)
+        trust = max(1.0 - FEWEST_ROWS / n, 0.0)
+        self._before = priors[:, 0] * np.where(few, trust, 1.0)  # (M,)
         self.possible: Bools = np.asarray(np.isfinite(values).all(axis=2))
         first = np.where(self.possible[:, :1, None], values[:, :1], 0.0)
         #: (M, N, A): rows' differences, 0 where there is nothing to compare.
@@ -525,7 +533,7 @@ class Auto(Choosing):
         ]  # fmt: skip
         simplest = [candidates[0], *[row for row in candidates[1:] if row in FOR_CASCADES]]
         aims = aims_of(known)
-        if len(known) < FEWEST_ROWS or len(candidates) < 2:
+        if too_few(known) or len(candidates) < 2:
             return [Chosen(simplest)] * len(aims), None
         rows = subsample(known, MOST_COMPARED, seed)
         found = compare(rows, candidates, self.folds, seed)
@@ -632,7 +640,7 @@ class Subset(Choosing):
         own = np.diff(known.mean_costs, prepend=0.0) if table.cascade else known.mean_costs
         kept = [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)]
         last = self._candidates(kept, table)
-        if len(known) < FEWEST_ROWS:
+        if too_few(known):
             return [Chosen(last)] * len(aims), None
         rows = subsample(known, MOST_COMPARED, seed)
 

@@ -150,7 +150,7 @@ class HeldOutMethod(Method):
         def problem_on(rule: ScoreRule) -> Problem:
             scores, flat = collapse(rule, score_table(rule, outputs))
             costs = held.costs + own_costs(held, rule)
-            return Problem(scores, held.quality, costs, held.unit, flat)
+            return Problem(scores, held.quality, costs, held.unit, flat, held.group)
 
         solved = []
         for index, budget in enumerate(budgets):
@@ -329,7 +329,7 @@ def divide(table: Table, share: float, seed: int) -> tuple[Table, Table]:
     most = max(MOST_NUMBERS // (table.exits * max(table.classes, 1)), 1000)
     table = subsample(table, most, seed)
     n = len(table)
-    if n == 1:
+    if table.units == 1:
         return table, table
     held = np.zeros(n, dtype=bool)
     held[some_rows(n, min(max(round(share * n), 1), n - 1), seed, table.group)] = True

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._answers.crossfit import CrossFitted, crossfit, folds_of, observe
+from policyopt._answers.crossfit import CrossFitted, crossfit, observe
+from policyopt._cache.data import folds_of
 from policyopt._methods.regression import principal
 from policyopt._table import Table, subsample
 from policyopt._utility import Utility

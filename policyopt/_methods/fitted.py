@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from policyopt._costs import overhead
-from policyopt._intervals import MeanInterval, mean_interval
+from policyopt._intervals import MeanInterval, mean_interval, standard_error
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
@@ -31,11 +31,12 @@ class Expectation:
     cost: float  # in the unit of the costs
     paid: Floats  # (N,): what each row pays, on average over the policy's coin
     coin: float = 0.0  # variance per sample that it adds
-    #: Per row: of what rows pay by the policy less by policies that they took no part in training.
+    #: Per row, groups counted: of what rows pay by the policy less by policies that they took no part in training.
     more_variance: float = 0.0
     span: float = 0.0  # the last exit's cost less the first's
     ends: tuple[float, float] | None = None  # between which the mean lies for certain
     group: Ints | None = None  # (N,): codes of what rows belong to
+    right: Floats | None = None  # (N,): what each row's answer is worth
     declined: bool = False  # so heavy a tail for so few rows that the interval's ends are NaN
 
     @property
@@ -50,8 +51,8 @@ class Expectation:
 
     @property
     def sd(self) -> float:
-        """Standard deviation of the cost per sample, the coin's part included."""
-        return float((self.paid.var() + self.coin) ** 0.5)
+        """Standard deviation of the cost per sample, the coin's part included; of rows in groups such as these."""
+        return float((self.rows * standard_error(self.paid, self.group) ** 2 + self.coin) ** 0.5)
 
     @cached_property
     def mean(self) -> MeanInterval:
@@ -154,8 +155,11 @@ def expectation(
     """Return what a mixture of policies, (share, cost per row, value per row) each, is to cost."""
     paid = np.sum([weight * cost for weight, cost, _ in outcomes], axis=0)
     coin = sum(weight * float(((cost - paid) ** 2).mean()) for weight, cost, _ in outcomes)
-    span = 0.0 if problem is None else float(np.ptp(problem.mean_costs))
-    return Expectation(float(paid.mean()), paid, coin, 0.0, span)
+    found = Expectation(float(paid.mean()), paid, coin)
+    if problem is None:
+        return found
+    right = np.sum([weight * value for weight, _, value in outcomes], axis=0)
+    return replace(found, span=float(np.ptp(problem.mean_costs)), group=problem.group, right=right)
 
 
 def flat_note(exits: Sequence[int]) -> str:
@@ -188,6 +192,8 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
             outcomes.append((weight, problem.cost_at(exits), problem.gained(exits)))
         expected = expected or expectation(outcomes, problem)
         quality = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
+    if expected.rows == len(table):
+        expected = replace(expected, group=table.group)
     mixture = None
     if solution.other is not None:
         mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)

@@ -55,8 +55,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from policyopt._answers.crossfit import NAMES, crossfit, folds_of
+from policyopt._answers.crossfit import NAMES, crossfit
 from policyopt._answers.logistic import weighted_logistic
+from policyopt._cache.data import folds_of
 from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import (
     ExitBatch,

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import positions
-from policyopt._intervals import by_group
+from policyopt._intervals import by_group, standard_error
 from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
 from policyopt._replay import trace
@@ -510,8 +510,8 @@ def aims_of(table: Table) -> list[float]:
 def price_of(table: Table) -> float:
     """Return what a unit of cost must buy at least: one standard error of quality over the whole range."""
     low, high = table.mean_costs[[0, -1]]
-    gain = by_group(table.quality[:, -1] - table.quality[:, 0], table.group)
-    return float(gain.std() / len(gain) ** 0.5 / (high - low)) if high > low else 0.0
+    error = standard_error(table.quality[:, -1] - table.quality[:, 0], table.group)
+    return float(error / (high - low)) if high > low else 0.0
 
 
 def _at(columns: Array, taken: Ints, last: int) -> Floats:

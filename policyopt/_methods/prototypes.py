@@ -54,7 +54,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from policyopt._answers.crossfit import NAMES, CrossFitted, answered, folds_of
+from policyopt._answers.crossfit import NAMES, CrossFitted, answered
+from policyopt._cache.data import folds_of
 from policyopt._methods.base import problem_of
 from policyopt._methods.exit_batch import ExitBatch, build_batch, subsample_outputs
 from policyopt._methods.fitted import Draft
@@ -187,8 +188,9 @@ class E2CM(PrototypeScore):
         rule, points, norm, offset = self.learn(batch, seed), [], [], []
         for own, size, which in zip(rule.points, rule.norm, rule.owner, strict=True):
             which = which.astype(np.int64)
-            points.append(np.zeros((rule.classes, own.shape[1])))
-            norm.append(np.ones(rule.classes))
+            # A class without rows stands behind one that has some, however far off a sample is.
+            points.append(np.repeat(own[:1], rule.classes, axis=0))
+            norm.append(np.full(rule.classes, size[0]))
             offset.append(np.full(rule.classes, LOWEST))
             points[-1][which], norm[-1][which], offset[-1][which] = own, size, 0.0
         return NearestMean(self.vectors, points, norm, offset, rule.projection)

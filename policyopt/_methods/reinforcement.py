@@ -70,7 +70,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._answers.crossfit import folds_of
+from policyopt._cache.data import folds_of
 from policyopt._methods.exit_batch import StoppingData, build_stopping_data, subsample_outputs
 from policyopt._methods.fitted import Draft
 from policyopt._methods.lagrangian import (
@@ -422,11 +422,13 @@ class NeuralPolicyMethod(StoppingMethod):
         draft = super().pose(table, seed)
         data, whole = draft.data, draft.problem
         samples = samples_of(data.columns, data.success, whole.costs)
-        held, rest = divided(len(samples), self.hold_out, seed, draft.table.group)
+        group = draft.table.group
+        held, rest = divided(len(samples), self.hold_out, seed, group)
         report(0, 1, f"training {self.label}")
         layers = self.train(samples.take(rest), seed)
         costs = whole.costs if whole.costs.ndim == 1 else whole.costs[held]
-        problem = Problem(whole.scores[held], whole.value[held], costs, whole.unit)
+        kin = None if group is None else group[held]
+        problem = Problem(whole.scores[held], whole.value[held], costs, whole.unit, group=kin)
         return replace(draft, problem=problem, data=(data, layers, samples.columns[held]))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
@@ -462,11 +464,9 @@ def _read(
 
 
 def divided(rows: int, share: float, seed: int, group: Ints | None = None) -> tuple[Ints, Ints]:
-    """Return the rows held out and those to train on; of a single row, both have it."""
-    if rows == 1:
-        return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    """Return the rows held out and those to train on; of a single row, or group, both have it."""
     parts = folds_of(rows, max(round(1 / share), 2), seed, group)
-    return np.flatnonzero(parts == 0), np.flatnonzero(parts != 0)
+    return np.flatnonzero(parts == 0), np.flatnonzero(parts != 0 if parts.any() else parts == 0)
 
 
 def drawn_prices(rng: np.random.Generator, count: int, ends: tuple[float, float] = DRAWN) -> Floats:

@@ -15,12 +15,13 @@ Requests that went there by themselves are the hard ones, and thresholds set on 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from policyopt._cache.data import Rows
+from policyopt._cache.data import GROUP, Block, Rows
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, bounded, cheapest, fit_where_possible, tail_remarks
 from policyopt._methods.fitted import Expectation, Fitted
@@ -88,6 +89,9 @@ def watch_policy(
     """
     policy = policy_of(policy, single=True)
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('calibrate').")
+    if table.group is not None:  # rows of one are no independent draws: a random one stands for it
+        order = np.random.default_rng(seed).permutation(len(table))
+        table = table.take(np.sort(order[np.unique(table.group[order], return_index=True)[1]]))
     seen = trace(policy, table)
     classes = policy.classes if policy.observer.kind.answers_class else 0
     return DriftWatch.fit(
@@ -281,12 +285,24 @@ def joined(first: Table, second: Table) -> Table:
         costs = np.concatenate(per_row)
     source, places = None, None
     if first.source is not None and second.source is not None:
-        source = Rows((*first.source.blocks, *second.source.blocks))
+        blocks = (*first.source.blocks, *second.source.blocks)
+        source = Rows(blocks)
+        if any(GROUP in block for block in blocks) and not source.has(GROUP):
+            source = Rows(tuple(_alone(blocks)))
         places = np.concatenate([_places(first), len(first.source) + _places(second)])
     return replace(
         first, statistics=ExitStatistics(**arrays, quality=right, labels=labels), costs=costs,
         source=source, places=places,
     )  # fmt: skip
+
+
+def _alone(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield the blocks with groups: rows without have one each."""
+    code = np.iinfo(np.int64).min
+    for block in blocks:
+        count = len(next(iter(block.values())))
+        yield block if GROUP in block else {**block, GROUP: np.arange(code, code + count)}
+        code += count
 
 
 def _places(table: Table) -> Ints:

@@ -104,7 +104,7 @@ def fit_map(name: str, table: Table, observed: Observed) -> AnswerRule | Calibra
     if name not in ANSWER_MAPS:
         return fit_confidence(name, observed.confidence, observed.correct)
     fit = {"temperature": fit_temperature, "vector": fit_vector}[name]
-    return fit(table.log_prob(), np.asarray(table.statistics.labels))
+    return fit(table.log_prob(), np.asarray(table.statistics.labels), table.group)
 
 
 def apply_map(rule: AnswerRule | Calibrator | None, table: Table, observed: Observed) -> Observed:

@@ -25,6 +25,9 @@ class Problem:
     unit: str = "units"
     #: Exits whose scores differed by rounding only and were made equal (see `degenerate_scores`).
     flat: tuple[int, ...] = ()
+    group: Ints | None = (
+        None  # (N,), see `Table.group`, where the rows are not those of the draft's table
+    )
     #: What a search found that serves any budget, by its name.
     memory: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 

@@ -13,7 +13,8 @@ Where a method beat the search's own thresholds on the first half, both are test
 Shares (accuracy, rows beyond a percentile's limit) are tested exactly: Clopper and Pearson (Biometrika 1934).
 Means by the bound of Waudby-Smith and Ramdas (JRSS B 2024, arXiv:2010.09686) as in Bates et al., "Distribution-free,
 risk-controlling prediction sets" (JACM 2021, arXiv:2101.02703), Proposition 5: it needs the range of the plan's
-leaving costs, and follows their spread. Where rows have costs of their own the user states a bound, or no mean is
+leaving costs, and follows their spread. Where rows belong together shares are means, too, and the draws are groups,
+taken to be no larger than the largest seen. Where rows have costs of their own the user states a bound, or no mean is
 promised. `worst` can be shown by no sample: no row of either half breaks it.
 """
 
@@ -28,8 +29,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta
 
-from policyopt._answers.crossfit import folds_of
-from policyopt._cache.data import some_rows
+from policyopt._cache.data import folds_of, some_rows
+from policyopt._intervals import effective_rows, standard_error
 from policyopt._methods.base import Method, fit_where_possible, problem_of
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
@@ -44,7 +45,7 @@ from policyopt._tiers.search import Found, Goal, Searched, again, search
 from policyopt.runtime._checks import MAX_COST, check_positive, check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._scores import MaxProb
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._typing import Floats, Ints
 
 Candidate = tuple[Found, Method | None]
 _Tried = tuple[Plan, Fitted, Method | None]
@@ -68,6 +69,7 @@ class Outcome:
     accuracy: float
     cost: float
     rows: int
+    effective: int  # as many rows that stand alone tell as much of the accuracy
     met: bool  # whether it keeps the goal there
     over: float  # mean cost beyond the budget
 
@@ -151,7 +153,7 @@ def make_plan(
     # Plans by the search's own thresholds first, then the method on the best: learning takes long.
     candidates: list[Candidate] = [(f, None) for f in searched.found[:shortlist]]
     outcomes: list[Outcome] = []
-    if len(table) >= _FEWEST:
+    if len(table) >= _FEWEST and table.units > 1:
         outcomes = task.compare(table, candidates, 0)
         if method is not None:
             best = task.best_of(outcomes)
@@ -196,6 +198,7 @@ class Task:
         """Return the outcomes of the candidates from `start` on: fitted on one fold, replayed on the other."""
         fold = folds_of(len(table), 2, self.seed, table.group)
         halves = [table.take(np.flatnonzero(fold == f)) for f in (0, 1)]
+        group = None if table.group is None else table.group[np.argsort(fold, kind="stable")]
         outcomes = []
         for i, (one, by) in list(enumerate(candidates))[start:]:
             report(i, len(candidates), "comparing plans")
@@ -207,22 +210,25 @@ class Task:
                 if len(fits) == 2:
                     tested = zip(fits, halves, strict=True)
                     parts = [self.outcome(one.plan, fitted, half) for fitted, half in tested]
-                    outcomes.append(self._judged(i, step, parts))
+                    outcomes.append(self._judged(i, step, parts, group))
         return outcomes
 
-    def _judged(self, candidate: int, step: int, parts: Sequence[Paid]) -> Outcome:
+    def _judged(
+        self, candidate: int, step: int, parts: Sequence[Paid], group: Ints | None
+    ) -> Outcome:
         goal = self.goal
         correct = np.concatenate([right for right, _ in parts])
         paid = {n: np.concatenate([costs[n] for _, costs in parts]) for n in goal.objectives}
         own = paid[goal.objective]
         cost, accuracy = float(own.mean()), float(correct.mean())
         # What lies within the sampling error of a budget that the fit kept is no breach.
-        error = float(own.std()) / len(own) ** 0.5
+        error = float(standard_error(own, group))
         over = 0.0 if goal.budget is None else cost - goal.budget
         met = all(limit.kept(paid[limit.cost]) for limit in goal.limits)
         met &= over <= 2 * error + _EPS * cost
         met &= goal.accuracy is None or accuracy >= goal.accuracy - _EPS
-        return Outcome(candidate, step, accuracy, cost, len(own), met, over)
+        effective = round(effective_rows(correct, accuracy, group))
+        return Outcome(candidate, step, accuracy, cost, len(own), effective, met, over)
 
     def best_of(self, outcomes: Sequence[Outcome]) -> Outcome | None:
         """Return the best outcome that met the goal, else the one nearest to it; None of none."""
@@ -302,21 +308,31 @@ def share_high(hits: int, rows: int, confidence: float) -> float:
     return 1.0 - share_low(rows - hits, rows, confidence)
 
 
-def mean_high(values: Floats, low: float, high: float, confidence: float) -> float:
-    """Return an upper bound of the mean that `values`, (n,) in random order within [low, high], are of."""
+def mean_high(
+    values: Floats, low: float, high: float, confidence: float, group: Ints | None = None
+) -> float:
+    """Return an upper bound of the mean that `values`, (n,) in random order within [low, high], are of.
+
+    Of groups, (n,), each is one draw, none larger than the largest seen: that sums of values less the mean have mean 0
+    is what is refuted.
+    """
     if high <= low:
         return high
-    n, rich = len(values), log(1 / (1 - confidence))
     x = np.clip((values - low) / (high - low), 0.0, 1.0)
+    at = np.arange(len(x)) if group is None else np.unique(group, return_inverse=True)[1]
+    size = np.bincount(at)
+    sums, less = np.bincount(at, x) / size.max(), 1.0 - size / size.max()
+    n, rich = len(size), log(1 / (1 - confidence))
     count = np.arange(2, n + 2)
-    mean = (0.5 + np.cumsum(x)) / count
-    variance = (0.25 + np.cumsum((x - mean) ** 2)) / count
-    # A bet may look only at the rows before its own.
-    stake = np.minimum(1.0, np.sqrt(2 * rich / (n * np.array([0.25, *variance[:-1]]))))
 
     def refuted(mean: float) -> bool:
+        each = sums + mean * less  # in [0, 1], of that mean where all values are
+        before = (0.5 + np.cumsum(each)) / count
+        variance = (0.25 + np.cumsum((each - before) ** 2)) / count
+        # A bet may look only at the draws before its own.
+        stake = np.minimum(1.0, np.sqrt(2 * rich / (n * np.array([0.25, *variance[:-1]]))))
         with np.errstate(divide="ignore"):  # all lost: the logarithm of nothing
-            return bool(np.cumsum(np.log1p(-stake * (x - mean))).max() >= rich)
+            return bool(np.cumsum(np.log1p(-stake * (each - mean))).max() >= rich)
 
     _, above = bisect(lambda middle: not refuted(middle), 0.0, 1.0, _HALVINGS)
     return low + (high - low) * above
@@ -335,8 +351,8 @@ def certified_plan(
 ) -> Planned:
     """Choose a plan that keeps its goal on new rows with a confidence.
 
-    Over the draw of the table's rows, the chance that the plan's accuracy, mean costs and percentiles on
-    unseen rows keep the goal is at least `confidence`.
+    Over the draw of the table's rows (of groups, where rows belong together), the chance that the plan's accuracy,
+    mean costs and percentiles on unseen rows keep the goal is at least `confidence`.
 
     Parameters
     ----------
@@ -373,8 +389,9 @@ def certified_plan(
         raise input_error("confidence", "at least 50% and below 100%", confidence, "E.g. 95%.")
     table, task = known_rows(table), Task(tiers, goal, check_seed(seed))
     check_cost_bound(tiers, table, goal, cost_bound)
-    if len(table) < 2:
-        raise input_error("table", "of two labelled rows or more, to fit and to test", len(table))
+    if table.units < 2:
+        allowed = "of two labelled rows (groups) or more, to fit and to test"
+        raise input_error("table", allowed, table.units)
     mine = np.zeros(len(table), dtype=bool)
     mine[some_rows(len(table), len(table) // 2, seed, table.group)] = True
     fit, test = table.take(np.flatnonzero(mine)), table.take(np.flatnonzero(~mine))
@@ -382,7 +399,7 @@ def certified_plan(
     if method is not None:
         first = make_plan(tiers, fit, goal, method, shortlist=shortlist, seed=seed)
     searched = first.searched if first else search(tiers, fit, goal, seed=seed)
-    wishes = _wishes(task, fit, searched, len(test))
+    wishes = _wishes(task, fit, searched, test.units)
     sequences = [_by_search(task, fit, wishes)]
     if first is not None and first.by is not None:
         sequences.append(_by_method(task, fit, wishes, first.by, first.plan))
@@ -454,24 +471,27 @@ def _test(
     """Test a policy on rows that neither chose nor fitted it."""
     goal, (plan, fitted, _) = task.goal, candidate
     correct, paid = task.outcome(plan, fitted, test)
-    rows, means = len(correct), {}
+    rows, means, group = len(correct), {}, test.group
     for name, costs in paid.items():
         low, high = _range(task.tiers, plan, name, test, cost_bound)
         extra = float(fitted.policy.overhead[-1]) if name == goal.objective else 0.0
-        means[name] = mean_high(costs, low, high + extra, level) if isfinite(high) else high
+        means[name] = mean_high(costs, low, high + extra, level, group) if isfinite(high) else high
     right, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
-    if test.graded:
-        right = 1.0 - mean_high(1.0 - correct, 0.0, 1.0, level)
+    if test.graded or group is not None:
+        right = 1.0 - mean_high(1.0 - correct, 0.0, 1.0, level, group)
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
-        beyond = int((~limit.within(paid[limit.cost])).sum())
+        outside = ~limit.within(paid[limit.cost])
+        beyond = int(outside.sum())
         if limit.share is None:
             kept &= means[limit.cost] <= limit.most
         elif limit.share == 0:
             kept &= beyond == 0
-        else:
+        elif group is None:
             kept &= share_high(beyond, rows, level) <= limit.share
+        else:
+            kept &= mean_high(outside.astype(float), 0.0, 1.0, level, group) <= limit.share
     accuracy, cost = float(correct.mean()), float(paid[goal.objective].mean())
     bound = high if isfinite(high) else None
     return bool(kept), Certificate(level, rows, 0, accuracy, right, cost, bound)

@@ -14,10 +14,10 @@ from policyopt._answers.crossfit import (
     cross_fit_combined,
     crossfit,
     fit_combined,
-    folds_of,
     losses_of,
     negative_log_likelihood,
 )
+from policyopt._cache.data import folds_of
 from policyopt._costs import overhead, rate_of, unit_per_multiply_add
 from policyopt._replay import replay
 from policyopt._report.calibration import (

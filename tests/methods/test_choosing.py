@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
-from policyopt._answers.crossfit import folds_of
+from policyopt._cache.data import folds_of
 from policyopt._methods import choosing
 from policyopt._methods.base import sides
 from policyopt._methods.choosing import CANDIDATES, Comparison, OnExits, rising

@@ -249,6 +249,20 @@ def test_e2cm_answers_with_the_nearest_class_mean(space):
         np.testing.assert_allclose(seen.scores[:, k], shares.max(axis=1), atol=2e-3)
 
 
+def test_a_class_without_rows_is_never_the_nearest():
+    """However far off a sample: 40 average distances, where a class at 0 would be nearer by its 30."""
+    rng = np.random.default_rng(0)
+    labels, x = rng.integers(1, 3, 200), 0.01 * rng.normal(size=(200, 4))
+    x[labels == 2] += 0.05
+    outputs = rng.normal(size=(200, 2, 3)).astype("f4")
+    data = po.from_arrays(
+        splits={"fit": {"outputs": outputs, "labels": labels, "features": [x, x]}}, costs=[1, 2]
+    )
+    policy = po.fit(data, 1.5, "e2cm:vectors=features").policy
+    far = [100 * x, 100 * x]
+    assert set(policy.trace(outputs, features=far).predictions[:, 0]) <= {1, 2}
+
+
 def test_de3_bert_by_hand():
     """Prototypes (3, 0) and (0, 3), a sample at (2, 0) with p = (0.75, 0.25): r1 = 1, r2 = sqrt(13)."""
     params = {

@@ -355,6 +355,36 @@ def test_certified_goals_are_broken_no_more_often_than_they_say(world, goals, wh
     assert np.mean(broken) <= 0.2 + 2.33 * (0.2 * 0.8 / len(broken)) ** 0.5 and len(broken) >= 24
 
 
+def test_bounds_count_groups_as_draws():
+    """Equal rows of a group say what one does; of unequal groups a row's bound is broken in 20 % of draws."""
+    rng = np.random.default_rng(0)
+    one = rng.random(60) < 0.2
+    bound = mean_high(one.astype(float), 0.0, 1.0, 0.9)
+    again = mean_high(np.repeat(one, 9).astype(float), 0.0, 1.0, 0.9, np.repeat(np.arange(60), 9))
+    assert bound == pytest.approx(again)
+    broken = 0
+    for _ in range(200):
+        group = np.repeat(np.arange(60), rng.integers(1, 16, 60))
+        miss = rng.random(len(group)) < rng.beta(1, 4, 60)[group]
+        broken += mean_high(miss.astype(float), 0.0, 1.0, 0.9, group) < 0.2
+    assert broken <= 0.1 * 200
+    tiers, tables = tiers_of(5, 2, 2), []
+    for name in (None, "group"):
+        logits, labels = (np.repeat(a, 10, axis=0) for a in synthetic.outputs(60, 2, 4, 5))
+        logits = logits + 0.01 * rng.normal(size=logits.shape)
+        more = {} if name is None else {name: np.repeat(np.arange(60), 10)}
+        data = po.from_arrays(logits, labels, [1.0, 2.0], split={"fit": 1.0}, **more)
+        tables.append(po.Tables(data).get("fit"))
+    goal = Goal("latency", accuracy=0.2)
+    alone, grouped = (certified_plan(tiers, t, goal, 0.9).certificate for t in tables)
+    assert alone.rows == grouped.rows == 300
+    assert grouped.accuracy - grouped.accuracy_low > 2 * (alone.accuracy - alone.accuracy_low)
+    planned = make_plan(tiers, tables[1], goal).held_out
+    assert planned.rows == 600 and planned.effective < 120
+    with pytest.raises(po.InputError, match="two labelled rows"):
+        certified_plan(tiers, tables[1].take(np.arange(10)), goal, 0.9)
+
+
 @pytest.mark.parametrize("method", [None, "margin"])
 def test_a_certificate_is_of_rows_that_chose_nothing(world, goals, method):
     table, tiers = world
