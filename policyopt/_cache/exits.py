@@ -262,8 +262,9 @@ def joined(raws: Sequence[Raw]) -> Raw:
         re.sub(r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$", "", raw.name)
         for raw in raws
     ]
-    if len(set(names)) < len(names):
-        names = [raw.folder for raw in raws]
+    folders = [raw.folder for raw in raws]
+    if len(set(names)) < len(names) and len(set(folders)) == len(names):
+        names = folders
     if len(set(names)) < len(names):
         names = [f"{name} {k}" for k, name in enumerate(names)]
     names = without_split(names)

@@ -350,12 +350,13 @@ def _label_arrays(labels: Any, allow_pickle: bool, raws: Sequence[Raw]) -> dict[
                 allowed = "a file with one key of labels (class numbers), or a .npy"
                 step = "Save them as .npy, or name their key labels."
                 raise input_error("labels", allowed, f"{path} with {_few(raw.keys)}", step)
-            value, ids = raw.arrays[known[0]], [one.ids for one in raws]
-            named = list(raw.texts.get("ids", {}).values())
-            same = len(ids) == 1 and ids[0] is not None and np.array_equal(ids[0], raw.ids)
-            if named != list(map(str, range(len(named)))) and not same:
-                got = f"ids {_few(named, 3)} beside the labels"
-                step = "Bring labels and outputs to one order, give both ids, or drop those."
+            value, own = raw.arrays[known[0]], list(raw.texts.get("ids", {}).values())
+            others = [list(one.texts.get("ids", {}).values()) for one in raws]
+            if own and own not in (others[0], list(map(str, range(len(own))))):
+                got = f"ids {_few(own, 3)} beside the labels"
+                step = (
+                    "Bring the labels to the order of the outputs' rows, and leave their ids out."
+                )
                 raise input_error("labels", "in the rows' order, by the same ids", got, step)
         arrays[split] = blocks.to_numpy("labels", value)
     return arrays

@@ -124,11 +124,12 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             [*raw.arrays, *(k for k in raw.metadata if k not in raw.unread), *raw.unread][:12]
         )
         allowed, step = _WANTED, _which(raw)
-        found = {role for part in parts.values() for role in part.arrays}
-        if kind is None and found & {"values", "variances", "prediction"}:
+        found = {role: a for part in parts.values() for role, a in part.arrays.items()}
+        classes = "prediction" in found and found["prediction"].dtype.kind in "iu"
+        if kind is None and found.keys() & {"values", "variances", "prediction"}:
             step = "Values, whose labels are the true ones, are of --kind regression; see --error-scale."
         if kind is None and "prediction" in found:
-            step = f"Add conf beside pred. {step} If it is (N, C) of one model: {FILES}"
+            step = f"Add conf beside pred. {'' if classes else f'{step} '}If it is (N, C) of one model: {FILES}"
         if kind == "summary":
             allowed = "conf and pred, correct or quality (K, N), as kind summary says"
             step = "Say which are which (--key conf=KEY), or drop --kind."
