@@ -476,8 +476,8 @@ class _Piece:
             if looks_after_sigmoid(outputs):
                 step = (
                     "All are in [0, 1]: if they were rounded, divide each row by its sum; after a sigmoid, each label "
-                    "by itself, they are of --kind multilabel (kind='multilabel'), with labels (N, C) of 0 and 1, and "
-                    "no argmax makes classes of them."
+                    "by itself, they are of --kind multilabel (kind='multilabel'), with labels (N, C) of 0 and 1. "
+                    "No argmax makes classes of them."
                 )
             self._refuse(name, off, outputs, "0 or more, with sum 1 (probabilities)", step)
 
@@ -689,7 +689,7 @@ def truth_notes(where: str, block: Mapping[str, Array], kind: str) -> Iterator[s
                 )
         return
     best = right.mean(axis=1)
-    more = "are labels numbered from 0, in the order of the outputs, and the axes right (--axes)?"
+    more = "are labels numbered from 0, and in the order of the outputs? Are the --axes right?"
     if best[1:].max() > best[0] + 0.1:
         up = best[1] > best[2]
         more = (

@@ -190,7 +190,7 @@ def _exits(raw: Raw) -> list[Any]:
             raw.note(f"exits in the order of the file: {', '.join(named)}")
         return named
     if raw.listed:
-        raw.metadata["names"] = raw.listed
+        raw.metadata["names"] = without_split(raw.listed)
         return list(range(len(raw.listed)))
     depth = next((word for word in DEPTHS if word in raw.words), None)
     span = list(range(numbers[0], numbers[-1] + 1))

@@ -354,9 +354,7 @@ def _label_arrays(labels: Any, allow_pickle: bool, raws: Sequence[Raw]) -> dict[
             others = [list(one.texts.get("ids", {}).values()) for one in raws]
             if own and own not in (others[0], list(map(str, range(len(own))))):
                 got = f"ids {_few(own, 3)} beside the labels"
-                step = (
-                    "Bring the labels to the order of the outputs' rows, and leave their ids out."
-                )
+                step = "Bring the labels to the order of the outputs' rows, then drop the ids."
                 raise input_error("labels", "in the rows' order, by the same ids", got, step)
         arrays[split] = blocks.to_numpy("labels", value)
     return arrays

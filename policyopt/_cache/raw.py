@@ -10,15 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from policyopt._cache.data import GROUP, group_codes
-from policyopt._cache.keys import (
-    OPTIONS,
-    Place,
-    parse_key,
-    place_of,
-    places,
-    suffixed,
-    without_split,
-)
+from policyopt._cache.keys import OPTIONS, Place, parse_key, place_of, places, suffixed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
 
@@ -74,10 +66,7 @@ class Raw:
         self.unread = dict.fromkeys(others, ())
         for named in said.values():
             if len(named) > 1 and set(named) <= set(self.keys) and not self.listed:
-                own = [(parse_key(key) or (None,))[0] for key in named]
-                self.listed = without_split(
-                    [name or key for name, key in zip(own, named, strict=True)]
-                )
+                self.listed = [(parse_key(key) or (None,))[0] or key for key in named]
                 self.note(f"exits in the order that is said: {', '.join(self.listed)}")
         return found
 

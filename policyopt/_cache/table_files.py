@@ -86,9 +86,9 @@ def read_csv(path: Path, said: Said) -> Raw:
     }
     rows = max(1, PIECE // max(_longest(path, max(len(columns), 1), mark), 16 * len(columns)))
     used = [name for name in columns if name.strip() in at] or [0]
-    first = next((line for line in list(islice(lines_of(path), 9))[1:] if line.strip()), b"")
-    point = "," if mark != "," and re.search(rb"\d,\d", first) else "."
-    if point == ",":
+    first = b"".join(islice(lines_of(path), 1, 9))
+    point = "," if re.search(rb"\d,\d", first) and not re.search(rb"\d\.\d", first) else "."
+    if point == "," != mark:
         raw.note("commas within numbers read as decimal points")
 
     def pieces() -> Iterator[tuple[Any, int]]:
@@ -97,7 +97,7 @@ def read_csv(path: Path, said: Said) -> Raw:
             # Without na_filter: a sample may be called NA.
             for frame in pandas.read_csv(
                 file, chunksize=rows, dtype=texts, usecols=used, na_filter=False, sep=mark,
-                encoding="utf-8-sig", decimal=point,
+                encoding="utf-8-sig", decimal=point if point != mark else ".",
             ):  # fmt: skip
                 yield frame, file.tell() - done
                 done = file.tell()
