@@ -256,8 +256,8 @@ def joined(raws: Sequence[Raw]) -> Raw:
     for raw in told if len(told) < len(raws) else []:
         raw.arrays = {"labels": raw.arrays["outputs"]}
         raw.note("read as labels, of whole numbers")
-    told = [raw for raw in raws if [*raw.arrays] == ["labels"]]
-    raws = [raw for raw in raws if [*raw.arrays] != ["labels"]]
+    told = [raw for raw in raws if [*map(_ours, raw.arrays)] == ["labels"]]
+    raws = [raw for raw in raws if [*map(_ours, raw.arrays)] != ["labels"]]
     names = [
         re.sub(r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$", "", raw.name)
         for raw in raws

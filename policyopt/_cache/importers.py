@@ -348,7 +348,7 @@ def _label_arrays(labels: Any, allow_pickle: bool, raws: Sequence[Raw]) -> dict[
             known = [k for k in raw.arrays if parse_key(k) in _LABELS]
             if len(known) != 1 or known[0] in raw.texts:
                 allowed = "a file with one key of labels (class numbers), or a .npy"
-                step = "Save them as .npy, or name their key labels."
+                step = "Save class numbers as .npy, or under a key labels."
                 raise input_error("labels", allowed, f"{path} with {_few(raw.keys)}", step)
             value, own = raw.arrays[known[0]], list(raw.texts.get("ids", {}).values())
             others = [list(one.texts.get("ids", {}).values()) for one in raws]

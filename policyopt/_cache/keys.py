@@ -34,7 +34,6 @@ _SPELLINGS = {
         "conf": "confs confidences max_prob maxprob max_probs",
         "conf_logprob": "logprob log_prob log_conf log_confidence log_confidences conf_logprobs",
         "correct": "is_correct corrects correctness",
-        "cost": "latency flops macs",
         "group": "group_ids",
         "outputs": "exits exit_outputs",
         "sample": "sample_id sample_idx id ids idx ind index uid guid qid question_id example_id row_id",

@@ -394,6 +394,13 @@ MEANT = {
                               "final taken as the last exit"),
     "labels among the exits": ({f"e{k}.npy": X[:, k] for k in range(K)} | {"y.npy": Y}, {"exits": True}, "labels", Y,
                                "y.npy: read as labels"),
+    "labels apart by another key": (
+        {f"e{k}.npy": X[:, k] for k in range(K)} | {"y.npz": {"y_true": Y}},
+        {"exits": True},
+        "labels",
+        Y,
+        "in this order: e0, e1, e2",
+    ),
     "spelled in two ways": ({"a.npz": {"logits": X[:, 0], "labels": Y}, "b.npz": {"logits": X[:, 1], "label": Y}},
                             {"exits": True}, "outputs", X[:, :2], ""),
 }  # fmt: skip
@@ -409,7 +416,9 @@ def test_what_is_meant(tmp_path, load, name):
             np.save(tmp_path / file, content)
     report = load(*files, **options)
     np.testing.assert_array_equal(report.data.splits["pool"].array(array), expected)
-    assert told in str(report.notes)
+    assert told in str(report.notes) and (
+        not options or len(report.data.names) == report.data.exits
+    )
 
 
 def test_exits_and_rows_in_other_orders(tmp_path, load, run):
