@@ -169,6 +169,11 @@ def layouts() -> Iterator[Layout]:
         npz(logits_0=L[0], logits_1=L[1], logits_2=L[2], y_true=Y),
     )
     yield Layout(
+        "`exit_0`, `exit_1`, `exit_final`",
+        ".npz",
+        npz(exit_final=L[2], exit_0=L[0], exit_1=L[1], labels=Y),
+    )
+    yield Layout(
         "`layer_3`, `layer_6`, `layer_12`",
         ".npz",
         npz(layer_12=L[2], layer_3=L[0], layer_6=L[1], gt=Y),
@@ -431,6 +436,16 @@ def layouts() -> Iterator[Layout]:
         lambda at: (at / "a.json").write_text(json.dumps({"results": wide.to_dict("records")})),
     )
     yield Layout(
+        "samples under one key, beside a head",
+        ".json",
+        lambda at: (at / "a.json").write_text(
+            json.dumps(
+                {"model": {"name": "x"}, "date": "today", "samples": wide.to_dict("records")}
+            )
+        ),
+    )
+    yield Layout("as pandas writes a table", ".json", lambda at: wide.to_json(at / "a.json"))
+    yield Layout(
         "a list of no use in line 1",
         ".jsonl",
         lines([{"turns": ["a", "b"], **row} for row in wide.to_dict("records")]),
@@ -456,6 +471,21 @@ def layouts() -> Iterator[Layout]:
     )
     yield Layout("wide: `conf_0`, `pred_0`, ...", ".parquet", parquet(wide))
     yield Layout("wide: `conf_0`, `pred_0`, ...", ".csv", csv(wide))
+    yield Layout(
+        "wide, the last exit by name: `conf_final`, `pred_final`",
+        ".csv",
+        csv(wide.rename(columns=lambda c: c.replace("_2", "_final"))),
+    )
+    yield Layout(
+        "wide, semicolons and decimal commas",
+        ".csv",
+        lambda at: wide.to_csv(at / "a.csv", index=False, sep=";", decimal=","),
+    )
+    yield Layout(
+        "wide, samples in the index",
+        ".parquet",
+        parquet(wide.set_index(pd.Index(CITIES, name="id"))),
+    )
     yield Layout(
         "wide, numbered from 1",
         ".csv",

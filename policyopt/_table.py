@@ -235,6 +235,7 @@ class Table:
     measure: Measure = field(default_factory=Measure)
     quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
     utility: Utility | None = None  # by which labels tell what answers are worth
+    names: tuple[str, ...] = ()  # of the model's exits
 
     def __post_init__(self) -> None:
         if not self.active_exits:
@@ -505,7 +506,7 @@ class Tables:
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
             cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
-            quality_given=data.graded, utility=self.utility, measure=data.measure,
+            quality_given=data.graded, utility=self.utility, measure=data.measure, names=data.names,
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)
 

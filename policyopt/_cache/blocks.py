@@ -193,8 +193,8 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
             block[name] = _rows_first(shown, value, axes if "C" in order else axes.replace("C", ""))
             continue
         block[name] = group_codes(np.asarray(value)) if name == GROUP else to_numpy(name, value)
-        if name == "labels" and (block[name] == IGNORED).any():
-            block[name] = np.where(block[name] == IGNORED, -1, block[name])
+        if name == "labels":
+            block[name] = known_labels(block[name])
         if name == TARGETS and block[name].ndim == 1:
             block[name] = block[name][:, None]
         if order == "N" and block[name].ndim != 1:
@@ -248,6 +248,12 @@ def _deepened(value: Any, axes: str) -> Any:
         return [v[:, None] if v.ndim == 1 else v for v in value]
     array = to_numpy("outputs", value)
     return np.expand_dims(array, axes.index("C")) if array.ndim == 2 else array
+
+
+def known_labels(labels: Array) -> Array:
+    """Return class labels, -1 where they are ignored (-100) or missing (NaN)."""
+    off = (labels == IGNORED) | (labels != labels)
+    return np.where(off, -1, labels) if off.any() else labels
 
 
 def label_step(labels: Array) -> str:
@@ -401,9 +407,17 @@ def check_block(layout: Layout, block: Block, split: str, first_row: int = 0) ->
     rows = len(next(iter(block.values())))
     row_bytes = max(1, sum(a.nbytes for a in block.values()) // rows)
     step = max(1, _PIECE_BYTES // row_bytes)
-    if layout.kind == "logits" and detect_kind(block["outputs"]) == "probabilities":
-        got = f"rows that are non-negative and sum to 1 ({where}): probabilities"
+    exits = range(block["outputs"].shape[1] if layout.kind == "logits" else 0)
+    totals = [_total(block["outputs"][:, k : k + 1]) for k in exits]
+    if any(totals) and (all(totals) or rows >= 20):  # of few rows some may sum to 1 by chance
+        total = max(totals)
+        got = f"rows that are non-negative and sum to {total} ({where}): probabilities"
         advice = "Say kind='probabilities' (--kind probabilities)."
+        if total > 1:
+            advice = f"Divide by {total}, and save them under a key probs."
+        if not all(totals):
+            got = f"logits, but at exit {totals.index(total)} {got}"
+            advice = "Give the logits of every exit, or the probabilities of every exit."
         raise input_error("outputs", "logits, as declared", got, advice)
     after = KINDS[layout.kind].after_sigmoid
     if after and looks_after_sigmoid(block["outputs"]):
@@ -461,8 +475,9 @@ class _Piece:
                 step = "None is negative, so they are no logits: divide each row by its sum."
             if looks_after_sigmoid(outputs):
                 step = (
-                    "All are in [0, 1]: after a sigmoid, each label by itself, they are of --kind multilabel "
-                    "(kind='multilabel'), with labels (N, C) of 0 and 1. No argmax makes classes of them."
+                    "All are in [0, 1]: if they were rounded, divide each row by its sum; after a sigmoid, each label "
+                    "by itself, they are of --kind multilabel (kind='multilabel'), with labels (N, C) of 0 and 1. "
+                    "No argmax makes classes of them."
                 )
             self._refuse(name, off, outputs, "0 or more, with sum 1 (probabilities)", step)
 
@@ -624,7 +639,8 @@ def sigmoids_as_logits(outputs: Array, where: str) -> Iterator[str]:
     """Yield what is odd about logits that are all in [0, 1]."""
     if looks_after_sigmoid(outputs):
         yield (
-            f"{where}: all of the numbers read as logits are in [0, 1]. If they are sigmoids, each label by "
+            f"{where}: all of the numbers read as logits are in [0, 1]. If they are rounded probabilities, divide each "
+            "row by its sum, under a key probs; if they are sigmoids, each label by "
             "itself, no argmax makes classes of them: say --kind multilabel, with labels (N, C) of 0 and 1"
         )
 
@@ -650,21 +666,30 @@ def truth_notes(where: str, block: Mapping[str, Array], kind: str) -> Iterator[s
     for k in range(said.shape[1]):
         answer = said[known, k]
         if said.ndim > 2:
-            least = -np.inf if kind == "logits" else 0
-            impossible |= answer[np.arange(len(known)), told] == least
+            least = answer.max(axis=1) - 700.0 if kind == "logits" else 0  # whose exp() is 0
+            impossible |= answer[np.arange(len(known)), told] <= least
             answer = answer.argmax(axis=1)
         right[:, k] = [(answer == told + shift).mean() for shift in (0, -1, 1)]
     if impossible.any():
         yield (
-            f"{where}: {int(impossible.sum())} of {len(known)} rows have a true class that some exit rules out (-inf, "
-            "or probability 0): they are never right there. Is the mask, or the list of classes, the right one?"
+            f"{where}: {int(impossible.sum())} of {len(known)} rows have a true class that some exit rules out (-inf "
+            "or near, or probability 0): never right there. Is the mask, or the list of classes, the right one?"
         )
     share = np.unique(told, return_counts=True)[1] / len(known)
     chance = float(share.max())  # of whoever says the commonest class
-    if len(known) < _FEW_TO_JUDGE or right[0].max() > chance + 3 * (chance / len(known)) ** 0.5:
+    line = chance + 3 * (chance / len(known)) ** 0.5
+    if len(known) < _FEW_TO_JUDGE:
+        return
+    if right[0].max() > line:
+        for k in range(1, len(right[0])):
+            if right[0, k] <= line < right[0, :k].max():
+                yield (
+                    f"{where}: exit {k} is right no more often ({100 * right[0, k]:.1f} %) than by guessing, where "
+                    "one before it is: are its rows and its classes in the order of the others'?"
+                )
         return
     best = right.mean(axis=1)
-    more = "are labels numbered from 0, and in the order of the outputs?"
+    more = "are labels numbered from 0, and in the order of the outputs? Are the --axes right?"
     if best[1:].max() > best[0] + 0.1:
         up = best[1] > best[2]
         more = (
@@ -706,10 +731,18 @@ def detect_kind(outputs: Array | None) -> str:
     """Return the kind that the values show: ``summary`` without outputs, else by their sums."""
     if outputs is None:
         return "summary"
+    return "probabilities" if _total(outputs) == 1 else "logits"
+
+
+def _total(outputs: Array) -> int:
+    """Return what nearly all rows, none of it negative, sum to: 1, 100 (percent) or 255 (bytes); 0: none of these."""
     with np.errstate(over="ignore"):  # a sum that is inf is not 1
         some = np.asarray(outputs[:: max(1, len(outputs) // 2048)], dtype=np.float32)
-    share = ((some.min(axis=2) >= 0) & sums_to_one(some)).mean() if some.size else 0.0
-    return "probabilities" if share > _NEARLY_ALL else "logits"
+    positive = some.size and some.min(axis=2) >= 0
+    for total in (1, 100, 255) if np.mean(positive) > _NEARLY_ALL else ():
+        if (positive & sums_to_one(some / np.float32(total))).mean() > _NEARLY_ALL:
+            return total
+    return 0
 
 
 def sums_to_one(outputs: Array) -> Bools:

@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.blocks import WORTH
+from policyopt._cache.blocks import ANSWERS, WORTH
 from policyopt._cache.data import MAX_EXITS
-from policyopt._cache.keys import DEPTHS, PER_SAMPLE, names_split, parse_key
+from policyopt._cache.keys import (
+    DEPTHS,
+    PER_SAMPLE,
+    SYNONYMS,
+    counted,
+    names_split,
+    parse_key,
+    without_split,
+)
 from policyopt._cache.raw import Raw, recoded
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
@@ -31,8 +39,7 @@ def by_exit(raw: Raw) -> Raw:
     """Stack what a file holds for each exit by itself, under numbers or names, to arrays (N, K, ...)."""
     _positional(raw)
     for key in [k for k, a in raw.arrays.items() if _parsed(k)[1] == "prediction" and a.ndim == 3]:
-        made = key.removesuffix(_parsed(key)[2]) + "outputs"  # as Hugging Face calls them
-        raw.arrays.setdefault(made, raw.arrays.pop(key))
+        raw.arrays.setdefault(_spelled(key, "outputs"), raw.arrays.pop(key))  # of Hugging Face
         raw.note(f"{raw.origin.get((key, None), key)} read as outputs: they are no class numbers")
     _by_prefix(raw)
     whole = {
@@ -50,11 +57,35 @@ def by_exit(raw: Raw) -> Raw:
     for at in raw.pieces.values():
         for e, columns in at.items():
             at[e] = _of_classes(raw, e, columns) if isinstance(columns, dict) else columns
+    _refuse_left_out(raw)
     exits = _exits(raw)
     for key, at in raw.pieces.items():
         raw.arrays[key] = _stacked(raw, key, at, exits)
     raw.pieces, raw.axes, raw.apart = {}, "NKC", not raw.table
     return raw
+
+
+def with_logarithms(raw: Raw) -> Raw:
+    """Call confidences that are all 0 or less what they must be, logarithms."""
+    for key in [k for k in raw.arrays if _parsed(k)[1] == "confidence"]:
+        array, logs = raw.arrays[key], _spelled(key, "conf_logprob")
+        if logs not in raw.arrays and (array < 0).any() and not (array > 0).any():
+            raw.arrays[logs] = raw.arrays.pop(key)
+            raw.note(f"{key}: confidences are all 0 or less: read as their logarithms")
+    return raw
+
+
+def _refuse_left_out(raw: Raw) -> None:
+    """Refuse an array (N, C) of no known place that looks just like those of the exits."""
+    for key, at in raw.pieces.items() if not raw.listed else ():
+        shapes = {a.shape for a in at.values() if a.ndim == 2}
+        if alike := [k for k, shape in raw.unread.items() if shape in shapes]:
+            own = ",".join(raw.origin.get((key, e), str(e)) for e in at)
+            got = f"{own} and, of the same shape, {', '.join(alike)}"
+            step = (
+                f"If these are all: --key {key}={own}; else list the others, too, cheapest first."
+            )
+            raise input_error(f"{raw.name}: exits", "known to be all", got, step)
 
 
 def _parsed(key: str) -> tuple[str | None, str, str]:
@@ -67,11 +98,8 @@ def _positional(raw: Raw) -> None:
     if "arr" not in raw.words or not at:
         return
     flat = [e for e, a in at.items() if a.ndim == 1 and a.dtype.kind in "iu"]
-    if (
-        len(flat) == 1
-        and len(at) > 1
-        and not any(_parsed(key)[1] == "labels" for key in raw.arrays)
-    ):
+    labelled = any(_parsed(key)[1] == "labels" for key in raw.arrays)
+    if len(flat) == 1 < len(at) and not labelled:
         raw.arrays["labels"] = at.pop(flat[0])
         raw.note(f"arr_{flat[0]} read as labels, of whole numbers")
     if len(at) == 1:
@@ -86,7 +114,7 @@ def _by_prefix(raw: Raw) -> None:
     bare = list[str]()
     for key, array in raw.arrays.items():
         prefix, role, _ = _parsed(key)
-        if array.ndim == (2 if role in _DEEP else 1) and role in (*_DEEP, *_ONE):
+        if array.ndim in ((1, 2) if role in _DEEP else (1,)) and role in (*_DEEP, *_ONE):
             if prefix is None and role == "prediction":
                 bare.append(key)
             elif prefix is None or names_split(prefix):
@@ -122,17 +150,15 @@ def _same(raw: Raw, key: str, array: Array, of: str) -> None:
     first = raw.origin.setdefault((key, "shared"), of)
     if given.shape != array.shape:
         got = f"shape {given.shape} in {first} and {array.shape} in {of}"
-        raise input_error(
-            key, "of the same rows for every exit", got, "Leave out what not all exits have."
-        )
+        step = "Leave out what not all exits have; of splits: --exits val=A val=B test=C test=D."
+        raise input_error(key, "of the same rows for every exit", got, step)
     off = np.flatnonzero((given != array).reshape(len(given), -1).any(axis=1))
     if len(off):
         row, told = int(off[0]), raw.texts.get(key, {})
         one, other = (told.get(int(a[row]), a[row]) if told else a[row] for a in (given, array))
         got = f"{one} in {first} and {other} in {of} at row {row} ({len(off)} of {len(given)} rows differ)"
-        raise input_error(
-            key, "the same for every exit, row by row", got, "Bring the rows of all to one order."
-        )
+        step = "Bring the rows of all to one order; of splits: --exits val=A val=B test=C test=D."
+        raise input_error(key, "the same for every exit, row by row", got, step)
 
 
 def _of_classes(raw: Raw, e: Any, columns: Mapping[int, Array]) -> Array:
@@ -164,14 +190,13 @@ def _exits(raw: Raw) -> list[Any]:
             raw.note(f"exits in the order of the file: {', '.join(named)}")
         return named
     if raw.listed:
-        raw.metadata["names"] = raw.listed
+        raw.metadata["names"] = without_split(raw.listed)
         return list(range(len(raw.listed)))
     depth = next((word for word in DEPTHS if word in raw.words), None)
     span = list(range(numbers[0], numbers[-1] + 1))
     if numbers[-1] >= MAX_EXITS and depth is None:
-        raise input_error(
-            f"{raw.name}: exits", f"fewer than {MAX_EXITS}", f"{numbers[-1]}", "Renumber."
-        )
+        allowed = f"fewer than {MAX_EXITS}"
+        raise input_error(f"{raw.name}: exits", allowed, f"{numbers[-1]}", "Renumber.")
     if depth is not None and numbers != list(range(len(numbers))):
         raw.metadata.setdefault("names", [f"{depth} {e}" for e in numbers])
         raw.note(f"exits are the {depth}s {', '.join(map(str, numbers))}")
@@ -186,10 +211,8 @@ def _exits(raw: Raw) -> list[Any]:
 def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> Array:
     """Return an array (N, K, ...) of each exit's; the last may lack a confidence."""
     role, least = _parsed(key)[1], list(exits)
-    if role in CONFIDENCES and {_parsed(k)[1] for k in (*raw.pieces, *raw.arrays)} & {
-        "prediction",
-        *WORTH,
-    }:
+    roles = {_parsed(k)[1] for k in (*raw.pieces, *raw.arrays)}
+    if role in CONFIDENCES and roles & {*ANSWERS}:
         least = least[:-1]
         if exits[-1] in at and at[exits[-1]].dtype.kind == "f" and np.isnan(at[exits[-1]]).all():
             del at[exits[-1]]
@@ -198,16 +221,12 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
 
         def called(e: Any) -> str:
             known = next(iter(at))
-            return re.sub(
-                rf"{known}(?!.*{known})", str(e), raw.origin.get((key, known), f"{key}_{known}")
-            )
+            own = raw.origin.get((key, known), f"{key}_{known}")
+            return re.sub(rf"{known}(?!.*{known})", str(e), own)
 
         last = " (the last exit needs none)" if len(least) < len(exits) else ""
-        shown = (
-            f"the exits {exits[0]} to {exits[-1]}"
-            if isinstance(exits[0], int)
-            else ", ".join(exits)
-        )
+        shown = f"the exits {exits[0]} to {exits[-1]}"
+        shown = shown if isinstance(exits[0], int) else ", ".join(exits)
         got = ", ".join(raw.origin.get((key, e), str(e)) for e in list(at)[:12]) or "none of them"
         more = f" and {len(lacking) - 3} more" if lacking[3:] else ""
         these = ",".join(raw.origin.get((key, e), str(e)) for e in exits if e in at)
@@ -218,9 +237,7 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
             step += f" If these are all exits: --key {key}={these}."
         raise input_error(f"{raw.name}: columns", f"{key} of {shown}{last}", got, step)
     told = raw.texts.get(key)
-    if (
-        told is not None
-    ):  # texts at some exits: those at others that look like numbers are such, too
+    if told is not None:  # texts at some exits: what look like numbers at others are such, too
         at |= {e: recoded(a, told) for e, a in at.items() if (key, e) not in raw.as_text}
     arrays = [at[e] for e in exits if e in at]
     if not arrays:
@@ -234,39 +251,47 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
 
 
 def joined(raws: Sequence[Raw]) -> Raw:
-    """Return files of one exit or model each as one file of all, in the order given."""
+    """Return files of one exit or model each, and perhaps one of labels, as one file of all, in the order given."""
+    told = [r for r in raws if [*r.arrays] == ["outputs"] and whole_numbers(r.arrays["outputs"])]
+    for raw in told if len(told) < len(raws) else []:
+        raw.arrays = {"labels": raw.arrays["outputs"]}
+        raw.note("read as labels, of whole numbers")
+    told = [raw for raw in raws if [*map(_ours, raw.arrays)] == ["labels"]]
+    raws = [raw for raw in raws if [*map(_ours, raw.arrays)] != ["labels"]]
     names = [
         re.sub(r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$", "", raw.name)
         for raw in raws
     ]
+    folders = [raw.folder for raw in raws]
+    if len(set(names)) < len(names) and len(set(folders)) == len(names):
+        names = folders
     if len(set(names)) < len(names):
         names = [f"{name} {k}" for k, name in enumerate(names)]
+    names = without_split(names)
+    order = counted(names)
+    if order != sorted(order) and names == sorted(names):  # as a shell lists them
+        step = f"Say --exits {' '.join(raws[k].name for k in order)}."
+        raise input_error("exits", "in the order of their numbers", ", ".join(names), step)
     whole = Raw(", ".join(names[:3]) + (", ..." if names[3:] else ""))
-    for k, (name, raw) in enumerate(zip(names, raws, strict=True)):
-        for key, told in raw.texts.items():
-            whole.texts.setdefault(key, {}).update(told)
-        for key, array in raw.arrays.items():
-            role = _parsed(key)[1]
+    for k, (name, raw) in enumerate(zip([*names, *names], [*raws, *told], strict=False)):
+        for key, texts in raw.texts.items():
+            whole.texts.setdefault(_ours(key), {}).update(texts)
+        for own, array in raw.arrays.items():
+            key, role = _ours(own), _parsed(own)[1]
             if role in PER_SAMPLE:
                 _same(whole, key, array, raw.name)
             elif role.startswith("features"):
                 whole.arrays[f"features_{k}"] = array
             else:
-                if (
-                    role == "prediction"
-                    and array.dtype.kind == "f"
-                    and 1 not in array.shape[1:]
-                    and array.ndim > 1
-                ):
-                    key = (
-                        key.removesuffix(_parsed(key)[2]) + "outputs"
-                    )  # (N, C), as Hugging Face calls them
-                if role == "logit" and array.ndim == 2 and array.shape[1] > 1:
-                    key = key.removesuffix("logit") + "logits"  # a column per class
-                if key in raw.texts:
+                wide = array.ndim > 1 and 1 not in array.shape[1:]
+                if role == "prediction" and array.dtype.kind == "f" and wide:
+                    key = _spelled(key, "outputs")  # (N, C), as Hugging Face calls them
+                if role == "logit" and array.ndim == 2 and wide:
+                    key = _spelled(key, "logits")  # a column per class
+                if own in raw.texts:
                     whole.as_text.add((key, name))
                 whole.pieces.setdefault(key, {})[name] = _of_one(raw, key, array)
-                whole.origin[key, name] = f"{key} of {raw.name}"
+                whole.origin[key, name] = f"{own} of {raw.name}"
         for what in ("ids", "split"):
             if getattr(raw, what) is not None:
                 _same(whole, what, getattr(raw, what), raw.name)
@@ -286,6 +311,21 @@ def joined(raws: Sequence[Raw]) -> Raw:
     whole.metadata["names"] = names
     whole.note(f"one exit per file, in this order: {', '.join(names)}")
     return by_exit(whole)
+
+
+def _ours(key: str) -> str:
+    """Return a key as this package spells it first: files may spell one thing in several ways."""
+    main = next((k for k, role in SYNONYMS.items() if role == _parsed(key)[1]), key)
+    return key if main in (key, "cost", "sample") else _spelled(key, main)
+
+
+def _spelled(key: str, base: str) -> str:
+    return key.removesuffix(_parsed(key)[2]) + base
+
+
+def whole_numbers(array: Array) -> bool:
+    """Whether an array has one whole number per row, as labels have."""
+    return array.ndim == 1 and array.dtype.kind in "iu"
 
 
 def _of_one(raw: Raw, key: str, array: Array) -> Array:
@@ -334,34 +374,56 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     labels = [raw.arrays[key] for raw, key in mine if _parsed(key)[1] == "labels"]
     every = np.concatenate([a.ravel() for a in labels or [raw.arrays[key] for raw, key in mine]])
     every = every[every >= 0]
+    _refuse_unlike(mine)
     own = len(np.unique(every)) > max(len(every) / 2, 1) or len(texts) > _MOST_NAMES
     if own and not wide:  # an answer of its own for each row
         for raw in raws:
             _as_answers(raw, notes)
         return []
-    names = sorted(set(texts.values()))
+    names, place = sorted(set(texts.values())), dict[str, int]()
     lists = [raw.metadata.get(k) for raw in raws for k in ("class_names", "classes", "label_names")]
     stated = next((given for given in lists if isinstance(given, list)), None)
     how = "in the order of the alphabet"
     if stated and set(names) <= {str(name) for name in stated}:
         names, how = [str(name) for name in stated], "as the file names them"
+    elif all(re.fullmatch(r"\d{1,9}", name) for name in names):
+        place = {name: int(name) for name in names}
+        names, how = [], "as their texts say"
     elif set(names) <= set(_LETTERS):
         names = list(_LETTERS[: 1 + max(map(_LETTERS.index, names))])
-    if wide and len(names) != wide and not (stated or set(names) <= set(_LETTERS)):
+    if names and wide and len(names) != wide and not (stated or set(names) <= set(_LETTERS)):
         got = f"{len(names)} names ({', '.join(names[:4])}, ...) for {wide} columns of outputs"
         step = "Add class_names, the names in the order of the columns, or give labels as numbers from 0."
         raise input_error("labels", "names whose columns are known", got, step)
-    place = {name: number for number, name in enumerate(names)}
+    place = {name: number for number, name in enumerate(names)} or place
     numbers = {code: place[text] for code, text in texts.items()} | {-1: -1}
     for raw, key in mine:
         codes, at = np.unique(raw.arrays[key], return_inverse=True)
         found = np.array([numbers[code] for code in codes.tolist()], dtype=np.int64)
         raw.arrays[key] = found[at].reshape(raw.arrays[key].shape)
-    shown = ", ".join(f"{name} = {number}" for number, name in enumerate(names[:6]))
+    shown = ", ".join(f"{name} = {number}" for name, number in list(place.items())[:6])
+    kept = " (kept as class_names)" if names else ""
     notes.append(
-        f"names of classes numbered {how}: {shown}{', ...' if names[6:] else ''} (kept as class_names)"
+        f"names of classes numbered {how}: {shown}{', ...' if len(place) > 6 else ''}{kept}"
     )
+    if len({name.casefold() for name in names}) < len(names):
+        notes.append("NAMES THAT DIFFER IN CASE ONLY count as different classes")
     return names
+
+
+def _refuse_unlike(mine: Sequence[tuple[Raw, str]]) -> None:
+    """Refuse predictions none of which is any label, as where ``(a)`` stands for ``A``."""
+    told = {code: text for raw, key in mine for code, text in raw.texts[key].items()}
+    found = dict[str, set[int]]()
+    for raw, key in mine:
+        found.setdefault(_parsed(key)[1], set()).update(np.unique(raw.arrays[key]).tolist())
+    said, true = (found.get(role, set()) - {-1} for role in ("prediction", "labels"))
+    given = {_parsed(key)[1] for raw, _ in mine for key in raw.arrays}
+    if said and true and not said & true and not given & {*WORTH}:
+        texts = (", ".join(sorted(told[c] for c in codes)[:3]) for codes in (said, true))
+        got = "predictions such as {} and labels such as {}: none is equal to any".format(*texts)
+        step = "Write both alike (case, brackets, units), or give correct or quality in the place of labels."
+        raise input_error("labels", "in the words of the predictions", got, step)
 
 
 def _meet(raw: Raw, key: str, texts: dict[int, str]) -> None:

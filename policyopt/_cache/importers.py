@@ -18,7 +18,7 @@ import numpy as np
 from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, TARGETS, ExitData
-from policyopt._cache.exits import by_exit, joined, numbered
+from policyopt._cache.exits import by_exit, joined, numbered, with_logarithms
 from policyopt._cache.files import Progress
 from policyopt._cache.keys import SYNONYMS, parse_key, split_name
 from policyopt._cache.manifest import MANIFEST, with_told
@@ -174,17 +174,15 @@ def import_sources(
     raws = [raw for _, raw in named]
     with _telling(raws):
         told = list[str]()
+        refuse_orders((raw.name, raw.metadata.get("names")) for raw in raws)
         names = numbered(raws, told)
         parts = [part for split, raw in named for part in divide(raw, split, kind, axes)]
         one = _Import(raws, parts, [*(note for raw in raws for note in raw.notes), *told])
-        one.share_labels(_label_arrays(labels, allow_pickle))
+        one.share_labels(_label_arrays(labels, allow_pickle, raws))
         one.turn(len(_stated_values(costs)[0] or ()))
         stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
         found, contexts = one.kind(), one.contexts()
         for part in one.parts:
-            ignored = part.arrays.get("labels")
-            if ignored is not None and (ignored == blocks.IGNORED).any():
-                part.arrays["labels"] = np.where(ignored == blocks.IGNORED, -1, ignored)
             one.notes += blocks.truth_notes(f"{part.source}: {part.split}", part.arrays, found)
         splits = [part.split for part in one.parts]
         if shares is not None and POOL not in splits:
@@ -217,6 +215,16 @@ def _check_said(said: Said, raws: Sequence[Raw]) -> None:
     if lacking := [key for names in said.values() for key in names if key not in have]:
         step = "Check its spelling."
         raise input_error("key", f"of a key of the files: {_few(have)}", _few(lacking), step)
+
+
+def refuse_orders(told: Iterable[tuple[str, Any]]) -> None:
+    """Refuse exits that have the same names in another order, by what tells of them."""
+    for (one, names), (other, others) in combinations([(w, n) for w, n in told if n], 2):
+        if names != others and sorted(map(str, names)) == sorted(map(str, others)):
+            got = f"{', '.join(map(str, others))} in {other}"
+            step = "Bring columns, rows or files to that order."
+            allowed = f"in one order: {', '.join(map(str, names))}, as in {one}"
+            raise input_error("exits", allowed, got, step)
 
 
 def read_files(paths: Sequence[Path], said: Said, argument: str) -> Raw:
@@ -305,8 +313,9 @@ def read_file(
                 allowed, step = f"a readable {suffix} table", "Mend the file or save it anew."
             more = (allow_pickle,) if reader is read_torch else ()
             raw = reader(source, said or {}, *more)
+        raw.folder = path.absolute().parent.name
         with _telling([raw]):
-            return by_exit(raw)
+            return with_logarithms(by_exit(raw))
     except PolicyOptError:
         raise
     except Exception as error:  # zip, numpy, pandas and Arrow raise many kinds on damaged files
@@ -329,7 +338,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
     return folder / path.stem
 
 
-def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, Array]:
+def _label_arrays(labels: Any, allow_pickle: bool, raws: Sequence[Raw]) -> dict[str | None, Array]:
     """Return the labels given apart, by split (None: for all that lack them)."""
     if labels is None:
         return {}
@@ -342,9 +351,14 @@ def _label_arrays(labels: Any, allow_pickle: bool = False) -> dict[str | None, A
             known = [k for k in raw.arrays if parse_key(k) in _LABELS]
             if len(known) != 1 or known[0] in raw.texts:
                 allowed = "a file with one key of labels (class numbers), or a .npy"
-                step = "Save them as .npy, or name their key labels."
+                step = "Save class numbers as .npy, or under a key labels."
                 raise input_error("labels", allowed, f"{path} with {_few(raw.keys)}", step)
-            value = raw.arrays[known[0]]
+            value, own = raw.arrays[known[0]], list(raw.texts.get("ids", {}).values())
+            others = [list(one.texts.get("ids", {}).values()) for one in raws]
+            if own and own not in (others[0], list(map(str, range(len(own))))):
+                got = f"ids {_few(own, 3)} beside the labels"
+                step = "Bring the labels to the order of the outputs' rows, then drop the ids."
+                raise input_error("labels", "in the rows' order, by the same ids", got, step)
         arrays[split] = blocks.to_numpy("labels", value)
     return arrays
 
@@ -401,7 +415,11 @@ class _Import:
         if len({part.lead.shape[1] for part in self.parts}) > 1:
             allowed = "splits with the same number of exits"
             raise input_error("SRC", allowed, ", ".join(exits), "Check the axes.")
-        if self.parts[0].lead.shape[1] == 1:
+        rows, k = sum(len(part.lead) for part in self.parts), self.parts[0].lead.shape[1]
+        if k > max(rows, 16):
+            step = "Samples are rows: say --axes, or save a list of samples, each an object."
+            raise input_error("SRC", "of fewer exits than rows", f"{k} exits, {rows} rows", step)
+        if k == 1:
             self.notes.append(
                 "ONE EXIT: there is nothing to decide. Give the files of all exits or models: --exits A B"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from policyopt._cache.data import GROUP
@@ -87,6 +87,7 @@ _COUNTED = (
     "output",
 )
 DEPTHS = ("layer", "block", "level")
+_LAST = re.compile(r"(?i)(?<![a-z])(?:final|last)(?![a-z])")
 #: Roles with one value per sample, whatever the exit.
 PER_SAMPLE = ("labels", "context", GROUP, "split", "sample", "exit")
 _ROLE_WORDS = {*SYNONYMS, *_SPELLINGS} - {"exit", "model", "layer", "tier"}
@@ -152,7 +153,7 @@ def _joined(prefix: str | None, base: str) -> str:
 def _numbered(text: str) -> Place | None:
     """Return the place of ``logits_0``, ``exit1``, ``layer_3_probs``, ``val_conf_2``; of ``logits_0_5``, a class's."""
     rest, numbers, word = list[str](), list[str](), ""
-    for segment in re.split(r"[_.\-/ ]+", text):
+    for segment in re.split(r"[_.\-/ \[\]()]+", text.rstrip("])")):
         letters = segment.rstrip("0123456789")
         counted = letters.lower() in (*_COUNTED, *DEPTHS)
         if not 1 <= len(segment) - len(letters) <= 4 or not (
@@ -246,6 +247,7 @@ def places(
         found[key], taken[mine] = place, taken.get(mine, key)
         if key.strip().lower() in order and place.key not in ("sample", "exit"):
             note(f"key {key!r} read as {place.key}")
+    _place_last(keys, found, note)
     names = [(key, suffixed(key)) for key in keys if key not in found]
     for key, place in names:
         several = [p for _, p in names if p and place and p.key == place.key]
@@ -258,3 +260,31 @@ def places(
     return {key: found[key] for key in keys if key in found}, [
         key for key in keys if key not in found
     ]
+
+
+def _place_last(keys: Sequence[str], found: dict[str, Place], note: Any) -> None:
+    """Place ``logits_final`` behind ``logits_0`` and ``logits_1``, where there is one for each that is numbered."""
+    given = [p for p in found.values() if isinstance(p.exit, int) and p.column is None]
+    free = [key for key in keys if key not in found or found[key].exit is None]
+    places = {key: place_of(_LAST.sub("9999", key)) for key in free}
+    last = {key: place for key, place in places.items() if place and place.exit == 9999}
+    if given and {p.key for p in given} == {p.key for p in last.values()}:
+        number = max(int(p.exit or 0) for p in given) + 1
+        found |= {key: replace(place, exit=number) for key, place in last.items()}
+        note(f"{', '.join(last)} taken as the last exit")
+
+
+def without_split(names: Sequence[str]) -> list[str]:
+    """Return names without the name of the split that all of them begin or end with."""
+    for pattern in (r"^([A-Za-z]+)[_.-]", r"[_.-]([A-Za-z]+)$"):
+        words = {"".join(re.findall(pattern, name)) for name in names}
+        if len(words) == 1 and names_split(*words):
+            names = [re.sub(pattern, "", name) for name in names]
+    return list(names)
+
+
+def counted(names: Sequence[str]) -> list[int]:
+    """Return the order of names by their numbers, ``exit2`` before ``exit10``, where all have one; else as they are."""
+    numbers = [place.exit if (place := place_of(name)) else None for name in names]
+    known = all(isinstance(number, int) for number in numbers)
+    return sorted(range(len(names)), key=lambda k: int(numbers[k] or 0) if known else k)

@@ -16,6 +16,7 @@ from policyopt._cache.blocks import (
     check_axes,
     kind_with,
     known_kind,
+    known_labels,
     label_step,
     orient,
     rows_first,
@@ -27,8 +28,8 @@ from policyopt._cache.data import (
     POOL,
     check_name,
 )  # fmt: skip
-from policyopt._cache.exits import CONFIDENCES, FILES
-from policyopt._cache.keys import parse_key, split_name
+from policyopt._cache.exits import CONFIDENCES, FILES, whole_numbers
+from policyopt._cache.keys import names_split, parse_key, split_name
 from policyopt._cache.raw import Raw
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
@@ -123,11 +124,12 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             [*raw.arrays, *(k for k in raw.metadata if k not in raw.unread), *raw.unread][:12]
         )
         allowed, step = _WANTED, _which(raw)
-        found = {role for part in parts.values() for role in part.arrays}
-        if kind is None and found & {"values", "variances", "prediction"}:
+        found = {role: a for part in parts.values() for role, a in part.arrays.items()}
+        classes = "prediction" in found and found["prediction"].dtype.kind in "iu"
+        if kind is None and found.keys() & {"values", "variances", "prediction"}:
             step = "Values, whose labels are the true ones, are of --kind regression; see --error-scale."
         if kind is None and "prediction" in found:
-            step = f"Add conf beside pred. {step} If it is (N, C) of one model: {FILES}"
+            step = f"Add conf beside pred. {'' if classes else f'{step} '}If it is (N, C) of one model: {FILES}"
         if kind == "summary":
             allowed = "conf and pred, correct or quality (K, N), as kind summary says"
             step = "Say which are which (--key conf=KEY), or drop --kind."
@@ -171,6 +173,11 @@ def _which(raw: Raw) -> str:
     alike = [key for key, shape in raw.unread.items() if len(shape) == 2]
     if len(deep) == 1:
         return f"If {deep[0]} holds them: --key outputs={deep[0]}."
+    splits = list(dict.fromkeys(key.split("_")[0] for key in alike))
+    if splits and all(map(names_split, splits)):
+        keys = [[key for key in alike if key.startswith(f"{split}_")] for split in splits]
+        said = (f"--key {s}_outputs={','.join(k)}" for s, k in zip(splits, keys, strict=True))
+        return f"If each is an exit's of a split, say so, cheapest first: {' '.join(said)}."
     if len(alike) > 1 and len({raw.unread[key] for key in alike}) == 1:
         return f"If each is an exit's, say so, cheapest first: --key outputs={','.join(alike)}."
     return "Say which are which: --key outputs=KEY, or one key per exit: --key outputs=A,B, cheapest first."
@@ -202,6 +209,8 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     labels = part.arrays.get("labels")
     if labels is not None and labels.ndim == 2 and 1 in labels.shape:
         part.arrays["labels"] = labels = labels.reshape(-1)
+    if labels is not None and not kind.targets:
+        part.arrays["labels"] = labels = _each_row(labels, lead, f"{part.source}: labels")
     binary = lead.ndim == 2 or (lead.ndim == 3 and lead.shape[2] < 3)
     if labels is not None and binary and deep and set(np.unique(labels).tolist()) == {-1, 1}:
         got, step = "-1 and 1 alone", "-1 means unknown: give (labels + 1) // 2 (--labels FILE)."
@@ -228,12 +237,6 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     if "conf_logprob" in arrays:
         with np.errstate(over="ignore"):
             arrays["confidence"] = np.exp(arrays.pop("conf_logprob").astype(np.float64))
-    sure = arrays.get("confidence")
-    if sure is not None and (sure < 0).any() and not (sure > 0).any():
-        notes.append(
-            f"{part.source}: {part.split} confidences are all 0 or less: read as their logarithms"
-        )
-        arrays["confidence"] = np.exp(sure.astype(np.float64))
     if kind.targets and "labels" in alone:
         alone.discard("labels")
         arrays["labels"] = part.arrays["labels"]
@@ -252,6 +255,20 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     part.arrays = arrays | numbers | _features(part, exits, axes)
     for name, cost in part.costs.items():
         part.costs[name] = _turn_cost(f"{part.source}: {name}", cost, n, exits, axes)
+
+
+def _each_row(labels: Array, lead: Array, argument: str) -> Array:
+    """Return a label per row, -1 where unknown; those that every exit repeats are taken once."""
+    if not labels.ndim:
+        step = "Save a list of samples, each an object, or arrays over all of them."
+        raise input_error(argument, "one for each row", "a single one", step)
+    if lead.ndim == 3 and labels.shape == lead.shape[:2] and not np.isin(labels, (0, 1)).all():
+        alike = [axis for axis in (0, 1) if (labels == labels.take([0], axis)).all()]
+        if not alike:
+            step = "If these are batches: concatenate outputs and labels (torch.cat)."
+            raise input_error(argument, "one class number per row", f"shape {labels.shape}", step)
+        labels = labels.take(0, alike[0])
+    return known_labels(labels)
 
 
 def _take_for_one_number(part: Part, labels: Array | None, where: str, notes: list[str]) -> None:
@@ -306,6 +323,8 @@ def _refuse_shape(part: Part, labels: Array | None, where: str) -> None:
     model = f"C numbers of one exit or model: {FILES}"
     if lead.ndim < 2:
         step = f"Of one exit or model: {FILES} If it is {one}"
+        if whole_numbers(lead):
+            step = f"If they are labels: --labels {part.source}. {step}"
     elif n == lead.shape[1] != lead.shape[0]:
         step = f"(K, N) is {one}"
     elif part.apart:

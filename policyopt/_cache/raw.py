@@ -19,7 +19,7 @@ Said = Mapping[str, Sequence[str]]
 #: Roles whose values may be texts: names of classes, letters, answers.
 TEXTUAL = ("labels", "prediction")
 #: What stands for a missing text.
-MISSING = ("", "nan", "null", "none")
+MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "#n/a")
 #: Characters of a text that are kept to be shown.
 _KEPT = 60
 
@@ -36,25 +36,19 @@ class Raw:
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)  # all that the file has
-    unread: dict[str, tuple[int, ...]] = field(
-        default_factory=dict
-    )  # keys without a place, and shapes
-    pieces: dict[str, dict[int | str, Any]] = field(
-        default_factory=dict
-    )  # what stands exit by exit
+    #: Keys without a place, and shapes.
+    unread: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    pieces: dict[str, dict[int | str, Any]] = field(default_factory=dict)  # of each exit by itself
     origin: dict[tuple[str, Any], str] = field(default_factory=dict)  # its keys in the file
     words: set[str] = field(default_factory=set)  # how exits are called there
     listed: list[str] = field(default_factory=list)  # names of exits that the user listed in order
     apart: bool = False  # whether each exit stood by itself: then no other order of axes may be
     table: bool = False  # whether numbers in keys may be of classes as well
     ordered: bool = True  # whether the file keeps the order of its keys
-    texts: dict[str, dict[int, str]] = field(
-        default_factory=dict
-    )  # what codes of a key's texts say
-    as_text: set[tuple[str, Any]] = field(
-        default_factory=set
-    )  # keys, with their exits, that are codes
+    texts: dict[str, dict[int, str]] = field(default_factory=dict)  # what a key's codes say
+    as_text: set[tuple[str, Any]] = field(default_factory=set)  # keys, and exits, that are codes
     ids: Array | None = None  # what each row is called
+    folder: str = ""  # the name of the one that it lies in
 
     def note(self, text: str) -> None:
         """Note what was decided rather than declared."""
@@ -121,9 +115,7 @@ def flat(found: Mapping[str, Any]) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for key, value in found.items():
         inner = {f"{key}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {}
-        held = [
-            k for k, v in inner.items() if getattr(v, "shape", ()) or isinstance(v, (list, dict))
-        ]
+        held = [k for k, v in inner.items() if _shape(v) or isinstance(v, (list, dict))]
         useful = any(place_of(k) or suffixed(k) for k in held)
         whole |= inner if useful else {key: value}
     return whole
@@ -138,6 +130,8 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
         place, argument = at.get(key), f"{name}: {key}"
         known = parse_key(place.key) if place else None
         role = known[1] if known else None
+        if role not in (None, "metadata", "exit", "sample") and isinstance(value, dict):
+            value = [*value.values()]  # as pandas writes columns: row to cell
         if key in own:
             text = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
             if key == "error_scale" and isinstance(text, (int, float)):
@@ -159,15 +153,12 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
         elif role == GROUP:
             raw.put(key, place, group_codes(np.asarray(value)))
         elif role in ("sample", "split"):
-            words = value.ravel().tolist() if hasattr(value, "ravel") else list(value)
+            words = value.ravel().tolist() if isinstance(value, np.ndarray) else list(value)
             if role == "sample":
                 raw.ids = coded(words, raw.texts.setdefault("ids", {}))
-            elif any(
-                len(str(word)) > _KEPT for word in words
-            ):  # each would take the longest one's room
-                raise input_error(
-                    argument, f"names of at most {_KEPT} characters", "longer ones", "Shorten them."
-                )
+            elif max(len(str(word)) for word in words) > _KEPT:  # of which each takes the room
+                allowed = f"names of at most {_KEPT} characters"
+                raise input_error(argument, allowed, "longer ones", "Shorten them.")
             else:
                 raw.split = np.array(words, dtype=np.str_)
         else:

@@ -6,9 +6,11 @@ Each is read piece by piece, its bytes counted; pandas does the columns.
 from __future__ import annotations
 
 import csv
+import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import GROUP, MAX_EXITS, group_codes
 from policyopt._cache.exits import CONFIDENCES
-from policyopt._cache.keys import PER_SAMPLE, Place, parse_key, place_of
+from policyopt._cache.keys import PER_SAMPLE, Place, counted, parse_key, place_of
 from policyopt._cache.raw import MISSING, TEXTUAL, Raw, Said, coded, declared
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
@@ -43,6 +45,8 @@ _HELP = (
 _AXES = {
     "labels": 0, "context": 0, GROUP: 0, "logits": 2, "probabilities": 2, "outputs": 2, "top_prob": 2,
 }  # fmt: skip
+#: What else says something of the exits, or is the labels given apart.
+_TELLING = (*WORTH, "logits", "probabilities", "logit", "outputs", "values", "prediction", "labels")
 #: A sample's number, its fields, and its bytes in the file.
 Line = tuple[int, dict[str, Any], int]
 
@@ -62,7 +66,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def read_csv(path: Path, said: Said) -> Raw:
-    """Read a table with a header line, its columns separated by commas, tabs or semicolons."""
+    """Read a table with a header line, its columns separated by commas, tabs, semicolons or bars."""
     pandas = need("pandas", "fit", "to read .csv files")
     mark = _separator(path)
     columns = next((row for row in _rows(path, mark) if len(row) > 1 or "".join(row).strip()), [])
@@ -80,8 +84,12 @@ def read_csv(path: Path, said: Said) -> Raw:
         for name in columns
         if name.strip() in at and at[name.strip()].key in ("sample", "split")
     }
-    rows = max(1, PIECE // max(_longest(path, len(columns), mark), 16 * len(columns)))
+    rows = max(1, PIECE // max(_longest(path, max(len(columns), 1), mark), 16 * len(columns)))
     used = [name for name in columns if name.strip() in at] or [0]
+    first = b"".join(islice(lines_of(path), 1, 9))
+    point = "," if re.search(rb"\d,\d", first) and not re.search(rb"\d\.\d", first) else "."
+    if point == "," != mark:
+        raw.note("commas within numbers read as decimal points")
 
     def pieces() -> Iterator[tuple[Any, int]]:
         with path.open("rb") as file:
@@ -89,7 +97,7 @@ def read_csv(path: Path, said: Said) -> Raw:
             # Without na_filter: a sample may be called NA.
             for frame in pandas.read_csv(
                 file, chunksize=rows, dtype=texts, usecols=used, na_filter=False, sep=mark,
-                encoding="utf-8-sig",
+                encoding="utf-8-sig", decimal=point if point != mark else ".",
             ):  # fmt: skip
                 yield frame, file.tell() - done
                 done = file.tell()
@@ -100,7 +108,7 @@ def read_csv(path: Path, said: Said) -> Raw:
 def _separator(path: Path) -> str:
     """Return what separates the columns, by the header: commas unless it has none."""
     header = next((line for line in lines_of(path) if line.strip()), b"")
-    found = [mark for mark in (",", "\t", ";") if mark.encode() in header]
+    found = [mark for mark in (",", "\t", ";", "|") if mark.encode() in header]
     return "\t" if "\t" in found and path.suffix == ".tsv" else found[0] if found else ","
 
 
@@ -133,25 +141,25 @@ def read_json(path: Path, said: Said) -> Raw:
     """Read a list of samples, each an object, as the lines of a ``.jsonl``; or an object of an ``.npz``'s keys."""
     step = "It is one JSON text: mend it."
     text = read_plain(path, "SRC", _MAX_JSON, step).removeprefix(BOM_UTF8)
-    Room("SRC", str(path), "Save it as .npz.").take(
-        _PER_VALUE * len(text) // BYTES_PER_VALUE, len(text)
-    )
-    content = parse(text, path.name, len(text) + 64 * BYTES_PER_VALUE, step, MAX_LINE)
-    lists = list(content.values()) if isinstance(content, dict) else []
-    if (
-        len(lists) == 1
-        and isinstance(lists[0], list)
-        and lists[0]
-        and all(isinstance(row, dict) for row in lists[0])
-    ):
-        content = lists[0]  # the samples under one key
+    values = sum(map(text.count, (b",", b"[", b"{"))) + 1
+    Room("SRC", str(path), "Save it as .npz.").take(_PER_VALUE * values, len(text))
+    content = parse(text, path.name, BYTES_PER_VALUE * values, step, MAX_LINE)
+    head = list[str]()
+    if isinstance(content, dict):
+        lists = {key: v for key, v in content.items() if isinstance(v, list) and v}
+        if len(lists) == 1 and all(isinstance(row, dict) for row in next(iter(lists.values()))):
+            head = [key for key in content if key not in lists]
+            (content,) = lists.values()  # the samples under one key, perhaps beside a head
     if isinstance(content, dict):
         return declared(path.name, content, said)
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
         allowed = "a list of objects, one per sample, or an object"
         raise input_error(path.name, allowed, type(content).__name__, "Save one of them.")
     size = len(text) // max(len(content), 1)
-    return _from_objects(path, lambda: ((i, row, size) for i, row in enumerate(content, 1)), said)
+    raw = _from_objects(path, lambda: ((i, row, size) for i, row in enumerate(content, 1)), said)
+    if head:
+        raw.note(f"keys {', '.join(head[:8])} beside the samples not used")
+    return raw
 
 
 def _from_objects(path: Path, objects: Callable[[], Iterator[Line]], said: Said) -> Raw:
@@ -184,7 +192,8 @@ def _objects(path: Path) -> Iterator[Line]:
             where, step = f"{path.name} line {number}", "Each line is a JSON object: mend it."
             row = parse(line, where, BYTES_PER_VALUE * len(line), step, MAX_LINE)
             if not isinstance(row, dict):
-                raise input_error(where, "a JSON object", type(row).__name__, "Mend it.")
+                step = "Save a sample a line; call a file that is one list of them .json."
+                raise input_error(where, "a JSON object", type(row).__name__, step)
             known = set(row) if known is None else known
             if not row.keys() <= known:
                 got = ", ".join(sorted(row.keys() - known))
@@ -244,7 +253,8 @@ def _unboxed(raw: Raw, key: str, place: Place, cells: Array) -> Array:
     flat = cells.ravel().tolist()
     if any(isinstance(value, str) for value in flat):
         raw.as_text.add((place.key, place.exit))
-        return coded(flat, raw.texts.setdefault(place.key, {})).reshape(cells.shape)
+        codes = coded(flat, raw.texts.setdefault(place.key, {}))
+        return _answered(raw, key, codes).reshape(cells.shape)
     try:
         found = np.array(flat, dtype=np.float64 if None in flat else None).reshape(cells.shape)
     except (TypeError, ValueError):
@@ -334,7 +344,12 @@ def read_parquet(path: Path, said: Said) -> Raw:
             got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
             raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
     if not nested:
-        return _gather(raw, at, ((batch.to_pandas(), size) for batch, size in batches()), path)
+        return _gather(
+            raw,
+            at,
+            ((batch.to_pandas(ignore_metadata=True), size) for batch, size in batches()),
+            path,
+        )
     parts: dict[str, list[Array]] = {name: [] for name in used}
     for batch, _ in batches():
         for name in used:
@@ -354,21 +369,15 @@ def read_parquet(path: Path, said: Said) -> Raw:
 
 def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array:
     """Return a column of lists, or a flat one beside such, as an array with rows first."""
-    role, shape, argument = (
-        (parse_key(place.key) or (None, ""))[1],
-        [len(column)],
-        f"{raw.name}: {name}",
-    )
+    role = (parse_key(place.key) or (None, ""))[1]
+    shape, argument = [len(column)], f"{raw.name}: {name}"
     if not types.is_nested(column.type):
         cells = column.to_pandas()
         if role in ("split", "sample", "exit", "metadata"):
             return _ids(raw, cells) if role == "sample" else _texts(cells, argument)
         return _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
-    while (
-        types.is_list(column.type)
-        or types.is_large_list(column.type)
-        or types.is_fixed_size_list(column.type)
-    ):
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    while any(is_list(column.type) for is_list in lists):
         sizes = set(column.value_lengths().to_pylist()) if len(column) else {1}
         if len(sizes) > 1 or None in sizes:
             got = f"of {sorted(map(str, sizes))[:4]} elements"
@@ -376,9 +385,8 @@ def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array
         shape.append(sizes.pop())
         column = column.flatten()
     if types.is_nested(column.type):
-        raise input_error(
-            argument, "a flat column, or lists of numbers", f"{column.type}", "Flatten it."
-        )
+        allowed = "a flat column, or lists of numbers"
+        raise input_error(argument, allowed, f"{column.type}", "Flatten it.")
     return _values(column.to_pandas(), argument, raw, place).reshape(shape)
 
 
@@ -387,11 +395,9 @@ def _parquet_sizes(file: Any, group: int, used: list[str]) -> tuple[int, int]:
     meta = file.metadata.row_group(group)
     columns = [(meta.column(i), file.schema.column(i).length or 0) for i in range(meta.num_columns)]
     mine = [pair for pair in columns if pair[0].path_in_schema.split(".")[0] in used]
-    decoded = sum(
-        max(max(8, n) * max(meta.num_rows, c.num_values), c.total_uncompressed_size)
-        for c, n in mine
-    )
-    return decoded, sum(column.total_compressed_size for column, _ in mine)
+    rows = meta.num_rows
+    sizes = [max(max(8, n) * max(rows, c.num_values), c.total_uncompressed_size) for c, n in mine]
+    return sum(sizes), sum(column.total_compressed_size for column, _ in mine)
 
 
 # --- from columns to arrays --------------------------------------------------------------------
@@ -412,38 +418,24 @@ def _gather(
     frame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
     frame = frame.rename(columns=lambda column: str(column).strip())
     if len(set(raw.keys)) < len(raw.keys):
-        raise input_error(
-            f"{raw.name}: columns", "each of another name", f"{raw.keys}", "Rename one."
-        )
+        got = f"{raw.keys}"
+        raise input_error(f"{raw.name}: columns", "each of another name", got, "Rename one.")
     if not len(frame):
         raise input_error(f"{raw.name}: rows", "at least 1", 0, "Is it the right file?")
     raw.axes, raw.table = "NKC", True
     for column in raw.unread:
         raw.unread[column] = (len(frame),)
         raw.ignore("column", column)
-    called = {
-        place.key: column
-        for column, place in reversed(list(at.items()))
-        if place.key in ("sample", "exit")
-    }
+    keys = [(p.key, column) for column, p in at.items() if p.key in ("sample", "exit")]
+    called = dict(reversed(keys))
     exits = frame[called["exit"]] if "exit" in called else None
-    if exits is not None and (
-        exits.nunique() > 1 or ("sample" in called and called["exit"] == "exit")
-    ):
+    stated = "sample" in called and called.get("exit") == "exit"
+    if exits is not None and (stated or exits.nunique() > 1):
         _from_long(raw, at, frame, called)
     else:
         _from_wide(raw, at, frame)
     found = {(parse_key(key) or (None, key))[1] for key in (*raw.arrays, *raw.pieces)}
-    if not found & {
-        *CONFIDENCES,
-        *WORTH,
-        "logits",
-        "probabilities",
-        "logit",
-        "outputs",
-        "values",
-        "prediction",
-    }:
+    if not found & {*CONFIDENCES, *_TELLING}:
         raise _unlike(raw)
     return raw
 
@@ -462,12 +454,8 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
     pandas, name = need("pandas", "fit", "to read tables"), raw.name
     if "sample" not in called:
         got = f"{called['exit']}, and no column that tells which rows are of one sample"
-        raise input_error(
-            f"{name}: columns",
-            "with a column sample",
-            got,
-            "Add it: a number or a name per sample.",
-        )
+        step = "Add it: a number or a name per sample."
+        raise input_error(f"{name}: columns", "with a column sample", got, step)
     cells = frame[called["sample"]]
     codes, samples = pandas.factorize(cells)
     nameless = (codes < 0) | np.asarray(cells == "", dtype=bool)
@@ -496,21 +484,18 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
         cells, argument = frame[column], f"{name}: {column}"
         if role in CONFIDENCES and _absent(cells[exits == count - 1]):
             cells = cells.mask(exits == count - 1)
-        if role == "split":
-            grid = _texts(cells, argument)
+        if role in ("split", GROUP):
+            grid = (_texts if role == "split" else _groups)(cells, argument)
         else:
-            grid = (
-                _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
-            )
+            grid = _values(cells, argument, raw, place)
         if role in CONFIDENCES:
             last_lacks = np.isnan(grid[exits == count - 1]).all()
             grid = _sure(raw, column, grid, exits < count - bool(last_lacks))
         grid = grid[order].reshape(n, count)
         if role in PER_SAMPLE and (grid != grid[:, :1]).any():
             sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
-            raise input_error(
-                argument, "one value per sample", f"several for sample {sample}", "Mend its rows."
-            )
+            got = f"several for sample {sample}"
+            raise input_error(argument, "one value per sample", got, "Mend its rows.")
         if role == "split":
             raw.split = grid[:, 0]
         elif place.exit is not None:  # a number beside the exit's is a class's
@@ -529,22 +514,19 @@ def _exits_of_rows(raw: Raw, column: Any, called: str) -> tuple[Array, int]:
     argument = f"{raw.name}: {called}"
     if numbers.isna().any():
         words = _refuse_long(column, argument, MAX_NAME)
-        codes, names = pandas.factorize(
-            words.where(column.notna(), "").map(lambda v: str(v).strip())
-        )
+        words = words.where(column.notna(), "").map(lambda v: str(v).strip())
+        codes, names = pandas.factorize(words)
         if "" in names or len(names) > MAX_EXITS:
             got = "nothing in some row" if "" in names else f"{len(names)} names"
             raise input_error(argument, "a number or a name in every row", got, "Fill it in.")
-        raw.metadata["names"] = names.tolist()
-        raw.note(f"exits in the order of the table: {', '.join(names)}")
-        return codes, len(names)
+        order = counted(names)
+        raw.metadata["names"] = names = [names[k] for k in order]
+        raw.note(f"exits in the order of the table, or their numbers: {', '.join(names)}")
+        return np.argsort(order)[codes], len(names)
     found = np.unique(numbers)
     given = np.asarray(numbers)
-    if (
-        (found != np.floor(found)).any()
-        or found[0] < 0
-        or (called != "layer" and found[-1] > MAX_EXITS)
-    ):
+    most = np.inf if called == "layer" else MAX_EXITS
+    if (found != np.floor(found)).any() or found[0] < 0 or found[-1] > most:
         allowed = f"whole numbers from 0 to K-1 < {MAX_EXITS}"
         raise input_error(argument, allowed, f"{found[0]:g} to {found[-1]:g}", "Renumber.")
     if called == "layer" and found[-1] != len(found) - 1:
@@ -567,12 +549,12 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
         if by_number and place.exit is None and role not in PER_SAMPLE:
             raw.note(f"column {column!r} not used: it is of no exit")
             continue
-        if role in ("split", "sample"):
-            arrays[column] = _ids(raw, cells) if role == "sample" else _texts(cells, argument)
+        if role == "sample":
+            arrays[column] = _ids(raw, cells)
+        elif role in ("split", GROUP):
+            arrays[column] = (_texts if role == "split" else _groups)(cells, argument)
         elif role == "exit":
             arrays[column] = np.empty(0)
-        elif role == GROUP:
-            arrays[column] = _groups(cells, argument)
         elif role in CONFIDENCES and _absent(cells):
             arrays[column] = np.full(len(cells), np.nan)
         elif role != "metadata":
@@ -582,22 +564,28 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
 
 def _sure(raw: Raw, column: str, conf: Array, of: Any = True) -> Array:
     """Return confidences, 0 for the few that are missing: no policy stops there by them; all missing: as they are."""
-    missing = np.isnan(conf) & of if conf.dtype.kind == "f" else np.zeros(1, bool)
+    if conf.dtype.kind != "f":
+        return conf
+    missing = np.isnan(conf) & of
     if conf.ndim == 2:
         missing &= ~np.isnan(conf).all(axis=0)
     if not missing.any() or missing.all():
         return conf
     raw.note(f"{column}: {int(missing.sum())} missing, taken as the least sure")
-    return np.where(missing, -np.inf if "logprob" in column.lower() else 0.0, conf)
+    logarithms = "logprob" in column.lower() or np.nanmin(conf) < 0
+    return np.where(missing, -np.inf if logarithms else 0.0, conf)
 
 
 def _answered(raw: Raw, column: str, numbers: Array) -> Array:
-    """Return class numbers, -1 for those that are missing."""
-    missing = np.isnan(numbers)
+    """Return class numbers, -1 for those that are missing, which is told; codes of texts have them as -1 already."""
+    codes = numbers.dtype.kind != "f"
+    missing = numbers == -1 if codes else np.isnan(numbers)
     if missing.any():
-        raw.note(f"{column}: {int(missing.sum())} missing, taken as -1 (unknown, or no answer)")
-        numbers = np.where(missing, -1, numbers)
-    return numbers.astype(np.int64) if (numbers == np.floor(numbers)).all() else numbers
+        named = column.removeprefix(f"{raw.name}: ")
+        raw.note(f"{named}: {int(missing.sum())} missing, taken as -1 (unknown, or no answer)")
+        numbers = numbers if codes else np.where(missing, -1, numbers)
+    whole = not codes and ((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)).all()
+    return numbers.astype(np.int64) if whole else numbers
 
 
 def _absent(column: Any) -> bool:
@@ -657,7 +645,7 @@ def _values(column: Any, argument: str, raw: Raw, place: Place) -> Array:
     except InputError:
         column = _refuse_long(column, argument, MAX_ANSWER)
         raw.as_text.add((place.key, place.exit))
-        return coded(column.tolist(), raw.texts.setdefault(place.key, {}))
+        return _answered(raw, argument, coded(column.tolist(), raw.texts.setdefault(place.key, {})))
     return _answered(raw, argument, found) if found.dtype.kind == "f" else found
 
 

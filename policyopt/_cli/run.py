@@ -116,12 +116,14 @@ def run(
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
     from policyopt._cache.exits import numbered
-    from policyopt._cache.importers import read_files
+    from policyopt._cache.importers import read_files, refuse_orders
 
     loaded = at_level(load_any(policy), level)
     if axes is not None and axes.upper() not in _AXES:
         raise input_error("--axes", f"one of {', '.join(_AXES)}", axes, "Classes come last.")
     raw = read_files(outputs, options.roles(key), "OUTPUTS")
+    known = ((policy.name, loaded.provenance), (raw.name, raw.metadata))
+    refuse_orders((of, told.get("names")) for of, told in known)
     if raw.split is not None:
         raw.note("column 'split' not used: all rows are decided")
     for told in raw.notes:

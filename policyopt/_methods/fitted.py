@@ -215,6 +215,8 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
             "python": sys.version.split()[0],
         },
     }
+    if table.names:
+        provenance["names"] = list(table.names)
     if table.graded:
         provenance["graded"] = True
     if table.kind == "summary" and (table.statistics.prediction < 0).all():

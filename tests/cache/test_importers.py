@@ -359,6 +359,17 @@ REFUSED = {
     "NaN": (keyed(40) | {"features_2": np.full((40, 7), np.nan)}, r"nan in column 0 at row 0 of"),
     "overflow": (keyed(40) | {"features_0": np.full((40, 2), 1e39)}, r"finite in float32"),
     "text": (keyed(40) | {"features_0": np.full((40, 2), "x")}, r"array of numbers"),
+    "an exit by another name": ({f"exit_{k}": X[:, k] for k in range(2)} | {"exit_main": X[:, 2]}, "exit_main.*list"),
+    "one exit of probabilities": ({"logits": np.stack([X[:, 0], P[:, 1]], 1), "labels": Y}, "at exit 1.*every exit"),
+    "percent for logits": ({"logits": 100 * P, "labels": Y}, "sum to 100.*Divide by 100"),
+    "samples for exits": ({f"q{i}_{k}": a[i] for i in range(N) for k, a in (("conf", CONF), ("correct", CORRECT))},
+                          "60 exits, 3 rows"),
+    "batches": ({"logits": X[:, :2], "labels": np.stack([Y, Y[::-1]], 1)}, "concatenate"),
+    "answers unlike the labels": ({"conf": CONF, "pred": np.array(list("abcde-"))[PRED], "labels": np.array(list("ABCDE"))[Y]},
+                                  "such as -, a.* and labels such as A, B.*Write both alike"),
+    "exits of splits": ({f"{s}_{n}": X[:, k] for s in ("val", "test") for k, n in enumerate("ab")},
+                        "--key val_outputs=val_a,val_b --key test_outputs=test_a,test_b"),
+    "class numbers without confidences": ({"pred": PRED, "labels": Y}, r"Add conf beside pred\. If it is \(N, C\)"),
     "one array too": (keyed(40) | {"features": np.zeros((3, 40, 2))}, r"one array with axes KND"),
 }  # fmt: skip
 
@@ -369,6 +380,146 @@ def test_arrays_that_contradict_each_other(tmp_path, load, name):
     np.savez(tmp_path / "a.npz", **{k: a for k, a in arrays.items() if a is not None})
     refuses(said, load, "a.npz", unit="ms")
     assert not (tmp_path / "out").exists()
+
+
+#: Writers of files, options -> array of the cache, what it must be, and what must be told
+MEANT = {
+    "numbers as text": (  # whose order is not that of the alphabet
+        {"a.npz": {"logits": np.tile(X, (1, 1, 3)), "labels": np.char.mod("%d", Y + 9)}}, {}, "labels", Y + 9, "10 = 10",
+    ),
+    "missing labels": ({"a.npz": {"logits": X, "labels": np.where(Y == 2, np.nan, Y)}}, {}, "labels",
+                       np.where(Y == 2, -1, Y), "have no label"),
+    "labels of every exit": ({"a.npz": {"logits": KNC, "labels": np.tile(Y, (K, 1))}}, {}, "labels", Y, ""),
+    "the last exit by name": ({"a.npz": {"exit1": X[:, 0], "exit2": X[:, 1], "final": X[:, 2], "y": Y}}, {}, "outputs", X,
+                              "final taken as the last exit"),
+    "labels among the exits": ({f"e{k}.npy": X[:, k] for k in range(K)} | {"y.npy": Y}, {"exits": True}, "labels", Y,
+                               "y.npy: read as labels"),
+    "labels apart by another key": (
+        {f"e{k}.npy": X[:, k] for k in range(K)} | {"y.npz": {"y_true": Y}},
+        {"exits": True},
+        "labels",
+        Y,
+        "in this order: e0, e1, e2",
+    ),
+    "spelled in two ways": ({"a.npz": {"logits": X[:, 0], "labels": Y}, "b.npz": {"logits": X[:, 1], "label": Y}},
+                            {"exits": True}, "outputs", X[:, :2], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_what_is_meant(tmp_path, load, name):
+    files, options, array, expected, told = MEANT[name]
+    for file, content in files.items():
+        if isinstance(content, dict):
+            np.savez(tmp_path / file, **content)
+        else:
+            np.save(tmp_path / file, content)
+    report = load(*files, **options)
+    np.testing.assert_array_equal(report.data.splits["pool"].array(array), expected)
+    assert told in str(report.notes) and (
+        not options or len(report.data.names) == report.data.exits
+    )
+
+
+def test_exits_and_rows_in_other_orders(tmp_path, load, run):
+    """Exits are told by their numbers and names, rows by their ids, from the file to the decision."""
+    for k in range(11):
+        np.savez(tmp_path / f"exit{k}.npz", logits=X[:, k % K], labels=Y)
+    files = sorted(path.name for path in tmp_path.glob("*.npz"))
+    refuses(
+        "--exits exit0.npz exit1.npz exit2.npz .* exit9.npz exit10.npz", load, *files, exits=True
+    )
+    long = LONG.assign(exit=[f"exit_{k + 9}" for k in LONG["exit"]])[::-1][
+        ["sample", "exit", "conf", "pred"]
+    ]
+    write_table(long, tmp_path / "a.csv")  # exit_11 first, and in the alphabet
+    assert load("a.csv").data.names == ("exit_9", "exit_10", "exit_11")
+    frame = pd.DataFrame(
+        {
+            f"{n}_{c}": a[:, k]
+            for k, n in enumerate("sml")
+            for c, a in (("conf", CONF), ("pred", PRED))
+        }
+    )
+    frame["label"] = Y
+    write_table(frame, tmp_path / "val.csv")
+    write_table(frame[[*frame.columns[::-1]]] + 0, tmp_path / "test.csv")
+    splits = [f"{split}={tmp_path}/{split}.csv" for split in ("val", "test")]
+    refuses("in one order: s, m, l, as in val.csv.*l, m, s in test.csv", load, *splits)
+    load("val.csv", costs=COSTS)
+    assert (
+        run(
+            "fit",
+            tmp_path / "out",
+            "--budget",
+            "60%",
+            "--method",
+            "max_prob",
+            "--out",
+            tmp_path / "p.json",
+        )[0]
+        == 0
+    )
+    assert run("run", tmp_path / "p.json", tmp_path / "val.csv")[0] == 0
+    code, _, err = run("run", tmp_path / "p.json", tmp_path / "test.csv")
+    assert code == 2 and "in one order: s, m, l, as in p.json" in err
+    np.savez(tmp_path / "a.npz", logits=X)
+    write_table(pd.DataFrame({"id": range(N), "label": Y}), tmp_path / "y.csv")
+    np.testing.assert_array_equal(
+        load("a.npz", labels=tmp_path / "y.csv").data.splits["pool"].array("labels"), Y
+    )
+    write_table(pd.DataFrame({"id": range(N), "label": Y})[::-1], tmp_path / "y.csv")
+    refuses(
+        "ids 59, 58, 57.*to the order of the outputs' rows",
+        load,
+        "a.npz",
+        labels=tmp_path / "y.csv",
+    )
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_missing_among_logarithms_and_numbers(tmp_path, load, suffix, run):
+    """A missing log confidence is the least sure, not 0, the surest; NA among numbers is no class."""
+    conf, pred = np.log(CONF).astype(object), PRED.astype(object)
+    conf[3, 0], pred[5, 1] = None, "N/A"
+    columns = {
+        f"{name}_{k}": a[:, k] for name, a in (("conf", conf), ("pred", pred)) for k in range(K)
+    }
+    frame = pd.DataFrame({**columns, "label": Y})
+    write_table(frame, tmp_path / f"a{suffix}")
+    report = load(f"a{suffix}", costs=COSTS)
+    rows = report.data.splits["pool"]
+    expected = np.where(np.equal(conf, None), 0, CONF)
+    np.testing.assert_allclose(rows.array("confidence"), expected, atol=1e-12)
+    assert rows.array("prediction")[5, 1] == -1 and "pred_1: 1 missing" in str(report.notes)
+    assert (
+        run(
+            "fit",
+            tmp_path / "out",
+            "--budget",
+            "60%",
+            "--method",
+            "max_prob",
+            "--out",
+            tmp_path / "p.json",
+        )[0]
+        == 0
+    )
+    assert run("run", tmp_path / "p.json", tmp_path / f"a{suffix}")[0] == 0  # logarithms there, too
+
+
+def test_what_is_odd_about_one_exit(tmp_path, load):
+    """Masks of large numbers, and an exit whose rows are in another order, are told."""
+    outputs = X + 4 * np.eye(C, dtype="f4")[Y][:, None]
+    masked = np.where(
+        (np.arange(N) < 20)[:, None, None] & (np.arange(C) == Y[:, None])[:, None], -1e9, outputs
+    )
+    np.savez(tmp_path / "a.npz", logits=masked.astype("f4"), labels=Y)
+    assert "20 of 60 rows have a true class that some exit rules out" in str(load("a.npz").notes)
+    outputs[:, 2] = np.roll(outputs[:, 2], 7, axis=0)
+    np.savez(tmp_path / "a.npz", logits=outputs, labels=Y)
+    notes = str(load("a.npz").notes)
+    assert "exit 2 is right no more often" in notes and "exit 1 is" not in notes
 
 
 def test_files_that_disagree_about_contexts(tmp_path, load):
