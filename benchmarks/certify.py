@@ -8,10 +8,10 @@ safest to the cheapest and certifies the cheapest that it reaches; it is wrong w
 - *rising*: from 0 to four times `most`, the cheaper the more;
 - *overthinking*: as rising, with a stretch of safe levels among the cheap and a bad one among the safe.
 
-Losses: 0 or 1 (`error`); -1, 0, 1 (`drop`); with heavy tails in [0, 1]; means of groups of 1 to 20 rows that share their
-luck. Procedures: the default of `policyopt certify`; betting; Hoeffding-Bentkus; the normal's; and two that are to fail:
-*as published* (RC-EENN's released walk deploys the first level that fails; arXiv:2405.20915), and *rows*, where each of
-a group's rows counts as one. In brackets the share of `most` that the certified level uses in the mean.
+Losses: 0 or 1 (`error`); -1, 0, 1 (`drop`); with heavy tails in [0, 1]; means of groups of 1 to 20 rows that share
+their luck. Procedures: the default of `policyopt certify`; betting; Hoeffding-Bentkus; the normal's; and two that are
+to fail: *as published* (RC-EENN's released walk deploys the first level that fails; arXiv:2405.20915), and *rows*,
+where each of a group's rows counts as one. In brackets the share of `most` that the certified level uses in the mean.
 
     python benchmarks/certify.py [--draws 1000]
 """
