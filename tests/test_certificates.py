@@ -1,6 +1,7 @@
 """Certificates: p-values by enumeration, testing by hand, violations by simulation, and what is refused."""
 
 import itertools
+import json
 from dataclasses import replace
 from math import comb
 
@@ -258,3 +259,72 @@ def test_exact_binomials_need_no_library():
     by_hand = sum(comb(n, i) * most**i * (1 - most) ** (n - i) for i in range(k + 1))
     losses = np.repeat([[1.0, 0.0]], [1], axis=0).repeat([k, n - k], axis=1)
     assert P_VALUES["binomial"](losses, most)[0] == pytest.approx(by_hand)
+
+
+def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+    logits, labels = outputs(4000, 3, 4, seed=1)
+    np.savez("l.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4])
+    assert (
+        run(
+            "import",
+            "l.npz",
+            "--unit",
+            "ms",
+            "--out",
+            "c",
+            "--split",
+            "fit=0.4,calibrate=0.4,test=0.2",
+        )[0]
+        == 0
+    )
+    asked = ("certify", "c", "--risk", "drop<=4%", "--method", "max_prob", "--confidence", "90%")
+    code, out, err = run(*asked, "--out", "p.json", "--format", "json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["certificate"]["p_value"] <= 0.1 and any(one["certified"] for one in said["levels"])
+    assert run("verify", "p.json", "c")[1].startswith("holds: with 90 % confidence: drop<=4%")
+    assert "with 90 % confidence" in run("info", "p.json")[1]
+    edited = po.load_policy("p.json")
+    replace(edited, thresholds=edited.thresholds * 0.5).save("e.json")
+    assert "void" in run("info", "e.json")[1] and run("verify", "e.json", "c")[0] == 4
+    code, _, err = run(*asked[:3], "drop<=0.01%", *asked[4:], "--out", "n.json")
+    assert code == 3 and "would show it" in err and not (tmp_path / "n.json").exists()
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 2000)
+    full = np.where(rng.random(2000) < 0.95, label, 3)
+    worse = np.where(rng.random(2000) < 0.9, full, 3)
+    for name, answer in (("good", full), ("bad", worse)):
+        lines = [
+            f"{a},{b if i % 3 else ''},{c}"
+            for i, (a, b, c) in enumerate(zip(answer, label, full, strict=True))
+        ]
+        (tmp_path / f"{name}.csv").write_text(
+            "\n".join(["prediction,label,full_prediction", *lines])
+        )
+    first = run("watch", "good.csv", "--policy", "p.json", "--state", "m.json", "--format", "json")
+    assert first[0] == 0 and json.loads(first[1])[0]["losses"] == 2000 - 667
+    code, out, err = run(
+        "watch", "bad.csv", "--policy", "p.json", "--state", "m.json", "--format", "json"
+    )
+    assert code == 4 and json.loads(out)[0]["losses"] == 2 * (2000 - 667) and "broken" in err
+    assert (
+        "most of m.json" in run("watch", "good.csv", "--risk", "drop<=5%", "--state", "m.json")[2]
+    )
+    (tmp_path / "x.jsonl").write_text(
+        '{"loss": 0.5, "probability": 0.1}\n{"loss": null, "probability": 0.1}\n'
+    )
+    code, out, _ = run(
+        "watch", "x.jsonl", "--risk", "loss<=60%", "--least", "0.1", "--format", "json"
+    )
+    assert code == 0 and json.loads(out)[0]["losses"] == 2
+    for wrong, words in (
+        ("{", "JSON"),
+        ("[1]", "an object"),
+        ('{"loss": "a"}', "a number"),
+        ('{"x": 1}', "no loss"),
+    ):
+        (tmp_path / "w.jsonl").write_text(wrong)
+        code, _, err = run("watch", "w.jsonl", "--risk", "loss<=6%", "--state", "w.json")
+        assert code == 2 and words in err

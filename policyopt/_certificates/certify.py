@@ -115,7 +115,7 @@ def certify(
     InputError
         Rows that took part in the fit, or that lack what a risk needs.
     """
-    level = _level(confidence)
+    level = delta_of(confidence)
     risks = _risks(risk, budget)
     if procedure is not None:
         check_one_of("procedure", procedure, tuple(P_VALUES))
@@ -190,7 +190,7 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
     return {**stated, "p_value": float(p[0])}
 
 
-def _level(confidence: float | str) -> float:
+def delta_of(confidence: float | str) -> float:
     """Return delta."""
     value: Any = confidence
     if isinstance(confidence, str):

@@ -50,6 +50,7 @@ COMMANDS = {
         "export",
         "Run every runtime present on the golden vectors, or recompute a certificate",
     ),
+    "watch": ("watch", "Watch a promised risk by new rows"),
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
     "demo": ("fit", "Compare policies on a real cache, fit one, and write it"),
 }
