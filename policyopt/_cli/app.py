@@ -48,7 +48,7 @@ COMMANDS = {
     "export": ("export", "Write a policy for other runtimes"),
     "verify": (
         "export",
-        "Run every runtime present on the golden vectors, or recompute a certificate",
+        "Run every runtime on the golden vectors, or a certificate again",
     ),
     "watch": ("watch", "Watch a promised risk by new rows"),
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
