@@ -48,7 +48,7 @@ COMMANDS = {
     "export": ("export", "Write a policy for other runtimes"),
     "verify": (
         "export",
-        "Run every runtime on the golden vectors, or a certificate again",
+        "Test an export on its golden vectors, or a certificate",
     ),
     "watch": ("watch", "Watch a promised risk by new rows"),
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),

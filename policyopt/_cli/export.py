@@ -81,7 +81,7 @@ def verify(
     require: str = option("", "Runtimes that must be here: python, onnx, c."),
     style: output.Format = options.STYLE,
 ) -> None:
-    """Run every runtime on the golden vectors, or a certificate again; exit code 4 at the first difference.
+    """Test an export on its golden vectors, or a certificate; exit code 4 at the first difference.
 
     On another processor than the one that exported, scores may differ by the ulps stated, and exits of
     rows within those of a threshold: these are counted and told, with exit code 0.
