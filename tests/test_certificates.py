@@ -16,7 +16,7 @@ from synthetic import cache, outputs
 import policyopt as po
 from policyopt._certificates.bounds import P_VALUES, rows_that_do
 from policyopt._certificates.certify import certify, recheck
-from policyopt._certificates.risks import Risk, losses_of, taken
+from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm
 from policyopt._table import Tables
 from policyopt.runtime._certificate import certificate_of
@@ -209,6 +209,57 @@ def test_risks_by_brute_force_per_class_context_and_group():
     assert len(losses_of(Risk.parse("drop<=9% per context"), [seen], table)) == 2
 
 
+def test_scores_of_probabilities_and_losses_of_ones_own():
+    logits, labels = outputs(2000, 3, 4, seed=4)
+    data = po.from_arrays(
+        logits, labels, [1.0, 2.0, 4.0], unit="ms", split={"fit": 0.5, "calibrate": 0.5}
+    )
+    policy, table = po.fit(data, "50%", "max_prob").policy, Tables(data).get("calibrate")
+    seen = taken(policy, table)
+    prob = np.exp(logits[seen.rows].astype(float))
+    prob /= prob.sum(axis=2, keepdims=True)
+    truth, at = np.eye(4)[seen.labels], np.arange(len(seen.exit))
+    for text, score in (
+        ("brier_gap<=5%", lambda p: ((p - truth) ** 2).sum(axis=1)),
+        ("log_loss_gap<=5%", lambda p: np.minimum(-np.log(p[at, seen.labels]), 7.0)),
+    ):
+        (found,) = losses_of(Risk.parse(text), [seen], table)
+        assert found.values[0] == pytest.approx(
+            score(prob[at, seen.exit]) - score(prob[:, -1]), abs=1e-5
+        )
+        assert found.kind == "bounded"
+    name = "late_and_dear"
+
+    @po.register_risk(name, high=4.0, labels=False)
+    def late(one):
+        """Cost beyond 2."""
+        return np.maximum(one.cost - 2.0, 0.0)
+
+    try:
+        found = certify(data, f"{name}<=1.9", 0.9, method=policy)
+        assert found.certificate["procedure"] == "betting"
+        assert found.certificate["risks"] == {f"{name}<=190%": pytest.approx(late(seen).mean())}
+        assert recheck(found.policy, data)["p_value"] <= 0.1
+        with pytest.raises(InputError, match="name of a risk"):
+            po.register_risk(name)
+        KINDS[name] = replace(KINDS[name], loss=lambda one: one.cost + 9)
+        with pytest.raises(InputError, match="losses of risk late"):
+            certify(data, f"{name}<=10%", 0.9, method=policy)
+    finally:
+        KINDS.pop(name)
+
+
+def test_a_family_of_levels_that_hold_together(tmp_path):
+    data = cache(6000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    found = certify(data, "drop<=4%", 0.9, method="max_prob")
+    assert len(found.family) == sum(one["certified"] for one in found.records) > 3
+    found.family.save(tmp_path / "f.json")
+    family = po.load_family(tmp_path / "f.json")
+    for level in (0, len(family) - 1):
+        assert recheck(family.at(level), data)["p_value"] <= 0.1
+    assert certificate_of(family.at(0)) == found.certificate
+
+
 def test_a_pool_gives_half_of_its_test_rows_and_the_fit_keeps_its_own():
     data = cache(4000, split={"fit": 0.5, "test": 0.5})
     found = certify(data, "drop<=4%", 0.9, method="max_prob")
@@ -291,6 +342,21 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     assert "void" in run("info", "e.json")[1] and run("verify", "e.json", "c")[0] == 4
     code, _, err = run(*asked[:3], "drop<=0.01%", *asked[4:], "--out", "n.json")
     assert code == 3 and "would show it" in err and not (tmp_path / "n.json").exists()
+    code, out, err = run(
+        "fit",
+        "c",
+        "--risk",
+        "drop<=4%",
+        "--method",
+        "max_prob",
+        "--out",
+        "f.json",
+        "--format",
+        "json",
+    )
+    assert code == 0 and json.loads(out)["certificate"]["confidence"] == 0.95
+    assert run("fit", "c", "--risk", "drop<=4%", "--max-drop", "1%")[0] == 2
+    assert run(*asked, "--family", "--out", "f.json")[0] == 0 and len(po.load_family("f.json")) > 1
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, 2000)
     full = np.where(rng.random(2000) < 0.95, label, 3)

@@ -43,6 +43,8 @@ class Certified:
     ----------
     policy : Policy
         The cheapest level that was shown, its certificate in its provenance.
+    family : PolicyFamily
+        All levels that were shown, each with its certificate: all of them hold together.
     certificate : dict
         Claim, confidence, procedure, n, p-value, and who tested.
     records : list of dict
@@ -51,6 +53,7 @@ class Certified:
     """
 
     policy: Policy
+    family: PolicyFamily
     certificate: dict[str, Any]
     records: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
@@ -139,28 +142,32 @@ def certify(
     ]
     if not shown.any():
         raise _refused(found, p, policies, level, procedure)
-    best = min(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
-    certificate = {
-        "claim": " and ".join(one.text for one in risks),
-        "confidence": 1.0 - level,
-        "procedure": told,
-        "given": procedure,
+    said = {one["level"]: one["risks"] for one in records}
+    stated: dict[str, Any] = {
+        "claim": " and ".join(one.text for one in risks), "confidence": 1.0 - level, "procedure": told,
+        "given": procedure, "asymptotic": "normal" in told,
         "testing": f"{len(policies)} levels in order of the fit's rows, {len(at)} start{'s' * (len(at) > 1)}",
-        "asymptotic": "normal" in told,
-        "p_value": float(p[best]),
-        "n": min(one.values.shape[1] for one in found),
-        "unit": found[0].unit,
-        "risks": next(one["risks"] for one in records if one["level"] == best),
-        "level": best,
-        "cache": data.fingerprint,
-        "split": split,
-        "seed": int(seed),
-        "cost_bound": cost_bound,
-        "policy": fingerprint(policies[best]),
-        "void": "any change of the policy; rows that are not exchangeable with those of the test",
-    }
-    policy = replace(policies[best], provenance={**policies[best].provenance, FIELD: certificate})
-    return Certified(policy, certificate, records, tuple(notes))
+        "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
+        "split": split, "seed": int(seed), "cost_bound": cost_bound,
+        "void": "any change of the policy; requests that are not like those rows",
+    }  # fmt: skip
+    chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
+    levels = [
+        _with(policies[j], {**stated, "level": j, "p_value": float(p[j]), "risks": said[j]})
+        for j in chosen
+    ]
+    rising = [i for i, j in enumerate(chosen) if i == 0 or costs[j] > costs[chosen[i - 1]]]
+    family = PolicyFamily(
+        tuple(levels[i] for i in rising), np.array([costs[chosen[i]] for i in rising]),
+        full_cost=float(table.mean_costs[-1]),
+    )  # fmt: skip
+    return Certified(levels[0], family, levels[0].provenance[FIELD], records, tuple(notes))
+
+
+def _with(policy: Policy, certificate: dict[str, Any]) -> Policy:
+    """Return a policy that carries a certificate of itself."""
+    own = {**certificate, "policy": fingerprint(policy)}
+    return replace(policy, provenance={**policy.provenance, FIELD: own})
 
 
 def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str, Any]:

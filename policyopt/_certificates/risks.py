@@ -11,13 +11,17 @@ import numpy as np
 
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows
+from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _GRAMMAR = re.compile(
     r"^(?P<name>[a-z_]+)(?:\[(?P<of>[^\]]+)\])?\s*<=\s*(?P<most>[^\s%]+)(?P<percent>%)?"
     r"(?:\s+per\s+(?P<per>class|context))?$"
 )
+#: Nats at which a log loss is cut: no mean of what has no end can be shown.
+LONGEST = 7.0
 _FORM = "RISK<=NUMBER[%] [per class|context]"
 _E_G = 'E.g. --risk "drop<=1%".'
 
@@ -33,6 +37,12 @@ class Taken:
     cost: Floats  # (N,)
     abstained: Bools  # (N,)
     costs: tuple[float, float] | None  # least and most that a row may cost; None: no bound is known
+    exit: Ints  # (N,): the model's number of the exit taken
+    labels: Array | None  # (N,): classes
+    split: str
+    rows: Ints  # (N,): which of the split's these are
+    #: (N, C) each: log-probabilities at the exit taken and at the last, of whole outputs and plain answers.
+    log_prob: Callable[[], tuple[Array, Array]]
 
 
 Loss = Callable[[Taken], Floats]
@@ -46,6 +56,29 @@ def _known(seen: Taken) -> tuple[Floats, Floats]:
 def _drop(seen: Taken) -> Floats:
     quality, full = _known(seen)
     return full - quality
+
+
+def _gap(score: Callable[[Array, Array], Floats]) -> Loss:
+    """Return a proper score of the policy's probabilities less that of the full model's."""
+
+    def loss(seen: Taken) -> Floats:
+        if seen.labels is None or seen.labels.ndim != 1:
+            step = "Use drop, or harm."
+            raise input_error("risk", "of rows that have one class each", "others", step)
+        mine, full = seen.log_prob()
+        return score(mine, seen.labels) - score(full, seen.labels)
+
+    return loss
+
+
+def _brier(log_prob: Array, labels: Array) -> Floats:
+    prob = np.exp(log_prob.astype(np.float64))
+    at = prob[np.arange(len(labels)), labels]
+    return np.asarray((prob**2).sum(axis=1) - 2 * at + 1.0)
+
+
+def _log_loss(log_prob: Array, labels: Array) -> Floats:
+    return np.minimum(-log_prob[np.arange(len(labels)), labels].astype(np.float64), LONGEST)
 
 
 @dataclass(frozen=True)
@@ -78,8 +111,55 @@ KINDS: dict[str, Kind] = {
         lambda s: np.where(s.abstained, np.nan, 1.0 - _known(s)[0]), 0.0, 1.0,
         "share of wrong answers among the answered", "bounded",
     ),
+    "brier_gap": Kind(_gap(_brier), -2.0, 2.0, "Brier score less the full model's", "bounded"),
+    "log_loss_gap": Kind(
+        _gap(_log_loss), -LONGEST, LONGEST, f"log loss, {LONGEST:g} nats at most, less the full model's", "bounded",
+    ),
     "cost": Kind(lambda s: s.cost, 0.0, float("inf"), "mean cost", "bounded", labels=False),
 }  # fmt: skip
+
+
+def register_risk(
+    name: str, low: float = 0.0, high: float = 1.0, *, labels: bool = True
+) -> Callable[[Loss], Loss]:
+    """Make a loss of your own a risk that `certify` knows by name.
+
+    Parameters
+    ----------
+    name : str
+        Small letters and underscores.
+    low, high : float
+        Between which each row's loss lies.
+    labels : bool
+        Whether it needs to know which answers are right.
+
+    Returns
+    -------
+    callable
+        A decorator of a function from `Taken` to losses (N,).
+
+    Examples
+    --------
+    >>> @register_risk("late", labels=False)
+    ... def late(taken):
+    ...     return taken.cost > 2.0
+    >>> Risk.parse("late<=5%").text
+    'late<=5%'
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+", name) or name in KINDS:
+        step = "Small letters and underscores."
+        raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise input_error("low, high", "finite, low below high", (low, high), "0 and 1 of a share.")
+
+    def register(loss: Loss) -> Loss:
+        shape = "bounded"
+        KINDS[name] = Kind(
+            loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
+        )
+        return loss
+
+    return register
 
 
 @dataclass(frozen=True)
@@ -167,11 +247,24 @@ def taken(policy: Any, table: Table) -> Taken:
         unknown = ~table.valued
         quality = np.where(unknown, np.nan, np.asarray(worth, dtype=np.float64))
         full = np.where(unknown, np.nan, stats.quality[:, -1].astype(np.float64))
+    label = stats.labels if stats.labels is not None and stats.labels.ndim == 1 else None
+
+    def log_prob() -> tuple[Array, Array]:
+        if not table.whole or not isinstance(policy_of(policy, single=True).answer, Identity):
+            step = "Import full outputs; certify a policy with answer=plain."
+            raise input_error(
+                "risk", "of plain answers whose probabilities are known", "others", step
+            )
+        whole = table.log_prob()
+        last = [table.active_exits.index(k) for k in seen.exit.tolist()]
+        return whole[np.arange(len(table)), last], whole[:, -1]
+
     ends = None
     if table.costs.ndim == 1:
         ends = float(seen.exit_costs.min()), float(seen.exit_costs.max())
     return Taken(
-        quality, full, seen.taken, stats.prediction[:, -1], seen.cost, seen.abstained, ends
+        quality, full, seen.taken, stats.prediction[:, -1], seen.cost, seen.abstained, ends, seen.exit, label,
+        table.split, np.arange(len(table)) if table.places is None else table.places, log_prob,
     )  # fmt: skip
 
 
@@ -208,7 +301,7 @@ def losses_of(
     most, low, high = risk.most, kind.low, kind.high
     if risk.name == "cost":
         most, low, high = _of_costs(risk, policies, table, bound)
-    values = np.stack([kind.loss(one) for one in policies])
+    values = np.stack([_checked(risk.name, kind, one, high) for one in policies])
     if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0
         values = np.where(np.isnan(values), 0.0, values - most)
         values[:, ~table.valued] = np.nan
@@ -227,6 +320,19 @@ def losses_of(
             shape = "bounded"
         out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
     return out
+
+
+def _checked(name: str, kind: Kind, seen: Taken, high: float) -> Floats:
+    """Return the losses of rows, (N,), refused unless they are what the risk says."""
+    found = np.asarray(kind.loss(seen), dtype=np.float64)
+    if found.shape != seen.exit.shape:
+        raise input_error(f"losses of risk {name}", f"of shape {seen.exit.shape}", found.shape)
+    known = found[~np.isnan(found)]
+    slack = 1e-9 * max(abs(kind.low), abs(high))
+    if len(known) and (known.min() < kind.low - slack or known.max() > high + slack):
+        allowed = f"from {kind.low:g} to {high:g}"
+        raise input_error(f"losses of risk {name}", allowed, f"{known.min():g} to {known.max():g}")
+    return np.clip(found, kind.low, high)
 
 
 def _of_costs(

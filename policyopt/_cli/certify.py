@@ -28,6 +28,7 @@ def certify(
     cost_bound: float | None = option(None, "Most that a request may cost, of costs per row."),
     settings: list[str] | None = options.SETTINGS,
     out: Path = option(Path("policy.json"), "Policy file to write."),
+    family: bool = option(False, "Write all levels that are shown: all hold together.", "--family"),
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
@@ -53,7 +54,7 @@ def certify(
             **options.read_settings(settings),
         )  # fmt: skip
     with output.writing(out, held):
-        found.save(out)
+        (found.family if family else found).save(out)
     for text in found.notes:
         output.note(text)
     records = [{**one, "policy": str(out)} for one in found.records]
@@ -67,7 +68,12 @@ def certify(
     columns["p-value"] = shown("p_value", number)
     columns["certified"] = lambda r: "yes" if r["certified"] else ""
     output.print_table(records, columns, title="levels in the order of the test, risks on its rows")
-    output.say(told(found.certificate), f"wrote level {found.certificate['level']} to {out}")
+    output.say(told(found.certificate), _wrote(found, out, family))
+
+
+def _wrote(found: Any, out: Path, family: bool) -> str:
+    what = f"{len(found.family)} levels" if family else f"level {found.certificate['level']}"
+    return f"wrote {what} to {out}"
 
 
 def told(certificate: dict[str, Any]) -> str:
