@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from policyopt._cache.importers import import_sources
     from policyopt._cache.reader import open_cache
     from policyopt._cache.writer import CacheWriter
+    from policyopt._certificates.certify import Certified, certify
+    from policyopt._certificates.risks import Risk, register_risk
     from policyopt._checking import check_method, check_score
     from policyopt._costs import Cost
     from policyopt._experts import fit_experts
@@ -57,6 +59,8 @@ _NAMES = {
     "_cache.importers": "import_sources",
     "_cache.reader": "open_cache",
     "_cache.writer": "CacheWriter",
+    "_certificates.certify": "Certified certify",
+    "_certificates.risks": "Risk register_risk",
     "_checking": "check_method check_score",
     "_costs": "Cost",
     "_experts": "fit_experts",
@@ -82,13 +86,14 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
-    "BudgetError", "CacheWriter", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted", "FittedFamily", "Goal",
-    "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily", "PolicyOptError",
-    "ScoreRule", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array", "certified_plan", "check_method",
-    "check_score", "choice", "compare", "curve", "evaluate", "fit", "fit_experts", "fit_family", "fit_linucb",
-    "from_arrays", "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
-    "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_score",
-    "risk_coverage", "route", "row_product", "simulate", "tier_policies", "tune", "watch_policy",
+    "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
+    "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily",
+    "PolicyOptError", "Risk", "ScoreRule", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array",
+    "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "curve", "evaluate", "fit",
+    "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources", "load_experts", "load_family",
+    "load_policy", "load_tier", "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number",
+    "open_cache", "refit", "register_method", "register_risk", "register_score", "risk_coverage", "route",
+    "row_product", "simulate", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip
 
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "info": ("info", "Show what a cache holds, or a policy file"),
     "methods": ("info", "List the methods"),
     "fit": ("fit", "Fit a policy on split `fit` and write it"),
+    "certify": ("certify", "Certify a risk"),
     "evaluate": ("run", "Show realised cost and accuracy of a policy"),
     "explain": ("explain", "Show what a policy does"),
     "curve": ("fit", "Fit methods at several budgets"),
@@ -45,7 +46,11 @@ COMMANDS = {
     "plan": ("plan", "Choose cuts, kept exits and thresholds together"),
     "run": ("run", "Decide for new outputs"),
     "export": ("export", "Write a policy for other runtimes"),
-    "verify": ("export", "Run every runtime present on the golden vectors"),
+    "verify": (
+        "export",
+        "Test an export on its golden vectors, or a certificate",
+    ),
+    "watch": ("watch", "Watch a promised risk by new rows"),
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
     "demo": ("fit", "Compare policies on a real cache, fit one, and write it"),
 }

@@ -74,17 +74,23 @@ def export(
 
 
 def verify(
-    folder: Path = argument("What `policyopt export` wrote.", "DIR"),
+    folder: Path = argument("What `policyopt export` wrote, or a policy file.", "DIR"),
+    cache: Path | None = argument(
+        "Of a policy file: the cache that its certificate is of.", "CACHE", None
+    ),
     require: str = option("", "Runtimes that must be here: python, onnx, c."),
     style: output.Format = options.STYLE,
 ) -> None:
-    """Run every runtime present on the golden vectors; exit code 4 at the first difference.
+    """Test an export on its golden vectors, or a certificate; exit code 4 at the first difference.
 
     On another processor than the one that exported, scores may differ by the ulps stated, and exits of
     rows within those of a threshold: these are counted and told, with exit code 0.
 
     The Python file and the C header are run for that: verify folders whose writer you trust.
     """
+    if cache is not None or folder.is_file():
+        _recheck(folder, cache, style)
+        return
     needed = [name.strip() for name in require.split(",") if name.strip()]
     for name in needed:
         if name not in TARGETS:
@@ -116,6 +122,22 @@ def verify(
         raise CheckError(
             f"--require: {', '.join(missing)} could not be run, or is not in the export."
         )
+
+
+def _recheck(policy: Path, cache: Path | None, style: output.Format) -> None:
+    """Recompute the certificate of a policy file on its cache."""
+    from policyopt._certificates.certify import recheck
+    from policyopt._cli.certify import told
+    from policyopt.runtime._experts import load_any
+
+    if cache is None:
+        step = f"E.g. {output.command('verify', policy, 'CACHE')}"
+        raise input_error(
+            "CACHE", "given with a policy file: its certificate is of rows", "none", step
+        )
+    found = recheck(load_any(policy), options.read_cache(cache))
+    if not output.print_data(style, found, [found]):
+        output.say(f"holds: {told(found)}")
 
 
 def _equal(turned: int) -> str:

@@ -45,6 +45,7 @@ def fit(
     max_drop: str | None = options.MAX_DROP,
     saving: str | None = options.SAVING,
     limit: list[str] | None = options.LIMIT,
+    risk: list[str] | None = option(None, "Certify it instead: see `policyopt certify`."),
     method: str | None = option(
         None, "See `policyopt methods`. Default: auto, the best at this budget."
     ),
@@ -68,6 +69,21 @@ def fit(
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
+    if risk:
+        from policyopt._cli.certify import certify
+
+        others = {
+            "--accuracy": accuracy, "--quality": quality, "--max-drop": max_drop, "--saving": saving,
+            "--limit": limit or None, "--calibrator": calibrator, "--abstain": abstain,
+            "--abstain-cost": abstain_cost, "--experts": experts or None,
+        }  # fmt: skip
+        if given := [name for name, value in others.items() if value is not None]:
+            raise input_error("--risk", f"given without {given[0]}", "both", "State it as a risk.")
+        certify(
+            cache, risk, "95%", budget, method, None, budgets or "30", "calibrate", None, 1, None, settings, out,
+            False, utility, cost, seed, style,
+        )  # fmt: skip
+        return
     held = options.out_policy(out)
     declines = {
         "abstain": abstain, "abstain_cost": abstain_cost, "abstain_quality": abstain_quality,

@@ -249,8 +249,20 @@ def _facts(policy: Policy) -> dict[str, Any]:
         "calibrator": None if calibrator is None else calibrator.name,
         "thresholds": policy.thresholds.tolist(), "scale": output.scale_text(policy),
         "share of the mixture": None if mixture is None else mixture.share,
+        "certificate": _certificate(policy),
         "provenance": dict(policy.provenance),
     }  # fmt: skip
+
+
+def _certificate(policy: Policy) -> str | None:
+    """Return what a policy's certificate says, in plain words; None where it never had one."""
+    from policyopt._cli.certify import told
+    from policyopt.runtime._certificate import FIELD, certificate_of
+
+    if FIELD not in policy.provenance:
+        return None
+    found = certificate_of(policy)
+    return "void: the policy was changed since" if found is None else told(found)
 
 
 def _flat(content: dict[str, Any], above: str = "") -> dict[str, Any]:

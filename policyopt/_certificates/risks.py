@@ -1,0 +1,391 @@
+"""Risks: what a certificate bounds the mean of, in one grammar, and the losses of rows under policies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from policyopt._replay import trace
+from policyopt._table import Table, known_rows
+from policyopt.runtime._answers import Identity
+from policyopt.runtime._errors import input_error
+from policyopt.runtime._several import policy_of
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
+
+_GRAMMAR = re.compile(
+    r"^(?P<name>[a-z_]+)(?:\[(?P<of>[^\]]+)\])?\s*<=\s*(?P<most>[^\s%]+)(?P<percent>%)?"
+    r"(?:\s+per\s+(?P<per>class|context))?$"
+)
+#: Nats at which a log loss is cut: no mean of what has no end can be shown.
+LONGEST = 7.0
+_FORM = "RISK<=NUMBER[%] [per class|context]"
+_E_G = 'E.g. --risk "drop<=1%".'
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """What one policy did with N rows, beside the full model."""
+
+    quality: Floats | None  # (N,): NaN where not known
+    full_quality: Floats | None  # (N,)
+    prediction: Array  # (N,): as classes, -1 where the answer is none
+    full_prediction: Array  # (N,)
+    cost: Floats  # (N,)
+    abstained: Bools  # (N,)
+    costs: tuple[float, float] | None  # least and most that a row may cost; None: no bound is known
+    exit: Ints  # (N,): the model's number of the exit taken
+    labels: Array | None  # (N,): classes
+    split: str
+    rows: Ints  # (N,): which of the split's these are
+    #: (N, C) each: log-probabilities at the exit taken and at the last, of whole outputs and plain answers.
+    log_prob: Callable[[], tuple[Array, Array]]
+
+
+Loss = Callable[[Taken], Floats]
+
+
+def _known(seen: Taken) -> tuple[Floats, Floats]:
+    assert seen.quality is not None and seen.full_quality is not None
+    return seen.quality, seen.full_quality
+
+
+def _drop(seen: Taken) -> Floats:
+    quality, full = _known(seen)
+    return full - quality
+
+
+def _gap(score: Callable[[Array, Array], Floats]) -> Loss:
+    """Return a proper score of the policy's probabilities less that of the full model's."""
+
+    def loss(seen: Taken) -> Floats:
+        if seen.labels is None or seen.labels.ndim != 1:
+            step = "Use drop, or harm."
+            raise input_error("risk", "of rows that have one class each", "others", step)
+        mine, full = seen.log_prob()
+        return score(mine, seen.labels) - score(full, seen.labels)
+
+    return loss
+
+
+def _brier(log_prob: Array, labels: Array) -> Floats:
+    prob = np.exp(log_prob.astype(np.float64))
+    at = prob[np.arange(len(labels)), labels]
+    return np.asarray((prob**2).sum(axis=1) - 2 * at + 1.0)
+
+
+def _log_loss(log_prob: Array, labels: Array) -> Floats:
+    return np.minimum(-log_prob[np.arange(len(labels)), labels].astype(np.float64), LONGEST)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A risk: the loss of a row, between which ends it lies, and what it needs to know."""
+
+    loss: Loss
+    low: float
+    high: float
+    says: str
+    shape: str = "binary"  # of losses of answers that are right or wrong
+    labels: bool = True
+
+
+#: By name. Losses (N,) of rows; `miss` looks at rows of a class only, `selective_error` at all, see there.
+KINDS: dict[str, Kind] = {
+    "error": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "share of wrong answers"),
+    "loss": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "1 - mean quality"),
+    "drop": Kind(_drop, -1.0, 1.0, "quality of the full model less the policy's", "ternary"),
+    "harm": Kind(
+        lambda s: np.maximum(_drop(s), 0.0), 0.0, 1.0,
+        "share of answers that the full model has right and the policy wrong",
+    ),
+    "disagreement": Kind(
+        lambda s: (s.prediction != s.full_prediction).astype(np.float64), 0.0, 1.0,
+        "share of answers that are not the full model's", labels=False,
+    ),
+    "miss": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "share of a class's rows that are answered wrong"),
+    "selective_error": Kind(
+        lambda s: np.where(s.abstained, np.nan, 1.0 - _known(s)[0]), 0.0, 1.0,
+        "share of wrong answers among the answered", "bounded",
+    ),
+    "brier_gap": Kind(_gap(_brier), -2.0, 2.0, "Brier score less the full model's", "bounded"),
+    "log_loss_gap": Kind(
+        _gap(_log_loss), -LONGEST, LONGEST, f"log loss, {LONGEST:g} nats at most, less the full model's", "bounded",
+    ),
+    "cost": Kind(lambda s: s.cost, 0.0, float("inf"), "mean cost", "bounded", labels=False),
+}  # fmt: skip
+
+
+def register_risk(
+    name: str, low: float = 0.0, high: float = 1.0, *, labels: bool = True
+) -> Callable[[Loss], Loss]:
+    """Make a loss of your own a risk that `certify` knows by name.
+
+    Parameters
+    ----------
+    name : str
+        Small letters and underscores.
+    low, high : float
+        Between which each row's loss lies.
+    labels : bool
+        Whether it needs to know which answers are right.
+
+    Returns
+    -------
+    callable
+        A decorator of a function from `Taken` to losses (N,).
+
+    Examples
+    --------
+    >>> @register_risk("late", labels=False)
+    ... def late(taken):
+    ...     return taken.cost > 2.0
+    >>> Risk.parse("late<=5%").text
+    'late<=5%'
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+", name) or name in KINDS:
+        step = "Small letters and underscores."
+        raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise input_error("low, high", "finite, low below high", (low, high), "0 and 1 of a share.")
+
+    def register(loss: Loss) -> Loss:
+        shape = "bounded"
+        KINDS[name] = Kind(
+            loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
+        )
+        return loss
+
+    return register
+
+
+@dataclass(frozen=True)
+class Risk:
+    """A claim: the mean of a loss is at most a number, for all rows or for each class or context at once.
+
+    Parameters
+    ----------
+    name : str
+        One of `KINDS`.
+    most : float
+        In quality, or for ``cost`` in its unit.
+    of : str, optional
+        The class that ``miss`` is of.
+    per : {"", "class", "context"}
+        The claim is of each of these at once.
+
+    Examples
+    --------
+    >>> Risk.parse("drop<=1% per class")
+    Risk(name='drop', most=0.01, of='', per='class', share=False)
+    """
+
+    name: str
+    most: float
+    of: str = ""
+    per: str = ""
+    share: bool = False  # of a cost: of the full model's
+
+    @staticmethod
+    def parse(text: str) -> Risk:
+        """Read ``RISK<=NUMBER[%] [per class|context]``, e.g. ``miss[3]<=5%``."""
+        found = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
+        if found is None:
+            raise input_error("risk", _FORM, text, _E_G)
+        if found["name"] not in KINDS:
+            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], _E_G)
+        try:
+            most = float(found["most"])
+        except ValueError:
+            raise input_error("risk", _FORM, text, _E_G) from None
+        share = bool(found["percent"]) and found["name"] == "cost"
+        risk = Risk(
+            found["name"], most / 100 if found["percent"] else most, found["of"] or "", found["per"] or "", share,
+        )  # fmt: skip
+        risk.check()
+        return risk
+
+    def check(self) -> None:
+        """Refuse what no rows could show."""
+        kind = KINDS[self.name]
+        most = 1.0 if self.share else kind.high
+        if not 0.0 < self.most < most:
+            allowed = f"above 0 and below {most:g}" if most < float("inf") else "above 0"
+            step = "No number of rows shows that nothing at all is lost; allow a little, e.g. 0.5%."
+            raise input_error(f"risk {self.name}", allowed, f"{self.most:g}", step)
+        if (self.name == "miss") != bool(self.of):
+            step = 'E.g. --risk "miss[3]<=5%", of class 3.'
+            raise input_error(
+                "risk", "miss[CLASS]<=NUMBER; others are of no class", self.text, step
+            )
+
+    @property
+    def text(self) -> str:
+        """As it is written on a command line."""
+        of, per = f"[{self.of}]" if self.of else "", f" per {self.per}" if self.per else ""
+        percent = self.share or self.name != "cost"
+        return (
+            f"{self.name}{of}<={100 * self.most:g}%{per}"
+            if percent
+            else f"{self.name}<={self.most:g}{per}"
+        )
+
+
+def taken(policy: Any, table: Table) -> Taken:
+    """Replay a policy as it is deployed, its coin included, row i being sample i."""
+    seen = trace(policy, table)
+    stats = table.statistics
+    quality = full = None
+    worth = seen.quality_taken if seen.quality is not None else None
+    if worth is None and table.valued.any():
+        own = table.keep_exits(seen.active_exits).worth(seen.predictions)
+        worth = None if own is None else own[np.arange(len(table)), seen.position]
+    if worth is not None and stats.quality is not None:
+        unknown = ~table.valued
+        quality = np.where(unknown, np.nan, np.asarray(worth, dtype=np.float64))
+        full = np.where(unknown, np.nan, stats.quality[:, -1].astype(np.float64))
+    label = stats.labels if stats.labels is not None and stats.labels.ndim == 1 else None
+
+    def log_prob() -> tuple[Array, Array]:
+        if not table.whole or not isinstance(policy_of(policy, single=True).answer, Identity):
+            step = "Import full outputs; certify a policy with answer=plain."
+            raise input_error(
+                "risk", "of plain answers whose probabilities are known", "others", step
+            )
+        whole = table.log_prob()
+        last = [table.active_exits.index(k) for k in seen.exit.tolist()]
+        return whole[np.arange(len(table)), last], whole[:, -1]
+
+    ends = None
+    if table.costs.ndim == 1:
+        ends = float(seen.exit_costs.min()), float(seen.exit_costs.max())
+    return Taken(
+        quality, full, seen.taken, stats.prediction[:, -1], seen.cost, seen.abstained, ends, seen.exit, label,
+        table.split, np.arange(len(table)) if table.places is None else table.places, log_prob,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Losses of L policies on what counts as one draw each (rows, or groups), and the claim about their mean."""
+
+    values: Floats  # (L, n)
+    most: float
+    low: float
+    high: float
+    kind: str  # of `bounds.DEFAULTS`
+    text: str  # of the claim
+    cell: str = ""  # the class or context, where the claim is of each
+    unit: str = "rows"
+
+
+def losses_of(
+    risk: Risk, policies: Sequence[Taken], table: Table, bound: float | None = None
+) -> list[Losses]:
+    """Return the losses of policies on a table's rows, one entry per class or context where the claim is of each.
+
+    `bound`: the most that a row may cost, where rows have costs of their own.
+    """
+    kind = KINDS[risk.name]
+    if kind.labels and any(one.quality is None for one in policies):
+        step = "disagreement and cost need none."
+        raise input_error(f"risk {risk.name}", "of rows with labels", "rows without", step)
+    if kind.labels and risk.name in ("error", "miss", "selective_error") and table.graded:
+        step = f'Use "loss<={100 * risk.most:g}%", 1 - mean quality.'
+        raise input_error(
+            f"risk {risk.name}", "of answers that are right or wrong", "graded ones", step
+        )
+    most, low, high = risk.most, kind.low, kind.high
+    if risk.name == "cost":
+        most, low, high = _of_costs(risk, policies, table, bound)
+    values = np.stack([_checked(risk.name, kind, one, high) for one in policies])
+    if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0
+        values = np.where(np.isnan(values), 0.0, values - most)
+        values[:, ~table.valued] = np.nan
+        most, low, high = 0.0, -risk.most, 1.0 - risk.most
+    rows = ~np.isnan(values).any(axis=0)
+    out = []
+    for cell, mine in _cells(risk, table):
+        at = np.flatnonzero(rows & mine)
+        if len(at) < 2:
+            step = "Leave it out, or gather more of them."
+            raise input_error(f"rows of {cell or 'the split'}", "2 or more", len(at), step)
+        each, unit, shape = values[:, at], "rows", kind.shape
+        if table.group is not None:
+            each, unit = _by_group(each, table.group[at]), "groups"
+        if unit == "groups" or (kind.labels and table.graded):
+            shape = "bounded"
+        out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
+    return out
+
+
+def _checked(name: str, kind: Kind, seen: Taken, high: float) -> Floats:
+    """Return the losses of rows, (N,), refused unless they are what the risk says."""
+    found = np.asarray(kind.loss(seen), dtype=np.float64)
+    if found.shape != seen.exit.shape:
+        raise input_error(f"losses of risk {name}", f"of shape {seen.exit.shape}", found.shape)
+    known = found[~np.isnan(found)]
+    slack = 1e-9 * max(abs(kind.low), abs(high))
+    if len(known) and (known.min() < kind.low - slack or known.max() > high + slack):
+        allowed = f"from {kind.low:g} to {high:g}"
+        raise input_error(f"losses of risk {name}", allowed, f"{known.min():g} to {known.max():g}")
+    return np.clip(found, kind.low, high)
+
+
+def _of_costs(
+    risk: Risk, policies: Sequence[Taken], table: Table, bound: float | None
+) -> tuple[float, float, float]:
+    """Return the most that the mean cost may be, and the ends between which each row's lies."""
+    most = risk.most * float(table.mean_costs[-1]) if risk.share else risk.most
+    ends = [one.costs for one in policies]
+    if bound is None and any(one is None for one in ends):
+        step = "State the most that a request may cost: --cost-bound (Python: cost_bound=)."
+        raise input_error("risk cost", "of costs per exit, or with a bound", "costs per row", step)
+    high = max(one[1] for one in ends if one is not None) if bound is None else float(bound)
+    worst = max(float(one.cost.max()) for one in policies)
+    if worst > high * (1 + 1e-9):
+        raise input_error("cost_bound", f"{worst:.6g} or more: a row costs that", high, "Raise it.")
+    return most, 0.0, high
+
+
+def _cells(risk: Risk, table: Table) -> list[tuple[str, Bools]]:
+    """Return the names of what the claim is of each of, and their rows, (N,)."""
+    labels = table.statistics.labels
+    if risk.per == "context":
+        if table.context is None:
+            step = "Import with a key 'context' (Python: context=)."
+            raise input_error("risk per context", "of rows that have one", "rows without", step)
+        context = table.context
+        return [(f"context {name}", context == e) for e, name in enumerate(table.contexts)]
+    if risk.per == "class" or risk.of:
+        if labels is None or labels.ndim != 1:
+            step = "Import with labels, one class per row."
+            raise input_error(
+                f"risk {risk.text}", "of rows that are of a class", "rows without", step
+            )
+        classes = np.unique(labels[labels >= 0]).tolist()
+        if risk.of:
+            if risk.of not in map(str, classes):
+                step = "Number classes from 0."
+                raise input_error(
+                    "risk", f"of a class that occurs, 0 to {classes[-1]}", risk.of, step
+                )
+            classes = [int(risk.of)]
+        return [(f"class {c}", labels == c) for c in classes]
+    return [("", np.ones(len(table), dtype=bool))]
+
+
+def _by_group(values: Floats, group: Ints) -> Floats:
+    """Return the mean losses of groups, (L, G), of rows (L, N)."""
+    _, at, sizes = np.unique(group, return_inverse=True, return_counts=True)
+    order = np.argsort(at, kind="stable")
+    first = np.flatnonzero(np.diff(at[order], prepend=-1))
+    return np.asarray(np.add.reduceat(values[:, order], first, axis=1) / sizes)
+
+
+def rows_for(risk: Risk, table: Table) -> Table:
+    """Return the rows that a risk can be told of."""
+    return known_rows(table) if KINDS[risk.name].labels else table

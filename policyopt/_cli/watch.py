@@ -1,0 +1,219 @@
+"""``policyopt watch``: whether a promised risk still holds, by losses as labels or audits come in."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt._cli import options, output
+from policyopt._cli.options import argument, option
+from policyopt._cli.output import number
+from policyopt.runtime._errors import CheckError, input_error
+from policyopt.runtime._files import refusing, write_file
+from policyopt.runtime._risk_monitor import RiskMonitor
+
+#: What a row must say for a loss of it, in the place of a column `loss`.
+_NEEDS = {
+    "error": ("prediction", "label"), "miss": ("prediction", "label"), "selective_error": ("prediction", "label"),
+    "disagreement": ("prediction", "full_prediction"), "cost": ("cost",), "loss": (),
+    "drop": ("prediction", "label", "full_prediction"), "harm": ("prediction", "label", "full_prediction"),
+}  # fmt: skip
+_MOST_STATE = 1 << 20
+
+
+def watch(
+    rows: Path = argument(
+        "New rows (.csv, .jsonl): loss; or prediction, label, full_prediction; probability.", "ROWS"
+    ),
+    state: Path = option(Path("monitor.json"), "What was seen so far; written anew."),
+    policy: Path | None = option(None, "Policy file whose certificate is the promise."),
+    risk: str | None = option(None, 'The promise, if not the certificate\'s first: "drop<=1%".'),
+    confidence: str = option("95%", "That no alarm ever comes while the promise holds."),
+    least: float = option(1.0, "Least probability with which a loss is seen."),
+    cost_bound: float | None = option(None, "Most that a request may cost, of a risk of cost."),
+    style: output.Format = options.STYLE,
+) -> None:
+    """Watch a promised risk by new rows; exit code 4 at an alarm.
+
+    An empty cell is a label that has not come: such a row is left out, or, where it had a probability below 1 of being
+    audited, counts as unseen. Each row is to be given once.
+    """
+    promise, bound = _promise(policy, risk, cost_bound)
+    monitor = _monitor(state, promise, confidence, least, bound)
+    if promise.per:
+        step = "Watch each by itself, with a --state of its own."
+        raise input_error("--risk", "of all rows, or miss[CLASS]", promise.text, step)
+    found = list(_records(rows))
+    if promise.of:
+        found = [row for row in found if _said(row.get("label")) in ("", promise.of)]
+    losses, probability = _losses(promise.name, found, rows)
+    alarm = monitor.update(losses, probability)
+    write_file(state, json.dumps(monitor.state()))
+    low, high = monitor.risk
+    record = {
+        "risk": promise.text, "losses": monitor.losses, "e_value": monitor.e_value, "risk_low": low, "risk_high": high,
+        "alarm_after": None if alarm is None else alarm.losses, "state": str(state),
+    }  # fmt: skip
+    columns: output.Columns = {
+        "risk": "risk", "losses": "losses", "mean [at all times]": lambda r: f"{number(low)} to {number(high)}",
+        "e-value": lambda r: number(r["e_value"]), "alarm after": "alarm_after",
+    }  # fmt: skip
+    output.print_records([record], style, columns)
+    if alarm is not None:
+        raise CheckError(f"{promise.text}: {alarm}. Fit and certify on recent rows.")
+
+
+def _promise(
+    policy: Path | None, risk: str | None, bound: float | None
+) -> tuple[Any, float | None]:
+    """Return the risk that is watched, and the most that a request may cost."""
+    from policyopt._certificates.risks import Risk
+
+    if policy is None:
+        if risk is None:
+            raise input_error("--risk", "given without --policy", "none", 'E.g. --risk "drop<=1%".')
+        return Risk.parse(risk), bound
+    from policyopt.runtime._certificate import certificate_of
+    from policyopt.runtime._experts import load_any
+    from policyopt.runtime._several import policy_of
+
+    found = policy_of(load_any(policy), single=True)
+    stated = certificate_of(found)
+    if stated is None and risk is None:
+        step = "Certify it (`policyopt certify`), or state --risk."
+        raise input_error("--policy", "with a certificate that is of it", policy, step)
+    text = risk or str((stated or {})["claim"]).split(" and ")[0]
+    promise = Risk.parse(text)
+    if promise.share:
+        from dataclasses import replace
+
+        promise = replace(promise, most=promise.most * float(found.costs[-1]), share=False)
+    return promise, float(found.costs.max()) if bound is None else bound
+
+
+def _monitor(
+    state: Path, promise: Any, confidence: str, least: float, bound: float | None
+) -> RiskMonitor:
+    """Return the monitor of a state file, or a new one."""
+    from policyopt._certificates.certify import delta_of
+    from policyopt._certificates.risks import KINDS
+
+    kind = KINDS[promise.name]
+    high = kind.high
+    if promise.name == "cost":
+        if bound is None or promise.share:
+            step = "E.g. --policy policy.json, or --risk 'cost<=2.5' --cost-bound 10."
+            raise input_error(
+                "--cost-bound", "given with a risk of cost, in its unit", "none", step
+            )
+        high = bound
+    wanted = RiskMonitor(
+        promise.most, low=kind.low, high=high, confidence=1 - delta_of(confidence), least=least
+    )
+    if not state.exists():
+        return wanted
+    with refusing(state):
+        if state.stat().st_size > _MOST_STATE:
+            raise input_error("--state", f"of at most {_MOST_STATE:,} bytes", state, "Start anew.")
+        text = state.read_text(encoding="utf-8")
+    try:
+        found = RiskMonitor.restore(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise input_error("--state", "JSON", str(error), "Start anew with another file.") from None
+    for name in ("most", "low", "high", "confidence", "least"):
+        mine, there = getattr(wanted, name), getattr(found, name)
+        if abs(mine - there) > 1e-12 * max(abs(mine), 1.0):
+            step = "Give the same promise, or another --state."
+            raise input_error(
+                f"{name} of {state}", f"{mine:g}, as is asked for", f"{there:g}", step
+            )
+    return found
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Return the rows of a .csv or .jsonl file."""
+    if path.suffix not in (".csv", ".jsonl"):
+        raise input_error(
+            "ROWS", "a .csv or .jsonl file", path, "Name its columns in the first line."
+        )
+    with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
+        if path.suffix == ".csv":
+            yield from csv.DictReader(file)
+            return
+        for n, line in enumerate(file):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise input_error(
+                    f"line {n} of {path}", "JSON", str(error), "One object per line."
+                ) from None
+            if not isinstance(row, dict):
+                raise input_error(
+                    f"line {n} of {path}", "an object", type(row).__name__, "Name its fields."
+                )
+            yield row
+
+
+def _losses(
+    risk: str, rows: Sequence[dict[str, Any]], path: Path
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return losses, NaN where not seen, and the probabilities with which they were to be, (N,) each."""
+    names = {name for row in rows for name in row}
+    needs = ("loss",) if "loss" in names else _NEEDS[risk]
+    lacking = [name for name in needs or ("loss",) if name not in names]
+    if lacking:
+        step = f"Or a column loss. Found: {', '.join(sorted(map(str, names))) or 'nothing'}."
+        raise input_error(
+            f"columns of {path}", ", ".join(needs or ("loss",)), f"no {lacking[0]}", step
+        )
+    texts = {name: [_said(row.get(name)) for row in rows] for name in needs}
+    seen = np.array(
+        [all(texts[name][i] != "" for name in needs) for i in range(len(rows))], dtype=bool
+    )
+    out = np.full(len(rows), np.nan)
+    if needs in (("loss",), ("cost",)):
+        out[seen] = [
+            _number(texts[needs[0]][i], needs[0], i, path) for i in np.flatnonzero(seen).tolist()
+        ]
+    else:
+        said = {name: np.array(values, dtype=object) for name, values in texts.items()}
+        answer, full = said["prediction"], said.get("full_prediction")
+        if risk == "disagreement":
+            out[seen] = (answer != full)[seen]
+        else:
+            wrong = (answer != said["label"]).astype(float)
+            if full is not None:
+                wrong = wrong - (full != said["label"])
+            out[seen] = np.maximum(wrong, 0.0)[seen] if risk == "harm" else wrong[seen]
+    chance = np.ones(len(rows))
+    if "probability" in names:
+        for i, row in enumerate(rows):
+            if (text := _said(row.get("probability"))) != "":
+                chance[i] = _number(text, "probability", i, path)
+    return out, chance
+
+
+def _said(value: Any) -> str:
+    """Return a cell as a text: "" where there is none, whole numbers without a point."""
+    if value is None or value == "" or value != value:
+        return ""
+    return (
+        str(int(value))
+        if isinstance(value, (bool, float)) and value == int(value)
+        else str(value).strip()
+    )
+
+
+def _number(text: str, name: str, row: int, path: Path) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        step = "Leave the cell empty where it is not known."
+        raise input_error(f"{name} of row {row} of {path}", "a number", text, step) from None

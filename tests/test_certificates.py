@@ -1,0 +1,396 @@
+"""Certificates: p-values by enumeration, testing by hand, violations by simulation, and what is refused."""
+
+import itertools
+import json
+from dataclasses import replace
+from math import comb
+
+import numpy as np
+import pytest
+from conftest import refuses
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from synthetic import cache, outputs
+
+import policyopt as po
+from policyopt._certificates.bounds import P_VALUES, rows_that_do
+from policyopt._certificates.certify import certify, recheck
+from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
+from policyopt._certificates.testing import fallback, holm
+from policyopt._table import Tables
+from policyopt.runtime._certificate import certificate_of
+from policyopt.runtime._errors import BudgetError, CheckError, InputError
+
+ENDS = {"low": -1.0, "high": 1.0}
+
+
+@pytest.mark.parametrize("delta", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize("name", ["ternary", "betting", "hoeffding_bentkus"])
+def test_the_level_of_signed_losses_by_enumeration(name, delta):
+    """Of all 3^7 draws, at the border of the claim, those with p <= delta have chance delta at most."""
+    n, most = 7, 0.2
+    draws = np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=n)))
+    p = P_VALUES[name](draws, most, delta=delta, **ENDS)
+    ones, minus = (draws == 1).sum(axis=1), (draws == -1).sum(axis=1)
+    for share in np.linspace(most, 1.0, 41):  # of what is not 0
+        up, down = (share + most) / 2, (share - most) / 2
+        chance = up**ones * down**minus * (1 - share) ** (n - ones - minus)
+        assert chance.sum() == pytest.approx(1)
+        assert chance[p <= delta].sum() <= delta * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["binomial", "betting", "hoeffding_bentkus"])
+def test_the_level_of_losses_zero_or_one_by_enumeration(name):
+    n, most, delta = 12, 0.3, 0.1
+    draws = np.array(list(itertools.product((0.0, 1.0), repeat=n)))
+    p, ones = P_VALUES[name](draws, most, low=0.0, high=1.0, delta=delta), draws.sum(axis=1)
+    assert (most**ones * (1 - most) ** (n - ones))[p <= delta].sum() <= delta
+    if name == "binomial":
+        assert p == pytest.approx(stats.binom.cdf(ones, n, most))
+
+
+def test_the_ternary_p_value_is_that_of_the_walk():
+    """P(S <= s) of a sum of n ternary draws, by convolution, at the worst share, plus what is missed."""
+    n, most, plus, minus = 60, 0.05, 2, 3
+    losses = np.array([[1.0] * plus + [-1.0] * minus + [0.0] * (n - plus - minus)])
+    (found,) = P_VALUES["ternary"](losses, most, delta=0.1)
+    worst = 0.0
+    for share in np.linspace(
+        0.05, stats.beta.ppf(1 - 0.0025, plus + minus + 1, n - plus - minus), 400
+    ):
+        step = np.array([(share - most) / 2, 1 - share, (share + most) / 2])
+        law = np.array([1.0])
+        for _ in range(n):
+            law = np.convolve(law, step)
+        worst = max(worst, law[: n + plus - minus + 1].sum())
+    assert found == pytest.approx(worst + 0.005, rel=0.01)
+    assert found < P_VALUES["hoeffding_bentkus"](losses, most, **ENDS)[0]
+
+
+def test_the_share_of_what_is_allowed_that_is_used():
+    """Risks that rise from 0 to 0.2 over 201 levels, 5 % allowed at 90 %: published shares of a fixed sequence."""
+    rng, risk = np.random.default_rng(0), np.linspace(0, 0.2, 201)
+    for n, binomial, betting in ((300, 0.64, 0.53), (1000, 0.79, 0.72)):
+        used = {"binomial": [], "betting": []}
+        for _ in range(100):
+            losses = (rng.random(n) < risk[:80, None]).astype(float)
+            for name, found in used.items():
+                p = P_VALUES[name](losses, 0.05, low=0.0, high=1.0, delta=0.1)
+                found.append(risk[max(fallback(p, 0.1).sum() - 1, 0)] / 0.05)
+        assert np.mean(used["binomial"]) > binomial - 0.03 and np.mean(used["betting"]) > betting
+
+
+@given(st.lists(st.floats(0, 0.3), min_size=1, max_size=12), st.integers(1, 4))
+def test_fallback_and_holm_by_hand(p, starts):
+    p, delta = np.array(p), 0.1
+    over = np.flatnonzero(p > delta)
+    first = over[0] if len(over) else len(p)
+    assert fallback(p, delta).tolist() == [j < first for j in range(len(p))]
+    at = sorted({int(v) for v in np.linspace(0, len(p), starts, endpoint=False)})
+    shown = fallback(p, delta, at)
+    for j in range(len(p)):  # what is spent: the shares of starts since the last that failed
+        last = max((i for i in range(j) if not shown[i]), default=-1)
+        left = sum(last < s <= j for s in at) * delta / len(at)
+        assert shown[j] == (left > 0 and p[j] <= left * (1 + 1e-12))
+    ordered = np.sort(p)
+    count = next((i for i, v in enumerate(ordered) if v > delta / (len(p) - i)), len(p))
+    assert holm(p, delta).sum() == count
+
+
+def test_rows_that_do_are_the_least_that_do():
+    losses = np.repeat([1.0, 0.0], [6, 194])
+    n = rows_that_do("binomial", losses, 0.05, 0.05, 0.0, 1.0)
+    exact = next(n for n in range(200, 2000) if stats.binom.cdf(round(0.03 * n), n, 0.05) <= 0.05)
+    assert abs(n - exact) <= 0.15 * exact
+    assert rows_that_do("binomial", losses, 0.03, 0.05, 0.0, 1.0) is None
+
+
+def people(rows, seed=5):
+    """A family fitted on other rows, the losses of its levels on many, and what they cost."""
+    data = cache(4000, 4, 6, seed=2, split={"fit": 0.5, "calibrate": 0.5})
+    family = po.fit_family(data, 12, "max_prob", spend="all").policy.policies
+    logits, labels = outputs(rows, 4, 6, seed)
+    everyone = po.from_arrays(logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", split={"test": 1.0})
+    table = Tables(everyone).get("test")
+    (losses,) = losses_of(Risk.parse("drop<=1%"), [taken(one, table) for one in family], table)
+    return losses.values, np.array([one.provenance["expected_cost"] for one in family])
+
+
+def test_violations_stay_within_the_level_and_those_of_the_plain_choice_do_not():
+    """200 draws of 500 rows: the true risk of what is certified, and of the cheapest that looks good enough."""
+    losses, costs = people(20_000)
+    truth, order, rng = losses.mean(axis=1), np.argsort(-costs), np.random.default_rng(0)
+    most, delta, draws = float(np.sort(truth)[5]) - 1e-4, 0.1, 200
+    assert (truth > most).sum() >= 4
+    wrong = {"ternary": 0, "betting": 0, "looks": 0}
+    shown_any = 0
+    for _ in range(draws):
+        drawn = losses[:, rng.integers(0, losses.shape[1], 500)]
+        for name in ("ternary", "betting"):
+            p = P_VALUES[name](drawn, most, delta=delta, **ENDS)
+            shown = order[fallback(p[order], delta)]
+            shown_any += len(shown) > 0
+            wrong[name] += len(shown) > 0 and truth[shown[np.argmin(costs[shown])]] > most
+        good = np.flatnonzero(drawn.mean(axis=1) <= most)
+        wrong["looks"] += len(good) > 0 and truth[good[np.argmin(costs[good])]] > most
+    border = delta + 3 * (delta * (1 - delta) / draws) ** 0.5
+    assert wrong["ternary"] / draws <= border and wrong["betting"] / draws <= border
+    assert wrong["looks"] / draws > 2 * border and shown_any > draws
+
+
+def test_groups_are_the_unit():
+    """Ten equal rows per group: a test of rows believes too much, that of groups does not."""
+    rng, most, delta, draws = np.random.default_rng(1), 0.1, 0.1, 300
+    rows = groups = 0
+    for _ in range(draws):
+        each = (rng.random((1, 60)) < most).astype(float)
+        rows += P_VALUES["binomial"](np.repeat(each, 10, axis=1), most)[0] <= delta
+        groups += P_VALUES["betting"](each, most, high=1.0, delta=delta)[0] <= delta
+    assert groups / draws <= delta + 0.052 < rows / draws
+
+
+def test_a_certificate_is_of_this_policy_and_this_cache(tmp_path):
+    data = cache(6000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    found = certify(data, ["drop<=3%", "disagreement<=20%"], "90%", method="max_prob", budget="90%")
+    stated = certificate_of(found.policy)
+    assert stated == found.certificate and stated["p_value"] <= 0.1 and stated["n"] == 2400
+    assert stated["claim"] == "drop<=3% and disagreement<=20% and cost<=90%"
+    shown = [one for one in found.records if one["certified"]]
+    assert min(one["cost"] for one in shown) == found.policy.provenance["expected_cost"]
+    found.save(tmp_path / "p.json")
+    again = po.load_policy(tmp_path / "p.json")
+    assert recheck(again, data)["p_value"] == pytest.approx(stated["p_value"])
+    edited = replace(again, thresholds=again.thresholds - 0.01)
+    assert certificate_of(edited) is None
+    with pytest.raises(CheckError, match="changed since"):
+        recheck(edited, data)
+    with pytest.raises(CheckError, match="without"):
+        recheck(po.fit(data, "50%", "max_prob"), data)
+    with pytest.raises(CheckError, match="is of cache"):
+        recheck(again, cache(3000, seed=9, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2}))
+    worse = {**stated, "p_value": 1e-9}
+    with pytest.raises(CheckError, match="must hold on its rows"):
+        recheck(replace(again, provenance={**again.provenance, "certificate": worse}), data)
+    given = certify(data, "drop<=3%", 0.9, method=again)  # one policy alone
+    assert given.certificate["n"] == 2400 and len(given.records) == 1
+
+
+def test_risks_by_brute_force_per_class_context_and_group():
+    rng = np.random.default_rng(0)
+    logits, labels = outputs(3000, 3, 4, seed=4)
+    data = po.from_arrays(
+        logits, labels, [1.0, 2.0, 4.0], unit="ms", context=rng.integers(0, 2, 3000),
+        group=rng.integers(0, 400, 3000), split={"fit": 0.5, "calibrate": 0.5},
+    )  # fmt: skip
+    policy = po.fit(data, "50%", "max_prob").policy
+    table = Tables(data).get("calibrate")
+    seen, group = taken(policy, table), table.group
+    last = table.statistics.prediction[:, -1]
+    label = table.statistics.labels
+    wrong = (seen.prediction != label).astype(float)
+    full = (last != label).astype(float)
+    want = {
+        "error<=9%": wrong, "drop<=9%": wrong - full, "harm<=9%": np.maximum(wrong - full, 0),
+        "disagreement<=9%": (seen.prediction != last).astype(float), "cost<=50%": seen.cost,
+        "loss<=9%": wrong,
+    }  # fmt: skip
+    for text, each in want.items():
+        (found,) = losses_of(Risk.parse(text), [seen], table)
+        means = [each[group == g].mean() for g in np.unique(group)]
+        assert found.values[0] == pytest.approx(means) and found.unit == "groups"
+    assert losses_of(Risk.parse("cost<=50%"), [seen], table)[0].most == pytest.approx(2.0)
+    each = losses_of(Risk.parse("error<=9% per class"), [seen], table)
+    assert [one.cell for one in each] == [f"class {c}" for c in range(4)]
+    mine = label == 2
+    means = [wrong[mine & (group == g)].mean() for g in np.unique(group[mine])]
+    assert each[2].values[0] == pytest.approx(means)
+    assert losses_of(Risk.parse("miss[2]<=9%"), [seen], table)[0].values[0] == pytest.approx(means)
+    assert len(losses_of(Risk.parse("drop<=9% per context"), [seen], table)) == 2
+
+
+def test_scores_of_probabilities_and_losses_of_ones_own():
+    logits, labels = outputs(2000, 3, 4, seed=4)
+    data = po.from_arrays(
+        logits, labels, [1.0, 2.0, 4.0], unit="ms", split={"fit": 0.5, "calibrate": 0.5}
+    )
+    policy, table = po.fit(data, "50%", "max_prob").policy, Tables(data).get("calibrate")
+    seen = taken(policy, table)
+    prob = np.exp(logits[seen.rows].astype(float))
+    prob /= prob.sum(axis=2, keepdims=True)
+    truth, at = np.eye(4)[seen.labels], np.arange(len(seen.exit))
+    for text, score in (
+        ("brier_gap<=5%", lambda p: ((p - truth) ** 2).sum(axis=1)),
+        ("log_loss_gap<=5%", lambda p: np.minimum(-np.log(p[at, seen.labels]), 7.0)),
+    ):
+        (found,) = losses_of(Risk.parse(text), [seen], table)
+        assert found.values[0] == pytest.approx(
+            score(prob[at, seen.exit]) - score(prob[:, -1]), abs=1e-5
+        )
+        assert found.kind == "bounded"
+    name = "late_and_dear"
+
+    @po.register_risk(name, high=4.0, labels=False)
+    def late(one):
+        """Cost beyond 2."""
+        return np.maximum(one.cost - 2.0, 0.0)
+
+    try:
+        found = certify(data, f"{name}<=1.9", 0.9, method=policy)
+        assert found.certificate["procedure"] == "betting"
+        assert found.certificate["risks"] == {f"{name}<=190%": pytest.approx(late(seen).mean())}
+        assert recheck(found.policy, data)["p_value"] <= 0.1
+        with pytest.raises(InputError, match="name of a risk"):
+            po.register_risk(name)
+        KINDS[name] = replace(KINDS[name], loss=lambda one: one.cost + 9)
+        with pytest.raises(InputError, match="losses of risk late"):
+            certify(data, f"{name}<=10%", 0.9, method=policy)
+    finally:
+        KINDS.pop(name)
+
+
+def test_a_family_of_levels_that_hold_together(tmp_path):
+    data = cache(6000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    found = certify(data, "drop<=4%", 0.9, method="max_prob")
+    assert len(found.family) == sum(one["certified"] for one in found.records) > 3
+    found.family.save(tmp_path / "f.json")
+    family = po.load_family(tmp_path / "f.json")
+    for level in (0, len(family) - 1):
+        assert recheck(family.at(level), data)["p_value"] <= 0.1
+    assert certificate_of(family.at(0)) == found.certificate
+
+
+def test_a_pool_gives_half_of_its_test_rows_and_the_fit_keeps_its_own():
+    data = cache(4000, split={"fit": 0.5, "test": 0.5})
+    found = certify(data, "drop<=4%", 0.9, method="max_prob")
+    assert found.certificate["n"] == 1000 and "half of the pool's test rows" in found.notes[0]
+    assert recheck(found.policy, data)["p_value"] <= 0.1
+
+
+def test_what_is_refused():
+    data = cache(2000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    own = po.fit(data, "50%", "max_prob", split="calibrate")
+    for argument, call in {
+        "split": lambda: certify(data, "drop<=3%", method=own),
+        "risk": lambda: certify(data, "drop=3%"),
+        "risk drop": lambda: certify(data, "drop<=0%"),
+        "confidence": lambda: certify(data, "drop<=3%", 1.0),
+        "procedure": lambda: certify(data, "drop<=3%", procedure="z"),
+    }.items():
+        refuses(argument, call)
+    for text in (
+        "nothing<=3%",
+        "miss<=3%",
+        "drop[1]<=3%",
+        "harm<=200%",
+        "drop<=x",
+        "drop<=3% per row",
+        "",
+    ):
+        with pytest.raises(InputError, match="risk"):
+            Risk.parse(text)
+    with pytest.raises(InputError, match="losses that are 0, 1 for binomial"):
+        certify(data, "drop<=3%", method="max_prob", procedure="binomial")
+    with pytest.raises(InputError, match="20 or more"):
+        certify(
+            cache(60, split={"fit": 0.5, "calibrate": 0.2, "test": 0.3}),
+            "drop<=3%",
+            method="max_prob",
+        )
+    with pytest.raises(InputError, match="occurs, 0 to 5"):
+        certify(data, "miss[9]<=3%", method="max_prob")
+    with pytest.raises(BudgetError, match=r"about [\d,]+ rows like these 800 would show it"):
+        certify(data, "drop<=0.1%", method="max_prob")
+    with pytest.raises(BudgetError, match=r"over the 0\.01 that is claimed: allow more risk"):
+        certify(data, "error<=1%", method="max_prob")
+
+
+def test_exact_binomials_need_no_library():
+    n, k, most = 30, 4, 0.2
+    by_hand = sum(comb(n, i) * most**i * (1 - most) ** (n - i) for i in range(k + 1))
+    losses = np.repeat([[1.0, 0.0]], [1], axis=0).repeat([k, n - k], axis=1)
+    assert P_VALUES["binomial"](losses, most)[0] == pytest.approx(by_hand)
+
+
+def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+    logits, labels = outputs(4000, 3, 4, seed=1)
+    np.savez("l.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=[1.0, 2, 4])
+    assert (
+        run(
+            "import",
+            "l.npz",
+            "--unit",
+            "ms",
+            "--out",
+            "c",
+            "--split",
+            "fit=0.4,calibrate=0.4,test=0.2",
+        )[0]
+        == 0
+    )
+    asked = ("certify", "c", "--risk", "drop<=4%", "--method", "max_prob", "--confidence", "90%")
+    code, out, err = run(*asked, "--out", "p.json", "--format", "json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["certificate"]["p_value"] <= 0.1 and any(one["certified"] for one in said["levels"])
+    assert run("verify", "p.json", "c")[1].startswith("holds: with 90 % confidence: drop<=4%")
+    assert "with 90 % confidence" in run("info", "p.json")[1]
+    edited = po.load_policy("p.json")
+    replace(edited, thresholds=edited.thresholds * 0.5).save("e.json")
+    assert "void" in run("info", "e.json")[1] and run("verify", "e.json", "c")[0] == 4
+    code, _, err = run(*asked[:3], "drop<=0.01%", *asked[4:], "--out", "n.json")
+    assert code == 3 and "would show it" in err and not (tmp_path / "n.json").exists()
+    code, out, err = run(
+        "fit",
+        "c",
+        "--risk",
+        "drop<=4%",
+        "--method",
+        "max_prob",
+        "--out",
+        "f.json",
+        "--format",
+        "json",
+    )
+    assert code == 0 and json.loads(out)["certificate"]["confidence"] == 0.95
+    assert run("fit", "c", "--risk", "drop<=4%", "--max-drop", "1%")[0] == 2
+    assert run(*asked, "--family", "--out", "f.json")[0] == 0 and len(po.load_family("f.json")) > 1
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 2000)
+    full = np.where(rng.random(2000) < 0.95, label, 3)
+    worse = np.where(rng.random(2000) < 0.9, full, 3)
+    for name, answer in (("good", full), ("bad", worse)):
+        lines = [
+            f"{a},{b if i % 3 else ''},{c}"
+            for i, (a, b, c) in enumerate(zip(answer, label, full, strict=True))
+        ]
+        (tmp_path / f"{name}.csv").write_text(
+            "\n".join(["prediction,label,full_prediction", *lines])
+        )
+    first = run("watch", "good.csv", "--policy", "p.json", "--state", "m.json", "--format", "json")
+    assert first[0] == 0 and json.loads(first[1])[0]["losses"] == 2000 - 667
+    code, out, err = run(
+        "watch", "bad.csv", "--policy", "p.json", "--state", "m.json", "--format", "json"
+    )
+    assert code == 4 and json.loads(out)[0]["losses"] == 2 * (2000 - 667) and "broken" in err
+    assert (
+        "most of m.json" in run("watch", "good.csv", "--risk", "drop<=5%", "--state", "m.json")[2]
+    )
+    (tmp_path / "x.jsonl").write_text(
+        '{"loss": 0.5, "probability": 0.1}\n{"loss": null, "probability": 0.1}\n'
+    )
+    code, out, _ = run(
+        "watch", "x.jsonl", "--risk", "loss<=60%", "--least", "0.1", "--format", "json"
+    )
+    assert code == 0 and json.loads(out)[0]["losses"] == 2
+    for wrong, words in (
+        ("{", "JSON"),
+        ("[1]", "an object"),
+        ('{"loss": "a"}', "a number"),
+        ('{"x": 1}', "no loss"),
+    ):
+        (tmp_path / "w.jsonl").write_text(wrong)
+        code, _, err = run("watch", "w.jsonl", "--risk", "loss<=6%", "--state", "w.json")
+        assert code == 2 and words in err
