@@ -260,7 +260,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
 def _each_row(labels: Array, lead: Array, argument: str) -> Array:
     """Return a label per row, -1 where unknown; those that every exit repeats are taken once."""
     if not labels.ndim:
-        step = "Save a list of samples, each an object, or arrays over all of them."
+        step = "Save one array over all rows; in JSON also a list of samples, each an object."
         raise input_error(argument, "one for each row", "a single one", step)
     if lead.ndim == 3 and labels.shape == lead.shape[:2] and not np.isin(labels, (0, 1)).all():
         alike = [axis for axis in (0, 1) if (labels == labels.take([0], axis)).all()]
