@@ -163,6 +163,7 @@ def main() -> None:
         with OUT.open("a") as file:
             file.write(json.dumps(row) + "\n")
     write_file(OUT.with_suffix(".md"), text_of(found))
+    draw(found, ROOT / "docs" / "eenet.png")
 
 
 def text_of(found: list[dict[str, Any]]) -> str:
@@ -211,6 +212,39 @@ def text_of(found: list[dict[str, Any]]) -> str:
     title = f"EENet over others, mean of the budgets, one condition moved on `{MOVED}`"
     parts.append(table(title, ["condition", "accuracy per exit", *shown], lines))
     return "\n".join(parts)
+
+
+def draw(found: list[dict[str, Any]], path: Path) -> None:
+    """Draw the mean gain over three rivals under each condition, with its interval."""
+    from matplotlib.figure import Figure
+
+    rivals = {
+        PAPER[0]: "max_prob, the budget spent", OURS[0]: "max_prob, the budget a limit",
+        OURS[1]: "max_prob, joint thresholds",
+    }  # fmt: skip
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in found:
+        if row["knob"] != VARIED:
+            moved = row["knob"].replace(", times or through", ", times/through")
+            by = "" if moved.startswith("noise") else f" {row['by']:g}"
+            name = row["network"] if row["knob"] == PLAIN else f"{MOVED}, {moved}{by}"
+            rows.setdefault(name, []).append(row)
+    figure = Figure(figsize=(7.5, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for i, (rival, told) in enumerate(rivals.items()):
+        gains = [over_seeds([row["against"][rival] for row in each]) for each in rows.values()]
+        middle = np.array([100 * f["average"] for f in gains])
+        ends = [[100 * f[end] for f in gains] for end in ("average_low", "average_high")]
+        off = np.abs(np.array(ends) - middle)
+        at = np.arange(len(rows)) + 0.24 * (i - 1)
+        axes.errorbar(middle, at, xerr=off, fmt="o", markersize=4, capsize=2, label=f"over {told}")
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.invert_yaxis()
+    axes.set_xlabel("EENet's gain, points at equal realised cost (95 %)")
+    axes.legend(frameon=False, fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
 
 
 def _line(name: str, each: list[dict[str, Any]]) -> tuple[object, ...]:
