@@ -2,7 +2,7 @@
 
 A population of 50,000 rows is made per kind of data; a draw fits on `n` of them, drawn with replacement, so
 that the replay over all of them is the truth, not another estimate. Budgets lie 10, 40 and 70 % of the way
-from exit 0 to the last one (in the population's costs), one draw after the other. Kinds:
+from exit 0 to the last one (in the population's costs), one draw after the other, and are spent. Kinds:
 
 - plain: logits of 4 exits, 5 classes, one cost per exit;
 - saturated: summaries of a chain of language models, most confidences exactly 1, costs per query;
@@ -41,12 +41,12 @@ from policyopt._table import Table, Tables
 
 OUT = Path(__file__).parent / "results" / "promises.jsonl"
 METHODS = {
-    "max_prob": "max_prob",
-    "joint": "max_prob:thresholds=joint",
-    "optimal_stopping": "optimal_stopping",
-    "fitted_q": "fitted_q",
-    "berxit": "berxit",
-    "auto": "auto",
+    "max_prob": "max_prob:spend=all",
+    "joint": "max_prob:thresholds=joint+spend=all",
+    "optimal_stopping": "optimal_stopping:spend=all",
+    "fitted_q": "fitted_q:spend=all",
+    "berxit": "berxit:spend=all",
+    "auto": "auto:spend=all",
 }
 KINDS = ("plain", "saturated", "heavy")
 ROWS = (100, 300, 1000, 5000)
