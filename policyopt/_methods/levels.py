@@ -241,7 +241,7 @@ class Levels:
         if not self.limited or level.cost >= SPARED * aim:
             return None
         unit = self.table.unit
-        own = [] if self.per_budget else self._where_possible([aim])[0]
+        own = [] if self.per_budget or self._ready else self._where_possible([aim])[0]
         worth = (
             f" ({100 * level.value:.1f} % with it, {100 * own[-1].value:.1f} % with all)"
             if own
