@@ -88,7 +88,7 @@ def certified(name: str, losses: Floats, kind: str, low: float, delta: float) ->
     most = MOST
     if name == "as published":
         clipped = np.maximum(losses, 0.0)
-        p = P_VALUES["hoeffding_bentkus"](clipped, most, low=0.0, high=1.0, delta=delta)
+        p = P_VALUES["betting"](clipped, most, high=1.0, delta=delta)
         return min(int(fallback(p, delta).sum()), len(p) - 1)  # the first that fails
     if name == "rows":  # as if each of a group's ten equal rows stood alone
         p = P_VALUES["betting"](np.repeat(losses, 10, axis=1), most, high=1.0, delta=delta)
@@ -148,10 +148,9 @@ def text(found: list[dict[str, Any]]) -> str:
                 row.append("")
                 continue
             share = sum(b["wrong"][name] for b in blocks) / draws
+            bold = "**" if share > border else ""
             used = sum(b["used"][name] for b in blocks) / draws
-            row.append(
-                f"{'**' * (share > border)}{100 * share:.1f}{'**' * (share > border)} ({used:.2f})"
-            )
+            row.append(f"{bold}{100 * share:.1f}{bold} ({used:.2f})")
             if name == "default" and share > border:
                 over.append(f"{cell}: {share:.3f}")
         lines.append(tuple(row))
