@@ -169,6 +169,19 @@ def test_a_certificate_is_of_this_policy_and_this_cache(tmp_path):
         recheck(po.fit(data, "50%", "max_prob"), data)
     with pytest.raises(CheckError, match="is of cache"):
         recheck(again, cache(3000, seed=9, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2}))
+    for wrong in (
+        {"confidence": "95 %"},
+        {"cache": 3},
+        {"p_value": -1.0},
+        {"claim": None},
+        {"n": "x"},
+        {"more": 1},
+    ):
+        forged = {**again.provenance, "certificate": {**stated, **wrong}}
+        assert certificate_of(replace(again, provenance=forged)) is None
+    forged = {**again.provenance, "certificate": {**stated, "given": "sure"}}
+    with pytest.raises(InputError, match="procedure of the certificate"):
+        recheck(replace(again, provenance=forged), data)
     worse = {**stated, "p_value": 1e-9}
     with pytest.raises(CheckError, match="must hold on its rows"):
         recheck(replace(again, provenance={**again.provenance, "certificate": worse}), data)

@@ -149,6 +149,7 @@ def certify(
         "testing": f"{len(policies)} levels in order of the fit's rows, {len(at)} start{'s' * (len(at) > 1)}",
         "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
         "split": split, "seed": int(seed), "cost_bound": cost_bound,
+        "full_cost": float(table.mean_costs[-1]),
         "void": "any change of the policy; requests that are not like those rows",
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
@@ -183,12 +184,14 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
         raise CheckError(
             f"The certificate is of cache {stated['cache'][:12]}, this one is {data.fingerprint[:12]}. Give that cache."
         )
+    if stated["given"] is not None:
+        check_one_of("procedure of the certificate", stated["given"], tuple(P_VALUES))
     data, _ = _with_calibration(data, stated["split"])
     level = 1.0 - stated["confidence"]
     risks = [Risk.parse(text) for text in stated["claim"].split(" and ")]
     table = _usable(risks, Tables(data, cost).get(stated["split"]), stated["split"])
     found = _losses(risks, [policy], table, stated["cost_bound"])
-    p, _ = _p_values(found, level, stated["given"], stated["seed"])
+    p, _ = _p_values(found, level, stated["given"], check_seed(stated["seed"]))
     if p[0] > min(level, stated["p_value"] * (1 + 1e-6) + 1e-12):
         raise CheckError(
             f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p[0]:.3g}, stated "

@@ -256,8 +256,8 @@ def taken(policy: Any, table: Table) -> Taken:
                 "risk", "of plain answers whose probabilities are known", "others", step
             )
         whole = table.log_prob()
-        last = [table.active_exits.index(k) for k in seen.exit.tolist()]
-        return whole[np.arange(len(table)), last], whole[:, -1]
+        at = np.searchsorted(table.active_exits, seen.exit)
+        return whole[np.arange(len(table)), at], whole[:, -1]
 
     ends = None
     if table.costs.ndim == 1:

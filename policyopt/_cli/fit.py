@@ -80,8 +80,9 @@ def fit(
         if given := [name for name, value in others.items() if value is not None]:
             raise input_error("--risk", f"given without {given[0]}", "both", "State it as a risk.")
         certify(
-            cache, risk, "95%", budget, method, None, budgets or "30", "calibrate", None, 1, None, settings, out,
-            False, utility, cost, seed, style,
+            cache, risk, confidence="95%", budget=budget, method=method, policy=None, budgets=budgets or "30",
+            split="calibrate", procedure=None, starts=1, cost_bound=None, settings=settings, out=out,
+            family=False, utility=utility, cost=cost, seed=seed, style=style,
         )  # fmt: skip
         return
     held = options.out_policy(out)

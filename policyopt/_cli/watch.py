@@ -92,7 +92,8 @@ def _promise(
     if promise.share:
         from dataclasses import replace
 
-        promise = replace(promise, most=promise.most * float(found.costs[-1]), share=False)
+        full = float(found.costs[-1]) if stated is None else stated["full_cost"]
+        promise = replace(promise, most=promise.most * full, share=False)
     return promise, float(found.costs.max()) if bound is None else bound
 
 

@@ -9,6 +9,12 @@ from typing import Any
 from policyopt.runtime._policy import Policy, to_dict
 
 FIELD = "certificate"
+_TYPES: dict[str, Any] = {
+    "claim": str, "confidence": float, "procedure": str, "given": (str, type(None)), "asymptotic": bool,
+    "testing": str, "n": int, "unit": str, "cache": str, "split": str, "seed": int, "void": str,
+    "cost_bound": (int, float, type(None)), "full_cost": float, "level": int, "p_value": float, "risks": dict,
+    "policy": str,
+}  # fmt: skip
 _OTHER = ("provenance", "sha256", "version", "format")
 
 
@@ -20,8 +26,10 @@ def fingerprint(policy: Policy) -> str:
 
 
 def certificate_of(policy: Policy) -> dict[str, Any] | None:
-    """Return the certificate of a policy; None where it has none, or was changed since."""
+    """Return the certificate of a policy; None where it has none that is whole, or was changed since."""
     found = policy.provenance.get(FIELD)
-    if not isinstance(found, dict) or found.get("policy") != fingerprint(policy):
+    if not isinstance(found, dict) or found.keys() != _TYPES.keys():
         return None
-    return found
+    whole = all(isinstance(found[name], of) for name, of in _TYPES.items())
+    whole = whole and 0.5 <= found["confidence"] < 1 and 0 <= found["p_value"] <= 1
+    return found if whole and found["policy"] == fingerprint(policy) else None

@@ -23,6 +23,7 @@ LONG = pd.DataFrame({
     "cost_usd": np.cumsum(CONF, 1).ravel(), "cost": np.tile(COSTS, N),
     "split": np.repeat(np.where(np.arange(N) < 30, "val", "test"), K),
 })  # fmt: skip
+AT_60 = ("--budget", "60%", "--method", "max_prob", "--out")
 
 
 @pytest.fixture
@@ -447,19 +448,7 @@ def test_exits_and_rows_in_other_orders(tmp_path, load, run):
     splits = [f"{split}={tmp_path}/{split}.csv" for split in ("val", "test")]
     refuses("in one order: s, m, l, as in val.csv.*l, m, s in test.csv", load, *splits)
     load("val.csv", costs=COSTS)
-    assert (
-        run(
-            "fit",
-            tmp_path / "out",
-            "--budget",
-            "60%",
-            "--method",
-            "max_prob",
-            "--out",
-            tmp_path / "p.json",
-        )[0]
-        == 0
-    )
+    assert run("fit", tmp_path / "out", *AT_60, tmp_path / "p.json")[0] == 0
     assert run("run", tmp_path / "p.json", tmp_path / "val.csv")[0] == 0
     code, _, err = run("run", tmp_path / "p.json", tmp_path / "test.csv")
     assert code == 2 and "in one order: s, m, l, as in p.json" in err
@@ -492,19 +481,7 @@ def test_missing_among_logarithms_and_numbers(tmp_path, load, suffix, run):
     expected = np.where(np.equal(conf, None), 0, CONF)
     np.testing.assert_allclose(rows.array("confidence"), expected, atol=1e-12)
     assert rows.array("prediction")[5, 1] == -1 and "pred_1: 1 missing" in str(report.notes)
-    assert (
-        run(
-            "fit",
-            tmp_path / "out",
-            "--budget",
-            "60%",
-            "--method",
-            "max_prob",
-            "--out",
-            tmp_path / "p.json",
-        )[0]
-        == 0
-    )
+    assert run("fit", tmp_path / "out", *AT_60, tmp_path / "p.json")[0] == 0
     assert run("run", tmp_path / "p.json", tmp_path / f"a{suffix}")[0] == 0  # logarithms there, too
 
 
