@@ -8,8 +8,8 @@ Wealth is divided over stakes, since nobody knows how bad it gets, and over the 
 first loss on, the rest is put in as time goes by, ``1 / (2 log(e + t))`` of it left at loss t. What begins at t costs
 about ``log t`` more: of a risk that doubles at once, 1.3 times the shortest delay there is, ``log(1 / delta)``
 over the divergence; after 10,000 good requests 3.9 to 4.9 times. (A mixture of e-processes is one: Ramdas, Gruenwald,
-Vovk & Shafer, Statist. Sci. 38, 2023; sums over starts as in Shin, Ramdas & Rinaldo, NEJSDS 2024, with weights that sum to 1
-instead of a limit on the run length.)
+Vovk & Shafer, Statist. Sci. 38, 2023; sums over starts as in Shin, Ramdas & Rinaldo, NEJSDS 2024, with weights that sum
+to 1 instead of a limit on the run length.)
 
 The running interval is a confidence sequence of the mean loss by hedged betting (Waudby-Smith & Ramdas, JRSS B 86,
 2024, section 4.3): it holds at all times at once while the mean stays the same.
