@@ -238,6 +238,11 @@ class ExitData:
         """Names of the splits a user can ask for."""
         return tuple(self.shares) if self.pooled else tuple(self.splits)
 
+    def division(self, seed: int | None = None) -> dict[str, Any]:
+        """Return how a pool is divided; empty of named splits."""
+        of = self.split_seed if seed is None else seed
+        return {"shares": dict(self.shares), "seed": of} if self.pooled else {}
+
     @property
     def graded(self) -> bool:
         """Whether answers have a graded quality of their own, instead of being right or wrong."""

@@ -131,10 +131,23 @@ def normal(losses: Floats, most: float, **_: object) -> Floats:
     return np.asarray(special.ndtr(z))
 
 
+def crc(losses: Floats, most: float, *, high: float, **_: object) -> Floats:
+    """Return what the mean of losses (L, n) and of one that is `high` is of `most`: (L,); no p-value.
+
+    Of losses that rise from level to level: the mean loss of the last level at which this is 1 or less is `most` at
+    most, over draws of calibration rows and a request (Angelopoulos et al., Conformal risk control, arXiv:2208.02814,
+    theorem 1).
+    """
+    n = losses.shape[1]
+    return np.asarray((losses.sum(axis=1) + high) / ((n + 1) * most))
+
+
 P_VALUES: dict[str, PValue] = {
     "binomial": binomial, "ternary": ternary, "betting": betting,
     "hoeffding_bentkus": hoeffding_bentkus, "normal": normal,
 }  # fmt: skip
+#: What may be asked for: of a conformal risk control's share of what is allowed, 1 or less is shown.
+PROCEDURES: dict[str, PValue] = {**P_VALUES, "crc": crc}
 
 
 #: By what losses are, whatever these rows show: the sharpest that is valid at any n.
@@ -147,7 +160,7 @@ def rows_that_do(
     """Return how many losses like these, (n,), would show that their mean is under `most`; None: no number would."""
     if losses.mean() >= most:
         return None
-    rng, test, order = np.random.default_rng(0), P_VALUES[name], np.sort(losses)
+    rng, test, order = np.random.default_rng(0), PROCEDURES[name], np.sort(losses)
 
     def shown(n: int) -> bool:
         alike = order[np.arange(n) * len(order) // n]  # in the same shares
