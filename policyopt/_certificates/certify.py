@@ -46,6 +46,7 @@ SPLIT, LEVELS = "calibrate", 30
 #: In which order levels are tried: of the fit's rows, and only as long as they get cheaper; dearest first; in none.
 TESTING = ("pareto", "sequence", "holm")
 _FEWEST = 20
+_SURE = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,12 +154,15 @@ def certify(
     table = _usable(risks, tables.get(split), split)
     seen = [taken(policy, table) for policy in policies]
     found = _losses(risks, seen, table, cost_bound)
-    order = _order(risks, policies, tables, cost_bound, level, procedure, testing)
-    p, told = _p_values(found, level, procedure, check_seed(seed))
+    order = _order(risks, policies, tables, cost_bound, level, procedure, testing, found)
+    each = level / (
+        len(order) if testing == "holm" else starts
+    )  # what a level is to be shown at, at first
+    p, told = _p_values(found, each, procedure, check_seed(seed))
     tested = found
     if nested := covers == "request" or procedure == "crc":
         tested = _losses(risks, seen, table, cost_bound, _worst_of(procedure, order))
-        p = np.maximum(p, _p_values(tested, level, procedure, seed)[0])
+        p = np.maximum(p, _p_values(tested, each, procedure, seed)[0])
     at = np.unique(np.linspace(0, len(order), starts, endpoint=False).astype(int))
     shown = np.zeros(len(p), dtype=bool)
     tried = p[order]
@@ -178,7 +182,7 @@ def certify(
         "sense": "asymptotic" if "normal" in told else sense, "covers": covers,
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
         "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
-        "split": split, "rows": _digest(data, split), "seed": int(seed), "cost_bound": cost_bound,
+        "split": split, "rows": _digest(data, split), "seed": int(seed), "tested_at": float(each), "cost_bound": cost_bound,
         "full_cost": float(table.mean_costs[-1]),
         "void": "any change of the policy; requests that are not like those rows",
     }  # fmt: skip
@@ -389,11 +393,10 @@ def _together(
     risks: Sequence[Risk], seen: Sequence[Taken], table: Table, stated: dict[str, Any]
 ) -> float:
     """Return the p-value of a policy, or of all levels of a family."""
-    level = 1.0 if stated["confidence"] is None else 1.0 - stated["confidence"]
     nested = stated["covers"] == "request" or stated["given"] == "crc"
     worst = _worst_of(stated["given"], np.arange(len(seen))) if nested else None
     found = _losses(risks, seen, table, stated["cost_bound"], worst)
-    p, _ = _p_values(found, level, stated["given"], stated["seed"])
+    p, _ = _p_values(found, stated["tested_at"], stated["given"], stated["seed"])
     return float(p[-1] if nested else p.max())
 
 
@@ -429,23 +432,32 @@ def _check_fits(name: str, losses: Losses) -> None:
 
 def _order(
     risks: Sequence[Risk], policies: Sequence[Policy], tables: Tables, bound: float | None,
-    level: float, procedure: str | None, testing: str,
+    level: float, procedure: str | None, testing: str, tested: Sequence[Losses],
 ) -> Ints:  # fmt: skip
     """Return the order in which levels are tried: by what the rows of the fit show, dearest first without them."""
     costs = np.array([_cost(policy) for policy in policies])
     if testing == "pareto" and "fit" in tables.data.split_names and len(policies) > 1:
         table = _usable(risks, tables.get("fit"), "fit")
         found = _losses(risks, [taken(policy, table) for policy in policies], table, bound)
+        sizes = {(one.text, one.cell): one.values.shape[1] for one in tested}
+        # As many as will be tested, in the same shares: what so few can show is what counts.
+        found = [
+            _resized(one, sizes.get((one.text, one.cell), one.values.shape[1])) for one in found
+        ]
         p, _ = _p_values(found, level, procedure, 0)
-        # Of those that all rows show for certain: the mean says more.
-        excess = np.max(
-            [(one.values.mean(axis=1) - one.most) / (one.high - one.low) for one in found], axis=0
-        )
-        order = np.lexsort((-costs, excess, p))
+        # Whom few rows flatter comes before who is safe, if p-values alone rank those that will hardly fail.
+        sure = p <= _SURE * level
+        order = np.lexsort((-costs, np.where(sure, 0.0, p), ~sure))
         # What is dearer than a surer one can only stand in the way.
         before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
         return order[costs[order] < before]
     return np.argsort(-costs, kind="stable")
+
+
+def _resized(losses: Losses, n: int) -> Losses:
+    """Return n losses of each level in the shares of those that there are."""
+    ranked = np.sort(losses.values, axis=1)
+    return replace(losses, values=ranked[:, np.arange(n) * ranked.shape[1] // n])
 
 
 def _cost(policy: Policy) -> float:

@@ -209,7 +209,10 @@ def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
     else:
         content = _facts(at_level(policy, level))
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
-    rows = [{"field": name, "value": _cut(text)} for name, text in texts.items()]
+    rows = [
+        {"field": name, "value": text if name == "certificate" else _cut(text)}
+        for name, text in texts.items() if not name.startswith("provenance.certificate.")  # in words already
+    ]  # fmt: skip
     if not output.print_data(style, content, rows):
         output.print_table(rows)
 

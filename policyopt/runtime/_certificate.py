@@ -17,7 +17,7 @@ COVERS = ("blind", "request")
 _TYPES: dict[str, Any] = {
     "claim": str, "confidence": (float, type(None)), "procedure": str, "given": (str, type(None)), "sense": str,
     "covers": str, "testing": str, "n": int, "unit": str, "cache": str, "split": str, "rows": str, "seed": int,
-    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "level": (int, type(None)),
+    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float, "level": (int, type(None)),
     "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
 _OTHER = ("provenance", "sha256", "version", "format")
@@ -45,7 +45,12 @@ def certificate_of(policy: Any) -> dict[str, Any] | None:
     whole = all(isinstance(found[name], of) for name, of in _TYPES.items())
     whole = whole and found["sense"] in SENSES and found["covers"] in COVERS
     whole = whole and (found["confidence"] is None) == (found["sense"] == "expectation")
-    whole = whole and 0.5 <= (found["confidence"] or 0.5) < 1 and 0 <= found["p_value"] <= 1
+    whole = (
+        whole
+        and 0.5 <= (found["confidence"] or 0.5) < 1
+        and 0 <= found["p_value"] <= 1
+        and 0 < found["tested_at"] <= 1
+    )
     return found if whole and found["policy"] == fingerprint(policy) else None
 
 
