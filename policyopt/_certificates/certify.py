@@ -46,7 +46,7 @@ SPLIT, LEVELS = "calibrate", 30
 #: In which order levels are tried: of the fit's rows, and only as long as they get cheaper; dearest first; in none.
 TESTING = ("pareto", "sequence", "holm")
 _FEWEST = 20
-_SURE = 0.25
+_SURE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +182,8 @@ def certify(
         "sense": "asymptotic" if "normal" in told else sense, "covers": covers,
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
         "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
-        "split": split, "rows": _digest(data, split), "seed": int(seed), "tested_at": float(each), "cost_bound": cost_bound,
-        "full_cost": float(table.mean_costs[-1]),
+        "split": split, "rows": _digest(data, split), "seed": int(seed),
+        "tested_at": float(each), "cost_bound": cost_bound, "full_cost": float(table.mean_costs[-1]),
         "void": "any change of the policy; requests that are not like those rows",
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))

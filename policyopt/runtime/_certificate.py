@@ -17,8 +17,8 @@ COVERS = ("blind", "request")
 _TYPES: dict[str, Any] = {
     "claim": str, "confidence": (float, type(None)), "procedure": str, "given": (str, type(None)), "sense": str,
     "covers": str, "testing": str, "n": int, "unit": str, "cache": str, "split": str, "rows": str, "seed": int,
-    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float, "level": (int, type(None)),
-    "p_value": float, "risks": dict, "policy": str,
+    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float,
+    "level": (int, type(None)), "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
 _OTHER = ("provenance", "sha256", "version", "format")
 
