@@ -14,7 +14,7 @@ from scipy import stats
 from synthetic import cache, outputs
 
 import policyopt as po
-from policyopt._certificates.bounds import P_VALUES, rows_that_do
+from policyopt._bounds import P_VALUES, rows_that_do
 from policyopt._certificates.certify import certify, recheck
 from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm

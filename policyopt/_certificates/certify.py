@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from policyopt._api import DEFAULT_METHOD, tables_of
+from policyopt._bounds import DEFAULTS, P_VALUES, delta_of, rows_that_do
 from policyopt._cache.data import ExitData
-from policyopt._certificates.bounds import DEFAULTS, P_VALUES, rows_that_do
 from policyopt._certificates.risks import KINDS, Losses, Risk, losses_of, rows_for, taken
 from policyopt._certificates.testing import fallback
 from policyopt._costs import Budget
@@ -198,21 +198,6 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
             f"{stated['p_value']:.3g}. Certify the policy again."
         )
     return {**stated, "p_value": float(p[0])}
-
-
-def delta_of(confidence: float | str) -> float:
-    """Return delta."""
-    value: Any = confidence
-    if isinstance(confidence, str):
-        text = confidence.strip()
-        try:
-            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            value = None
-    if type(value) not in (int, float) or not 0.5 <= value < 1.0:
-        step = 'E.g. 0.95, or "95%".'
-        raise input_error("confidence", "from 50 % to below 100 %", confidence, step)
-    return 1.0 - float(value)
 
 
 def _risks(risk: Any, budget: Budget | None) -> list[Risk]:

@@ -101,7 +101,7 @@ def _monitor(
     state: Path, promise: Any, confidence: str, least: float, bound: float | None
 ) -> RiskMonitor:
     """Return the monitor of a state file, or a new one."""
-    from policyopt._certificates.certify import delta_of
+    from policyopt._bounds import delta_of
     from policyopt._certificates.risks import KINDS
 
     kind = KINDS[promise.name]

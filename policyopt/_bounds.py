@@ -20,10 +20,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import special
 
+from policyopt._thresholds.budget_search import bisect
+from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats
 
 #: Of what may be staked at all: the rest is never lost.
@@ -32,8 +35,34 @@ _STAKED = 0.9
 _MISSED, _SHARES = 0.05, 32
 _MOST_ROWS = 1 << 22  # told of
 _BLOCK = 1 << 24  # losses looked at at a time
+_HALVINGS = 40
 
 PValue = Callable[..., Floats]
+
+
+def delta_of(confidence: float | str) -> float:
+    """Return delta of a confidence, 0.95 or "95%"."""
+    value: Any = confidence
+    if isinstance(confidence, str):
+        text = confidence.strip()
+        try:
+            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            value = None
+    if not isinstance(value, (int, float)) or not 0.5 <= value < 1.0:
+        step = 'E.g. 0.95, or "95%".'
+        raise input_error("confidence", "from 50 % to below 100 %", confidence, step)
+    return 1.0 - float(value)
+
+
+def upper(p: Callable[[float], float], delta: float) -> float:
+    """Return the least mean in [0, 1] that p-values, `p(most)`, show to be passed with chance `delta` at most."""
+    return bisect(lambda most: p(most) > delta, 0.0, 1.0, _HALVINGS)[1]
+
+
+def share_high(hits: int, n: int, delta: float) -> float:
+    """Return the upper bound of a share of which `hits` of n were seen: where `binomial` is `delta`."""
+    return 1.0 if hits >= n else float(special.betaincinv(hits + 1, n - hits, 1 - delta))
 
 
 def binomial(losses: Floats, most: float, **_: object) -> Floats:
@@ -61,9 +90,8 @@ def ternary(losses: Floats, most: float, *, delta: float, **_: object) -> Floats
 def _of_counts(plus: int, minus: int, n: int, most: float, missed: float) -> float:
     """Return the p-value of so many losses of 1 and -1 of n."""
     other, difference = plus + minus, plus - minus
-    high = 1.0 if other >= n else float(special.betaincinv(other + 1, n - other, 1 - missed / 2))
-    low = float(special.betaincinv(other, n - other + 1, missed / 2)) if other else 0.0
-    low = max(low, abs(most))
+    high = share_high(other, n, missed / 2)
+    low = max(1.0 - share_high(n - other, n, missed / 2), abs(most))
     if high < low:  # so few can hardly lose that much
         return missed
     found = 0.0
