@@ -29,7 +29,7 @@ import numpy as np
 from _common import machine, table
 from numpy.typing import NDArray
 
-from policyopt._certificates.bounds import DEFAULTS, P_VALUES
+from policyopt._bounds import P_VALUES, default_of
 from policyopt._certificates.testing import fallback
 from policyopt.runtime._risk_monitor import advance, owned
 
@@ -95,7 +95,7 @@ def certified(name: str, losses: Floats, kind: str, low: float, delta: float) ->
     if name == "rows":  # as if each of a group's ten equal rows stood alone
         p = P_VALUES["betting"](np.repeat(losses, 10, axis=1), most, high=1.0, delta=delta)
     else:
-        test = P_VALUES[DEFAULTS[kind] if name == "default" else name]
+        test = P_VALUES[default_of(kind, losses.shape[1], most, delta) if name == "default" else name]
         p = test(losses, most, low=low, high=1.0, delta=delta)
     return int(fallback(p, delta).sum()) - 1
 

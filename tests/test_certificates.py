@@ -16,13 +16,16 @@ from synthetic import cache, outputs
 from test_experts import routed
 
 import policyopt as po
-from policyopt._certificates.bounds import P_VALUES, crc, rows_that_do
+from policyopt._bounds import P_VALUES, crc, default_of, rows_that_do
 from policyopt._certificates.certify import TESTING, certify, recheck
 from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm
 from policyopt._table import Tables
-from policyopt.runtime._certificate import certificate_of
+from policyopt.runtime._bandits import make_bandit
+from policyopt.runtime._certificate import _TYPES, certificate_of
 from policyopt.runtime._errors import BudgetError, CheckError, InputError
+from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._online import Controller, Online
 
 ENDS = {"low": -1.0, "high": 1.0}
 
@@ -100,12 +103,27 @@ def test_fallback_and_holm_by_hand(p, starts):
     assert holm(p, delta).sum() == count
 
 
+def test_the_exact_test_of_the_answered():
+    """By enumeration of right, wrong and unanswered rows: the level holds, and is more than half used."""
+    n, most, worst = 8, 0.3, 0.0
+    each = np.array(list(itertools.product([0.0, -most, 1 - most], repeat=n)))
+    p = P_VALUES["selective"](each, 0.0, low=-most)
+    wrong, answered = (each > 0).sum(axis=1), (each != 0).sum(axis=1)
+    assert p == pytest.approx(stats.binom.cdf(wrong, answered, most))
+    for share in (0.5, 0.9, 1.0):
+        chance = share**answered * (1 - share) ** (n - answered) * most**wrong * (1 - most) ** (answered - wrong)
+        assert chance[p <= 0.1].sum() <= 0.1 + 1e-12
+        worst = max(worst, chance[p <= 0.1].sum())
+    assert worst > 0.05
+    assert default_of("ternary", 500, 0.005, 0.1) == "betting" and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+
+
 def test_rows_that_do_are_the_least_that_do():
     losses = np.repeat([1.0, 0.0], [6, 194])
-    n = rows_that_do("binomial", losses, 0.05, 0.05, 0.0, 1.0)
+    n = rows_that_do("binary", None, losses, 0.05, 0.05, 0.0, 1.0)
     exact = next(n for n in range(200, 2000) if stats.binom.cdf(round(0.03 * n), n, 0.05) <= 0.05)
     assert abs(n - exact) <= 0.15 * exact
-    assert rows_that_do("binomial", losses, 0.03, 0.05, 0.0, 1.0) is None
+    assert rows_that_do("binary", None, losses, 0.03, 0.05, 0.0, 1.0) is None
 
 
 def people(rows, seed=5):
@@ -275,6 +293,72 @@ def test_a_family_of_levels_that_hold_together(tmp_path):
     assert certificate_of(family.at(0)) == found.certificate
 
 
+def test_nobody_who_adapts_goes_under_certified_levels(tmp_path, monkeypatch):
+    data = cache(6000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    shown = certify(data, ["drop<=4%", "cost<=95%"], 0.9, method="max_prob").family
+    cheap = replace(shown.at(0), thresholds=shown.at(0).thresholds - 0.3)  # what it voids
+    costs = np.array([1.0, *shown.expected_costs])
+    mixed = PolicyFamily(
+        (cheap, *shown.policies), costs, names=("cheap", *"bcdefghijklm"[: len(shown)])
+    )
+    family = mixed.certified("drop <= 4.5%", 0.9)
+    assert family.policies == shown.policies and family.names[0] == "b"
+    assert shown.certified("cost<=95%", 0.9) is shown and not mixed.all_certified
+    for claim, level, by, told in (
+        ("drop<=1%", 0.9, False, "Got drop<=1%, of levels with drop<=4% and cost<=95% at 90 %"),
+        ("drop<=4%", 0.95, False, "at 95 %"), ("harm<=4%", 0.9, False, "harm"), ("cost<=0.95", 0.9, False, "cost"),
+        ("drop<=4% per class", 0.9, False, "per class"), ("drop<=4%", 0.9, True, "chosen by the request"),
+        ("drop", 0.9, False, "RISK<=NUMBER"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            mixed.certified(claim, level, by_request=by)
+    test = data.rows("test")
+    rows = data.splits[test[0]].array("outputs")[test[1]][:300]
+
+    def serve(online, rows, full=False):
+        for row in rows:
+            request = online.start(full)
+            for k in family.active_exits:
+                if online.decide(k, row[k], request).exit:
+                    break
+            online.feedback(request)
+            yield request
+
+    bandits = map(make_bandit, ("ucb1", "exp3"))
+    for i, steering in enumerate((Controller(0.0, 0.5), Controller(1.0, 0.5), *bandits)):
+        online = Online(family, steering)
+        served = list(serve(online, rows[:150]))
+        online.save(tmp_path / f"{i}.json")
+        again = Online.load(tmp_path / f"{i}.json")
+        served += serve(again, rows[150:])
+        played = {id(r.policy) for r in served}
+        assert played <= {id(p) for one in (family, again.family) for p in one.policies}
+        assert again.family.certified("drop<=4%", 0.9) is again.family
+        if isinstance(steering, Controller):  # its budget is out of reach: it stays at the end
+            assert {r.arm for r in served[100:]} == {(len(family) - 1) * int(steering.budget)}
+        learned = again.state()["player"]  # a monitor has alarmed: all exits, nothing is learned
+        assert {r.exit for r in serve(again, rows[:20], full=True)} == {family.exits - 1}
+        assert again.state()["player"] == learned
+    assert len(Online(mixed, Controller(0.0)).family) > len(mixed)
+    asked = {"budget": "80%", "rounds": 300, "repetitions": 2}
+    found = po.simulate(data, ["ucb1", "controller", "fixed"], arms=family, **asked)
+    assert [found.metrics[name].shares().shape[1] for name in found.metrics] == [
+        len(family)
+    ] * 2 + [1]
+    with pytest.raises(InputError, match=r"certified levels alone\. Got linucb"):
+        po.simulate(data, "linucb", arms=family, rounds=30)
+    bare = PolicyFamily(family.policies)
+    with pytest.raises(InputError, match="that tells its costs"):
+        po.simulate(data, "controller", arms=bare, budget="70%", rounds=30)
+    monkeypatch.setitem(_TYPES, "covers", str)
+    each = [
+        replace(p, provenance={"certificate": {**p.provenance["certificate"], "covers": covers}})
+        for p, covers in zip(family.policies, ["request", "blind", *["request"] * 99], strict=False)
+    ]
+    kept = PolicyFamily(tuple(each)).certified("drop<=4%", 0.9, by_request=True)
+    assert len(kept) == len(family) - 1
+
+
 def test_a_pool_gives_half_of_its_test_rows_and_the_fit_keeps_its_own():
     data = cache(4000, split={"fit": 0.5, "test": 0.5})
     found = certify(data, "drop<=4%", 0.9, method="max_prob")
@@ -372,6 +456,21 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     assert code == 0 and json.loads(out)["certificate"]["confidence"] == 0.95
     assert run("fit", "c", "--risk", "drop<=4%", "--max-drop", "1%")[0] == 2
     assert run(*asked, "--family", "--out", "f.json")[0] == 0 and len(po.load_family("f.json")) > 1
+    play = ("simulate", "c", "--certified", "drop<=4%", "--rounds", "200", "--repetitions", "2")
+    code, out, err = run(
+        *play,
+        "--arms",
+        "f.json",
+        "--confidence",
+        "90%",
+        "--policy",
+        "ucb1,controller",
+        "--budget",
+        "80%",
+    )
+    assert code == 0, err
+    assert run(*play, "--arms", "f.json")[0] == 2  # at 95 %
+    assert "a family file as --arms" in run(*play)[2]
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, 2000)
     full = np.where(rng.random(2000) < 0.95, label, 3)
@@ -399,7 +498,7 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     code, out, _ = run(
         "watch", "x.jsonl", "--risk", "loss<=60%", "--least", "0.1", "--format", "json"
     )
-    assert code == 0 and json.loads(out)[0]["losses"] == 2
+    assert code == 0 and json.loads(out)[0]["losses"] == 1
     for wrong, words in (
         ("{", "JSON"),
         ("[1]", "an object"),

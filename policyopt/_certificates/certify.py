@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from policyopt._api import DEFAULT_METHOD, tables_of
+from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
 from policyopt._cache.data import ExitData, check_shares
-from policyopt._certificates.bounds import DEFAULTS, PROCEDURES, rows_that_do
 from policyopt._certificates.risks import (
     KINDS,
     Losses,
@@ -250,21 +250,6 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
     return {**stated, "p_value": p}
 
 
-def delta_of(confidence: float | str) -> float:
-    """Return delta."""
-    value: Any = confidence
-    if isinstance(confidence, str):
-        text = confidence.strip()
-        try:
-            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            value = None
-    if type(value) not in (int, float) or not 0.5 <= value < 1.0:
-        step = 'E.g. 0.95, or "95%".'
-        raise input_error("confidence", "from 50 % to below 100 %", confidence, step)
-    return 1.0 - float(value)
-
-
 def _risks(risk: Any, budget: Budget | None) -> list[Risk]:
     given = [risk] if isinstance(risk, (str, Risk)) else list(risk)
     risks = [one if isinstance(one, Risk) else Risk.parse(one) for one in given]
@@ -407,7 +392,7 @@ def _p_values(
     names: list[str] = []
     worst: Floats = np.zeros(len(found[0].values))
     for i, one in enumerate(found):
-        name = procedure or DEFAULTS[one.kind]
+        name = procedure or default_of(one.kind, one.values.shape[1], one.most, level)
         _check_fits(name, one)
         order = np.random.default_rng([seed, i]).permutation(one.values.shape[1])
         p = PROCEDURES[name](
@@ -420,6 +405,9 @@ def _p_values(
 
 def _check_fits(name: str, losses: Losses) -> None:
     allowed = {"binomial": (0.0, 1.0), "ternary": (-1.0, 0.0, 1.0)}.get(name)
+    if name == "selective" and losses.kind != name:
+        step = "Leave it out, or use betting."
+        raise input_error("procedure", "selective for selective_error only, by rows", losses.text, step)
     if allowed is not None and not np.isin(losses.values, allowed).all():
         step = "Use betting, or leave it out."
         raise input_error(
@@ -485,9 +473,7 @@ def _refused(
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
     j = int(np.argmin(p))
     needs = [
-        rows_that_do(
-            procedure or DEFAULTS[one.kind], one.values[j], one.most, level, one.low, one.high
-        )
+        rows_that_do(one.kind, procedure, one.values[j], one.most, level, one.low, one.high)
         for one in found
     ]
     unit = found[0].unit

@@ -111,7 +111,7 @@ KINDS: dict[str, Kind] = {
     "miss": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "share of a class's rows that are answered wrong"),
     "selective_error": Kind(
         lambda s: np.where(s.abstained, np.nan, 1.0 - _known(s)[0]), 0.0, 1.0,
-        "share of wrong answers among the answered", "bounded",
+        "share of wrong answers among the answered", "selective",
     ),
     "brier_gap": Kind(_gap(_brier), -2.0, 2.0, "Brier score less the full model's", "bounded"),
     "log_loss_gap": Kind(
@@ -311,7 +311,7 @@ class Losses:
     most: float
     low: float
     high: float
-    kind: str  # of `bounds.DEFAULTS`
+    kind: str  # of `default_of`
     text: str  # of the claim
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
@@ -352,7 +352,7 @@ def losses_of(
         each, unit, shape = values[:, at], "rows", kind.shape
         if table.group is not None:
             each, unit = _by_group(each, table.group[at]), "groups"
-        if unit == "groups" or (kind.labels and table.graded):
+        if unit == "groups" or (kind.labels and table.graded) or (worst and shape == "selective"):
             shape = "bounded"
         out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
     return out

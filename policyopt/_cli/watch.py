@@ -40,8 +40,8 @@ def watch(
 ) -> None:
     """Watch a promised risk by new rows; exit code 4 at an alarm.
 
-    An empty cell is a label that has not come: such a row is left out, or, where it had a probability below 1 of being
-    audited, counts as unseen. Each row is to be given once.
+    An empty cell is a label that has not come, or an answer that was not audited: such a row is left out. Each row is
+    to be given once.
     """
     promise, bound = _promise(policy, risk, cost_bound)
     monitor = _monitor(state, promise, confidence, least, bound)
@@ -101,7 +101,7 @@ def _monitor(
     state: Path, promise: Any, confidence: str, least: float, bound: float | None
 ) -> RiskMonitor:
     """Return the monitor of a state file, or a new one."""
-    from policyopt._certificates.certify import delta_of
+    from policyopt._bounds import delta_of
     from policyopt._certificates.risks import KINDS
 
     kind = KINDS[promise.name]

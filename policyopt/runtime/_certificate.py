@@ -7,7 +7,7 @@ import re
 from hashlib import sha256
 from typing import Any
 
-from policyopt.runtime._experts import any_to_dict
+from ._errors import input_error
 
 FIELD = "certificate"
 #: What is said of it: with a confidence, the same in the long run only, or of the mean over calibration rows.
@@ -20,11 +20,14 @@ _TYPES: dict[str, Any] = {
     "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float,
     "level": (int, type(None)), "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
+_CLAIM = re.compile(r"([^<\s]+)\s*<=\s*([0-9.]+(?:e-?[0-9]+)?)(%?)(.*)", re.IGNORECASE)
 _OTHER = ("provenance", "sha256", "version", "format")
 
 
 def fingerprint(policy: Any) -> str:
     """Return a digest of all that decides: thresholds, score, answer, costs, coin, exits; of each of several."""
+    from ._experts import any_to_dict  # which needs families, and they certificates
+
     content = _bare(any_to_dict(policy))
     for several in ("policies", "levels"):
         content |= {several: [_bare(one) for one in content[several]]} if several in content else {}
@@ -75,3 +78,22 @@ def comment(policy: Any) -> str:
     found = certificate_of(policy)
     said = "" if found is None else f"Certified {in_words(found)} Of cache {found['cache'][:12]}."
     return re.sub(r"[^\w .,:;<=>%'()\[\]-]", "?", said, flags=re.ASCII)
+
+
+def says(found: dict[str, Any], claim: str, confidence: float, by_request: bool = False) -> bool:
+    """Whether a certificate says as much as a claim; `by_request`: of levels that are chosen by the request itself."""
+    of, most = _read(claim)
+    known = map(_read, found["claim"].split(" and "))
+    as_much = any(name == of and number <= most * (1 + 1e-9) for name, number in known)
+    by = found["covers"] == "request" or not by_request
+    return as_much and by and (found["confidence"] or 0.0) >= confidence - 1e-9
+
+
+def _read(claim: str) -> tuple[Any, float]:
+    """Return what a claim is of, and its number."""
+    parts = _CLAIM.fullmatch(claim.strip()) if isinstance(claim, str) else None
+    if parts is None:
+        raise input_error("certified", "RISK<=NUMBER[%]", claim, 'E.g. "drop<=1%".')
+    name, number, percent, cells = parts.groups()
+    share = bool(percent)
+    return (name, cells.split(), share and name == "cost"), float(number) / (100 if share else 1)
