@@ -49,6 +49,7 @@ def watch_policy(
     steered: bool = False,
     bins: int = 32,
     seed: int = 0,
+    block: int = 1,
 ) -> DriftWatch:
     """Return a watch for what `policy` will see, if it is like the rows of `table`.
 
@@ -61,7 +62,7 @@ def watch_policy(
         Requests to a false alarm, in the mean at least.
     steered : bool
         Thresholds will be moved while serving: watch the first exit only.
-    bins, seed : int
+    bins, seed, block : int
         See `DriftWatch.fit`.
 
     Returns
@@ -97,6 +98,7 @@ def watch_policy(
     return DriftWatch.fit(
         seen.scores, seen.predictions[:, 0], seen.exit, classes=classes,
         active_exits=policy.active_exits, run_length=run_length, steered=steered, bins=bins, seed=seed,
+        block=block,
     )  # fmt: skip
 
 
