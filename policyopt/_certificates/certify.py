@@ -25,7 +25,7 @@ from policyopt._methods.base import Method
 from policyopt._table import Table, Tables
 from policyopt.runtime._certificate import FIELD, certificate_of, fingerprint
 from policyopt.runtime._checks import check_one_of, check_seed
-from policyopt.runtime._errors import BudgetError, CheckError, input_error
+from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._several import policy_of
@@ -257,15 +257,18 @@ def _levels(
 
 def _refuse_own_rows(policy: Policy, data: ExitData, split: str) -> None:
     """Refuse rows that took part in the policy's fit."""
-    origin = policy.provenance
-    if origin.get("cache") == data.fingerprint and origin.get("split") == split:
-        step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
-        raise input_error(
-            "split",
-            "of rows that had no part in the fit",
-            f"'{split}', which fitted the policy",
-            step,
-        )
+    places = data.rows(split)
+    for origin in (policy.provenance, policy.provenance.get("refit")):
+        if not isinstance(origin, dict) or origin.get("cache") != data.fingerprint:
+            continue
+        try:
+            key, rows = data.rows(str(origin.get("split")))
+        except InputError:  # e.g. of another division of a pool
+            continue
+        if key == places[0] and np.intersect1d(rows, places[1]).size:
+            step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
+            got = f"'{split}', which fitted the policy"
+            raise input_error("split", "of rows that had no part in the fit", got, step)
 
 
 def _usable(risks: Sequence[Risk], table: Table, split: str) -> Table:
@@ -362,7 +365,7 @@ def _refused(
         )
         for one in found
     ]
-    unit = found[0].unit
+    unit, n, many = found[0].unit, min(one.values.shape[1] for one in found), 0
     nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {level:.3g} or less would do)"
     if any(n is None for n in needs):
         over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
@@ -371,9 +374,10 @@ def _refused(
             "allow more risk, or fit levels that cost more."
         )
     else:
-        many = max(n for n in needs if n is not None)
-        n = min(one.values.shape[1] for one in found)
-        step = f"about {many:,} {unit} like these {n:,} would show it."
-    return BudgetError(
+        many = max(need for need in needs if need is not None)
+        step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
+    error = BudgetError(
         f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
     )
+    error.more = many - n if many else None
+    return error

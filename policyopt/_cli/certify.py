@@ -53,6 +53,11 @@ def certify(
             seed=seed, procedure=procedure, starts=starts, cost_bound=cost_bound, utility=utility,
             **options.read_settings(settings),
         )  # fmt: skip
+    write(found, out, held, family, style)
+
+
+def write(found: Any, out: Path, held: str, family: bool, style: output.Format) -> None:
+    """Write what was certified, and print it."""
     with output.writing(out, held):
         (found.family if family else found).save(out)
     for text in found.notes:
