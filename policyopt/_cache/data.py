@@ -277,8 +277,7 @@ class ExitData:
     def rows(self, split: str, seed: int | None = None) -> tuple[str, Ints]:
         """Return the key into `splits` where the rows of `split` stand, and their numbers, ascending.
 
-        Of a part, e.g. ``recent[:30%]`` and ``recent[30%:]``, or ``recent[labelled]`` and ``recent[unlabelled]``, too;
-        of a pool also all.
+        Also of a part: ``recent[:30%]``, ``recent[30%:]``, ``recent[labelled]``, ``recent[unlabelled]``; of all a pool.
         """
         if split == POOL and self.pooled:
             return POOL, np.arange(len(self.splits[POOL]))
@@ -314,11 +313,9 @@ class ExitData:
             place = places_of(group, self.split_seed if seed is None else check_seed(seed))
             low, high = (len(rows) * int(end) / 100 for end in (part[2] or "0", part[3] or "100"))
             return (place >= low) & (place < high)
+        known = np.full(len(rows), any(map(source.has, (TARGETS, "correct", "quality"))))
         if source.has("labels") and not self.graded:
             known = source.array("labels")[rows] >= 0
-        else:
-            given = any(source.has(name) for name in (TARGETS, "correct", "quality"))
-            known = np.full(len(rows), given)
         return np.isin(group, group[known], invert=part[4] == "unlabelled")
 
 

@@ -25,7 +25,7 @@ from policyopt._methods.base import Method
 from policyopt._table import Table, Tables
 from policyopt.runtime._certificate import FIELD, certificate_of, fingerprint
 from policyopt.runtime._checks import check_one_of, check_seed
-from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
+from policyopt.runtime._errors import BudgetError, CheckError, input_error
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._several import policy_of
@@ -141,7 +141,7 @@ def certify(
         for j in order.tolist()
     ]
     if not shown.any():
-        raise _refused(found, p, policies, level, procedure)
+        raise _refused(found, p, policies, level, procedure, len(at))
     said = {one["level"]: one["risks"] for one in records}
     stated: dict[str, Any] = {
         "claim": " and ".join(one.text for one in risks), "confidence": 1.0 - level, "procedure": told,
@@ -259,16 +259,12 @@ def _refuse_own_rows(policy: Policy, data: ExitData, split: str) -> None:
     """Refuse rows that took part in the policy's fit."""
     places = data.rows(split)
     for origin in (policy.provenance, policy.provenance.get("refit")):
-        if not isinstance(origin, dict) or origin.get("cache") != data.fingerprint:
-            continue
-        try:
+        if isinstance(origin, dict) and origin.get("cache") == data.fingerprint:
             key, rows = data.rows(str(origin.get("split")))
-        except InputError:  # e.g. of another division of a pool
-            continue
-        if key == places[0] and np.intersect1d(rows, places[1]).size:
-            step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
-            got = f"'{split}', which fitted the policy"
-            raise input_error("split", "of rows that had no part in the fit", got, step)
+            if key == places[0] and np.intersect1d(rows, places[1]).size:
+                step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
+                got = f"'{split}', which fitted the policy"
+                raise input_error("split", "of rows that had no part in the fit", got, step)
 
 
 def _usable(risks: Sequence[Risk], table: Table, split: str) -> Table:
@@ -356,18 +352,19 @@ def _refused(
     policies: Sequence[Policy],
     level: float,
     procedure: str | None,
+    starts: int,
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
-    j = int(np.argmin(p))
+    j, share = int(np.argmin(p)), level / starts
     needs = [
         rows_that_do(
-            procedure or DEFAULTS[one.kind], one.values[j], one.most, level, one.low, one.high
+            procedure or DEFAULTS[one.kind], one.values[j], one.most, share, one.low, one.high
         )
         for one in found
     ]
-    unit, n, many = found[0].unit, min(one.values.shape[1] for one in found), 0
-    nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {level:.3g} or less would do)"
-    if any(n is None for n in needs):
+    unit, n = found[0].unit, min(one.values.shape[1] for one in found)
+    nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {share:.3g} or less would do)"
+    if any(need is None for need in needs):
         over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
         step = (
             f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
@@ -376,8 +373,6 @@ def _refused(
     else:
         many = max(need for need in needs if need is not None)
         step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
-    error = BudgetError(
+    return BudgetError(
         f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
     )
-    error.more = many - n if many else None
-    return error

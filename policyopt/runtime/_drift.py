@@ -45,12 +45,10 @@ Reference rows must not have trained anything that deployed scores depend on: ta
 change exits and which requests reach later exits, though inputs stay: then ``steered=True`` watches
 the two statistics of the first exit only, on which thresholds have no effect.
 
-Bursts: of requests that come alike in a row (frames of a video, retries, a user's session), p-values repeat
-each other, and are taken for drift. With ``block=m`` the next request that counts comes m to 2m - 1 after the
-last, by a coin. No two are within m, so a run of m or fewer alike gives one at most, wherever runs begin (one
-drawn per block of m could give both ends of a run that lies across two). Where runs are all of m, which of its
-run a request is stays uniform whatever came before, as it is of a random row of a group (`watch_policy`). Of n
-requests n / m count at most, so sums need to reach an m-th part of the limit only.
+Bursts: p-values of requests that come alike in a row (frames of a video, retries) repeat each other. With
+``block=m`` the next request that counts comes m to 2m - 1 after the last, by a coin: of m alike or fewer one
+counts at most, wherever they begin (of one drawn per m in a row, two might). Where all bursts are of m, which
+of its burst it is stays uniform, as that of a group in `watch_policy`. Of n requests n / m count at most.
 """
 
 from __future__ import annotations
@@ -308,24 +306,6 @@ class Alarm:
         return f"drift at request {self.request}: {self.moved}"
 
 
-@dataclass(frozen=True)
-class Notice:
-    """How far a share must move for an alarm within about so many requests."""
-
-    statistic: str
-    what: str  #: "below its median" of a score, "class 3", "exit 2"
-    before: float  #: the share in the reference
-    more: float | None  #: noticed where the share is this or more; None: it never is
-    less: float | None  #: and where it is this or less
-    within: int  #: requests
-
-    def __str__(self) -> str:
-        ends = ((self.more, "more"), (self.less, "less"))
-        told = " or ".join(f"{100 * s:.3g} % or {how}" for s, how in ends if s is not None)
-        from_ = f"{self.statistic}, {self.what}: {100 * self.before:.3g} % -> {told or 'not'}"
-        return f"{from_} noticed within about {self.within:,} requests"
-
-
 class DriftWatch:
     """Watches requests one by one, in constant time and memory; made by `fit` or `restore`.
 
@@ -337,7 +317,7 @@ class DriftWatch:
     seed : int
         Of the coins that break ties.
     block : int
-        Of requests that come in runs of up to so many alike: none counts within so many of the last that did.
+        Requests come in bursts of up to so many alike: none counts within so many of the last that did.
 
     Examples
     --------
@@ -403,7 +383,7 @@ class DriftWatch:
             Cells per score, at most.
         seed : int
         block : int
-            Requests come in runs of up to so many alike; reference rows do not: one of each run.
+            Requests come in bursts of up to so many alike; reference rows do not: one of each.
 
         Returns
         -------
@@ -436,9 +416,8 @@ class DriftWatch:
 
     def _after(self, request: int) -> int:
         """Return the next request that counts after one that does."""
-        if self.block == 1:
-            return request + 1
-        return request + self.block + int(self.block * coin(self.seed, np.array(request + 1), 1))
+        drawn = coin(self.seed, np.array(request + 1), 1) if self.block > 1 else 0.0
+        return request + self.block + int(self.block * drawn)
 
     @property
     def alarm(self) -> Alarm | None:
@@ -525,34 +504,28 @@ class DriftWatch:
         order = np.argsort(-levels, kind="stable").tolist()
         return tuple(_movement(self.reference, self.sums, j, float(levels[j])) for j in order)
 
-    def notices(self, within: int = 1000) -> tuple[Notice, ...]:
-        """Return which shifts would raise an alarm within about so many requests, of each statistic by itself.
+    def notices(self, within: int = 1000) -> list[dict[str, Any]]:
+        """Return how far a share must move for an alarm within about so many requests, of each statistic by itself.
 
-        Of a score the share below its median (its ranks shifted as those of a normal variable), of class and exit
-        that of each of the ten commonest, the others' in proportion. From the reference and the run length alone:
-        the sums are replayed in the mean, so half of the alarms or more come in that time, some later.
+        By the reference and the run length alone, the sums replayed in the mean: half of the alarms or more are in
+        time. Of a score it is the share below its median, its ranks those of a normal variable that is shifted.
 
-        Parameters
-        ----------
-        within : int
-
-        Returns
-        -------
-        tuple of Notice
+        Records state ``statistic``, ``share`` (of what; of the ten commonest classes or exits), ``before``, and from
+        where it is noticed: ``more`` or above, ``less`` or below; None: not at all.
         """
         check_whole("within", within, 1)
-        r, out = self.reference, []
-        count = 2.0 * within / (3 * self.block - 1)
+        r, out, count = self.reference, [], 2.0 * within / (3 * self.block - 1)
         for j, (name, width) in enumerate(zip(r.names, r.widths, strict=True)):
             pool = r.pool[j, :width].astype(np.float64)
             n = int(count * pool.sum() / max(r.pool[0].sum(), 1))  # of those that reach it
-            cells = [-1] if r.columns[j] is not None else np.argsort(-pool, kind="stable")[:_TOLD]
-            for cell in (int(c) for c in cells if pool.sum() and (c < 0 or pool[c])):
+            order = [-1] if r.columns[j] is not None else np.argsort(-pool, kind="stable")[:_TOLD]
+            for cell in (int(c) for c in order if pool[c] or c < 0 < n):
                 before = 0.5 if cell < 0 else float(pool[cell] / pool.sum())
+                ends = (_noticed(pool, cell, before, end, n, self.limit) for end in (1.0, 0.0))
                 what = "below its median" if cell < 0 else r.label(j, cell)
-                ends = [_noticed(pool, cell, before, end, n, self.limit) for end in (1.0, 0.0)]
-                out.append(Notice(name, what, before, ends[0], ends[1], int(within)))
-        return tuple(out)
+                told = zip(("more", "less"), ends, strict=True)
+                out.append({"statistic": name, "share": what, "before": before, **dict(told)})
+        return out
 
     def reset(self, learn: int = 0) -> None:
         """Watch on after an alarm, evidence cleared; the run length counts anew from here.
@@ -678,11 +651,9 @@ def _share(reference: Reference, j: int, recent: Ints, n: int) -> tuple[str, flo
 # ---- which shifts are noticed
 
 
-def _noticed(
-    pool: Floats, cell: int, before: float, end: float, n: int, limit: float
-) -> float | None:
-    """Return the share, from `before` towards `end`, from which on n requests raise an alarm; None: none does."""
-    near, far = before, before + 0.9999 * (end - before)
+def _noticed(pool: Floats, cell: int, near: float, end: float, n: int, limit: float) -> Any:
+    """Return the share, from `near` towards `end`, from which on n requests raise an alarm, or None."""
+    far = near + 0.9999 * (end - near)
     if sum_after(pool, shifted(pool, cell, far), n) < limit:
         return None
     for _ in range(10):
@@ -696,11 +667,9 @@ def shifted(pool: Floats, cell: int, share: float) -> Floats:
     """Return shares (M,) of cells of which one has this share; cell -1: of a score that has it below its median."""
     usual = pool / pool.sum()
     if cell >= 0:
-        rest = usual * (1 - share) / max(1 - usual[cell], 1e-12)
-        rest[cell] = share
-        return rest
-    normal = NormalDist()
-    inner = np.clip(np.cumsum(usual)[:-1], 1e-12, 1 - 1e-12).tolist()
+        others = usual * (1 - share) / max(1 - usual[cell], 1e-12)
+        return np.where(np.arange(len(pool)) == cell, share, others)
+    normal, inner = NormalDist(), np.clip(np.cumsum(usual)[:-1], 1e-12, 1 - 1e-12).tolist()
     moved = [normal.cdf(normal.inv_cdf(u) + normal.inv_cdf(share)) for u in inner]
     return np.diff(moved, prepend=0.0, append=1.0)
 
@@ -708,25 +677,23 @@ def shifted(pool: Floats, cell: int, share: float) -> Floats:
 def sum_after(pool: Floats, shares: Floats, n: int) -> float:
     """Return the sum of a statistic n requests after its shares became these, logarithms of bets at their means.
 
-    Shares and histograms stand still in each of some 32 pieces of that time. Histograms are those of a long time of
-    usual requests at first; that they learn from few, and noise, too, is counted to second order.
+    Pool and histograms, those of a long time of usual requests at first, stand still in each of some 32 pieces of that
+    time; that histograms learn noise, too, is counted to second order.
     """
-    sums, before = np.zeros(BETS), 0
-    above = np.append(0.0, np.cumsum(shares))
+    sums, before, above = np.zeros(BETS), 0, np.append(0.0, np.cumsum(shares))
     for t in np.unique(np.geomspace(1, n, 32).astype(np.int64)).tolist() if n else ():
-        steps, joined = t - before, np.append(0.0, np.cumsum(pool + (before + t) / 2 * shares))
-        at = np.interp(np.arange(1, CELLS) / CELLS, joined / joined[-1], above)
-        mass = np.diff(at, prepend=0.0, append=1.0)
-        group = mass.reshape(GROUPS, -1).sum(axis=1)
-        keep, usual = _KEEP[:, None] ** ((before + t) / 2), 1.0 / GROUPS
-        seen = (usual * keep + group * (1 - keep)) / (1 - _KEEP[:, None])
+        middle = (before + t) / 2
+        joined = np.append(0.0, np.cumsum(pool + middle * shares))
+        below = np.interp(np.arange(1, CELLS) / CELLS, joined / joined[-1], above)
+        mass = np.diff(below, prepend=0.0, append=1.0)
+        group, usual = mass.reshape(GROUPS, -1).sum(axis=1), 1.0 / GROUPS
+        keep, once = _KEEP[:, None] ** middle, _KEEP[:, None]
+        seen = 1.0 + (usual * keep + group * (1 - keep)) / (1 - once)
         noise = usual * (1 - usual) * keep**2 + group * (1 - group) * (1 - keep**2)
-        noise /= 1 - _KEEP[:, None] ** 2
-        paid = np.log(GROUPS * (seen + 1) / (seen.sum(axis=1, keepdims=True) + GROUPS))
-        paid -= noise / (2 * (seen + 1) ** 2)
-        growth = np.concatenate([mass @ np.log(FIXED), paid @ group])
-        growth = np.where(np.abs(growth) < 1e-9, 1e-9, growth)
-        factor, top = np.exp(np.minimum(steps * growth, 300.0)), np.exp(growth)
+        paid = np.log(GROUPS * seen / seen.sum(axis=1, keepdims=True))
+        paid -= noise / (1 - once**2) / (2 * seen**2)
+        growth = np.concatenate([mass @ np.log(FIXED), paid @ group]) + 1e-9
+        factor, top = np.exp(np.minimum((t - before) * growth, 300.0)), np.exp(growth)
         sums = np.minimum(sums * factor + top * (factor - 1) / (top - 1), 1e150)
         before = t
     return float(sums.mean())

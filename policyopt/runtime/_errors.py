@@ -26,7 +26,6 @@ class BudgetError(PolicyOptError, ValueError):
     """The budget (or risk level) cannot be met (exit code 3)."""
 
     exit_code = 3
-    more: int | None = None  #: how many more rows would do, where a certificate was refused
 
 
 class CheckError(PolicyOptError):
