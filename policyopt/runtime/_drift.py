@@ -520,7 +520,7 @@ class DriftWatch:
             n = int(count * pool.sum() / max(r.pool[0].sum(), 1))  # of those that reach it
             order = [-1] if r.columns[j] is not None else np.argsort(-pool, kind="stable")[:_TOLD]
             for cell in (int(c) for c in order if pool[c] or c < 0 < n):
-                before = 0.5 if cell < 0 else float(pool[cell] / pool.sum())
+                before = 0.5 if cell < 0 else round(float(pool[cell] / pool.sum()), 4)
                 ends = (_noticed(pool, cell, before, end, n, self.limit) for end in (1.0, 0.0))
                 what = "below its median" if cell < 0 else r.label(j, cell)
                 told = zip(("more", "less"), ends, strict=True)
@@ -660,7 +660,7 @@ def _noticed(pool: Floats, cell: int, near: float, end: float, n: int, limit: fl
         middle = (near + far) / 2
         over = sum_after(pool, shifted(pool, cell, middle), n) >= limit
         near, far = (near, middle) if over else (middle, far)
-    return far
+    return round(far, 4)
 
 
 def shifted(pool: Floats, cell: int, share: float) -> Floats:
