@@ -189,7 +189,12 @@ PROCEDURES: dict[str, PValue] = {**P_VALUES, "crc": crc}
 
 
 #: By what losses are.
-_DEFAULTS = {"binary": "binomial", "ternary": "ternary", "selective": "selective", "bounded": "betting"}
+_DEFAULTS = {
+    "binary": "binomial",
+    "ternary": "ternary",
+    "selective": "selective",
+    "bounded": "betting",
+}
 
 
 def default_of(kind: str, n: int, most: float, delta: float) -> str:
@@ -211,7 +216,10 @@ def rows_that_do(
 
     def shown(n: int) -> bool:
         alike = order[np.arange(n) * len(order) // n]  # in the same shares
-        drawn, test = rng.permutation(alike)[None], PROCEDURES[given or default_of(kind, n, most, delta)]
+        drawn, test = (
+            rng.permutation(alike)[None],
+            PROCEDURES[given or default_of(kind, n, most, delta)],
+        )
         return bool(test(drawn, most, low=low, high=high, delta=delta)[0] <= delta)
 
     few, many = len(losses), 2 * len(losses)

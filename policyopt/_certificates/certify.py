@@ -8,7 +8,7 @@ order that the test's rows had no part in, and only as long as they are shown (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -173,7 +173,7 @@ def certify(
         for j in order.tolist()
     ]
     if not shown.any():
-        raise _refused(tested, p, policies, level, procedure)
+        raise _refused(tested, p, policies, level, procedure, each)
     said = {one["level"]: one["risks"] for one in records}
     sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
@@ -292,22 +292,25 @@ def _levels(
 
 def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
     """Refuse rows that took part in the policy's fit; return what cannot be told."""
+    key, tested = data.rows(split)
     parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
-    for origin in (part.provenance for part in parts):
-        of, pool = origin.get("split"), origin.get("pool")
-        if origin.get("cache") != data.fingerprint:
+    for part in parts:
+        origins = (part.provenance, part.provenance.get("refit"))
+        mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
+        if not mine:
             return [
                 "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
             ]
-        own = of == split
-        if data.pooled and isinstance(pool, dict):
-            shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
-            then = replace(data, shares=shares, split_seed=seed)
-            own = bool(np.isin(then.rows(str(of))[1], data.rows(split)[1]).any())
-        if own:
-            got = f"'{split}', of which rows fitted the policy"
-            step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
-            raise input_error("split", "of rows that had no part in the fit", got, step)
+        for origin in mine:
+            then, pool = data, origin.get("pool")
+            if data.pooled and isinstance(pool, Mapping):
+                shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
+                then = replace(data, shares=shares, split_seed=seed)
+            place, fitted = then.rows(str(origin.get("split")))
+            if place == key and np.isin(fitted, tested).any():
+                got = f"'{split}', of which rows fitted the policy"
+                step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
+                raise input_error("split", "of rows that had no part in the fit", got, step)
     return []
 
 
@@ -407,7 +410,9 @@ def _check_fits(name: str, losses: Losses) -> None:
     allowed = {"binomial": (0.0, 1.0), "ternary": (-1.0, 0.0, 1.0)}.get(name)
     if name == "selective" and losses.kind != name:
         step = "Leave it out, or use betting."
-        raise input_error("procedure", "selective for selective_error only, by rows", losses.text, step)
+        raise input_error(
+            "procedure", "selective for selective_error only, by rows", losses.text, step
+        )
     if allowed is not None and not np.isin(losses.values, allowed).all():
         step = "Use betting, or leave it out."
         raise input_error(
@@ -469,25 +474,25 @@ def _refused(
     policies: Sequence[Policy],
     level: float,
     procedure: str | None,
+    each: float,
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
     j = int(np.argmin(p))
     needs = [
-        rows_that_do(one.kind, procedure, one.values[j], one.most, level, one.low, one.high)
+        rows_that_do(one.kind, procedure, one.values[j], one.most, each, one.low, one.high)
         for one in found
     ]
-    unit = found[0].unit
-    nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {level:.3g} or less would do)"
-    if any(n is None for n in needs):
+    unit, n = found[0].unit, min(one.values.shape[1] for one in found)
+    nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {each:.3g} or less would do)"
+    if any(need is None for need in needs):
         over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
         step = (
             f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
             "allow more risk, or fit levels that cost more."
         )
     else:
-        many = max(n for n in needs if n is not None)
-        n = min(one.values.shape[1] for one in found)
-        step = f"about {many:,} {unit} like these {n:,} would show it."
+        many = max(need for need in needs if need is not None)
+        step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
     return BudgetError(
         f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
     )

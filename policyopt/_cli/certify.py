@@ -42,7 +42,6 @@ def certify(
     from policyopt._api import DEFAULT_METHOD
     from policyopt._certificates.certify import certify as certified
     from policyopt._progress import progress_callback
-    from policyopt.runtime._certificate import in_words
     from policyopt.runtime._experts import load_any
 
     held = options.out_policy(out)
@@ -63,6 +62,13 @@ def certify(
             seed=seed, procedure=procedure, testing=testing, starts=starts, covers=covers, cost_bound=cost_bound,
             utility=utility, **options.read_settings(settings),
         )  # fmt: skip
+    write(found, out, held, family, style)
+
+
+def write(found: Any, out: Path, held: str, family: bool, style: output.Format) -> None:
+    """Write what was certified, and print it."""
+    from policyopt.runtime._certificate import in_words
+
     with output.writing(out, held):
         if family and found.family is None:
             raise input_error("--family", "of levels", "expert policies", "Leave it out.")

@@ -65,7 +65,10 @@ def watch(
     }  # fmt: skip
     output.print_records([record], style, columns)
     if alarm is not None:
-        raise CheckError(f"{promise.text}: {alarm}. Fit and certify on recent rows.")
+        again = output.command(
+            "refit", "CACHE", "--recent", "RECENT", "--policy", policy or "policy.json", "--certify", promise.text
+        )  # fmt: skip
+        raise CheckError(f"{promise.text}: {alarm}. Gather recent rows, import them, and: {again}")
 
 
 def _promise(
