@@ -362,17 +362,16 @@ def _refused(
         )
         for one in found
     ]
-    unit = found[0].unit
+    unit, n = found[0].unit, min(one.values.shape[1] for one in found)
     nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {share:.3g} or less would do)"
-    if any(n is None for n in needs):
+    if any(need is None for need in needs):
         over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
         step = (
             f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
             "allow more risk, or fit levels that cost more."
         )
     else:
-        many = max(n for n in needs if n is not None)
-        n = min(one.values.shape[1] for one in found)
+        many = max(need for need in needs if need is not None)
         step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
     return BudgetError(
         f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
