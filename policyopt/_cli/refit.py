@@ -27,6 +27,7 @@ def refit(
         None, 'Risk to show on recent rows that the refit has not read: "drop<=1%"; repeatable.'
     ),
     confidence: str = option("95%", "With which a wrong claim is avoided."),
+    cost_bound: float | None = option(None, "Most that a request may cost, of costs per row."),
     out: Path = option(Path("policy.json"), "Policy file to write."),
     cost: str | None = options.COST,
     seed: int = options.SEED,
@@ -85,7 +86,7 @@ def refit(
     family = PolicyFamily(tuple(levels[c] for c in costs.tolist()), costs)
     found = certified(
         rows, certify, confidence, method=family, split=tested, cost=cost, seed=seed, utility=worth,
-        starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
+        cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
     )  # fmt: skip
     write(found, out, held, False, style)
 
