@@ -1,0 +1,241 @@
+"""The cheapest certified cost on real caches, and how often the rest of the rows contradicts it. Resumable.
+
+All rows of a cache are divided anew: half fit a family of 30 levels, a quarter is the calibration, on the rest the
+certified level is replayed. Claims: a drop of at most 0.5, 1 and 2 points behind the full model, at 90 and 95 %. A family
+is fitted once per division, and certified for all six. Where nothing is certified the full model runs, at cost 1.
+
+- *ours*: `po.certify` with its defaults of a family by that method;
+- *one shared threshold*: max_prob with one threshold for all exits, under the same certificate;
+- *RC-EENN, LTT* and *WSR*: one shared threshold on max_prob over a grid of 100, the procedures of arXiv:2405.20915:
+  Hoeffding-Bentkus of losses cut at 0 (there a drop is claimed, but a harm is tested), and the betting bound of signed
+  losses, along the grid from the full model on; the last level that passed is deployed;
+- *as published*: the same LTT, deploying the first level that fails, as its released code does;
+- *looks kept*: the cheapest level of the grid whose mean drop on the calibration rows is under the claim; no test.
+
+A violation is a drop on the rest that is over the claim. The rest is a sample too: of a policy right at the border every
+second one is over it. *Refuted*: over it by more than 1.645 standard errors of the rest, which befalls 5 % of those at
+the border. Divisions share their rows, so intervals over them tell of the division and not of other data.
+
+Each (cache, division, method) is a line of ``results/certify_real.jsonl``.
+
+    python benchmarks/certify_real.py [--divisions 200]
+    python benchmarks/certify_real.py --methods auto --divisions 10
+    python benchmarks/certify_real.py --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _caches import ROOT, caches
+from _common import machine, table
+from auto import together
+from numpy.typing import NDArray
+
+import policyopt as po
+from policyopt._cache.data import ExitData
+from policyopt._certificates.bounds import hoeffding_bentkus
+from policyopt._certificates.risks import taken
+from policyopt._certificates.testing import fallback
+from policyopt._table import Table, Tables
+from policyopt.runtime._errors import BudgetError
+
+OUT = ROOT / "benchmarks" / "results" / "certify_real.jsonl"
+CACHES = ("cifar10_cascade5", "fashion_mnist", "mmlu_llama5")
+SHARES = {"fit": 0.5, "calibrate": 0.25, "test": 0.25}
+CLAIMS = tuple((most, confidence) for most in (0.005, 0.01, 0.02) for confidence in (0.9, 0.95))
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "one shared threshold": ("max_prob", {"thresholds": "shared"}),
+    "ours, max_prob, joint": ("max_prob", {"thresholds": "joint"}),
+    "ours, optimal_stopping": ("optimal_stopping", {}),
+    "ours, auto": ("auto", {}),
+}
+FAST, RIVAL = tuple(METHODS)[:3], "one shared threshold"
+GRID = np.concatenate([[np.inf], np.linspace(1, 0, 100)])  # of RC-EENN; the first is the full model
+Floats = NDArray[np.float64]
+
+
+def realised(cost: Floats, drop: Floats, full: float) -> list[float]:
+    """Return the cost as a share of the full model's, the drop, and its standard error, on the rest of the rows."""
+    error = drop.std(ddof=1) / len(drop) ** 0.5
+    return [float(f"{v:.5g}") for v in (cost.mean() / full, drop.mean(), error)]
+
+
+def ours(data: ExitData, method: str, settings: dict[str, Any]) -> list[Any]:
+    """Return what the certified policy of each claim comes to on the rest, None where none is."""
+    tables = Tables(data)
+    family = po.fit_family(data, 30, method, spend="all", tables=tables, **settings)
+    rest, found = tables.get("test"), list[Any]()
+    for most, confidence in CLAIMS:
+        try:
+            claim = f"drop<={100 * most:g}%"
+            certified = po.certify(data, claim, confidence, method=family, tables=tables)
+        except BudgetError:
+            found.append(None)
+            continue
+        seen = taken(certified.policy, rest)
+        assert seen.quality is not None and seen.full_quality is not None
+        drop = np.nan_to_num(seen.full_quality - seen.quality)
+        found.append(realised(seen.cost, drop, float(rest.mean_costs[-1])))
+    return found
+
+
+def on_grid(rows: Table) -> tuple[Floats, Floats]:
+    """Return drops and costs of one shared threshold, (L, N)."""
+    sure, right = rows.statistics.top_prob[:, :, 0], rows.statistics.quality
+    assert right is not None
+    at, exits = np.arange(len(right)), sure >= GRID[:, None, None]
+    exits[:, :, -1] = True
+    exit_taken = exits.argmax(axis=2)
+    costs = np.broadcast_to(rows.costs, right.shape)
+    drops = right[:, -1].astype(np.float64) - right[at, exit_taken]
+    return drops, costs[at, exit_taken]
+
+
+def wsr_shown(losses: Floats, most: float, delta: float) -> NDArray[np.bool_]:
+    """Return of which levels RC-EENN's betting bound is under `most`: what was bet against that is over 1 / delta."""
+    n = losses.shape[1]
+    count = np.arange(1, n + 1)
+    mean = (np.cumsum(losses, axis=1) + 0.5) / (1 + count)
+    variance = (np.cumsum((losses - mean) ** 2, axis=1) + 0.25) / (1 + count)
+    variance = np.concatenate([np.full((len(losses), 1), 0.25), variance[:, :-1]], axis=1)
+    stake = np.minimum(np.sqrt(2 * np.log(1 / delta) / n / variance), 1.0)
+    won = np.cumsum(np.log(1 - stake * (losses - most)), axis=1)
+    return np.asarray(won.max(axis=1) > np.log(1 / delta))
+
+
+def theirs(data: ExitData) -> dict[str, list[Any]]:
+    """Return the same of procedures on the grid of one shared threshold."""
+    tables = Tables(data)
+    drops, _ = on_grid(tables.get("calibrate"))
+    rest = tables.get("test")
+    rest_drops, rest_costs = on_grid(rest)
+    found: dict[str, list[Any]] = {}
+    for most, confidence in CLAIMS:
+        delta = 1 - confidence
+        p = hoeffding_bentkus(np.maximum(drops, 0.0), most, low=0.0, high=1.0)
+        ltt = int(fallback(p, delta).sum())  # levels that pass before the first that fails
+        wsr = int(np.logical_and.accumulate(wsr_shown(drops, most, delta)).sum())
+        looks = np.flatnonzero(drops.mean(axis=1) < most)
+        levels = {
+            "RC-EENN, LTT": ltt - 1, "RC-EENN, WSR": wsr - 1, "as published": min(ltt, len(GRID) - 1),
+            "looks kept": int(looks[-1]) if len(looks) else -1,
+        }  # fmt: skip
+        for label, j in levels.items():
+            full = float(rest.mean_costs[-1])
+            what = realised(rest_costs[j], rest_drops[j], full) if j >= 0 else None
+            found.setdefault(label, []).append(what)
+    return found
+
+
+def ratios(found: list[Any]) -> Floats:
+    """Return costs as shares of the full model's, drops and errors, of D divisions, (D, 3)."""
+    return np.array([one or [1.0, 0.0, 0.0] for one in found])
+
+
+def text(records: list[dict[str, Any]]) -> str:
+    """Return the page."""
+    lines, pairs = [], []
+    by: dict[tuple[str, str], dict[int, list[Any]]] = {}
+    for one in records:
+        by.setdefault((one["cache"], one["method"]), {})[one["division"]] = one["found"]
+    order = [*METHODS, "RC-EENN, LTT", "RC-EENN, WSR", "as published", "looks kept"]
+    for cache in CACHES:
+        for i, (most, confidence) in enumerate(CLAIMS):
+            for label in order:
+                divisions = by.get((cache, label), {})
+                if not divisions:
+                    continue
+                each = ratios([divisions[d][i] for d in divisions])
+                refused = sum(divisions[d][i] is None for d in divisions)
+                cost, drop, error = each.T
+                spread = 1.96 * cost.std(ddof=1) / len(cost) ** 0.5 if len(cost) > 1 else np.nan
+                rival = by.get((cache, RIVAL), {})
+                gap = np.array([
+                    (divisions[d][i] or [1.0])[0] - (rival[d][i] or [1.0])[0]
+                    for d in divisions if d in rival
+                ])  # fmt: skip
+                less = ""
+                if label != RIVAL and len(gap) > 1:
+                    half = 1.96 * gap.std(ddof=1) / len(gap) ** 0.5
+                    less = f"{100 * gap.mean():+.1f} ({100 * half:.1f})"
+                known = error[error > 0]
+                lines.append((
+                    cache, f"{100 * most:g}", f"{100 * confidence:g}", label, str(len(cost)),
+                    f"{100 * cost.mean():.1f} ({100 * spread:.1f})", less, f"{100 * refused / len(cost):.0f}",
+                    f"{100 * drop.mean():+.2f}", f"{100 * (drop > most).mean():.1f}",
+                    f"{100 * (drop - 1.645 * error > most).mean():.1f}",
+                    f"{100 * known.mean():.2f}" if len(known) else "",
+                ))  # fmt: skip
+    taken_s = {
+        m: np.mean([r["seconds"] for r in records if r["method"] == m])
+        for m in METHODS
+        if any(r["method"] == m for r in records)
+    }
+    pairs = [(m, f"{s:.1f}") for m, s in taken_s.items()]
+    header = (
+        "cache", "drop, points", "confidence", "what", "divisions", "cost", "less shared", "refused, %",
+        "drop on the rest", "violations, %", "refuted, %", "error of the rest",
+    )  # fmt: skip
+    body = table(
+        "Cost, % of the full model's, mean (95 % half-width over divisions)", header, lines
+    )
+    slow = table(
+        "Seconds per division: fit of 30 levels, six certificates", ("method", "seconds"), pairs
+    )
+    intro = (__doc__ or "").split("Each (cache")[0].strip()
+    return f"# Certified costs on real caches\n\n{intro}\n\n{body}\n\n{slow}\n\n{machine()}\n"
+
+
+def main() -> None:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--caches", default=",".join(CACHES))
+    parser.add_argument("--methods", default=";".join(FAST), help="of ours; separated by ;")
+    parser.add_argument("--divisions", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    known = given.out.read_text().splitlines() if given.out.exists() else []
+    records = [json.loads(line) for line in known]
+    done = {(r["cache"], r["division"], r["method"]) for r in records}
+    methods = [m if m in METHODS else f"ours, {m}" for m in given.methods.split(";")]
+    with tempfile.TemporaryDirectory() as place:
+        names = [] if given.table else given.caches.split(",")
+        pools = {name: together(data) for name, data in caches(Path(place), names)} if names else {}
+        for seed in range(given.divisions):
+            for name, pool in pools.items():
+                data = replace(pool, shares=SHARES, split_seed=seed)
+                for label in (*methods, "RC-EENN"):
+                    if (name, seed, "RC-EENN, LTT" if label == "RC-EENN" else label) in done:
+                        continue
+                    start = time.perf_counter()
+                    found = (
+                        theirs(data)
+                        if label == "RC-EENN"
+                        else {label: ours(data, METHODS[label][0], METHODS[label][1])}
+                    )
+                    spent = round(time.perf_counter() - start, 2)
+                    with given.out.open("a") as file:
+                        for method, what in found.items():
+                            records.append(
+                                {"cache": name, "division": seed, "method": method, "seconds": spent, "found": what}
+                            )  # fmt: skip
+                            file.write(json.dumps(records[-1]) + "\n")
+            if seed % 10 == 9:
+                print(f"{seed + 1} divisions", file=sys.stderr, flush=True)
+    page = text(records)
+    given.out.with_suffix(".md").write_text(page)
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
