@@ -137,9 +137,9 @@ def figures() -> str:
             ("promised risk", "delta", "false alarms, %", "delay at once", "delay after 10,000 good"),
             delays(),
         ),
-        "False alarms: 1,000 streams of 100,000 requests at the border of the promise. Delays on a doubled risk: medians "
-        "of 400 streams over log(1 / delta) / KL, after nothing and after 10,000 requests at nine tenths of the promised "
-        "risk (streams that had alarmed before are left out).",
+        "False alarms: 1,000 streams of 100,000 requests at the border of the promise. Delays on a doubled risk: "
+        "medians of 400 streams over log(1 / delta) / KL, after nothing and after 10,000 requests at nine tenths of "
+        "the promised risk (streams that had alarmed before are left out).",
     ]  # fmt: skip
     body = "\n\n".join(parts)
     return f"# Power and delays\n\n{body}\n\n{machine()}\n"

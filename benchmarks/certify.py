@@ -1,15 +1,15 @@
 """Are certificates wrong as seldom as they say? Monte Carlo; resumable.
 
-A draw is n calibration losses of L levels whose true mean risks are known. A procedure goes through the levels from the
-safest to the cheapest and certifies the cheapest that it shows; it is wrong where the true risk of a level that it shows
-is over `most`. Shapes of the true risks:
+A draw is n calibration losses of L levels whose true mean risks are known. A procedure goes through the levels from
+the safest to the cheapest and certifies the cheapest that it shows; it is wrong where the true risk of a level that it
+shows is over `most`. Shapes of the true risks:
 
 - *border*: all of the cheaper half lie at `most` or a hair over it, the rest under it;
 - *just over*: all of the cheaper half lie a tenth over it;
 - *rising*: from 0 to four times `most`, the cheaper the more;
 - *overthinking*: as rising, with a stretch of safe levels among the cheap and a bad one among the safe;
-- *K exits*: twelve thresholds, shared by K exits of a population of 200,000 rows, exits that answer better the later, and
-  now and then worse; draws are rows of it, `most` a hair under the drop of the level nearest to 5 points.
+- *K exits*: twelve thresholds, shared by K exits of a population of 200,000 rows, exits that answer better the later,
+  and now and then worse; draws are rows of it, `most` a hair under the drop of the level nearest to 5 points.
 
 Losses: 0 or 1 (`error`); -1, 0, 1 (`drop`); with heavy tails in [0, 1]; means of groups of 1 to 20 rows that share
 their luck. Procedures: the default of `policyopt certify`, with one start, with three, and with Holm's testing in no
@@ -127,9 +127,7 @@ LOSSES: dict[str, tuple[str, float, Callable[..., Floats]]] = {
 }  # fmt: skip
 
 
-def p_values(
-    name: str, losses: Floats, kind: str, low: float, most: float, delta: float
-) -> Floats:
+def p_values(name: str, losses: Floats, kind: str, low: float, most: float, delta: float) -> Floats:
     """Return p-values by a procedure; 1 where the exact ones are far over delta, since they take long."""
     test = DEFAULTS[kind] if name == "default" else name
     p = np.ones(len(losses))
@@ -178,14 +176,17 @@ def block(cell: Cell, number: int) -> dict[str, Any]:
     losses, shape, levels, n = cell
     kind, low, make = LOSSES[losses]
     risks, most = truth_of(shape, levels)
-    rng = np.random.default_rng([number, n, levels, list(LOSSES).index(losses), SHAPES.index(shape)])
+    rng = np.random.default_rng(
+        [number, n, levels, list(LOSSES).index(losses), SHAPES.index(shape)]
+    )
     wrong: dict[str, dict[str, int]] = {f"{delta:g}": {} for delta in DELTAS}
     used: dict[str, dict[str, float]] = {f"{delta:g}": {} for delta in DELTAS}
     for _ in range(_BLOCK):
         drawn = _rows_of(rng, levels, n) if shape == "K exits" else make(rng, risks, n)
         for delta in DELTAS:
             found = shown(drawn, kind, low, most, delta)
-            if losses == "groups" and n <= 5000:  # as if each of a group's ten equal rows stood alone
+            if losses == "groups" and n <= 5000:
+                # As if each of a group's ten equal rows stood alone.
                 each = np.repeat(drawn, 10, axis=1)
                 found["rows"] = fallback(p_values("betting", each, kind, low, most, delta), delta)
             for name, which in found.items():
@@ -235,9 +236,7 @@ def text(found: list[dict[str, Any]]) -> str:
                     over[name].append(f"{', '.join(map(str, cell))}, {key}: {100 * share:.1f} %")
             lines.append(tuple(row))
     header = ("losses", "risks", "levels", "n", "delta", "draws", *NAMES.values())
-    body = table(
-        "Wrong certificates [%], and share of what is allowed that is used", header, lines
-    )
+    body = table("Wrong certificates [%], and share of what is allowed that is used", header, lines)
     counted = table(
         "Cells in which a procedure is wrong more often than delta plus 3 standard errors",
         ("procedure", "cells", "over", "worst, standard errors over delta"),

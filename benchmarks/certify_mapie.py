@@ -1,17 +1,18 @@
 """Certificates of a network with two exits beside MAPIE's controller of one binary decision.
 
-MAPIE 1.x knows a decision by a threshold on a probability, and risks that are 0 or 1; no cost, and no losses of -1, 0, 1.
-That is one early exit: leave at exit 0 where its confidence is at least a threshold, of 100. Two claims it can state:
+MAPIE 1.x knows a decision by a threshold on a probability, and risks that are 0 or 1; no cost, and no losses of -1, 0,
+1. That is one early exit: leave at exit 0 where its confidence is at least a threshold, of 100. Two claims it can state:
 
 - *precision*: of the rows that leave early at least 95 % are answered right. MAPIE tests the rows that leave, as if
   their number were given; ours is `selective_error<=5%`, all rows, betting on `left and wrong less 0.05`;
 - *harm*: of all rows at most 2 % leave with a wrong answer that the full model would have had right; a `BinaryRisk` of
   one's own there, 0 or 1 and binomial here.
 
-MAPIE: `BinaryClassificationController`, whose p-values are the exact binomial's for both; Bonferroni-Holm (its default),
-fixed sequence from one end of the thresholds, and split fixed sequence, the order of which it learns on other rows. Ours:
-one fixed sequence in the order of the p-values of other rows, as `certify` takes it from the rows of the fit; *normal*:
-the same with the normal's p-values, which promise nothing. All on the same draws, at 90 %, and as many other rows.
+MAPIE: `BinaryClassificationController`, whose p-values are the exact binomial's for both; Bonferroni-Holm (its
+default), fixed sequence from one end of the thresholds, and split fixed sequence, the order of which it learns on other
+rows. Ours: one fixed sequence in the order of the p-values of other rows, as `certify` takes it from the rows of the
+fit; *normal*: the same with the normal's p-values, which promise nothing. All on the same draws, at 90 %, and as many
+other rows.
 `drop`, what is won counted against what is lost, MAPIE cannot state.
 
 Draws are rows of a population of 200,000 with known risks. A certificate is wrong where the true risk of a threshold
@@ -55,7 +56,9 @@ def population(rows: int = 200_000) -> tuple[Floats, Bools, Bools]:
     return 1 / (1 + np.exp(-1.5 * early + rng.normal(0, 1.5, rows))), early > 0, late > 0
 
 
-def losses_of(claim: str, sure: Floats, right: Bools, full: Bools) -> tuple[Floats, float, float, float]:
+def losses_of(
+    claim: str, sure: Floats, right: Bools, full: Bools
+) -> tuple[Floats, float, float, float]:
     """Return losses (L, n), the most that their mean may be, and their ends, from the highest threshold on."""
     left = sure >= THRESHOLDS[::-1, None]
     if claim == "harm":
@@ -85,7 +88,8 @@ def theirs(module: Any, claim: str, testing: str, rows: Sample, others: Sample) 
         target = CLAIMS[claim]
     controller = module.BinaryClassificationController(
         lambda x: np.stack([1 - x[:, 0], x[:, 0]], axis=1), risk, target, confidence_level=1 - DELTA,
-        best_predict_param_choice=module.predicted_positive_fraction, list_predict_params=THRESHOLDS, fwer_method=testing,
+        best_predict_param_choice=module.predicted_positive_fraction, list_predict_params=THRESHOLDS,
+        fwer_method=testing,
     )  # fmt: skip
 
     def given(sure: Floats, right: Bools, full: Bools) -> tuple[Floats, Ints]:
