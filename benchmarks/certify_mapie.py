@@ -1,7 +1,8 @@
 """Certificates of a network with two exits beside MAPIE's controller of one binary decision.
 
-MAPIE 1.x knows a decision by a threshold on a probability, and risks that are 0 or 1; no cost, and no losses of -1, 0,
-1. That is one early exit: leave at exit 0 where its confidence is at least a threshold, of 100. Two claims it can state:
+MAPIE 1.x knows a decision by a threshold on a probability, and risks that are 0 or 1; no cost, and no losses of -1,
+0, 1. That is one early exit: leave at exit 0 where its confidence is at least a threshold, of 100. Two claims that it
+can state:
 
 - *precision*: of the rows that leave early at least 95 % are answered right. MAPIE tests the rows that leave, as if
   their number were given; ours is `selective_error<=5%`, all rows, betting on `left and wrong less 0.05`;

@@ -13,7 +13,8 @@ at cost 1.
   confidences lie near 1; here it is 100 quantiles of the confidences of the rows of the fit;
 - *as published*: LTT on the grid of equal steps (0.01), deploying the first level that fails, as the released code
   does;
-- *looks kept*: the cheapest level of the quantiles whose mean drop on the calibration rows is under the claim, untested.
+- *looks kept*: the cheapest level of the quantiles whose mean drop on the calibration rows is under the claim; not
+  tested.
 
 A violation is a drop on the rest that is over the claim. The rest is a sample too: of a policy right at the border
 every second one is over it. *Refuted*: over it by more than 1.645 standard errors of the rest, which befalls 5 % of
