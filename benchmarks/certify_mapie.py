@@ -65,7 +65,7 @@ def losses_of(
     if claim == "harm":
         return (left & (full & ~right)).astype(float), CLAIMS[claim], 0.0, 1.0
     most = CLAIMS[claim]
-    return left * (~right - most), 0.0, -most, 1 - most
+    return np.asarray(left * (~right - most), np.float64), 0.0, -most, 1 - most
 
 
 def ours(claim: str, procedure: str, rows: Sample, others: Sample) -> Ints:
