@@ -173,7 +173,8 @@ def certify(
         for j in order.tolist()
     ]
     if not shown.any():
-        raise _refused(tested, p, policies, level, procedure, each)
+        first = order if testing == "holm" else order[at]
+        raise _refused(tested, p, first, policies, level, procedure, each)
     said = {one["level"]: one["risks"] for one in records}
     sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
@@ -471,13 +472,14 @@ def _record(
 def _refused(
     found: Sequence[Losses],
     p: Floats,
+    first: Ints,
     policies: Sequence[Policy],
     level: float,
     procedure: str | None,
     each: float,
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
-    j = int(np.argmin(p))
+    j = int(first[np.argmin(p[first])])  # of those at which the test had to begin
     needs = [
         rows_that_do(one.kind, procedure, one.values[j], one.most, each, one.low, one.high)
         for one in found
