@@ -399,7 +399,7 @@ def test_what_is_refused():
     with pytest.raises(InputError, match="occurs, 0 to 5"):
         certify(data, "miss[9]<=3%", method="max_prob")
     with pytest.raises(BudgetError, match=r"about [\d,]+ rows like these 800 would show it"):
-        certify(data, "drop<=0.1%", method="max_prob")
+        certify(data, "drop<=0.5%", method="max_prob")
     with pytest.raises(BudgetError, match=r"over the 0\.01 that is claimed: allow more risk"):
         certify(data, "error<=1%", method="max_prob")
 
