@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from _common import machine, table
 from numpy.typing import NDArray
-from policyopt._bounds import P_VALUES
 
+from policyopt._bounds import P_VALUES
 from policyopt._certificates.testing import fallback, holm
 from policyopt.runtime._risk_monitor import RiskMonitor, advance, audited, owned
 

@@ -45,9 +45,9 @@ from _common import machine, table
 from auto import together
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from policyopt._bounds import hoeffding_bentkus, ternary
 
 import policyopt as po
+from policyopt._bounds import hoeffding_bentkus, ternary
 from policyopt._cache.data import ExitData
 from policyopt._certificates.risks import taken
 from policyopt._certificates.testing import fallback
