@@ -686,3 +686,23 @@ def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
         assert not (tmp_path / "n.json").exists()
     assert not bad
     assert run("verify", "f.json", "l")[0] == 0
+
+
+def test_the_cost_and_the_utility_are_those_of_the_fit():
+    """A policy of another cost than the first, and of a utility, is certified and verified by these."""
+    logits, labels = outputs(6000, 3, 4, seed=4)
+    data = po.from_arrays(
+        logits, labels, [po.Cost("ms", "ms", [1.0, 2, 4]), po.Cost("euro", "euro", [3.0, 4, 5])], split={"fit": 0.4, "calibrate": 0.4, "test": 0.2},
+    )  # fmt: skip
+    worth = np.eye(4) * 0.5 + 0.5
+    fitted = po.fit(data, "90%", "max_prob", cost="euro", utility=worth)
+    found = certify(data, ["loss<=25%", "cost<=95%"], 0.9, method=fitted)
+    assert found.certificate["full_cost"] == 5.0
+    assert found.certificate["risks"]["loss<=25%"] == pytest.approx(
+        0.5 * (taken(fitted.policy, Tables(data, "euro").get("calibrate")).quality == 0).mean()
+    )
+    assert recheck(found.policy, data)["p_value"] <= found.certificate["p_value"] * (1 + 1e-6)
+    tables = Tables(replace(data, shares={"fit": 0.4, "test": 0.6}), "euro", utility=worth)
+    pooled = certify(tables.data, "loss<=25%", 0.9, method=fitted, tables=tables)
+    assert pooled.certificate["full_cost"] == 5.0 and "half of the pool" in pooled.notes[0]
+    refuses("spend", certify, data, "loss<=25%", method=fitted, spend="all")

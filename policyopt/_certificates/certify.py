@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._api import DEFAULT_METHOD, tables_of
+from policyopt._api import DEFAULT_METHOD, cost_for, tables_of, utility_for
 from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
 from policyopt._cache.data import ExitData, check_shares
 from policyopt._certificates.risks import (
@@ -147,23 +147,28 @@ def certify(
     risks = _risks(risk, budget)
     _check_how(risks, procedure, testing, starts, covers)
     data, notes = _with_calibration(data, split)
-    tables = tables_of(data, cost, tables if tables and tables.data is data else None, utility)
-    policies = _levels(data, budgets, method, cost, seed, tables, settings)
+    given = _given(method, settings)
+    if given and tables is None:
+        cost, utility = cost_for(given[0], data, cost), utility_for(given[0], data, utility)[0]
+    tables = tables_of(data, cost, tables, utility)
+    if tables.data is not data:
+        tables = Tables(data, tables.cost.name, utility=tables.utility)
+    policies = given or _fitted(data, budgets, method, cost, seed, tables, settings)
     for policy in policies:
         notes += _refuse_own_rows(policy, data, split)
     table = _usable(risks, tables.get(split), split)
     seen = [taken(policy, table) for policy in policies]
     found = _losses(risks, seen, table, cost_bound)
     order = _order(risks, policies, tables, cost_bound, level, procedure, testing, found)
-    each = level / (
-        len(order) if testing == "holm" else starts
-    )  # what a level is to be shown at, at first
+    starts = min(starts, len(order))
+    # What a level is to be shown at, at first.
+    each = level / (len(order) if testing == "holm" else starts)
     p, told = _p_values(found, each, procedure, check_seed(seed))
     tested = found
     if nested := covers == "request" or procedure == "crc":
         tested = _losses(risks, seen, table, cost_bound, _worst_of(procedure, order))
         p = np.maximum(p, _p_values(tested, each, procedure, seed)[0])
-    at = np.unique(np.linspace(0, len(order), starts, endpoint=False).astype(int))
+    at = np.linspace(0, len(order), starts, endpoint=False).astype(int)
     shown = np.zeros(len(p), dtype=bool)
     tried = p[order]
     shown[order] = holm(tried, level) if testing == "holm" else fallback(tried, level, at.tolist())
@@ -238,8 +243,10 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
             "Import it with the same --split and --seed."
         )
     risks = [Risk.parse(text) for text in stated["claim"].split(" and ")]
-    table = _usable(risks, Tables(data, cost).get(stated["split"]), stated["split"])
     policies = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
+    utility, _ = utility_for(policies[0], data)
+    tables = Tables(data, cost_for(policies[0], data, cost), utility=utility)
+    table = _usable(risks, tables.get(stated["split"]), stated["split"])
     check_seed(stated["seed"])
     p = _together(risks, [taken(one, table) for one in policies], table, stated)
     level = 1.0 if stated["confidence"] is None else 1.0 - stated["confidence"]
@@ -274,16 +281,26 @@ def _with_calibration(data: ExitData, split: str) -> tuple[ExitData, list[str]]:
     return replace(data, shares=shares), [note]
 
 
-def _levels(
+def _fitted(
     data: ExitData, budgets: Any, method: Any, cost: str | None, seed: int, tables: Tables, settings: dict[str, Any],
 ) -> list[Policy]:  # fmt: skip
-    """Return the policies that are tried, fitted unless they are given."""
+    """Return the levels of a family that a method fits."""
+    if not isinstance(method, Method) and "spend=" not in (method or ""):
+        # What buys no quality may still come nearer to the full model.
+        method, settings = method or DEFAULT_METHOD, {"spend": "all", **settings}
+    found = fit_family(data, budgets, method, cost=cost, seed=seed, tables=tables, **settings)
+    return list(found.policy.policies)
+
+
+def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
+    """Return the policies that are given; none where a method is to fit them."""
     if method is None or isinstance(method, (str, Method)):
-        if not isinstance(method, Method) and "spend=" not in (method or ""):
-            # What buys no quality may still come nearer to the full model.
-            method, settings = method or DEFAULT_METHOD, {"spend": "all", **settings}
-        found = fit_family(data, budgets, method, cost=cost, seed=seed, tables=tables, **settings)
-        return list(found.policy.policies)
+        return []
+    if settings:
+        step = "Leave it out: a policy is certified as it is."
+        raise input_error(
+            next(iter(settings)), "given with a method that fits levels", "a policy", step
+        )
     if isinstance(method, FittedFamily):
         method = method.policy
     if isinstance(method, PolicyFamily):
