@@ -117,8 +117,8 @@ def certify(
         The levels of a family that is fitted, as `fit_family` takes them.
     split : str
         The rows of the test.
-    procedure : {"binomial", "ternary", "hoeffding_bentkus", "betting", "normal", "crc"}, optional
-        Default: exact for losses of 0 and 1, or of -1, 0 and 1; betting for others. ``normal`` is asymptotic. ``crc``
+    procedure : {"binomial", "ternary", "selective", "betting", "hoeffding_bentkus", "normal", "crc"}, optional
+        Default: exact for losses of 0 and 1, of -1, 0 and 1, and of the answered; betting for others. ``normal`` is asymptotic. ``crc``
         (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
     testing : {"pareto", "sequence", "holm"}
         Levels are tried as the fit's rows have them, the surest first, and only those that get cheaper; from the

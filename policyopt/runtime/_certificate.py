@@ -66,10 +66,11 @@ def in_words(certificate: dict[str, Any]) -> str:
         sure = f"asymptotically, {sure}" if sense == "asymptotic" else sure
     told = f"p = {p}, {certificate['procedure']}"
     told = f"{p} of what is allowed, {certificate['procedure']}" if sense == "expectation" else told
+    each = " or more of each" if " per " in certificate["claim"] else ""
     level = ", whatever level a request is given" if certificate["covers"] == "request" else ""
     return (
         f"{sure}: {certificate['claim']} on requests like the {certificate['n']:,} "
-        f"{certificate['unit']} of split '{certificate['split']}'{level} ({told}). Void: {certificate['void']}."
+        f"{certificate['unit']}{each} of split '{certificate['split']}'{level} ({told}). Void: {certificate['void']}."
     )
 
 
