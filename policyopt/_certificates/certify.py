@@ -117,9 +117,10 @@ def certify(
         The levels of a family that is fitted, as `fit_family` takes them.
     split : str
         The rows of the test.
-    procedure : {"binomial", "ternary", "selective", "betting", "hoeffding_bentkus", "normal", "crc"}, optional
-        Default: exact for losses of 0 and 1, of -1, 0 and 1, and of the answered; betting for others. ``normal`` is asymptotic. ``crc``
-        (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
+    procedure : str, optional
+        ``binomial``, ``ternary``, ``selective``, ``betting``, ``hoeffding_bentkus``, ``normal`` or ``crc``. Default:
+        exact for losses of 0 and 1, of -1, 0 and 1, and of the answered; betting for others. ``normal`` is asymptotic;
+        ``crc`` (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
     testing : {"pareto", "sequence", "holm"}
         Levels are tried as the fit's rows have them, the surest first, and only those that get cheaper; from the
         dearest to the cheapest; or in no order, at the price of a divided level.
