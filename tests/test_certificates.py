@@ -22,7 +22,7 @@ from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm
 from policyopt._table import Tables
 from policyopt.runtime._bandits import make_bandit
-from policyopt.runtime._certificate import _TYPES, certificate_of
+from policyopt.runtime._certificate import _TYPES, certificate_of, says
 from policyopt.runtime._errors import BudgetError, CheckError, InputError
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._online import Controller, Online
@@ -400,7 +400,7 @@ def test_what_is_refused():
         certify(data, "miss[9]<=3%", method="max_prob")
     with pytest.raises(BudgetError, match=r"about [\d,]+ rows like these 800 would show it"):
         certify(data, "drop<=0.5%", method="max_prob")
-    with pytest.raises(BudgetError, match=r"over the 0\.01 that is claimed: allow more risk"):
+    with pytest.raises(BudgetError, match=r"not 'error<=1%': allow more risk"):
         certify(data, "error<=1%", method="max_prob")
 
 
@@ -477,7 +477,7 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     worse = np.where(rng.random(2000) < 0.9, full, 3)
     for name, answer in (("good", full), ("bad", worse)):
         lines = [
-            f"{a},{b if i % 3 else ''},{c}"
+            f"{a},{float(b) if i % 3 else ('' if i % 2 else 'nan')},{c}"
             for i, (a, b, c) in enumerate(zip(answer, label, full, strict=True))
         ]
         (tmp_path / f"{name}.csv").write_text(
@@ -706,3 +706,71 @@ def test_the_cost_and_the_utility_are_those_of_the_fit():
     pooled = certify(tables.data, "loss<=25%", 0.9, method=fitted, tables=tables)
     assert pooled.certificate["full_cost"] == 5.0 and "half of the pool" in pooled.notes[0]
     refuses("spend", certify, data, "loss<=25%", method=fitted, spend="all")
+
+
+def test_the_order_and_the_rows_of_the_test_know_nothing_of_each_other():
+    """Rows that test order no levels; neither they nor rows of their groups fitted, whoever of the experts."""
+    family = po.fit_family(cache(2000, 4, 6, seed=9), 8, "max_prob", spend="all").policy
+    data = cache(1500, 4, 6, seed=2, split={"fit": 0.8, "test": 0.2})
+    worst_first = po.PolicyFamily(tuple(
+        replace(one, provenance={"expected_cost": float(8 - j)}) for j, one in enumerate(family.policies)
+    ))  # fmt: skip
+    records = certify(data, "error<=90%", 0.9, method=worst_first, split="fit[30%:]").records
+    assert [one["level"] for one in records] == list(range(8))
+    logits, labels, context = routed(4000, 0)
+    more = {"context": context, "contexts": ["a", "b", "c"]}
+    data = po.from_arrays(logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", split={"fit": 0.5, "test": 0.5}, **more)
+    experts = po.fit_experts(data, "60%", "max_prob").policy
+    first, *others = experts.policies
+    mixed = replace(experts, policies=(replace(first, provenance={}), *others))
+    with pytest.raises(InputError, match="no part in the fit"):
+        certify(data, "drop<=20%", method=mixed, split="fit[50%:]")
+    half = np.arange(2000)
+    named = {
+        name: po.from_arrays(logits[at], labels[at], [1.0, 2.0, 4.0, 8.0], unit="ms", group=half // 2).splits["pool"]
+        for name, at in (("one", half), ("two", half + 2000))
+    }  # fmt: skip
+    data = replace(data, splits=named, shares={}, contexts=())
+    policy = po.fit(data, "60%", "max_prob", split="one").policy
+    with pytest.raises(InputError, match="others of their groups"):
+        certify(data, "drop<=20%", method=policy, split="two")
+
+
+def test_what_is_claimed_is_what_is_tested():
+    """Shares of costs per row, whoever answers instead, losses that lack by level, classes that lack, digits."""
+    logits, labels = outputs(4000, 4, 6, 2)
+    parts = {"split": {"fit": 0.4, "calibrate": 0.4, "test": 0.2}}
+    paid = np.cumsum(np.random.default_rng(0).exponential(size=(4000, 4)), axis=1)
+    data = po.from_arrays(logits, labels, paid, unit="ms", **parts)
+    table = Tables(data).get("calibrate")
+    one = taken(po.fit(data, "50%", "max_prob").policy, table)
+    (found,) = losses_of(Risk.parse("cost<=60%"), [one], table, 40.0)
+    assert found.values[0] == pytest.approx(one.cost - 0.6 * table.costs[:, -1])
+    assert (found.most, found.high) == (0.0, 40.0) and found.told[0] == pytest.approx(one.cost.mean())
+    with pytest.raises(InputError, match="cost_bound"):
+        losses_of(Risk.parse("cost<=60%"), [replace(one, cost=one.cost * 0)], table, 5.0)
+
+    costs = [po.Cost("time", "ms", [1, 2, 4, 8]), po.Cost("other", "ms", [1, 7, 7.5, 8])]
+    data, worth = po.from_arrays(logits, labels, costs, **parts), np.eye(6)
+    worth[0, 1:] = 0.5
+    found = certify(data, ["loss<=30%", "cost<=95%"], 0.9, method="max_prob", cost="other", utility=worth)
+    assert recheck(found.policy, data)["p_value"] == pytest.approx(found.certificate["p_value"])
+    declines = po.fit(data, "60%", "max_prob", abstain="10%", abstain_quality=0.9, abstain_cost=20.0).policy
+    table = Tables(data).get("calibrate")
+    one = taken(declines, table)
+    assert one.costs[1] >= 28
+    found = certify(data, ["error<=30%", "selective_error<=30%"], 0.9, method=declines).certificate
+    assert found["procedure"] == "betting, selective"
+    answered = ~one.abstained
+    assert found["risks"]["selective_error<=30%"] == pytest.approx(1 - one.quality[answered].mean())
+    other = replace(one, quality=np.where(table.places % 2, np.nan, one.quality))
+    with pytest.raises(InputError, match="NaN on all levels or none"):
+        losses_of(Risk.parse("error<=30%"), [one, other], table)
+    none = table.take(np.flatnonzero(table.statistics.labels != 2))
+    with pytest.raises(InputError, match=r"rows of class 2.* 2 or more\. Got 0"):
+        losses_of(Risk.parse("error<=30% per class"), [taken(declines, none)], none)
+    for text in ("cost<=1234567.25", "drop<=1.23456789%"):
+        assert Risk.parse(Risk.parse(text).text) == Risk.parse(text)
+    assert says({"claim": "cost<=1e+15", "covers": "blind", "confidence": 0.95}, "cost<=1e+15", 0.9)
+    with pytest.raises(InputError, match="that the full model"):
+        certify(data, "error<=30%", method=declines, procedure="crc")

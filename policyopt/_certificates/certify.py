@@ -17,8 +17,9 @@ import numpy as np
 
 from policyopt._api import DEFAULT_METHOD, cost_for, tables_of, utility_for
 from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
-from policyopt._cache.data import ExitData, check_shares
+from policyopt._cache.data import GROUP, ExitData, check_shares
 from policyopt._certificates.risks import (
+    BESIDE_FULL,
     KINDS,
     Losses,
     Risk,
@@ -160,16 +161,21 @@ def certify(
     table = _usable(risks, tables.get(split), split)
     seen = [taken(policy, table) for policy in policies]
     found = _losses(risks, seen, table, cost_bound)
-    order = _order(risks, policies, tables, cost_bound, level, procedure, testing, found)
-    starts = min(starts, len(order))
+    rows_of_fit = testing == "pareto" and len(policies) > 1 and "fit" in data.split_names
+    if rows_of_fit and not _shared(data, split, data, "fit"):
+        order = _order(
+            risks, policies, tables.get("fit"), table.units, cost_bound, level, procedure
+        )
+    else:
+        order = np.argsort([-_cost(policy) for policy in policies], kind="stable")
+    at = np.linspace(0, len(order), min(starts, len(order)), endpoint=False).astype(int)
     # What a level is to be shown at, at first.
-    each = level / (len(order) if testing == "holm" else starts)
+    each = level / (len(order) if testing == "holm" else len(at))
     p, told = _p_values(found, each, procedure, check_seed(seed))
     tested = found
     if nested := covers == "request" or procedure == "crc":
         tested = _losses(risks, seen, table, cost_bound, _worst_of(procedure, order))
         p = np.maximum(p, _p_values(tested, each, procedure, seed)[0])
-    at = np.linspace(0, len(order), starts, endpoint=False).astype(int)
     shown = np.zeros(len(p), dtype=bool)
     tried = p[order]
     shown[order] = holm(tried, level) if testing == "holm" else fallback(tried, level, at.tolist())
@@ -184,7 +190,8 @@ def certify(
     said = {one["level"]: one["risks"] for one in records}
     sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
-        "claim": " and ".join(one.text for one in risks),
+        "claim": " and ".join(one.text for one in risks), "cost": tables.cost.name,
+        "utility": tables.utility.digest if tables.utility else None,
         "confidence": None if procedure == "crc" else 1.0 - level, "procedure": told, "given": procedure,
         "sense": "asymptotic" if "normal" in told else sense, "covers": covers,
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
@@ -222,7 +229,7 @@ def _with(policy: Any, certificate: dict[str, Any]) -> Any:
     return replace(policy, provenance={**policy.provenance, FIELD: own})
 
 
-def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str, Any]:
+def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, Any]:
     """Recompute the certificate of a policy or family on the cache that it names; return it, or raise CheckError."""
     policy = policy_of(policy)
     stated = certificate_of(policy)
@@ -245,8 +252,14 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
         )
     risks = [Risk.parse(text) for text in stated["claim"].split(" and ")]
     policies = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
-    utility, _ = utility_for(policies[0], data)
-    tables = Tables(data, cost_for(policies[0], data, cost), utility=utility)
+    if utility is None and stated["utility"] is not None:
+        utility = utility_for(policies[0], data)[0]
+    tables = Tables(data, stated["cost"], utility=utility)
+    if (tables.utility.digest if tables.utility else None) != stated["utility"]:
+        raise CheckError(
+            "The certificate is of answers valued by a utility that its policy was not fitted with. Fit with it "
+            "(--utility) and certify that; in Python give it again: utility=."
+        )
     table = _usable(risks, tables.get(stated["split"]), stated["split"])
     check_seed(stated["seed"])
     p = _together(risks, [taken(one, table) for one in policies], table, stated)
@@ -311,26 +324,34 @@ def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
 
 def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
     """Refuse rows that took part in the policy's fit; return what cannot be told."""
-    key, tested = data.rows(split)
+    notes: list[str] = []
     parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
     for part in parts:
         origins = (part.provenance, part.provenance.get("refit"))
         mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
         if not mine:
-            return [
+            notes.append(
                 "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
-            ]
+            )
         for origin in mine:
             then, pool = data, origin.get("pool")
             if data.pooled and isinstance(pool, Mapping):
                 shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
                 then = replace(data, shares=shares, split_seed=seed)
-            place, fitted = then.rows(str(origin.get("split")))
-            if place == key and np.isin(fitted, tested).any():
-                got = f"'{split}', of which rows fitted the policy"
+            if _shared(data, split, then, str(origin.get("split"))):
+                got = f"'{split}', of which rows fitted the policy, or others of their groups"
                 step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
                 raise input_error("split", "of rows that had no part in the fit", got, step)
-    return []
+    return notes
+
+
+def _shared(data: ExitData, split: str, then: ExitData, other: str) -> bool:
+    """Whether a split has rows, or groups, of another; `then`: the data as they were divided for that."""
+    (key, rows), (place, others) = data.rows(split), then.rows(other)
+    mine, theirs = data.splits[key], data.splits[place]
+    if mine.has(GROUP) and theirs.has(GROUP):
+        return bool(np.isin(theirs.array(GROUP)[others], mine.array(GROUP)[rows]).any())
+    return place == key and bool(np.isin(others, rows).any())
 
 
 def _digest(data: ExitData, split: str) -> str:
@@ -358,14 +379,10 @@ def _check_how(
     if procedure == "crc":
         if starts > 1:
             raise input_error("starts", "1 with crc: it goes one way", starts, "Leave it out.")
-        if never := [one.text for one in risks if one.name in ("cost", "selective_error")]:
+        if never := [one.text for one in risks if one.name not in BESIDE_FULL]:
             step = "Certify it with a confidence: another --procedure."
-            raise input_error(
-                "risk",
-                "of losses of 0 or more that are less on dearer levels, for crc",
-                never[0],
-                step,
-            )
+            allowed = f"one that the full model, run where none is shown, has not, for crc: {', '.join(BESIDE_FULL)}"
+            raise input_error("risk", allowed, never[0], step)
 
 
 def _usable(risks: Sequence[Risk], table: Table, split: str) -> Table:
@@ -443,32 +460,27 @@ def _check_fits(name: str, losses: Losses) -> None:
 
 
 def _order(
-    risks: Sequence[Risk], policies: Sequence[Policy], tables: Tables, bound: float | None,
-    level: float, procedure: str | None, testing: str, tested: Sequence[Losses],
+    risks: Sequence[Risk], policies: Sequence[Policy], fit: Table, units: int, bound: float | None,
+    level: float, procedure: str | None,
 ) -> Ints:  # fmt: skip
-    """Return the order in which levels are tried: by what the rows of the fit show, dearest first without them."""
-    costs = np.array([_cost(policy) for policy in policies])
-    if testing == "pareto" and "fit" in tables.data.split_names and len(policies) > 1:
-        table = _usable(risks, tables.get("fit"), "fit")
-        found = _losses(risks, [taken(policy, table) for policy in policies], table, bound)
-        sizes = {(one.text, one.cell): one.values.shape[1] for one in tested}
-        # As many as will be tested, in the same shares: what so few can show is what counts.
-        found = [
-            _resized(one, sizes.get((one.text, one.cell), one.values.shape[1])) for one in found
-        ]
-        p, _ = _p_values(found, level, procedure, 0)
-        # Whom few rows flatter comes before who is safe, if p-values alone rank those that will hardly fail.
-        sure = p <= _SURE * level
-        order = np.lexsort((-costs, np.where(sure, 0.0, p), ~sure))
-        # What is dearer than a surer one can only stand in the way.
-        before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
-        return order[costs[order] < before]
-    return np.argsort(-costs, kind="stable")
+    """Return the order in which levels are tried: by what the rows of the fit show, `units` of which will be tested."""
+    costs, fit = np.array([_cost(policy) for policy in policies]), _usable(risks, fit, "fit")
+    found = _losses(risks, [taken(policy, fit) for policy in policies], fit, bound)
+    # As many as will be tested, in the same shares, those of classes too: what so few can show is what counts.
+    found = [_resized(one, units / fit.units) for one in found]
+    p, _ = _p_values(found, level, procedure, 0)
+    # Whom few rows flatter comes before who is safe, if p-values alone rank those that will hardly fail.
+    sure = p <= _SURE * level
+    order = np.lexsort((-costs, np.where(sure, 0.0, p), ~sure))
+    # What is dearer than a surer one can only stand in the way.
+    before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
+    return order[costs[order] < before]
 
 
-def _resized(losses: Losses, n: int) -> Losses:
-    """Return n losses of each level in the shares of those that there are."""
+def _resized(losses: Losses, times: float) -> Losses:
+    """Return so many times the losses of each level, in the shares of those that there are."""
     ranked = np.sort(losses.values, axis=1)
+    n = max(round(times * ranked.shape[1]), 2)
     return replace(losses, values=ranked[:, np.arange(n) * ranked.shape[1] // n])
 
 
@@ -481,7 +493,7 @@ def _record(
     policy: Policy, j: int, cost: float, found: Sequence[Losses], p: float, shown: bool
 ) -> dict[str, Any]:
     """Return what a level costs, its risks on the rows of the test, and whether they are shown to be kept."""
-    said = {f"{one.text} {one.cell}".strip(): float(one.values[j].mean()) for one in found}
+    said = {f"{one.text} {one.cell}".strip(): float(one.told[j]) for one in found}
     return {
         "level": j, "cost": cost, "unit": policy.unit, "risks": said, "p_value": p, "certified": shown,
     }  # fmt: skip
@@ -507,7 +519,7 @@ def _refused(
     if any(need is None for need in needs):
         over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
         step = (
-            f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
+            f"its risk here is {float(over.told[j]):.3g}, not '{over.text}': "
             "allow more risk, or fit levels that cost more."
         )
     else:

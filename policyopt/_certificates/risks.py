@@ -42,6 +42,7 @@ class Taken:
     labels: Array | None  # (N,): classes
     split: str
     rows: Ints  # (N,): which of the split's these are
+    graded: bool  # whether quality may be more than right or wrong, by whom rows are handed to
     #: (N, C) each: log-probabilities at the exit taken and at the last, of whole outputs and plain answers.
     log_prob: Callable[[], tuple[Array, Array]]
 
@@ -119,6 +120,10 @@ KINDS: dict[str, Kind] = {
     ),
     "cost": Kind(lambda s: s.cost, 0.0, float("inf"), "mean cost", "bounded", labels=False),
 }  # fmt: skip
+
+
+#: What the full model has none of.
+BESIDE_FULL = ("drop", "harm", "disagreement", "brier_gap", "log_loss_gap")
 
 
 def register_risk(
@@ -230,9 +235,9 @@ class Risk:
         of, per = f"[{self.of}]" if self.of else "", f" per {self.per}" if self.per else ""
         percent = self.share or self.name != "cost"
         return (
-            f"{self.name}{of}<={100 * self.most:g}%{per}"
+            f"{self.name}{of}<={100 * self.most:.12g}%{per}"
             if percent
-            else f"{self.name}<={self.most:g}{per}"
+            else f"{self.name}<={self.most:.12g}{per}"
         )
 
 
@@ -266,7 +271,8 @@ def taken(policy: Any, table: Table) -> Taken:
     costs = (
         (min(a for a, _ in known), max(b for _, b in known)) if len(known) == len(ends) else None
     )
-    return Taken(**arrays, costs=costs, split=table.split, log_prob=log_prob)
+    graded = any(part.graded for part in parts)
+    return Taken(**arrays, costs=costs, split=table.split, graded=graded, log_prob=log_prob)
 
 
 def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
@@ -284,6 +290,8 @@ def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
         full = np.where(unknown, np.nan, stats.quality[:, -1].astype(np.float64))
     label = stats.labels if stats.labels is not None and stats.labels.ndim == 1 else None
 
+    exits = seen.exit  # what is kept of `seen`: of many levels all would be much
+
     def log_prob() -> tuple[Array, Array]:
         if not table.whole or not isinstance(policy_of(policy, single=True).answer, Identity):
             step = "Import full outputs; certify a policy with answer=plain."
@@ -291,15 +299,17 @@ def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
                 "risk", "of plain answers whose probabilities are known", "others", step
             )
         whole = table.log_prob()
-        at = np.searchsorted(table.active_exits, seen.exit)
+        at = np.searchsorted(table.active_exits, exits)
         return whole[np.arange(len(table)), at], whole[:, -1]
 
-    ends = None
+    ends, declines = None, seen.abstention
     if table.costs.ndim == 1:
-        ends = float(seen.exit_costs.min()), float(seen.exit_costs.max())
+        more = 0.0 if declines is None else declines.cost
+        ends = float(seen.exit_costs.min()), float(seen.exit_costs.max()) + more
     return Taken(
         quality, full, seen.taken, stats.prediction[:, -1], seen.cost, seen.abstained, ends, seen.exit, label,
-        table.split, np.arange(len(table)) if table.places is None else table.places, log_prob,
+        table.split, np.arange(len(table)) if table.places is None else table.places,
+        declines is not None and declines.quality not in (0.0, 1.0), log_prob,
     )  # fmt: skip
 
 
@@ -313,6 +323,7 @@ class Losses:
     high: float
     kind: str  # of `default_of`
     text: str  # of the claim
+    told: Floats  # (L,): the risk itself on these rows
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
 
@@ -337,11 +348,25 @@ def losses_of(
     if risk.name == "cost":
         most, low, high = _of_costs(risk, policies, table, bound)
     values = np.stack([_checked(risk.name, kind, one, high) for one in policies])
+    raw, lacks = values, np.isnan(values)
+    if risk.name != "selective_error" and (lacks != lacks[:1]).any():
+        step = "Of the rows that all levels answer no level's risk can be told: lose 0 elsewhere."
+        raise input_error(f"losses of risk {risk.name}", "NaN on all levels or none", "some", step)
+    if risk.share and table.costs.ndim > 1:  # E[cost - share of the full model's] <= 0
+        full = table.costs[:, -1]
+        if full.max() > high * (1 + 1e-9):
+            step = "Raise it."
+            raise input_error(
+                "cost_bound", f"{full.max():.6g} or more: a row costs that", high, step
+            )
+        values = values - risk.most * full
+        most, low = 0.0, -risk.most * high
     if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0
         values = np.where(np.isnan(values), 0.0, values - most)
         values[:, ~table.valued] = np.nan
         most, low, high = 0.0, -risk.most, 1.0 - risk.most
-    values = values if worst is None else worst(values)
+    if worst is not None:
+        values, raw = worst(values), raw if risk.name == "selective_error" else worst(raw)
     rows = ~np.isnan(values).any(axis=0)
     out = []
     for cell, mine in _cells(risk, table):
@@ -350,12 +375,23 @@ def losses_of(
             step = "Leave it out, or gather more of them."
             raise input_error(f"rows of {cell or 'the split'}", "2 or more", len(at), step)
         each, unit, shape = values[:, at], "rows", kind.shape
+        weight = np.ones(len(at))
         if table.group is not None:
             each, unit = _by_group(each, table.group[at]), "groups"
-        if unit == "groups" or (kind.labels and table.graded) or (worst and shape == "selective"):
+            _, of, sizes = np.unique(table.group[at], return_inverse=True, return_counts=True)
+            weight = 1.0 / sizes[of]
+        graded = shape != "selective" and (table.graded or any(one.graded for one in policies))
+        if unit == "groups" or (kind.labels and graded) or (worst and shape == "selective"):
             shape = "bounded"
-        out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
+        told = np.array([_mean(one[at], weight) for one in raw])
+        out.append(Losses(each, most, low, high, shape, risk.text, told, cell, unit))
     return out
+
+
+def _mean(values: Floats, weight: Floats) -> float:
+    """Return the mean of those that are known, by weight."""
+    known = ~np.isnan(values)
+    return float(values[known] @ weight[known] / max(weight[known].sum(), 1e-12))
 
 
 def _checked(name: str, kind: Kind, seen: Taken, high: float) -> Floats:
@@ -402,8 +438,10 @@ def _cells(risk: Risk, table: Table) -> list[tuple[str, Bools]]:
             raise input_error(
                 f"risk {risk.text}", "of rows that are of a class", "rows without", step
             )
-        classes = np.unique(labels[labels >= 0]).tolist()
+        last = int(labels.max(initial=-1))
+        classes = list(range(max(table.classes, last + 1)))
         if risk.of:
+            classes = np.unique(labels[labels >= 0]).tolist()
             if risk.of not in map(str, classes):
                 step = "Number classes from 0."
                 raise input_error(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,10 @@ def _promise(
         raise input_error("--policy", "with a certificate that is of it", policy, step)
     text = risk or str((stated or {})["claim"]).split(" and ")[0]
     promise = Risk.parse(text)
+    bound = stated["cost_bound"] if stated is not None and bound is None else bound
+    if promise.share and stated is not None and stated["cost_bound"] is not None:
+        step = "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows, but their mean."
+        raise input_error("--risk", "in the unit, of rows with costs of their own", text, step)
     if promise.share:
         from dataclasses import replace
 
@@ -206,13 +211,9 @@ def _losses(
 
 def _said(value: Any) -> str:
     """Return a cell as a text: "" where there is none, whole numbers without a point."""
-    if value is None or value == "" or value != value:
-        return ""
-    return (
-        str(int(value))
-        if isinstance(value, (bool, float)) and value == int(value)
-        else str(value).strip()
-    )
+    text = str(int(value) if isinstance(value, bool) else "" if value is None else value).strip()
+    text = "" if text.lower() == "nan" else text
+    return text.partition(".")[0] if re.fullmatch(r"-?\d+\.0*", text) else text
 
 
 def _number(text: str, name: str, row: int, path: Path) -> float:

@@ -15,12 +15,13 @@ SENSES = ("confidence", "asymptotic", "expectation")
 #: How the level of a family may be chosen: from anything but the request, or from the request, too.
 COVERS = ("blind", "request")
 _TYPES: dict[str, Any] = {
-    "claim": str, "confidence": (float, type(None)), "procedure": str, "given": (str, type(None)), "sense": str,
+    "claim": str, "cost": str, "utility": (str, type(None)), "confidence": (float, type(None)), "procedure": str,
+    "given": (str, type(None)), "sense": str,
     "covers": str, "testing": str, "n": int, "unit": str, "cache": str, "split": str, "rows": str, "seed": int,
     "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float,
     "level": (int, type(None)), "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
-_CLAIM = re.compile(r"([^<\s]+)\s*<=\s*([0-9.]+(?:e-?[0-9]+)?)(%?)(.*)", re.IGNORECASE)
+_CLAIM = re.compile(r"([^<\s]+)\s*<=\s*([0-9.]+(?:e[+-]?[0-9]+)?)(%?)(.*)", re.IGNORECASE)
 _OTHER = ("provenance", "sha256", "version", "format")
 
 
