@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._api import DEFAULT_METHOD, tables_of
+from policyopt._api import DEFAULT_METHOD, cost_for, tables_of, utility_for
 from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
 from policyopt._cache.data import ExitData, check_shares
 from policyopt._certificates.risks import (
@@ -34,7 +34,7 @@ from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._table import Table, Tables
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
-from policyopt.runtime._checks import check_one_of, check_seed
+from policyopt.runtime._checks import check_one_of, check_positive, check_seed, check_type
 from policyopt.runtime._errors import BudgetError, CheckError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
@@ -46,6 +46,7 @@ SPLIT, LEVELS = "calibrate", 30
 #: In which order levels are tried: of the fit's rows, and only as long as they get cheaper; dearest first; in none.
 TESTING = ("pareto", "sequence", "holm")
 _FEWEST = 20
+_MOST_COST = 1e100  # squares of it are finite
 _SURE = 0.5
 
 
@@ -143,21 +144,30 @@ def certify(
     InputError
         Rows that took part in the fit, or that lack what a risk needs.
     """
+    check_type("data", data, ExitData, "an ExitData", "E.g. open_cache(PATH).")
+    check_type("split", split, str, "a name", "E.g. calibrate.")
     level = 1.0 if procedure == "crc" else delta_of(confidence)
     risks = _risks(risk, budget)
     _check_how(risks, procedure, testing, starts, covers)
+    if cost_bound is not None:
+        cost_bound = float(check_positive("cost_bound", cost_bound, _MOST_COST))
     data, notes = _with_calibration(data, split)
+    given = _given(method)
+    if given:
+        cost, utility = _as_fitted(given[0], data, cost, utility, tables)
+    if tables is not None:
+        check_type("tables", tables, Tables, "Tables", "E.g. Tables(data).")
     tables = tables_of(data, cost, tables if tables and tables.data is data else None, utility)
-    policies = _levels(data, budgets, method, cost, seed, tables, settings)
+    policies = given or _fitted(data, budgets, method, cost, seed, tables, settings)
     for policy in policies:
         notes += _refuse_own_rows(policy, data, split)
     table = _usable(risks, tables.get(split), split)
     seen = [taken(policy, table) for policy in policies]
     found = _losses(risks, seen, table, cost_bound)
     order = _order(risks, policies, tables, cost_bound, level, procedure, testing, found)
-    each = level / (
-        len(order) if testing == "holm" else starts
-    )  # what a level is to be shown at, at first
+    starts = min(starts, len(order))
+    # What a level is to be shown at, at first.
+    each = level / (len(order) if testing == "holm" else starts)
     p, told = _p_values(found, each, procedure, check_seed(seed))
     tested = found
     if nested := covers == "request" or procedure == "crc":
@@ -176,16 +186,13 @@ def certify(
         first = order if testing == "holm" else order[at]
         raise _refused(tested, p, first, policies, level, procedure, each)
     said = {one["level"]: one["risks"] for one in records}
-    sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
         "claim": " and ".join(one.text for one in risks),
-        "confidence": None if procedure == "crc" else 1.0 - level, "procedure": told, "given": procedure,
-        "sense": "asymptotic" if "normal" in told else sense, "covers": covers,
+        "confidence": None if procedure == "crc" else 1.0 - level, "given": procedure, "covers": covers,
+        **_told(found, told, table, tables.cost.name),
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
-        "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
-        "split": split, "rows": _digest(data, split), "seed": int(seed),
-        "tested_at": float(each), "cost_bound": cost_bound, "full_cost": float(table.mean_costs[-1]),
-        "void": "any change of the policy; requests that are not like those rows",
+        "cache": data.fingerprint, "split": split, "rows": _digest(data, split), "seed": int(seed),
+        "tested_at": float(each), "cost_bound": cost_bound,
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
     levels = {
@@ -216,7 +223,20 @@ def _with(policy: Any, certificate: dict[str, Any]) -> Any:
     return replace(policy, provenance={**policy.provenance, FIELD: own})
 
 
-def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str, Any]:
+def _told(
+    found: Sequence[Losses], procedure: str, table: Table, cost: str | None
+) -> dict[str, Any]:
+    """Return what of a certificate its rows alone tell."""
+    senses = {"crc": "expectation", "normal": "asymptotic"}
+    return {
+        "procedure": procedure, "sense": senses.get(procedure, "confidence"),
+        "n": min(one.values.shape[1] for one in found), "unit": found[0].unit,
+        "cost": cost, "full_cost": float(table.mean_costs[-1]),
+        "void": "any change of the policy; requests that are not like those rows",
+    }  # fmt: skip
+
+
+def recheck(policy: Any, data: ExitData) -> dict[str, Any]:
     """Recompute the certificate of a policy or family on the cache that it names; return it, or raise CheckError."""
     policy = policy_of(policy)
     stated = certificate_of(policy)
@@ -237,22 +257,38 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
             f"The certificate is of other rows of split '{stated['split']}': this cache's pool is divided otherwise. "
             "Import it with the same --split and --seed."
         )
-    risks = [Risk.parse(text) for text in stated["claim"].split(" and ")]
-    table = _usable(risks, Tables(data, cost).get(stated["split"]), stated["split"])
-    policies = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
+    risks = [Risk.parse(text) for text in dict.fromkeys(stated["claim"].split(" and "))]
+    policies = list(policy.policies) if isinstance(policy, PolicyFamily) else [policy]
+    for one in policies:
+        _refuse_own_rows(one, data, stated["split"])
     check_seed(stated["seed"])
-    p = _together(risks, [taken(one, table) for one in policies], table, stated)
+    cost, utility = _as_fitted(policies[0], data, stated["cost"], None, None)
+    table = Tables(data, cost, utility=utility).get(stated["split"])
+    table = _usable(risks, table, stated["split"])
+    seen = [taken(one, table) for one in policies]
+    p = _together(risks, seen, table, stated)
+    found = _losses(risks, seen, table, stated["cost_bound"])
+    told = _p_values(found, stated["tested_at"], stated["given"], stated["seed"])[1]
+    for name, value in _told(found, told, table, stated["cost"]).items():
+        if stated[name] != value:
+            raise CheckError(
+                f"{name} of the certificate must be {value}, by its rows. Got {stated[name]}. Certify the policy again."
+            )
     level = 1.0 if stated["confidence"] is None else 1.0 - stated["confidence"]
     if p > level or (len(policies) == 1 and p > stated["p_value"] * (1 + 1e-6) + 1e-12):
         raise CheckError(
             f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p:.3g}, stated "
             f"{stated['p_value']:.3g}. Certify the policy again."
         )
+    if isinstance(policy, PolicyFamily):  # what a level says by itself is believed where it is a floor
+        for one in policies:
+            if FIELD in one.provenance:
+                recheck(one, data)
     return {**stated, "p_value": p}
 
 
 def _risks(risk: Any, budget: Budget | None) -> list[Risk]:
-    given = [risk] if isinstance(risk, (str, Risk)) else list(risk)
+    given = list(risk) if isinstance(risk, (list, tuple)) else [risk]
     risks = [one if isinstance(one, Risk) else Risk.parse(one) for one in given]
     if budget is not None:
         risks.append(Risk.parse(f"cost<={budget}"))
@@ -274,16 +310,30 @@ def _with_calibration(data: ExitData, split: str) -> tuple[ExitData, list[str]]:
     return replace(data, shares=shares), [note]
 
 
-def _levels(
+def _fitted(
     data: ExitData, budgets: Any, method: Any, cost: str | None, seed: int, tables: Tables, settings: dict[str, Any],
 ) -> list[Policy]:  # fmt: skip
-    """Return the policies that are tried, fitted unless they are given."""
+    """Return the levels of a family that is fitted."""
+    if not isinstance(method, Method) and "spend=" not in (method or ""):
+        # What buys no quality may still come nearer to the full model.
+        method, settings = method or DEFAULT_METHOD, {"spend": "all", **settings}
+    found = fit_family(data, budgets, method, cost=cost, seed=seed, tables=tables, **settings)
+    return list(found.policy.policies)
+
+
+def _as_fitted(
+    policy: Any, data: ExitData, cost: str | None, utility: Any, tables: Tables | None
+) -> tuple[str | None, Any]:
+    """Return the cost and the utility to test a policy by: its own, unless others are named."""
+    if tables is not None:
+        return cost, utility
+    return cost_for(policy, data, cost), utility_for(policy, data, utility)[0]
+
+
+def _given(method: Any) -> list[Policy]:
+    """Return the policies that are given to be tested; none where a method is."""
     if method is None or isinstance(method, (str, Method)):
-        if not isinstance(method, Method) and "spend=" not in (method or ""):
-            # What buys no quality may still come nearer to the full model.
-            method, settings = method or DEFAULT_METHOD, {"spend": "all", **settings}
-        found = fit_family(data, budgets, method, cost=cost, seed=seed, tables=tables, **settings)
-        return list(found.policy.policies)
+        return []
     if isinstance(method, FittedFamily):
         method = method.policy
     if isinstance(method, PolicyFamily):
@@ -295,13 +345,14 @@ def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
     """Refuse rows that took part in the policy's fit; return what cannot be told."""
     key, tested = data.rows(split)
     parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
+    notes: list[str] = []
     for part in parts:
         origins = (part.provenance, part.provenance.get("refit"))
         mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
         if not mine:
-            return [
+            notes.append(
                 "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
-            ]
+            )
         for origin in mine:
             then, pool = data, origin.get("pool")
             if data.pooled and isinstance(pool, Mapping):
@@ -312,7 +363,7 @@ def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
                 got = f"'{split}', of which rows fitted the policy"
                 step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
                 raise input_error("split", "of rows that had no part in the fit", got, step)
-    return []
+    return notes
 
 
 def _digest(data: ExitData, split: str) -> str:

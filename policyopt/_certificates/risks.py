@@ -60,6 +60,13 @@ def _drop(seen: Taken) -> Floats:
     return full - quality
 
 
+def _other(seen: Taken) -> Floats:
+    if (seen.full_prediction < 0).all():  # whose answers are no classes
+        step = "Use drop, or harm."
+        raise input_error("risk disagreement", "of answers that are classes", "others", step)
+    return (seen.prediction != seen.full_prediction).astype(np.float64)
+
+
 def _gap(score: Callable[[Array, Array], Floats]) -> Loss:
     """Return a proper score of the policy's probabilities less that of the full model's."""
 
@@ -105,7 +112,7 @@ KINDS: dict[str, Kind] = {
         "share of answers that the full model has right and the policy wrong",
     ),
     "disagreement": Kind(
-        lambda s: (s.prediction != s.full_prediction).astype(np.float64), 0.0, 1.0,
+        _other, 0.0, 1.0,
         "share of answers that are not the full model's", labels=False,
     ),
     "miss": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "share of a class's rows that are answered wrong"),
@@ -228,12 +235,12 @@ class Risk:
     def text(self) -> str:
         """As it is written on a command line."""
         of, per = f"[{self.of}]" if self.of else "", f" per {self.per}" if self.per else ""
-        percent = self.share or self.name != "cost"
-        return (
-            f"{self.name}{of}<={100 * self.most:g}%{per}"
-            if percent
-            else f"{self.name}<={self.most:g}{per}"
-        )
+        percent, scale = ("%", 100) if self.share or self.name != "cost" else ("", 1)
+        near = [scale * self.most, *np.nextafter(scale * self.most, [0.0, np.inf]).tolist()]
+        texts = (f"{value:.{digits}g}" for digits in range(6, 18) for value in near)
+        # To the last digit: what is stated is what was tested.
+        exact = (text for text in texts if float(text) / scale == self.most)
+        return f"{self.name}{of}<={next(exact, repr(near[1]))}{percent}{per}"
 
 
 def taken(policy: Any, table: Table) -> Taken:
