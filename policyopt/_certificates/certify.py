@@ -280,11 +280,14 @@ def recheck(policy: Any, data: ExitData) -> dict[str, Any]:
             f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p:.3g}, stated "
             f"{stated['p_value']:.3g}. Certify the policy again."
         )
-    if isinstance(policy, PolicyFamily):  # what a level says by itself is believed where it is a floor
+    if isinstance(
+        policy, PolicyFamily
+    ):  # what a level says by itself is believed where it is a floor
         for one in policies:
             if FIELD in one.provenance:
                 recheck(one, data)
-    return {**stated, "p_value": p}
+    most = {f"{one.text} {one.cell}".strip(): float(one.means.max()) for one in found}
+    return {**stated, "p_value": p, "risks": most}
 
 
 def _risks(risk: Any, budget: Budget | None) -> list[Risk]:
@@ -507,14 +510,16 @@ def _resized(losses: Losses, n: int) -> Losses:
 
 def _cost(policy: Policy) -> float:
     """Return what a policy states to cost."""
-    return float(policy.provenance.get("expected_cost", policy.costs.max()))
+    stated = policy.provenance.get("expected_cost")
+    known = type(stated) in (int, float) and 0 <= stated <= _MOST_COST
+    return float(stated if known else policy.costs.max())
 
 
 def _record(
     policy: Policy, j: int, cost: float, found: Sequence[Losses], p: float, shown: bool
 ) -> dict[str, Any]:
     """Return what a level costs, its risks on the rows of the test, and whether they are shown to be kept."""
-    said = {f"{one.text} {one.cell}".strip(): float(one.values[j].mean()) for one in found}
+    said = {f"{one.text} {one.cell}".strip(): float(one.means[j]) for one in found}
     return {
         "level": j, "cost": cost, "unit": policy.unit, "risks": said, "p_value": p, "certified": shown,
     }  # fmt: skip
@@ -538,9 +543,10 @@ def _refused(
     unit, n = found[0].unit, min(one.values.shape[1] for one in found)
     nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {each:.3g} or less would do)"
     if any(need is None for need in needs):
-        over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
+        over = max(found, key=lambda one: float(one.means[j]) - one.claimed)
+        mean = float(over.means[j])
         step = (
-            f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
+            f"its risk here is {mean:.3g}, {'over' if mean > over.claimed else 'of'} the {over.claimed:.3g} that is claimed: "
             "allow more risk, or fit levels that cost more."
         )
     else:

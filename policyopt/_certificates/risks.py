@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy as np
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import Identity
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._checks import check_least, check_one_of, check_type
+from policyopt.runtime._errors import PolicyOptError, input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
+from policyopt.runtime._kinds import KINDS as MODEL_KINDS
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -158,10 +160,14 @@ def register_risk(
     if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+", name) or name in KINDS:
         step = "Small letters and underscores."
         raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
-    if not (np.isfinite([low, high]).all() and low < high):
+    ends = (low, high)
+    if not (
+        all(isinstance(end, (int, float)) and abs(end) < np.inf for end in ends) and low < high
+    ):
         raise input_error("low, high", "finite, low below high", (low, high), "0 and 1 of a share.")
 
     def register(loss: Loss) -> Loss:
+        check_type("loss", loss, Callable, "a function from Taken to losses (N,)")
         shape = "bounded"
         KINDS[name] = Kind(
             loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
@@ -204,21 +210,25 @@ class Risk:
         found = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
         if found is None:
             raise input_error("risk", _FORM, text, _E_G)
-        if found["name"] not in KINDS:
-            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], _E_G)
+        check_one_of("risk", found["name"], tuple(KINDS), _E_G)
         try:
             most = float(found["most"])
         except ValueError:
             raise input_error("risk", _FORM, text, _E_G) from None
         share = bool(found["percent"]) and found["name"] == "cost"
-        risk = Risk(
+        return Risk(
             found["name"], most / 100 if found["percent"] else most, found["of"] or "", found["per"] or "", share,
         )  # fmt: skip
-        risk.check()
-        return risk
 
-    def check(self) -> None:
-        """Refuse what no rows could show."""
+    def __post_init__(self) -> None:
+        """Refuse what the grammar does not say, and what no rows could show."""
+        check_one_of("name of a risk", self.name, tuple(KINDS), _E_G)
+        check_one_of("per", self.per, ("", "class", "context"), _E_G)
+        check_type("of", self.of, str, "a class, as a text", 'E.g. "3".')
+        check_type("share", self.share, bool, "True or False")
+        if self.share and self.name != "cost":
+            raise input_error("share", "False: only a cost is one of the full model's", True, _E_G)
+        check_least(f"risk {self.name}", self.most, allowed="a number above 0")
         kind = KINDS[self.name]
         most = 1.0 if self.share else kind.high
         if not 0.0 < self.most < most:
@@ -273,7 +283,15 @@ def taken(policy: Any, table: Table) -> Taken:
     costs = (
         (min(a for a, _ in known), max(b for _, b in known)) if len(known) == len(ends) else None
     )
-    return Taken(**arrays, costs=costs, split=table.split, log_prob=log_prob)
+    return _frozen(Taken(**arrays, costs=costs, split=table.split, log_prob=log_prob))
+
+
+def _frozen(seen: Taken) -> Taken:
+    """Return it with arrays that a loss of one's own cannot write to: the next risk reads them, too."""
+    arrays = {name: one.view() for name, one in vars(seen).items() if isinstance(one, np.ndarray)}
+    for one in arrays.values():
+        one.flags.writeable = False
+    return replace(seen, **arrays)
 
 
 def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
@@ -304,10 +322,13 @@ def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
     ends = None
     if table.costs.ndim == 1:
         ends = float(seen.exit_costs.min()), float(seen.exit_costs.max())
-    return Taken(
-        quality, full, seen.taken, stats.prediction[:, -1], seen.cost, seen.abstained, ends, seen.exit, label,
+    said, last = seen.taken, stats.prediction[:, -1]
+    if MODEL_KINDS[table.kind].scaled:  # values, which are no classes
+        said = last = np.full(len(table), -1)
+    return _frozen(Taken(
+        quality, full, said, last, seen.cost, seen.abstained, ends, seen.exit, label,
         table.split, np.arange(len(table)) if table.places is None else table.places, log_prob,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,6 +341,8 @@ class Losses:
     high: float
     kind: str  # of `default_of`
     text: str  # of the claim
+    means: Floats  # (L,): as the claim has them, at most `claimed`
+    claimed: float
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
 
@@ -344,6 +367,7 @@ def losses_of(
     if risk.name == "cost":
         most, low, high = _of_costs(risk, policies, table, bound)
     values = np.stack([_checked(risk.name, kind, one, high) for one in policies])
+    said, claimed = values, most
     if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0
         values = np.where(np.isnan(values), 0.0, values - most)
         values[:, ~table.valued] = np.nan
@@ -357,19 +381,35 @@ def losses_of(
             step = "Leave it out, or gather more of them."
             raise input_error(f"rows of {cell or 'the split'}", "2 or more", len(at), step)
         each, unit, shape = values[:, at], "rows", kind.shape
+        seen = said[:, at]
         if table.group is not None:
             each, unit = _by_group(each, table.group[at]), "groups"
+            seen = seen if risk.name == "selective_error" else _by_group(seen, table.group[at])
         if unit == "groups" or (kind.labels and table.graded) or (worst and shape == "selective"):
             shape = "bounded"
-        out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
+        count = np.maximum((~np.isnan(seen)).sum(axis=1), 1)
+        means = np.nansum(seen, axis=1) / count
+        out.append(Losses(each, most, low, high, shape, risk.text, means, claimed, cell, unit))
     return out
 
 
 def _checked(name: str, kind: Kind, seen: Taken, high: float) -> Floats:
     """Return the losses of rows, (N,), refused unless they are what the risk says."""
-    found = np.asarray(kind.loss(seen), dtype=np.float64)
+    try:
+        given = np.asarray(kind.loss(seen))
+        found = given.astype(np.float64, casting="unsafe" if given.dtype == object else "same_kind")
+    except PolicyOptError:
+        raise
+    except Exception as error:  # of whoever wrote it
+        got = f"{type(error).__name__}: {error}"
+        raise input_error(
+            f"losses of risk {name}", "numbers, (N,)", got, "Mend its function."
+        ) from error
     if found.shape != seen.exit.shape:
         raise input_error(f"losses of risk {name}", f"of shape {seen.exit.shape}", found.shape)
+    if name != "selective_error" and np.isnan(found).any():
+        step = "Rows without labels are left out before; give each of the others a loss."
+        raise input_error(f"losses of risk {name}", "numbers, one of each row", "NaN", step)
     known = found[~np.isnan(found)]
     slack = 1e-9 * max(abs(kind.low), abs(high))
     if len(known) and (known.min() < kind.low - slack or known.max() > high + slack):
@@ -388,9 +428,11 @@ def _of_costs(
         step = "State the most that a request may cost: --cost-bound (Python: cost_bound=)."
         raise input_error("risk cost", "of costs per exit, or with a bound", "costs per row", step)
     high = max(one[1] for one in ends if one is not None) if bound is None else float(bound)
-    worst = max(float(one.cost.max()) for one in policies)
+    worst = max([float(one.cost.max()) for one in policies] + [one[1] for one in ends if one])
     if worst > high * (1 + 1e-9):
-        raise input_error("cost_bound", f"{worst:.6g} or more: a row costs that", high, "Raise it.")
+        raise input_error(
+            "cost_bound", f"{worst:.6g} or more: a row costs that, or may", high, "Raise it."
+        )
     return most, 0.0, high
 
 
@@ -410,6 +452,8 @@ def _cells(risk: Risk, table: Table) -> list[tuple[str, Bools]]:
                 f"risk {risk.text}", "of rows that are of a class", "rows without", step
             )
         classes = np.unique(labels[labels >= 0]).tolist()
+        if risk.per and table.classes:  # "per class" speaks of those, too, that no row is of
+            classes = list(range(table.classes))
         if risk.of:
             if risk.of not in map(str, classes):
                 step = "Number classes from 0."
