@@ -546,8 +546,8 @@ def _refused(
         over = max(found, key=lambda one: float(one.means[j]) - one.claimed)
         mean = float(over.means[j])
         step = (
-            f"its risk here is {mean:.3g}, {'over' if mean > over.claimed else 'of'} the {over.claimed:.3g} that is claimed: "
-            "allow more risk, or fit levels that cost more."
+            f"its risk here is {mean:.3g}, {'over' if mean > over.claimed else 'of'} the {over.claimed:.3g} "
+            "that is claimed: allow more risk, or fit levels that cost more."
         )
     else:
         many = max(need for need in needs if need is not None)
