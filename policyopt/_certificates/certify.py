@@ -35,7 +35,7 @@ from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._table import Table, Tables
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
-from policyopt.runtime._checks import check_one_of, check_seed
+from policyopt.runtime._checks import check_one_of, check_positive, check_seed, check_type
 from policyopt.runtime._errors import BudgetError, CheckError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
@@ -47,6 +47,7 @@ SPLIT, LEVELS = "calibrate", 30
 #: In which order levels are tried: of the fit's rows, and only as long as they get cheaper; dearest first; in none.
 TESTING = ("pareto", "sequence", "holm")
 _FEWEST = 20
+_MOST_COST = 1e100  # squares of it are finite
 _SURE = 0.5
 
 
@@ -145,12 +146,18 @@ def certify(
     InputError
         Rows that took part in the fit, or that lack what a risk needs.
     """
+    check_type("data", data, ExitData, "an ExitData", "E.g. open_cache(PATH).")
+    check_type("split", split, str, "a name", "E.g. calibrate.")
     level = 1.0 if procedure == "crc" else delta_of(confidence)
     risks = _risks(risk, budget)
     _check_how(risks, procedure, testing, starts, covers)
+    if cost_bound is not None:
+        cost_bound = float(check_positive("cost_bound", cost_bound, _MOST_COST))
     data, notes = _with_calibration(data, split)
     given = _given(method, settings)
-    if given and tables is None:
+    if tables is not None:
+        check_type("tables", tables, Tables, "Tables", "E.g. Tables(data).")
+    elif given:
         cost, utility = cost_for(given[0], data, cost), utility_for(given[0], data, utility)[0]
     tables = tables_of(data, cost, tables, utility)
     if tables.data is not data:
@@ -188,17 +195,13 @@ def certify(
         first = order if testing == "holm" else order[at]
         raise _refused(tested, p, first, policies, level, procedure, each)
     said = {one["level"]: one["risks"] for one in records}
-    sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
-        "claim": " and ".join(one.text for one in risks), "cost": tables.cost.name,
-        "utility": tables.utility.digest if tables.utility else None,
-        "confidence": None if procedure == "crc" else 1.0 - level, "procedure": told, "given": procedure,
-        "sense": "asymptotic" if "normal" in told else sense, "covers": covers,
+        "claim": " and ".join(one.text for one in risks),
+        "confidence": None if procedure == "crc" else 1.0 - level, "given": procedure, "covers": covers,
+        **_told(found, told, table, tables),
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
-        "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
-        "split": split, "rows": _digest(data, split), "seed": int(seed),
-        "tested_at": float(each), "cost_bound": cost_bound, "full_cost": float(table.mean_costs[-1]),
-        "void": "any change of the policy; requests that are not like those rows",
+        "cache": data.fingerprint, "split": split, "rows": _digest(data, split), "seed": int(seed),
+        "tested_at": float(each), "cost_bound": cost_bound,
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
     levels = {
@@ -229,6 +232,18 @@ def _with(policy: Any, certificate: dict[str, Any]) -> Any:
     return replace(policy, provenance={**policy.provenance, FIELD: own})
 
 
+def _told(found: Sequence[Losses], procedure: str, table: Table, tables: Tables) -> dict[str, Any]:
+    """Return what of a certificate its rows alone tell."""
+    senses = {"crc": "expectation", "normal": "asymptotic"}
+    return {
+        "procedure": procedure, "sense": senses.get(procedure, "confidence"),
+        "n": min(one.values.shape[1] for one in found), "unit": found[0].unit,
+        "cost": tables.cost.name, "utility": tables.utility.digest if tables.utility else None,
+        "full_cost": float(table.mean_costs[-1]),
+        "void": "any change of the policy; requests that are not like those rows",
+    }  # fmt: skip
+
+
 def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, Any]:
     """Recompute the certificate of a policy or family on the cache that it names; return it, or raise CheckError."""
     policy = policy_of(policy)
@@ -250,8 +265,10 @@ def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, An
             f"The certificate is of other rows of split '{stated['split']}': this cache's pool is divided otherwise. "
             "Import it with the same --split and --seed."
         )
-    risks = [Risk.parse(text) for text in stated["claim"].split(" and ")]
-    policies = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
+    risks = [Risk.parse(text) for text in dict.fromkeys(stated["claim"].split(" and "))]
+    policies = list(policy.policies) if isinstance(policy, PolicyFamily) else [policy]
+    for one in policies:
+        _refuse_own_rows(one, data, stated["split"])
     if utility is None and stated["utility"] is not None:
         utility = utility_for(policies[0], data)[0]
     tables = Tables(data, stated["cost"], utility=utility)
@@ -262,18 +279,33 @@ def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, An
         )
     table = _usable(risks, tables.get(stated["split"]), stated["split"])
     check_seed(stated["seed"])
-    p = _together(risks, [taken(one, table) for one in policies], table, stated)
+    seen = [taken(one, table) for one in policies]
+    p = _together(risks, seen, table, stated)
+    found = _losses(risks, seen, table, stated["cost_bound"])
+    told = _p_values(found, stated["tested_at"], stated["given"], stated["seed"])[1]
+    for name, value in _told(found, told, table, tables).items():
+        if stated[name] != value:
+            raise CheckError(
+                f"{name} of the certificate must be {value}, by its rows. Got {stated[name]}. Certify the policy again."
+            )
     level = 1.0 if stated["confidence"] is None else 1.0 - stated["confidence"]
     if p > level or (len(policies) == 1 and p > stated["p_value"] * (1 + 1e-6) + 1e-12):
         raise CheckError(
             f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p:.3g}, stated "
             f"{stated['p_value']:.3g}. Certify the policy again."
         )
-    return {**stated, "p_value": p}
+    if isinstance(
+        policy, PolicyFamily
+    ):  # what a level says by itself is believed where it is a floor
+        for one in policies:
+            if FIELD in one.provenance:
+                recheck(one, data)
+    most = {f"{one.text} {one.cell}".strip(): float(one.means.max()) for one in found}
+    return {**stated, "p_value": p, "risks": most}
 
 
 def _risks(risk: Any, budget: Budget | None) -> list[Risk]:
-    given = [risk] if isinstance(risk, (str, Risk)) else list(risk)
+    given = list(risk) if isinstance(risk, (list, tuple)) else [risk]
     risks = [one if isinstance(one, Risk) else Risk.parse(one) for one in given]
     if budget is not None:
         risks.append(Risk.parse(f"cost<={budget}"))
@@ -486,14 +518,17 @@ def _resized(losses: Losses, times: float) -> Losses:
 
 def _cost(policy: Policy) -> float:
     """Return what a policy states to cost."""
-    return float(policy.provenance.get("expected_cost", policy.costs.max()))
+    stated = policy.provenance.get("expected_cost")
+    if type(stated) in (int, float) and 0 <= (known := float(stated or 0)) <= _MOST_COST:
+        return known
+    return float(policy.costs.max())
 
 
 def _record(
     policy: Policy, j: int, cost: float, found: Sequence[Losses], p: float, shown: bool
 ) -> dict[str, Any]:
     """Return what a level costs, its risks on the rows of the test, and whether they are shown to be kept."""
-    said = {f"{one.text} {one.cell}".strip(): float(one.told[j]) for one in found}
+    said = {f"{one.text} {one.cell}".strip(): float(one.means[j]) for one in found}
     return {
         "level": j, "cost": cost, "unit": policy.unit, "risks": said, "p_value": p, "certified": shown,
     }  # fmt: skip
@@ -517,10 +552,11 @@ def _refused(
     unit, n = found[0].unit, min(one.values.shape[1] for one in found)
     nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {each:.3g} or less would do)"
     if any(need is None for need in needs):
-        over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
+        over = max(found, key=lambda one: float(one.means[j]) - one.claimed)
+        mean = float(over.means[j])
         step = (
-            f"its risk here is {float(over.told[j]):.3g}, not '{over.text}': "
-            "allow more risk, or fit levels that cost more."
+            f"its risk here is {mean:.3g}, {'over' if mean > over.claimed else 'of'} the {over.claimed:.3g} "
+            "that is claimed: allow more risk, or fit levels that cost more."
         )
     else:
         many = max(need for need in needs if need is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy as np
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import Identity
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._checks import check_least, check_one_of, check_type
+from policyopt.runtime._errors import PolicyOptError, input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
+from policyopt.runtime._kinds import KINDS as MODEL_KINDS
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -61,6 +63,13 @@ def _drop(seen: Taken) -> Floats:
     return full - quality
 
 
+def _other(seen: Taken) -> Floats:
+    if (seen.full_prediction < 0).all():  # whose answers are no classes
+        step = "Use drop, or harm."
+        raise input_error("risk disagreement", "of answers that are classes", "others", step)
+    return (seen.prediction != seen.full_prediction).astype(np.float64)
+
+
 def _gap(score: Callable[[Array, Array], Floats]) -> Loss:
     """Return a proper score of the policy's probabilities less that of the full model's."""
 
@@ -106,7 +115,7 @@ KINDS: dict[str, Kind] = {
         "share of answers that the full model has right and the policy wrong",
     ),
     "disagreement": Kind(
-        lambda s: (s.prediction != s.full_prediction).astype(np.float64), 0.0, 1.0,
+        _other, 0.0, 1.0,
         "share of answers that are not the full model's", labels=False,
     ),
     "miss": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "share of a class's rows that are answered wrong"),
@@ -156,10 +165,14 @@ def register_risk(
     if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+", name) or name in KINDS:
         step = "Small letters and underscores."
         raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
-    if not (np.isfinite([low, high]).all() and low < high):
+    ends = (low, high)
+    if not (
+        all(isinstance(end, (int, float)) and abs(end) < np.inf for end in ends) and low < high
+    ):
         raise input_error("low, high", "finite, low below high", (low, high), "0 and 1 of a share.")
 
     def register(loss: Loss) -> Loss:
+        check_type("loss", loss, Callable, "a function from Taken to losses (N,)")
         shape = "bounded"
         KINDS[name] = Kind(
             loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
@@ -202,21 +215,25 @@ class Risk:
         found = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
         if found is None:
             raise input_error("risk", _FORM, text, _E_G)
-        if found["name"] not in KINDS:
-            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], _E_G)
+        check_one_of("risk", found["name"], tuple(KINDS), _E_G)
         try:
             most = float(found["most"])
         except ValueError:
             raise input_error("risk", _FORM, text, _E_G) from None
         share = bool(found["percent"]) and found["name"] == "cost"
-        risk = Risk(
+        return Risk(
             found["name"], most / 100 if found["percent"] else most, found["of"] or "", found["per"] or "", share,
         )  # fmt: skip
-        risk.check()
-        return risk
 
-    def check(self) -> None:
-        """Refuse what no rows could show."""
+    def __post_init__(self) -> None:
+        """Refuse what the grammar does not say, and what no rows could show."""
+        check_one_of("name of a risk", self.name, tuple(KINDS), _E_G)
+        check_one_of("per", self.per, ("", "class", "context"), _E_G)
+        check_type("of", self.of, str, "a class, as a text", 'E.g. "3".')
+        check_type("share", self.share, bool, "True or False")
+        if self.share and self.name != "cost":
+            raise input_error("share", "False: only a cost is one of the full model's", True, _E_G)
+        check_least(f"risk {self.name}", self.most, allowed="a number above 0")
         kind = KINDS[self.name]
         most = 1.0 if self.share else kind.high
         if not 0.0 < self.most < most:
@@ -233,12 +250,12 @@ class Risk:
     def text(self) -> str:
         """As it is written on a command line."""
         of, per = f"[{self.of}]" if self.of else "", f" per {self.per}" if self.per else ""
-        percent = self.share or self.name != "cost"
-        return (
-            f"{self.name}{of}<={100 * self.most:.12g}%{per}"
-            if percent
-            else f"{self.name}<={self.most:.12g}{per}"
-        )
+        percent, scale = ("%", 100) if self.share or self.name != "cost" else ("", 1)
+        near = [scale * self.most, *np.nextafter(scale * self.most, [0.0, np.inf]).tolist()]
+        texts = (f"{value:.{digits}g}" for digits in range(6, 18) for value in near)
+        # To the last digit: what is stated is what was tested.
+        exact = (text for text in texts if float(text) / scale == self.most)
+        return f"{self.name}{of}<={next(exact, repr(near[1]))}{percent}{per}"
 
 
 def taken(policy: Any, table: Table) -> Taken:
@@ -272,7 +289,17 @@ def taken(policy: Any, table: Table) -> Taken:
         (min(a for a, _ in known), max(b for _, b in known)) if len(known) == len(ends) else None
     )
     graded = any(part.graded for part in parts)
-    return Taken(**arrays, costs=costs, split=table.split, graded=graded, log_prob=log_prob)
+    return _frozen(
+        Taken(**arrays, costs=costs, split=table.split, graded=graded, log_prob=log_prob)
+    )
+
+
+def _frozen(seen: Taken) -> Taken:
+    """Return it with arrays that a loss of one's own cannot write to: the next risk reads them, too."""
+    arrays = {name: one.view() for name, one in vars(seen).items() if isinstance(one, np.ndarray)}
+    for one in arrays.values():
+        one.flags.writeable = False
+    return replace(seen, **arrays)
 
 
 def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
@@ -306,11 +333,14 @@ def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
     if table.costs.ndim == 1:
         more = 0.0 if declines is None else declines.cost
         ends = float(seen.exit_costs.min()), float(seen.exit_costs.max()) + more
-    return Taken(
-        quality, full, seen.taken, stats.prediction[:, -1], seen.cost, seen.abstained, ends, seen.exit, label,
+    said, last = seen.taken, stats.prediction[:, -1]
+    if MODEL_KINDS[table.kind].scaled:  # values, which are no classes
+        said = last = np.full(len(table), -1)
+    return _frozen(Taken(
+        quality, full, said, last, seen.cost, seen.abstained, ends, seen.exit, label,
         table.split, np.arange(len(table)) if table.places is None else table.places,
         declines is not None and declines.quality not in (0.0, 1.0), log_prob,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,7 +353,8 @@ class Losses:
     high: float
     kind: str  # of `default_of`
     text: str  # of the claim
-    told: Floats  # (L,): the risk itself on these rows
+    means: Floats  # (L,): as the claim has them, at most `claimed`
+    claimed: float
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
 
@@ -348,10 +379,7 @@ def losses_of(
     if risk.name == "cost":
         most, low, high = _of_costs(risk, policies, table, bound)
     values = np.stack([_checked(risk.name, kind, one, high) for one in policies])
-    raw, lacks = values, np.isnan(values)
-    if risk.name != "selective_error" and (lacks != lacks[:1]).any():
-        step = "Of the rows that all levels answer no level's risk can be told: lose 0 elsewhere."
-        raise input_error(f"losses of risk {risk.name}", "NaN on all levels or none", "some", step)
+    raw, claimed = values, most
     if risk.share and table.costs.ndim > 1:  # E[cost - share of the full model's] <= 0
         full = table.costs[:, -1]
         if full.max() > high * (1 + 1e-9):
@@ -383,8 +411,8 @@ def losses_of(
         graded = shape != "selective" and (table.graded or any(one.graded for one in policies))
         if unit == "groups" or (kind.labels and graded) or (worst and shape == "selective"):
             shape = "bounded"
-        told = np.array([_mean(one[at], weight) for one in raw])
-        out.append(Losses(each, most, low, high, shape, risk.text, told, cell, unit))
+        means = np.array([_mean(one[at], weight) for one in raw])
+        out.append(Losses(each, most, low, high, shape, risk.text, means, claimed, cell, unit))
     return out
 
 
@@ -396,9 +424,21 @@ def _mean(values: Floats, weight: Floats) -> float:
 
 def _checked(name: str, kind: Kind, seen: Taken, high: float) -> Floats:
     """Return the losses of rows, (N,), refused unless they are what the risk says."""
-    found = np.asarray(kind.loss(seen), dtype=np.float64)
+    try:
+        given = np.asarray(kind.loss(seen))
+        found = given.astype(np.float64, casting="unsafe" if given.dtype == object else "same_kind")
+    except PolicyOptError:
+        raise
+    except Exception as error:  # of whoever wrote it
+        got = f"{type(error).__name__}: {error}"
+        raise input_error(
+            f"losses of risk {name}", "numbers, (N,)", got, "Mend its function."
+        ) from error
     if found.shape != seen.exit.shape:
         raise input_error(f"losses of risk {name}", f"of shape {seen.exit.shape}", found.shape)
+    if name != "selective_error" and np.isnan(found).any():
+        step = "Rows without labels are left out before; give each of the others a loss."
+        raise input_error(f"losses of risk {name}", "numbers, one of each row", "NaN", step)
     known = found[~np.isnan(found)]
     slack = 1e-9 * max(abs(kind.low), abs(high))
     if len(known) and (known.min() < kind.low - slack or known.max() > high + slack):
@@ -417,9 +457,11 @@ def _of_costs(
         step = "State the most that a request may cost: --cost-bound (Python: cost_bound=)."
         raise input_error("risk cost", "of costs per exit, or with a bound", "costs per row", step)
     high = max(one[1] for one in ends if one is not None) if bound is None else float(bound)
-    worst = max(float(one.cost.max()) for one in policies)
+    worst = max([float(one.cost.max()) for one in policies] + [one[1] for one in ends if one])
     if worst > high * (1 + 1e-9):
-        raise input_error("cost_bound", f"{worst:.6g} or more: a row costs that", high, "Raise it.")
+        raise input_error(
+            "cost_bound", f"{worst:.6g} or more: a row costs that, or may", high, "Raise it."
+        )
     return most, 0.0, high
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number
-from policyopt.runtime._errors import CheckError, input_error
+from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
 
@@ -25,6 +25,7 @@ _NEEDS = {
     "drop": ("prediction", "label", "full_prediction"), "harm": ("prediction", "label", "full_prediction"),
 }  # fmt: skip
 _MOST_STATE = 1 << 20
+_WHOLE = re.compile(r"(-?[0-9]+)(?:\.0*)?")
 
 
 def watch(
@@ -95,7 +96,9 @@ def _promise(
     promise = Risk.parse(text)
     bound = stated["cost_bound"] if stated is not None and bound is None else bound
     if promise.share and stated is not None and stated["cost_bound"] is not None:
-        step = "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows, but their mean."
+        step = (
+            "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows, but their mean."
+        )
         raise input_error("--risk", "in the unit, of rows with costs of their own", text, step)
     if promise.share:
         from dataclasses import replace
@@ -129,11 +132,12 @@ def _monitor(
     with refusing(state):
         if state.stat().st_size > _MOST_STATE:
             raise input_error("--state", f"of at most {_MOST_STATE:,} bytes", state, "Start anew.")
-        text = state.read_text(encoding="utf-8")
+        text = state.read_bytes()
     try:
-        found = RiskMonitor.restore(json.loads(text))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise input_error("--state", "JSON", str(error), "Start anew with another file.") from None
+    found = RiskMonitor.restore(content)
     for name in ("most", "low", "high", "confidence", "least"):
         mine, there = getattr(wanted, name), getattr(found, name)
         if abs(mine - there) > 1e-12 * max(abs(mine), 1.0):
@@ -150,24 +154,41 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         raise input_error(
             "ROWS", "a .csv or .jsonl file", path, "Name its columns in the first line."
         )
-    with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":
-            yield from csv.DictReader(file)
-            return
-        for n, line in enumerate(file):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise input_error(
-                    f"line {n} of {path}", "JSON", str(error), "One object per line."
-                ) from None
-            if not isinstance(row, dict):
-                raise input_error(
-                    f"line {n} of {path}", "an object", type(row).__name__, "Name its fields."
-                )
-            yield row
+    if not path.is_file():
+        raise input_error(
+            "ROWS", "a file that is there", path, "Name its columns in the first line."
+        )
+    at = 0
+    try:
+        with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
+            for row in _csv(file) if path.suffix == ".csv" else map(_json, file):
+                at += 1
+                if row is not None:
+                    yield row
+    except PolicyOptError:
+        raise
+    except (ValueError, RecursionError, csv.Error) as error:
+        step = "Save it anew, in UTF-8, every row with every column, one per line."
+        form = "CSV" if path.suffix == ".csv" else "JSON"
+        raise input_error(f"row {at} of {path}", form, str(error), step) from None
+
+
+def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    rows = csv.DictReader(file, strict=True)
+    names = rows.fieldnames or ()
+    if len(set(names)) < len(names):
+        raise ValueError(f"columns {', '.join(names)}: one is there twice")
+    for row in rows:
+        if None in row or None in row.values():
+            raise ValueError(f"another number of cells than the {len(names)} columns")
+        yield row
+
+
+def _json(line: str) -> dict[str, Any] | None:
+    row = json.loads(line) if line.strip() else {}
+    if not isinstance(row, dict):
+        raise ValueError(f"no object with fields, but {type(row).__name__}")
+    return row or None
 
 
 def _losses(
@@ -175,7 +196,7 @@ def _losses(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return losses, NaN where not seen, and the probabilities with which they were to be, (N,) each."""
     names = {name for row in rows for name in row}
-    needs = ("loss",) if "loss" in names else _NEEDS[risk]
+    needs = ("loss",) if "loss" in names else _NEEDS.get(risk, ())
     lacking = [name for name in needs or ("loss",) if name not in names]
     if lacking:
         step = f"Or a column loss. Found: {', '.join(sorted(map(str, names))) or 'nothing'}."
@@ -193,6 +214,14 @@ def _losses(
         ]
     else:
         said = {name: np.array(values, dtype=object) for name, values in texts.items()}
+        numbers = {
+            name: {_WHOLE.fullmatch(text) is not None for text in values[seen]}
+            for name, values in said.items()
+        }
+        if {True} in numbers.values() and {False} in numbers.values():
+            got = ", ".join(f"{name} {said[name][seen][0]}" for name in needs)
+            step = "Write one class the same in all columns."
+            raise input_error(f"columns of {path}", "numbers in all, or names", got, step)
         answer, full = said["prediction"], said.get("full_prediction")
         if risk == "disagreement":
             out[seen] = (answer != full)[seen]
@@ -211,9 +240,9 @@ def _losses(
 
 def _said(value: Any) -> str:
     """Return a cell as a text: "" where there is none, whole numbers without a point."""
-    text = str(int(value) if isinstance(value, bool) else "" if value is None else value).strip()
-    text = "" if text.lower() == "nan" else text
-    return text.partition(".")[0] if re.fullmatch(r"-?\d+\.0*", text) else text
+    text = "" if value is None else str(int(value) if isinstance(value, bool) else value).strip()
+    whole = _WHOLE.fullmatch(text)  # a column with gaps may be one of floats
+    return "" if text.lower() == "nan" else whole[1] if whole else text
 
 
 def _number(text: str, name: str, row: int, path: Path) -> float:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from ._errors import input_error
+from ._saved_state import MOST_COUNT
 
 FIELD = "certificate"
 #: What is said of it: with a confidence, the same in the long run only, or of the mean over calibration rows.
@@ -18,10 +19,13 @@ _TYPES: dict[str, Any] = {
     "claim": str, "cost": str, "utility": (str, type(None)), "confidence": (float, type(None)), "procedure": str,
     "given": (str, type(None)), "sense": str,
     "covers": str, "testing": str, "n": int, "unit": str, "cache": str, "split": str, "rows": str, "seed": int,
-    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float,
+    "void": str, "cost_bound": (float, type(None)), "full_cost": float, "tested_at": float,
     "level": (int, type(None)), "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
-_CLAIM = re.compile(r"([^<\s]+)\s*<=\s*([0-9.]+(?:e[+-]?[0-9]+)?)(%?)(.*)", re.IGNORECASE)
+_CLAIM = re.compile(
+    r"([^<\s]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)(%?)(.*)", re.IGNORECASE | re.ASCII
+)
+_LONGEST, _MOST_COST = 1 << 16, 1e100  # characters; squares of costs are finite
 _OTHER = ("provenance", "sha256", "version", "format")
 
 
@@ -46,7 +50,11 @@ def certificate_of(policy: Any) -> dict[str, Any] | None:
     found = policy.provenance.get(FIELD)
     if not isinstance(found, dict) or found.keys() != _TYPES.keys():
         return None
-    whole = all(isinstance(found[name], of) for name, of in _TYPES.items())
+    whole = all(
+        isinstance(found[name], of) and not isinstance(found[name], bool)
+        for name, of in _TYPES.items()
+    )
+    whole = whole and all(len(one) <= _LONGEST for one in found.values() if isinstance(one, str))
     whole = whole and found["sense"] in SENSES and found["covers"] in COVERS
     whole = whole and (found["confidence"] is None) == (found["sense"] == "expectation")
     whole = (
@@ -54,6 +62,10 @@ def certificate_of(policy: Any) -> dict[str, Any] | None:
         and 0.5 <= (found["confidence"] or 0.5) < 1
         and 0 <= found["p_value"] <= 1
         and 0 < found["tested_at"] <= 1
+        and 1 <= found["n"] <= MOST_COUNT
+        and 0 <= (found["level"] or 0) <= MOST_COUNT
+        and 0 < (found["cost_bound"] or 1.0) <= _MOST_COST
+        and 0 <= found["full_cost"] <= _MOST_COST
     )
     return found if whole and found["policy"] == fingerprint(policy) else None
 

@@ -291,7 +291,9 @@ class PolicyFamily(Several):
         if not kept:
             allowed = f"a claim that a level carries a certificate of, at {100 * confidence:g} %"
             allowed += ", that covers levels chosen by the request" if by_request else ""
-            known = {f"{one['claim']} at {100 * (one['confidence'] or 0):g} %" for one in found if one}
+            known = {
+                f"{one['claim']} at {100 * (one['confidence'] or 0):g} %" for one in found if one
+            }
             got = f"{claim}, of levels with {'; '.join(sorted(known)) or 'none, or changed since'}"
             step = f'`policyopt certify CACHE --risk "{claim}" --confidence {100 * confidence:g}% --family'
             step += " --covers request` makes one." if by_request else "` makes one."

@@ -37,6 +37,7 @@ from ._typing import Bools, Floats
 _STAKES, _MEANS = 12, 256
 _BLOCK = 512  # losses taken at a time
 _MOST = 1e300  # wealth stops there: a bet that stops winning stays fair or worse
+_FARTHEST, _NEAREST = 1e100, 1e-12
 _TRUNCATED = 0.5  # of what a hedged bet may stake
 _FORMAT = "policyopt-risk-monitor"
 _FIELDS = (
@@ -126,9 +127,10 @@ class RiskMonitor:
         confidence: float = 0.95,
         least: float = 1.0,
     ) -> None:
-        for name, value in {"most": most, "low": low, "high": high}.items():
-            if not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
-                raise input_error(name, "a finite number", value)
+        given = {"most": most, "low": low, "high": high, "confidence": confidence, "least": least}
+        for name, value in given.items():
+            if not isinstance(value, (int, float, np.number)) or not abs(value) <= _FARTHEST:
+                raise input_error(name, f"a number, {_FARTHEST:g} at most", value)
         if not low < most < high:
             got = f"{most:g} of {low:g} to {high:g}"
             raise input_error("most", "between low and high", got, "E.g. RiskMonitor(0.05).")
@@ -139,6 +141,9 @@ class RiskMonitor:
         self.most, self.low, self.high = float(most), float(low), float(high)
         self.confidence, self.least = float(confidence), float(least)
         self._at = (self.most - self.low) / (self.high - self.low)
+        if not _NEAREST < self._at < 1 - _NEAREST:
+            allowed = f"more than {_NEAREST:g} of the way from both ends, {low:g} and {high:g}"
+            raise input_error("most", allowed, f"{most:g}", "State ends that are met.")
         self._wealth = np.zeros(_STAKES)
         self._count = 0
         self._sums = np.zeros(3)  # of weights, weighted losses, their squares about the mean
