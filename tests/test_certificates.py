@@ -25,7 +25,7 @@ from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._certificate import _TYPES, certificate_of, says
 from policyopt.runtime._errors import BudgetError, CheckError, InputError
 from policyopt.runtime._family import PolicyFamily
-from policyopt.runtime._online import Controller, Online
+from policyopt.runtime._online import Controller, Online, SplitEE
 
 ENDS = {"low": -1.0, "high": 1.0}
 
@@ -345,6 +345,8 @@ def test_nobody_who_adapts_goes_under_certified_levels(tmp_path, monkeypatch):
     assert [found.metrics[name].shares().shape[1] for name in found.metrics] == [
         len(family)
     ] * 2 + [1]
+    with pytest.raises(InputError, match=r"certified levels alone\. Got splitee"):
+        Online(family.policies[0], SplitEE([0.1, 0.2, 0.3, 0.4], 0.5))
     with pytest.raises(InputError, match=r"certified levels alone\. Got linucb"):
         po.simulate(data, "linucb", arms=family, rounds=30)
     bare = PolicyFamily(family.policies)
