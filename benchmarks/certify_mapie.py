@@ -36,7 +36,7 @@ import numpy as np
 from _common import machine, table, write
 from numpy.typing import NDArray
 
-from policyopt._certificates.bounds import P_VALUES
+from policyopt._bounds import P_VALUES
 from policyopt._certificates.testing import fallback
 
 OUT = Path(__file__).parent / "results" / "certify_mapie.json"

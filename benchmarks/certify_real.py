@@ -47,8 +47,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import policyopt as po
+from policyopt._bounds import hoeffding_bentkus, ternary
 from policyopt._cache.data import ExitData
-from policyopt._certificates.bounds import hoeffding_bentkus, ternary
 from policyopt._certificates.risks import taken
 from policyopt._certificates.testing import fallback
 from policyopt._report.figures import save_figure

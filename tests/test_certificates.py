@@ -400,7 +400,7 @@ def test_what_is_refused():
         certify(data, "miss[9]<=3%", method="max_prob")
     with pytest.raises(BudgetError, match=r"about [\d,]+ rows like these 800 would show it"):
         certify(data, "drop<=0.5%", method="max_prob")
-    with pytest.raises(BudgetError, match=r"over the 0\.01 that is claimed: allow more risk"):
+    with pytest.raises(BudgetError, match=r"is at .* % \(claimed: 1 %\): allow more risk"):
         certify(data, "error<=1%", method="max_prob")
 
 

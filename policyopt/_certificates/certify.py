@@ -174,7 +174,7 @@ def certify(
     ]
     if not shown.any():
         first = order if testing == "holm" else order[at]
-        raise _refused(tested, p, first, policies, level, procedure, each)
+        raise _refused(tested, p, first, policies, level, procedure, each, records)
     said = {one["level"]: one["risks"] for one in records}
     sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
@@ -463,7 +463,7 @@ def _record(
     policy: Policy, j: int, cost: float, found: Sequence[Losses], p: float, shown: bool
 ) -> dict[str, Any]:
     """Return what a level costs, its risks on the rows of the test, and whether they are shown to be kept."""
-    said = {f"{one.text} {one.cell}".strip(): float(one.values[j].mean()) for one in found}
+    said = {f"{one.text} {one.cell}".strip(): one.said(j) for one in found}
     return {
         "level": j, "cost": cost, "unit": policy.unit, "risks": said, "p_value": p, "certified": shown,
     }  # fmt: skip
@@ -477,6 +477,7 @@ def _refused(
     level: float,
     procedure: str | None,
     each: float,
+    records: list[dict[str, Any]],
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
     j = int(first[np.argmin(p[first])])  # of those at which the test had to begin
@@ -487,14 +488,15 @@ def _refused(
     unit, n = found[0].unit, min(one.values.shape[1] for one in found)
     nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {each:.3g} or less would do)"
     if any(need is None for need in needs):
-        over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
-        step = (
-            f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
-            "allow more risk, or fit levels that cost more."
-        )
+        over = [one for one in found if one.values[j].mean() >= one.most] or list(found)
+        dear = [one.text.startswith("cost<") for one in over]
+        step = "allow more risk, or fit levels that cost more."
+        step = "no level keeps all of it: allow more." if any(dear) else step
+        step = f"here {', '.join(one.is_at(j) for one in over)}: {step}"
     else:
         many = max(need for need in needs if need is not None)
         step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
-    return BudgetError(
-        f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
-    )
+    sure = f"with confidence {100 * (1 - level):g} %" if procedure != "crc" else "in the mean"
+    error = BudgetError(f"No level is shown to keep the risk {sure}. {nearest}; {step}")
+    error.levels = records
+    return error

@@ -196,9 +196,11 @@ class Risk:
         """Read ``RISK<=NUMBER[%] [per class|context]``, e.g. ``miss[3]<=5%``."""
         found = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
         if found is None:
-            raise input_error("risk", _FORM, text, _E_G)
+            step = f"{_E_G} RISK is one of {', '.join(KINDS)}; accuracy of 95 % is error<=5%."
+            raise input_error("risk", _FORM, text, step)
         if found["name"] not in KINDS:
-            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], _E_G)
+            step = f"{_E_G} One of your own: --plugin FILE, with po.register_risk."
+            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], step)
         try:
             most = float(found["most"])
         except ValueError:
@@ -217,6 +219,8 @@ class Risk:
         if not 0.0 < self.most < most:
             allowed = f"above 0 and below {most:g}" if most < float("inf") else "above 0"
             step = "No number of rows shows that nothing at all is lost; allow a little, e.g. 0.5%."
+            if self.most > 0:
+                step = f"1 is all: for {self.most:g} percent write {self.name}<={self.most:g}%."
             raise input_error(f"risk {self.name}", allowed, f"{self.most:g}", step)
         if (self.name == "miss") != bool(self.of):
             step = 'E.g. --risk "miss[3]<=5%", of class 3.'
@@ -315,6 +319,27 @@ class Losses:
     text: str  # of the claim
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
+    answered: Floats | None = None  # (L, n): of an error among the answered, their share
+
+    def said(self, j: int) -> float:
+        """Return the risk of policy j on these draws, as the claim has it."""
+        mean = float(self.values[j].mean())
+        if self.answered is None:
+            return mean
+        return self.claimed + mean / max(float(self.answered[j].mean()), 1e-12)
+
+    def is_at(self, j: int) -> str:
+        """Return what the risk of policy j is on these draws, beside the claim."""
+        is_cost = self.text.startswith("cost<")
+        said, claimed = (
+            f"{x:.4g}" if is_cost else f"{100 * x:.3g} %" for x in (self.said(j), self.claimed)
+        )
+        return f"{self.text} {self.cell}".strip() + f" is at {said} (claimed: {claimed})"
+
+    @property
+    def claimed(self) -> float:
+        """The most that is claimed of what is `said`."""
+        return self.most if self.answered is None else -self.low
 
 
 def losses_of(
@@ -337,7 +362,9 @@ def losses_of(
     if risk.name == "cost":
         most, low, high = _of_costs(risk, policies, table, bound)
     values = np.stack([_checked(risk.name, kind, one, high) for one in policies])
+    answered = None
     if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0
+        answered = (~np.isnan(values)).astype(np.float64)
         values = np.where(np.isnan(values), 0.0, values - most)
         values[:, ~table.valued] = np.nan
         most, low, high = 0.0, -risk.most, 1.0 - risk.most
@@ -350,11 +377,13 @@ def losses_of(
             step = "Leave it out, or gather more of them."
             raise input_error(f"rows of {cell or 'the split'}", "2 or more", len(at), step)
         each, unit, shape = values[:, at], "rows", kind.shape
+        given = None if answered is None else answered[:, at]
         if table.group is not None:
             each, unit = _by_group(each, table.group[at]), "groups"
+            given = None if given is None else _by_group(given, table.group[at])
         if unit == "groups" or (kind.labels and table.graded) or (worst and shape == "selective"):
             shape = "bounded"
-        out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
+        out.append(Losses(each, most, low, high, shape, risk.text, cell, unit, given))
     return out
 
 
@@ -378,12 +407,13 @@ def _of_costs(
     most = risk.most * float(table.mean_costs[-1]) if risk.share else risk.most
     ends = [one.costs for one in policies]
     if bound is None and any(one is None for one in ends):
-        step = "State the most that a request may cost: --cost-bound (Python: cost_bound=)."
+        step = "State what no request can cost more than: --cost-bound (Python: cost_bound=)."
         raise input_error("risk cost", "of costs per exit, or with a bound", "costs per row", step)
     high = max(one[1] for one in ends if one is not None) if bound is None else float(bound)
     worst = max(float(one.cost.max()) for one in policies)
     if worst > high * (1 + 1e-9):
-        raise input_error("cost_bound", f"{worst:.6g} or more: a row costs that", high, "Raise it.")
+        step = "State what no request can cost more than, e.g. a limit of tokens times their price."
+        raise input_error("cost_bound", f"well above {worst:.6g}: a row costs that", high, step)
     return most, 0.0, high
 
 

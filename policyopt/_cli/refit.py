@@ -40,7 +40,7 @@ def refit(
     """
     from policyopt._api import cost_for, utility_for
     from policyopt._certificates.certify import certify as certified
-    from policyopt._cli.certify import write
+    from policyopt._cli.certify import telling, write
     from policyopt._cli.fit import columns_of, describe
     from policyopt._methods.registry import make_method
     from policyopt._online.drift import refit as fit_anew
@@ -84,10 +84,11 @@ def refit(
     levels = {one.expected.cost: one.policy for one in fits}
     costs = np.array(sorted(levels))
     family = PolicyFamily(tuple(levels[c] for c in costs.tolist()), costs)
-    found = certified(
-        rows, certify, confidence, method=family, split=tested, cost=cost, seed=seed, utility=worth,
-        cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
-    )  # fmt: skip
+    with telling(style):
+        found = certified(
+            rows, certify, confidence, method=family, split=tested, cost=cost, seed=seed, utility=worth,
+            cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
+        )  # fmt: skip
     write(found, out, held, False, style)
 
 

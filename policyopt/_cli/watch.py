@@ -12,7 +12,7 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
-from policyopt._cli.output import number
+from policyopt._cli.output import number, percent
 from policyopt.runtime._errors import CheckError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
@@ -44,6 +44,7 @@ def watch(
     to be given once.
     """
     promise, bound = _promise(policy, risk, cost_bound)
+    shares = promise.name != "cost"
     monitor = _monitor(state, promise, confidence, least, bound)
     if promise.per:
         step = "Watch each by itself, with a --state of its own."
@@ -60,8 +61,10 @@ def watch(
         "alarm_after": None if alarm is None else alarm.losses, "state": str(state),
     }  # fmt: skip
     columns: output.Columns = {
-        "risk": "risk", "losses": "losses", "mean [at all times]": lambda r: f"{number(low)} to {number(high)}",
-        "e-value": lambda r: number(r["e_value"]), "alarm after": "alarm_after",
+        "risk": "risk", "losses": "losses",
+        f"mean{' %' * shares} [at all times]": lambda r: " to ".join(map(percent if shares else number, (low, high))),
+        "e-value": lambda r: f"{r['e_value']:.3g}", "alarm at": lambda r: f"{1 / (1 - monitor.confidence):.3g}",
+        "alarm after": "alarm_after",
     }  # fmt: skip
     output.print_records([record], style, columns)
     if alarm is not None:
@@ -83,21 +86,31 @@ def _promise(
         return Risk.parse(risk), bound
     from policyopt.runtime._certificate import certificate_of
     from policyopt.runtime._experts import load_any
-    from policyopt.runtime._several import policy_of
 
-    found = policy_of(load_any(policy), single=True)
+    found = load_any(policy)
     stated = certificate_of(found)
     if stated is None and risk is None:
         step = "Certify it (`policyopt certify`), or state --risk."
-        raise input_error("--policy", "with a certificate that is of it", policy, step)
-    text = risk or str((stated or {})["claim"]).split(" and ")[0]
-    promise = Risk.parse(text)
+        raise input_error("--policy", "with a certificate that is of it", str(policy), step)
+    claims = [] if stated is None else stated["claim"].split(" and ")
+    promise = Risk.parse(risk or claims[0])
+    if risk is None and claims[1:]:
+        output.note(
+            f"watches {claims[0]} alone; {' and '.join(claims[1:])}: by --risk and a --state of its own"
+        )
+    if stated is not None and stated["unit"] == "groups":
+        output.note(
+            "the promise is of groups: give one row per group, its mean loss in a column loss; rows of a group that "
+            "share their luck, given one by one, raise false alarms"
+        )
+    costs = np.array([one.costs for one in getattr(found, "policies", (found,))])
     if promise.share:
         from dataclasses import replace
 
-        full = float(found.costs[-1]) if stated is None else stated["full_cost"]
+        full = float(costs[-1, -1]) if stated is None else stated["full_cost"]
         promise = replace(promise, most=promise.most * full, share=False)
-    return promise, float(found.costs.max()) if bound is None else bound
+    known = bound if stated is None or bound is not None else stated["cost_bound"]
+    return promise, float(costs.max()) if known is None else known
 
 
 def _monitor(
@@ -145,6 +158,10 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         raise input_error(
             "ROWS", "a .csv or .jsonl file", path, "Name its columns in the first line."
         )
+    if not path.is_file():
+        raise input_error(
+            "ROWS", "a file", f"{path} (missing)", "Name what new rows were written to."
+        )
     with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
         if path.suffix == ".csv":
             yield from csv.DictReader(file)
@@ -170,13 +187,11 @@ def _losses(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return losses, NaN where not seen, and the probabilities with which they were to be, (N,) each."""
     names = {name for row in rows for name in row}
-    needs = ("loss",) if "loss" in names else _NEEDS[risk]
-    lacking = [name for name in needs or ("loss",) if name not in names]
+    needs = ("loss",) if "loss" in names else _NEEDS.get(risk, ()) or ("loss",)
+    lacking = [name for name in needs if name not in names]
     if lacking:
         step = f"Or a column loss. Found: {', '.join(sorted(map(str, names))) or 'nothing'}."
-        raise input_error(
-            f"columns of {path}", ", ".join(needs or ("loss",)), f"no {lacking[0]}", step
-        )
+        raise input_error(f"columns of {path}", ", ".join(needs), f"no {lacking[0]}", step)
     texts = {name: [_said(row.get(name)) for row in rows] for name in needs}
     seen = np.array(
         [all(texts[name][i] != "" for name in needs) for i in range(len(rows))], dtype=bool
