@@ -292,14 +292,21 @@ def _levels(
 
 
 def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
-    """Refuse rows that took part in the policy's fit; return what cannot be told."""
+    """Refuse rows that took part in the policy's fit; return what cannot be told, or what else they chose."""
     key, tested = data.rows(split)
+    before, said = certificate_of(policy), []
+    mark = (data.fingerprint, _digest(data, split))
+    if before is not None and (before["cache"], before["rows"]) == mark:
+        said = [
+            "these rows have certified, and so chosen, this policy before: each claim that is tried on them is another "
+            "chance to be wrong; ask for more confidence, or gather new rows"
+        ]
     parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
     for part in parts:
         origins = (part.provenance, part.provenance.get("refit"))
         mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
         if not mine:
-            return [
+            return said + [
                 "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
             ]
         for origin in mine:
@@ -312,7 +319,7 @@ def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
                 got = f"'{split}', of which rows fitted the policy"
                 step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
                 raise input_error("split", "of rows that had no part in the fit", got, step)
-    return []
+    return said
 
 
 def _digest(data: ExitData, split: str) -> str:
