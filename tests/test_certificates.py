@@ -530,7 +530,9 @@ def test_what_a_refusal_shows_and_what_a_watch_takes_from_a_certificate(run, tmp
     (tmp_path / "x.csv").write_text("cost\n4.9\n1.1")
     code, out, err = run("watch", "x.csv", "--policy", "p.json", "--state", "a.json")
     assert code == 0 and "drop<=6%: by --risk" in err
-    assert "these rows have certified" in run(*asked[:2], "--policy", "p.json", "--risk", "drop<=6%")[2]
+    for risk in ("drop<=6%", "drop<=0.1%"):  # told where it is shown, and where it is not
+        again = run(*asked[:2], "--policy", "p.json", "--risk", risk, "--out", "q.json")
+        assert "these rows have certified" in again[2] and again[0] == 3 * (risk == "drop<=0.1%")
     # A family's promise; a loss of one's own.
     assert run(*asked, "--risk", "drop<=6%", "--family", "--out", "f.json")[0] == 0
     (tmp_path / "l.csv").write_text("loss\n0\n1")

@@ -174,7 +174,7 @@ def certify(
     ]
     if not shown.any():
         first = order if testing == "holm" else order[at]
-        raise _refused(tested, p, first, policies, level, procedure, each, records)
+        raise _refused(tested, p, first, policies, level, procedure, each, records, notes)
     said = {one["level"]: one["risks"] for one in records}
     sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
@@ -306,8 +306,9 @@ def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
         origins = (part.provenance, part.provenance.get("refit"))
         mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
         if not mine:
-            return said + [
-                "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
+            return [
+                *said,
+                "the policy was fitted on another cache: that it shares no rows with this one is yours to know",
             ]
         for origin in mine:
             then, pool = data, origin.get("pool")
@@ -485,6 +486,7 @@ def _refused(
     procedure: str | None,
     each: float,
     records: list[dict[str, Any]],
+    notes: Sequence[str],
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
     j = int(first[np.argmin(p[first])])  # of those at which the test had to begin
@@ -506,4 +508,6 @@ def _refused(
     sure = f"with confidence {100 * (1 - level):g} %" if procedure != "crc" else "in the mean"
     error = BudgetError(f"No level is shown to keep the risk {sure}. {nearest}; {step}")
     error.levels = records
+    for note in dict.fromkeys(notes):
+        error.add_note(note)
     return error

@@ -113,6 +113,8 @@ def telling(style: output.Format, procedure: str | None = None) -> Iterator[None
     try:
         yield
     except BudgetError as error:
+        for text in getattr(error, "__notes__", ()):
+            output.note(text)
         if error.levels and style is output.Format.table:
             print_levels(error.levels, procedure == "crc")
         raise
