@@ -101,9 +101,7 @@ def print_levels(records: Sequence[Mapping[str, Any]], in_the_mean: bool) -> Non
         columns[head + " [%]" * (not cost)] = lambda r, name=name, text=text: text(r["risks"][name])
     columns["of what is allowed" if in_the_mean else "p-value"] = shown("p_value", number)
     columns["certified"] = lambda r: "yes" if r["certified"] else ""
-    title = (
-        "levels in the order of the test; cost on the rows of the fit, risks on those of the test"
-    )
+    title = "levels in the order of the test; cost as fitted, risks on the rows of the test"
     output.print_table(records, columns, title=title)
 
 

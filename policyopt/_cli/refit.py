@@ -46,6 +46,7 @@ def refit(
     from policyopt._online.drift import refit as fit_anew
     from policyopt._progress import progress_callback
     from policyopt._table import Tables
+    from policyopt.runtime._certificate import certificate_of
     from policyopt.runtime._experts import load_any
     from policyopt.runtime._family import PolicyFamily, at_level
 
@@ -74,6 +75,8 @@ def refit(
     if not certify:
         with output.writing(out, held):
             fits[0].save(out)
+        if policy is not None and certificate_of(given) is not None:
+            output.note("the new policy carries no certificate, as the old one did; see --certify")
         for remark in fits[0].policy.provenance.get("notes", []):
             output.note(remark)
         record = describe(fits[0], str(out))
