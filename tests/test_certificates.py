@@ -402,7 +402,7 @@ def test_what_is_refused():
         certify(data, "miss[9]<=3%", method="max_prob")
     with pytest.raises(BudgetError, match=r"about [\d,]+ rows like these 800 would show it"):
         certify(data, "drop<=0.5%", method="max_prob")
-    with pytest.raises(BudgetError, match=r"over the 0\.01 that is claimed: allow more risk"):
+    with pytest.raises(BudgetError, match=r"is at .* % \(claimed: 1 %\): allow more risk"):
         certify(data, "error<=1%", method="max_prob")
 
 
@@ -510,6 +510,46 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
         (tmp_path / "w.jsonl").write_text(wrong)
         code, _, err = run("watch", "w.jsonl", "--risk", "loss<=6%", "--state", "w.json")
         assert code == 2 and words in err
+
+
+def test_what_a_refusal_shows_and_what_a_watch_takes_from_a_certificate(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logits, labels = outputs(4000, 3, 4, seed=1)
+    paid = np.cumsum(np.random.default_rng(3).uniform(0.5, 1.5, (4000, 3)), axis=1)
+    with po.CacheWriter("c", costs=[po.Cost("c", "USD", None)]) as writer:
+        for name, at in (("fit", slice(2000)), ("calibrate", slice(2000, None))):
+            writer.append(name, logits[at], labels[at], sample_costs={"c": paid[at]})
+    asked = ("certify", "c", "--method", "max_prob")
+    # Levels are shown, and the claim that fails is named, in its own terms.
+    code, out, err = run(*asked, "--risk", "selective_error<=2%", "--risk", "drop<=5%")
+    assert code == 3 and "levels in the order" in out
+    right = logits[2000:, -1].argmax(axis=1) == labels[2000:]
+    wrong = float(re.search(r"selective_error<=2% is at ([\d.]+) %", err)[1])
+    assert wrong == pytest.approx(100 * (1 - right.mean()), abs=1.5) and "drop<=5% is" not in err
+    # What no request can cost more than is the certificate's, not the mean; the other claim is told.
+    more = ("--cost-bound", "5", "--out", "p.json")
+    assert run(*asked, "--risk", "cost<=2.85", "--risk", "drop<=6%", *more)[0] == 0
+    (tmp_path / "x.csv").write_text("cost\n4.9\n1.1")
+    code, out, err = run("watch", "x.csv", "--policy", "p.json", "--state", "a.json")
+    assert code == 0 and "drop<=6%: by --risk" in err
+    for risk in ("drop<=6%", "drop<=0.1%"):  # told where it is shown, and where it is not
+        again = run(*asked[:2], "--policy", "p.json", "--risk", risk, "--out", "q.json")
+        assert "these rows have certified" in again[2] and again[0] == 3 * (risk == "drop<=0.1%")
+    # A family's promise; a loss of one's own.
+    assert run(*asked, "--risk", "drop<=6%", "--family", "--out", "f.json")[0] == 0
+    (tmp_path / "l.csv").write_text("loss\n0\n1")
+    assert run("watch", "l.csv", "--policy", "f.json", "--state", "b.json")[0] == 0
+    code, _, err = run("watch", "x.csv", "--risk", "log_loss_gap<=5%", "--state", "d.json")
+    assert code == 2 and "no loss" in err
+    assert "(missing)" in run("watch", "no.csv", "--risk", "error<=5%")[2]
+    # Of groups: rows one by one are no draws.
+    grouped = po.load_policy("p.json")
+    own = {**grouped.provenance["certificate"], "unit": "groups"}
+    replace(grouped, provenance={**grouped.provenance, "certificate": own}).save("g.json")
+    assert "one row per group" in run("watch", "l.csv", "--policy", "g.json", "--state", "e.json")[2]
+    for text, words in (("error<=8", "write error<=8%"), ("accuracy>=95%", "error<=5%")):
+        with pytest.raises(InputError, match=words):
+            Risk.parse(text)
 
 
 def test_levels_chosen_by_the_request_and_conformal_risk_control():

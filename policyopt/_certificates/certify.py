@@ -193,7 +193,7 @@ def certify(
     ]
     if not shown.any():
         first = order if testing == "holm" else order[at]
-        raise _refused(tested, p, first, policies, level, procedure, each)
+        raise _refused(tested, p, first, policies, level, procedure, each, records, notes)
     said = {one["level"]: one["risks"] for one in records}
     stated: dict[str, Any] = {
         "claim": " and ".join(one.text for one in risks),
@@ -355,8 +355,14 @@ def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
 
 
 def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
-    """Refuse rows that took part in the policy's fit; return what cannot be told."""
-    notes: list[str] = []
+    """Refuse rows that took part in the policy's fit; return what cannot be told, or what else they chose."""
+    before, notes = certificate_of(policy), list[str]()
+    mark = (data.fingerprint, _digest(data, split))
+    if before is not None and (before["cache"], before["rows"]) == mark:
+        notes.append(
+            "these rows have certified, and so chosen, this policy before: each claim that is tried on them is another "
+            "chance to be wrong; ask for more confidence, or gather new rows"
+        )
     parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
     for part in parts:
         origins = (part.provenance, part.provenance.get("refit"))
@@ -542,6 +548,8 @@ def _refused(
     level: float,
     procedure: str | None,
     each: float,
+    records: list[dict[str, Any]],
+    notes: Sequence[str],
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
     j = int(first[np.argmin(p[first])])  # of those at which the test had to begin
@@ -552,15 +560,17 @@ def _refused(
     unit, n = found[0].unit, min(one.values.shape[1] for one in found)
     nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {each:.3g} or less would do)"
     if any(need is None for need in needs):
-        over = max(found, key=lambda one: float(one.means[j]) - one.claimed)
-        mean = float(over.means[j])
-        step = (
-            f"its risk here is {mean:.3g}, {'over' if mean > over.claimed else 'of'} the {over.claimed:.3g} "
-            "that is claimed: allow more risk, or fit levels that cost more."
-        )
+        over = [one for one in found if one.values[j].mean() >= one.most] or list(found)
+        dear = [one.text.startswith("cost<") for one in over]
+        step = "allow more risk, or fit levels that cost more."
+        step = "no level keeps all of it: allow more." if any(dear) else step
+        step = f"here {', '.join(one.is_at(j) for one in over)}: {step}"
     else:
         many = max(need for need in needs if need is not None)
         step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
-    return BudgetError(
-        f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
-    )
+    sure = f"with confidence {100 * (1 - level):g} %" if procedure != "crc" else "in the mean"
+    error = BudgetError(f"No level is shown to keep the risk {sure}. {nearest}; {step}")
+    error.levels = records
+    for note in dict.fromkeys(notes):
+        error.add_note(note)
+    return error

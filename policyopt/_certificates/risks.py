@@ -214,8 +214,11 @@ class Risk:
         """Read ``RISK<=NUMBER[%] [per class|context]``, e.g. ``miss[3]<=5%``."""
         found = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
         if found is None:
-            raise input_error("risk", _FORM, text, _E_G)
-        check_one_of("risk", found["name"], tuple(KINDS), _E_G)
+            step = f"{_E_G} RISK is one of {', '.join(KINDS)}; accuracy of 95 % is error<=5%."
+            raise input_error("risk", _FORM, text, step)
+        if found["name"] not in KINDS:
+            step = f"{_E_G} One of your own: --plugin FILE, with po.register_risk."
+            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], step)
         try:
             most = float(found["most"])
         except ValueError:
@@ -239,6 +242,8 @@ class Risk:
         if not 0.0 < self.most < most:
             allowed = f"above 0 and below {most:g}" if most < float("inf") else "above 0"
             step = "No number of rows shows that nothing at all is lost; allow a little, e.g. 0.5%."
+            if self.most > 0:
+                step = f"1 is all: for {self.most:g} percent write {self.name}<={self.most:g}%."
             raise input_error(f"risk {self.name}", allowed, f"{self.most:g}", step)
         if (self.name == "miss") != bool(self.of):
             step = 'E.g. --risk "miss[3]<=5%", of class 3.'
@@ -358,6 +363,12 @@ class Losses:
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
 
+    def is_at(self, j: int) -> str:
+        """Return what the risk of policy j is on these draws, beside the claim."""
+        cost, each = self.text.startswith("cost<"), (float(self.means[j]), self.claimed)
+        said, claimed = (f"{x:.4g}" if cost else f"{100 * x:.3g} %" for x in each)
+        return f"{self.text} {self.cell}".strip() + f" is at {said} (claimed: {claimed})"
+
 
 def losses_of(
     risk: Risk, policies: Sequence[Taken], table: Table, bound: float | None = None, worst: Worst | None = None
@@ -454,13 +465,14 @@ def _of_costs(
     most = risk.most * float(table.mean_costs[-1]) if risk.share else risk.most
     ends = [one.costs for one in policies]
     if bound is None and any(one is None for one in ends):
-        step = "State the most that a request may cost: --cost-bound (Python: cost_bound=)."
+        step = "State what no request can cost more than: --cost-bound (Python: cost_bound=)."
         raise input_error("risk cost", "of costs per exit, or with a bound", "costs per row", step)
     high = max(one[1] for one in ends if one is not None) if bound is None else float(bound)
     worst = max([float(one.cost.max()) for one in policies] + [one[1] for one in ends if one])
     if worst > high * (1 + 1e-9):
+        step = "State what no request can cost more than, e.g. a limit of tokens times their price."
         raise input_error(
-            "cost_bound", f"{worst:.6g} or more: a row costs that, or may", high, "Raise it."
+            "cost_bound", f"well above {worst:.6g}: a row costs that, or may", high, step
         )
     return most, 0.0, high
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
-from policyopt._cli.output import number
+from policyopt._cli.output import number, percent
 from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
@@ -46,6 +46,7 @@ def watch(
     to be given once.
     """
     promise, bound = _promise(policy, risk, cost_bound)
+    shares = promise.name != "cost"
     monitor = _monitor(state, promise, confidence, least, bound)
     if promise.per:
         step = "Watch each by itself, with a --state of its own."
@@ -62,8 +63,10 @@ def watch(
         "alarm_after": None if alarm is None else alarm.losses, "state": str(state),
     }  # fmt: skip
     columns: output.Columns = {
-        "risk": "risk", "losses": "losses", "mean [at all times]": lambda r: f"{number(low)} to {number(high)}",
-        "e-value": lambda r: number(r["e_value"]), "alarm after": "alarm_after",
+        "risk": "risk", "losses": "losses",
+        f"mean{' %' * shares} [at all times]": lambda r: " to ".join(map(percent if shares else number, (low, high))),
+        "e-value": lambda r: f"{r['e_value']:.3g}", "alarm at": lambda r: f"{1 / (1 - monitor.confidence):.3g}",
+        "alarm after": "alarm_after",
     }  # fmt: skip
     output.print_records([record], style, columns)
     if alarm is not None:
@@ -85,27 +88,38 @@ def _promise(
         return Risk.parse(risk), bound
     from policyopt.runtime._certificate import certificate_of
     from policyopt.runtime._experts import load_any
-    from policyopt.runtime._several import policy_of
 
-    found = policy_of(load_any(policy), single=True)
+    found = load_any(policy)
     stated = certificate_of(found)
     if stated is None and risk is None:
         step = "Certify it (`policyopt certify`), or state --risk."
-        raise input_error("--policy", "with a certificate that is of it", policy, step)
-    text = risk or str((stated or {})["claim"]).split(" and ")[0]
-    promise = Risk.parse(text)
+        raise input_error("--policy", "with a certificate that is of it", str(policy), step)
+    claims = [] if stated is None else stated["claim"].split(" and ")
+    promise = Risk.parse(risk or claims[0])
+    if risk is None and claims[1:]:
+        output.note(
+            f"watches {claims[0]} alone; {' and '.join(claims[1:])}: by --risk and a --state of its own"
+        )
+    if stated is not None and stated["unit"] == "groups":
+        output.note(
+            "the promise is of groups: give one row per group, its mean loss in a column loss; rows of a group that "
+            "share their luck, given one by one, raise false alarms"
+        )
+    costs = np.concatenate([one.costs for one in getattr(found, "policies", (found,))])
     bound = stated["cost_bound"] if stated is not None and bound is None else bound
     if promise.share and stated is not None and stated["cost_bound"] is not None:
         step = (
             "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows, but their mean."
         )
-        raise input_error("--risk", "in the unit, of rows with costs of their own", text, step)
+        raise input_error(
+            "--risk", "in the unit, of rows with costs of their own", promise.text, step
+        )
     if promise.share:
         from dataclasses import replace
 
-        full = float(found.costs[-1]) if stated is None else stated["full_cost"]
+        full = float(costs.max()) if stated is None else stated["full_cost"]
         promise = replace(promise, most=promise.most * full, share=False)
-    return promise, float(found.costs.max()) if bound is None else bound
+    return promise, float(costs.max()) if bound is None else bound
 
 
 def _monitor(
@@ -196,13 +210,11 @@ def _losses(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return losses, NaN where not seen, and the probabilities with which they were to be, (N,) each."""
     names = {name for row in rows for name in row}
-    needs = ("loss",) if "loss" in names else _NEEDS.get(risk, ())
-    lacking = [name for name in needs or ("loss",) if name not in names]
+    needs = ("loss",) if "loss" in names else _NEEDS.get(risk, ()) or ("loss",)
+    lacking = [name for name in needs if name not in names]
     if lacking:
         step = f"Or a column loss. Found: {', '.join(sorted(map(str, names))) or 'nothing'}."
-        raise input_error(
-            f"columns of {path}", ", ".join(needs or ("loss",)), f"no {lacking[0]}", step
-        )
+        raise input_error(f"columns of {path}", ", ".join(needs), f"no {lacking[0]}", step)
     texts = {name: [_said(row.get(name)) for row in rows] for name in needs}
     seen = np.array(
         [all(texts[name][i] != "" for name in needs) for i in range(len(rows))], dtype=bool

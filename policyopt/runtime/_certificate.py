@@ -79,12 +79,15 @@ def in_words(certificate: dict[str, Any]) -> str:
         sure = f"asymptotically, {sure}" if sense == "asymptotic" else sure
     told = f"p = {p}, {certificate['procedure']}"
     told = f"{p} of what is allowed, {certificate['procedure']}" if sense == "expectation" else told
-    each = " or more of each" if " per " in certificate["claim"] else ""
     level = ", whatever level a request is given" if certificate["covers"] == "request" else ""
-    return (
-        f"{sure}: {certificate['claim']} on requests like the {certificate['n']:,} "
-        f"{certificate['unit']}{each} of split '{certificate['split']}'{level} ({told}). Void: {certificate['void']}."
+    n, unit, split = (
+        f"{certificate['n']:,}",
+        certificate["unit"],
+        f"of split '{certificate['split']}'",
     )
+    each = re.search(r" per (class|context)", certificate["claim"])
+    rows = f"the {unit} {split}, {n} or more per {each[1]}" if each else f"the {n} {unit} {split}"
+    return f"{sure}: {certificate['claim']} on requests like {rows}{level} ({told}). Void: {certificate['void']}."
 
 
 def comment(policy: Any) -> str:

@@ -208,7 +208,7 @@ class RiskMonitor:
                 "losses", allowed, got, "State low and high where they may be others."
             )
         if not ((chance >= self.least) & (chance <= 1)).all():
-            step = "State the least at the start: RiskMonitor(..., least=0.01)."
+            step = "State the least of all at the start: RiskMonitor(..., least=0.01), or --least 0.01."
             raise input_error("probability", f"from {self.least:g} to 1", float(chance.min()), step)
         scaled, weight = (seen - self.low) / (self.high - self.low), self.least / chance
         rows = np.flatnonzero(known)
