@@ -163,8 +163,7 @@ def certify(
     if tables.data is not data:
         tables = Tables(data, tables.cost.name, utility=tables.utility)
     policies = given or _fitted(data, budgets, method, cost, seed, tables, settings)
-    for policy in policies:
-        notes += _refuse_own_rows(policy, data, split)
+    notes += _refuse_own_rows(policies, data, split)
     table = _usable(risks, tables.get(split), split)
     seen = [taken(policy, table) for policy in policies]
     found = _losses(risks, seen, table, cost_bound)
@@ -267,8 +266,7 @@ def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, An
         )
     risks = [Risk.parse(text) for text in dict.fromkeys(stated["claim"].split(" and "))]
     policies = list(policy.policies) if isinstance(policy, PolicyFamily) else [policy]
-    for one in policies:
-        _refuse_own_rows(one, data, stated["split"])
+    _refuse_own_rows(policies, data, stated["split"])
     if utility is None and stated["utility"] is not None:
         utility = utility_for(policies[0], data)[0]
     tables = Tables(data, stated["cost"], utility=utility)
@@ -354,33 +352,36 @@ def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
     return [policy_of(method)]
 
 
-def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
-    """Refuse rows that took part in the policy's fit; return what cannot be told, or what else they chose."""
-    before, notes = certificate_of(policy), list[str]()
-    mark = (data.fingerprint, _digest(data, split))
-    if before is not None and (before["cache"], before["rows"]) == mark:
-        notes.append(
-            "these rows have certified, and so chosen, this policy before: each claim that is tried on them is another "
-            "chance to be wrong; ask for more confidence, or gather new rows"
-        )
-    parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
-    for part in parts:
-        origins = (part.provenance, part.provenance.get("refit"))
-        mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
-        if not mine:
-            notes.append(
-                "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
+def _refuse_own_rows(policies: Sequence[Any], data: ExitData, split: str) -> list[str]:
+    """Refuse rows that took part in the fit of a policy; return what cannot be told, or what else they chose."""
+    notes, origins, mark = set[str](), dict[str, Any](), (data.fingerprint, _digest(data, split))
+    for policy in policies:
+        before = certificate_of(policy)
+        if before is not None and (before["cache"], before["rows"]) == mark:
+            notes.add(
+                "these rows have certified, and so chosen, this policy before: each claim that is tried on them is "
+                "another chance to be wrong; ask for more confidence, or gather new rows"
             )
-        for origin in mine:
-            then, pool = data, origin.get("pool")
-            if data.pooled and isinstance(pool, Mapping):
-                shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
-                then = replace(data, shares=shares, split_seed=seed)
-            if _shared(data, split, then, str(origin.get("split"))):
-                got = f"'{split}', of which rows fitted the policy, or others of their groups"
-                step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
-                raise input_error("split", "of rows that had no part in the fit", got, step)
-    return notes
+        for part in policy.policies if isinstance(policy, ExpertPolicy) else (policy,):
+            each = (part.provenance, part.provenance.get("refit"))
+            mine = [
+                o for o in each if isinstance(o, Mapping) and o.get("cache") == data.fingerprint
+            ]
+            origins |= {repr((o.get("split"), o.get("pool"))): o for o in mine}
+            if not mine:
+                notes.add(
+                    "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
+                )
+    for origin in origins.values():
+        then, pool = data, origin.get("pool")
+        if data.pooled and isinstance(pool, Mapping):
+            shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
+            then = replace(data, shares=shares, split_seed=seed)
+        if _shared(data, split, then, str(origin.get("split"))):
+            got = f"'{split}', of which rows fitted the policy, or others of their groups"
+            step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
+            raise input_error("split", "of rows that had no part in the fit", got, step)
+    return sorted(notes)
 
 
 def _shared(data: ExitData, split: str, then: ExitData, other: str) -> bool:

@@ -170,7 +170,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         )
     if not path.is_file():
         raise input_error(
-            "ROWS", "a file that is there", path, "Name its columns in the first line."
+            "ROWS", "a file", f"{path} (missing)", "Name what new rows were written to."
         )
     at = 0
     try:
