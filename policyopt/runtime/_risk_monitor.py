@@ -38,6 +38,7 @@ _STAKES, _MEANS = 12, 256
 _BLOCK = 512  # losses taken at a time
 _MOST = 1e300  # wealth stops there: a bet that stops winning stays fair or worse
 _FARTHEST, _NEAREST = 1e100, 1e-12
+_AUDIT = 1 << 21  # stream of the coin: no policy draws it, whose sides audits are to see alike
 _TRUNCATED = 0.5  # of what a hedged bet may stake
 _FORMAT = "policyopt-risk-monitor"
 _FIELDS = (
@@ -74,7 +75,7 @@ def audited(seed: int, samples: npt.ArrayLike, share: npt.ArrayLike) -> Bools:
     chance = np.asarray(share, dtype=np.float64)
     if not ((chance > 0) & (chance <= 1)).all():
         raise input_error("share", "above 0, at most 1", share, "E.g. 0.01.")
-    return np.asarray(coin(seed, np.asarray(samples)) < chance)
+    return np.asarray(coin(seed, np.asarray(samples), _AUDIT) < chance)
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,11 @@ class RiskMonitor:
             raise input_error(
                 "losses", allowed, got, "State low and high where they may be others."
             )
-        if not ((chance >= self.least) & (chance <= 1)).all():
+        wrong = known & ~((chance >= self.least) & (chance <= 1))
+        if wrong.any():
             step = "State the least of all at the start: RiskMonitor(..., least=0.01), or --least 0.01."
-            raise input_error("probability", f"from {self.least:g} to 1", float(chance.min()), step)
+            got = f"{chance[wrong][0]:g}"
+            raise input_error("probability", f"from {self.least:g} to 1", got, step)
         scaled, weight = (seen - self.low) / (self.high - self.low), self.least / chance
         rows = np.flatnonzero(known)
         for first in range(0, len(rows), _BLOCK):
@@ -232,10 +235,11 @@ class RiskMonitor:
         t = self._count + np.arange(len(losses) + 1)
         won = 1.0 + stakes_of(self._at) * ((losses - self._at) * weights)[:, None]
         wealth, course = self._wealth.copy(), np.empty_like(won)
-        for i, put_in in enumerate((-np.diff(left_at(t))).tolist()):
-            wealth += put_in
-            wealth *= won[i]
-            course[i] = np.minimum(wealth, _MOST, out=wealth)
+        with np.errstate(over="ignore"):  # of promises near 0
+            for i, put_in in enumerate((-np.diff(left_at(t))).tolist()):
+                wealth += put_in
+                wealth *= won[i]
+                course[i] = np.minimum(wealth, _MOST, out=wealth)
         self._wealth = wealth
         return owned(course, t[1:])
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import refuses
 
 from policyopt.runtime import InputError, RiskMonitor
+from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._risk_monitor import advance, audited, left_at, owned, stakes_of
 
 MOST, DELTA = 0.05, 0.05
@@ -125,6 +126,17 @@ def test_a_saved_monitor_goes_on_to_the_bit():
     again = RiskMonitor.restore(json.loads(json.dumps(part.state())))
     again.update(losses[150:])
     assert again.state() == whole.state() and again.alarm == whole.alarm
+
+
+def test_audits_know_nothing_of_a_policys_coin_and_nothing_overflows():
+    """Of requests that a mixture of the same seed sends one way as many are audited as of the others."""
+    numbers = np.arange(20_000)
+    seen = audited(0, numbers, 0.1)
+    assert seen[coin(0, numbers) < 0.2].mean() == pytest.approx(0.1, abs=0.02)
+    monitor = RiskMonitor(1e-12, least=0.5)
+    with np.errstate(all="raise"):
+        alarm = monitor.update(np.append(np.ones(1200), np.nan), np.append(np.ones(1200), np.nan))
+    assert alarm.losses == 1 and monitor.losses == 1200 and monitor.e_value <= 1e300
 
 
 def test_what_is_refused():
