@@ -510,7 +510,7 @@ def _resized(losses: Losses, n: int) -> Losses:
 
 def _cost(policy: Policy) -> float:
     """Return what a policy states to cost."""
-    stated = policy.provenance.get("expected_cost")
+    stated: Any = policy.provenance.get("expected_cost")
     known = type(stated) in (int, float) and 0 <= stated <= _MOST_COST
     return float(stated if known else policy.costs.max())
 

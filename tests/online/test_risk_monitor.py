@@ -135,6 +135,17 @@ def test_what_is_refused():
         "probability": lambda: RiskMonitor(0.1).update(0.0, 0.5), "share": lambda: audited(0, [1], 0.0),
     }.items():  # fmt: skip
         refuses(argument, call)
+    for argument, call in (
+        ("confidence", lambda: RiskMonitor(0.1, confidence="95%")), ("least", lambda: RiskMonitor(0.1, least="1")),
+        ("high", lambda: RiskMonitor(0.1, high=10**400)), ("high", lambda: RiskMonitor(0.1, high=1e308)),
+        ("most", lambda: RiskMonitor(5e-324)), ("most", lambda: RiskMonitor(1 - 1e-13)),
+        ("losses", lambda: RiskMonitor(0.1).update(["a"])), ("losses", lambda: RiskMonitor(0.1).update([10**400])),
+        ("losses", lambda: RiskMonitor(0.1).update(np.ones(2, complex))),
+        ("probability", lambda: RiskMonitor(0.1).update([0.0, 1.0], [1.0, 1.0, 1.0])),
+        ("share", lambda: audited(0, [1, 2], [0.1] * 3)), ("share", lambda: audited(0, 1, "x")),
+        ("samples", lambda: audited(0, 1.5, 0.1)), ("seed", lambda: audited(-1, 1, 0.1)),
+    ):  # fmt: skip
+        refuses(argument, call)
     good = RiskMonitor(0.1).state()
     for field, wrong in (
         ("wealth", [1.0]), ("losses", -1), ("hedged", [[math.nan] * 256] * 2), ("format", "x"), ("alarm", [1]),
