@@ -111,11 +111,19 @@ def test_the_exact_test_of_the_answered():
     wrong, answered = (each > 0).sum(axis=1), (each != 0).sum(axis=1)
     assert p == pytest.approx(stats.binom.cdf(wrong, answered, most))
     for share in (0.5, 0.9, 1.0):
-        chance = share**answered * (1 - share) ** (n - answered) * most**wrong * (1 - most) ** (answered - wrong)
+        chance = (
+            share**answered
+            * (1 - share) ** (n - answered)
+            * most**wrong
+            * (1 - most) ** (answered - wrong)
+        )
         assert chance[p <= 0.1].sum() <= 0.1 + 1e-12
         worst = max(worst, chance[p <= 0.1].sum())
     assert worst > 0.05
-    assert default_of("ternary", 500, 0.005, 0.1) == "betting" and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+    assert (
+        default_of("ternary", 500, 0.005, 0.1) == "betting"
+        and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+    )
 
 
 def test_rows_that_do_are_the_least_that_do():
@@ -585,7 +593,10 @@ def test_levels_chosen_by_the_request_and_conformal_risk_control():
     mine = losses_of(Risk.parse("harm<=6%"), [taken(given.policy, Tables(data).get("calibrate"))],
                      Tables(data).get("calibrate"))[0].values  # fmt: skip
     assert (mine.sum() + 1) / (mine.shape[1] + 1) <= 0.06
-    assert given.policy.provenance["expected_cost"] <= certify(data, **asked).policy.provenance["expected_cost"]
+    assert (
+        given.policy.provenance["expected_cost"]
+        <= certify(data, **asked).policy.provenance["expected_cost"]
+    )
     assert recheck(given.policy, data)["p_value"] <= 1
     # Draws of 200 rows of nested losses 1[u < risk]: the mean risk of what is taken is what is allowed, about.
     rng, risk = np.random.default_rng(0), np.linspace(0, 0.2, 201)
@@ -668,10 +679,24 @@ def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
         np.savez(f"{name}.npz", logits=each, **more)
         cut = "fit=0.4,calibrate=0.4,test=0.2"
         assert run("import", f"{name}.npz", "--unit", "ms", "--out", name, "--split", cut)[0] == 0
-    again = ("import", "l.npz", "--unit", "ms", "--out", "s", "--split", "fit=0.4,test=0.6", "--seed", "3")
+    again = (
+        "import",
+        "l.npz",
+        "--unit",
+        "ms",
+        "--out",
+        "s",
+        "--split",
+        "fit=0.4,test=0.6",
+        "--seed",
+        "3",
+    )
     assert run(*again)[0] == 0
     np.savez("few.npz", logits=each[:, :30], labels=labels[:30], costs=[1.0, 2, 4])
-    assert run("import", "few.npz", "--unit", "ms", "--out", "few", "--split", "fit=0.5,test=0.5")[0] == 0
+    assert (
+        run("import", "few.npz", "--unit", "ms", "--out", "few", "--split", "fit=0.5,test=0.5")[0]
+        == 0
+    )
     how, fast = ("--risk", "drop<=5%"), ("--method", "max_prob", "--budgets", "6")
     assert run("certify", "l", *how, *fast, "--out", "p.json")[0] == 0
     assert run("certify", "l", *how, *fast, "--out", "f.json", "--family")[0] == 0
@@ -816,3 +841,169 @@ def test_what_is_claimed_is_what_is_tested():
     assert says({"claim": "cost<=1e+15", "covers": "blind", "confidence": 0.95}, "cost<=1e+15", 0.9)
     with pytest.raises(InputError, match="that the full model"):
         certify(data, "error<=30%", method=declines, procedure="crc")
+
+
+@given(st.floats(1e-6, 0.99), st.sampled_from(["drop<={}", "drop<={}%", "cost<={}%", "cost<={}"]))
+def test_a_claim_states_to_the_last_digit_what_was_tested(most, form):
+    risk = Risk.parse(form.format(repr(most)))
+    assert Risk.parse(risk.text).most == risk.most and Risk.parse(risk.text).share == risk.share
+
+
+def test_what_a_certificate_says_is_what_its_rows_say(tmp_path):
+    """Fields that rows tell, rows of the fit, claims of a family's levels: each forgery is told, none is believed."""
+    data = cache(6000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    found = certify(data, "drop<=3.3333333333%", 0.9, method="max_prob", budgets=8, starts=10**9)
+    stated = recheck(found.policy, data)
+    assert stated["claim"] == "drop<=3.3333333333%" and stated == found.certificate
+    recheck(found.family, data)
+
+    def forged(of, **fields):
+        own = {**of.provenance["certificate"], **fields}
+        return replace(of, provenance={**of.provenance, "certificate": own})
+
+    for wrong in (
+        {"n": 10**6}, {"unit": "groups"}, {"procedure": "exact"}, {"sense": "asymptotic"}, {"void": "never"},
+        {"full_cost": 1e9}, {"claim": "drop<=0.01%"},
+    ):  # fmt: skip
+        with pytest.raises(CheckError):
+            recheck(forged(found.policy, **wrong), data)
+        levels = tuple(forged(one, **wrong) for one in found.family.policies)
+        with pytest.raises(CheckError):
+            recheck(replace(found.family, policies=levels), data)
+    for wrong in (
+        {"n": True},
+        {"n": -1},
+        {"n": 10**400},
+        {"cost_bound": 10**400},
+        {"full_cost": 1e308},
+        {"level": -1},
+    ):
+        assert certificate_of(forged(found.policy, **wrong)) is None
+    own = {**found.policy.provenance, "split": "calibrate"}
+    with pytest.raises(InputError, match="no part in the fit"):
+        recheck(replace(found.policy, provenance=own), data)
+    stated = {**found.certificate, "claim": "cost<=1.5e+06"}
+    assert says(stated, "cost<=2000000", 0.9) and not says(stated, "cost<=1e+06", 0.9)
+    refuses("certified", lambda: says(stated, "drop<=..%", 0.9))
+    in_the_mean = certify(data, "drop<=30%", method="max_prob", procedure="crc").family
+    refuses(
+        "certified", lambda: in_the_mean.certified("drop<=40%")
+    )  # which says nothing with a confidence
+
+
+def test_a_policy_is_tested_by_the_cost_and_utility_of_its_own():
+    logits, labels = outputs(4000, 3, 4)
+    costs = [po.Cost("a", "ms", [1.0, 2.0, 4.0]), po.Cost("b", "J", [1.0, 3.0, 3.5])]
+    data = po.from_arrays(logits, labels, costs, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    worth = np.eye(4) * [1.0, 0.5, 0.5, 0.5]
+    for more in ({"cost": "b"}, {"utility": worth}):
+        found = certify(data, ["loss<=70%", "cost<=97%"], method="max_prob", budgets=8, **more)
+        assert recheck(found.policy, data) == found.certificate
+        again = certify(data, ["loss<=70%", "cost<=97%"], method=found.policy)
+        assert recheck(again.policy, data) == again.certificate
+        same = ("p_value", "cost", "full_cost", "risks", "procedure")
+        assert [again.certificate[n] for n in same] == [found.certificate[n] for n in same]
+
+
+def test_no_certificate_of_what_was_not_looked_at(monkeypatch):
+    """Values agree with nothing; losses that are written over, or left out; classes without rows; own Risk objects."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=2000)
+    told = truth[:, None] + rng.normal(size=(2000, 2)) * [0.8, 0.1]
+    values = po.from_arrays(
+        told.astype(np.float32), truth, [1.0, 4.0], unit="ms", kind="regression", error_scale=0.5
+    )
+    refuses("risk disagreement", lambda: certify(values, "disagreement<=1%", method="max_prob"))
+    data = cache(3000, 3, 4, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    family = po.fit_family(data, 6, "max_prob")
+
+    def writes(seen):
+        seen.full_prediction[:] = seen.prediction
+        return np.zeros(len(seen.exit))
+
+    for loss in (
+        writes, lambda seen: np.where(seen.prediction == seen.full_prediction, 0.0, np.nan), lambda seen: 1 / 0,
+        lambda seen: ["x"] * len(seen.exit), lambda seen: seen.exit * 1j, lambda seen: 0.0,
+    ):  # fmt: skip
+        monkeypatch.setitem(KINDS, "own", replace(KINDS["disagreement"], loss=loss))
+        with pytest.raises(InputError, match="losses of risk own"):
+            certify(data, ["own<=20%", "disagreement<=1%"], method=family)
+    for wrong in (
+        ("drop", np.nan), ("drop", "1"), ("drop", True), ("drop", 0.1, "", "group"), ("miss", 0.1), ("nothing", 0.1),
+        ("drop", 0.1, "", "", True), ("drop", 0.1, 3),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            Risk(*wrong)
+    logits, labels = outputs(3000, 3, 4)
+    _, rows = data.rows("calibrate")
+    labels[rows] = np.where(labels[rows] == 2, 1, labels[rows])
+    lacking = po.from_arrays(logits, labels, [1.0, 2.0, 4.0], unit="ms", split=data.shares)
+    refuses("rows of class 2", lambda: certify(lacking, "drop<=90% per class", method="max_prob"))
+    for bound in (np.nan, np.inf, -1, "4", True, 1e300):
+        refuses(
+            "cost_bound", lambda b=bound: certify(data, "cost<=90%", method=family, cost_bound=b)
+        )
+    refuses(
+        "split",
+        lambda: certify(data, "drop<=5%", method=family, split="calibrate" + "[:99%]" * 5000),
+    )
+    for stated in ("x", None, [1], -1.0):
+        forged = [
+            replace(p, provenance={**p.provenance, "expected_cost": stated})
+            for p in family.policy.policies
+        ]
+        assert certify(data, "drop<=20%", method=forged[-1]).records[0]["cost"] == 4.0
+    refused = certify(
+        data, "selective_error<=90%", method=po.fit(data, "60%", "max_prob", abstain="20%")
+    )
+    assert (
+        0 < refused.records[0]["risks"]["selective_error<=90%"] < 1
+    )  # of the answered, as it is claimed
+
+
+def test_rows_and_states_of_a_watch_that_are_not_whole(run, tmp_path, monkeypatch):
+    """Bad bytes and cells are refused in one line; a class is the same class in a column of floats."""
+    monkeypatch.chdir(tmp_path)
+    head = "prediction,label,full_prediction\n"
+    bad = {
+        "csv": (
+            b"\xff", head.encode("utf16"), head + "1,1,1,1", head + "1", "label," + head + "1,1,1,1",
+            head + '"1,1,1\n' * 3, head + "1" * 200_000 + ",1,1", head + "True,1,1", head + "cat,1,1",
+        ),
+        "jsonl": ('{"loss": 1e400}', "[" * 100_000, '{"loss": ' + "9" * 5000 + "}", '{"loss": [Infinity]}'),
+    }  # fmt: skip
+    for suffix, each in bad.items():
+        for content in each:
+            path = tmp_path / f"r.{suffix}"
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            code, _, err = run("watch", path.name, "--risk", "drop<=5%")
+            assert code == 2 and err.startswith("error: '") and err.count("\n") == 1, (
+                content[:40],
+                err,
+            )
+            assert not (tmp_path / "monitor.json").exists()
+    told = set()
+    for answer, label in (("1", "2"), ("1.0", "2"), ("1", "2.0")):
+        (tmp_path / "r.csv").write_text(
+            head + f"{answer},{label},{label}\n" * 60 + f"1,nan,1\n{answer},{answer}.,1\n"
+        )
+        code, out, _ = run(
+            "watch",
+            "r.csv",
+            "--risk",
+            "drop<=5%",
+            "--state",
+            f"{label}{answer}.json",
+            "--format",
+            "json",
+        )
+        told.add((code, *json.loads(out)[0].values()))
+    assert len({one[:-1] for one in told}) == 1 and {one[0] for one in told} == {4}
+    assert "columns of r.csv" in run("watch", "r.csv", "--risk", "brier_gap<=5%")[2]
+    for content in (b"\xff", b"[" * 100_000, b"9" * 5000, b"null"):
+        (tmp_path / "s.json").write_bytes(content)
+        code, _, err = run("watch", "r.csv", "--risk", "drop<=5%", "--state", "s.json")
+        assert code == 2 and "internal" not in err
+    assert run("fit", "c", "--risk", "drop<=4%", "--abstain-quality", "0.5")[2].startswith(
+        "error: '--risk'"
+    )

@@ -525,10 +525,9 @@ def _resized(losses: Losses, times: float) -> Losses:
 
 def _cost(policy: Policy) -> float:
     """Return what a policy states to cost."""
-    stated = policy.provenance.get("expected_cost")
-    if type(stated) in (int, float) and 0 <= (known := float(stated or 0)) <= _MOST_COST:
-        return known
-    return float(policy.costs.max())
+    stated: Any = policy.provenance.get("expected_cost")
+    known = type(stated) in (int, float) and 0 <= stated <= _MOST_COST
+    return float(stated if known else policy.costs.max())
 
 
 def _record(

@@ -259,8 +259,9 @@ class Risk:
         near = [scale * self.most, *np.nextafter(scale * self.most, [0.0, np.inf]).tolist()]
         texts = (f"{value:.{digits}g}" for digits in range(6, 18) for value in near)
         # To the last digit: what is stated is what was tested.
-        exact = (text for text in texts if float(text) / scale == self.most)
-        return f"{self.name}{of}<={next(exact, repr(near[1]))}{percent}{per}"
+        exact = (f"{text}{percent}" for text in texts if float(text) / scale == self.most)
+        number = next(exact, f"{near[1]!r}%" if self.share else repr(float(self.most)))
+        return f"{self.name}{of}<={number}{per}"
 
 
 def taken(policy: Any, table: Table) -> Taken:

@@ -182,9 +182,9 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     except PolicyOptError:
         raise
     except (ValueError, RecursionError, csv.Error) as error:
-        step = "Save it anew, in UTF-8, every row with every column, one per line."
-        form = "CSV" if path.suffix == ".csv" else "JSON"
-        raise input_error(f"row {at} of {path}", form, str(error), step) from None
+        step = "Save it anew in UTF-8, a cell for every column."
+        allowed = "cells of CSV" if path.suffix == ".csv" else "JSON, an object per line"
+        raise input_error(f"row {at} of {path}", allowed, str(error), step) from None
 
 
 def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:

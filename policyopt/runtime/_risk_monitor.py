@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arithmetic import coin
+from ._checks import check_seed, sample_numbers, to_python
 from ._errors import input_error
 from ._saved_state import check_fields, refused, saved_counts, saved_numbers
 from ._typing import Bools, Floats
@@ -72,10 +73,21 @@ def owned(wealth: Floats, t: Any) -> Floats:
 
 def audited(seed: int, samples: npt.ArrayLike, share: npt.ArrayLike) -> Bools:
     """Return which requests, by their numbers, also run the full model: a coin of `share`, (N,) or one for all."""
-    chance = np.asarray(share, dtype=np.float64)
+    chance, at = _floats("share", share), sample_numbers(samples)
+    if chance.ndim and chance.shape != at.shape:
+        raise input_error("share", "one, or one of each sample", f"shape {chance.shape}")
     if not ((chance > 0) & (chance <= 1)).all():
         raise input_error("share", "above 0, at most 1", share, "E.g. 0.01.")
-    return np.asarray(coin(seed, np.asarray(samples), _AUDIT) < chance)
+    return np.asarray(coin(check_seed(seed), at, _AUDIT) < chance)
+
+
+def _floats(name: str, value: Any) -> Floats:
+    """Return numbers as float64, refused where they are none."""
+    try:
+        found = np.asarray(value)
+        return found.astype(np.float64, casting="unsafe" if found.dtype == object else "same_kind")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise input_error(name, "numbers", str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,8 @@ class RiskMonitor:
     ) -> None:
         given = {"most": most, "low": low, "high": high, "confidence": confidence, "least": least}
         for name, value in given.items():
-            if not isinstance(value, (int, float, np.number)) or not abs(value) <= _FARTHEST:
+            value = to_python(value)
+            if not isinstance(value, (int, float)) or not abs(value) <= _FARTHEST:
                 raise input_error(name, f"a number, {_FARTHEST:g} at most", value)
         if not low < most < high:
             got = f"{most:g} of {low:g} to {high:g}"
@@ -197,10 +210,13 @@ class RiskMonitor:
         InputError
             A loss outside its ends, a probability under `least`.
         """
-        seen = np.atleast_1d(np.asarray(losses, dtype=np.float64))
-        chance = np.broadcast_to(np.asarray(probability, dtype=np.float64), seen.shape)
+        seen = np.atleast_1d(_floats("losses", losses))
+        chance = _floats("probability", probability)
         if seen.ndim != 1:
             raise input_error("losses", "one, or (N,)", f"shape {seen.shape}")
+        if chance.shape not in ((), (1,), seen.shape):
+            raise input_error("probability", "one, or one of each loss", f"shape {chance.shape}")
+        chance = np.broadcast_to(chance, seen.shape)
         known = ~np.isnan(seen)
         off = known & ((seen < self.low) | (seen > self.high))
         if off.any():

@@ -133,7 +133,7 @@ def test_audits_know_nothing_of_a_policys_coin_and_nothing_overflows():
     numbers = np.arange(20_000)
     seen = audited(0, numbers, 0.1)
     assert seen[coin(0, numbers) < 0.2].mean() == pytest.approx(0.1, abs=0.02)
-    monitor = RiskMonitor(1e-12, least=0.5)
+    monitor = RiskMonitor(1e-11, least=0.5)
     with np.errstate(all="raise"):
         alarm = monitor.update(np.append(np.ones(1200), np.nan), np.append(np.ones(1200), np.nan))
     assert alarm.losses == 1 and monitor.losses == 1200 and monitor.e_value <= 1e300
@@ -146,6 +146,17 @@ def test_what_is_refused():
         "losses": lambda: RiskMonitor(0.1).update(1.5),
         "probability": lambda: RiskMonitor(0.1).update(0.0, 0.5), "share": lambda: audited(0, [1], 0.0),
     }.items():  # fmt: skip
+        refuses(argument, call)
+    for argument, call in (
+        ("confidence", lambda: RiskMonitor(0.1, confidence="95%")), ("least", lambda: RiskMonitor(0.1, least="1")),
+        ("high", lambda: RiskMonitor(0.1, high=10**400)), ("high", lambda: RiskMonitor(0.1, high=1e308)),
+        ("most", lambda: RiskMonitor(5e-324)), ("most", lambda: RiskMonitor(1 - 1e-13)),
+        ("losses", lambda: RiskMonitor(0.1).update(["a"])), ("losses", lambda: RiskMonitor(0.1).update([10**400])),
+        ("losses", lambda: RiskMonitor(0.1).update(np.ones(2, complex))),
+        ("probability", lambda: RiskMonitor(0.1).update([0.0, 1.0], [1.0, 1.0, 1.0])),
+        ("share", lambda: audited(0, [1, 2], [0.1] * 3)), ("share", lambda: audited(0, 1, "x")),
+        ("samples", lambda: audited(0, 1.5, 0.1)), ("seed", lambda: audited(-1, 1, 0.1)),
+    ):  # fmt: skip
         refuses(argument, call)
     good = RiskMonitor(0.1).state()
     for field, wrong in (
