@@ -270,7 +270,7 @@ def main() -> None:
     known = given.out.read_text().splitlines() if given.out.exists() else []
     records = [json.loads(line) for line in known]
     done = {(r["cache"], r["division"], r["method"]) for r in records}
-    methods = [m if m in METHODS else f"ours, {m}" for m in given.methods.split(";")]
+    methods = [m if m in METHODS else f"ours, {m}" for m in given.methods.split(";") if m]
     with tempfile.TemporaryDirectory() as place:
         named = caches(Path(place), given.caches.split(","))
         pools = {} if given.table else {name: together(data) for name, data in named}
