@@ -36,7 +36,7 @@ from _certify_figures import figures
 from _common import machine, table
 from numpy.typing import NDArray
 
-from policyopt._certificates.bounds import DEFAULTS, P_VALUES
+from policyopt._bounds import P_VALUES, default_of
 from policyopt._certificates.testing import fallback, holm
 
 OUT = Path(__file__).parent / "results" / "certify.jsonl"
@@ -129,7 +129,7 @@ LOSSES: dict[str, tuple[str, float, Callable[..., Floats]]] = {
 
 def p_values(name: str, losses: Floats, kind: str, low: float, most: float, delta: float) -> Floats:
     """Return p-values by a procedure; 1 where the exact ones are far over delta, since they take long."""
-    test = DEFAULTS[kind] if name == "default" else name
+    test = default_of(kind, losses.shape[1], most, delta) if name == "default" else name
     p = np.ones(len(losses))
     at = losses.mean(axis=1) < most if test == "ternary" else np.ones(len(p), dtype=bool)
     if at.any():

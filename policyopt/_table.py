@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import Lock
@@ -236,6 +236,7 @@ class Table:
     quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
     utility: Utility | None = None  # by which labels tell what answers are worth
     names: tuple[str, ...] = ()  # of the model's exits
+    pool: Mapping[str, Any] = field(default_factory=dict)  # how the split was drawn, if it was
 
     def __post_init__(self) -> None:
         if not self.active_exits:
@@ -507,6 +508,7 @@ class Tables:
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
             cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
             quality_given=data.graded, utility=self.utility, measure=data.measure, names=data.names,
+            pool=data.division(seed),
         )  # fmt: skip
         return table if len(rows) == len(table) else table.take(rows)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from math import comb
 
@@ -12,15 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic import cache, outputs
+from test_experts import routed
 
 import policyopt as po
-from policyopt._certificates.bounds import P_VALUES, rows_that_do
-from policyopt._certificates.certify import certify, recheck
+from policyopt._bounds import P_VALUES, crc, default_of, rows_that_do
+from policyopt._certificates.certify import TESTING, certify, recheck
 from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm
 from policyopt._table import Tables
-from policyopt.runtime._certificate import certificate_of
+from policyopt.runtime._bandits import make_bandit
+from policyopt.runtime._certificate import _TYPES, certificate_of
 from policyopt.runtime._errors import BudgetError, CheckError, InputError
+from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._online import Controller, Online
 
 ENDS = {"low": -1.0, "high": 1.0}
 
@@ -98,12 +103,27 @@ def test_fallback_and_holm_by_hand(p, starts):
     assert holm(p, delta).sum() == count
 
 
+def test_the_exact_test_of_the_answered():
+    """By enumeration of right, wrong and unanswered rows: the level holds, and is more than half used."""
+    n, most, worst = 8, 0.3, 0.0
+    each = np.array(list(itertools.product([0.0, -most, 1 - most], repeat=n)))
+    p = P_VALUES["selective"](each, 0.0, low=-most)
+    wrong, answered = (each > 0).sum(axis=1), (each != 0).sum(axis=1)
+    assert p == pytest.approx(stats.binom.cdf(wrong, answered, most))
+    for share in (0.5, 0.9, 1.0):
+        chance = share**answered * (1 - share) ** (n - answered) * most**wrong * (1 - most) ** (answered - wrong)
+        assert chance[p <= 0.1].sum() <= 0.1 + 1e-12
+        worst = max(worst, chance[p <= 0.1].sum())
+    assert worst > 0.05
+    assert default_of("ternary", 500, 0.005, 0.1) == "betting" and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+
+
 def test_rows_that_do_are_the_least_that_do():
     losses = np.repeat([1.0, 0.0], [6, 194])
-    n = rows_that_do("binomial", losses, 0.05, 0.05, 0.0, 1.0)
+    n = rows_that_do("binary", None, losses, 0.05, 0.05, 0.0, 1.0)
     exact = next(n for n in range(200, 2000) if stats.binom.cdf(round(0.03 * n), n, 0.05) <= 0.05)
     assert abs(n - exact) <= 0.15 * exact
-    assert rows_that_do("binomial", losses, 0.03, 0.05, 0.0, 1.0) is None
+    assert rows_that_do("binary", None, losses, 0.03, 0.05, 0.0, 1.0) is None
 
 
 def people(rows, seed=5):
@@ -273,6 +293,72 @@ def test_a_family_of_levels_that_hold_together(tmp_path):
     assert certificate_of(family.at(0)) == found.certificate
 
 
+def test_nobody_who_adapts_goes_under_certified_levels(tmp_path, monkeypatch):
+    data = cache(6000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    shown = certify(data, ["drop<=4%", "cost<=95%"], 0.9, method="max_prob").family
+    cheap = replace(shown.at(0), thresholds=shown.at(0).thresholds - 0.3)  # what it voids
+    costs = np.array([1.0, *shown.expected_costs])
+    mixed = PolicyFamily(
+        (cheap, *shown.policies), costs, names=("cheap", *"bcdefghijklm"[: len(shown)])
+    )
+    family = mixed.certified("drop <= 4.5%", 0.9)
+    assert family.policies == shown.policies and family.names[0] == "b"
+    assert shown.certified("cost<=95%", 0.9) is shown and not mixed.all_certified
+    for claim, level, by, told in (
+        ("drop<=1%", 0.9, False, "Got drop<=1%, of levels with drop<=4% and cost<=95% at 90 %"),
+        ("drop<=4%", 0.95, False, "at 95 %"), ("harm<=4%", 0.9, False, "harm"), ("cost<=0.95", 0.9, False, "cost"),
+        ("drop<=4% per class", 0.9, False, "per class"), ("drop<=4%", 0.9, True, "chosen by the request"),
+        ("drop", 0.9, False, "RISK<=NUMBER"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            mixed.certified(claim, level, by_request=by)
+    test = data.rows("test")
+    rows = data.splits[test[0]].array("outputs")[test[1]][:300]
+
+    def serve(online, rows, full=False):
+        for row in rows:
+            request = online.start(full)
+            for k in family.active_exits:
+                if online.decide(k, row[k], request).exit:
+                    break
+            online.feedback(request)
+            yield request
+
+    bandits = map(make_bandit, ("ucb1", "exp3"))
+    for i, steering in enumerate((Controller(0.0, 0.5), Controller(1.0, 0.5), *bandits)):
+        online = Online(family, steering)
+        served = list(serve(online, rows[:150]))
+        online.save(tmp_path / f"{i}.json")
+        again = Online.load(tmp_path / f"{i}.json")
+        served += serve(again, rows[150:])
+        played = {id(r.policy) for r in served}
+        assert played <= {id(p) for one in (family, again.family) for p in one.policies}
+        assert again.family.certified("drop<=4%", 0.9) is again.family
+        if isinstance(steering, Controller):  # its budget is out of reach: it stays at the end
+            assert {r.arm for r in served[100:]} == {(len(family) - 1) * int(steering.budget)}
+        learned = again.state()["player"]  # a monitor has alarmed: all exits, nothing is learned
+        assert {r.exit for r in serve(again, rows[:20], full=True)} == {family.exits - 1}
+        assert again.state()["player"] == learned
+    assert len(Online(mixed, Controller(0.0)).family) > len(mixed)
+    asked = {"budget": "80%", "rounds": 300, "repetitions": 2}
+    found = po.simulate(data, ["ucb1", "controller", "fixed"], arms=family, **asked)
+    assert [found.metrics[name].shares().shape[1] for name in found.metrics] == [
+        len(family)
+    ] * 2 + [1]
+    with pytest.raises(InputError, match=r"certified levels alone\. Got linucb"):
+        po.simulate(data, "linucb", arms=family, rounds=30)
+    bare = PolicyFamily(family.policies)
+    with pytest.raises(InputError, match="that tells its costs"):
+        po.simulate(data, "controller", arms=bare, budget="70%", rounds=30)
+    monkeypatch.setitem(_TYPES, "covers", str)
+    each = [
+        replace(p, provenance={"certificate": {**p.provenance["certificate"], "covers": covers}})
+        for p, covers in zip(family.policies, ["request", "blind", *["request"] * 99], strict=False)
+    ]
+    kept = PolicyFamily(tuple(each)).certified("drop<=4%", 0.9, by_request=True)
+    assert len(kept) == len(family) - 1
+
+
 def test_a_pool_gives_half_of_its_test_rows_and_the_fit_keeps_its_own():
     data = cache(4000, split={"fit": 0.5, "test": 0.5})
     found = certify(data, "drop<=4%", 0.9, method="max_prob")
@@ -370,6 +456,21 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     assert code == 0 and json.loads(out)["certificate"]["confidence"] == 0.95
     assert run("fit", "c", "--risk", "drop<=4%", "--max-drop", "1%")[0] == 2
     assert run(*asked, "--family", "--out", "f.json")[0] == 0 and len(po.load_family("f.json")) > 1
+    play = ("simulate", "c", "--certified", "drop<=4%", "--rounds", "200", "--repetitions", "2")
+    code, out, err = run(
+        *play,
+        "--arms",
+        "f.json",
+        "--confidence",
+        "90%",
+        "--policy",
+        "ucb1,controller",
+        "--budget",
+        "80%",
+    )
+    assert code == 0, err
+    assert run(*play, "--arms", "f.json")[0] == 2  # at 95 %
+    assert "a family file as --arms" in run(*play)[2]
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, 2000)
     full = np.where(rng.random(2000) < 0.95, label, 3)
@@ -397,7 +498,7 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     code, out, _ = run(
         "watch", "x.jsonl", "--risk", "loss<=60%", "--least", "0.1", "--format", "json"
     )
-    assert code == 0 and json.loads(out)[0]["losses"] == 2
+    assert code == 0 and json.loads(out)[0]["losses"] == 1
     for wrong, words in (
         ("{", "JSON"),
         ("[1]", "an object"),
@@ -407,3 +508,181 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
         (tmp_path / "w.jsonl").write_text(wrong)
         code, _, err = run("watch", "w.jsonl", "--risk", "loss<=6%", "--state", "w.json")
         assert code == 2 and words in err
+
+
+def test_levels_chosen_by_the_request_and_conformal_risk_control():
+    """Whoever picks each row's worst level keeps a claim that covers that, and breaks one that does not."""
+    data = cache(8000, 4, 6, seed=2, split={"fit": 0.3, "calibrate": 0.3, "test": 0.4})
+    base = po.fit(data, "80%", "max_prob").policy
+    family = po.PolicyFamily(tuple(
+        replace(base, thresholds=np.array(t), provenance={**base.provenance, "expected_cost": cost})
+        for t, cost in (([1.1, 1.1, 0.6], 6.5), ([0.7, 1.1, 1.1], 7.5))
+    ))  # fmt: skip
+    asked = {"risk": "harm<=2.2%", "confidence": 0.9, "method": family}
+    blind, any_level = certify(data, **asked), certify(data, **asked, covers="request")
+    table = Tables(data).get("test")
+
+    def worst(found):
+        seen = [taken(one, table) for one in found.family.policies]
+        return losses_of(Risk.parse("harm<=9%"), seen, table)[0].values.max(axis=0).mean()
+
+    assert worst(any_level) <= 0.022 < worst(blind)
+    assert (len(any_level.family), len(blind.family)) == (1, 2)
+    both = certify(data, "harm<=3.5%", 0.9, method=family, covers="request")
+    assert len(both.family) == 2 and worst(both) <= 0.035
+    assert recheck(both.family, data)["p_value"] <= 0.1
+    stated = certificate_of(any_level.family)
+    assert stated["covers"] == "request" and recheck(any_level.family, data)["p_value"] <= 0.1
+    assert recheck(any_level.policy, data)["p_value"] <= 0.1
+    more = po.PolicyFamily(blind.family.policies, provenance=any_level.family.provenance)
+    assert certificate_of(more) is None
+    family = po.fit_family(data, 12, "max_prob", spend="all").policy
+    asked |= {"method": family, "risk": "harm<=6%"}
+    given = certify(data, **asked, procedure="crc")
+    assert given.certificate["confidence"] is None and given.certificate["sense"] == "expectation"
+    mine = losses_of(Risk.parse("harm<=6%"), [taken(given.policy, Tables(data).get("calibrate"))],
+                     Tables(data).get("calibrate"))[0].values  # fmt: skip
+    assert (mine.sum() + 1) / (mine.shape[1] + 1) <= 0.06
+    assert given.policy.provenance["expected_cost"] <= certify(data, **asked).policy.provenance["expected_cost"]
+    assert recheck(given.policy, data)["p_value"] <= 1
+    # Draws of 200 rows of nested losses 1[u < risk]: the mean risk of what is taken is what is allowed, about.
+    rng, risk = np.random.default_rng(0), np.linspace(0, 0.2, 201)
+    taken_risks = []
+    for _ in range(400):
+        losses = (rng.random(200) < risk[:, None]).astype(float)
+        shown = fallback(crc(losses, 0.05, high=1.0), 1.0)
+        taken_risks.append(risk[shown.sum() - 1] if shown.any() else 0.0)
+    assert 0.042 < np.mean(taken_risks) <= 0.05 + 3 * np.std(taken_risks) / 20
+
+
+def test_orders_of_the_levels():
+    data = cache(6000, 4, 6, seed=2, split={"fit": 0.3, "calibrate": 0.3, "test": 0.4})
+    family = po.fit_family(data, 12, "max_prob", spend="all").policy
+    costs = {}
+    for testing in TESTING:
+        found = certify(data, "drop<=2%", 0.9, method=family, testing=testing)
+        tried = [one["cost"] for one in found.records]
+        assert tried == sorted(tried, reverse=True)  # each cheaper than all before it
+        assert found.certificate["testing"].startswith(testing)
+        costs[testing] = found.policy.provenance["expected_cost"]
+        assert costs[testing] == min(one["cost"] for one in found.records if one["certified"])
+    assert costs["pareto"] <= costs["holm"]
+    # A level that is worse than its neighbours, and is dearer than a surer one, is passed over.
+    bad = replace(family.policies[10], thresholds=family.policies[8].thresholds)
+    levels = po.PolicyFamily((*family.policies[:10], bad, *family.policies[11:]))
+    tried = {t: [one["level"] for one in certify(data, "drop<=2%", 0.9, method=levels, testing=t).records]
+             for t in ("pareto", "sequence")}  # fmt: skip
+    assert tried["sequence"][1] == 10 and 10 not in tried["pareto"][:3]
+
+
+def test_expert_policies_are_certified_as_one():
+    logits, labels, context = routed(4000, 0)
+    data = po.from_arrays(
+        logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", context=context, contexts=["a", "b", "c"],
+        split={"fit": 0.4, "calibrate": 0.4, "test": 0.2},
+    )  # fmt: skip
+    fitted = po.fit_experts(data, "60%", "max_prob")
+    found = certify(data, "drop<=20% per context", 0.9, method=fitted)
+    assert found.family is None and recheck(found.policy, data)["p_value"] <= 0.1
+    table = Tables(data).get("calibrate")
+    seen, direct = taken(found.policy, table), fitted.policy.decide(
+        data.splits["pool"].array("outputs")[data.rows("calibrate")[1]], table.context
+    )  # fmt: skip
+    assert (seen.exit == direct.exit).all() and (seen.prediction == direct.prediction).all()
+    assert seen.cost == pytest.approx(direct.cost)
+    one = replace(fitted.policy.policies[0], thresholds=fitted.policy.policies[0].thresholds / 2)
+    edited = replace(found.policy, policies=(one, *found.policy.policies[1:]))
+    assert certificate_of(edited) is None
+
+
+def test_exports_carry_the_certificate(tmp_path, run):
+    data = cache(4000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    found = certify(data, "drop<=4%", 0.9, method="max_prob")
+    found.save(tmp_path / "p.json")
+    forged = {**found.certificate, "claim": 'drop<=4% """ */ \n\\'}
+    replace(found.policy, provenance={**found.policy.provenance, "certificate": forged}).save(
+        tmp_path / "f.json"
+    )
+    for name, said in (("p", "Certified with 90 % confidence: drop<=4%"), ("f", "drop<=4% ??? ??")):
+        out = tmp_path / name
+        assert run("export", str(tmp_path / f"{name}.json"), "--out", str(out))[0] == 0
+        for file in ("policy.py", "policyopt_policy.h"):
+            assert said in " ".join((out / file).read_text().split())
+        models = list((out / "onnx").glob("*.onnx"))
+        assert not models or said.encode() in models[0].read_bytes()
+
+
+def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
+    """Each: exit code 2 (3: cannot be shown, 4: does not hold), one line that names what, what came, and what to do."""
+    monkeypatch.chdir(tmp_path)
+    logits, labels = outputs(3000, 3, 4, seed=1)
+    each = logits.swapaxes(0, 1)
+    paid = np.cumsum(np.random.default_rng(0).random((3000, 3)), axis=1)
+    for name, more in {
+        "l": {"labels": labels, "costs": [1.0, 2, 4]}, "u": {"costs": [1.0, 2, 4]},
+        "r": {"labels": labels, "costs": paid},
+        "g": {"labels": labels, "costs": [1.0, 2, 4], "group": np.arange(3000) // 250},
+    }.items():  # fmt: skip
+        np.savez(f"{name}.npz", logits=each, **more)
+        cut = "fit=0.4,calibrate=0.4,test=0.2"
+        assert run("import", f"{name}.npz", "--unit", "ms", "--out", name, "--split", cut)[0] == 0
+    again = ("import", "l.npz", "--unit", "ms", "--out", "s", "--split", "fit=0.4,test=0.6", "--seed", "3")
+    assert run(*again)[0] == 0
+    np.savez("few.npz", logits=each[:, :30], labels=labels[:30], costs=[1.0, 2, 4])
+    assert run("import", "few.npz", "--unit", "ms", "--out", "few", "--split", "fit=0.5,test=0.5")[0] == 0
+    how, fast = ("--risk", "drop<=5%"), ("--method", "max_prob", "--budgets", "6")
+    assert run("certify", "l", *how, *fast, "--out", "p.json")[0] == 0
+    assert run("certify", "l", *how, *fast, "--out", "f.json", "--family")[0] == 0
+    assert run("fit", "s", "--budget", "60%", "--method", "max_prob", "--out", "other.json")[0] == 0
+    policy = po.load_policy("p.json")
+    replace(policy, thresholds=policy.thresholds * 0.9).save("edited.json")
+    text = (tmp_path / "p.json").read_text()
+    (tmp_path / "forged.json").write_text(text.replace("drop<=5%", "drop<=1%"))
+    plain = po.fit(po.open_cache("l"), "60%", "max_prob").policy
+    plain.save("plain.json")
+    replace(plain, provenance={**plain.provenance, "pool": {"shares": 3}}).save("pool.json")
+    uses = {
+        ("certify", "l", *how, "--policy", "other.json"): (2, "must be of rows that had no part in the fit"),
+        ("certify", "l", *how, "--policy", "pool.json"): (2, "shares by name"),
+        ("certify", "l", *how, *fast, "--split", "fit"): (2, "which rows fitted the policy|of which rows fitted"),
+        ("certify", "l", *how, *fast, "--split", "night"): (2, "one of fit, calibrate, test"),
+        ("certify", "few", *how, *fast): (2, "20 or more"),
+        ("certify", "g", *how, *fast): (2, "20 or more"),
+        ("certify", "u", *how, *fast): (2, "label"),
+        ("certify", "u", "--risk", "error<=5%", "--policy", "plain.json"): (2, "label"),
+        ("certify", "l", "--risk", "drop<=0%", *fast): (2, "above 0"),
+        ("certify", "l", "--risk", "drop<=nan", *fast): (2, "above 0"),
+        ("certify", "l", "--risk", "drop<=5", *fast): (2, "5%"),
+        ("certify", "l", "--risk", "drop<5%", *fast): (2, "RISK<=NUMBER"),
+        ("certify", "l", "--risk", "dorp<=5%", *fast): (2, "one of error, loss, drop"),
+        ("certify", "l", "--risk", "miss<=5%", *fast): (2, r"miss\[CLASS\]"),
+        ("certify", "l", "--risk", "miss[7]<=5%", *fast): (2, "that occurs, 0 to 3"),
+        ("certify", "l", "--risk", "drop<=5% per context", *fast): (2, "context"),
+        ("certify", "r", "--risk", "cost<=60%", *fast): (2, "--cost-bound"),
+        ("certify", "r", "--risk", "cost<=60%", *fast, "--cost-bound", "1"): (2, "a row costs that"),
+        ("certify", "l", *how, *fast, "--confidence", "100%"): (2, "below 100 %"),
+        ("certify", "l", *how, *fast, "--procedure", "exact"): (2, "one of binomial"),
+        ("certify", "l", *how, *fast, "--procedure", "binomial"): (2, "0, 1 for binomial"),
+        ("certify", "l", *how, *fast, "--testing", "holm", "--starts", "3"): (2, "pareto or sequence"),
+        ("certify", "l", *how, *fast, "--procedure", "crc", "--starts", "3"): (2, "1 with crc"),
+        ("certify", "l", *how, *fast, "--covers", "request"): (2, "--family"),
+        ("certify", "l", *how, "--method", "max_prob", "--policy", "p.json"): (2, "without --method"),
+        ("certify", "l", "--risk", "drop<=0.6%", *fast): (3, "would show it"),
+        ("certify", "l", "--risk", "error<=1%", *fast): (3, "allow more risk"),
+        ("verify", "p.json"): (2, "must be given with a policy file"),
+        ("verify", "p.json", "g"): (4, "is of cache"),
+        ("verify", "p.json", "s"): (4, "divided otherwise"),
+        ("verify", "plain.json", "l"): (4, "without"),
+        ("verify", "edited.json", "l"): (4, "changed since"),
+        ("verify", "forged.json", "l"): (2, "checksum|sha256"),
+        ("watch", "no.csv", "--policy", "plain.json"): (2, "a certificate that is of it"),
+    }  # fmt: skip
+    bad = []
+    for use, (code, words) in uses.items():
+        found, _, err = run(*use, *(("--out", "n.json") if use[0] == "certify" else ()))
+        lines = [line for line in err.splitlines() if not line.startswith("note")]
+        fits = (found, len(lines)) == (code, 1)
+        bad += [] if fits and re.search(words, lines[0]) else [(use, found, err)]
+        assert not (tmp_path / "n.json").exists()
+    assert not bad
+    assert run("verify", "f.json", "l")[0] == 0

@@ -39,6 +39,8 @@ _TELLING = ("outputs", "prediction", "confidence", "top_prob", "entropy")
 _PIECE_ROWS = 4096
 #: Share of equal rows whose labels may differ: more are equal by chance.
 _BY_CHANCE = 0.02
+#: A part of a split, groups whole: of its rows in random order from here to there; those with a label, or without.
+PART = re.compile(r"(.+)\[(?:(?:(\d{1,3})%)?:(?:(\d{1,3})%)?|((?:un)?labelled))\]")
 #: Names of splits and costs.
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -238,6 +240,11 @@ class ExitData:
         """Names of the splits a user can ask for."""
         return tuple(self.shares) if self.pooled else tuple(self.splits)
 
+    def division(self, seed: int | None = None) -> dict[str, Any]:
+        """Return how a pool is divided; empty of named splits."""
+        of = self.split_seed if seed is None else seed
+        return {"shares": dict(self.shares), "seed": of} if self.pooled else {}
+
     @property
     def graded(self) -> bool:
         """Whether answers have a graded quality of their own, instead of being right or wrong."""
@@ -273,7 +280,15 @@ class ExitData:
         raise input_error("cost", f"one of {names}", name, "`policyopt info CACHE` lists them.")
 
     def rows(self, split: str, seed: int | None = None) -> tuple[str, Ints]:
-        """Return the key into `splits` where the rows of `split` stand, and their numbers, ascending."""
+        """Return the key into `splits` where the rows of `split` stand, and their numbers, ascending.
+
+        Also of a part: ``recent[:30%]``, ``recent[30%:]``, ``recent[labelled]``, ``recent[unlabelled]``; of all a pool.
+        """
+        if split == POOL and self.pooled:
+            return POOL, np.arange(len(self.splits[POOL]))
+        if part := PART.fullmatch(split):
+            key, rows = self.rows(part[1], seed)
+            return key, rows[self._within(self.splits[key], rows, part, seed)]
         if split not in self.split_names:
             step = "`policyopt info CACHE` lists them."
             if split in RESERVED:
@@ -295,6 +310,18 @@ class ExitData:
         order = np.random.default_rng(seed).permutation(n)
         edges = np.round(edges).astype(int)
         return POOL, np.sort(order[edges[at] : edges[at + 1]])
+
+    def _within(self, source: Rows, rows: Ints, part: re.Match[str], seed: int | None) -> Array:
+        """Say which rows are of a part of them, (n,)."""
+        group = source.array(GROUP)[rows] if source.has(GROUP) else rows
+        if part[4] is None:
+            place = places_of(group, self.split_seed if seed is None else check_seed(seed))
+            low, high = (len(rows) * int(end) / 100 for end in (part[2] or "0", part[3] or "100"))
+            return (place >= low) & (place < high)
+        known = np.full(len(rows), any(map(source.has, (TARGETS, "correct", "quality"))))
+        if source.has("labels") and not self.graded:
+            known = source.array("labels")[rows] >= 0
+        return np.isin(group, group[known], invert=part[4] == "unlabelled")
 
 
 def places_of(group: Array, seed: int) -> Array:

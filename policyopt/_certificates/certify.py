@@ -8,31 +8,45 @@ order that the test's rows had no part in, and only as long as they are shown (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 
 from policyopt._api import DEFAULT_METHOD, tables_of
-from policyopt._cache.data import ExitData
-from policyopt._certificates.bounds import DEFAULTS, P_VALUES, rows_that_do
-from policyopt._certificates.risks import KINDS, Losses, Risk, losses_of, rows_for, taken
-from policyopt._certificates.testing import fallback
+from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
+from policyopt._cache.data import ExitData, check_shares
+from policyopt._certificates.risks import (
+    KINDS,
+    Losses,
+    Risk,
+    Taken,
+    Worst,
+    losses_of,
+    rows_for,
+    taken,
+)
+from policyopt._certificates.testing import fallback, holm
 from policyopt._costs import Budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._table import Table, Tables
-from policyopt.runtime._certificate import FIELD, certificate_of, fingerprint
+from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
 from policyopt.runtime._checks import check_one_of, check_seed
 from policyopt.runtime._errors import BudgetError, CheckError, input_error
+from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._several import policy_of
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._typing import Floats, Ints
 
 SPLIT, LEVELS = "calibrate", 30
+#: In which order levels are tried: of the fit's rows, and only as long as they get cheaper; dearest first; in none.
+TESTING = ("pareto", "sequence", "holm")
 _FEWEST = 20
+_SURE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +55,11 @@ class Certified:
 
     Attributes
     ----------
-    policy : Policy
+    policy : Policy or ExpertPolicy
         The cheapest level that was shown, its certificate in its provenance.
-    family : PolicyFamily
-        All levels that were shown, each with its certificate: all of them hold together.
+    family : PolicyFamily, optional
+        All levels that were shown, it and each of them with a certificate: all of them hold together. None of expert
+        policies.
     certificate : dict
         Claim, confidence, procedure, n, p-value, and who tested.
     records : list of dict
@@ -52,8 +67,8 @@ class Certified:
     notes : tuple of str
     """
 
-    policy: Policy
-    family: PolicyFamily
+    policy: Policy | ExpertPolicy
+    family: PolicyFamily | None
     certificate: dict[str, Any]
     records: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
@@ -75,7 +90,9 @@ def certify(
     cost: str | None = None,
     seed: int = 0,
     procedure: str | None = None,
+    testing: str = "pareto",
     starts: int = 1,
+    covers: str = "blind",
     cost_bound: float | None = None,
     tables: Tables | None = None,
     utility: Any = None,
@@ -100,10 +117,18 @@ def certify(
         The levels of a family that is fitted, as `fit_family` takes them.
     split : str
         The rows of the test.
-    procedure : {"binomial", "ternary", "hoeffding_bentkus", "betting", "normal"}, optional
-        Default: exact for losses of 0 and 1, or of -1, 0 and 1; betting for others. ``normal`` is asymptotic.
+    procedure : {"binomial", "ternary", "hoeffding_bentkus", "betting", "normal", "crc"}, optional
+        Default: exact for losses of 0 and 1, or of -1, 0 and 1; betting for others. ``normal`` is asymptotic. ``crc``
+        (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
+    testing : {"pareto", "sequence", "holm"}
+        Levels are tried as the fit's rows have them, the surest first, and only those that get cheaper; from the
+        dearest to the cheapest; or in no order, at the price of a divided level.
     starts : int
         Places in the order of the levels at which the test begins, each with its share of 1 - confidence.
+    covers : {"blind", "request"}
+        How a level of the family may be chosen later: without looking at the request (by the hour, the load, the
+        budget left, a context that the risk is ``per``); or by the request itself: then the greatest loss over levels
+        is what is tested, row by row.
     cost_bound : float, optional
         The most that a request may cost, where rows have costs of their own.
 
@@ -118,62 +143,81 @@ def certify(
     InputError
         Rows that took part in the fit, or that lack what a risk needs.
     """
-    level = delta_of(confidence)
+    level = 1.0 if procedure == "crc" else delta_of(confidence)
     risks = _risks(risk, budget)
-    if procedure is not None:
-        check_one_of("procedure", procedure, tuple(P_VALUES))
+    _check_how(risks, procedure, testing, starts, covers)
     data, notes = _with_calibration(data, split)
     tables = tables_of(data, cost, tables if tables and tables.data is data else None, utility)
     policies = _levels(data, budgets, method, cost, seed, tables, settings)
     for policy in policies:
-        _refuse_own_rows(policy, data, split)
-    table = tables.get(split)
-    table = _usable(risks, table, split)
-    found = _losses(risks, policies, table, cost_bound)
-    order = _order(risks, policies, tables, cost_bound, level, procedure)
-    p, told = _p_values(found, level, procedure, check_seed(seed))
-    at = np.unique(np.linspace(0, len(order), max(starts, 1), endpoint=False).astype(int))
-    shown = np.zeros(len(order), dtype=bool)
-    shown[order] = fallback(p[order], level, at.tolist())
+        notes += _refuse_own_rows(policy, data, split)
+    table = _usable(risks, tables.get(split), split)
+    seen = [taken(policy, table) for policy in policies]
+    found = _losses(risks, seen, table, cost_bound)
+    order = _order(risks, policies, tables, cost_bound, level, procedure, testing, found)
+    each = level / (
+        len(order) if testing == "holm" else starts
+    )  # what a level is to be shown at, at first
+    p, told = _p_values(found, each, procedure, check_seed(seed))
+    tested = found
+    if nested := covers == "request" or procedure == "crc":
+        tested = _losses(risks, seen, table, cost_bound, _worst_of(procedure, order))
+        p = np.maximum(p, _p_values(tested, each, procedure, seed)[0])
+    at = np.unique(np.linspace(0, len(order), starts, endpoint=False).astype(int))
+    shown = np.zeros(len(p), dtype=bool)
+    tried = p[order]
+    shown[order] = holm(tried, level) if testing == "holm" else fallback(tried, level, at.tolist())
     costs = np.array([_cost(policy) for policy in policies])
     records = [
         _record(policies[j], j, float(costs[j]), found, float(p[j]), bool(shown[j]))
         for j in order.tolist()
     ]
     if not shown.any():
-        raise _refused(found, p, policies, level, procedure)
+        raise _refused(tested, p, policies, level, procedure, each)
     said = {one["level"]: one["risks"] for one in records}
+    sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
-        "claim": " and ".join(one.text for one in risks), "confidence": 1.0 - level, "procedure": told,
-        "given": procedure, "asymptotic": "normal" in told,
-        "testing": f"{len(policies)} levels in order of the fit's rows, {len(at)} start{'s' * (len(at) > 1)}",
+        "claim": " and ".join(one.text for one in risks),
+        "confidence": None if procedure == "crc" else 1.0 - level, "procedure": told, "given": procedure,
+        "sense": "asymptotic" if "normal" in told else sense, "covers": covers,
+        "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
         "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
-        "split": split, "seed": int(seed), "cost_bound": cost_bound,
-        "full_cost": float(table.mean_costs[-1]),
+        "split": split, "rows": _digest(data, split), "seed": int(seed),
+        "tested_at": float(each), "cost_bound": cost_bound, "full_cost": float(table.mean_costs[-1]),
         "void": "any change of the policy; requests that are not like those rows",
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
-    levels = [
-        _with(policies[j], {**stated, "level": j, "p_value": float(p[j]), "risks": said[j]})
+    levels = {
+        j: _with(policies[j], {**stated, "level": j, "p_value": float(p[j]), "risks": said[j]})
         for j in chosen
-    ]
-    rising = [i for i, j in enumerate(chosen) if i == 0 or costs[j] > costs[chosen[i - 1]]]
-    family = PolicyFamily(
-        tuple(levels[i] for i in rising), np.array([costs[chosen[i]] for i in rising]),
-        full_cost=float(table.mean_costs[-1]),
-    )  # fmt: skip
-    return Certified(levels[0], family, levels[0].provenance[FIELD], records, tuple(notes))
+    }
+    first = levels[chosen[0]]
+    family = None
+    if not isinstance(first, ExpertPolicy):
+        rising = [j for i, j in enumerate(chosen) if i == 0 or costs[j] > costs[chosen[i - 1]]]
+        while nested and _together(risks, [seen[j] for j in rising], table, stated) > level:
+            rising = rising[1:]  # where a bet on the worst of fewer levels happens to win less
+        family = PolicyFamily(
+            tuple(levels[j] for j in rising), np.array([costs[j] for j in rising]),
+            full_cost=float(table.mean_costs[-1]),
+        )  # fmt: skip
+        most = {name: max(said[j][name] for j in rising) for name in said[chosen[0]]}
+        whole = {"level": None, "p_value": float(p[rising].max()), "risks": most}
+        family = _with(family, {**stated, **whole})
+    return Certified(
+        first, family, dict(first.provenance[FIELD]), records, tuple(dict.fromkeys(notes))
+    )
 
 
-def _with(policy: Policy, certificate: dict[str, Any]) -> Policy:
-    """Return a policy that carries a certificate of itself."""
+def _with(policy: Any, certificate: dict[str, Any]) -> Any:
+    """Return a policy, family or expert policies that carry a certificate of themselves."""
     own = {**certificate, "policy": fingerprint(policy)}
     return replace(policy, provenance={**policy.provenance, FIELD: own})
 
 
 def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str, Any]:
-    """Recompute the certificate of a policy on the cache that it names; return it, or raise CheckError."""
-    policy = policy_of(policy, single=True)
+    """Recompute the certificate of a policy or family on the cache that it names; return it, or raise CheckError."""
+    policy = policy_of(policy)
     stated = certificate_of(policy)
     if stated is None:
         got = "one that was changed since" if FIELD in policy.provenance else "one without"
@@ -185,34 +229,25 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
             f"The certificate is of cache {stated['cache'][:12]}, this one is {data.fingerprint[:12]}. Give that cache."
         )
     if stated["given"] is not None:
-        check_one_of("procedure of the certificate", stated["given"], tuple(P_VALUES))
+        check_one_of("procedure of the certificate", stated["given"], tuple(PROCEDURES))
     data, _ = _with_calibration(data, stated["split"])
-    level = 1.0 - stated["confidence"]
+    if stated["rows"] != _digest(data, stated["split"]):
+        raise CheckError(
+            f"The certificate is of other rows of split '{stated['split']}': this cache's pool is divided otherwise. "
+            "Import it with the same --split and --seed."
+        )
     risks = [Risk.parse(text) for text in stated["claim"].split(" and ")]
     table = _usable(risks, Tables(data, cost).get(stated["split"]), stated["split"])
-    found = _losses(risks, [policy], table, stated["cost_bound"])
-    p, _ = _p_values(found, level, stated["given"], check_seed(stated["seed"]))
-    if p[0] > min(level, stated["p_value"] * (1 + 1e-6) + 1e-12):
+    policies = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
+    check_seed(stated["seed"])
+    p = _together(risks, [taken(one, table) for one in policies], table, stated)
+    level = 1.0 if stated["confidence"] is None else 1.0 - stated["confidence"]
+    if p > level or (len(policies) == 1 and p > stated["p_value"] * (1 + 1e-6) + 1e-12):
         raise CheckError(
-            f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p[0]:.3g}, stated "
+            f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p:.3g}, stated "
             f"{stated['p_value']:.3g}. Certify the policy again."
         )
-    return {**stated, "p_value": float(p[0])}
-
-
-def delta_of(confidence: float | str) -> float:
-    """Return delta."""
-    value: Any = confidence
-    if isinstance(confidence, str):
-        text = confidence.strip()
-        try:
-            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            value = None
-    if type(value) not in (int, float) or not 0.5 <= value < 1.0:
-        step = 'E.g. 0.95, or "95%".'
-        raise input_error("confidence", "from 50 % to below 100 %", confidence, step)
-    return 1.0 - float(value)
+    return {**stated, "p_value": p}
 
 
 def _risks(risk: Any, budget: Budget | None) -> list[Risk]:
@@ -252,20 +287,66 @@ def _levels(
         method = method.policy
     if isinstance(method, PolicyFamily):
         return list(method.policies)
-    return [policy_of(method, single=True)]
+    return [policy_of(method)]
 
 
-def _refuse_own_rows(policy: Policy, data: ExitData, split: str) -> None:
-    """Refuse rows that took part in the policy's fit."""
-    origin = policy.provenance
-    if origin.get("cache") == data.fingerprint and origin.get("split") == split:
-        step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
+def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
+    """Refuse rows that took part in the policy's fit; return what cannot be told."""
+    key, tested = data.rows(split)
+    parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
+    for part in parts:
+        origins = (part.provenance, part.provenance.get("refit"))
+        mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
+        if not mine:
+            return [
+                "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
+            ]
+        for origin in mine:
+            then, pool = data, origin.get("pool")
+            if data.pooled and isinstance(pool, Mapping):
+                shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
+                then = replace(data, shares=shares, split_seed=seed)
+            place, fitted = then.rows(str(origin.get("split")))
+            if place == key and np.isin(fitted, tested).any():
+                got = f"'{split}', of which rows fitted the policy"
+                step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
+                raise input_error("split", "of rows that had no part in the fit", got, step)
+    return []
+
+
+def _digest(data: ExitData, split: str) -> str:
+    """Return what tells the rows of a split from others of the cache."""
+    key, rows = data.rows(split)
+    return sha256(key.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def _check_how(
+    risks: Sequence[Risk], procedure: str | None, testing: str, starts: int, covers: str
+) -> None:
+    """Refuse procedures that do not go together."""
+    if procedure is not None:
+        check_one_of("procedure", procedure, tuple(PROCEDURES))
+    check_one_of("testing", testing, TESTING)
+    check_one_of("covers", covers, COVERS)
+    if type(starts) is not int or starts < 1:
+        raise input_error("starts", "1 or more", starts, "3 pass over a level that is worse.")
+    nested = covers == "request" or procedure == "crc"
+    if testing == "holm" and (nested or starts > 1):
+        step = "Leave the others out, or --testing."
         raise input_error(
-            "split",
-            "of rows that had no part in the fit",
-            f"'{split}', which fitted the policy",
-            step,
+            "testing", "pareto or sequence with starts, covers=request or crc", testing, step
         )
+    if procedure == "crc":
+        if starts > 1:
+            raise input_error("starts", "1 with crc: it goes one way", starts, "Leave it out.")
+        if never := [one.text for one in risks if one.name in ("cost", "selective_error")]:
+            step = "Certify it with a confidence: another --procedure."
+            raise input_error(
+                "risk",
+                "of losses of 0 or more that are less on dearer levels, for crc",
+                never[0],
+                step,
+            )
 
 
 def _usable(risks: Sequence[Risk], table: Table, split: str) -> Table:
@@ -279,11 +360,32 @@ def _usable(risks: Sequence[Risk], table: Table, split: str) -> Table:
 
 
 def _losses(
-    risks: Sequence[Risk], policies: Sequence[Policy], table: Table, bound: float | None
-) -> list[Losses]:
+    risks: Sequence[Risk], seen: Sequence[Taken], table: Table, bound: float | None, worst: Worst | None = None
+) -> list[Losses]:  # fmt: skip
     """Return the losses of every claim, each class or context by itself."""
-    seen = [taken(policy, table) for policy in policies]
-    return [one for risk in risks for one in losses_of(risk, seen, table, bound)]
+    return [one for risk in risks for one in losses_of(risk, seen, table, bound, worst)]
+
+
+def _worst_of(procedure: str | None, order: Ints) -> Worst:
+    """Return what takes of losses (L, N) the greatest up to each level; of crc no less than the full model's 0."""
+
+    def worst(values: Floats) -> Floats:
+        out = np.maximum(values, 0.0) if procedure == "crc" else values.copy()
+        out[order] = np.maximum.accumulate(out[order], axis=0)
+        return out
+
+    return worst
+
+
+def _together(
+    risks: Sequence[Risk], seen: Sequence[Taken], table: Table, stated: dict[str, Any]
+) -> float:
+    """Return the p-value of a policy, or of all levels of a family."""
+    nested = stated["covers"] == "request" or stated["given"] == "crc"
+    worst = _worst_of(stated["given"], np.arange(len(seen))) if nested else None
+    found = _losses(risks, seen, table, stated["cost_bound"], worst)
+    p, _ = _p_values(found, stated["tested_at"], stated["given"], stated["seed"])
+    return float(p[-1] if nested else p.max())
 
 
 def _p_values(
@@ -293,10 +395,12 @@ def _p_values(
     names: list[str] = []
     worst: Floats = np.zeros(len(found[0].values))
     for i, one in enumerate(found):
-        name = procedure or DEFAULTS[one.kind]
+        name = procedure or default_of(one.kind, one.values.shape[1], one.most, level)
         _check_fits(name, one)
         order = np.random.default_rng([seed, i]).permutation(one.values.shape[1])
-        p = P_VALUES[name](one.values[:, order], one.most, low=one.low, high=one.high, delta=level)
+        p = PROCEDURES[name](
+            one.values[:, order], one.most, low=one.low, high=one.high, delta=level
+        )
         worst = np.maximum(worst, p)
         names += [] if name in names else [name]
     return worst, ", ".join(names)
@@ -304,6 +408,11 @@ def _p_values(
 
 def _check_fits(name: str, losses: Losses) -> None:
     allowed = {"binomial": (0.0, 1.0), "ternary": (-1.0, 0.0, 1.0)}.get(name)
+    if name == "selective" and losses.kind != name:
+        step = "Leave it out, or use betting."
+        raise input_error(
+            "procedure", "selective for selective_error only, by rows", losses.text, step
+        )
     if allowed is not None and not np.isin(losses.values, allowed).all():
         step = "Use betting, or leave it out."
         raise input_error(
@@ -316,20 +425,32 @@ def _check_fits(name: str, losses: Losses) -> None:
 
 def _order(
     risks: Sequence[Risk], policies: Sequence[Policy], tables: Tables, bound: float | None,
-    level: float, procedure: str | None,
-) -> Any:  # fmt: skip
+    level: float, procedure: str | None, testing: str, tested: Sequence[Losses],
+) -> Ints:  # fmt: skip
     """Return the order in which levels are tried: by what the rows of the fit show, dearest first without them."""
     costs = np.array([_cost(policy) for policy in policies])
-    if "fit" in tables.data.split_names and len(policies) > 1:
+    if testing == "pareto" and "fit" in tables.data.split_names and len(policies) > 1:
         table = _usable(risks, tables.get("fit"), "fit")
-        found = _losses(risks, policies, table, bound)
+        found = _losses(risks, [taken(policy, table) for policy in policies], table, bound)
+        sizes = {(one.text, one.cell): one.values.shape[1] for one in tested}
+        # As many as will be tested, in the same shares: what so few can show is what counts.
+        found = [
+            _resized(one, sizes.get((one.text, one.cell), one.values.shape[1])) for one in found
+        ]
         p, _ = _p_values(found, level, procedure, 0)
-        # Of those that all rows show for certain: the mean says more.
-        excess = np.max(
-            [(one.values.mean(axis=1) - one.most) / (one.high - one.low) for one in found], axis=0
-        )
-        return np.lexsort((-costs, excess, p))
+        # Whom few rows flatter comes before who is safe, if p-values alone rank those that will hardly fail.
+        sure = p <= _SURE * level
+        order = np.lexsort((-costs, np.where(sure, 0.0, p), ~sure))
+        # What is dearer than a surer one can only stand in the way.
+        before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
+        return order[costs[order] < before]
     return np.argsort(-costs, kind="stable")
+
+
+def _resized(losses: Losses, n: int) -> Losses:
+    """Return n losses of each level in the shares of those that there are."""
+    ranked = np.sort(losses.values, axis=1)
+    return replace(losses, values=ranked[:, np.arange(n) * ranked.shape[1] // n])
 
 
 def _cost(policy: Policy) -> float:
@@ -353,27 +474,25 @@ def _refused(
     policies: Sequence[Policy],
     level: float,
     procedure: str | None,
+    each: float,
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
     j = int(np.argmin(p))
     needs = [
-        rows_that_do(
-            procedure or DEFAULTS[one.kind], one.values[j], one.most, level, one.low, one.high
-        )
+        rows_that_do(one.kind, procedure, one.values[j], one.most, each, one.low, one.high)
         for one in found
     ]
-    unit = found[0].unit
-    nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {level:.3g} or less would do)"
-    if any(n is None for n in needs):
+    unit, n = found[0].unit, min(one.values.shape[1] for one in found)
+    nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {each:.3g} or less would do)"
+    if any(need is None for need in needs):
         over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
         step = (
             f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
             "allow more risk, or fit levels that cost more."
         )
     else:
-        many = max(n for n in needs if n is not None)
-        n = min(one.values.shape[1] for one in found)
-        step = f"about {many:,} {unit} like these {n:,} would show it."
+        many = max(need for need in needs if need is not None)
+        step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
     return BudgetError(
         f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
     )

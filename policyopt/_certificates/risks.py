@@ -13,6 +13,7 @@ from policyopt._replay import trace
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._experts import ExpertPolicy, renumbered
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -46,6 +47,7 @@ class Taken:
 
 
 Loss = Callable[[Taken], Floats]
+Worst = Callable[[Floats], Floats]  # of losses (L, N) of levels, the greatest up to each
 
 
 def _known(seen: Taken) -> tuple[Floats, Floats]:
@@ -109,7 +111,7 @@ KINDS: dict[str, Kind] = {
     "miss": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "share of a class's rows that are answered wrong"),
     "selective_error": Kind(
         lambda s: np.where(s.abstained, np.nan, 1.0 - _known(s)[0]), 0.0, 1.0,
-        "share of wrong answers among the answered", "bounded",
+        "share of wrong answers among the answered", "selective",
     ),
     "brier_gap": Kind(_gap(_brier), -2.0, 2.0, "Brier score less the full model's", "bounded"),
     "log_loss_gap": Kind(
@@ -235,8 +237,41 @@ class Risk:
 
 
 def taken(policy: Any, table: Table) -> Taken:
-    """Replay a policy as it is deployed, its coin included, row i being sample i."""
-    seen = trace(policy, table)
+    """Replay a policy as it is deployed, its coin included, row i being sample i; experts by each row's context."""
+    if not isinstance(policy, ExpertPolicy):
+        return _taken(policy, table, np.arange(len(table)))
+    if table.context is None:
+        step = "Import with a key 'context' (Python: context=)."
+        raise input_error(
+            "cache", "of rows that have a context, for expert policies", "rows without", step
+        )
+    at = renumbered(table.context, table.contexts, policy.contexts)
+    rows = [np.flatnonzero(at == e) for e in np.unique(at)]
+    parts = [_taken(policy.policies[at[mine[0]]], table.take(mine), mine) for mine in rows]
+    back = np.argsort(np.concatenate(rows))
+
+    def whole(name: str) -> Any:
+        each = [getattr(part, name) for part in parts]
+        return None if any(one is None for one in each) else np.concatenate(each)[back]
+
+    def log_prob() -> tuple[Array, Array]:
+        mine, full = zip(*(part.log_prob() for part in parts), strict=True)
+        return np.concatenate(mine)[back], np.concatenate(full)[back]
+
+    arrays = {name: whole(name) for name in (
+        "quality", "full_quality", "prediction", "full_prediction", "cost", "abstained", "exit", "labels", "rows",
+    )}  # fmt: skip
+    ends = [part.costs for part in parts]
+    known = [one for one in ends if one is not None]
+    costs = (
+        (min(a for a, _ in known), max(b for _, b in known)) if len(known) == len(ends) else None
+    )
+    return Taken(**arrays, costs=costs, split=table.split, log_prob=log_prob)
+
+
+def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
+    """Replay one policy on rows of those numbers."""
+    seen = trace(policy, table, samples)
     stats = table.statistics
     quality = full = None
     worth = seen.quality_taken if seen.quality is not None else None
@@ -276,18 +311,18 @@ class Losses:
     most: float
     low: float
     high: float
-    kind: str  # of `bounds.DEFAULTS`
+    kind: str  # of `default_of`
     text: str  # of the claim
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
 
 
 def losses_of(
-    risk: Risk, policies: Sequence[Taken], table: Table, bound: float | None = None
-) -> list[Losses]:
+    risk: Risk, policies: Sequence[Taken], table: Table, bound: float | None = None, worst: Worst | None = None
+) -> list[Losses]:  # fmt: skip
     """Return the losses of policies on a table's rows, one entry per class or context where the claim is of each.
 
-    `bound`: the most that a row may cost, where rows have costs of their own.
+    `bound`: the most that a row may cost, where rows have costs of their own. `worst`: where any level may be met.
     """
     kind = KINDS[risk.name]
     if kind.labels and any(one.quality is None for one in policies):
@@ -306,6 +341,7 @@ def losses_of(
         values = np.where(np.isnan(values), 0.0, values - most)
         values[:, ~table.valued] = np.nan
         most, low, high = 0.0, -risk.most, 1.0 - risk.most
+    values = values if worst is None else worst(values)
     rows = ~np.isnan(values).any(axis=0)
     out = []
     for cell, mine in _cells(risk, table):
@@ -316,7 +352,7 @@ def losses_of(
         each, unit, shape = values[:, at], "rows", kind.shape
         if table.group is not None:
             each, unit = _by_group(each, table.group[at]), "groups"
-        if unit == "groups" or (kind.labels and table.graded):
+        if unit == "groups" or (kind.labels and table.graded) or (worst and shape == "selective"):
             shape = "bounded"
         out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
     return out

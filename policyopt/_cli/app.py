@@ -36,6 +36,7 @@ COMMANDS = {
     "methods": ("info", "List the methods"),
     "fit": ("fit", "Fit a policy on split `fit` and write it"),
     "certify": ("certify", "Certify a risk"),
+    "refit": ("refit", "Fit a policy anew for recent rows"),
     "evaluate": ("run", "Show realised cost and accuracy of a policy"),
     "explain": ("explain", "Show what a policy does"),
     "curve": ("fit", "Fit methods at several budgets"),

@@ -22,9 +22,13 @@ def certify(
     budgets: str = option("30", f"Levels of the family that is fitted. {options.COUNTED}"),
     split: str = option("calibrate", "Rows of the test, which chose nothing.", "--split"),
     procedure: str | None = option(
-        None, "binomial, ternary, betting, hoeffding_bentkus, normal. Default: by the losses."
+        None, "binomial, ternary, betting, hoeffding_bentkus, normal, crc. Default: by the losses."
+    ),
+    testing: str = option(
+        "pareto", "Order of the levels: pareto (by the fit), sequence, holm (none)."
     ),
     starts: int = option(1, "Places in the order of levels at which the test begins.", min=1),
+    covers: str = option("blind", "request: levels may be chosen by the request; with --family."),
     cost_bound: float | None = option(None, "Most that a request may cost, of costs per row."),
     settings: list[str] | None = options.SETTINGS,
     out: Path = option(Path("policy.json"), "Policy file to write."),
@@ -44,21 +48,38 @@ def certify(
     data = options.read_cache(cache)
     if policy is not None and method is not None:
         raise input_error("--policy", "given without --method", policy, "Leave one out.")
+    if covers == "request" and not family:
+        step = "One level alone needs no choice: leave --covers out."
+        raise input_error(
+            "--covers request", "of a family that is written: --family", "one policy", step
+        )
     given: Any = method if policy is None else load_any(policy)
     if policy is None:
         foretell([method or DEFAULT_METHOD], 5_000, 1)
     with output.progress("certifying") as step, progress_callback(step):
         found = certified(
             data, risk, confidence, budget=budget, method=given, budgets=budgets, split=split, cost=cost,
-            seed=seed, procedure=procedure, starts=starts, cost_bound=cost_bound, utility=utility,
-            **options.read_settings(settings),
+            seed=seed, procedure=procedure, testing=testing, starts=starts, covers=covers, cost_bound=cost_bound,
+            utility=utility, **options.read_settings(settings),
         )  # fmt: skip
+    write(found, out, held, family, style)
+
+
+def write(found: Any, out: Path, held: str, family: bool, style: output.Format) -> None:
+    """Write what was certified, and print it."""
+    from policyopt.runtime._certificate import in_words
+
     with output.writing(out, held):
-        (found.family if family else found).save(out)
+        if family and found.family is None:
+            raise input_error("--family", "of levels", "expert policies", "Leave it out.")
+        (found.family if family and found.family else found).save(out)
     for text in found.notes:
         output.note(text)
     records = [{**one, "policy": str(out)} for one in found.records]
-    content = {"certificate": found.certificate, "levels": records, "policy": str(out)}
+    stated = (
+        found.family.provenance["certificate"] if family and found.family else found.certificate
+    )
+    content = {"certificate": stated, "levels": records, "policy": str(out)}
     if output.print_data(style, content, records):
         return
     columns: output.Columns = {"level": "level", "cost": shown("cost", number)}
@@ -68,20 +89,9 @@ def certify(
     columns["p-value"] = shown("p_value", number)
     columns["certified"] = lambda r: "yes" if r["certified"] else ""
     output.print_table(records, columns, title="levels in the order of the test, risks on its rows")
-    output.say(told(found.certificate), _wrote(found, out, family))
+    output.say(in_words(stated), _wrote(found, out, family))
 
 
 def _wrote(found: Any, out: Path, family: bool) -> str:
     what = f"{len(found.family)} levels" if family else f"level {found.certificate['level']}"
     return f"wrote {what} to {out}"
-
-
-def told(certificate: dict[str, Any]) -> str:
-    """Return a certificate in plain words."""
-    sure = f"{100 * certificate['confidence']:g} %"
-    kind = "asymptotically, " if certificate["asymptotic"] else ""
-    return (
-        f"{kind}with {sure} confidence: {certificate['claim']} on requests like the {certificate['n']:,} "
-        f"{certificate['unit']} of split '{certificate['split']}' (p = {certificate['p_value']:.3g}, "
-        f"{certificate['procedure']}). Void: {certificate['void']}."
-    )

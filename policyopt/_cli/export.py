@@ -127,7 +127,7 @@ def verify(
 def _recheck(policy: Path, cache: Path | None, style: output.Format) -> None:
     """Recompute the certificate of a policy file on its cache."""
     from policyopt._certificates.certify import recheck
-    from policyopt._cli.certify import told
+    from policyopt.runtime._certificate import in_words
     from policyopt.runtime._experts import load_any
 
     if cache is None:
@@ -137,7 +137,7 @@ def _recheck(policy: Path, cache: Path | None, style: output.Format) -> None:
         )
     found = recheck(load_any(policy), options.read_cache(cache))
     if not output.print_data(style, found, [found]):
-        output.say(f"holds: {told(found)}")
+        output.say(f"holds: {in_words(found)}")
 
 
 def _equal(turned: int) -> str:

@@ -197,18 +197,22 @@ def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
     policy = load_any(path)
     if isinstance(policy, ExpertPolicy):
         experts = dict(zip(policy.contexts, map(_facts, policy.policies), strict=True))
-        content = {"experts": experts, "provenance": dict(policy.provenance)}
+        content = {"certificate": _certificate(policy), "experts": experts, "provenance": dict(policy.provenance)}
     elif isinstance(policy, PolicyFamily) and level is None:
         content = {"levels": policy.levels, **_facts(policy.policies[0])}
-        content["provenance"] = dict(policy.provenance)
+        content |= {"certificate": (said := _certificate(policy)), "provenance": dict(policy.provenance)}
         rows = _levels(policy)
         if not output.print_data(style, {**content, "each level": rows}, rows):
             output.print_table(rows, _LEVELS, title=f"{policy.levels} levels [{policy.unit}]")
+            output.say(*([f"certificate: {said}"] if said else []))
         return
     else:
         content = _facts(at_level(policy, level))
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
-    rows = [{"field": name, "value": _cut(text)} for name, text in texts.items()]
+    rows = [
+        {"field": name, "value": text if name == "certificate" else _cut(text)}
+        for name, text in texts.items() if not name.startswith("provenance.certificate.")  # in words already
+    ]  # fmt: skip
     if not output.print_data(style, content, rows):
         output.print_table(rows)
 
@@ -254,15 +258,14 @@ def _facts(policy: Policy) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _certificate(policy: Policy) -> str | None:
+def _certificate(policy: Any) -> str | None:
     """Return what a policy's certificate says, in plain words; None where it never had one."""
-    from policyopt._cli.certify import told
-    from policyopt.runtime._certificate import FIELD, certificate_of
+    from policyopt.runtime._certificate import FIELD, certificate_of, in_words
 
     if FIELD not in policy.provenance:
         return None
     found = certificate_of(policy)
-    return "void: the policy was changed since" if found is None else told(found)
+    return "void: the policy was changed since" if found is None else in_words(found)
 
 
 def _flat(content: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from policyopt._api import method_of
+from policyopt._bounds import delta_of, share_high
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, shares
@@ -20,8 +21,6 @@ from policyopt._tiers.choose import (
     certified_plan,
     check_cost_bound,
     make_plan,
-    share_high,
-    share_low,
 )
 from policyopt._tiers.description import Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
@@ -62,8 +61,10 @@ def plan(
     if out is not None and out.is_dir():
         check_plan(out)
     limits = tuple(Limit.parse(text) for text in limit or [])
-    goal = Goal(objective, budget, _share(accuracy, "accuracy"), limits)
-    sure = _share(confidence, "confidence")
+    goal = Goal(
+        objective, budget, None if accuracy is None else read_share(accuracy, "accuracy"), limits
+    )
+    sure = None if confidence is None else 1.0 - delta_of(confidence)
     if cost_bound is not None and sure is None:
         raise input_error("--cost-bound", "given with --confidence", "alone", "Leave it out.")
     described = load_tiers(tiers)
@@ -140,7 +141,7 @@ def _held_out(planned: Planned) -> dict[str, float] | None:
         return None
     # Of grades, too: none spread more than right and wrong with the same mean.
     right, rows = round(one.accuracy * one.effective), one.effective
-    low, high = share_low(right, rows, 0.975), share_high(right, rows, 0.975)
+    low, high = 1.0 - share_high(rows - right, rows, 0.025), share_high(right, rows, 0.025)
     found = {"rows": one.rows, "accuracy": one.accuracy, "cost": one.cost}
     return {**found, "accuracy_low": low, "accuracy_high": high}
 
@@ -172,7 +173,3 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
         output.note(
             f"the held-out rows cost more than {number(goal.budget)} {unit}, beyond their error{step}"
         )
-
-
-def _share(text: str | None, name: str) -> float | None:
-    return None if text is None else read_share(text, name)

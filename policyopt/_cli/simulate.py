@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._bounds import delta_of
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import number, percent, shown
@@ -17,6 +18,7 @@ from policyopt._online.simulate import simulate as play
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._family import load_family
 
 
 def simulate(
@@ -39,7 +41,7 @@ def simulate(
     arms: str = option(
         "0:1:0.2",
         "Thresholds low:high:step or a list, or a whole number N: N points of the fitted "
-        "family and its two ends, N + 2 arms.",
+        "family and its two ends, N + 2 arms; or a family file.",
     ),
     method: str = option("max_prob", "Whose score and family are steered."),
     overhead: str = option("0.1", "Of the last exit, in units of the reward: 0.1, or 0.05:0.15."),
@@ -56,6 +58,10 @@ def simulate(
     budget: str | None = option(None, "For controller and fixed: 2.5, or 40%."),
     delay: int = option(0, "Rounds until feedback comes.", min=0),
     label_share: float = option(1.0, "Share of the requests whose feedback comes, above 0."),
+    certified: str | None = option(
+        None, 'Of a family file: only levels with a certificate of this, e.g. "drop<=1%".'
+    ),
+    confidence: str = option("95%", "Of these certificates, at least."),
     out: Path | None = option(None, "Directory for simulation.csv and .png."),
     seed: int = options.SEED,
     utility: str | None = options.UTILITY,
@@ -64,11 +70,18 @@ def simulate(
 ) -> None:
     """Play adaptive policies on a cache's streams: regret, cost, accuracy of requests drawn from them."""
     options.out_folder(out, {"simulation.csv": "policy,rounds,"})
+    given = load_family(arms) if arms.endswith(".json") else None
+    if certified is not None:
+        if given is None:
+            step = f'`policyopt certify {cache} --risk "{certified}" --family` writes one.'
+            raise input_error("--certified", "given with a family file as --arms", arms, step)
+        given = given.certified(certified, 1.0 - delta_of(confidence))
     data = options.read_cache(cache)
     with output.progress("simulating") as step, progress_callback(step):
         found = play(
             data, policy, schedule=schedule, streams=streams, rounds=rounds,
-            repetitions=repetitions, seed=seed, arms=arms, method=method,
+            repetitions=repetitions, seed=seed, method=method,
+            arms=arms if given is None else given,
             overhead=_overhead(overhead), offload_at=_exits(offload_at), reward=reward, reveal=reveal, budget=budget,
             delay=delay, label_share=label_share, tables=Tables(data, cost, utility=utility),
         )  # fmt: skip

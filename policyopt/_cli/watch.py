@@ -40,8 +40,8 @@ def watch(
 ) -> None:
     """Watch a promised risk by new rows; exit code 4 at an alarm.
 
-    An empty cell is a label that has not come: such a row is left out, or, where it had a probability below 1 of being
-    audited, counts as unseen. Each row is to be given once.
+    An empty cell is a label that has not come, or an answer that was not audited: such a row is left out. Each row is
+    to be given once.
     """
     promise, bound = _promise(policy, risk, cost_bound)
     monitor = _monitor(state, promise, confidence, least, bound)
@@ -65,7 +65,10 @@ def watch(
     }  # fmt: skip
     output.print_records([record], style, columns)
     if alarm is not None:
-        raise CheckError(f"{promise.text}: {alarm}. Fit and certify on recent rows.")
+        again = output.command(
+            "refit", "CACHE", "--recent", "RECENT", "--policy", policy or "policy.json", "--certify", promise.text
+        )  # fmt: skip
+        raise CheckError(f"{promise.text}: {alarm}. Gather recent rows, import them, and: {again}")
 
 
 def _promise(
@@ -101,7 +104,7 @@ def _monitor(
     state: Path, promise: Any, confidence: str, least: float, bound: float | None
 ) -> RiskMonitor:
     """Return the monitor of a state file, or a new one."""
-    from policyopt._certificates.certify import delta_of
+    from policyopt._bounds import delta_of
     from policyopt._certificates.risks import KINDS
 
     kind = KINDS[promise.name]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from policyopt.runtime._arithmetic import key_of
+from policyopt.runtime._certificate import comment
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import any_to_dict
 from policyopt.runtime._family import PolicyFamily
@@ -674,6 +675,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
         state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
         more=_MORE if kind.whole else "", unit=string(policy.unit),
+        certified=textwrap.indent(textwrap.fill(comment(policy), 96), "   ") + "\n" * bool(comment(policy)),
         number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
         said=_SAID.get(policy.kind.partition("_")[0], _SAID["logits"]),
         path=", ".join(map(str, policy.active_exits)),
@@ -747,7 +749,7 @@ _HEADER = """\
 /* @: early-exit policy, written by policyopt. Do not edit: export it again.
 
    Score '{rule}', answer '{answer}'; {exits} of the model's {of} exits, {classes} classes, {kind}.
-
+{certified}
    Bytes: tables {bytes}, state {state}, {code}.
 
        @_state state;

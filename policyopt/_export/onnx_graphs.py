@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from policyopt._thresholds.degenerate_scores import ULPS
 from policyopt.runtime._arithmetic import GOLDEN, MULTIPLIERS, key_of
+from policyopt.runtime._certificate import comment
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import any_to_dict
 from policyopt.runtime._family import PolicyFamily
@@ -68,9 +69,11 @@ def onnx_models(
     except ImportError as error:
         step = "pip install 'policyopt[onnx]'"
         raise input_error("onnx", "installed", "no such package", step) from error
-    sha, found = any_to_dict(policy)["sha256"], []
+    told = {"policy_sha256": any_to_dict(policy)["sha256"]}
+    told |= {"certificate": said} if (said := comment(policy)) else {}
+    found = []
     for graph in passed_on(graphs, probabilities):
-        model = onnx_model(graph, {"policy_sha256": sha, "exit": str(graph.exit)})
+        model = onnx_model(graph, {**told, "exit": str(graph.exit)})
         onnx.checker.check_model(model, full_check=True)
         found.append(model)
     return found

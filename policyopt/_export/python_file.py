@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt.runtime._certificate import comment
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._typing import Array
@@ -63,11 +64,13 @@ def _head(policy: Policy | PolicyFamily) -> str:
         begin = (
             f"state = start(number, level)     # a level from 0, the cheapest, to {len(policy) - 1}"
         )
+    said = comment(policy)
+    certified = f"\n{textwrap.fill(said, 96)}\n" if said else ""
     plain = lambda name: re.sub(r"[^\w ,.-]", "?", name)  # noqa: E731
     return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
 
 Score {plain(words(policy, "rule"))}, answer {plain(words(policy, "answer"))}; how it was found stands in policy.json.
-
+{certified}
     {begin}
     for k in ACTIVE_EXITS:
         decision = step(k, output_of_exit(k), state{also})   # {how}

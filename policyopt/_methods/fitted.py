@@ -217,6 +217,8 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
     }
     if table.names:
         provenance["names"] = list(table.names)
+    if table.pool:
+        provenance["pool"] = dict(table.pool)
     if table.graded:
         provenance["graded"] = True
     if table.kind == "summary" and (table.statistics.prediction < 0).all():

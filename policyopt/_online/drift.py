@@ -49,6 +49,7 @@ def watch_policy(
     steered: bool = False,
     bins: int = 32,
     seed: int = 0,
+    block: int = 1,
 ) -> DriftWatch:
     """Return a watch for what `policy` will see, if it is like the rows of `table`.
 
@@ -61,7 +62,7 @@ def watch_policy(
         Requests to a false alarm, in the mean at least.
     steered : bool
         Thresholds will be moved while serving: watch the first exit only.
-    bins, seed : int
+    bins, seed, block : int
         See `DriftWatch.fit`.
 
     Returns
@@ -97,11 +98,12 @@ def watch_policy(
     return DriftWatch.fit(
         seen.scores, seen.predictions[:, 0], seen.exit, classes=classes,
         active_exits=policy.active_exits, run_length=run_length, steered=steered, bins=bins, seed=seed,
+        block=block,
     )  # fmt: skip
 
 
 def refit(
-    method: Fitted | Method | str,
+    method: Fitted | Policy | Method | str,
     labelled: Table,
     recent: Table,
     budget: Budget | None = None,
@@ -111,14 +113,14 @@ def refit(
 
     Parameters
     ----------
-    method : Fitted, Method or str
+    method : Fitted, Policy, Method or str
         What was fitted before, or what is to be fitted now.
     labelled : Table
         Rows of the split ``fit``.
     recent : Table
         Recent traffic, all exits' outputs kept. Labels, if there are any, are not looked at.
     budget : float or str, optional
-        Default: that of the policy fitted before.
+        Default: that of the policy fitted before, in the unit.
     seed : int
 
     Returns
@@ -151,19 +153,20 @@ def refit(
     check_seed(seed)
     for name, table in (("labelled", labelled), ("recent", recent)):
         check_type(name, table, Table, "a Table", "E.g. Tables(data).get('fit').")
-    before = method.policy if isinstance(method, Fitted) else None
-    if before is not None and before.abstention is not None:
-        step = "Fit it anew, with --abstain, on labelled rows: these tell whom to decline."
-        raise input_error("method", "a fit that declines nobody", "one that may abstain", step)
-    if isinstance(method, Fitted):
-        budget = method.budget if budget is None else budget
-        if "inner" in method.policy.provenance.get("chosen", {}):  # of a subset
-            kept = method.policy.active_exits
+    before: Policy | None = None
+    if isinstance(method, (Fitted, Policy)):
+        before = policy = method.policy if isinstance(method, Fitted) else method
+        if policy.abstention is not None:
+            step = "Fit it anew, with --abstain, on labelled rows: these tell whom to decline."
+            raise input_error("method", "a fit that declines nobody", "one that may abstain", step)
+        method = method_of(policy)
+        budget = policy.provenance.get("budget") if budget is None else budget
+        if "inner" in policy.provenance.get("chosen", {}):  # of a subset
+            kept = policy.active_exits
             labelled, recent = labelled.keep_exits(kept), recent.keep_exits(kept)
-        method = method_of(method)
     elif isinstance(method, str):
         method = make_method(method)
-    check_type("method", method, Method, "a Fitted, a Method or a name", "E.g. max_prob.")
+    check_type("method", method, Method, "a Fitted, a Policy, a Method or a name", "E.g. max_prob.")
     if budget is None:
         raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):
@@ -181,12 +184,16 @@ def refit(
     return _said(fitted, method, recent, labelled, limit, before)
 
 
-def method_of(fitted: Fitted) -> Method:
+def method_of(fitted: Fitted | Policy) -> Method:
     """Return the method that a policy was fitted by, its settings included."""
-    known = fitted.policy.provenance
+    known = policy_of(fitted).provenance
     chosen = known.get("chosen", known)
+    stated = isinstance(chosen, dict) and chosen.get("inner", chosen.get("method"))
+    if not isinstance(stated, str) or not isinstance(chosen.get("settings"), dict):
+        step = "Name a method instead."
+        raise input_error("policy", "one that says which method fitted it", "one without", step)
     # A name may state settings of its own, which are among all settings beside it.
-    name, settings = chosen.get("inner", chosen["method"]).partition(":")[0], chosen["settings"]
+    name, settings = stated.partition(":")[0], chosen["settings"]
     # Of a class that serves several methods, provenance also states what makes it this one.
     own = ROWS[name].settings() if name in ROWS else settings
     return make_method(name, {key: value for key, value in settings.items() if key in own})
@@ -244,6 +251,7 @@ def _said(
         **({"notes": notes} if notes else {}),
         "refit": {
             "rows": len(recent), "split": recent.split, "cache": recent.cache,
+            **({"pool": dict(recent.pool)} if recent.pool else {}),
             "labelled_rows": len(labelled) if method.requires_labels() else 0,
         },
     }  # fmt: skip

@@ -162,9 +162,11 @@ def fit_linucb(
 
 
 def arms_family(
-    arms: str | int | Sequence[float], method: str | Method, fit: Table | None, first: Table, seed: int
+    arms: Any, method: str | Method, fit: Table | None, first: Table, seed: int
 ) -> PolicyFamily:  # fmt: skip
     """Return the family of a simulation's bandits; without `fit`, the rows of `first` tell what the score needs."""
+    if isinstance(arms, PolicyFamily):
+        return arms
     found = _arms(arms)
     steerable(method)
     if not isinstance(found, int):

@@ -95,7 +95,7 @@ def simulate(
     rounds: int | None = None,
     repetitions: int = 20,
     seed: int = 0,
-    arms: str | int | Sequence[float] = "0:1:0.2",
+    arms: str | int | Sequence[float] | PolicyFamily = "0:1:0.2",
     method: str | Method = "max_prob",
     overhead: float | tuple[float, float] = 0.1,
     offload_at: int | Sequence[int] | None = None,
@@ -130,9 +130,10 @@ def simulate(
         T; default 10,000, or what the schedule adds up to.
     repetitions, seed : int
         R, and the seed: same seed, same requests.
-    arms : str, int or sequence of float
+    arms : str, int, sequence of float, or PolicyFamily
         The arms of the bandits: thresholds ``low:high:step`` or a list, one for all exits; or a
-        number of points of the fitted family of `method`, to which its two ends are added.
+        number of points of the fitted family of `method`, to which its two ends are added. A family that is given is
+        also that of ``fixed`` and ``controller``; of `PolicyFamily.certified` nothing else is played.
     method : str or Method
         What is fitted on `split`: the score of the arms, and the policy of ``fixed`` and ``controller``.
     overhead : float or (low, high)
@@ -200,6 +201,7 @@ def simulate(
     sizes = tuple(len(table) for table in seen_tables)
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)
     family = arms_family(arms, method, fit, seen_tables[0], seed)
+    given = isinstance(arms, PolicyFamily)
     tiers = tier_ends(offload_at, family.policy.active_exits)
     seen = outcomes(family.policy, seen_tables, reward, fit, tiers)
     exits = family.exits_of(seen.scores)
@@ -215,15 +217,18 @@ def simulate(
             bandit = make_bandit(name, settings)
             return BanditPlayer(bandit, seen, exits, requests, reveal, delay), seen
         if name in EXIT_RULES:
+            if family.all_certified:
+                got = f"{name}, which looks at the request at each exit"
+                step = "No level's certificate covers that: leave it out, or play other arms."
+                raise input_error("policy", "one that plays certified levels alone", got, step)
             # Prices in units of the reward: the overhead's share of each exit.
-            prices = tuple((float(np.mean(over)) * seen.load).tolist())
-            own: dict[str, Any] = {"layers": prices, "offload": prices[-1], "costs": prices}
+            each = tuple((float(np.mean(over)) * seen.load).tolist())
+            own: dict[str, Any] = {"layers": each, "offload": each[-1], "costs": each}
             rule: Any = EXIT_RULES[name]
-            given = {f.name: own[f.name] for f in fields(rule) if f.name in own}
+            prices = {f.name: own[f.name] for f in fields(rule) if f.name in own}
             if settings.get("inputs", "history") == "history":
-                return ExitPlayer(rule(**{**given, **settings}), seen, requests, delay), seen
-            given = {"policy": family.policy, "split": split, "tables": tables}
-            rule = fit_linucb(data, **settings, **given)
+                return ExitPlayer(rule(**{**prices, **settings}), seen, requests, delay), seen
+            rule = fit_linucb(data, **settings, policy=family.policy, split=split, tables=tables)
             mine = with_hidden(rule, seen, family.policy, seen_tables)
             return ExitPlayer(rule, mine, requests, delay), mine
         if limit is None or fit is None:
@@ -231,11 +236,16 @@ def simulate(
             allowed = f"given with {lacking}"
             raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
         rule = None
-        if name == FIXED:
+        if given and family.expected_costs is None:
+            step = "Fit one: `policyopt fit --budgets 30`."
+            raise input_error(f"arms of {name}", "a family that tells its costs", "another", step)
+        if name == FIXED and given:
+            levels = PolicyFamily((family.at(limit),))
+        elif name == FIXED:
             policy = own_method.fit_path(fit, [limit], seed)[0].policy
             levels = PolicyFamily.of(policy, policy.thresholds[None])
         else:
-            levels = steering_family(own_method, fit, _LEVELS, seed)
+            levels = family.steered() if given else steering_family(own_method, fit, _LEVELS, seed)
             costs = levels.policy.costs
             # Costs that are all alike the controller refuses itself.
             span = float(costs[-1] - costs[0]) or 1.0
@@ -263,7 +273,8 @@ def simulate(
         "rounds": plan.rounds, "repetitions": repetitions, "schedule": schedule,
         "streams": list(plan.streams), "overhead": list(over), "offload_at": tiers, "reward": reward,
         "delay": delay,
-        "label_share": float(label_share), "seed": seed, "method": called(method),
+        "label_share": float(label_share), "seed": seed, 
+        "method": "given" if given else called(method),
         "arms": labels.tolist(), "arms_unit": arms_unit, "unit": unit,
     }  # fmt: skip
     records = []

@@ -10,11 +10,10 @@ just as asked, and tested in this order on the other half, until one cannot be s
 that any that passed breaks it is at most one less the confidence. A goal of several parts needs no correction.
 Where a method beat the search's own thresholds on the first half, both are tested, each with half of the chance.
 
-Shares (accuracy, rows beyond a percentile's limit) are tested exactly: Clopper and Pearson (Biometrika 1934).
-Means by the bound of Waudby-Smith and Ramdas (JRSS B 2024, arXiv:2010.09686) as in Bates et al., "Distribution-free,
-risk-controlling prediction sets" (JACM 2021, arXiv:2101.02703), Proposition 5: it needs the range of the plan's
-leaving costs, and follows their spread. Where rows belong together shares are means, too, and the draws are groups,
-taken to be no larger than the largest seen. Where rows have costs of their own the user states a bound, or no mean is
+Bounds are p-values of `policyopt._bounds` turned round: shares (accuracy, rows beyond a percentile's limit) by the
+binomial (Clopper and Pearson, Biometrika 1934), means by betting, which needs the range of the plan's leaving costs.
+A plan promises means over rows: where these belong together shares are means, too, and the draws are groups, taken to
+be no larger than the largest seen. Where rows have costs of their own the user states a bound, or no mean is
 promised. `worst` can be shown by no sample: no row of either half breaks it.
 """
 
@@ -23,12 +22,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from math import inf, isfinite, log
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
+from policyopt._bounds import betting, delta_of, share_high, upper
 from policyopt._cache.data import folds_of, some_rows
 from policyopt._intervals import effective_rows, standard_error
 from policyopt._methods.base import Method, fit_where_possible, problem_of
@@ -38,7 +37,6 @@ from policyopt._methods.threshold import Threshold
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
 from policyopt._table import Table, known_rows
-from policyopt._thresholds.budget_search import bisect
 from policyopt._tiers.description import Tiers
 from policyopt._tiers.plans import Plan, leaving_costs, outcome, plan_table
 from policyopt._tiers.search import Found, Goal, Searched, again, search
@@ -57,7 +55,6 @@ _MARGINS = (0.0, 0.0025, 0.005, 0.01, 0.02)  # of accuracy, above the floor
 # How much stricter than asked, in standard errors of the rows that test; the first is surely enough.
 _STEPS = (8.0, 6.0, 5.0, 4.0, 3.5, 3.0, 2.75, 2.5, 2.25, 2.0, 1.75, 1.5, 1.25, 1.0, 0.5)
 _SHARES = np.linspace(1.0, 0.0, 17)  # of the way to the full cost: budgets of a method, for a floor
-_HALVINGS = 40
 
 
 @dataclass(frozen=True)
@@ -298,20 +295,10 @@ class Task:
             plan, fitted = smaller, one
 
 
-def share_low(hits: int, rows: int, confidence: float) -> float:
-    """Return a lower bound of a share of which `hits` of `rows` were seen."""
-    return 0.0 if hits == 0 else float(beta.ppf(1 - confidence, hits, rows - hits + 1))
-
-
-def share_high(hits: int, rows: int, confidence: float) -> float:
-    """Return an upper bound of a share of which `hits` of `rows` were seen."""
-    return 1.0 - share_low(rows - hits, rows, confidence)
-
-
 def mean_high(
-    values: Floats, low: float, high: float, confidence: float, group: Ints | None = None
+    values: Floats, low: float, high: float, delta: float, group: Ints | None = None
 ) -> float:
-    """Return an upper bound of the mean that `values`, (n,) in random order within [low, high], are of.
+    """Return an upper bound of the mean that `values`, (n,) within [low, high], are of.
 
     Of groups, (n,), each is one draw, none larger than the largest seen: that sums of values less the mean have mean 0
     is what is refuted.
@@ -321,28 +308,22 @@ def mean_high(
     x = np.clip((values - low) / (high - low), 0.0, 1.0)
     at = np.arange(len(x)) if group is None else np.unique(group, return_inverse=True)[1]
     size = np.bincount(at)
-    sums, less = np.bincount(at, x) / size.max(), 1.0 - size / size.max()
-    n, rich = len(size), log(1 / (1 - confidence))
-    count = np.arange(2, n + 2)
+    order = np.random.default_rng(0).permutation(len(size))  # one that says nothing
+    sums, less = np.bincount(at, x)[order] / size.max(), 1.0 - size[order] / size.max()
 
-    def refuted(mean: float) -> bool:
-        each = sums + mean * less  # in [0, 1], of that mean where all values are
-        before = (0.5 + np.cumsum(each)) / count
-        variance = (0.25 + np.cumsum((each - before) ** 2)) / count
-        # A bet may look only at the draws before its own.
-        stake = np.minimum(1.0, np.sqrt(2 * rich / (n * np.array([0.25, *variance[:-1]]))))
-        with np.errstate(divide="ignore"):  # all lost: the logarithm of nothing
-            return bool(np.cumsum(np.log1p(-stake * (each - mean))).max() >= rich)
+    def p(
+        mean: float,
+    ) -> float:  # `sums + mean * less`: in [0, 1], of that mean where all values are
+        return float(betting((sums + mean * less)[None], mean, high=1.0, delta=delta)[0])
 
-    _, above = bisect(lambda middle: not refuted(middle), 0.0, 1.0, _HALVINGS)
-    return low + (high - low) * above
+    return low + (high - low) * upper(p, delta)
 
 
 def certified_plan(
     tiers: Tiers,
     table: Table,
     goal: Goal,
-    confidence: float,
+    confidence: float | str,
     method: Method | None = None,
     *,
     shortlist: int = 3,
@@ -358,8 +339,8 @@ def certified_plan(
     ----------
     tiers, table, goal, method, shortlist, seed
         As of `make_plan`.
-    confidence : float
-        From 0.5 to below 1.
+    confidence : float or str
+        0.95, or ``"95%"``; from 0.5 to below 1.
     cost_bound : float, optional
         What no row, seen or not, can cost at the last exit, in the unit of the cache's cost: needed where rows
         have costs of their own and the goal limits a mean that depends on them.
@@ -385,8 +366,7 @@ def certified_plan(
     >>> sure.certificate.accuracy_low > 0.91  # doctest: +SKIP
     True
     """
-    if not 0.5 <= confidence < 1:
-        raise input_error("confidence", "at least 50% and below 100%", confidence, "E.g. 95%.")
+    delta = delta_of(confidence)
     table, task = known_rows(table), Task(tiers, goal, check_seed(seed))
     check_cost_bound(tiers, table, goal, cost_bound)
     if table.units < 2:
@@ -403,18 +383,18 @@ def certified_plan(
     sequences = [_by_search(task, fit, wishes)]
     if first is not None and first.by is not None:
         sequences.append(_by_method(task, fit, wishes, first.by, first.plan))
-    level, passed, seen = 1 - (1 - confidence) / len(sequences), [], list[Certificate]()
+    each, passed, seen = delta / len(sequences), [], list[Certificate]()
     for sequence in sequences:
         for candidate in sequence:
-            kept, found = _test(task, test, level, candidate, cost_bound)
+            kept, found = _test(task, test, each, candidate, cost_bound)
             seen.append(found)
             if not kept:
                 break
             passed.append((candidate, found))
     if not passed:
-        raise BudgetError(_impossible(task, seen, confidence))
+        raise BudgetError(_impossible(task, seen, 1 - delta))
     (plan, fitted, by), found = max(passed, key=lambda p: goal.rank(p[1].accuracy, p[1].cost))
-    found = replace(found, confidence=confidence, fitted_rows=len(fit))
+    found = replace(found, confidence=1 - delta, fitted_rows=len(fit))
     compared = first.compared if first else []
     return Planned(plan, fitted, searched, compared, True, by=by, certificate=found)
 
@@ -466,7 +446,7 @@ def _by_method(
 
 
 def _test(
-    task: Task, test: Table, level: float, candidate: _Tried, cost_bound: float | None
+    task: Task, test: Table, delta: float, candidate: _Tried, cost_bound: float | None
 ) -> tuple[bool, Certificate]:
     """Test a policy on rows that neither chose nor fitted it."""
     goal, (plan, fitted, _) = task.goal, candidate
@@ -475,10 +455,14 @@ def _test(
     for name, costs in paid.items():
         low, high = _range(task.tiers, plan, name, test, cost_bound)
         extra = float(fitted.policy.overhead[-1]) if name == goal.objective else 0.0
-        means[name] = mean_high(costs, low, high + extra, level, group) if isfinite(high) else high
-    right, high = share_low(int(correct.sum()), rows, level), means[goal.objective]
-    if test.graded or group is not None:
-        right = 1.0 - mean_high(1.0 - correct, 0.0, 1.0, level, group)
+        means[name] = mean_high(costs, low, high + extra, delta, group) if isfinite(high) else high
+    exact, high = not test.graded and group is None, means[goal.objective]
+    wrong = rows - int(correct.sum()) if exact else 0
+    right = 1.0 - (
+        share_high(wrong, rows, delta)
+        if exact
+        else mean_high(1.0 - correct, 0.0, 1.0, delta, group)
+    )
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
@@ -489,12 +473,12 @@ def _test(
         elif limit.share == 0:
             kept &= beyond == 0
         elif group is None:
-            kept &= share_high(beyond, rows, level) <= limit.share
+            kept &= share_high(beyond, rows, delta) <= limit.share
         else:
-            kept &= mean_high(outside.astype(float), 0.0, 1.0, level, group) <= limit.share
+            kept &= mean_high(outside.astype(float), 0.0, 1.0, delta, group) <= limit.share
     accuracy, cost = float(correct.mean()), float(paid[goal.objective].mean())
     bound = high if isfinite(high) else None
-    return bool(kept), Certificate(level, rows, 0, accuracy, right, cost, bound)
+    return bool(kept), Certificate(1 - delta, rows, 0, accuracy, right, cost, bound)
 
 
 def check_cost_bound(tiers: Tiers, table: Table, goal: Goal, cost_bound: float | None) -> None:

@@ -44,12 +44,18 @@ Reference rows must not have trained anything that deployed scores depend on: ta
 ``calibrate``, or recent traffic that was found sound. Thresholds that a controller or a bandit moves
 change exits and which requests reach later exits, though inputs stay: then ``steered=True`` watches
 the two statistics of the first exit only, on which thresholds have no effect.
+
+Bursts: p-values of requests that come alike in a row (frames of a video, retries) repeat each other. With
+``block=m`` the next request that counts comes m to 2m - 1 after the last, by a coin: of m alike or fewer one
+counts at most, wherever they begin (of one drawn per m in a row, two might). Where all bursts are of m, which
+of its burst it is stays uniform, as that of a group in `watch_policy`. Of n requests n / m count at most.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -169,6 +175,8 @@ def advance(state: Sums, cells: Ints, values: Floats, coins: Floats, request: in
 
 _FORMAT = "policyopt.drift/1"
 _LARGEST = 2**53
+_LONGEST = 1 << 20  # block
+_TOLD = 10  # classes, or exits, of which is told what would be noticed
 _NEXT = "Restore what `state` returned."
 _FLOATS = {"sums": (BETS,), "histograms": (len(WINDOWS), GROUPS), "run": (), "moments": (2,)}
 
@@ -308,6 +316,8 @@ class DriftWatch:
         Requests to a false alarm, in the mean at least.
     seed : int
         Of the coins that break ties.
+    block : int
+        Requests come in bursts of up to so many alike: none counts within so many of the last that did.
 
     Examples
     --------
@@ -320,13 +330,18 @@ class DriftWatch:
     ('score at exit 0', 'lower', True)
     """
 
-    def __init__(self, reference: Reference, run_length: int = 100_000, seed: int = 0) -> None:
+    def __init__(
+        self, reference: Reference, run_length: int = 100_000, seed: int = 0, block: int = 1
+    ) -> None:
         check_whole("run_length", run_length, 1)
+        check_whole("block", block, 1, _LONGEST)
         check_seed(seed)
         self.reference = reference
         self.run_length = int(run_length)
         self.seed = int(seed)
+        self.block = int(block)
         self.requests = 0  #: how many came
+        self.next = self._after(-1)  #: the next that counts
         self.sums = start_sums(reference.pool)  #: what is remembered of them
         self.learning = 0  #: how many more make the new reference after ``reset(learn=...)``
         self.alarm_at: int | None = None  #: request whose alarm stands
@@ -344,6 +359,7 @@ class DriftWatch:
         steered: bool = False,
         bins: int = 32,
         seed: int = 0,
+        block: int = 1,
     ) -> DriftWatch:
         """Learn from reference rows what requests look like.
 
@@ -366,6 +382,8 @@ class DriftWatch:
         bins : int
             Cells per score, at most.
         seed : int
+        block : int
+            Requests come in bursts of up to so many alike; reference rows do not: one of each.
 
         Returns
         -------
@@ -389,12 +407,17 @@ class DriftWatch:
         rows = checked_rows(table, predictions, exits, known, steered, classes, step)
         if not len(table):
             raise input_error("scores", "of one row or more", "none", "E.g. split 'calibrate'.")
-        return cls(Reference.of(*rows, classes, known, steered, bins), run_length, seed)
+        return cls(Reference.of(*rows, classes, known, steered, bins), run_length, seed, block)
 
     @property
     def limit(self) -> float:
         """What a sum must reach to raise an alarm."""
-        return 2.0 * len(self.reference.columns) * self.run_length
+        return 2.0 * len(self.reference.columns) * self.run_length / self.block
+
+    def _after(self, request: int) -> int:
+        """Return the next request that counts after one that does."""
+        drawn = coin(self.seed, np.array(request + 1), 1) if self.block > 1 else 0.0
+        return request + self.block + int(self.block * drawn)
 
     @property
     def alarm(self) -> Alarm | None:
@@ -463,15 +486,16 @@ class DriftWatch:
         counters = self.requests * width + np.arange(n * width)
         coins = coin(self.seed, counters).reshape(n, width)
         stood = self.alarm_at is not None
-        for i in range(n):
+        while (i := self.next - self.requests) < n:
             cell, value = cells[i : i + 1], values[i : i + 1]
             if self.alarm_at is None and self.learning:
                 self._learn(cell[0], value[0])
             elif self.alarm_at is None:
-                sums = advance(self.sums, cell, value, coins[i : i + 1], self.requests)
+                sums = advance(self.sums, cell, value, coins[i : i + 1], self.next)
                 if float(sums.max()) >= self.limit:
-                    self.alarm_at = self.requests
-            self.requests += 1
+                    self.alarm_at = self.next
+            self.next = self._after(self.next)
+        self.requests += n
         return None if stood else self.alarm
 
     def report(self) -> tuple[Movement, ...]:
@@ -480,13 +504,36 @@ class DriftWatch:
         order = np.argsort(-levels, kind="stable").tolist()
         return tuple(_movement(self.reference, self.sums, j, float(levels[j])) for j in order)
 
+    def notices(self, within: int = 1000) -> list[dict[str, Any]]:
+        """Return how far a share must move for an alarm within about so many requests, of each statistic by itself.
+
+        By the reference and the run length alone, the sums replayed in the mean: half of the alarms or more are in
+        time. Of a score it is the share below its median, its ranks those of a normal variable that is shifted.
+
+        Records state ``statistic``, ``share`` (of what; of the ten commonest classes or exits), ``before``, and from
+        where it is noticed: ``more`` or above, ``less`` or below; None: not at all.
+        """
+        check_whole("within", within, 1)
+        r, out, count = self.reference, [], 2.0 * within / (3 * self.block - 1)
+        for j, (name, width) in enumerate(zip(r.names, r.widths, strict=True)):
+            pool = r.pool[j, :width].astype(np.float64)
+            n = int(count * pool.sum() / max(r.pool[0].sum(), 1))  # of those that reach it
+            order = [-1] if r.columns[j] is not None else np.argsort(-pool, kind="stable")[:_TOLD]
+            for cell in (int(c) for c in order if pool[c] or c < 0 < n):
+                before = 0.5 if cell < 0 else round(float(pool[cell] / pool.sum()), 4)
+                ends = (_noticed(pool, cell, before, end, n, self.limit) for end in (1.0, 0.0))
+                what = "below its median" if cell < 0 else r.label(j, cell)
+                told = zip(("more", "less"), ends, strict=True)
+                out.append({"statistic": name, "share": what, "before": before, **dict(told)})
+        return out
+
     def reset(self, learn: int = 0) -> None:
         """Watch on after an alarm, evidence cleared; the run length counts anew from here.
 
         Parameters
         ----------
         learn : int
-            0: the reference stays (the inputs were repaired). Else that many requests to come
+            0: the reference stays (the inputs were repaired). Else that many requests to come that count
             become the reference, in the same cells, and nothing is watched until they have come
             (the change is there to stay, and the policy was fitted anew, say).
         """
@@ -517,7 +564,7 @@ class DriftWatch:
         def rows(counts: Ints) -> list[list[int]]:
             return [row[:width].tolist() for row, width in zip(counts, r.widths, strict=True)]
 
-        names = ("run_length", "seed", "requests", "learning", "alarm_at")
+        names = ("run_length", "seed", "block", "requests", "next", "learning", "alarm_at")
         return {
             "format": _FORMAT,
             "active_exits": list(r.active_exits),
@@ -546,8 +593,10 @@ class DriftWatch:
             got = state.get("format") if isinstance(state, Mapping) else type(state).__name__
             raise input_error("state", f"of format {_FORMAT}", got, _NEXT)
         reference = _reference(state)
-        watch = cls(reference, _count(state, "run_length", 1), _count(state, "seed"))
-        watch.requests = _count(state, "requests", most=_LARGEST // len(reference.columns) - 1)
+        block = _count(state, "block", 1, _LONGEST)
+        watch = cls(reference, _count(state, "run_length", 1), _count(state, "seed"), block)
+        at = watch.requests = _count(state, "requests", most=_LARGEST // len(reference.columns) - 1)
+        watch.next = _count(state, "next", at, at + 2 * block - 2)
         watch.learning = _count(state, "learning")
         if state.get("alarm_at") is not None:
             watch.alarm_at = _count(state, "alarm_at", most=watch.requests)
@@ -597,6 +646,57 @@ def _share(reference: Reference, j: int, recent: Ints, n: int) -> tuple[str, flo
     cell = int(np.abs(share - usual).argmax())
     how = "more often" if share[cell] > usual[cell] else "less often"
     return f"{reference.label(j, cell)} {how}", float(usual[cell]), float(share[cell])
+
+
+# ---- which shifts are noticed
+
+
+def _noticed(pool: Floats, cell: int, near: float, end: float, n: int, limit: float) -> Any:
+    """Return the share, from `near` towards `end`, from which on n requests raise an alarm, or None."""
+    far = near + 0.9999 * (end - near)
+    if sum_after(pool, shifted(pool, cell, far), n) < limit:
+        return None
+    for _ in range(10):
+        middle = (near + far) / 2
+        over = sum_after(pool, shifted(pool, cell, middle), n) >= limit
+        near, far = (near, middle) if over else (middle, far)
+    return round(far, 4)
+
+
+def shifted(pool: Floats, cell: int, share: float) -> Floats:
+    """Return shares (M,) of cells of which one has this share; cell -1: of a score that has it below its median."""
+    usual = pool / pool.sum()
+    if cell >= 0:
+        others = usual * (1 - share) / max(1 - usual[cell], 1e-12)
+        return np.where(np.arange(len(pool)) == cell, share, others)
+    normal, inner = NormalDist(), np.clip(np.cumsum(usual)[:-1], 1e-12, 1 - 1e-12).tolist()
+    moved = [normal.cdf(normal.inv_cdf(u) + normal.inv_cdf(share)) for u in inner]
+    return np.diff(moved, prepend=0.0, append=1.0)
+
+
+def sum_after(pool: Floats, shares: Floats, n: int) -> float:
+    """Return the sum of a statistic n requests after its shares became these, logarithms of bets at their means.
+
+    Pool and histograms, those of a long time of usual requests at first, stand still in each of some 32 pieces of that
+    time; that histograms learn noise, too, is counted to second order.
+    """
+    sums, before, above = np.zeros(BETS), 0, np.append(0.0, np.cumsum(shares))
+    for t in np.unique(np.geomspace(1, n, 32).astype(np.int64)).tolist() if n else ():
+        middle = (before + t) / 2
+        joined = np.append(0.0, np.cumsum(pool + middle * shares))
+        below = np.interp(np.arange(1, CELLS) / CELLS, joined / joined[-1], above)
+        mass = np.diff(below, prepend=0.0, append=1.0)
+        group, usual = mass.reshape(GROUPS, -1).sum(axis=1), 1.0 / GROUPS
+        keep, once = _KEEP[:, None] ** middle, _KEEP[:, None]
+        seen = 1.0 + (usual * keep + group * (1 - keep)) / (1 - once)
+        noise = usual * (1 - usual) * keep**2 + group * (1 - group) * (1 - keep**2)
+        paid = np.log(GROUPS * seen / seen.sum(axis=1, keepdims=True))
+        paid -= noise / (1 - once**2) / (2 * seen**2)
+        growth = np.concatenate([mass @ np.log(FIXED), paid @ group]) + 1e-9
+        factor, top = np.exp(np.minimum((t - before) * growth, 300.0)), np.exp(growth)
+        sums = np.minimum(sums * factor + top * (factor - 1) / (top - 1), 1e150)
+        before = t
+    return float(sums.mean())
 
 
 # ---- what comes in is checked: rows, and states, which come from anywhere

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._certificate import certificate_of, says
 from ._errors import BudgetError, InputError, input_error
 from ._files import write_file
 from ._parameters import numbers
@@ -269,6 +270,44 @@ class PolicyFamily(Several):
 
     # What controllers and bandits ask for.
 
+    def certified(
+        self, claim: str, confidence: float = 0.95, *, by_request: bool = False
+    ) -> PolicyFamily:
+        """Return the levels that carry a certificate of a claim: a floor that no bandit and no controller goes under.
+
+        Parameters
+        ----------
+        claim : str
+            E.g. ``"drop<=1%"``; a certificate of less will do.
+        confidence : float
+            Of the certificate, at least.
+        by_request : bool
+            Who chooses looks at the request itself: only certificates that cover this count.
+        """
+        found = [certificate_of(policy) for policy in self.policies]
+        kept = [
+            a for a, one in enumerate(found) if one and says(one, claim, confidence, by_request)
+        ]
+        if not kept:
+            allowed = f"a claim that a level carries a certificate of, at {100 * confidence:g} %"
+            allowed += ", that covers levels chosen by the request" if by_request else ""
+            known = {f"{one['claim']} at {100 * one['confidence']:g} %" for one in found if one}
+            got = f"{claim}, of levels with {'; '.join(sorted(known)) or 'none, or changed since'}"
+            step = f'`policyopt certify CACHE --risk "{claim}" --confidence {100 * confidence:g}% --family` makes one.'
+            raise input_error("certified", allowed, got, step)
+        if len(kept) == self.levels:
+            return self
+        costs, budgets = (
+            None if c is None else c[kept] for c in (self.expected_costs, self.budgets)
+        )
+        each, names = (tuple(of[a] for a in kept if of) for of in (self.policies, self.names))
+        return replace(self, policies=each, expected_costs=costs, budgets=budgets, names=names)
+
+    @cached_property
+    def all_certified(self) -> bool:
+        """Whether every level carries a certificate: then nobody adds levels, or moves them."""
+        return all(certificate_of(policy) is not None for policy in self.policies)
+
     @cached_property
     def one_rule(self) -> bool:
         """Whether levels differ in their thresholds alone, and none draws a coin or abstains."""
@@ -301,15 +340,18 @@ class PolicyFamily(Several):
     def steered(self) -> PolicyFamily:
         """Return the family that a controller moves along: its ends leave at the first exit always, and never early.
 
-        Of one rule, a threshold that would fall from one level to the next is held, so that the levels nest.
+        Of one rule, a threshold that would fall from one level to the next is held, so that the levels nest. Levels
+        that are all certified stay as they are.
         """
+        if self.all_certified:
+            return self
         each, nested = list(self.policies), self.nested or not self.one_rule
         if not nested:
             held = np.maximum.accumulate(self.thresholds, axis=0)
             each = [replace(p, thresholds=t) for p, t in zip(each, held, strict=True)]
         first, last = each[0], each[-1]
-        before = [] if _leaves_all(first, ALWAYS) else [_ended(first, ALWAYS)]
-        behind = [] if _leaves_all(last, NEVER) else [_ended(last, NEVER)]
+        before = [] if _leaves_all(first, ALWAYS) else [ended(first, ALWAYS)]
+        behind = [] if _leaves_all(last, NEVER) else [ended(last, NEVER)]
         if nested and not before and not behind:
             return self
         costs = self.expected_costs
@@ -348,7 +390,8 @@ class PolicyFamily(Several):
         return found
 
 
-def _ended(policy: Policy, end: float) -> Policy:
+def ended(policy: Policy, end: float) -> Policy:
+    """Return a policy that leaves at the first exit always (`ALWAYS`), or never early (`NEVER`)."""
     return replace(policy, thresholds=np.full(policy.exits - 1, end), mixture=None)
 
 

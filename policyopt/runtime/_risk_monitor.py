@@ -14,13 +14,16 @@ to 1 instead of a limit on the run length.)
 The running interval is a confidence sequence of the mean loss by hedged betting (Waudby-Smith & Ramdas, JRSS B 86,
 2024, section 4.3): it holds at all times at once while the mean stays the same.
 
-Audits: where a loss is seen with a known probability only, it counts one over that, and an unseen one 0.
+Audits: where a loss is seen with a known probability only, what is bet on it is weighted by `least` over that, and
+nothing is bet on an unseen one. So chance adds no spread of its own: with the same probability for all, audits say as
+much as as many losses.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,7 @@ from ._saved_state import check_fields, refused, saved_counts, saved_numbers
 from ._typing import Bools, Floats
 
 _STAKES, _MEANS = 12, 256
+_BLOCK = 512  # losses taken at a time
 _MOST = 1e300  # wealth stops there: a bet that stops winning stays fair or worse
 _TRUNCATED = 0.5  # of what a hedged bet may stake
 _FORMAT = "policyopt-risk-monitor"
@@ -41,6 +45,7 @@ _FIELDS = (
 )  # fmt: skip
 
 
+@lru_cache(maxsize=64)
 def stakes_of(most: float) -> Floats:
     """Return what is staked on losses in [0, 1], (I,): from a little to nearly all."""
     return np.geomspace(min(0.02 / most, 0.25), 0.95 / most, _STAKES)
@@ -58,7 +63,7 @@ def advance(wealth: Floats, losses: Floats, most: float, t: int) -> Floats:
     return np.minimum((wealth + put_in) * won, _MOST)
 
 
-def owned(wealth: Floats, t: int) -> Floats:
+def owned(wealth: Floats, t: Any) -> Floats:
     """Return what a bettor owns after t losses: the e-value, (...)."""
     return np.asarray(wealth.mean(axis=-1) + left_at(t))
 
@@ -136,15 +141,19 @@ class RiskMonitor:
         self._at = (self.most - self.low) / (self.high - self.low)
         self._wealth = np.zeros(_STAKES)
         self._count = 0
-        self._sums = np.zeros(2)  # of losses as scaled, and of squares about their running mean
-        self._hedged = np.zeros(
-            (2, _MEANS)
-        )  # log wealth of those who bet that the mean is more, or less
+        self._sums = np.zeros(3)  # of weights, weighted losses, their squares about the mean
+        # Log wealth of those who bet that the mean is more, or less, than each of these: closest at the promise.
+        self._hedged = np.zeros((2, _MEANS))
+        near = ((np.arange(_MEANS // 2) + 0.5) / (_MEANS // 2)) ** 3
+        self._means = np.concatenate(
+            [self._at * (1 - near[::-1]), self._at + (1 - self._at) * near]
+        )
+        self._most_staked = _TRUNCATED / np.stack([self._means, 1 - self._means])
         self._alarm: RiskAlarm | None = None
 
     @property
     def losses(self) -> int:
-        """How many losses were seen, those that an audit passed over included."""
+        """How many losses were seen."""
         return self._count
 
     @property
@@ -160,15 +169,11 @@ class RiskMonitor:
     @property
     def risk(self) -> tuple[float, float]:
         """The running interval of the mean loss, at `confidence` for all times together."""
-        limit = math.log(2 / (1 - self.confidence))
-        means = _means()
-        possible = means[(self._hedged < limit).all(axis=0)]
-        if not len(possible):  # the mean has moved: no single one is left
-            middle = self._sums[0] / max(self._count, 1)
-            possible = np.array([middle])
-        step = 0.5 / _MEANS
-        ends = (possible[0] - step) / self.least, (possible[-1] + step) / self.least
-        low, high = (self.low + (self.high - self.low) * float(np.clip(e, 0.0, 1.0)) for e in ends)
+        less, more = self._hedged >= math.log(2 / (1 - self.confidence))
+        low, high = self._means[less].max(initial=0.0), self._means[more].min(initial=1.0)
+        if low >= high:  # the mean has moved: no single one is left
+            low = high = self._sums[1] / self._sums[0]
+        low, high = (self.low + (self.high - self.low) * float(end) for end in (low, high))
         return low, high
 
     def update(self, losses: npt.ArrayLike, probability: npt.ArrayLike = 1.0) -> RiskAlarm | None:
@@ -177,7 +182,7 @@ class RiskMonitor:
         Parameters
         ----------
         losses : float or (N,) array
-            NaN: not seen; left out where it was to be seen for certain, else 0 by its audit.
+            NaN: not seen, and left out.
         probability : float or (N,) array
             With which each loss was to be seen: `audited` has drawn it, or 1.
 
@@ -200,28 +205,58 @@ class RiskMonitor:
         if not ((chance >= self.least) & (chance <= 1)).all():
             step = "State the least at the start: RiskMonitor(..., least=0.01)."
             raise input_error("probability", f"from {self.least:g} to 1", float(chance.min()), step)
-        scaled = np.where(known, (seen - self.low) / (self.high - self.low) / chance, 0.0)
-        for value in scaled[known | (chance < 1)].tolist():
-            self._one(value)
+        scaled, weight = (seen - self.low) / (self.high - self.low), self.least / chance
+        rows = np.flatnonzero(known)
+        for first in range(0, len(rows), _BLOCK):
+            block = rows[first : first + _BLOCK]
+            self._take(scaled[block], weight[block])
         return self._alarm
 
-    def _one(self, value: float) -> None:
-        self._count += 1
-        self._wealth = advance(self._wealth, np.array(value), self._at, self._count)
-        self._hedge(value * self.least)
-        if self._alarm is None and self.e_value >= 1 / (1 - self.confidence):
-            self._alarm = RiskAlarm(self._count, self.e_value, self.risk)
+    def _take(self, losses: Floats, weights: Floats) -> None:
+        """Take losses in [0, 1] and their weights, (n,): as one by one, to the bit."""
+        found, before = self._bet(losses, weights), self._count
+        over = np.flatnonzero(found >= 1 / (1 - self.confidence))
+        cut = int(over[0]) + 1 if len(over) and self._alarm is None else 0
+        if cut:
+            self._hedge(losses[:cut], weights[:cut])
+            self._alarm = RiskAlarm(before + cut, float(found[cut - 1]), self.risk)
+        self._hedge(losses[cut:], weights[cut:])
 
-    def _hedge(self, value: float) -> None:
-        """Let both hedgers bet on one more loss in [0, 1] about each mean."""
-        t, means = self._count, _means()
-        variance = (0.25 + self._sums[1]) / t  # of those before, and one more
-        stake = (2 * math.log(2 / (1 - self.confidence)) / (variance * t * math.log(1 + t))) ** 0.5
-        for side, sign in enumerate((1.0, -1.0)):
-            most = _TRUNCATED / (means if sign > 0 else 1 - means)
-            self._hedged[side] += np.log1p(sign * np.minimum(stake, most) * (value - means))
-        mean = (0.5 + self._sums[0] + value) / (t + 1)
-        self._sums += (value, (value - mean) ** 2)
+    def _bet(self, losses: Floats, weights: Floats) -> Floats:
+        """Bet on losses against the promise; return what is owned after each, (n,)."""
+        t = self._count + np.arange(len(losses) + 1)
+        won = 1.0 + stakes_of(self._at) * ((losses - self._at) * weights)[:, None]
+        wealth, course = self._wealth.copy(), np.empty_like(won)
+        for i, put_in in enumerate((-np.diff(left_at(t))).tolist()):
+            wealth += put_in
+            wealth *= won[i]
+            course[i] = np.minimum(wealth, _MOST, out=wealth)
+        self._wealth = wealth
+        return owned(course, t[1:])
+
+    def _hedge(self, losses: Floats, weights: Floats) -> None:
+        """Let both hedgers bet on more losses about each mean; stakes look at those before alone."""
+        if not len(losses):
+            return
+        t = self._count + np.arange(1, len(losses) + 1)
+        weight, total = (
+            np.cumsum([carried, *each])
+            for carried, each in zip(self._sums, (weights, weights * losses), strict=False)
+        )
+        mean = (0.5 + total[1:]) / (1 + weight[1:])
+        squares = np.cumsum([self._sums[2], *(weights * (losses - mean)) ** 2])
+        variance = (0.25 + squares[:-1]) / t
+        stake = np.sqrt(2 * math.log(2 / (1 - self.confidence)) / (variance * t * np.log1p(t)))
+        gain = (losses[:, None] - self._means) * weights[:, None]
+        for hedged, most, way in zip(self._hedged, self._most_staked, (gain, -gain), strict=True):
+            won = np.minimum(stake[:, None], most)
+            won *= way
+            won += 1.0
+            np.log(won, out=won)
+            won[0] += hedged
+            hedged[:] = won.sum(axis=0)
+        self._sums = np.array([weight[-1], total[-1], squares[-1]])
+        self._count += len(losses)
 
     def state(self) -> dict[str, Any]:
         """Return all that `restore` needs, JSON-able."""
@@ -246,7 +281,7 @@ class RiskMonitor:
         found = cls(most, **dict(zip(ends[1:], others, strict=True)))
         (found._count,) = saved_counts("losses", [state["losses"]], 1)
         found._wealth = saved_numbers("wealth", state["wealth"], (_STAKES,), 0.0, _MOST).copy()
-        found._sums = saved_numbers("sums", state["sums"], (2,), 0.0, 1e300).copy()
+        found._sums = saved_numbers("sums", state["sums"], (3,), 0.0, 1e300).copy()
         found._hedged = saved_numbers("hedged", state["hedged"], (2, _MEANS), -1e300, 1e300).copy()
         if state["alarm"] is not None:
             count, e_value, low, high = saved_numbers(
@@ -254,7 +289,3 @@ class RiskMonitor:
             ).tolist()
             found._alarm = RiskAlarm(int(count), e_value, (low, high))
         return found
-
-
-def _means() -> Floats:
-    return (np.arange(_MEANS) + 0.5) / _MEANS

@@ -106,6 +106,39 @@ def test_a_pool_is_divided_by_its_seed():
     refuses("fit=0.5,calibrate=0.2,test=0.3", data.rows, "calibrate")
 
 
+def test_parts_of_a_split_are_disjoint_and_keep_groups_whole():
+    rows, group = np.arange(60), np.arange(60) // 4
+    known = np.where(group % 3 > 0, Y, -1)
+    known[::4] = -1  # a row of each group has no label
+    given = {"outputs": X, "labels": known, "group": group}
+    data = po.from_arrays(splits={"recent": given, "bare": {"outputs": X}}, costs=COSTS)
+
+    def places(split, of=data):
+        return set(of.rows(split)[1].tolist())
+
+    for one, other in (("[:30%]", "[30%:]"), ("[labelled]", "[unlabelled]")):
+        mine, others = places(f"recent{one}"), places(f"recent{other}")
+        assert mine | others == set(rows) and not mine & others and mine and others
+        assert not set(group[[*mine]]) & set(group[[*others]])
+    assert set(group[[*places("recent[labelled]")]]) == {g for g in range(15) if g % 3}
+    assert places("recent[:]") == places("recent") and not places("bare[labelled]")
+    nested = places("recent[labelled][:50%]") | places("recent[labelled][50%:]")
+    assert nested == places("recent[labelled]")
+    parts = [places(f"bare[{low}%:{low + 10}%]") for low in range(0, 100, 10)]
+    assert sorted(n for part in parts for n in part) == list(rows) and {*map(len, parts)} == {6}
+    pool = po.from_arrays(X, Y, COSTS)
+    assert places("pool", pool) == set(rows) == places("pool[labelled]", pool)
+    assert (
+        places("test[:50%]", pool) < places("test", pool) and len(places("test[:50%]", pool)) == 15
+    )
+    right = po.from_arrays(
+        confidence=np.full((9, 2), 0.5), correct=np.ones((9, 2), bool), costs=[1, 2]
+    )
+    assert len(right.rows("pool[labelled]")[1]) == 9
+    for wrong in ("recent[x]", "recent[:30]", "other[:30%]", "pool", "recent[:30%"):
+        refuses("'split' must be one of", data.rows, wrong)
+
+
 def test_any_axes_tensors_and_lists_mean_the_same():
     tensors = [torch.tensor(X[:, k], requires_grad=True) for k in range(3)]
     forms = [

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -946,6 +947,109 @@ def test_a_choice_is_refitted_by_what_it_chose(name):
     assert after.policy.active_exits == before.policy.active_exits
     kept = before.policy.calibrator if before.policy.answer == after.policy.answer else None
     assert after.policy.calibrator == kept
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """Folders of a cache, of its certified policy, and of recent rows, dimmed: some labelled, all, or none."""
+    folder = tmp_path_factory.mktemp("moved")
+    logits, labels = outputs(7000, 3, 4, seed=1)
+    parts = {"fit": slice(0, 1500), "calibrate": slice(1500, 3000)}
+    costs = [po.Cost("compute", "ms", [1, 3, 9])]
+    some = np.where(np.random.default_rng(0).random(4000) < 0.6, labels[3000:], -1)
+    with po.CacheWriter(folder / "cache", costs=costs) as writer:
+        for name, rows in parts.items():
+            writer.append(name, logits[rows], labels[rows])
+    for name, known in (("recent", some), ("all", labels[3000:]), ("none", None)):
+        with po.CacheWriter(folder / name, costs=costs) as writer:
+            writer.append("pool" if name == "none" else "recent", 0.6 * logits[3000:], known)
+    data = po.open_cache(folder / "cache")
+    po.certify(data, "drop<=6%", method="max_prob").save(folder / "p.json")
+    return folder
+
+
+def test_after_an_alarm_a_policy_is_refitted_and_certified_on_other_rows(moved, run, monkeypatch):
+    monkeypatch.chdir(moved)
+    policy, data = po.load_policy("p.json"), po.open_cache("recent")
+    rows = data.splits["recent"]
+    said, full = policy.decide(rows.array("outputs")), rows.array("outputs")[:, -1].argmax(axis=1)
+    lines = [
+        f"{a},{b if b >= 0 else ''},{c}"
+        for a, b, c in zip(said.prediction, rows.array("labels"), full, strict=True)
+    ]
+    (moved / "new.csv").write_text("\n".join(["prediction,label,full_prediction", *lines]))
+    watched = ("watch", "new.csv", "--policy", "p.json", "--state", "m.json", "--risk")
+    assert run(*watched, "drop<=6%")[0] == 0
+    code, _, err = run(*watched[:-2], "m1.json", "--risk", "disagreement<=0.2%")
+    again = "refit CACHE --recent RECENT --policy p.json --certify 'disagreement<=0.2%'"
+    assert code == 4 and again in err
+    asked = ("refit", "cache", "--policy", "p.json", "--out", "n.json", "--recent")
+    code, out, err = run(*asked, "recent", "--format", "json")
+    (record,) = json.loads(out)
+    assert code == 0 and record["fit_rows"] == 4000 and record["expected_accuracy"] is None
+    assert record["budget"] == policy.provenance["budget"]
+    code, out, err = run(*asked, "recent", "--certify", "drop<=8%", "--format", "json")
+    assert code == 0, err
+    stated, labelled = json.loads(out)["certificate"], int((rows.array("labels") >= 0).sum())
+    assert stated["n"] == labelled and stated["split"] == "recent[labelled]"
+    assert f"fitted on {4000 - labelled:,} rows 'recent[unlabelled]'" in err
+    assert run("verify", "n.json", "recent")[1].startswith("holds: with 95 % confidence: drop<=8%")
+    refused = run(
+        "certify", "recent", "--policy", "n.json", "--risk", "drop<=8%", "--split", "recent"
+    )
+    assert refused[0] == 2 and "had no part in the fit" in refused[2]
+    code, _, err = run(*asked, "all", "--certify", "drop<=6.5%", "--budget", "60%")
+    more = re.search(r"about ([\d,]+) rows like these 2,000 would show it: ([\d,]+) more", err)
+    assert code == 3 and "of rows that you add half will be, too" in err
+    many, added = (int(number.replace(",", "")) for number in more.groups())
+    assert many - added == 2000
+    levels = ("--budget", "30%,60%,80%,1%", "--certify", "drop<=12%", "--certify", "cost<=70%")
+    code, out, err = run(*asked, "all", *levels, "--format", "json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [one["certified"] for one in found["levels"]] == [False, True, False]
+    assert found["certificate"]["split"] == "recent[50%:]" and found["certificate"]["n"] == 2000
+    assert po.load_policy("n.json").provenance["refit"]["rows"] == 2000
+    code, out, err = run(*asked, "none[:50%]", "--certify", "disagreement<=30%", "--format", "json")
+    assert code == 0 and json.loads(out)["certificate"]["split"] == "pool[:50%][50%:]"
+    assert run("verify", "n.json", "none")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "words"),
+    [
+        ("--recent none --policy p.json --certify drop<=5%", 2, "'--certify' must be of recent rows with labels"),
+        ("--policy p.json", 2, "'--recent' must be one of fit, calibrate, or a cache of one split. Got recents"),
+        ("--recent cache --policy p.json", 2, "or a cache of one split. Got cache"),
+        ("--recent recent", 2, "'--policy' must be given, or --method"),
+        ("--recent recent --method max_prob --policy p.json", 2, "'--policy' must be given, or --method"),
+        ("--recent recent --method max_prob", 2, "'budget' must be given"),
+        ("--recent recent --method max_prob --budget 20%,30%", 2, "'--budget' must be one, without --certify"),
+        ("--recent recent --method max_prob --budget 1%", 3, "'budget' must be from 1 to 9 ms"),
+        ("--recent recent --method max_prob --level 1 --budget 40%", 2, "'--level' must be given with a family"),
+        ("--recent recent[90%:20%] --policy p.json", 2, "with at least one row"),
+        ("--recent recent --policy bare.json", 2, "'policy' must be one that says which method fitted it"),
+    ],
+)  # fmt: skip
+def test_wrong_refits_are_refused(moved, run, monkeypatch, asked, code, words):
+    monkeypatch.chdir(moved)
+    policy = po.load_policy("p.json")
+    replace(policy, provenance={"budget": 3.0, "chosen": {"method": 3}}).save("bare.json")
+    asked = asked if "--recent" in asked else f"--recent recents {asked}"
+    found, _, err = run("refit", "cache", *asked.split(), "--out", "w.json")
+    assert found == code and words in err and not (moved / "w.json").exists()
+
+
+def test_a_policy_of_a_file_is_refitted_as_its_fit(dimmed, tmp_path):
+    fit, recent = dimmed.get("fit"), dimmed.get("recent")
+    for name in ("max_prob", "optimal_stopping", "subset"):
+        before = po.fit(dimmed.data, BUDGET, name, tables=dimmed)
+        before.save(tmp_path / "p.json")
+        loaded = po.load_policy(tmp_path / "p.json")
+        assert method_of(loaded) == method_of(before)
+        again, once = (refit(one, fit, recent).policy for one in (loaded, before))
+        assert again.thresholds.tolist() == once.thresholds.tolist()
+        assert again.provenance == once.provenance
 
 
 def test_mistakes_are_named(dimmed):

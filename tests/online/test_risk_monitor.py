@@ -82,7 +82,7 @@ def test_audits_count_by_their_probability_and_what_is_signed_is_scaled():
     monitor = RiskMonitor(0.1, least=0.1)
     assert monitor.update(np.where(seen, loss, np.nan), share) is None
     low, high = monitor.risk
-    assert low < 0.06 < high and monitor.losses == 6000
+    assert low < 0.06 < high and monitor.losses == seen.sum()
     assert RiskMonitor(0.02, least=0.1).update(np.where(seen, loss, np.nan), share) is not None
     late = RiskMonitor(0.05)
     late.update([0.0, math.nan, 1.0, math.nan])  # labels that never came
@@ -92,6 +92,27 @@ def test_audits_count_by_their_probability_and_what_is_signed_is_scaled():
     assert (
         alarm is not None and alarm.risk[0] < 0.06 < alarm.risk[1] + 0.05 and "broken" in str(alarm)
     )
+
+
+def test_audits_of_one_share_say_as_much_as_as_many_losses():
+    """Chance adds no spread: with a share for all, the audit of a drop is a monitor of what it has seen."""
+    rng = np.random.default_rng(5)
+    loss = rng.choice([-1.0, 0.0, 1.0], 20_000, p=[0.02, 0.88, 0.1])
+    seen = audited(1, np.arange(20_000), 0.05)
+    audit, plain = RiskMonitor(0.01, low=-1.0, least=0.05), RiskMonitor(0.01, low=-1.0)
+    audit.update(np.where(seen, loss, np.nan), 0.05)
+    assert plain.update(loss[seen]) == audit.alarm is not None
+    assert (audit.e_value, audit.risk, audit.losses) == (plain.e_value, plain.risk, seen.sum())
+
+
+def test_the_interval_is_fine_where_the_promise_is():
+    """Of 1 % in 10,000 losses: within twice the width of the exact interval of as many, the mean in it."""
+    losses = (np.arange(10_000) % 100 == 7).astype(float)
+    monitor = RiskMonitor(0.01)
+    assert monitor.update(losses) is None
+    low, high = monitor.risk
+    assert 0.0061 < low < 0.01 < high < 0.0141
+    assert RiskMonitor(0.01).risk == (0.0, 1.0)
 
 
 def test_a_saved_monitor_goes_on_to_the_bit():

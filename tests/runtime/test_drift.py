@@ -18,6 +18,7 @@ from policyopt.runtime._drift import (
     advance,
     densities,
     remember,
+    shifted,
     smoothed,
     start_sums,
 )
@@ -177,7 +178,8 @@ def test_after_an_alarm_the_watch_stands_until_it_is_reset_and_learns_anew():
     alarm = found.update_batch(*requests(400, 3, power=2.0))
     state = found.state()
     assert found.update_batch(*requests(50, 4, power=2.0)) is None
-    assert {**found.state(), "requests": 0} == {**state, "requests": 0}
+    same = {"requests": 0, "next": 0}
+    assert {**found.state(), **same} == {**state, **same}
     assert found.alarm == alarm is not None
     found.reset(learn=1000)
     assert found.alarm is None and found.sums.recent.sum() == 0
@@ -198,6 +200,85 @@ def test_after_an_alarm_the_watch_stands_until_it_is_reset_and_learns_anew():
         found.reset()  # to what it knew before
 
 
+def in_runs(requests, length, start):
+    """The same requests, each so many times in a row, from the middle of a run on."""
+    return tuple(np.repeat(part, length, axis=0)[start:] for part in requests)
+
+
+def test_false_alarms_with_ten_alike_in_a_row():
+    """Of 1,500 requests, a stated quarter of streams at most; taken one by one, all of them at once."""
+    alarms, single, streams, promise = 0, 0, 40, 1500 / (2 * 3000)
+    for seed in range(streams):
+        runs = in_runs(requests(160, 100 + seed), 10, seed % 10)
+        block = watch(run_length=3000, block=10, seed=seed)
+        alarms += block.update_batch(*runs) is not None
+        if seed < 5:
+            single += (
+                watch(run_length=3000).update_batch(*(part[:200] for part in runs)) is not None
+            )
+    assert alarms <= streams * promise and single == 5
+    alarm = block.update_batch(*in_runs(requests(60, 7, power=3.0), 10, 3))
+    assert alarm is not None and alarm.moved.direction == "lower"
+
+
+def test_of_a_run_one_counts_at_most_and_each_place_of_it_alike():
+    found, at = watch(100, block=5, seed=3), [-1]
+    for _ in range(20_000):
+        at.append(found._after(at[-1]))
+    gaps, places = np.diff(at), np.array(at[1:]) % 5
+    assert gaps.min() == 5 and gaps.max() == 9
+    pairs = np.bincount(5 * places[:-1] + places[1:], minlength=25)
+    assert ((pairs - pairs.mean()) ** 2 / pairs.mean()).sum() < 52.6  # chi square, 24 df, 0.1 %
+    runs = in_runs(requests(200, 9), 5, 2)
+    found.update_batch(*runs)
+    rest = watch(100, block=5, seed=3)
+    for low in range(0, 998, 7):
+        rest.update_batch(*(part[low : low + 7] for part in runs))
+        rest = DriftWatch.restore(json.loads(json.dumps(rest.state())))
+    assert rest.state() == found.state() and found.requests == 998
+    assert found.sums.recent[0, 0].sum() <= 998 / 5
+    found.reset(learn=50)
+    found.update_batch(*in_runs(requests(200, 10), 5, 0))
+    assert found.learning == 0 and found.reference.pool[0].sum() == 50
+    assert watch(run_length=5000, block=10).limit == watch(run_length=500).limit
+
+
+@pytest.mark.parametrize("within", [60, 300])
+def test_shifts_that_are_said_to_be_noticed_are(within):
+    """Streams whose shares move as far as is said, and half as far, in one statistic alone."""
+    rng, streams = np.random.default_rng(within), 60
+    rows, firsts, exits = requests(2000, 1)
+    found = DriftWatch.fit(rows, firsts, exits, classes=4, run_length=20_000)
+    notices = {(n["statistic"], n["share"]): n for n in found.notices(within)}
+    r = found.reference
+    for name, what, cell in (
+        ("score at exit 0", "below its median", -1), ("class at exit 0", "class 1", 1), ("exit taken", "exit 0", 0),
+    ):  # fmt: skip
+        j, notice = r.names.index(name), notices[name, what]
+        pool = r.pool[j, : r.widths[j]]
+        for end in (notice[way] for way in ("more", "less") if notice[way] is not None):
+            raised = []
+            for share in (end, (end + notice["before"]) / 2):
+                state, none = start_sums(pool[None], streams), np.zeros((streams, 1))
+                usual, moved = pool / pool.sum(), shifted(pool.astype(float), cell, share)
+                over = np.zeros(streams, bool)
+                for t in range(-100, within):
+                    cells = rng.choice(len(pool), (streams, 1), p=usual if t < 0 else moved)
+                    over |= (
+                        advance(state, cells, none, rng.random((streams, 1)), t)[:, 0]
+                        >= found.limit
+                    )
+                raised.append(over.mean())
+            assert raised[0] > 0.5 and raised[1] < 0.4, (name, end, raised)
+    first, later = (notices[f"score at exit {k}", "below its median"]["more"] for k in (0, 2))
+    assert later > first  # fewer come there
+    for slow in watch(2000, block=10).notices(within):
+        usual = notices[slow["statistic"], slow["share"]]["more"]
+        assert slow["more"] is None or slow["more"] > usual
+    assert len(notices) == 3 + 4 + 3
+    refuses("'within' must be a whole number, at least 1", found.notices, 0)
+
+
 @pytest.mark.parametrize(("rows", "classes"), [(1, 0), (2, 2), (5, 1)])
 def test_tiny_and_uniform_references_of_some_exits(rows, classes):
     alike, exits = np.full((rows, 2), 0.5), np.full(rows, 4)
@@ -208,6 +289,7 @@ def test_tiny_and_uniform_references_of_some_exits(rows, classes):
     assert len(found.report()) == 4
     assert all(np.isfinite([m.before, m.now, m.level]).all() for m in found.report())
     assert DriftWatch.restore(found.state()).state() == found.state()
+    assert all(n["more"] is None or rows > 1 for n in found.notices(50) if n["before"] == 0.5)
     refuses(r"'exit' must be one of 1, 4\. Got 0", found.update, [0.1, 0.2], 0, 0)
 
 
@@ -223,6 +305,7 @@ def test_tiny_and_uniform_references_of_some_exits(rows, classes):
         (lambda w: w.update_batch(np.zeros((2, 3)), [0], [0, 0]), "'predictions' must be 2"),
         (lambda w: w.reset(learn=-1), "'learn' must be a whole number, at least 0"), (lambda w: w.reset(learn=True), "'learn' must be a whole number"),
         (lambda w: watch(run_length=0), "'run_length' must be a whole number, at least 1"),
+        (lambda w: watch(block=0), "'block' must be a whole number, at least 1"),
         (lambda w: watch(bins=1), "'bins' must be a whole number, at least 2, at most 1,024"),
         (lambda w: watch(active_exits=(2, 1, 0)), "'active_exits' must be exit numbers, ascending"),
         (lambda w: DriftWatch.fit(np.zeros((2, 2)), [0, 0], classes=2), "'exits' must be given"),
@@ -239,7 +322,7 @@ def test_mistakes_are_named(call, message):
         ("format", "other"), ("format", None), ("active_exits", []), ("active_exits", [0, 0, 1]), ("active_exits", [0, 1]),
         ("active_exits", [0.5, 1, 2]), ("active_exits", "abc"), ("classes", -1), ("classes", 10**9),
         ("classes", 5), ("steered", True), ("steered", 0), ("run_length", 0), ("run_length", "x"),
-        ("seed", 1.5), ("requests", -1), ("requests", 2**60), ("learning", True),
+        ("seed", 1.5), ("block", 0), ("block", None), ("next", 19), ("next", 21), ("requests", -1), ("requests", 2**60), ("learning", True),
         ("edges", []), ("edges", None), ("edges", [[0.2, 0.1]] * 3),
         ("edges", [[float("nan")]] * 3), ("usual", [[0, -1]] * 5), ("usual", [[0, 1]]),
         ("reference", []), ("reference", [[1]] * 5), ("pool", [[-1] * 32] * 5), ("pool", None),

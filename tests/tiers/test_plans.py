@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, pairwise, product
 
 import numpy as np
@@ -19,8 +19,9 @@ from scipy.stats import binom
 
 import policyopt as po
 from policyopt import Goal, Limit, Link, Tier, Tiers, certified_plan, make_plan
+from policyopt._bounds import binomial_of, share_high, upper
 from policyopt._replay import replay
-from policyopt._tiers.choose import mean_high, share_high, share_low
+from policyopt._tiers.choose import mean_high
 from policyopt._tiers.description import load_tiers, tiers_from
 from policyopt._tiers.plans import (
     Plan,
@@ -290,11 +291,12 @@ def test_a_method_competes_and_reports_stay_honest():
 
 def test_bounds_of_shares_are_exact():
     for rows, hits, level in ((50, 45, 0.95), (400, 3, 0.9), (7, 7, 0.8), (1, 1, 0.95)):
-        low = share_low(hits, rows, level)
+        low, missed = 1 - share_high(rows - hits, rows, 1 - level), rows - hits
         # The least share under which so many or more are seen with chance 1 - level.
         assert binom.sf(hits - 1, rows, low) == pytest.approx(1 - level)
-        assert share_high(rows - hits, rows, level) == pytest.approx(1 - low)
-    assert share_low(0, 9, 0.95) == 0.0 and share_high(9, 9, 0.95) == 1.0
+        turned = upper(partial(binomial_of, np.array(missed), rows), 1 - level)
+        assert turned == pytest.approx(1 - low)
+    assert share_high(9, 9, 0.05) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -305,14 +307,14 @@ def test_the_bound_of_a_mean_holds_and_is_near(values, chances):
     rng, true = np.random.default_rng(0), float(np.dot(values, chances))
     low, high = values[0], values[-1]
     draws = rng.choice(values, (300, 300), p=chances)
-    bounds = np.array([mean_high(x, low, high, 0.9) for x in draws])
+    bounds = np.array([mean_high(x, low, high, 0.1) for x in draws])
     assert (bounds < true).mean() <= 0.1 + 3 * (0.1 * 0.9 / 300) ** 0.5
     spread = float(np.sqrt(np.dot(np.square(np.array(values) - true), chances) / 300))
     assert bounds.mean() - true <= 3.5 * spread + 0.01 * (high - low)  # Hoeffding: far more
     assert (bounds <= high).all()
-    assert mean_high(np.array([3.0, 3.0]), 3.0, 3.0, 0.95) == 3.0
-    assert mean_high(np.zeros(1000), 0.0, 1.0, 0.95) < 0.01
-    assert mean_high(np.ones(rng.integers(1, 99)), 0.0, 1.0, 0.95) == pytest.approx(1.0)
+    assert mean_high(np.array([3.0, 3.0]), 3.0, 3.0, 0.05) == 3.0
+    assert mean_high(np.zeros(1000), 0.0, 1.0, 0.05) < 0.01
+    assert mean_high(np.ones(rng.integers(1, 99)), 0.0, 1.0, 0.05) == pytest.approx(1.0)
 
 
 @pytest.fixture(scope="module")
@@ -359,14 +361,14 @@ def test_bounds_count_groups_as_draws():
     """Equal rows of a group say what one does; of unequal groups a row's bound is broken in 20 % of draws."""
     rng = np.random.default_rng(0)
     one = rng.random(60) < 0.2
-    bound = mean_high(one.astype(float), 0.0, 1.0, 0.9)
-    again = mean_high(np.repeat(one, 9).astype(float), 0.0, 1.0, 0.9, np.repeat(np.arange(60), 9))
+    bound = mean_high(one.astype(float), 0.0, 1.0, 0.1)
+    again = mean_high(np.repeat(one, 9).astype(float), 0.0, 1.0, 0.1, np.repeat(np.arange(60), 9))
     assert bound == pytest.approx(again)
     broken = 0
     for _ in range(200):
         group = np.repeat(np.arange(60), rng.integers(1, 16, 60))
         miss = rng.random(len(group)) < rng.beta(1, 4, 60)[group]
-        broken += mean_high(miss.astype(float), 0.0, 1.0, 0.9, group) < 0.2
+        broken += mean_high(miss.astype(float), 0.0, 1.0, 0.1, group) < 0.2
     assert broken <= 0.1 * 200
     tiers, tables = tiers_of(5, 2, 2), []
     for name in (None, "group"):
@@ -398,8 +400,9 @@ def test_a_certificate_is_of_rows_that_chose_nothing(world, goals, method):
         right, paid = outcome(tiers, planned.plan, planned.fitted.policy, held, ("latency",))
         assert found.accuracy == right.mean() and found.cost == paid["latency"].mean()
         levels = (0.9,) if method is None else (0.9, 0.95)  # both tested, or the search alone
-        lows = [share_low(int(right.sum()), 751, level) for level in levels]
-        assert found.accuracy_low in lows and found.accuracy_low < found.accuracy
+        lows = [1 - share_high(751 - int(right.sum()), 751, 1 - level) for level in levels]
+        assert any(found.accuracy_low == pytest.approx(low) for low in lows)
+        assert found.accuracy_low < found.accuracy
         assert found.cost_high >= found.cost
         assert goal.accuracy is None or found.accuracy_low >= goal.accuracy
         assert goal.budget is None or found.cost_high <= goal.budget
@@ -440,7 +443,7 @@ def test_percentiles_and_worst_rows_are_looked_at_too(world):
         (costs(Goal("latency", 1e6, None, (Limit("latency", one, most),)), rows) > most).sum()
         for one in ("p95", "worst")
     )
-    assert share_high(int(p95), 500, 0.9) <= 0.05 and worst == 0
+    assert share_high(int(p95), 500, 0.1) <= 0.05 and worst == 0
 
 
 def of_their_own(rows, rare=0.004, dear=200.0):
@@ -666,8 +669,8 @@ def test_a_floor_with_confidence(run, place):
     ("extra", "code", "said"),
     [
         ("--budget 0.001", 3, "at least"), ("--accuracy 100%", 3, "at most"), ("", 2, "budget or accuracy"),
-        ("--accuracy 85% --confidence 99.9999%", 3, "at most"), ("--budget 9 --confidence 40%", 2, "at least 50%"),
-        ("--budget 9 --confidence 100%", 2, "below 100%"), ("--budget 9 --confidence very", 2, "--confidence"),
+        ("--accuracy 85% --confidence 99.9999%", 3, "at most"), ("--budget 9 --confidence 40%", 2, "from 50 %"),
+        ("--budget 9 --confidence 100%", 2, "below 100 %"), ("--budget 9 --confidence very", 2, "'confidence'"),
         ("--budget 500 --limit latency:worst<=0.0001", 3, "latency:worst<=0.0001"),
         ("--budget 9 --accuracy 90%", 2, "one of the two"), ("--accuracy much", 2, "--accuracy"),
         ("--budget 9 --objective speed", 2, "objective"), ("--budget 9 --limit latency", 2, "limit"),

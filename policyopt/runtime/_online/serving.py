@@ -14,11 +14,11 @@ from typing import Any
 from .._bandits import BANDITS, Bandit, make_bandit
 from .._checks import check_least, check_one_of, check_seed, check_type, check_whole, to_python
 from .._errors import InputError, input_error
-from .._family import PolicyFamily, family_from_dict, family_to_dict
+from .._family import PolicyFamily, ended, family_from_dict, family_to_dict
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
 from .._parameters import Rule
-from .._policy import Decision, Policy, State, position
+from .._policy import NEVER, Decision, Policy, State, position
 from .._reading import read_vectors
 from .._saved_state import check_fields, refused
 from .._several import policy_of
@@ -53,8 +53,10 @@ class Request:
 
     owner: Online
     arm: int  #: the level it is served on; for rules by exit, what they planned
+    policy: Policy
     state: State
     chances: Sequence[float] | None
+    full: bool = False  #: it goes to the last exit, whoever steers
     exit: int | None = None  #: position of the exit taken on the policy's path; None on its way
     done: bool = False
     scores: list[float] = field(default_factory=list)
@@ -73,7 +75,8 @@ class Online:
     ----------
     family : PolicyFamily or Policy
         From a fit or `load_family`: of two levels or more, for bandits of one rule. The controller adds the ends
-        that its bound needs (`PolicyFamily.steered`). Rules by exit look at no levels: they take a policy.
+        that its bound needs (`PolicyFamily.steered`), but none where all levels are certified. Rules by exit look at
+        no levels: they take a policy.
     steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
         The last three say at each exit whether to leave, from confidences and predictions (a LinUCB of
         `policyopt.fit_linucb` also from features); the prices of SplitEE and UEEUCB are their own,
@@ -134,6 +137,7 @@ class Online:
         self.seed = check_seed(seed)
         self.stream = check_whole("stream", stream, 0, 2**63 - 1)
         self.family, self.steering = family, steering
+        self._full = ended(family.policy, NEVER)
         self.overhead = overhead_range(overhead)
         self.reward, self.reveal = reward, reveal
         self.requests, self._first = 0, 0  # how many have started, and the number of the first
@@ -165,19 +169,18 @@ class Online:
             self._play()
             self._player.restore(learned)
 
-    def start(self) -> Request:
-        """Begin a request: the level it will be served on is chosen here."""
-        with self._lock:
-            arm = self._player.choose()
-            chances = getattr(self._player, "chances", None)
-            number, self.requests = self.requests, self.requests + 1
-        policy = self._policy_of(arm)
-        return Request(self, arm, policy.start(self._first + number), chances)
+    def start(self, full: bool = False) -> Request:
+        """Begin a request: the level it will be served on is chosen here.
 
-    def _policy_of(self, arm: int) -> Policy:
-        """Return the policy that serves a level; rules by exit have one."""
-        policies = self.family.policies
-        return policies[0] if isinstance(self.steering, ExitRule) else policies[arm]
+        `full`: it goes to the last exit, and nobody learns from it, e.g. once a monitor has alarmed.
+        """
+        with self._lock:
+            arm = self.family.levels - 1 if full else self._player.choose()
+            chances = None if full else getattr(self._player, "chances", None)
+            number, self.requests = self.requests, self.requests + 1
+        by_exit = isinstance(self.steering, ExitRule)  # of one policy
+        policy = self._full if full else self.family.policies[0 if by_exit else arm]
+        return Request(self, arm, policy, policy.start(self._first + number), chances, full)
 
     def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
         """Decide at exit k.
@@ -205,7 +208,7 @@ class Online:
         if request.exit is not None:
             got = "one that has left"
             raise input_error("request", "on its way", got, "One start per request.")
-        policy, rule = self._policy_of(request.arm), self.steering
+        policy, rule = request.policy, self.steering
         at = position(policy, k, request.state)
         shown = []
         if isinstance(rule, LinUCB) and rule.hidden is not None and at < policy.exits - 1:
@@ -216,7 +219,7 @@ class Online:
         request.scores.append(decision.score)
         request.confidences.append(decision.confidence)
         request.predictions.append(decision.number)
-        if at < policy.exits - 1 and isinstance(self.steering, ExitRule):
+        if at < policy.exits - 1 and isinstance(rule, ExitRule) and not request.full:
             with self._lock:  # feedback of another request may be moving the model
                 decision = replace(decision, exit=self._player.leaves(request, at))
         if decision.exit:
@@ -258,7 +261,7 @@ class Online:
         steering = self.steering
         if isinstance(steering, Controller):
             _refuse_given("the controller", correct=correct, overhead=overhead)
-            costs, own = self.family.policy.costs, self._policy_of(request.arm).costs
+            costs, own = self.family.policy.costs, request.policy.costs
             paid = check_least("cost", float(own[request.exit]) if cost is None else cost, 1e300)
             self._learn(request, (steering.share(costs, paid),))
             return paid
@@ -295,7 +298,8 @@ class Online:
             if request.done:
                 raise input_error("request", "one that has left, once", "one learned from before")
             request.done = True
-            self._player.learn(*feedback)
+            if not request.full:
+                self._player.learn(*feedback)
 
     def _worth(self, request: Request, correct: Sequence[float] | None, over: float) -> list[float]:
         """Return what each exit seen was worth: its gain over exit 0, less its share of the overhead."""

@@ -5,6 +5,7 @@ All are valid at any n (super-uniform where the mean is `most`), but `normal`, w
 - ``binomial``: exact, of losses 0 or 1. P(B <= sum), B of n draws at `most`.
 - ``ternary``: exact, of losses -1, 0 or 1 (a drop of right or wrong). The most of P(S <= sum) over how often losses are
   not 0, within an interval of that which misses it with a chance that is added (Berger & Boos, JASA 89, 1994).
+- ``selective``: exact, of wrong answers among those that are given.
 - ``hoeffding_bentkus``: of means of losses in [low, high] (Bates, Angelopoulos, Lei, Malik & Jordan, RCPS, JACM 68,
   2021, section 3.1.1; Angelopoulos et al., Learn then test, arXiv:2110.01052, proposition 8).
 - ``betting``: one over the most that a bettor against the claim would have made of 1 (Waudby-Smith & Ramdas, Estimating
@@ -20,10 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import special
 
+from policyopt._thresholds.budget_search import bisect
+from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats
 
 #: Of what may be staked at all: the rest is never lost.
@@ -32,8 +36,34 @@ _STAKED = 0.9
 _MISSED, _SHARES = 0.05, 32
 _MOST_ROWS = 1 << 22  # told of
 _BLOCK = 1 << 24  # losses looked at at a time
+_HALVINGS = 40
 
 PValue = Callable[..., Floats]
+
+
+def delta_of(confidence: float | str) -> float:
+    """Return delta of a confidence, 0.95 or "95%"."""
+    value: Any = confidence
+    if isinstance(confidence, str):
+        text = confidence.strip()
+        try:
+            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            value = None
+    if not isinstance(value, (int, float)) or not 0.5 <= value < 1.0:
+        step = 'E.g. 0.95, or "95%".'
+        raise input_error("confidence", "from 50 % to below 100 %", confidence, step)
+    return 1.0 - float(value)
+
+
+def upper(p: Callable[[float], float], delta: float) -> float:
+    """Return the least mean in [0, 1] that p-values, `p(most)`, show to be passed with chance `delta` at most."""
+    return bisect(lambda most: p(most) > delta, 0.0, 1.0, _HALVINGS)[1]
+
+
+def share_high(hits: int, n: int, delta: float) -> float:
+    """Return the upper bound of a share of which `hits` of n were seen: where `binomial` is `delta`."""
+    return 1.0 if hits >= n else float(special.betaincinv(hits + 1, n - hits, 1 - delta))
 
 
 def binomial(losses: Floats, most: float, **_: object) -> Floats:
@@ -61,9 +91,8 @@ def ternary(losses: Floats, most: float, *, delta: float, **_: object) -> Floats
 def _of_counts(plus: int, minus: int, n: int, most: float, missed: float) -> float:
     """Return the p-value of so many losses of 1 and -1 of n."""
     other, difference = plus + minus, plus - minus
-    high = 1.0 if other >= n else float(special.betaincinv(other + 1, n - other, 1 - missed / 2))
-    low = float(special.betaincinv(other, n - other + 1, missed / 2)) if other else 0.0
-    low = max(low, abs(most))
+    high = share_high(other, n, missed / 2)
+    low = max(1.0 - share_high(n - other, n, missed / 2), abs(most))
     if high < low:  # so few can hardly lose that much
         return missed
     found = 0.0
@@ -80,6 +109,15 @@ def _of_counts(plus: int, minus: int, n: int, most: float, missed: float) -> flo
         inner = np.where(k >= m, 1.0, np.where(k < 0, 0.0, inner))
         found = max(found, float(weight @ inner))
     return min(found + missed, 1.0)
+
+
+def selective(losses: Floats, most: float, *, low: float, **_: object) -> Floats:
+    """Return p-values of "wrong of the answered are -low or more", (L,); losses (L, n): 0 where not answered.
+
+    Given how many are answered, the wrong ones among them are a binomial.
+    """
+    wrong, answered = (losses > 0).sum(axis=1), (losses != 0).sum(axis=1)
+    return np.asarray(special.bdtr(wrong, answered, -low))
 
 
 def hoeffding_bentkus(
@@ -131,27 +169,57 @@ def normal(losses: Floats, most: float, **_: object) -> Floats:
     return np.asarray(special.ndtr(z))
 
 
+def crc(losses: Floats, most: float, *, high: float, **_: object) -> Floats:
+    """Return what the mean of losses (L, n) and of one that is `high` is of `most`: (L,); no p-value.
+
+    Of losses that rise from level to level: the mean loss of the last level at which this is 1 or less is `most` at
+    most, over draws of calibration rows and a request (Angelopoulos et al., Conformal risk control, arXiv:2208.02814,
+    theorem 1).
+    """
+    n = losses.shape[1]
+    return np.asarray((losses.sum(axis=1) + high) / ((n + 1) * most))
+
+
 P_VALUES: dict[str, PValue] = {
-    "binomial": binomial, "ternary": ternary, "betting": betting,
+    "binomial": binomial, "ternary": ternary, "selective": selective, "betting": betting,
     "hoeffding_bentkus": hoeffding_bentkus, "normal": normal,
 }  # fmt: skip
+#: What may be asked for: of a conformal risk control's share of what is allowed, 1 or less is shown.
+PROCEDURES: dict[str, PValue] = {**P_VALUES, "crc": crc}
 
 
-#: By what losses are, whatever these rows show: the sharpest that is valid at any n.
-DEFAULTS = {"binary": "binomial", "ternary": "ternary", "bounded": "betting"}
+#: By what losses are.
+_DEFAULTS = {
+    "binary": "binomial",
+    "ternary": "ternary",
+    "selective": "selective",
+    "bounded": "betting",
+}
+
+
+def default_of(kind: str, n: int, most: float, delta: float) -> str:
+    """Return the procedure of n losses: the sharpest that is valid, whatever the losses show.
+
+    Of few that are mostly 0 a walk says less than a bet: who loses nothing may have won back what was lost.
+    """
+    few = kind == "ternary" and n * most < 3 * math.log(1 / delta)
+    return "betting" if few else _DEFAULTS[kind]
 
 
 def rows_that_do(
-    name: str, losses: Floats, most: float, delta: float, low: float, high: float
+    kind: str, given: str | None, losses: Floats, most: float, delta: float, low: float, high: float
 ) -> int | None:
     """Return how many losses like these, (n,), would show that their mean is under `most`; None: no number would."""
     if losses.mean() >= most:
         return None
-    rng, test, order = np.random.default_rng(0), P_VALUES[name], np.sort(losses)
+    rng, order = np.random.default_rng(0), np.sort(losses)
 
     def shown(n: int) -> bool:
         alike = order[np.arange(n) * len(order) // n]  # in the same shares
-        drawn = rng.permutation(alike)[None]
+        drawn, test = (
+            rng.permutation(alike)[None],
+            PROCEDURES[given or default_of(kind, n, most, delta)],
+        )
         return bool(test(drawn, most, low=low, high=high, delta=delta)[0] <= delta)
 
     few, many = len(losses), 2 * len(losses)

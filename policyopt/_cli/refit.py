@@ -1,0 +1,120 @@
+"""``policyopt refit``: a policy that keeps its budget on recent rows, and is certified on others of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.data import POOL, ExitData
+from policyopt._cli import options, output
+from policyopt._cli.options import option
+from policyopt.runtime._errors import BudgetError, input_error
+
+
+def refit(
+    cache: Path = options.CACHE,
+    recent: str = option("recent", "Recent rows, all exits run: a split of CACHE, or a cache."),
+    policy: Path | None = option(None, "Policy file whose method is fitted anew."),
+    level: str | None = options.LEVEL,
+    method: str | None = option(None, "A method, in the place of --policy."),
+    budget: str | None = option(
+        None,
+        "Most mean cost on recent rows (default: the policy's); with --certify several: 40%,60%.",
+    ),
+    certify: list[str] | None = option(
+        None, 'Risk to show on recent rows that the refit has not read: "drop<=1%"; repeatable.'
+    ),
+    confidence: str = option("95%", "With which a wrong claim is avoided."),
+    cost_bound: float | None = option(None, "Most that a request may cost, of costs per row."),
+    out: Path = option(Path("policy.json"), "Policy file to write."),
+    cost: str | None = options.COST,
+    seed: int = options.SEED,
+    style: output.Format = options.STYLE,
+) -> None:
+    """Fit a policy anew for recent rows: on split `fit`, and the outputs of recent rows, no label of which is read.
+
+    With --certify others of them test it: those with a label, where the risk needs some, else half. Of several budgets
+    the cheapest that is shown is taken. Where none is: exit code 3, and how many more rows would do.
+    """
+    from policyopt._api import cost_for, utility_for
+    from policyopt._certificates.certify import certify as certified
+    from policyopt._cli.certify import write
+    from policyopt._cli.fit import columns_of, describe
+    from policyopt._methods.registry import make_method
+    from policyopt._online.drift import refit as fit_anew
+    from policyopt._progress import progress_callback
+    from policyopt._table import Tables
+    from policyopt.runtime._experts import load_any
+    from policyopt.runtime._family import PolicyFamily, at_level
+
+    held, limits = options.out_policy(out), (budget or "").split(",")
+    if (policy is None) == (method is None):
+        raise input_error("--policy", "given, or --method", "both or none", "Give one of the two.")
+    if len(limits) > 1 and not certify:
+        raise input_error("--budget", "one, without --certify", budget, "Leave the others out.")
+    given: Any = at_level(make_method(method) if method else load_any(policy or ""), level)
+    data, worth = options.read_cache(cache), None
+    if policy is not None:
+        cost, worth = cost_for(given, data, cost), utility_for(given, data)[0]
+    rows, split = _rows(recent, data)
+    read, tested = _parts(rows, split, certify) if certify else (split, "")
+    labelled = options.make_tables(data, cost, ("fit",), worth).get("fit")
+    table, fits, refused = Tables(rows, cost).get(read), [], None
+    with output.progress("fitting") as step, progress_callback(step):
+        for limit in limits:
+            try:
+                fits.append(fit_anew(given, labelled, table, limit or None, seed))
+            except BudgetError as error:
+                refused = error
+    if refused is not None and not fits:
+        raise refused
+    output.note(f"fitted on {len(table):,} rows '{read}', outputs only")
+    if not certify:
+        with output.writing(out, held):
+            fits[0].save(out)
+        for remark in fits[0].policy.provenance.get("notes", []):
+            output.note(remark)
+        record = describe(fits[0], str(out))
+        output.print_records([record], style, columns_of(record))
+        return
+    half = ": half, so of rows that you add half will be, too" * tested.endswith("[50%:]")
+    output.note(f"tested on '{tested}'{half}")
+    levels = {one.expected.cost: one.policy for one in fits}
+    costs = np.array(sorted(levels))
+    family = PolicyFamily(tuple(levels[c] for c in costs.tolist()), costs)
+    found = certified(
+        rows, certify, confidence, method=family, split=tested, cost=cost, seed=seed, utility=worth,
+        cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
+    )  # fmt: skip
+    write(found, out, held, False, style)
+
+
+def _rows(text: str, data: ExitData) -> tuple[ExitData, str]:
+    """Return the data, and the split or part of one, that a text names: of the cache, or of another."""
+    name, mark, part = text.partition("[")
+    if name in data.split_names:
+        return data, text
+    other = options.read_cache(Path(name)) if Path(name).is_dir() else None
+    names = () if other is None else (POOL,) if other.pooled else other.split_names
+    if other is None or len(names) != 1:
+        allowed = f"one of {', '.join(data.split_names)}, or a cache of one split"
+        step = "Import them: policyopt import recent=FILE --out RECENT; then --recent RECENT."
+        raise input_error("--recent", allowed, text, step)
+    return other, names[0] + mark + part
+
+
+def _parts(data: ExitData, split: str, risks: list[str]) -> tuple[str, str]:
+    """Return which of the rows a refit reads, and which test it."""
+    from policyopt._certificates.risks import KINDS, Risk
+    from policyopt._methods.base import FEW_ROWS
+
+    if any(KINDS[Risk.parse(text).name].labels for text in risks):
+        none, some = f"{split}[unlabelled]", f"{split}[labelled]"
+        if not len(data.rows(some)[1]):
+            step = "Label some, drawn at random; disagreement and cost need none."
+            raise input_error("--certify", "of recent rows with labels", "rows without", step)
+        if len(data.rows(none)[1]) >= FEW_ROWS:
+            return none, some
+    return f"{split}[:50%]", f"{split}[50%:]"
