@@ -6,7 +6,7 @@ import numpy as np
 from _common import machine, table
 from numpy.typing import NDArray
 
-from policyopt._certificates.bounds import P_VALUES
+from policyopt._bounds import P_VALUES
 from policyopt._certificates.testing import fallback, holm
 from policyopt.runtime._risk_monitor import advance, owned
 
