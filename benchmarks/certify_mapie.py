@@ -5,7 +5,7 @@ MAPIE 1.x knows a decision by a threshold on a probability, and risks that are 0
 can state:
 
 - *precision*: of the rows that leave early at least 95 % are answered right. MAPIE tests the rows that leave, as if
-  their number were given; ours is `selective_error<=5%`, all rows, betting on `left and wrong less 0.05`;
+  their number were given; so does our `selective_error<=5%`;
 - *harm*: of all rows at most 2 % leave with a wrong answer that the full model would have had right; a `BinaryRisk` of
   one's own there, 0 or 1 and binomial here.
 
@@ -72,8 +72,11 @@ def ours(claim: str, procedure: str, rows: Sample, others: Sample) -> Ints:
     """Return the places of the thresholds that are shown, from the highest on."""
     losses, most, low, high = losses_of(claim, *rows)
     test = P_VALUES[procedure]
-    before = losses_of(claim, *others)[0]
-    order = np.lexsort((before.mean(axis=1), test(before, most, low=low, high=high, delta=DELTA)))
+    before = test(losses_of(claim, *others)[0], most, low=low, high=high, delta=DELTA)
+    sure = (
+        before <= DELTA / 2
+    )  # as `certify` orders levels: these from the dearest on, then by p-values
+    order = np.lexsort((np.arange(len(before)), np.where(sure, 0.0, before), ~sure))
     p = test(losses, most, low=low, high=high, delta=DELTA)
     return order[fallback(p[order], DELTA)]
 
@@ -131,7 +134,7 @@ def main() -> None:
     for n in ROWS:
         for claim, most in CLAIMS.items():
             rng = np.random.default_rng(n)
-            default = "binomial" if claim == "harm" else "betting"
+            default = "binomial" if claim == "harm" else "selective"
             for _ in range(given.draws):
                 rows, others = (
                     tuple(one[at] for one in everyone) for at in rng.integers(0, len(everyone[0]), (2, n))

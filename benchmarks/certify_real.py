@@ -7,7 +7,7 @@ at cost 1.
 
 - *ours*: `po.certify` with its defaults of a family by that method;
 - *one shared threshold*: max_prob with one threshold for all exits, from the full model on over 100 quantiles of the
-  confidences of the rows of the fit, under the same certificate (`ternary`, fixed sequence);
+  confidences of the rows of the fit, under the same certificate (the same p-values, fixed sequence);
 - *RC-EENN, LTT* and *WSR*: on the same levels, the procedures of arXiv:2405.20915, corrected: Hoeffding-Bentkus of
   losses cut at 0 (so a drop is claimed, but a harm is tested), and the betting bound of signed losses; the last level
   that passed is deployed. Their own grid of equal steps finds little where confidences lie near 1;
@@ -47,7 +47,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import policyopt as po
-from policyopt._bounds import hoeffding_bentkus, ternary
+from policyopt._bounds import P_VALUES, default_of, hoeffding_bentkus
 from policyopt._cache.data import ExitData
 from policyopt._certificates.risks import taken
 from policyopt._certificates.testing import fallback
@@ -134,8 +134,13 @@ def wsr_shown(losses: Floats, most: float, delta: float) -> NDArray[np.bool_]:
 
 def passed(drops: Floats, most: float, delta: float) -> int:
     """Return how many levels the default certificate shows, one after the other."""
+    n = drops.shape[1]
+    test, order = (
+        P_VALUES[default_of("ternary", n, most, delta)],
+        np.random.default_rng(0).permutation(n),
+    )
     for low in range(0, len(drops), 20):  # far beyond the last nobody looks
-        p = ternary(drops[low : low + 20], most, delta=delta)
+        p = test(drops[low : low + 20, order], most, low=-1.0, high=1.0, delta=delta)
         if (p > delta).any():
             return low + int((p > delta).argmax())
     return len(drops)
@@ -270,7 +275,7 @@ def main() -> None:
     known = given.out.read_text().splitlines() if given.out.exists() else []
     records = [json.loads(line) for line in known]
     done = {(r["cache"], r["division"], r["method"]) for r in records}
-    methods = [m if m in METHODS else f"ours, {m}" for m in given.methods.split(";")]
+    methods = [m if m in METHODS else f"ours, {m}" for m in given.methods.split(";") if m]
     with tempfile.TemporaryDirectory() as place:
         named = caches(Path(place), given.caches.split(","))
         pools = {} if given.table else {name: together(data) for name, data in named}
