@@ -20,6 +20,7 @@ from policyopt._bounds import P_VALUES, crc, default_of, rows_that_do
 from policyopt._certificates.certify import TESTING, certify, recheck
 from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm
+from policyopt._cli.watch import _promise
 from policyopt._table import Tables
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._certificate import _TYPES, certificate_of, says
@@ -111,11 +112,19 @@ def test_the_exact_test_of_the_answered():
     wrong, answered = (each > 0).sum(axis=1), (each != 0).sum(axis=1)
     assert p == pytest.approx(stats.binom.cdf(wrong, answered, most))
     for share in (0.5, 0.9, 1.0):
-        chance = share**answered * (1 - share) ** (n - answered) * most**wrong * (1 - most) ** (answered - wrong)
+        chance = (
+            share**answered
+            * (1 - share) ** (n - answered)
+            * most**wrong
+            * (1 - most) ** (answered - wrong)
+        )
         assert chance[p <= 0.1].sum() <= 0.1 + 1e-12
         worst = max(worst, chance[p <= 0.1].sum())
     assert worst > 0.05
-    assert default_of("ternary", 500, 0.005, 0.1) == "betting" and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+    assert (
+        default_of("ternary", 500, 0.005, 0.1) == "betting"
+        and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+    )
 
 
 def test_rows_that_do_are_the_least_that_do():
@@ -545,7 +554,10 @@ def test_levels_chosen_by_the_request_and_conformal_risk_control():
     mine = losses_of(Risk.parse("harm<=6%"), [taken(given.policy, Tables(data).get("calibrate"))],
                      Tables(data).get("calibrate"))[0].values  # fmt: skip
     assert (mine.sum() + 1) / (mine.shape[1] + 1) <= 0.06
-    assert given.policy.provenance["expected_cost"] <= certify(data, **asked).policy.provenance["expected_cost"]
+    assert (
+        given.policy.provenance["expected_cost"]
+        <= certify(data, **asked).policy.provenance["expected_cost"]
+    )
     assert recheck(given.policy, data)["p_value"] <= 1
     # Draws of 200 rows of nested losses 1[u < risk]: the mean risk of what is taken is what is allowed, about.
     rng, risk = np.random.default_rng(0), np.linspace(0, 0.2, 201)
@@ -628,10 +640,24 @@ def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
         np.savez(f"{name}.npz", logits=each, **more)
         cut = "fit=0.4,calibrate=0.4,test=0.2"
         assert run("import", f"{name}.npz", "--unit", "ms", "--out", name, "--split", cut)[0] == 0
-    again = ("import", "l.npz", "--unit", "ms", "--out", "s", "--split", "fit=0.4,test=0.6", "--seed", "3")
+    again = (
+        "import",
+        "l.npz",
+        "--unit",
+        "ms",
+        "--out",
+        "s",
+        "--split",
+        "fit=0.4,test=0.6",
+        "--seed",
+        "3",
+    )
     assert run(*again)[0] == 0
     np.savez("few.npz", logits=each[:, :30], labels=labels[:30], costs=[1.0, 2, 4])
-    assert run("import", "few.npz", "--unit", "ms", "--out", "few", "--split", "fit=0.5,test=0.5")[0] == 0
+    assert (
+        run("import", "few.npz", "--unit", "ms", "--out", "few", "--split", "fit=0.5,test=0.5")[0]
+        == 0
+    )
     how, fast = ("--risk", "drop<=5%"), ("--method", "max_prob", "--budgets", "6")
     assert run("certify", "l", *how, *fast, "--out", "p.json")[0] == 0
     assert run("certify", "l", *how, *fast, "--out", "f.json", "--family")[0] == 0
@@ -701,7 +727,9 @@ def test_the_order_and_the_rows_of_the_test_know_nothing_of_each_other():
     assert [one["level"] for one in records] == list(range(8))
     logits, labels, context = routed(4000, 0)
     more = {"context": context, "contexts": ["a", "b", "c"]}
-    data = po.from_arrays(logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", split={"fit": 0.5, "test": 0.5}, **more)
+    data = po.from_arrays(
+        logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", split={"fit": 0.5, "test": 0.5}, **more
+    )
     experts = po.fit_experts(data, "60%", "max_prob").policy
     first, *others = experts.policies
     mixed = replace(experts, policies=(replace(first, provenance={}), *others))
@@ -718,7 +746,7 @@ def test_the_order_and_the_rows_of_the_test_know_nothing_of_each_other():
         certify(data, "drop<=20%", method=policy, split="two")
 
 
-def test_what_is_claimed_is_what_is_tested():
+def test_what_is_claimed_is_what_is_tested(tmp_path):
     """Shares of costs per row, whoever answers instead, losses that lack by level, classes that lack, digits."""
     logits, labels = outputs(4000, 4, 6, 2)
     parts = {"split": {"fit": 0.4, "calibrate": 0.4, "test": 0.2}}
@@ -728,19 +756,27 @@ def test_what_is_claimed_is_what_is_tested():
     one = taken(po.fit(data, "50%", "max_prob").policy, table)
     (found,) = losses_of(Risk.parse("cost<=60%"), [one], table, 40.0)
     assert found.values[0] == pytest.approx(one.cost - 0.6 * table.costs[:, -1])
-    assert (found.most, found.high) == (0.0, 40.0) and found.told[0] == pytest.approx(one.cost.mean())
+    assert (found.most, found.high) == (0.0, 40.0) and found.told[0] == pytest.approx(
+        one.cost.mean()
+    )
     with pytest.raises(InputError, match="cost_bound"):
         losses_of(Risk.parse("cost<=60%"), [replace(one, cost=one.cost * 0)], table, 5.0)
 
     costs = [po.Cost("time", "ms", [1, 2, 4, 8]), po.Cost("other", "ms", [1, 7, 7.5, 8])]
     data, worth = po.from_arrays(logits, labels, costs, **parts), np.eye(6)
     worth[0, 1:] = 0.5
-    found = certify(data, ["loss<=30%", "cost<=95%"], 0.9, method="max_prob", cost="other", utility=worth)
+    found = certify(
+        data, ["loss<=30%", "cost<=95%"], 0.9, method="max_prob", cost="other", utility=worth
+    )
     assert recheck(found.policy, data)["p_value"] == pytest.approx(found.certificate["p_value"])
-    declines = po.fit(data, "60%", "max_prob", abstain="10%", abstain_quality=0.9, abstain_cost=20.0).policy
+    declines = po.fit(
+        data, "60%", "max_prob", abstain="10%", abstain_quality=0.9, abstain_cost=20.0
+    ).policy
     table = Tables(data).get("calibrate")
     one = taken(declines, table)
     assert one.costs[1] >= 28
+    declines.save(tmp_path / "d.json")
+    assert _promise(tmp_path / "d.json", "cost<=12", None)[1] == pytest.approx(one.costs[1])
     found = certify(data, ["error<=30%", "selective_error<=30%"], 0.9, method=declines).certificate
     assert found["procedure"] == "betting, selective"
     answered = ~one.abstained

@@ -157,7 +157,9 @@ def certify(
     found = _losses(risks, seen, table, cost_bound)
     rows_of_fit = testing == "pareto" and len(policies) > 1 and "fit" in data.split_names
     if rows_of_fit and not _shared(data, split, data, "fit"):
-        order = _order(risks, policies, tables.get("fit"), table.units, cost_bound, level, procedure)
+        order = _order(
+            risks, policies, tables.get("fit"), table.units, cost_bound, level, procedure
+        )
     else:
         order = np.argsort([-_cost(policy) for policy in policies], kind="stable")
     at = np.unique(np.linspace(0, len(order), starts, endpoint=False).astype(int))

@@ -356,7 +356,9 @@ def losses_of(
         full = table.costs[:, -1]
         if full.max() > high * (1 + 1e-9):
             step = "Raise it."
-            raise input_error("cost_bound", f"{full.max():.6g} or more: a row costs that", high, step)
+            raise input_error(
+                "cost_bound", f"{full.max():.6g} or more: a row costs that", high, step
+            )
         values = values - risk.most * full
         most, low = 0.0, -risk.most * high
     if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0

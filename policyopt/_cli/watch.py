@@ -95,14 +95,19 @@ def _promise(
     promise = Risk.parse(text)
     bound = stated["cost_bound"] if stated is not None and bound is None else bound
     if promise.share and stated is not None and stated["cost_bound"] is not None:
-        step = "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows, but their mean."
+        step = (
+            "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows, but their mean."
+        )
         raise input_error("--risk", "in the unit, of rows with costs of their own", text, step)
     if promise.share:
         from dataclasses import replace
 
         full = float(found.costs[-1]) if stated is None else stated["full_cost"]
         promise = replace(promise, most=promise.most * full, share=False)
-    return promise, float(found.costs.max()) if bound is None else bound
+    if bound is None:
+        declines = 0.0 if found.abstention is None else found.abstention.cost
+        bound = float((found.costs + found.overhead).max()) + declines
+    return promise, bound
 
 
 def _monitor(

@@ -205,7 +205,10 @@ class RiskMonitor:
             )
         wrong = known & ~((chance >= self.least) & (chance <= 1))
         if wrong.any():
-            step, got = "State the least at the start: RiskMonitor(..., least=0.01).", f"{chance[wrong][0]:g}"
+            step, got = (
+                "State the least at the start: RiskMonitor(..., least=0.01).",
+                f"{chance[wrong][0]:g}",
+            )
             raise input_error("probability", f"from {self.least:g} to 1", got, step)
         scaled, weight = (seen - self.low) / (self.high - self.low), self.least / chance
         rows = np.flatnonzero(known)
