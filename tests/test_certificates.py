@@ -723,8 +723,9 @@ def test_the_order_and_the_rows_of_the_test_know_nothing_of_each_other():
     worst_first = po.PolicyFamily(tuple(
         replace(one, provenance={"expected_cost": float(8 - j)}) for j, one in enumerate(family.policies)
     ))  # fmt: skip
-    records = certify(data, "error<=90%", 0.9, method=worst_first, split="fit[30%:]").records
-    assert [one["level"] for one in records] == list(range(8))
+    found = certify(data, "error<=90%", 0.9, method=worst_first, split="fit[30%:]")
+    assert [one["level"] for one in found.records] == list(range(8))
+    assert found.certificate["testing"].startswith("sequence")
     logits, labels, context = routed(4000, 0)
     more = {"context": context, "contexts": ["a", "b", "c"]}
     data = po.from_arrays(

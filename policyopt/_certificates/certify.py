@@ -118,12 +118,13 @@ def certify(
         The levels of a family that is fitted, as `fit_family` takes them.
     split : str
         The rows of the test.
-    procedure : {"binomial", "ternary", "hoeffding_bentkus", "betting", "normal", "crc"}, optional
+    procedure : {"binomial", "ternary", "selective", "hoeffding_bentkus", "betting", "normal", "crc"}, optional
         Default: exact for losses of 0 and 1, or of -1, 0 and 1; betting for others. ``normal`` is asymptotic. ``crc``
         (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
     testing : {"pareto", "sequence", "holm"}
         Levels are tried as the fit's rows have them, the surest first, and only those that get cheaper; from the
-        dearest to the cheapest; or in no order, at the price of a divided level.
+        dearest to the cheapest (so, too, where no rows of a fit are at hand that are none of the test's); or in no
+        order, at the price of a divided level.
     starts : int
         Places in the order of the levels at which the test begins, each with its share of 1 - confidence.
     covers : {"blind", "request"}
@@ -162,6 +163,7 @@ def certify(
         )
     else:
         order = np.argsort([-_cost(policy) for policy in policies], kind="stable")
+        testing = "sequence" if testing == "pareto" and len(policies) > 1 else testing
     at = np.unique(np.linspace(0, len(order), starts, endpoint=False).astype(int))
     # What a level is to be shown at, at first.
     each = level / (len(order) if testing == "holm" else len(at))

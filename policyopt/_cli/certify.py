@@ -22,7 +22,8 @@ def certify(
     budgets: str = option("30", f"Levels of the family that is fitted. {options.COUNTED}"),
     split: str = option("calibrate", "Rows of the test, which chose nothing.", "--split"),
     procedure: str | None = option(
-        None, "binomial, ternary, betting, hoeffding_bentkus, normal, crc. Default: by the losses."
+        None,
+        "binomial, ternary, selective, betting, hoeffding_bentkus, normal, crc. Default: by the losses.",
     ),
     testing: str = option(
         "pareto", "Order of the levels: pareto (by the fit), sequence, holm (none)."
