@@ -20,6 +20,7 @@ from policyopt._bounds import P_VALUES, crc, default_of, rows_that_do
 from policyopt._certificates.certify import TESTING, certify, recheck
 from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm
+from policyopt._cli.watch import _promise
 from policyopt._table import Tables
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._certificate import _TYPES, certificate_of, says
@@ -782,11 +783,14 @@ def test_the_order_and_the_rows_of_the_test_know_nothing_of_each_other():
     worst_first = po.PolicyFamily(tuple(
         replace(one, provenance={"expected_cost": float(8 - j)}) for j, one in enumerate(family.policies)
     ))  # fmt: skip
-    records = certify(data, "error<=90%", 0.9, method=worst_first, split="fit[30%:]").records
-    assert [one["level"] for one in records] == list(range(8))
+    found = certify(data, "error<=90%", 0.9, method=worst_first, split="fit[30%:]")
+    assert [one["level"] for one in found.records] == list(range(8))
+    assert found.certificate["testing"].startswith("sequence")
     logits, labels, context = routed(4000, 0)
     more = {"context": context, "contexts": ["a", "b", "c"]}
-    data = po.from_arrays(logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", split={"fit": 0.5, "test": 0.5}, **more)
+    data = po.from_arrays(
+        logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", split={"fit": 0.5, "test": 0.5}, **more
+    )
     experts = po.fit_experts(data, "60%", "max_prob").policy
     first, *others = experts.policies
     mixed = replace(experts, policies=(replace(first, provenance={}), *others))
@@ -803,7 +807,7 @@ def test_the_order_and_the_rows_of_the_test_know_nothing_of_each_other():
         certify(data, "drop<=20%", method=policy, split="two")
 
 
-def test_what_is_claimed_is_what_is_tested():
+def test_what_is_claimed_is_what_is_tested(tmp_path):
     """Shares of costs per row, whoever answers instead, losses that lack by level, classes that lack, digits."""
     logits, labels = outputs(4000, 4, 6, 2)
     parts = {"split": {"fit": 0.4, "calibrate": 0.4, "test": 0.2}}
@@ -820,12 +824,18 @@ def test_what_is_claimed_is_what_is_tested():
     costs = [po.Cost("time", "ms", [1, 2, 4, 8]), po.Cost("other", "ms", [1, 7, 7.5, 8])]
     data, worth = po.from_arrays(logits, labels, costs, **parts), np.eye(6)
     worth[0, 1:] = 0.5
-    found = certify(data, ["loss<=30%", "cost<=95%"], 0.9, method="max_prob", cost="other", utility=worth)
+    found = certify(
+        data, ["loss<=30%", "cost<=95%"], 0.9, method="max_prob", cost="other", utility=worth
+    )
     assert recheck(found.policy, data)["p_value"] == pytest.approx(found.certificate["p_value"])
-    declines = po.fit(data, "60%", "max_prob", abstain="10%", abstain_quality=0.9, abstain_cost=20.0).policy
+    declines = po.fit(
+        data, "60%", "max_prob", abstain="10%", abstain_quality=0.9, abstain_cost=20.0
+    ).policy
     table = Tables(data).get("calibrate")
     one = taken(declines, table)
     assert one.costs[1] >= 28
+    declines.save(tmp_path / "d.json")
+    assert _promise(tmp_path / "d.json", "cost<=12", None)[1] == pytest.approx(one.costs[1])
     found = certify(data, ["error<=30%", "selective_error<=30%"], 0.9, method=declines).certificate
     assert found["procedure"] == "betting, selective"
     answered = ~one.abstained

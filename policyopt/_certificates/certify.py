@@ -125,7 +125,8 @@ def certify(
         ``crc`` (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
     testing : {"pareto", "sequence", "holm"}
         Levels are tried as the fit's rows have them, the surest first, and only those that get cheaper; from the
-        dearest to the cheapest; or in no order, at the price of a divided level.
+        dearest to the cheapest (so, too, where no rows of a fit are at hand that are none of the test's); or in no
+        order, at the price of a divided level.
     starts : int
         Places in the order of the levels at which the test begins, each with its share of 1 - confidence.
     covers : {"blind", "request"}
@@ -174,6 +175,7 @@ def certify(
         )
     else:
         order = np.argsort([-_cost(policy) for policy in policies], kind="stable")
+        testing = "sequence" if testing == "pareto" and len(policies) > 1 else testing
     at = np.linspace(0, len(order), min(starts, len(order)), endpoint=False).astype(int)
     # What a level is to be shown at, at first.
     each = level / (len(order) if testing == "holm" else len(at))

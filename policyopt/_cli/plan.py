@@ -152,9 +152,17 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
     word = output.quality_word(reached["accuracy"] is None)
     if sure is not None:
         kept = [f"{word} at least {percent(goal.accuracy)} %"] if goal.accuracy is not None else []
-        kept += [f"{goal.objective} at most {number(goal.budget)} {unit}"] if goal.budget is not None else []
+        kept += (
+            [f"{goal.objective} at most {number(goal.budget)} {unit}"]
+            if goal.budget is not None
+            else []
+        )
         kept += [f"{one.cost} {one.statistic} at most {number(one.most)}" for one in goal.limits]
-        kept += [f"of mean {goal.objective} no bound without --cost-bound"] if sure.cost_high is None else []
+        kept += (
+            [f"of mean {goal.objective} no bound without --cost-bound"]
+            if sure.cost_high is None
+            else []
+        )
         output.note(
             f"with {percent(sure.confidence)} % confidence: {', '.join(kept)} "
             f"({sure.rows:,} rows of split fit that chose nothing)"

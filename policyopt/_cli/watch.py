@@ -105,7 +105,8 @@ def _promise(
             "the promise is of groups: give one row per group, its mean loss in a column loss; rows of a group that "
             "share their luck, given one by one, raise false alarms"
         )
-    costs = np.concatenate([one.costs for one in getattr(found, "policies", (found,))])
+    policies = getattr(found, "policies", (found,))
+    costs = np.concatenate([one.costs for one in policies])
     bound = stated["cost_bound"] if stated is not None and bound is None else bound
     if promise.share and stated is not None and stated["cost_bound"] is not None:
         step = (
@@ -119,7 +120,10 @@ def _promise(
 
         full = float(costs.max()) if stated is None else stated["full_cost"]
         promise = replace(promise, most=promise.most * full, share=False)
-    return promise, float(costs.max()) if bound is None else bound
+    if bound is None:  # the dearest exit, and whoever answers instead
+        more = [one.abstention.cost for one in policies if one.abstention is not None]
+        bound = float(costs.max()) + max(more, default=0.0)
+    return promise, bound
 
 
 def _monitor(
