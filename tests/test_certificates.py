@@ -25,6 +25,7 @@ from policyopt._table import Tables
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._certificate import _TYPES, certificate_of, says
 from policyopt.runtime._errors import BudgetError, CheckError, InputError
+from policyopt.runtime._risk_monitor import RiskMonitor
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._online import Controller, Online, SplitEE
 
@@ -555,7 +556,13 @@ def test_what_a_refusal_shows_and_what_a_watch_takes_from_a_certificate(run, tmp
     grouped = po.load_policy("p.json")
     own = {**grouped.provenance["certificate"], "unit": "groups"}
     replace(grouped, provenance={**grouped.provenance, "certificate": own}).save("g.json")
-    assert "one row per group" in run("watch", "l.csv", "--policy", "g.json", "--state", "e.json")[2]
+    assert "in a column group" in run("watch", "l.csv", "--policy", "g.json", "--state", "e.json")[2]
+    (tmp_path / "gr.csv").write_text("loss,group\n1,b\n0,a\n0.5,b\n,a\n,c\n")
+    code, out, _ = run("watch", "gr.csv", "--risk", "loss<=60%", "--state", "gr.json", "--format", "json")
+    assert code == 0 and json.loads(out)[0]["losses"] == 2
+    whole = RiskMonitor(0.6)
+    whole.update([0.75, 0.0])
+    assert json.loads(out)[0]["e_value"] == pytest.approx(whole.e_value)
     for text, words in (("error<=8", "write error<=8%"), ("accuracy>=95%", "error<=5%")):
         with pytest.raises(InputError, match=words):
             Risk.parse(text)

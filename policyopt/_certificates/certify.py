@@ -245,7 +245,9 @@ def _told(found: Sequence[Losses], procedure: str, table: Table, tables: Tables)
     }  # fmt: skip
 
 
-def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, Any]:
+def recheck(
+    policy: Any, data: ExitData, *, utility: Any = None, tables: Tables | None = None
+) -> dict[str, Any]:
     """Recompute the certificate of a policy or family on the cache that it names; return it, or raise CheckError."""
     policy = policy_of(policy)
     stated = certificate_of(policy)
@@ -271,7 +273,8 @@ def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, An
     _refuse_own_rows(policies, data, stated["split"])
     if utility is None and stated["utility"] is not None:
         utility = utility_for(policies[0], data)[0]
-    tables = Tables(data, stated["cost"], utility=utility)
+    if tables is None or tables.cost.name != stated["cost"]:
+        tables = Tables(data, stated["cost"], utility=utility)
     if (tables.utility.digest if tables.utility else None) != stated["utility"]:
         raise CheckError(
             "The certificate is of answers valued by a utility that its policy was not fitted with. Fit with it "
@@ -294,12 +297,10 @@ def recheck(policy: Any, data: ExitData, *, utility: Any = None) -> dict[str, An
             f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p:.3g}, stated "
             f"{stated['p_value']:.3g}. Certify the policy again."
         )
-    if isinstance(
-        policy, PolicyFamily
-    ):  # what a level says by itself is believed where it is a floor
-        for one in policies:
+    if isinstance(policy, PolicyFamily):
+        for one in policies:  # what a level says by itself is believed where it is a floor
             if FIELD in one.provenance:
-                recheck(one, data)
+                recheck(one, data, utility=utility, tables=tables)
     most = {f"{one.text} {one.cell}".strip(): float(one.means.max()) for one in found}
     return {**stated, "p_value": p, "risks": most}
 
@@ -330,7 +331,9 @@ def _with_calibration(data: ExitData, split: str) -> tuple[ExitData, list[str]]:
 def _fitted(
     data: ExitData, budgets: Any, method: Any, cost: str | None, seed: int, tables: Tables, settings: dict[str, Any],
 ) -> list[Policy]:  # fmt: skip
-    """Return the levels of a family that a method fits."""
+    """Return the levels of a family that a method fits; without labels by default one that needs none."""
+    if method is None and "fit" in data.split_names and not tables.get("fit").labelled:
+        method = "max_prob"
     if not isinstance(method, Method) and "spend=" not in (method or ""):
         # What buys no quality may still come nearer to the full model.
         method, settings = method or DEFAULT_METHOD, {"spend": "all", **settings}

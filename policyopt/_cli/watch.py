@@ -102,7 +102,7 @@ def _promise(
         )
     if stated is not None and stated["unit"] == "groups":
         output.note(
-            "the promise is of groups: give one row per group, its mean loss in a column loss; rows of a group that "
+            "the promise is of groups: name them in a column group, all rows of one in one file; rows of a group that "
             "share their luck, given one by one, raise false alarms"
         )
     policies = getattr(found, "policies", (found,))
@@ -251,6 +251,17 @@ def _losses(
         for i, row in enumerate(rows):
             if (text := _said(row.get("probability"))) != "":
                 chance[i] = _number(text, "probability", i, path)
+    if "group" in names:  # one draw each, its mean loss, in the order in which they begin
+        if (chance < 1).any():
+            step = "Audit whole groups, and give each group's mean loss."
+            raise input_error(f"columns of {path}", "group without probability", "both", step)
+        _, first, at = np.unique(
+            [_said(row.get("group")) for row in rows], return_index=True, return_inverse=True
+        )
+        known, order = ~np.isnan(out), np.argsort(first)
+        with np.errstate(invalid="ignore"):
+            sums, count = np.bincount(at, np.where(known, out, 0.0)), np.bincount(at, known)
+            out, chance = (sums / count)[order], np.ones(len(first))
     return out, chance
 
 
