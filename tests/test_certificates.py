@@ -215,6 +215,7 @@ def test_a_certificate_is_of_this_policy_and_this_cache(tmp_path):
         recheck(replace(again, provenance={**again.provenance, "certificate": worse}), data)
     given = certify(data, "drop<=3%", 0.9, method=again)  # one policy alone
     assert given.certificate["n"] == 2400 and len(given.records) == 1
+    assert any("one more attempt" in note for note in given.notes) and not found.notes
 
 
 def test_risks_by_brute_force_per_class_context_and_group():

@@ -349,6 +349,11 @@ def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
     key, tested = data.rows(split)
     parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
     notes: list[str] = []
+    earlier = policy.provenance.get(FIELD)
+    if isinstance(earlier, Mapping) and earlier.get("rows") == _digest(data, split):
+        notes.append(
+            "the policy was chosen by an earlier certificate on these rows: another one counts as one more attempt"
+        )
     for part in parts:
         origins = (part.provenance, part.provenance.get("refit"))
         mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
