@@ -25,9 +25,9 @@ from policyopt._table import Tables
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._certificate import _TYPES, certificate_of, says
 from policyopt.runtime._errors import BudgetError, CheckError, InputError
-from policyopt.runtime._risk_monitor import RiskMonitor
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._online import Controller, Online, SplitEE
+from policyopt.runtime._risk_monitor import RiskMonitor
 
 ENDS = {"low": -1.0, "high": 1.0}
 
@@ -217,6 +217,7 @@ def test_a_certificate_is_of_this_policy_and_this_cache(tmp_path):
         recheck(replace(again, provenance={**again.provenance, "certificate": worse}), data)
     given = certify(data, "drop<=3%", 0.9, method=again)  # one policy alone
     assert given.certificate["n"] == 2400 and len(given.records) == 1
+    assert any("one more attempt" in note for note in given.notes) and not found.notes
 
 
 def test_risks_by_brute_force_per_class_context_and_group():

@@ -28,7 +28,7 @@ from policyopt._certificates.risks import (
     losses_of,
     rows_for,
     taken,
-)
+)  # fmt: skip
 from policyopt._certificates.testing import fallback, holm
 from policyopt._costs import Budget
 from policyopt._family import FittedFamily, fit_family
@@ -361,21 +361,21 @@ def _refuse_own_rows(policies: Sequence[Any], data: ExitData, split: str) -> lis
     """Refuse rows that took part in the fit of a policy; return what cannot be told, or what else they chose."""
     notes, origins, mark = set[str](), dict[str, Any](), (data.fingerprint, _digest(data, split))
     for policy in policies:
-        before = certificate_of(policy)
-        if before is not None and (before["cache"], before["rows"]) == mark:
+        before = policy.provenance.get(FIELD)
+        if isinstance(before, Mapping) and (before.get("cache"), before.get("rows")) == mark:
             notes.add(
                 "these rows have certified, and so chosen, this policy before: each claim that is tried on them is "
                 "another chance to be wrong; ask for more confidence, or gather new rows"
             )
         for part in policy.policies if isinstance(policy, ExpertPolicy) else (policy,):
-            each = (part.provenance, part.provenance.get("refit"))
-            mine = [
-                o for o in each if isinstance(o, Mapping) and o.get("cache") == data.fingerprint
+            each = [
+                o for o in (part.provenance, part.provenance.get("refit")) if isinstance(o, Mapping)
             ]
+            mine = [o for o in each if o.get("cache") == data.fingerprint]
             origins |= {repr((o.get("split"), o.get("pool"))): o for o in mine}
             if not mine:
                 notes.add(
-                    "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
+                    "the policy was fitted on another cache: that it shares no rows is yours to know"
                 )
     for origin in origins.values():
         then, pool = data, origin.get("pool")
