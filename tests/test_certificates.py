@@ -358,6 +358,10 @@ def test_nobody_who_adapts_goes_under_certified_levels(tmp_path, monkeypatch):
         Online(family.policies[0], SplitEE([0.1, 0.2, 0.3, 0.4], 0.5))
     with pytest.raises(InputError, match=r"certified levels alone\. Got linucb"):
         po.simulate(data, "linucb", arms=family, rounds=30)
+    other = certify(data, "drop<=4%", 0.9, method=mixed.at(len(mixed) - 1)).policy
+    several = PolicyFamily((*family.policies[:-1], other))
+    with pytest.raises(InputError, match="of one test: these hold together"):
+        several.certified("drop<=4%", 0.9)
     bare = PolicyFamily(family.policies)
     with pytest.raises(InputError, match="that tells its costs"):
         po.simulate(data, "controller", arms=bare, budget="70%", rounds=30)

@@ -193,7 +193,8 @@ def certify(
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
         "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
         "split": split, "rows": _digest(data, split), "seed": int(seed),
-        "tested_at": float(each), "cost_bound": cost_bound, "full_cost": float(table.mean_costs[-1]),
+        "tested": _digest_of([policies[j] for j in order.tolist()]), "tested_at": float(each),
+        "cost_bound": cost_bound, "full_cost": float(table.mean_costs[-1]),
         "void": "any change of the policy; requests that are not like those rows",
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
@@ -344,6 +345,11 @@ def _digest(data: ExitData, split: str) -> str:
     """Return what tells the rows of a split from others of the cache."""
     key, rows = data.rows(split)
     return sha256(key.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def _digest_of(policies: Sequence[Any]) -> str:
+    """Return what tells the levels of one test, which hold together, from others."""
+    return sha256("".join(map(fingerprint, policies)).encode()).hexdigest()[:16]
 
 
 def _check_how(

@@ -18,7 +18,7 @@ _TYPES: dict[str, Any] = {
     "claim": str, "cost": str, "utility": (str, type(None)), "confidence": (float, type(None)), "procedure": str,
     "given": (str, type(None)), "sense": str,
     "covers": str, "testing": str, "n": int, "unit": str, "cache": str, "split": str, "rows": str, "seed": int,
-    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float,
+    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested": str, "tested_at": float,
     "level": (int, type(None)), "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
 _CLAIM = re.compile(r"([^<\s]+)\s*<=\s*([0-9.]+(?:e[+-]?[0-9]+)?)(%?)(.*)", re.IGNORECASE)
