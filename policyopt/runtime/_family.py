@@ -296,7 +296,10 @@ class PolicyFamily(Several):
             step = f'`policyopt certify CACHE --risk "{claim}" --confidence {100 * confidence:g}% --family` makes one.'
             raise input_error("certified", allowed, got, step)
         if len({one["tested"] for a in kept if (one := found[a])}) > 1:
-            got, step = "levels of several", "Certify them as one family: certify(data, method=family)."
+            got, step = (
+                "levels of several",
+                "Certify them as one family: certify(data, method=family).",
+            )
             raise input_error("certified", "of levels of one test: these hold together", got, step)
         if len(kept) == self.levels:
             return self
