@@ -217,7 +217,7 @@ def test_a_certificate_is_of_this_policy_and_this_cache(tmp_path):
         recheck(replace(again, provenance={**again.provenance, "certificate": worse}), data)
     given = certify(data, "drop<=3%", 0.9, method=again)  # one policy alone
     assert given.certificate["n"] == 2400 and len(given.records) == 1
-    assert any("one more attempt" in note for note in given.notes) and not found.notes
+    assert any("another chance to be wrong" in note for note in given.notes) and not found.notes
 
 
 def test_risks_by_brute_force_per_class_context_and_group():
@@ -360,6 +360,10 @@ def test_nobody_who_adapts_goes_under_certified_levels(tmp_path, monkeypatch):
         Online(family.policies[0], SplitEE([0.1, 0.2, 0.3, 0.4], 0.5))
     with pytest.raises(InputError, match=r"certified levels alone\. Got linucb"):
         po.simulate(data, "linucb", arms=family, rounds=30)
+    other = certify(data, "drop<=4%", 0.9, method=mixed.at(len(mixed) - 1)).policy
+    several = PolicyFamily((*family.policies[:-1], other))
+    with pytest.raises(InputError, match="of one test: these hold together"):
+        several.certified("drop<=4%", 0.9)
     bare = PolicyFamily(family.policies)
     with pytest.raises(InputError, match="that tells its costs"):
         po.simulate(data, "controller", arms=bare, budget="70%", rounds=30)
@@ -856,7 +860,9 @@ def test_what_is_claimed_is_what_is_tested(tmp_path):
         losses_of(Risk.parse("error<=30% per class"), [taken(declines, none)], none)
     for text in ("cost<=1234567.25", "drop<=1.23456789%"):
         assert Risk.parse(Risk.parse(text).text) == Risk.parse(text)
-    assert says({"claim": "cost<=1e+15", "covers": "blind", "confidence": 0.95}, "cost<=1e+15", 0.9)
+    assert says(
+        {"claim": "cost<=1e+15", "covers": "blind", "confidence": 0.95, "sense": "confidence"}, "cost<=1e+15", 0.9
+    )
     with pytest.raises(InputError, match="that the full model"):
         certify(data, "error<=30%", method=declines, procedure="crc")
 

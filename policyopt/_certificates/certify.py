@@ -170,9 +170,8 @@ def certify(
     found = _losses(risks, seen, table, cost_bound)
     rows_of_fit = testing == "pareto" and len(policies) > 1 and "fit" in data.split_names
     if rows_of_fit and not _shared(data, split, data, "fit"):
-        order = _order(
-            risks, policies, tables.get("fit"), table.units, cost_bound, level, procedure
-        )
+        fit = tables.get("fit")
+        order = _order(risks, policies, fit, table.units, cost_bound, level, procedure)
     else:
         order = np.argsort([-_cost(policy) for policy in policies], kind="stable")
         testing = "sequence" if testing == "pareto" and len(policies) > 1 else testing
@@ -202,7 +201,7 @@ def certify(
         **_told(found, told, table, tables),
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
         "cache": data.fingerprint, "split": split, "rows": _digest(data, split), "seed": int(seed),
-        "tested_at": float(each), "cost_bound": cost_bound,
+        "tested": _digest_of([policies[j] for j in order.tolist()]), "tested_at": float(each), "cost_bound": cost_bound,
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
     levels = {
@@ -222,9 +221,7 @@ def certify(
         most = {name: max(said[j][name] for j in rising) for name in said[chosen[0]]}
         whole = {"level": None, "p_value": float(p[rising].max()), "risks": most}
         family = _with(family, {**stated, **whole})
-    return Certified(
-        first, family, dict(first.provenance[FIELD]), records, tuple(dict.fromkeys(notes))
-    )
+    return Certified(first, family, dict(first.provenance[FIELD]), records, tuple(notes))
 
 
 def _with(policy: Any, certificate: dict[str, Any]) -> Any:
@@ -254,7 +251,7 @@ def recheck(
     if stated is None:
         got = "one that was changed since" if FIELD in policy.provenance else "one without"
         raise CheckError(
-            f"The policy must carry a certificate of what it is. Got {got}. Certify it: `policyopt certify`."
+            f"The policy must carry a certificate of itself. Got {got}. `policyopt certify` makes one."
         )
     if stated["cache"] != data.fingerprint:
         raise CheckError(
@@ -322,9 +319,7 @@ def _with_calibration(data: ExitData, split: str) -> tuple[ExitData, list[str]]:
     shares: dict[str, float] = {}
     for name, share in data.shares.items():
         shares |= {SPLIT: share / 2, "test": share / 2} if name == "test" else {name: share}
-    note = (
-        f"half of the pool's test rows, {100 * shares[SPLIT]:.3g} % of all, are taken to calibrate"
-    )
+    note = f"half of the pool's test rows, {100 * shares[SPLIT]:.3g} % of all, calibrate"
     return replace(data, shares=shares), [note]
 
 
@@ -347,9 +342,7 @@ def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
         return []
     if settings:
         step = "Leave it out: a policy is certified as it is."
-        raise input_error(
-            next(iter(settings)), "given with a method that fits levels", "a policy", step
-        )
+        raise input_error(next(iter(settings)), "of a method that fits levels", "a policy", step)
     if isinstance(method, FittedFamily):
         method = method.policy
     if isinstance(method, PolicyFamily):
@@ -374,9 +367,7 @@ def _refuse_own_rows(policies: Sequence[Any], data: ExitData, split: str) -> lis
             mine = [o for o in each if o.get("cache") == data.fingerprint]
             origins |= {repr((o.get("split"), o.get("pool"))): o for o in mine}
             if not mine:
-                notes.add(
-                    "the policy was fitted on another cache: that it shares no rows is yours to know"
-                )
+                notes.add("fitted on another cache: that it shares no rows is yours to know")
     for origin in origins.values():
         then, pool = data, origin.get("pool")
         if data.pooled and isinstance(pool, Mapping):
@@ -404,6 +395,11 @@ def _digest(data: ExitData, split: str) -> str:
     return sha256(key.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
 
 
+def _digest_of(policies: Sequence[Any]) -> str:
+    """Return what tells the levels of one test, which hold together, from others."""
+    return sha256("".join(map(fingerprint, policies)).encode()).hexdigest()[:16]
+
+
 def _check_how(
     risks: Sequence[Risk], procedure: str | None, testing: str, starts: int, covers: str
 ) -> None:
@@ -417,9 +413,8 @@ def _check_how(
     nested = covers == "request" or procedure == "crc"
     if testing == "holm" and (nested or starts > 1):
         step = "Leave the others out, or --testing."
-        raise input_error(
-            "testing", "pareto or sequence with starts, covers=request or crc", testing, step
-        )
+        allowed = "pareto or sequence with starts, covers=request or crc"
+        raise input_error("testing", allowed, testing, step)
     if procedure == "crc":
         if starts > 1:
             raise input_error("starts", "1 with crc: it goes one way", starts, "Leave it out.")
@@ -478,9 +473,8 @@ def _p_values(
         name = procedure or default_of(one.kind, one.values.shape[1], one.most, level)
         _check_fits(name, one)
         order = np.random.default_rng([seed, i]).permutation(one.values.shape[1])
-        p = PROCEDURES[name](
-            one.values[:, order], one.most, low=one.low, high=one.high, delta=level
-        )
+        values = one.values[:, order]
+        p = PROCEDURES[name](values, one.most, low=one.low, high=one.high, delta=level)
         worst = np.maximum(worst, p)
         names += [] if name in names else [name]
     return worst, ", ".join(names)
@@ -490,17 +484,11 @@ def _check_fits(name: str, losses: Losses) -> None:
     allowed = {"binomial": (0.0, 1.0), "ternary": (-1.0, 0.0, 1.0)}.get(name)
     if name == "selective" and losses.kind != name:
         step = "Leave it out, or use betting."
-        raise input_error(
-            "procedure", "selective for selective_error only, by rows", losses.text, step
-        )
+        raise input_error("procedure", "for selective_error by rows", losses.text, step)
     if allowed is not None and not np.isin(losses.values, allowed).all():
         step = "Use betting, or leave it out."
-        raise input_error(
-            "procedure",
-            f"of losses that are {', '.join(f'{a:g}' for a in allowed)} for {name}",
-            "others",
-            step,
-        )
+        of = f"of losses that are {', '.join(f'{a:g}' for a in allowed)} for {name}"
+        raise input_error("procedure", of, "others", step)
 
 
 def _order(

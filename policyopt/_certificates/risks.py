@@ -166,9 +166,8 @@ def register_risk(
         step = "Small letters and underscores."
         raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
     ends = (low, high)
-    if not (
-        all(isinstance(end, (int, float)) and abs(end) < np.inf for end in ends) and low < high
-    ):
+    finite = all(isinstance(end, (int, float)) and abs(end) < np.inf for end in ends)
+    if not (finite and low < high):
         raise input_error("low, high", "finite, low below high", (low, high), "0 and 1 of a share.")
 
     def register(loss: Loss) -> Loss:
@@ -247,9 +246,7 @@ class Risk:
             raise input_error(f"risk {self.name}", allowed, f"{self.most:g}", step)
         if (self.name == "miss") != bool(self.of):
             step = 'E.g. --risk "miss[3]<=5%", of class 3.'
-            raise input_error(
-                "risk", "miss[CLASS]<=NUMBER; others are of no class", self.text, step
-            )
+            raise input_error("risk", "miss[CLASS]<=NUMBER; others of no class", self.text, step)
 
     @property
     def text(self) -> str:
@@ -270,9 +267,7 @@ def taken(policy: Any, table: Table) -> Taken:
         return _taken(policy, table, np.arange(len(table)))
     if table.context is None:
         step = "Import with a key 'context' (Python: context=)."
-        raise input_error(
-            "cache", "of rows that have a context, for expert policies", "rows without", step
-        )
+        raise input_error("cache", "of rows with contexts, for experts", "rows without", step)
     at = renumbered(table.context, table.contexts, policy.contexts)
     rows = [np.flatnonzero(at == e) for e in np.unique(at)]
     parts = [_taken(policy.policies[at[mine[0]]], table.take(mine), mine) for mine in rows]
@@ -291,9 +286,9 @@ def taken(policy: Any, table: Table) -> Taken:
     )}  # fmt: skip
     ends = [part.costs for part in parts]
     known = [one for one in ends if one is not None]
-    costs = (
-        (min(a for a, _ in known), max(b for _, b in known)) if len(known) == len(ends) else None
-    )
+    costs = None
+    if len(known) == len(ends):
+        costs = min(a for a, _ in known), max(b for _, b in known)
     graded = any(part.graded for part in parts)
     return _frozen(
         Taken(**arrays, costs=costs, split=table.split, graded=graded, log_prob=log_prob)
@@ -328,9 +323,7 @@ def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
     def log_prob() -> tuple[Array, Array]:
         if not table.whole or not isinstance(policy_of(policy, single=True).answer, Identity):
             step = "Import full outputs; certify a policy with answer=plain."
-            raise input_error(
-                "risk", "of plain answers whose probabilities are known", "others", step
-            )
+            raise input_error("risk", "of plain answers with probabilities", "others", step)
         whole = table.log_prob()
         at = np.searchsorted(table.active_exits, exits)
         return whole[np.arange(len(table)), at], whole[:, -1]
@@ -384,9 +377,7 @@ def losses_of(
         raise input_error(f"risk {risk.name}", "of rows with labels", "rows without", step)
     if kind.labels and risk.name in ("error", "miss", "selective_error") and table.graded:
         step = f'Use "loss<={100 * risk.most:g}%", 1 - mean quality.'
-        raise input_error(
-            f"risk {risk.name}", "of answers that are right or wrong", "graded ones", step
-        )
+        raise input_error(f"risk {risk.name}", "of answers right or wrong", "graded ones", step)
     most, low, high = risk.most, kind.low, kind.high
     if risk.name == "cost":
         most, low, high = _of_costs(risk, policies, table, bound)
@@ -395,10 +386,8 @@ def losses_of(
     if risk.share and table.costs.ndim > 1:  # E[cost - share of the full model's] <= 0
         full = table.costs[:, -1]
         if full.max() > high * (1 + 1e-9):
-            step = "Raise it."
-            raise input_error(
-                "cost_bound", f"{full.max():.6g} or more: a row costs that", high, step
-            )
+            allowed = f"{full.max():.6g} or more: a row costs that"
+            raise input_error("cost_bound", allowed, high, "Raise it.")
         values = values - risk.most * full
         most, low = 0.0, -risk.most * high
     if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0
@@ -443,9 +432,7 @@ def _checked(name: str, kind: Kind, seen: Taken, high: float) -> Floats:
         raise
     except Exception as error:  # of whoever wrote it
         got = f"{type(error).__name__}: {error}"
-        raise input_error(
-            f"losses of risk {name}", "numbers, (N,)", got, "Mend its function."
-        ) from error
+        raise input_error(f"losses of risk {name}", "numbers, (N,)", got, "Mend it.") from error
     if found.shape != seen.exit.shape:
         raise input_error(f"losses of risk {name}", f"of shape {seen.exit.shape}", found.shape)
     if name != "selective_error" and np.isnan(found).any():
@@ -472,9 +459,7 @@ def _of_costs(
     worst = max([float(one.cost.max()) for one in policies] + [one[1] for one in ends if one])
     if worst > high * (1 + 1e-9):
         step = "State what no request can cost more than, e.g. a limit of tokens times their price."
-        raise input_error(
-            "cost_bound", f"well above {worst:.6g}: a row costs that, or may", high, step
-        )
+        raise input_error("cost_bound", f"above {worst:.6g}: a row may cost that", high, step)
     return most, 0.0, high
 
 
@@ -490,18 +475,15 @@ def _cells(risk: Risk, table: Table) -> list[tuple[str, Bools]]:
     if risk.per == "class" or risk.of:
         if labels is None or labels.ndim != 1:
             step = "Import with labels, one class per row."
-            raise input_error(
-                f"risk {risk.text}", "of rows that are of a class", "rows without", step
-            )
+            raise input_error(f"risk {risk.text}", "of rows of a class", "rows without", step)
         last = int(labels.max(initial=-1))
         classes = list(range(max(table.classes, last + 1)))
         if risk.of:
             classes = np.unique(labels[labels >= 0]).tolist()
             if risk.of not in map(str, classes):
                 step = "Number classes from 0."
-                raise input_error(
-                    "risk", f"of a class that occurs, 0 to {classes[-1]}", risk.of, step
-                )
+                allowed = f"of a class that occurs, 0 to {classes[-1]}"
+                raise input_error("risk", allowed, risk.of, step)
             classes = [int(risk.of)]
         return [(f"class {c}", labels == c) for c in classes]
     return [("", np.ones(len(table), dtype=bool))]

@@ -79,9 +79,7 @@ def write(found: Any, out: Path, held: str, family: bool, style: output.Format) 
     for text in found.notes:
         output.note(text)
     records = [{**one, "policy": str(out)} for one in found.records]
-    stated = (
-        found.family.provenance["certificate"] if family and found.family else found.certificate
-    )
+    stated = (found.family if family and found.family else found.policy).provenance["certificate"]
     content = {"certificate": stated, "levels": records, "policy": str(out)}
     if output.print_data(style, content, records):
         return

@@ -97,32 +97,27 @@ def _promise(
     claims = [] if stated is None else stated["claim"].split(" and ")
     promise = Risk.parse(risk or claims[0])
     if risk is None and claims[1:]:
-        output.note(
-            f"watches {claims[0]} alone; {' and '.join(claims[1:])}: by --risk and a --state of its own"
-        )
+        others = " and ".join(claims[1:])
+        output.note(f"watches {claims[0]} alone; {others}: by --risk, with another --state")
     if stated is not None and stated["unit"] == "groups":
         output.note(
             "the promise is of groups: name them in a column group, all rows of one in one file; rows of a group that "
             "share their luck, given one by one, raise false alarms"
         )
-    policies = getattr(found, "policies", (found,))
+    policies: Any = getattr(found, "policies", (found,))
     costs = np.concatenate([one.costs for one in policies])
     bound = stated["cost_bound"] if stated is not None and bound is None else bound
     if promise.share and stated is not None and stated["cost_bound"] is not None:
-        step = (
-            "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows, but their mean."
-        )
-        raise input_error(
-            "--risk", "in the unit, of rows with costs of their own", promise.text, step
-        )
+        step = "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows."
+        raise input_error("--risk", "in the unit, of costs per row", promise.text, step)
     if promise.share:
         from dataclasses import replace
 
         full = float(costs.max()) if stated is None else stated["full_cost"]
         promise = replace(promise, most=promise.most * full, share=False)
     if bound is None:  # the dearest exit, and whoever answers instead
-        more = [one.abstention.cost for one in policies if one.abstention is not None]
-        bound = float(costs.max()) + max(more, default=0.0)
+        more = [one.abstention.cost if one.abstention else 0.0 for one in policies]
+        bound = float(costs.max()) + max(more)
     return promise, bound
 
 
@@ -138,9 +133,7 @@ def _monitor(
     if promise.name == "cost":
         if bound is None or promise.share:
             step = "E.g. --policy policy.json, or --risk 'cost<=2.5' --cost-bound 10."
-            raise input_error(
-                "--cost-bound", "given with a risk of cost, in its unit", "none", step
-            )
+            raise input_error("--cost-bound", "given with a risk of cost, in its unit", None, step)
         high = bound
     wanted = RiskMonitor(
         promise.most, low=kind.low, high=high, confidence=1 - delta_of(confidence), least=least
@@ -160,22 +153,18 @@ def _monitor(
         mine, there = getattr(wanted, name), getattr(found, name)
         if abs(mine - there) > 1e-12 * max(abs(mine), 1.0):
             step = "Give the same promise, or another --state."
-            raise input_error(
-                f"{name} of {state}", f"{mine:g}, as is asked for", f"{there:g}", step
-            )
+            asked = f"{mine:g}, as is asked for"
+            raise input_error(f"{name} of {state}", asked, f"{there:g}", step)
     return found
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     """Return the rows of a .csv or .jsonl file."""
     if path.suffix not in (".csv", ".jsonl"):
-        raise input_error(
-            "ROWS", "a .csv or .jsonl file", path, "Name its columns in the first line."
-        )
+        raise input_error("ROWS", "a .csv or .jsonl file", path, "Columns in the first line.")
     if not path.is_file():
-        raise input_error(
-            "ROWS", "a file", f"{path} (missing)", "Name what new rows were written to."
-        )
+        step = "Name what new rows were written to."
+        raise input_error("ROWS", "a file", f"{path} (missing)", step)
     at = 0
     try:
         with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
@@ -220,9 +209,8 @@ def _losses(
         step = f"Or a column loss. Found: {', '.join(sorted(map(str, names))) or 'nothing'}."
         raise input_error(f"columns of {path}", ", ".join(needs), f"no {lacking[0]}", step)
     texts = {name: [_said(row.get(name)) for row in rows] for name in needs}
-    seen = np.array(
-        [all(texts[name][i] != "" for name in needs) for i in range(len(rows))], dtype=bool
-    )
+    whole = [all(cells) for cells in zip(*texts.values(), strict=True)]
+    seen = np.array(whole, dtype=bool)
     out = np.full(len(rows), np.nan)
     if needs in (("loss",), ("cost",)):
         out[seen] = [

@@ -19,7 +19,7 @@ _TYPES: dict[str, Any] = {
     "claim": str, "cost": str, "utility": (str, type(None)), "confidence": (float, type(None)), "procedure": str,
     "given": (str, type(None)), "sense": str,
     "covers": str, "testing": str, "n": int, "unit": str, "cache": str, "split": str, "rows": str, "seed": int,
-    "void": str, "cost_bound": (float, type(None)), "full_cost": float, "tested_at": float,
+    "void": str, "cost_bound": (float, type(None)), "full_cost": float, "tested": str, "tested_at": float,
     "level": (int, type(None)), "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
 _CLAIM = re.compile(
@@ -101,7 +101,7 @@ def says(found: dict[str, Any], claim: str, confidence: float, by_request: bool 
     of, most = _read(claim)
     known = map(_read, found["claim"].split(" and "))
     as_much = any(name == of and number <= most * (1 + 1e-9) for name, number in known)
-    by = found["covers"] == "request" or not by_request
+    by = (found["covers"] == "request" or not by_request) and found["sense"] != "asymptotic"
     return as_much and by and (found["confidence"] or 0.0) >= confidence - 1e-9
 
 

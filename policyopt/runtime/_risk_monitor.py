@@ -164,9 +164,8 @@ class RiskMonitor:
         # Log wealth of those who bet that the mean is more, or less, than each of these: closest at the promise.
         self._hedged = np.zeros((2, _MEANS))
         near = ((np.arange(_MEANS // 2) + 0.5) / (_MEANS // 2)) ** 3
-        self._means = np.concatenate(
-            [self._at * (1 - near[::-1]), self._at + (1 - self._at) * near]
-        )
+        below, above = self._at * (1 - near[::-1]), self._at + (1 - self._at) * near
+        self._means = np.concatenate([below, above])
         self._most_staked = _TRUNCATED / np.stack([self._means, 1 - self._means])
         self._alarm: RiskAlarm | None = None
 
@@ -221,9 +220,7 @@ class RiskMonitor:
         off = known & ((seen < self.low) | (seen > self.high))
         if off.any():
             allowed, got = f"from {self.low:g} to {self.high:g}", f"{seen[off][0]:g}"
-            raise input_error(
-                "losses", allowed, got, "State low and high where they may be others."
-            )
+            raise input_error("losses", allowed, got, "State low and high where they are others.")
         wrong = known & ~((chance >= self.least) & (chance <= 1))
         if wrong.any():
             step = "State the least of all at the start: RiskMonitor(..., least=0.01), or --least 0.01."
