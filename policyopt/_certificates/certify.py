@@ -563,7 +563,7 @@ def _refused(
         step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
     sure = f"with confidence {100 * (1 - level):g} %" if procedure != "crc" else "in the mean"
     error = BudgetError(f"No level is shown to keep the risk {sure}. {nearest}; {step}")
-    error.levels = records
+    error.levels = tuple(records)
     for note in dict.fromkeys(notes):
         error.add_note(note)
     return error

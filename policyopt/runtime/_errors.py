@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from ._text import SHOWN, printable
 
 
@@ -28,9 +26,7 @@ class BudgetError(PolicyOptError, ValueError):
     """The budget (or risk level) cannot be met (exit code 3)."""
 
     exit_code = 3
-    levels: Sequence[
-        Mapping[str, object]
-    ] = ()  # of a test that showed none, as `certify` records them
+    levels: tuple[dict[str, object], ...] = ()  # of a test that showed none, as `certify` has them
 
 
 class CheckError(PolicyOptError):
