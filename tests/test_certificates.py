@@ -739,7 +739,7 @@ def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
         ("certify", "l", "--risk", "miss[7]<=5%", *fast): (2, "that occurs, 0 to 3"),
         ("certify", "l", "--risk", "drop<=5% per context", *fast): (2, "context"),
         ("certify", "r", "--risk", "cost<=60%", *fast): (2, "--cost-bound"),
-        ("certify", "r", "--risk", "cost<=60%", *fast, "--cost-bound", "1"): (2, "a row costs that"),
+        ("certify", "r", "--risk", "cost<=60%", *fast, "--cost-bound", "1"): (2, "a row may cost that"),
         ("certify", "l", *how, *fast, "--confidence", "100%"): (2, "below 100 %"),
         ("certify", "l", *how, *fast, "--procedure", "exact"): (2, "one of binomial"),
         ("certify", "l", *how, *fast, "--procedure", "binomial"): (2, "0, 1 for binomial"),
