@@ -19,7 +19,7 @@ def certify(
     risk: list[str] = option(..., 'E.g. "drop<=1%"; may be repeated: all at once.'),
     confidence: str = option("95%", "With which a wrong claim is avoided."),
     budget: str | None = option(None, "The same as a risk cost<=BUDGET: 40% of the full model."),
-    method: str | None = option(None, "Whose levels are tried. Default: auto."),
+    method: str | None = option(None, "Whose levels are tried; or a file of these. Default: auto."),
     policy: Path | None = option(None, "A policy or family file instead of a method."),
     budgets: str = option("30", f"Levels of the family that is fitted. {options.COUNTED}"),
     split: str = option("calibrate", "Rows of the test, which chose nothing.", "--split"),
@@ -49,6 +49,8 @@ def certify(
 
     held = options.out_policy(out)
     data = options.read_cache(cache)
+    if policy is None and (method or "").endswith(".json"):
+        method, policy = None, Path(method or "")
     if policy is not None and method is not None:
         raise input_error("--policy", "given without --method", policy, "Leave one out.")
     if covers == "request" and not family:
