@@ -11,7 +11,9 @@ from policyopt._certificates.testing import fallback, holm
 from policyopt.runtime._risk_monitor import RiskMonitor, advance, audited, owned
 
 Floats = NDArray[np.float64]
-SIGNED = [name for name in P_VALUES if name not in ("binomial", "selective")]  # of losses of -1, too
+SIGNED = [
+    name for name in P_VALUES if name not in ("binomial", "selective")
+]  # of losses of -1, too
 #: Of the power: the levels' risks, what is allowed, delta, and what is asked of the default per number of rows.
 RISKS, MOST, DELTA = np.linspace(0, 0.2, 201), 0.05, 0.1
 ASKED = {300: 0.64, 1000: 0.80, 5000: 0.90, 20_000: 0.945}

@@ -244,7 +244,17 @@ def _joined(
         mean, paid, coin, span=float(np.ptp(table.mean_costs)), group=table.group
     )
     first = parts[0].fitted.policy.provenance
-    shared = ("method", "settings", "cost", "split", "cache", "versions", "graded", "utility", "pool")
+    shared = (
+        "method",
+        "settings",
+        "cost",
+        "split",
+        "cache",
+        "versions",
+        "graded",
+        "utility",
+        "pool",
+    )
     division = [
         {
             "context": part.context, "rows": part.rows, "budget": part.fitted.budget,

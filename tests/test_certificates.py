@@ -561,9 +561,13 @@ def test_what_a_refusal_shows_and_what_a_watch_takes_from_a_certificate(run, tmp
     grouped = po.load_policy("p.json")
     own = {**grouped.provenance["certificate"], "unit": "groups"}
     replace(grouped, provenance={**grouped.provenance, "certificate": own}).save("g.json")
-    assert "in a column group" in run("watch", "l.csv", "--policy", "g.json", "--state", "e.json")[2]
+    assert (
+        "in a column group" in run("watch", "l.csv", "--policy", "g.json", "--state", "e.json")[2]
+    )
     (tmp_path / "gr.csv").write_text("loss,group\n1,b\n0,a\n0.5,b\n,a\n,c\n")
-    code, out, _ = run("watch", "gr.csv", "--risk", "loss<=60%", "--state", "gr.json", "--format", "json")
+    code, out, _ = run(
+        "watch", "gr.csv", "--risk", "loss<=60%", "--state", "gr.json", "--format", "json"
+    )
     assert code == 0 and json.loads(out)[0]["losses"] == 2
     whole = RiskMonitor(0.6)
     whole.update([0.75, 0.0])
@@ -829,7 +833,9 @@ def test_what_is_claimed_is_what_is_tested(tmp_path):
     one = taken(po.fit(data, "50%", "max_prob").policy, table)
     (found,) = losses_of(Risk.parse("cost<=60%"), [one], table, 40.0)
     assert found.values[0] == pytest.approx(one.cost - 0.6 * table.costs[:, -1])
-    assert (found.most, found.high) == (0.0, 40.0) and found.means[0] == pytest.approx(one.cost.mean())
+    assert (found.most, found.high) == (0.0, 40.0) and found.means[0] == pytest.approx(
+        one.cost.mean()
+    )
     with pytest.raises(InputError, match="cost_bound"):
         losses_of(Risk.parse("cost<=60%"), [replace(one, cost=one.cost * 0)], table, 5.0)
 
@@ -861,7 +867,9 @@ def test_what_is_claimed_is_what_is_tested(tmp_path):
     for text in ("cost<=1234567.25", "drop<=1.23456789%"):
         assert Risk.parse(Risk.parse(text).text) == Risk.parse(text)
     assert says(
-        {"claim": "cost<=1e+15", "covers": "blind", "confidence": 0.95, "sense": "confidence"}, "cost<=1e+15", 0.9
+        {"claim": "cost<=1e+15", "covers": "blind", "confidence": 0.95, "sense": "confidence"},
+        "cost<=1e+15",
+        0.9,
     )
     with pytest.raises(InputError, match="that the full model"):
         certify(data, "error<=30%", method=declines, procedure="crc")
