@@ -245,16 +245,8 @@ def _joined(
     )
     first = parts[0].fitted.policy.provenance
     shared = (
-        "method",
-        "settings",
-        "cost",
-        "split",
-        "cache",
-        "versions",
-        "graded",
-        "utility",
-        "pool",
-    )
+        "method", "settings", "cost", "split", "cache", "versions", "graded", "utility", "pool",
+    )  # fmt: skip
     division = [
         {
             "context": part.context, "rows": part.rows, "budget": part.fitted.budget,

@@ -197,17 +197,12 @@ def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
     policy = load_any(path)
     if isinstance(policy, ExpertPolicy):
         experts = dict(zip(policy.contexts, map(_facts, policy.policies), strict=True))
-        content = {
-            "certificate": _certificate(policy),
-            "experts": experts,
-            "provenance": dict(policy.provenance),
-        }
+        content = {"certificate": _certificate(policy), "experts": experts}
+        content["provenance"] = dict(policy.provenance)
     elif isinstance(policy, PolicyFamily) and level is None:
         content = {"levels": policy.levels, **_facts(policy.policies[0])}
-        content |= {
-            "certificate": (said := _certificate(policy)),
-            "provenance": dict(policy.provenance),
-        }
+        content["certificate"] = said = _certificate(policy)
+        content["provenance"] = dict(policy.provenance)
         rows = _levels(policy)
         if not output.print_data(style, {**content, "each level": rows}, rows):
             output.print_table(rows, _LEVELS, title=f"{policy.levels} levels [{policy.unit}]")
