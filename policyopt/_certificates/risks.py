@@ -286,13 +286,11 @@ def taken(policy: Any, table: Table) -> Taken:
     )}  # fmt: skip
     ends = [part.costs for part in parts]
     known = [one for one in ends if one is not None]
-    costs = None
-    if len(known) == len(ends):
-        costs = min(a for a, _ in known), max(b for _, b in known)
+    whole_known = len(known) == len(ends)
+    costs = (min(a for a, _ in known), max(b for _, b in known)) if whole_known else None
     graded = any(part.graded for part in parts)
-    return _frozen(
-        Taken(**arrays, costs=costs, split=table.split, graded=graded, log_prob=log_prob)
-    )
+    arrays |= {"costs": costs, "split": table.split, "graded": graded, "log_prob": log_prob}
+    return _frozen(Taken(**arrays))
 
 
 def _frozen(seen: Taken) -> Taken:
