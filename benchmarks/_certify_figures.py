@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from policyopt._bounds import P_VALUES
 from policyopt._certificates.testing import fallback, holm
-from policyopt.runtime._risk_monitor import advance, owned
+from policyopt.runtime._risk_monitor import RiskMonitor, advance, audited, owned
 
 Floats = NDArray[np.float64]
+SIGNED = [name for name in P_VALUES if name not in ("binomial", "selective")]  # of losses of -1, too
 #: Of the power: the levels' risks, what is allowed, delta, and what is asked of the default per number of rows.
 RISKS, MOST, DELTA = np.linspace(0, 0.2, 201), 0.05, 0.1
 ASKED = {300: 0.64, 1000: 0.80, 5000: 0.90, 20_000: 0.945}
@@ -22,8 +23,7 @@ def drop_power(draws: int = 400) -> list[tuple[str, ...]]:
     rng, out = np.random.default_rng(0), []
     for n in (300, 1000, 5000):
         losses = rng.choice([1.0, -1.0, 0.0], p=[0.02, 0.02, 0.96], size=(draws, n))
-        p = {name: test(losses, 0.01, low=-1.0, high=1.0, delta=0.1) for name, test in P_VALUES.items()
-             if name != "binomial"}  # fmt: skip
+        p = {name: P_VALUES[name](losses, 0.01, low=-1.0, high=1.0, delta=0.1) for name in SIGNED}
         out.append((f"{n:,}", *(f"{100 * (v <= 0.1).mean():.0f}" for v in p.values())))
     return out
 
@@ -79,7 +79,7 @@ def power(draws: int = 1000, few: int = 200) -> list[tuple[str, ...]]:
     """Return a line per procedure."""
     found = {n: shares_used(n, draws, few) for n in ASKED}
     lines = [("asked of the default", *(f"{v:g}" for v in ASKED.values()), "")]
-    for name in (*P_VALUES, "binomial, 3 starts", "binomial, Holm"):
+    for name in ("binomial", *SIGNED, "binomial, 3 starts", "binomial, Holm"):
         each = [found[n][name] for n in ASKED]
         wrong = ", ".join(f"{100 * one[1]:.1f}" for one in each)
         lines.append((
@@ -118,9 +118,46 @@ def delays(streams: int = 1000, requests: int = 100_000) -> list[tuple[str, ...]
     return out
 
 
+def intervals(streams: int = 100) -> list[tuple[str, ...]]:
+    """Return the running interval of a risk at the promise, medians of its ends in %, and how often it ever misses."""
+    rng, out = np.random.default_rng(0), []
+    for most in (0.01, 0.05):
+        ends, missed = np.empty((2, streams, 2)), 0
+        for s in range(streams):
+            monitor, off = RiskMonitor(most), False
+            for i, more in enumerate((1000, 9000)):
+                for _ in range(10):
+                    monitor.update(rng.random(more // 10) < most)
+                    off |= not monitor.risk[0] <= most <= monitor.risk[1]
+                ends[i, s] = monitor.risk
+            missed += off
+        text = [f"{100 * low:.1f} to {100 * high:.1f}" for low, high in np.median(ends, axis=1)]
+        out.append((f"{most:g}", *text, f"{100 * missed / streams:.0f}"))
+    return out
+
+
+def audits(
+    streams: int = 300, share: float = 0.05, requests: int = 20_000
+) -> list[tuple[str, ...]]:
+    """Return requests and losses seen until a disagreement that doubled from 5 % is found: medians."""
+    rng, found = np.random.default_rng(0), {"all labels": [], "audits": []}
+    for s in range(streams):
+        loss = (rng.random(requests) < 0.1).astype(float)
+        seen = audited(s, np.arange(requests), share)
+        for name, chance in (("all labels", 1.0), ("audits", share)):
+            monitor = RiskMonitor(0.05, least=chance)
+            alarm = monitor.update(np.where(seen, loss, np.nan) if chance < 1 else loss, chance)
+            at = alarm.losses if alarm else np.inf
+            place = np.flatnonzero(seen) if chance < 1 else np.arange(requests)
+            found[name].append((place[int(at) - 1] + 1 if alarm else np.inf, at))
+    return [
+        (name, *(f"{value:,.0f}" for value in np.median(each, axis=0)))
+        for name, each in found.items()
+    ]
+
+
 def figures() -> str:
     """Return all as a page."""
-    names = [name for name in P_VALUES if name != "binomial"]
     parts = [
         table(
             "Share of what is allowed that is used", ("procedure", *(f"n = {n:,}" for n in ASKED), "wrong, %"), power()
@@ -129,7 +166,7 @@ def figures() -> str:
         "*wrong*: draws in which a level over 0.05 is certified, per n. "
         f"Betting is asked of the first {_NEAR} levels, which changes nothing: it stops long before.",
         table(
-            "A drop of 0 shown to be at most 1 point, % of draws", ("rows", *names), drop_power()
+            "A drop of 0 shown to be at most 1 point, % of draws", ("rows", *SIGNED), drop_power()
         ),
         "Answers of 4 % of the rows differ, half of them for the better; one level, 90 %, 400 draws.",
         table(
@@ -140,6 +177,16 @@ def figures() -> str:
         "False alarms: 1,000 streams of 100,000 requests at the border of the promise. Delays on a doubled risk: "
         "medians of 400 streams over log(1 / delta) / KL, after nothing and after 10,000 requests at nine tenths of "
         "the promised risk (streams that had alarmed before are left out).",
+        table(
+            "RiskMonitor: the running interval at 95 %, %",
+            ("risk and promise", "after 1,000 losses", "after 10,000", "ever missed, % of streams"), intervals(),
+        ),
+        "Medians of 100 streams, looked at 20 times.",
+        table(
+            "RiskMonitor: a disagreement that doubled from 5 %",
+            ("seen", "requests until the alarm", "losses seen"), audits(),
+        ),
+        "Medians of 300 streams; audits of 5 % of the requests.",
     ]  # fmt: skip
     body = "\n\n".join(parts)
     return f"# Power and delays\n\n{body}\n\n{machine()}\n"

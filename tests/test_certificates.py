@@ -20,12 +20,14 @@ from policyopt._bounds import P_VALUES, crc, default_of, rows_that_do
 from policyopt._certificates.certify import TESTING, certify, recheck
 from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
 from policyopt._certificates.testing import fallback, holm
+from policyopt._cli.watch import _promise
 from policyopt._table import Tables
 from policyopt.runtime._bandits import make_bandit
-from policyopt.runtime._certificate import _TYPES, certificate_of
+from policyopt.runtime._certificate import _TYPES, certificate_of, says
 from policyopt.runtime._errors import BudgetError, CheckError, InputError
 from policyopt.runtime._family import PolicyFamily
-from policyopt.runtime._online import Controller, Online
+from policyopt.runtime._online import Controller, Online, SplitEE
+from policyopt.runtime._risk_monitor import RiskMonitor
 
 ENDS = {"low": -1.0, "high": 1.0}
 
@@ -111,11 +113,19 @@ def test_the_exact_test_of_the_answered():
     wrong, answered = (each > 0).sum(axis=1), (each != 0).sum(axis=1)
     assert p == pytest.approx(stats.binom.cdf(wrong, answered, most))
     for share in (0.5, 0.9, 1.0):
-        chance = share**answered * (1 - share) ** (n - answered) * most**wrong * (1 - most) ** (answered - wrong)
+        chance = (
+            share**answered
+            * (1 - share) ** (n - answered)
+            * most**wrong
+            * (1 - most) ** (answered - wrong)
+        )
         assert chance[p <= 0.1].sum() <= 0.1 + 1e-12
         worst = max(worst, chance[p <= 0.1].sum())
     assert worst > 0.05
-    assert default_of("ternary", 500, 0.005, 0.1) == "betting" and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+    assert (
+        default_of("ternary", 500, 0.005, 0.1) == "betting"
+        and default_of("ternary", 2000, 0.005, 0.1) == "ternary"
+    )
 
 
 def test_rows_that_do_are_the_least_that_do():
@@ -207,6 +217,7 @@ def test_a_certificate_is_of_this_policy_and_this_cache(tmp_path):
         recheck(replace(again, provenance={**again.provenance, "certificate": worse}), data)
     given = certify(data, "drop<=3%", 0.9, method=again)  # one policy alone
     assert given.certificate["n"] == 2400 and len(given.records) == 1
+    assert any("another chance to be wrong" in note for note in given.notes) and not found.notes
 
 
 def test_risks_by_brute_force_per_class_context_and_group():
@@ -345,8 +356,14 @@ def test_nobody_who_adapts_goes_under_certified_levels(tmp_path, monkeypatch):
     assert [found.metrics[name].shares().shape[1] for name in found.metrics] == [
         len(family)
     ] * 2 + [1]
+    with pytest.raises(InputError, match=r"certified levels alone\. Got splitee"):
+        Online(family.policies[0], SplitEE([0.1, 0.2, 0.3, 0.4], 0.5))
     with pytest.raises(InputError, match=r"certified levels alone\. Got linucb"):
         po.simulate(data, "linucb", arms=family, rounds=30)
+    other = certify(data, "drop<=4%", 0.9, method=mixed.at(len(mixed) - 1)).policy
+    several = PolicyFamily((*family.policies[:-1], other))
+    with pytest.raises(InputError, match="of one test: these hold together"):
+        several.certified("drop<=4%", 0.9)
     bare = PolicyFamily(family.policies)
     with pytest.raises(InputError, match="that tells its costs"):
         po.simulate(data, "controller", arms=bare, budget="70%", rounds=30)
@@ -399,8 +416,8 @@ def test_what_is_refused():
     with pytest.raises(InputError, match="occurs, 0 to 5"):
         certify(data, "miss[9]<=3%", method="max_prob")
     with pytest.raises(BudgetError, match=r"about [\d,]+ rows like these 800 would show it"):
-        certify(data, "drop<=0.1%", method="max_prob")
-    with pytest.raises(BudgetError, match=r"over the 0\.01 that is claimed: allow more risk"):
+        certify(data, "drop<=0.5%", method="max_prob")
+    with pytest.raises(BudgetError, match=r"is at .* % \(claimed: 1 %\): allow more risk"):
         certify(data, "error<=1%", method="max_prob")
 
 
@@ -477,7 +494,7 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     worse = np.where(rng.random(2000) < 0.9, full, 3)
     for name, answer in (("good", full), ("bad", worse)):
         lines = [
-            f"{a},{b if i % 3 else ''},{c}"
+            f"{a},{float(b) if i % 3 else ('' if i % 2 else 'nan')},{c}"
             for i, (a, b, c) in enumerate(zip(answer, label, full, strict=True))
         ]
         (tmp_path / f"{name}.csv").write_text(
@@ -501,13 +518,59 @@ def test_certify_verify_info_and_watch_on_the_command_line(run, tmp_path, monkey
     assert code == 0 and json.loads(out)[0]["losses"] == 1
     for wrong, words in (
         ("{", "JSON"),
-        ("[1]", "an object"),
+        ("[1]", "no object"),
         ('{"loss": "a"}', "a number"),
         ('{"x": 1}', "no loss"),
     ):
         (tmp_path / "w.jsonl").write_text(wrong)
         code, _, err = run("watch", "w.jsonl", "--risk", "loss<=6%", "--state", "w.json")
         assert code == 2 and words in err
+
+
+def test_what_a_refusal_shows_and_what_a_watch_takes_from_a_certificate(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logits, labels = outputs(4000, 3, 4, seed=1)
+    paid = np.cumsum(np.random.default_rng(3).uniform(0.5, 1.5, (4000, 3)), axis=1)
+    with po.CacheWriter("c", costs=[po.Cost("c", "USD", None)]) as writer:
+        for name, at in (("fit", slice(2000)), ("calibrate", slice(2000, None))):
+            writer.append(name, logits[at], labels[at], sample_costs={"c": paid[at]})
+    asked = ("certify", "c", "--method", "max_prob")
+    # Levels are shown, and the claim that fails is named, in its own terms.
+    code, out, err = run(*asked, "--risk", "selective_error<=2%", "--risk", "drop<=5%")
+    assert code == 3 and "levels in the order" in out
+    right = logits[2000:, -1].argmax(axis=1) == labels[2000:]
+    wrong = float(re.search(r"selective_error<=2% is at ([\d.]+) %", err)[1])
+    assert wrong == pytest.approx(100 * (1 - right.mean()), abs=1.5) and "drop<=5% is" not in err
+    # What no request can cost more than is the certificate's, not the mean; the other claim is told.
+    more = ("--cost-bound", "5", "--out", "p.json")
+    assert run(*asked, "--risk", "cost<=2.85", "--risk", "drop<=6%", *more)[0] == 0
+    (tmp_path / "x.csv").write_text("cost\n4.9\n1.1")
+    code, out, err = run("watch", "x.csv", "--policy", "p.json", "--state", "a.json")
+    assert code == 0 and "drop<=6%: by --risk" in err
+    for risk in ("drop<=6%", "drop<=0.1%"):  # told where it is shown, and where it is not
+        again = run(*asked[:2], "--policy", "p.json", "--risk", risk, "--out", "q.json")
+        assert "these rows have certified" in again[2] and again[0] == 3 * (risk == "drop<=0.1%")
+    # A family's promise; a loss of one's own.
+    assert run(*asked, "--risk", "drop<=6%", "--family", "--out", "f.json")[0] == 0
+    (tmp_path / "l.csv").write_text("loss\n0\n1")
+    assert run("watch", "l.csv", "--policy", "f.json", "--state", "b.json")[0] == 0
+    code, _, err = run("watch", "x.csv", "--risk", "log_loss_gap<=5%", "--state", "d.json")
+    assert code == 2 and "no loss" in err
+    assert "(missing)" in run("watch", "no.csv", "--risk", "error<=5%")[2]
+    # Of groups: rows one by one are no draws.
+    grouped = po.load_policy("p.json")
+    own = {**grouped.provenance["certificate"], "unit": "groups"}
+    replace(grouped, provenance={**grouped.provenance, "certificate": own}).save("g.json")
+    assert "in a column group" in run("watch", "l.csv", "--policy", "g.json", "--state", "e.json")[2]
+    (tmp_path / "gr.csv").write_text("loss,group\n1,b\n0,a\n0.5,b\n,a\n,c\n")
+    code, out, _ = run("watch", "gr.csv", "--risk", "loss<=60%", "--state", "gr.json", "--format", "json")
+    assert code == 0 and json.loads(out)[0]["losses"] == 2
+    whole = RiskMonitor(0.6)
+    whole.update([0.75, 0.0])
+    assert json.loads(out)[0]["e_value"] == pytest.approx(whole.e_value)
+    for text, words in (("error<=8", "write error<=8%"), ("accuracy>=95%", "error<=5%")):
+        with pytest.raises(InputError, match=words):
+            Risk.parse(text)
 
 
 def test_levels_chosen_by_the_request_and_conformal_risk_control():
@@ -543,7 +606,10 @@ def test_levels_chosen_by_the_request_and_conformal_risk_control():
     mine = losses_of(Risk.parse("harm<=6%"), [taken(given.policy, Tables(data).get("calibrate"))],
                      Tables(data).get("calibrate"))[0].values  # fmt: skip
     assert (mine.sum() + 1) / (mine.shape[1] + 1) <= 0.06
-    assert given.policy.provenance["expected_cost"] <= certify(data, **asked).policy.provenance["expected_cost"]
+    assert (
+        given.policy.provenance["expected_cost"]
+        <= certify(data, **asked).policy.provenance["expected_cost"]
+    )
     assert recheck(given.policy, data)["p_value"] <= 1
     # Draws of 200 rows of nested losses 1[u < risk]: the mean risk of what is taken is what is allowed, about.
     rng, risk = np.random.default_rng(0), np.linspace(0, 0.2, 201)
@@ -626,10 +692,24 @@ def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
         np.savez(f"{name}.npz", logits=each, **more)
         cut = "fit=0.4,calibrate=0.4,test=0.2"
         assert run("import", f"{name}.npz", "--unit", "ms", "--out", name, "--split", cut)[0] == 0
-    again = ("import", "l.npz", "--unit", "ms", "--out", "s", "--split", "fit=0.4,test=0.6", "--seed", "3")
+    again = (
+        "import",
+        "l.npz",
+        "--unit",
+        "ms",
+        "--out",
+        "s",
+        "--split",
+        "fit=0.4,test=0.6",
+        "--seed",
+        "3",
+    )
     assert run(*again)[0] == 0
     np.savez("few.npz", logits=each[:, :30], labels=labels[:30], costs=[1.0, 2, 4])
-    assert run("import", "few.npz", "--unit", "ms", "--out", "few", "--split", "fit=0.5,test=0.5")[0] == 0
+    assert (
+        run("import", "few.npz", "--unit", "ms", "--out", "few", "--split", "fit=0.5,test=0.5")[0]
+        == 0
+    )
     how, fast = ("--risk", "drop<=5%"), ("--method", "max_prob", "--budgets", "6")
     assert run("certify", "l", *how, *fast, "--out", "p.json")[0] == 0
     assert run("certify", "l", *how, *fast, "--out", "f.json", "--family")[0] == 0
@@ -659,7 +739,7 @@ def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
         ("certify", "l", "--risk", "miss[7]<=5%", *fast): (2, "that occurs, 0 to 3"),
         ("certify", "l", "--risk", "drop<=5% per context", *fast): (2, "context"),
         ("certify", "r", "--risk", "cost<=60%", *fast): (2, "--cost-bound"),
-        ("certify", "r", "--risk", "cost<=60%", *fast, "--cost-bound", "1"): (2, "a row costs that"),
+        ("certify", "r", "--risk", "cost<=60%", *fast, "--cost-bound", "1"): (2, "a row may cost that"),
         ("certify", "l", *how, *fast, "--confidence", "100%"): (2, "below 100 %"),
         ("certify", "l", *how, *fast, "--procedure", "exact"): (2, "one of binomial"),
         ("certify", "l", *how, *fast, "--procedure", "binomial"): (2, "0, 1 for binomial"),
@@ -686,3 +766,268 @@ def test_wrong_uses_end_in_one_clear_message(run, tmp_path, monkeypatch):
         assert not (tmp_path / "n.json").exists()
     assert not bad
     assert run("verify", "f.json", "l")[0] == 0
+
+
+def test_the_cost_and_the_utility_are_those_of_the_fit():
+    """A policy of another cost than the first, and of a utility, is certified and verified by these."""
+    logits, labels = outputs(6000, 3, 4, seed=4)
+    data = po.from_arrays(
+        logits, labels, [po.Cost("ms", "ms", [1.0, 2, 4]), po.Cost("euro", "euro", [3.0, 4, 5])], split={"fit": 0.4, "calibrate": 0.4, "test": 0.2},
+    )  # fmt: skip
+    worth = np.eye(4) * 0.5 + 0.5
+    fitted = po.fit(data, "90%", "max_prob", cost="euro", utility=worth)
+    found = certify(data, ["loss<=25%", "cost<=95%"], 0.9, method=fitted)
+    assert found.certificate["full_cost"] == 5.0
+    assert found.certificate["risks"]["loss<=25%"] == pytest.approx(
+        0.5 * (taken(fitted.policy, Tables(data, "euro").get("calibrate")).quality == 0).mean()
+    )
+    assert recheck(found.policy, data)["p_value"] <= found.certificate["p_value"] * (1 + 1e-6)
+    tables = Tables(replace(data, shares={"fit": 0.4, "test": 0.6}), "euro", utility=worth)
+    pooled = certify(tables.data, "loss<=25%", 0.9, method=fitted, tables=tables)
+    assert pooled.certificate["full_cost"] == 5.0 and "half of the pool" in pooled.notes[0]
+    refuses("spend", certify, data, "loss<=25%", method=fitted, spend="all")
+
+
+def test_the_order_and_the_rows_of_the_test_know_nothing_of_each_other():
+    """Rows that test order no levels; neither they nor rows of their groups fitted, whoever of the experts."""
+    family = po.fit_family(cache(2000, 4, 6, seed=9), 8, "max_prob", spend="all").policy
+    data = cache(1500, 4, 6, seed=2, split={"fit": 0.8, "test": 0.2})
+    worst_first = po.PolicyFamily(tuple(
+        replace(one, provenance={"expected_cost": float(8 - j)}) for j, one in enumerate(family.policies)
+    ))  # fmt: skip
+    found = certify(data, "error<=90%", 0.9, method=worst_first, split="fit[30%:]")
+    assert [one["level"] for one in found.records] == list(range(8))
+    assert found.certificate["testing"].startswith("sequence")
+    logits, labels, context = routed(4000, 0)
+    more = {"context": context, "contexts": ["a", "b", "c"]}
+    data = po.from_arrays(
+        logits, labels, [1.0, 2.0, 4.0, 8.0], unit="ms", split={"fit": 0.5, "test": 0.5}, **more
+    )
+    experts = po.fit_experts(data, "60%", "max_prob").policy
+    first, *others = experts.policies
+    mixed = replace(experts, policies=(replace(first, provenance={}), *others))
+    with pytest.raises(InputError, match="no part in the fit"):
+        certify(data, "drop<=20%", method=mixed, split="fit[50%:]")
+    half = np.arange(2000)
+    named = {
+        name: po.from_arrays(logits[at], labels[at], [1.0, 2.0, 4.0, 8.0], unit="ms", group=half // 2).splits["pool"]
+        for name, at in (("one", half), ("two", half + 2000))
+    }  # fmt: skip
+    data = replace(data, splits=named, shares={}, contexts=())
+    policy = po.fit(data, "60%", "max_prob", split="one").policy
+    with pytest.raises(InputError, match="others of their groups"):
+        certify(data, "drop<=20%", method=policy, split="two")
+
+
+def test_what_is_claimed_is_what_is_tested(tmp_path):
+    """Shares of costs per row, whoever answers instead, losses that lack by level, classes that lack, digits."""
+    logits, labels = outputs(4000, 4, 6, 2)
+    parts = {"split": {"fit": 0.4, "calibrate": 0.4, "test": 0.2}}
+    paid = np.cumsum(np.random.default_rng(0).exponential(size=(4000, 4)), axis=1)
+    data = po.from_arrays(logits, labels, paid, unit="ms", **parts)
+    table = Tables(data).get("calibrate")
+    one = taken(po.fit(data, "50%", "max_prob").policy, table)
+    (found,) = losses_of(Risk.parse("cost<=60%"), [one], table, 40.0)
+    assert found.values[0] == pytest.approx(one.cost - 0.6 * table.costs[:, -1])
+    assert (found.most, found.high) == (0.0, 40.0) and found.means[0] == pytest.approx(one.cost.mean())
+    with pytest.raises(InputError, match="cost_bound"):
+        losses_of(Risk.parse("cost<=60%"), [replace(one, cost=one.cost * 0)], table, 5.0)
+
+    costs = [po.Cost("time", "ms", [1, 2, 4, 8]), po.Cost("other", "ms", [1, 7, 7.5, 8])]
+    data, worth = po.from_arrays(logits, labels, costs, **parts), np.eye(6)
+    worth[0, 1:] = 0.5
+    found = certify(
+        data, ["loss<=30%", "cost<=95%"], 0.9, method="max_prob", cost="other", utility=worth
+    )
+    assert recheck(found.policy, data)["p_value"] == pytest.approx(found.certificate["p_value"])
+    declines = po.fit(
+        data, "60%", "max_prob", abstain="10%", abstain_quality=0.9, abstain_cost=20.0
+    ).policy
+    table = Tables(data).get("calibrate")
+    one = taken(declines, table)
+    assert one.costs[1] >= 28
+    declines.save(tmp_path / "d.json")
+    assert _promise(tmp_path / "d.json", "cost<=12", None)[1] == pytest.approx(one.costs[1])
+    found = certify(data, ["error<=30%", "selective_error<=30%"], 0.9, method=declines).certificate
+    assert found["procedure"] == "betting, selective"
+    answered = ~one.abstained
+    assert found["risks"]["selective_error<=30%"] == pytest.approx(1 - one.quality[answered].mean())
+    other = replace(one, quality=np.where(table.places % 2, np.nan, one.quality))
+    with pytest.raises(InputError, match="one of each row"):
+        losses_of(Risk.parse("error<=30%"), [one, other], table)
+    none = table.take(np.flatnonzero(table.statistics.labels != 2))
+    with pytest.raises(InputError, match=r"rows of class 2.* 2 or more\. Got 0"):
+        losses_of(Risk.parse("error<=30% per class"), [taken(declines, none)], none)
+    for text in ("cost<=1234567.25", "drop<=1.23456789%"):
+        assert Risk.parse(Risk.parse(text).text) == Risk.parse(text)
+    assert says(
+        {"claim": "cost<=1e+15", "covers": "blind", "confidence": 0.95, "sense": "confidence"}, "cost<=1e+15", 0.9
+    )
+    with pytest.raises(InputError, match="that the full model"):
+        certify(data, "error<=30%", method=declines, procedure="crc")
+
+
+@given(st.floats(1e-6, 0.99), st.sampled_from(["drop<={}", "drop<={}%", "cost<={}%", "cost<={}"]))
+def test_a_claim_states_to_the_last_digit_what_was_tested(most, form):
+    risk = Risk.parse(form.format(repr(most)))
+    assert Risk.parse(risk.text).most == risk.most and Risk.parse(risk.text).share == risk.share
+
+
+def test_what_a_certificate_says_is_what_its_rows_say(tmp_path):
+    """Fields that rows tell, rows of the fit, claims of a family's levels: each forgery is told, none is believed."""
+    data = cache(6000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    found = certify(data, "drop<=3.3333333333%", 0.9, method="max_prob", budgets=8, starts=10**9)
+    stated = recheck(found.policy, data)
+    assert stated["claim"] == "drop<=3.3333333333%" and stated == found.certificate
+    recheck(found.family, data)
+
+    def forged(of, **fields):
+        own = {**of.provenance["certificate"], **fields}
+        return replace(of, provenance={**of.provenance, "certificate": own})
+
+    for wrong in (
+        {"n": 10**6}, {"unit": "groups"}, {"procedure": "exact"}, {"sense": "asymptotic"}, {"void": "never"},
+        {"full_cost": 1e9}, {"claim": "drop<=0.01%"},
+    ):  # fmt: skip
+        with pytest.raises(CheckError):
+            recheck(forged(found.policy, **wrong), data)
+        levels = tuple(forged(one, **wrong) for one in found.family.policies)
+        with pytest.raises(CheckError):
+            recheck(replace(found.family, policies=levels), data)
+    for wrong in (
+        {"n": True},
+        {"n": -1},
+        {"n": 10**400},
+        {"cost_bound": 10**400},
+        {"full_cost": 1e308},
+        {"level": -1},
+    ):
+        assert certificate_of(forged(found.policy, **wrong)) is None
+    own = {**found.policy.provenance, "split": "calibrate"}
+    with pytest.raises(InputError, match="no part in the fit"):
+        recheck(replace(found.policy, provenance=own), data)
+    stated = {**found.certificate, "claim": "cost<=1.5e+06"}
+    assert says(stated, "cost<=2000000", 0.9) and not says(stated, "cost<=1e+06", 0.9)
+    refuses("certified", lambda: says(stated, "drop<=..%", 0.9))
+    in_the_mean = certify(data, "drop<=30%", method="max_prob", procedure="crc").family
+    refuses(
+        "certified", lambda: in_the_mean.certified("drop<=40%")
+    )  # which says nothing with a confidence
+
+
+def test_a_policy_is_tested_by_the_cost_and_utility_of_its_own():
+    logits, labels = outputs(4000, 3, 4)
+    costs = [po.Cost("a", "ms", [1.0, 2.0, 4.0]), po.Cost("b", "J", [1.0, 3.0, 3.5])]
+    data = po.from_arrays(logits, labels, costs, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    worth = np.eye(4) * [1.0, 0.5, 0.5, 0.5]
+    for more in ({"cost": "b"}, {"utility": worth}):
+        found = certify(data, ["loss<=70%", "cost<=97%"], method="max_prob", budgets=8, **more)
+        assert recheck(found.policy, data) == found.certificate
+        again = certify(data, ["loss<=70%", "cost<=97%"], method=found.policy)
+        assert recheck(again.policy, data) == again.certificate
+        same = ("p_value", "cost", "full_cost", "risks", "procedure")
+        assert [again.certificate[n] for n in same] == [found.certificate[n] for n in same]
+
+
+def test_no_certificate_of_what_was_not_looked_at(monkeypatch):
+    """Values agree with nothing; losses that are written over, or left out; classes without rows; own Risk objects."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=2000)
+    told = truth[:, None] + rng.normal(size=(2000, 2)) * [0.8, 0.1]
+    values = po.from_arrays(
+        told.astype(np.float32), truth, [1.0, 4.0], unit="ms", kind="regression", error_scale=0.5
+    )
+    refuses("risk disagreement", lambda: certify(values, "disagreement<=1%", method="max_prob"))
+    data = cache(3000, 3, 4, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    family = po.fit_family(data, 6, "max_prob")
+
+    def writes(seen):
+        seen.full_prediction[:] = seen.prediction
+        return np.zeros(len(seen.exit))
+
+    for loss in (
+        writes, lambda seen: np.where(seen.prediction == seen.full_prediction, 0.0, np.nan), lambda seen: 1 / 0,
+        lambda seen: ["x"] * len(seen.exit), lambda seen: seen.exit * 1j, lambda seen: 0.0,
+    ):  # fmt: skip
+        monkeypatch.setitem(KINDS, "own", replace(KINDS["disagreement"], loss=loss))
+        with pytest.raises(InputError, match="losses of risk own"):
+            certify(data, ["own<=20%", "disagreement<=1%"], method=family)
+    for wrong in (
+        ("drop", np.nan), ("drop", "1"), ("drop", True), ("drop", 0.1, "", "group"), ("miss", 0.1), ("nothing", 0.1),
+        ("drop", 0.1, "", "", True), ("drop", 0.1, 3),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            Risk(*wrong)
+    logits, labels = outputs(3000, 3, 4)
+    _, rows = data.rows("calibrate")
+    labels[rows] = np.where(labels[rows] == 2, 1, labels[rows])
+    lacking = po.from_arrays(logits, labels, [1.0, 2.0, 4.0], unit="ms", split=data.shares)
+    refuses("rows of class 2", lambda: certify(lacking, "drop<=90% per class", method="max_prob"))
+    for bound in (np.nan, np.inf, -1, "4", True, 1e300):
+        refuses(
+            "cost_bound", lambda b=bound: certify(data, "cost<=90%", method=family, cost_bound=b)
+        )
+    refuses(
+        "split",
+        lambda: certify(data, "drop<=5%", method=family, split="calibrate" + "[:99%]" * 5000),
+    )
+    for stated in ("x", None, [1], -1.0):
+        forged = [
+            replace(p, provenance={**p.provenance, "expected_cost": stated})
+            for p in family.policy.policies
+        ]
+        assert certify(data, "drop<=20%", method=forged[-1]).records[0]["cost"] == 4.0
+    refused = certify(
+        data, "selective_error<=90%", method=po.fit(data, "60%", "max_prob", abstain="20%")
+    )
+    assert (
+        0 < refused.records[0]["risks"]["selective_error<=90%"] < 1
+    )  # of the answered, as it is claimed
+
+
+def test_rows_and_states_of_a_watch_that_are_not_whole(run, tmp_path, monkeypatch):
+    """Bad bytes and cells are refused in one line; a class is the same class in a column of floats."""
+    monkeypatch.chdir(tmp_path)
+    head = "prediction,label,full_prediction\n"
+    bad = {
+        "csv": (
+            b"\xff", head.encode("utf16"), head + "1,1,1,1", head + "1", "label," + head + "1,1,1,1",
+            head + '"1,1,1\n' * 3, head + "1" * 200_000 + ",1,1", head + "True,1,1", head + "cat,1,1",
+        ),
+        "jsonl": ('{"loss": 1e400}', "[" * 100_000, '{"loss": ' + "9" * 5000 + "}", '{"loss": [Infinity]}'),
+    }  # fmt: skip
+    for suffix, each in bad.items():
+        for content in each:
+            path = tmp_path / f"r.{suffix}"
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            code, _, err = run("watch", path.name, "--risk", "drop<=5%")
+            assert code == 2 and err.startswith("error: '") and err.count("\n") == 1, (
+                content[:40],
+                err,
+            )
+            assert not (tmp_path / "monitor.json").exists()
+    told = set()
+    for answer, label in (("1", "2"), ("1.0", "2"), ("1", "2.0")):
+        (tmp_path / "r.csv").write_text(
+            head + f"{answer},{label},{label}\n" * 60 + f"1,nan,1\n{answer},{answer}.,1\n"
+        )
+        code, out, _ = run(
+            "watch",
+            "r.csv",
+            "--risk",
+            "drop<=5%",
+            "--state",
+            f"{label}{answer}.json",
+            "--format",
+            "json",
+        )
+        told.add((code, *json.loads(out)[0].values()))
+    assert len({one[:-1] for one in told}) == 1 and {one[0] for one in told} == {4}
+    assert "columns of r.csv" in run("watch", "r.csv", "--risk", "brier_gap<=5%")[2]
+    for content in (b"\xff", b"[" * 100_000, b"9" * 5000, b"null"):
+        (tmp_path / "s.json").write_bytes(content)
+        code, _, err = run("watch", "r.csv", "--risk", "drop<=5%", "--state", "s.json")
+        assert code == 2 and "internal" not in err
+    assert run("fit", "c", "--risk", "drop<=4%", "--abstain-quality", "0.5")[2].startswith(
+        "error: '--risk'"
+    )

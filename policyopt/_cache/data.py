@@ -39,6 +39,7 @@ _TELLING = ("outputs", "prediction", "confidence", "top_prob", "entropy")
 _PIECE_ROWS = 4096
 #: Share of equal rows whose labels may differ: more are equal by chance.
 _BY_CHANCE = 0.02
+_NESTED = 4  # parts of parts of a split
 #: A part of a split, groups whole: of its rows in random order from here to there; those with a label, or without.
 PART = re.compile(r"(.+)\[(?:(?:(\d{1,3})%)?:(?:(\d{1,3})%)?|((?:un)?labelled))\]")
 #: Names of splits and costs.
@@ -284,6 +285,9 @@ class ExitData:
 
         Also of a part: ``recent[:30%]``, ``recent[30%:]``, ``recent[labelled]``, ``recent[unlabelled]``; of all a pool.
         """
+        if split.count("[") > _NESTED:
+            step = "E.g. recent[:30%]."
+            raise input_error("split", f"a part of a part, {_NESTED} deep at most", split, step)
         if split == POOL and self.pooled:
             return POOL, np.arange(len(self.splits[POOL]))
         if part := PART.fullmatch(split):

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._api import DEFAULT_METHOD, tables_of
+from policyopt._api import DEFAULT_METHOD, cost_for, tables_of, utility_for
 from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
-from policyopt._cache.data import ExitData, check_shares
+from policyopt._cache.data import GROUP, ExitData, check_shares
 from policyopt._certificates.risks import (
+    BESIDE_FULL,
     KINDS,
     Losses,
     Risk,
@@ -27,14 +28,14 @@ from policyopt._certificates.risks import (
     losses_of,
     rows_for,
     taken,
-)
+)  # fmt: skip
 from policyopt._certificates.testing import fallback, holm
 from policyopt._costs import Budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._table import Table, Tables
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
-from policyopt.runtime._checks import check_one_of, check_seed
+from policyopt.runtime._checks import check_one_of, check_positive, check_seed, check_type
 from policyopt.runtime._errors import BudgetError, CheckError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
@@ -46,6 +47,7 @@ SPLIT, LEVELS = "calibrate", 30
 #: In which order levels are tried: of the fit's rows, and only as long as they get cheaper; dearest first; in none.
 TESTING = ("pareto", "sequence", "holm")
 _FEWEST = 20
+_MOST_COST = 1e100  # squares of it are finite
 _SURE = 0.5
 
 
@@ -117,12 +119,14 @@ def certify(
         The levels of a family that is fitted, as `fit_family` takes them.
     split : str
         The rows of the test.
-    procedure : {"binomial", "ternary", "hoeffding_bentkus", "betting", "normal", "crc"}, optional
-        Default: exact for losses of 0 and 1, or of -1, 0 and 1; betting for others. ``normal`` is asymptotic. ``crc``
-        (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
+    procedure : str, optional
+        ``binomial``, ``ternary``, ``selective``, ``betting``, ``hoeffding_bentkus``, ``normal`` or ``crc``. Default:
+        exact for losses of 0 and 1, of -1, 0 and 1, and of the answered; betting for others. ``normal`` is asymptotic;
+        ``crc`` (conformal risk control) promises the mean over draws of calibration rows, without a confidence.
     testing : {"pareto", "sequence", "holm"}
         Levels are tried as the fit's rows have them, the surest first, and only those that get cheaper; from the
-        dearest to the cheapest; or in no order, at the price of a divided level.
+        dearest to the cheapest (so, too, where no rows of a fit are at hand that are none of the test's); or in no
+        order, at the price of a divided level.
     starts : int
         Places in the order of the levels at which the test begins, each with its share of 1 - confidence.
     covers : {"blind", "request"}
@@ -143,27 +147,42 @@ def certify(
     InputError
         Rows that took part in the fit, or that lack what a risk needs.
     """
+    check_type("data", data, ExitData, "an ExitData", "E.g. open_cache(PATH).")
+    check_type("split", split, str, "a name", "E.g. calibrate.")
     level = 1.0 if procedure == "crc" else delta_of(confidence)
     risks = _risks(risk, budget)
     _check_how(risks, procedure, testing, starts, covers)
+    if cost_bound is not None:
+        cost_bound = float(check_positive("cost_bound", cost_bound, _MOST_COST))
     data, notes = _with_calibration(data, split)
-    tables = tables_of(data, cost, tables if tables and tables.data is data else None, utility)
-    policies = _levels(data, budgets, method, cost, seed, tables, settings)
-    for policy in policies:
-        notes += _refuse_own_rows(policy, data, split)
+    given = _given(method, settings)
+    if tables is not None:
+        check_type("tables", tables, Tables, "Tables", "E.g. Tables(data).")
+    elif given:
+        cost, utility = cost_for(given[0], data, cost), utility_for(given[0], data, utility)[0]
+    tables = tables_of(data, cost, tables, utility)
+    if tables.data is not data:
+        tables = Tables(data, tables.cost.name, utility=tables.utility)
+    policies = given or _fitted(data, budgets, method, cost, seed, tables, settings)
+    notes += _refuse_own_rows(policies, data, split)
     table = _usable(risks, tables.get(split), split)
     seen = [taken(policy, table) for policy in policies]
     found = _losses(risks, seen, table, cost_bound)
-    order = _order(risks, policies, tables, cost_bound, level, procedure, testing, found)
-    each = level / (
-        len(order) if testing == "holm" else starts
-    )  # what a level is to be shown at, at first
+    rows_of_fit = testing == "pareto" and len(policies) > 1 and "fit" in data.split_names
+    if rows_of_fit and not _shared(data, split, data, "fit"):
+        fit = tables.get("fit")
+        order = _order(risks, policies, fit, table.units, cost_bound, level, procedure)
+    else:
+        order = np.argsort([-_cost(policy) for policy in policies], kind="stable")
+        testing = "sequence" if testing == "pareto" and len(policies) > 1 else testing
+    at = np.linspace(0, len(order), min(starts, len(order)), endpoint=False).astype(int)
+    # What a level is to be shown at, at first.
+    each = level / (len(order) if testing == "holm" else len(at))
     p, told = _p_values(found, each, procedure, check_seed(seed))
     tested = found
     if nested := covers == "request" or procedure == "crc":
         tested = _losses(risks, seen, table, cost_bound, _worst_of(procedure, order))
         p = np.maximum(p, _p_values(tested, each, procedure, seed)[0])
-    at = np.unique(np.linspace(0, len(order), starts, endpoint=False).astype(int))
     shown = np.zeros(len(p), dtype=bool)
     tried = p[order]
     shown[order] = holm(tried, level) if testing == "holm" else fallback(tried, level, at.tolist())
@@ -173,18 +192,16 @@ def certify(
         for j in order.tolist()
     ]
     if not shown.any():
-        raise _refused(tested, p, policies, level, procedure, each)
+        first = order if testing == "holm" else order[at]
+        raise _refused(tested, p, first, policies, level, procedure, each, records, notes)
     said = {one["level"]: one["risks"] for one in records}
-    sense = "expectation" if procedure == "crc" else "confidence"
     stated: dict[str, Any] = {
         "claim": " and ".join(one.text for one in risks),
-        "confidence": None if procedure == "crc" else 1.0 - level, "procedure": told, "given": procedure,
-        "sense": "asymptotic" if "normal" in told else sense, "covers": covers,
+        "confidence": None if procedure == "crc" else 1.0 - level, "given": procedure, "covers": covers,
+        **_told(found, told, table, tables),
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
-        "n": min(one.values.shape[1] for one in found), "unit": found[0].unit, "cache": data.fingerprint,
-        "split": split, "rows": _digest(data, split), "seed": int(seed),
-        "tested_at": float(each), "cost_bound": cost_bound, "full_cost": float(table.mean_costs[-1]),
-        "void": "any change of the policy; requests that are not like those rows",
+        "cache": data.fingerprint, "split": split, "rows": _digest(data, split), "seed": int(seed),
+        "tested": _digest_of([policies[j] for j in order.tolist()]), "tested_at": float(each), "cost_bound": cost_bound,
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
     levels = {
@@ -204,9 +221,7 @@ def certify(
         most = {name: max(said[j][name] for j in rising) for name in said[chosen[0]]}
         whole = {"level": None, "p_value": float(p[rising].max()), "risks": most}
         family = _with(family, {**stated, **whole})
-    return Certified(
-        first, family, dict(first.provenance[FIELD]), records, tuple(dict.fromkeys(notes))
-    )
+    return Certified(first, family, dict(first.provenance[FIELD]), records, tuple(notes))
 
 
 def _with(policy: Any, certificate: dict[str, Any]) -> Any:
@@ -215,14 +230,28 @@ def _with(policy: Any, certificate: dict[str, Any]) -> Any:
     return replace(policy, provenance={**policy.provenance, FIELD: own})
 
 
-def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str, Any]:
+def _told(found: Sequence[Losses], procedure: str, table: Table, tables: Tables) -> dict[str, Any]:
+    """Return what of a certificate its rows alone tell."""
+    senses = {"crc": "expectation", "normal": "asymptotic"}
+    return {
+        "procedure": procedure, "sense": senses.get(procedure, "confidence"),
+        "n": min(one.values.shape[1] for one in found), "unit": found[0].unit,
+        "cost": tables.cost.name, "utility": tables.utility.digest if tables.utility else None,
+        "full_cost": float(table.mean_costs[-1]),
+        "void": "any change of the policy; requests that are not like those rows",
+    }  # fmt: skip
+
+
+def recheck(
+    policy: Any, data: ExitData, *, utility: Any = None, tables: Tables | None = None
+) -> dict[str, Any]:
     """Recompute the certificate of a policy or family on the cache that it names; return it, or raise CheckError."""
     policy = policy_of(policy)
     stated = certificate_of(policy)
     if stated is None:
         got = "one that was changed since" if FIELD in policy.provenance else "one without"
         raise CheckError(
-            f"The policy must carry a certificate of what it is. Got {got}. Certify it: `policyopt certify`."
+            f"The policy must carry a certificate of itself. Got {got}. `policyopt certify` makes one."
         )
     if stated["cache"] != data.fingerprint:
         raise CheckError(
@@ -236,22 +265,45 @@ def recheck(policy: Any, data: ExitData, *, cost: str | None = None) -> dict[str
             f"The certificate is of other rows of split '{stated['split']}': this cache's pool is divided otherwise. "
             "Import it with the same --split and --seed."
         )
-    risks = [Risk.parse(text) for text in stated["claim"].split(" and ")]
-    table = _usable(risks, Tables(data, cost).get(stated["split"]), stated["split"])
-    policies = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
+    risks = [Risk.parse(text) for text in dict.fromkeys(stated["claim"].split(" and "))]
+    policies = list(policy.policies) if isinstance(policy, PolicyFamily) else [policy]
+    _refuse_own_rows(policies, data, stated["split"])
+    if utility is None and stated["utility"] is not None:
+        utility = utility_for(policies[0], data)[0]
+    if tables is None or tables.cost.name != stated["cost"]:
+        tables = Tables(data, stated["cost"], utility=utility)
+    if (tables.utility.digest if tables.utility else None) != stated["utility"]:
+        raise CheckError(
+            "The certificate is of answers valued by a utility that its policy was not fitted with. Fit with it "
+            "(--utility) and certify that; in Python give it again: utility=."
+        )
+    table = _usable(risks, tables.get(stated["split"]), stated["split"])
     check_seed(stated["seed"])
-    p = _together(risks, [taken(one, table) for one in policies], table, stated)
+    seen = [taken(one, table) for one in policies]
+    p = _together(risks, seen, table, stated)
+    found = _losses(risks, seen, table, stated["cost_bound"])
+    told = _p_values(found, stated["tested_at"], stated["given"], stated["seed"])[1]
+    for name, value in _told(found, told, table, tables).items():
+        if stated[name] != value:
+            raise CheckError(
+                f"{name} of the certificate must be {value}, by its rows. Got {stated[name]}. Certify the policy again."
+            )
     level = 1.0 if stated["confidence"] is None else 1.0 - stated["confidence"]
     if p > level or (len(policies) == 1 and p > stated["p_value"] * (1 + 1e-6) + 1e-12):
         raise CheckError(
             f"The certificate '{stated['claim']}' must hold on its rows. Got p = {p:.3g}, stated "
             f"{stated['p_value']:.3g}. Certify the policy again."
         )
-    return {**stated, "p_value": p}
+    if isinstance(policy, PolicyFamily):
+        for one in policies:  # what a level says by itself is believed where it is a floor
+            if FIELD in one.provenance:
+                recheck(one, data, utility=utility, tables=tables)
+    most = {f"{one.text} {one.cell}".strip(): float(one.means.max()) for one in found}
+    return {**stated, "p_value": p, "risks": most}
 
 
 def _risks(risk: Any, budget: Budget | None) -> list[Risk]:
-    given = [risk] if isinstance(risk, (str, Risk)) else list(risk)
+    given = list(risk) if isinstance(risk, (list, tuple)) else [risk]
     risks = [one if isinstance(one, Risk) else Risk.parse(one) for one in given]
     if budget is not None:
         risks.append(Risk.parse(f"cost<={budget}"))
@@ -267,22 +319,30 @@ def _with_calibration(data: ExitData, split: str) -> tuple[ExitData, list[str]]:
     shares: dict[str, float] = {}
     for name, share in data.shares.items():
         shares |= {SPLIT: share / 2, "test": share / 2} if name == "test" else {name: share}
-    note = (
-        f"half of the pool's test rows, {100 * shares[SPLIT]:.3g} % of all, are taken to calibrate"
-    )
+    note = f"half of the pool's test rows, {100 * shares[SPLIT]:.3g} % of all, calibrate"
     return replace(data, shares=shares), [note]
 
 
-def _levels(
+def _fitted(
     data: ExitData, budgets: Any, method: Any, cost: str | None, seed: int, tables: Tables, settings: dict[str, Any],
 ) -> list[Policy]:  # fmt: skip
-    """Return the policies that are tried, fitted unless they are given."""
+    """Return the levels of a family that a method fits; without labels by default one that needs none."""
+    if method is None and "fit" in data.split_names and not tables.get("fit").labelled:
+        method = "max_prob"
+    if not isinstance(method, Method) and "spend=" not in (method or ""):
+        # What buys no quality may still come nearer to the full model.
+        method, settings = method or DEFAULT_METHOD, {"spend": "all", **settings}
+    found = fit_family(data, budgets, method, cost=cost, seed=seed, tables=tables, **settings)
+    return list(found.policy.policies)
+
+
+def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
+    """Return the policies that are given; none where a method is to fit them."""
     if method is None or isinstance(method, (str, Method)):
-        if not isinstance(method, Method) and "spend=" not in (method or ""):
-            # What buys no quality may still come nearer to the full model.
-            method, settings = method or DEFAULT_METHOD, {"spend": "all", **settings}
-        found = fit_family(data, budgets, method, cost=cost, seed=seed, tables=tables, **settings)
-        return list(found.policy.policies)
+        return []
+    if settings:
+        step = "Leave it out: a policy is certified as it is."
+        raise input_error(next(iter(settings)), "of a method that fits levels", "a policy", step)
     if isinstance(method, FittedFamily):
         method = method.policy
     if isinstance(method, PolicyFamily):
@@ -290,34 +350,54 @@ def _levels(
     return [policy_of(method)]
 
 
-def _refuse_own_rows(policy: Any, data: ExitData, split: str) -> list[str]:
-    """Refuse rows that took part in the policy's fit; return what cannot be told."""
-    key, tested = data.rows(split)
-    parts = policy.policies if isinstance(policy, ExpertPolicy) else (policy,)
-    for part in parts:
-        origins = (part.provenance, part.provenance.get("refit"))
-        mine = [o for o in origins if isinstance(o, Mapping) and o.get("cache") == data.fingerprint]
-        if not mine:
-            return [
-                "the policy was fitted on another cache: that it shares no rows with this one is yours to know"
+def _refuse_own_rows(policies: Sequence[Any], data: ExitData, split: str) -> list[str]:
+    """Refuse rows that took part in the fit of a policy; return what cannot be told, or what else they chose."""
+    notes, origins, mark = set[str](), dict[str, Any](), (data.fingerprint, _digest(data, split))
+    for policy in policies:
+        before = policy.provenance.get(FIELD)
+        if isinstance(before, Mapping) and (before.get("cache"), before.get("rows")) == mark:
+            notes.add(
+                "these rows have certified, and so chosen, this policy before: each claim that is tried on them is "
+                "another chance to be wrong; ask for more confidence, or gather new rows"
+            )
+        for part in policy.policies if isinstance(policy, ExpertPolicy) else (policy,):
+            each = [
+                o for o in (part.provenance, part.provenance.get("refit")) if isinstance(o, Mapping)
             ]
-        for origin in mine:
-            then, pool = data, origin.get("pool")
-            if data.pooled and isinstance(pool, Mapping):
-                shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
-                then = replace(data, shares=shares, split_seed=seed)
-            place, fitted = then.rows(str(origin.get("split")))
-            if place == key and np.isin(fitted, tested).any():
-                got = f"'{split}', of which rows fitted the policy"
-                step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
-                raise input_error("split", "of rows that had no part in the fit", got, step)
-    return []
+            mine = [o for o in each if o.get("cache") == data.fingerprint]
+            origins |= {repr((o.get("split"), o.get("pool"))): o for o in mine}
+            if not mine:
+                notes.add("fitted on another cache: that it shares no rows is yours to know")
+    for origin in origins.values():
+        then, pool = data, origin.get("pool")
+        if data.pooled and isinstance(pool, Mapping):
+            shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
+            then = replace(data, shares=shares, split_seed=seed)
+        if _shared(data, split, then, str(origin.get("split"))):
+            got = f"'{split}', of which rows fitted the policy, or others of their groups"
+            step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
+            raise input_error("split", "of rows that had no part in the fit", got, step)
+    return sorted(notes)
+
+
+def _shared(data: ExitData, split: str, then: ExitData, other: str) -> bool:
+    """Whether a split has rows, or groups, of another; `then`: the data as they were divided for that."""
+    (key, rows), (place, others) = data.rows(split), then.rows(other)
+    mine, theirs = data.splits[key], data.splits[place]
+    if mine.has(GROUP) and theirs.has(GROUP):
+        return bool(np.isin(theirs.array(GROUP)[others], mine.array(GROUP)[rows]).any())
+    return place == key and bool(np.isin(others, rows).any())
 
 
 def _digest(data: ExitData, split: str) -> str:
     """Return what tells the rows of a split from others of the cache."""
     key, rows = data.rows(split)
     return sha256(key.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def _digest_of(policies: Sequence[Any]) -> str:
+    """Return what tells the levels of one test, which hold together, from others."""
+    return sha256("".join(map(fingerprint, policies)).encode()).hexdigest()[:16]
 
 
 def _check_how(
@@ -333,20 +413,15 @@ def _check_how(
     nested = covers == "request" or procedure == "crc"
     if testing == "holm" and (nested or starts > 1):
         step = "Leave the others out, or --testing."
-        raise input_error(
-            "testing", "pareto or sequence with starts, covers=request or crc", testing, step
-        )
+        allowed = "pareto or sequence with starts, covers=request or crc"
+        raise input_error("testing", allowed, testing, step)
     if procedure == "crc":
         if starts > 1:
             raise input_error("starts", "1 with crc: it goes one way", starts, "Leave it out.")
-        if never := [one.text for one in risks if one.name in ("cost", "selective_error")]:
+        if never := [one.text for one in risks if one.name not in BESIDE_FULL]:
             step = "Certify it with a confidence: another --procedure."
-            raise input_error(
-                "risk",
-                "of losses of 0 or more that are less on dearer levels, for crc",
-                never[0],
-                step,
-            )
+            allowed = f"one that the full model, run where none is shown, has not, for crc: {', '.join(BESIDE_FULL)}"
+            raise input_error("risk", allowed, never[0], step)
 
 
 def _usable(risks: Sequence[Risk], table: Table, split: str) -> Table:
@@ -398,9 +473,8 @@ def _p_values(
         name = procedure or default_of(one.kind, one.values.shape[1], one.most, level)
         _check_fits(name, one)
         order = np.random.default_rng([seed, i]).permutation(one.values.shape[1])
-        p = PROCEDURES[name](
-            one.values[:, order], one.most, low=one.low, high=one.high, delta=level
-        )
+        values = one.values[:, order]
+        p = PROCEDURES[name](values, one.most, low=one.low, high=one.high, delta=level)
         worst = np.maximum(worst, p)
         names += [] if name in names else [name]
     return worst, ", ".join(names)
@@ -410,59 +484,50 @@ def _check_fits(name: str, losses: Losses) -> None:
     allowed = {"binomial": (0.0, 1.0), "ternary": (-1.0, 0.0, 1.0)}.get(name)
     if name == "selective" and losses.kind != name:
         step = "Leave it out, or use betting."
-        raise input_error(
-            "procedure", "selective for selective_error only, by rows", losses.text, step
-        )
+        raise input_error("procedure", "for selective_error by rows", losses.text, step)
     if allowed is not None and not np.isin(losses.values, allowed).all():
         step = "Use betting, or leave it out."
-        raise input_error(
-            "procedure",
-            f"of losses that are {', '.join(f'{a:g}' for a in allowed)} for {name}",
-            "others",
-            step,
-        )
+        of = f"of losses that are {', '.join(f'{a:g}' for a in allowed)} for {name}"
+        raise input_error("procedure", of, "others", step)
 
 
 def _order(
-    risks: Sequence[Risk], policies: Sequence[Policy], tables: Tables, bound: float | None,
-    level: float, procedure: str | None, testing: str, tested: Sequence[Losses],
+    risks: Sequence[Risk], policies: Sequence[Policy], fit: Table, units: int, bound: float | None,
+    level: float, procedure: str | None,
 ) -> Ints:  # fmt: skip
-    """Return the order in which levels are tried: by what the rows of the fit show, dearest first without them."""
-    costs = np.array([_cost(policy) for policy in policies])
-    if testing == "pareto" and "fit" in tables.data.split_names and len(policies) > 1:
-        table = _usable(risks, tables.get("fit"), "fit")
-        found = _losses(risks, [taken(policy, table) for policy in policies], table, bound)
-        sizes = {(one.text, one.cell): one.values.shape[1] for one in tested}
-        # As many as will be tested, in the same shares: what so few can show is what counts.
-        found = [
-            _resized(one, sizes.get((one.text, one.cell), one.values.shape[1])) for one in found
-        ]
-        p, _ = _p_values(found, level, procedure, 0)
-        # Whom few rows flatter comes before who is safe, if p-values alone rank those that will hardly fail.
-        sure = p <= _SURE * level
-        order = np.lexsort((-costs, np.where(sure, 0.0, p), ~sure))
-        # What is dearer than a surer one can only stand in the way.
-        before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
-        return order[costs[order] < before]
-    return np.argsort(-costs, kind="stable")
+    """Return the order in which levels are tried: by what the rows of the fit show, `units` of which will be tested."""
+    costs, fit = np.array([_cost(policy) for policy in policies]), _usable(risks, fit, "fit")
+    found = _losses(risks, [taken(policy, fit) for policy in policies], fit, bound)
+    # As many as will be tested, in the same shares, those of classes too: what so few can show is what counts.
+    found = [_resized(one, units / fit.units) for one in found]
+    p, _ = _p_values(found, level, procedure, 0)
+    # Whom few rows flatter comes before who is safe, if p-values alone rank those that will hardly fail.
+    sure = p <= _SURE * level
+    order = np.lexsort((-costs, np.where(sure, 0.0, p), ~sure))
+    # What is dearer than a surer one can only stand in the way.
+    before = np.minimum.accumulate(np.concatenate([[np.inf], costs[order][:-1]]))
+    return order[costs[order] < before]
 
 
-def _resized(losses: Losses, n: int) -> Losses:
-    """Return n losses of each level in the shares of those that there are."""
+def _resized(losses: Losses, times: float) -> Losses:
+    """Return so many times the losses of each level, in the shares of those that there are."""
     ranked = np.sort(losses.values, axis=1)
+    n = max(round(times * ranked.shape[1]), 2)
     return replace(losses, values=ranked[:, np.arange(n) * ranked.shape[1] // n])
 
 
 def _cost(policy: Policy) -> float:
     """Return what a policy states to cost."""
-    return float(policy.provenance.get("expected_cost", policy.costs.max()))
+    stated: Any = policy.provenance.get("expected_cost")
+    known = type(stated) in (int, float) and 0 <= stated <= _MOST_COST
+    return float(stated if known else policy.costs.max())
 
 
 def _record(
     policy: Policy, j: int, cost: float, found: Sequence[Losses], p: float, shown: bool
 ) -> dict[str, Any]:
     """Return what a level costs, its risks on the rows of the test, and whether they are shown to be kept."""
-    said = {f"{one.text} {one.cell}".strip(): float(one.values[j].mean()) for one in found}
+    said = {f"{one.text} {one.cell}".strip(): float(one.means[j]) for one in found}
     return {
         "level": j, "cost": cost, "unit": policy.unit, "risks": said, "p_value": p, "certified": shown,
     }  # fmt: skip
@@ -471,13 +536,16 @@ def _record(
 def _refused(
     found: Sequence[Losses],
     p: Floats,
+    first: Ints,
     policies: Sequence[Policy],
     level: float,
     procedure: str | None,
     each: float,
+    records: list[dict[str, Any]],
+    notes: Sequence[str],
 ) -> BudgetError:
     """Return why nothing is shown: the nearest level, and the number of rows that would do."""
-    j = int(np.argmin(p))
+    j = int(first[np.argmin(p[first])])  # of those at which the test had to begin
     needs = [
         rows_that_do(one.kind, procedure, one.values[j], one.most, each, one.low, one.high)
         for one in found
@@ -485,14 +553,17 @@ def _refused(
     unit, n = found[0].unit, min(one.values.shape[1] for one in found)
     nearest = f"Nearest is level {j} at cost {_cost(policies[j]):.6g} (p = {p[j]:.3g}, {each:.3g} or less would do)"
     if any(need is None for need in needs):
-        over = max(found, key=lambda one: float(one.values[j].mean()) - one.most)
-        step = (
-            f"its risk here is {float(over.values[j].mean()):.3g}, over the {over.most:.3g} that is claimed: "
-            "allow more risk, or fit levels that cost more."
-        )
+        over = [one for one in found if one.values[j].mean() >= one.most] or list(found)
+        dear = [one.text.startswith("cost<") for one in over]
+        step = "allow more risk, or fit levels that cost more."
+        step = "no level keeps all of it: allow more." if any(dear) else step
+        step = f"here {', '.join(one.is_at(j) for one in over)}: {step}"
     else:
         many = max(need for need in needs if need is not None)
         step = f"about {many:,} {unit} like these {n:,} would show it: {many - n:,} more."
-    return BudgetError(
-        f"No level is shown to keep the risk with confidence {100 * (1 - level):g} %. {nearest}; {step}"
-    )
+    sure = f"with confidence {100 * (1 - level):g} %" if procedure != "crc" else "in the mean"
+    error = BudgetError(f"No level is shown to keep the risk {sure}. {nearest}; {step}")
+    error.levels = tuple(records)
+    for note in dict.fromkeys(notes):
+        error.add_note(note)
+    return error

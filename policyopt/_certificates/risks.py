@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ import numpy as np
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import Identity
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._checks import check_least, check_one_of, check_type
+from policyopt.runtime._errors import PolicyOptError, input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
+from policyopt.runtime._kinds import KINDS as MODEL_KINDS
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -42,6 +44,7 @@ class Taken:
     labels: Array | None  # (N,): classes
     split: str
     rows: Ints  # (N,): which of the split's these are
+    graded: bool  # whether quality may be more than right or wrong, by whom rows are handed to
     #: (N, C) each: log-probabilities at the exit taken and at the last, of whole outputs and plain answers.
     log_prob: Callable[[], tuple[Array, Array]]
 
@@ -58,6 +61,13 @@ def _known(seen: Taken) -> tuple[Floats, Floats]:
 def _drop(seen: Taken) -> Floats:
     quality, full = _known(seen)
     return full - quality
+
+
+def _other(seen: Taken) -> Floats:
+    if (seen.full_prediction < 0).all():  # whose answers are no classes
+        step = "Use drop, or harm."
+        raise input_error("risk disagreement", "of answers that are classes", "others", step)
+    return (seen.prediction != seen.full_prediction).astype(np.float64)
 
 
 def _gap(score: Callable[[Array, Array], Floats]) -> Loss:
@@ -105,7 +115,7 @@ KINDS: dict[str, Kind] = {
         "share of answers that the full model has right and the policy wrong",
     ),
     "disagreement": Kind(
-        lambda s: (s.prediction != s.full_prediction).astype(np.float64), 0.0, 1.0,
+        _other, 0.0, 1.0,
         "share of answers that are not the full model's", labels=False,
     ),
     "miss": Kind(lambda s: 1.0 - _known(s)[0], 0.0, 1.0, "share of a class's rows that are answered wrong"),
@@ -119,6 +129,10 @@ KINDS: dict[str, Kind] = {
     ),
     "cost": Kind(lambda s: s.cost, 0.0, float("inf"), "mean cost", "bounded", labels=False),
 }  # fmt: skip
+
+
+#: What the full model has none of.
+BESIDE_FULL = ("drop", "harm", "disagreement", "brier_gap", "log_loss_gap")
 
 
 def register_risk(
@@ -151,10 +165,13 @@ def register_risk(
     if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+", name) or name in KINDS:
         step = "Small letters and underscores."
         raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
-    if not (np.isfinite([low, high]).all() and low < high):
+    ends = (low, high)
+    finite = all(isinstance(end, (int, float)) and abs(end) < np.inf for end in ends)
+    if not (finite and low < high):
         raise input_error("low, high", "finite, low below high", (low, high), "0 and 1 of a share.")
 
     def register(loss: Loss) -> Loss:
+        check_type("loss", loss, Callable, "a function from Taken to losses (N,)")
         shape = "bounded"
         KINDS[name] = Kind(
             loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
@@ -196,44 +213,52 @@ class Risk:
         """Read ``RISK<=NUMBER[%] [per class|context]``, e.g. ``miss[3]<=5%``."""
         found = _GRAMMAR.match(text.strip()) if isinstance(text, str) else None
         if found is None:
-            raise input_error("risk", _FORM, text, _E_G)
+            step = f"{_E_G} RISK is one of {', '.join(KINDS)}; accuracy of 95 % is error<=5%."
+            raise input_error("risk", _FORM, text, step)
         if found["name"] not in KINDS:
-            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], _E_G)
+            step = f"{_E_G} One of your own: --plugin FILE, with po.register_risk."
+            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], step)
         try:
             most = float(found["most"])
         except ValueError:
             raise input_error("risk", _FORM, text, _E_G) from None
         share = bool(found["percent"]) and found["name"] == "cost"
-        risk = Risk(
+        return Risk(
             found["name"], most / 100 if found["percent"] else most, found["of"] or "", found["per"] or "", share,
         )  # fmt: skip
-        risk.check()
-        return risk
 
-    def check(self) -> None:
-        """Refuse what no rows could show."""
+    def __post_init__(self) -> None:
+        """Refuse what the grammar does not say, and what no rows could show."""
+        check_one_of("name of a risk", self.name, tuple(KINDS), _E_G)
+        check_one_of("per", self.per, ("", "class", "context"), _E_G)
+        check_type("of", self.of, str, "a class, as a text", 'E.g. "3".')
+        check_type("share", self.share, bool, "True or False")
+        if self.share and self.name != "cost":
+            raise input_error("share", "False: only a cost is one of the full model's", True, _E_G)
+        check_least(f"risk {self.name}", self.most, allowed="a number above 0")
         kind = KINDS[self.name]
         most = 1.0 if self.share else kind.high
         if not 0.0 < self.most < most:
             allowed = f"above 0 and below {most:g}" if most < float("inf") else "above 0"
             step = "No number of rows shows that nothing at all is lost; allow a little, e.g. 0.5%."
+            if self.most > 0:
+                step = f"1 is all: for {self.most:g} percent write {self.name}<={self.most:g}%."
             raise input_error(f"risk {self.name}", allowed, f"{self.most:g}", step)
         if (self.name == "miss") != bool(self.of):
             step = 'E.g. --risk "miss[3]<=5%", of class 3.'
-            raise input_error(
-                "risk", "miss[CLASS]<=NUMBER; others are of no class", self.text, step
-            )
+            raise input_error("risk", "miss[CLASS]<=NUMBER; others of no class", self.text, step)
 
     @property
     def text(self) -> str:
         """As it is written on a command line."""
         of, per = f"[{self.of}]" if self.of else "", f" per {self.per}" if self.per else ""
-        percent = self.share or self.name != "cost"
-        return (
-            f"{self.name}{of}<={100 * self.most:g}%{per}"
-            if percent
-            else f"{self.name}<={self.most:g}{per}"
-        )
+        percent, scale = ("%", 100) if self.share or self.name != "cost" else ("", 1)
+        near = [scale * self.most, *np.nextafter(scale * self.most, [0.0, np.inf]).tolist()]
+        texts = (f"{value:.{digits}g}" for digits in range(6, 18) for value in near)
+        # To the last digit: what is stated is what was tested.
+        exact = (f"{text}{percent}" for text in texts if float(text) / scale == self.most)
+        number = next(exact, f"{near[1]!r}%" if self.share else repr(float(self.most)))
+        return f"{self.name}{of}<={number}{per}"
 
 
 def taken(policy: Any, table: Table) -> Taken:
@@ -242,9 +267,7 @@ def taken(policy: Any, table: Table) -> Taken:
         return _taken(policy, table, np.arange(len(table)))
     if table.context is None:
         step = "Import with a key 'context' (Python: context=)."
-        raise input_error(
-            "cache", "of rows that have a context, for expert policies", "rows without", step
-        )
+        raise input_error("cache", "of rows with contexts, for experts", "rows without", step)
     at = renumbered(table.context, table.contexts, policy.contexts)
     rows = [np.flatnonzero(at == e) for e in np.unique(at)]
     parts = [_taken(policy.policies[at[mine[0]]], table.take(mine), mine) for mine in rows]
@@ -263,10 +286,21 @@ def taken(policy: Any, table: Table) -> Taken:
     )}  # fmt: skip
     ends = [part.costs for part in parts]
     known = [one for one in ends if one is not None]
-    costs = (
-        (min(a for a, _ in known), max(b for _, b in known)) if len(known) == len(ends) else None
+    costs = None
+    if len(known) == len(ends):
+        costs = min(a for a, _ in known), max(b for _, b in known)
+    graded = any(part.graded for part in parts)
+    return _frozen(
+        Taken(**arrays, costs=costs, split=table.split, graded=graded, log_prob=log_prob)
     )
-    return Taken(**arrays, costs=costs, split=table.split, log_prob=log_prob)
+
+
+def _frozen(seen: Taken) -> Taken:
+    """Return it with arrays that a loss of one's own cannot write to: the next risk reads them, too."""
+    arrays = {name: one.view() for name, one in vars(seen).items() if isinstance(one, np.ndarray)}
+    for one in arrays.values():
+        one.flags.writeable = False
+    return replace(seen, **arrays)
 
 
 def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
@@ -284,23 +318,28 @@ def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
         full = np.where(unknown, np.nan, stats.quality[:, -1].astype(np.float64))
     label = stats.labels if stats.labels is not None and stats.labels.ndim == 1 else None
 
+    exits = seen.exit  # what is kept of `seen`: of many levels all would be much
+
     def log_prob() -> tuple[Array, Array]:
         if not table.whole or not isinstance(policy_of(policy, single=True).answer, Identity):
             step = "Import full outputs; certify a policy with answer=plain."
-            raise input_error(
-                "risk", "of plain answers whose probabilities are known", "others", step
-            )
+            raise input_error("risk", "of plain answers with probabilities", "others", step)
         whole = table.log_prob()
-        at = np.searchsorted(table.active_exits, seen.exit)
+        at = np.searchsorted(table.active_exits, exits)
         return whole[np.arange(len(table)), at], whole[:, -1]
 
-    ends = None
+    ends, declines = None, seen.abstention
     if table.costs.ndim == 1:
-        ends = float(seen.exit_costs.min()), float(seen.exit_costs.max())
-    return Taken(
-        quality, full, seen.taken, stats.prediction[:, -1], seen.cost, seen.abstained, ends, seen.exit, label,
-        table.split, np.arange(len(table)) if table.places is None else table.places, log_prob,
-    )  # fmt: skip
+        more = 0.0 if declines is None else declines.cost
+        ends = float(seen.exit_costs.min()), float(seen.exit_costs.max()) + more
+    said, last = seen.taken, stats.prediction[:, -1]
+    if MODEL_KINDS[table.kind].scaled:  # values, which are no classes
+        said = last = np.full(len(table), -1)
+    return _frozen(Taken(
+        quality, full, said, last, seen.cost, seen.abstained, ends, seen.exit, label,
+        table.split, np.arange(len(table)) if table.places is None else table.places,
+        declines is not None and declines.quality not in (0.0, 1.0), log_prob,
+    ))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,8 +352,16 @@ class Losses:
     high: float
     kind: str  # of `default_of`
     text: str  # of the claim
+    means: Floats  # (L,): as the claim has them, at most `claimed`
+    claimed: float
     cell: str = ""  # the class or context, where the claim is of each
     unit: str = "rows"
+
+    def is_at(self, j: int) -> str:
+        """Return what the risk of policy j is on these draws, beside the claim."""
+        cost, each = self.text.startswith("cost<"), (float(self.means[j]), self.claimed)
+        said, claimed = (f"{x:.4g}" if cost else f"{100 * x:.3g} %" for x in each)
+        return f"{self.text} {self.cell}".strip() + f" is at {said} (claimed: {claimed})"
 
 
 def losses_of(
@@ -330,18 +377,25 @@ def losses_of(
         raise input_error(f"risk {risk.name}", "of rows with labels", "rows without", step)
     if kind.labels and risk.name in ("error", "miss", "selective_error") and table.graded:
         step = f'Use "loss<={100 * risk.most:g}%", 1 - mean quality.'
-        raise input_error(
-            f"risk {risk.name}", "of answers that are right or wrong", "graded ones", step
-        )
+        raise input_error(f"risk {risk.name}", "of answers right or wrong", "graded ones", step)
     most, low, high = risk.most, kind.low, kind.high
     if risk.name == "cost":
         most, low, high = _of_costs(risk, policies, table, bound)
     values = np.stack([_checked(risk.name, kind, one, high) for one in policies])
+    raw, claimed = values, most
+    if risk.share and table.costs.ndim > 1:  # E[cost - share of the full model's] <= 0
+        full = table.costs[:, -1]
+        if full.max() > high * (1 + 1e-9):
+            allowed = f"{full.max():.6g} or more: a row costs that"
+            raise input_error("cost_bound", allowed, high, "Raise it.")
+        values = values - risk.most * full
+        most, low = 0.0, -risk.most * high
     if risk.name == "selective_error":  # E[answered (wrong - most)] <= 0
         values = np.where(np.isnan(values), 0.0, values - most)
         values[:, ~table.valued] = np.nan
         most, low, high = 0.0, -risk.most, 1.0 - risk.most
-    values = values if worst is None else worst(values)
+    if worst is not None:
+        values, raw = worst(values), raw if risk.name == "selective_error" else worst(raw)
     rows = ~np.isnan(values).any(axis=0)
     out = []
     for cell, mine in _cells(risk, table):
@@ -350,19 +404,40 @@ def losses_of(
             step = "Leave it out, or gather more of them."
             raise input_error(f"rows of {cell or 'the split'}", "2 or more", len(at), step)
         each, unit, shape = values[:, at], "rows", kind.shape
+        weight = np.ones(len(at))
         if table.group is not None:
             each, unit = _by_group(each, table.group[at]), "groups"
-        if unit == "groups" or (kind.labels and table.graded) or (worst and shape == "selective"):
+            _, of, sizes = np.unique(table.group[at], return_inverse=True, return_counts=True)
+            weight = 1.0 / sizes[of]
+        graded = shape != "selective" and (table.graded or any(one.graded for one in policies))
+        if unit == "groups" or (kind.labels and graded) or (worst and shape == "selective"):
             shape = "bounded"
-        out.append(Losses(each, most, low, high, shape, risk.text, cell, unit))
+        means = np.array([_mean(one[at], weight) for one in raw])
+        out.append(Losses(each, most, low, high, shape, risk.text, means, claimed, cell, unit))
     return out
+
+
+def _mean(values: Floats, weight: Floats) -> float:
+    """Return the mean of those that are known, by weight."""
+    known = ~np.isnan(values)
+    return float(values[known] @ weight[known] / max(weight[known].sum(), 1e-12))
 
 
 def _checked(name: str, kind: Kind, seen: Taken, high: float) -> Floats:
     """Return the losses of rows, (N,), refused unless they are what the risk says."""
-    found = np.asarray(kind.loss(seen), dtype=np.float64)
+    try:
+        given = np.asarray(kind.loss(seen))
+        found = given.astype(np.float64, casting="unsafe" if given.dtype == object else "same_kind")
+    except PolicyOptError:
+        raise
+    except Exception as error:  # of whoever wrote it
+        got = f"{type(error).__name__}: {error}"
+        raise input_error(f"losses of risk {name}", "numbers, (N,)", got, "Mend it.") from error
     if found.shape != seen.exit.shape:
         raise input_error(f"losses of risk {name}", f"of shape {seen.exit.shape}", found.shape)
+    if name != "selective_error" and np.isnan(found).any():
+        step = "Rows without labels are left out before; give each of the others a loss."
+        raise input_error(f"losses of risk {name}", "numbers, one of each row", "NaN", step)
     known = found[~np.isnan(found)]
     slack = 1e-9 * max(abs(kind.low), abs(high))
     if len(known) and (known.min() < kind.low - slack or known.max() > high + slack):
@@ -378,12 +453,13 @@ def _of_costs(
     most = risk.most * float(table.mean_costs[-1]) if risk.share else risk.most
     ends = [one.costs for one in policies]
     if bound is None and any(one is None for one in ends):
-        step = "State the most that a request may cost: --cost-bound (Python: cost_bound=)."
+        step = "State what no request can cost more than: --cost-bound (Python: cost_bound=)."
         raise input_error("risk cost", "of costs per exit, or with a bound", "costs per row", step)
     high = max(one[1] for one in ends if one is not None) if bound is None else float(bound)
-    worst = max(float(one.cost.max()) for one in policies)
+    worst = max([float(one.cost.max()) for one in policies] + [one[1] for one in ends if one])
     if worst > high * (1 + 1e-9):
-        raise input_error("cost_bound", f"{worst:.6g} or more: a row costs that", high, "Raise it.")
+        step = "State what no request can cost more than, e.g. a limit of tokens times their price."
+        raise input_error("cost_bound", f"above {worst:.6g}: a row may cost that", high, step)
     return most, 0.0, high
 
 
@@ -399,16 +475,15 @@ def _cells(risk: Risk, table: Table) -> list[tuple[str, Bools]]:
     if risk.per == "class" or risk.of:
         if labels is None or labels.ndim != 1:
             step = "Import with labels, one class per row."
-            raise input_error(
-                f"risk {risk.text}", "of rows that are of a class", "rows without", step
-            )
-        classes = np.unique(labels[labels >= 0]).tolist()
+            raise input_error(f"risk {risk.text}", "of rows of a class", "rows without", step)
+        last = int(labels.max(initial=-1))
+        classes = list(range(max(table.classes, last + 1)))
         if risk.of:
+            classes = np.unique(labels[labels >= 0]).tolist()
             if risk.of not in map(str, classes):
                 step = "Number classes from 0."
-                raise input_error(
-                    "risk", f"of a class that occurs, 0 to {classes[-1]}", risk.of, step
-                )
+                allowed = f"of a class that occurs, 0 to {classes[-1]}"
+                raise input_error("risk", allowed, risk.of, step)
             classes = [int(risk.of)]
         return [(f"class {c}", labels == c) for c in classes]
     return [("", np.ones(len(table), dtype=bool))]

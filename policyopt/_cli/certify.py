@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from policyopt._cli import options, output
 from policyopt._cli.fit import foretell
 from policyopt._cli.options import option
 from policyopt._cli.output import number, percent, shown
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import BudgetError, input_error
 
 
 def certify(
@@ -17,12 +19,13 @@ def certify(
     risk: list[str] = option(..., 'E.g. "drop<=1%"; may be repeated: all at once.'),
     confidence: str = option("95%", "With which a wrong claim is avoided."),
     budget: str | None = option(None, "The same as a risk cost<=BUDGET: 40% of the full model."),
-    method: str | None = option(None, "Whose levels are tried. Default: auto."),
+    method: str | None = option(None, "Whose levels are tried; or a file of these. Default: auto."),
     policy: Path | None = option(None, "A policy or family file instead of a method."),
     budgets: str = option("30", f"Levels of the family that is fitted. {options.COUNTED}"),
     split: str = option("calibrate", "Rows of the test, which chose nothing.", "--split"),
     procedure: str | None = option(
-        None, "binomial, ternary, betting, hoeffding_bentkus, normal, crc. Default: by the losses."
+        None,
+        "binomial, ternary, selective, betting, hoeffding_bentkus, normal, crc. Default: by the losses.",
     ),
     testing: str = option(
         "pareto", "Order of the levels: pareto (by the fit), sequence, holm (none)."
@@ -46,6 +49,8 @@ def certify(
 
     held = options.out_policy(out)
     data = options.read_cache(cache)
+    if policy is None and (method or "").endswith(".json"):
+        method, policy = None, Path(method or "")
     if policy is not None and method is not None:
         raise input_error("--policy", "given without --method", policy, "Leave one out.")
     if covers == "request" and not family:
@@ -56,7 +61,7 @@ def certify(
     given: Any = method if policy is None else load_any(policy)
     if policy is None:
         foretell([method or DEFAULT_METHOD], 5_000, 1)
-    with output.progress("certifying") as step, progress_callback(step):
+    with telling(style, procedure), output.progress("certifying") as step, progress_callback(step):
         found = certified(
             data, risk, confidence, budget=budget, method=given, budgets=budgets, split=split, cost=cost,
             seed=seed, procedure=procedure, testing=testing, starts=starts, covers=covers, cost_bound=cost_bound,
@@ -76,20 +81,42 @@ def write(found: Any, out: Path, held: str, family: bool, style: output.Format) 
     for text in found.notes:
         output.note(text)
     records = [{**one, "policy": str(out)} for one in found.records]
-    stated = (
-        found.family.provenance["certificate"] if family and found.family else found.certificate
-    )
+    stated = (found.family if family and found.family else found.policy).provenance["certificate"]
     content = {"certificate": stated, "levels": records, "policy": str(out)}
     if output.print_data(style, content, records):
         return
-    columns: output.Columns = {"level": "level", "cost": shown("cost", number)}
-    for name in records[0]["risks"]:
-        text = number if name.startswith("cost") else percent
-        columns[name] = lambda r, name=name, text=text: text(r["risks"][name])
-    columns["p-value"] = shown("p_value", number)
-    columns["certified"] = lambda r: "yes" if r["certified"] else ""
-    output.print_table(records, columns, title="levels in the order of the test, risks on its rows")
+    print_levels(records, stated["sense"] == "expectation")
     output.say(in_words(stated), _wrote(found, out, family))
+
+
+def print_levels(records: Sequence[Mapping[str, Any]], in_the_mean: bool) -> None:
+    """Print the levels of a test, in its order."""
+    columns: output.Columns = {
+        "level": "level",
+        f"cost [{records[0]['unit']}]": shown("cost", number),
+    }
+    for name in records[0]["risks"]:
+        cost = name.startswith("cost")
+        head = name.replace(" per class ", ", ").replace(" per context ", ", ")
+        text = number if cost else percent
+        columns[head + " [%]" * (not cost)] = lambda r, name=name, text=text: text(r["risks"][name])
+    columns["of what is allowed" if in_the_mean else "p-value"] = shown("p_value", number)
+    columns["certified"] = lambda r: "yes" if r["certified"] else ""
+    title = "levels in the order of the test; cost as fitted, risks on the rows of the test"
+    output.print_table(records, columns, title=title)
+
+
+@contextmanager
+def telling(style: output.Format, procedure: str | None = None) -> Iterator[None]:
+    """Print the levels also where none is shown."""
+    try:
+        yield
+    except BudgetError as error:
+        for text in getattr(error, "__notes__", ()):
+            output.note(text)
+        if error.levels and style is output.Format.table:
+            print_levels(error.levels, procedure == "crc")
+        raise
 
 
 def _wrote(found: Any, out: Path, family: bool) -> str:

@@ -75,7 +75,8 @@ def fit(
         others = {
             "--accuracy": accuracy, "--quality": quality, "--max-drop": max_drop, "--saving": saving,
             "--limit": limit or None, "--calibrator": calibrator, "--abstain": abstain,
-            "--abstain-cost": abstain_cost, "--experts": experts or None,
+            "--abstain-cost": abstain_cost, "--abstain-quality": abstain_quality, "--abstain-score": abstain_score,
+            "--experts": experts or None,
         }  # fmt: skip
         if given := [name for name, value in others.items() if value is not None]:
             raise input_error("--risk", f"given without {given[0]}", "both", "State it as a risk.")

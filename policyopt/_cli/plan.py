@@ -61,9 +61,8 @@ def plan(
     if out is not None and out.is_dir():
         check_plan(out)
     limits = tuple(Limit.parse(text) for text in limit or [])
-    goal = Goal(
-        objective, budget, None if accuracy is None else read_share(accuracy, "accuracy"), limits
-    )
+    floor = None if accuracy is None else read_share(accuracy, "accuracy")
+    goal = Goal(objective, budget, floor, limits)
     sure = None if confidence is None else 1.0 - delta_of(confidence)
     if cost_bound is not None and sure is None:
         raise input_error("--cost-bound", "given with --confidence", "alone", "Leave it out.")
@@ -151,12 +150,15 @@ def _remarks(tiers: Tiers, goal: Goal, planned: Planned, reached: dict[str, Any]
     seen, sure, unit = _held_out(planned), planned.certificate, tiers.unit_of(goal.objective)
     word = output.quality_word(reached["accuracy"] is None)
     if sure is not None:
-        bound = f"of {goal.objective} no bound without --cost-bound"
-        if sure.cost_high is not None:
-            bound = f"{goal.objective} at most {number(sure.cost_high)} {unit}"
+        kept = [f"{word} at least {percent(goal.accuracy)} %"] if goal.accuracy is not None else []
+        if goal.budget is not None:
+            kept.append(f"{goal.objective} at most {number(goal.budget)} {unit}")
+        kept += [f"{one.cost} {one.statistic} at most {number(one.most)}" for one in goal.limits]
+        if sure.cost_high is None:
+            kept.append(f"of mean {goal.objective} no bound without --cost-bound")
         output.note(
-            f"with {percent(sure.confidence)} % confidence: {word} at least "
-            f"{percent(sure.accuracy_low)} %, {bound} ({sure.rows:,} rows of split fit that chose nothing)"
+            f"with {percent(sure.confidence)} % confidence: {', '.join(kept)} "
+            f"({sure.rows:,} rows of split fit that chose nothing)"
         )
     elif seen is not None:
         output.note(

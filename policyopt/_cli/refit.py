@@ -40,12 +40,13 @@ def refit(
     """
     from policyopt._api import cost_for, utility_for
     from policyopt._certificates.certify import certify as certified
-    from policyopt._cli.certify import write
+    from policyopt._cli.certify import telling, write
     from policyopt._cli.fit import columns_of, describe
     from policyopt._methods.registry import make_method
     from policyopt._online.drift import refit as fit_anew
     from policyopt._progress import progress_callback
     from policyopt._table import Tables
+    from policyopt.runtime._certificate import certificate_of
     from policyopt.runtime._experts import load_any
     from policyopt.runtime._family import PolicyFamily, at_level
 
@@ -74,6 +75,8 @@ def refit(
     if not certify:
         with output.writing(out, held):
             fits[0].save(out)
+        if policy is not None and certificate_of(given) is not None:
+            output.note("the new policy carries no certificate, as the old one did; see --certify")
         for remark in fits[0].policy.provenance.get("notes", []):
             output.note(remark)
         record = describe(fits[0], str(out))
@@ -84,10 +87,11 @@ def refit(
     levels = {one.expected.cost: one.policy for one in fits}
     costs = np.array(sorted(levels))
     family = PolicyFamily(tuple(levels[c] for c in costs.tolist()), costs)
-    found = certified(
-        rows, certify, confidence, method=family, split=tested, cost=cost, seed=seed, utility=worth,
-        cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
-    )  # fmt: skip
+    with telling(style):
+        found = certified(
+            rows, certify, confidence, method=family, split=tested, cost=cost, seed=seed, utility=worth,
+            cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
+        )  # fmt: skip
     write(found, out, held, False, style)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
-from policyopt._cli.output import number
-from policyopt.runtime._errors import CheckError, input_error
+from policyopt._cli.output import number, percent
+from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
 
@@ -24,6 +25,7 @@ _NEEDS = {
     "drop": ("prediction", "label", "full_prediction"), "harm": ("prediction", "label", "full_prediction"),
 }  # fmt: skip
 _MOST_STATE = 1 << 20
+_WHOLE = re.compile(r"(-?[0-9]+)(?:\.0*)?")
 
 
 def watch(
@@ -44,6 +46,7 @@ def watch(
     to be given once.
     """
     promise, bound = _promise(policy, risk, cost_bound)
+    shares = promise.name != "cost"
     monitor = _monitor(state, promise, confidence, least, bound)
     if promise.per:
         step = "Watch each by itself, with a --state of its own."
@@ -60,8 +63,10 @@ def watch(
         "alarm_after": None if alarm is None else alarm.losses, "state": str(state),
     }  # fmt: skip
     columns: output.Columns = {
-        "risk": "risk", "losses": "losses", "mean [at all times]": lambda r: f"{number(low)} to {number(high)}",
-        "e-value": lambda r: number(r["e_value"]), "alarm after": "alarm_after",
+        "risk": "risk", "losses": "losses",
+        f"mean{' %' * shares} [at all times]": lambda r: " to ".join(map(percent if shares else number, (low, high))),
+        "e-value": lambda r: f"{r['e_value']:.3g}", "alarm at": lambda r: f"{1 / (1 - monitor.confidence):.3g}",
+        "alarm after": "alarm_after",
     }  # fmt: skip
     output.print_records([record], style, columns)
     if alarm is not None:
@@ -83,21 +88,37 @@ def _promise(
         return Risk.parse(risk), bound
     from policyopt.runtime._certificate import certificate_of
     from policyopt.runtime._experts import load_any
-    from policyopt.runtime._several import policy_of
 
-    found = policy_of(load_any(policy), single=True)
+    found = load_any(policy)
     stated = certificate_of(found)
     if stated is None and risk is None:
         step = "Certify it (`policyopt certify`), or state --risk."
-        raise input_error("--policy", "with a certificate that is of it", policy, step)
-    text = risk or str((stated or {})["claim"]).split(" and ")[0]
-    promise = Risk.parse(text)
+        raise input_error("--policy", "with a certificate that is of it", str(policy), step)
+    claims = [] if stated is None else stated["claim"].split(" and ")
+    promise = Risk.parse(risk or claims[0])
+    if risk is None and claims[1:]:
+        others = " and ".join(claims[1:])
+        output.note(f"watches {claims[0]} alone; {others}: by --risk, with another --state")
+    if stated is not None and stated["unit"] == "groups":
+        output.note(
+            "the promise is of groups: name them in a column group, all rows of one in one file; rows of a group that "
+            "share their luck, given one by one, raise false alarms"
+        )
+    policies: Any = getattr(found, "policies", (found,))
+    costs = np.concatenate([one.costs for one in policies])
+    bound = stated["cost_bound"] if stated is not None and bound is None else bound
+    if promise.share and stated is not None and stated["cost_bound"] is not None:
+        step = "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows."
+        raise input_error("--risk", "in the unit, of costs per row", promise.text, step)
     if promise.share:
         from dataclasses import replace
 
-        full = float(found.costs[-1]) if stated is None else stated["full_cost"]
+        full = float(costs.max()) if stated is None else stated["full_cost"]
         promise = replace(promise, most=promise.most * full, share=False)
-    return promise, float(found.costs.max()) if bound is None else bound
+    if bound is None:  # the dearest exit, and whoever answers instead
+        more = [one.abstention.cost if one.abstention else 0.0 for one in policies]
+        bound = float(costs.max()) + max(more)
+    return promise, bound
 
 
 def _monitor(
@@ -112,9 +133,7 @@ def _monitor(
     if promise.name == "cost":
         if bound is None or promise.share:
             step = "E.g. --policy policy.json, or --risk 'cost<=2.5' --cost-bound 10."
-            raise input_error(
-                "--cost-bound", "given with a risk of cost, in its unit", "none", step
-            )
+            raise input_error("--cost-bound", "given with a risk of cost, in its unit", None, step)
         high = bound
     wanted = RiskMonitor(
         promise.most, low=kind.low, high=high, confidence=1 - delta_of(confidence), least=least
@@ -124,45 +143,59 @@ def _monitor(
     with refusing(state):
         if state.stat().st_size > _MOST_STATE:
             raise input_error("--state", f"of at most {_MOST_STATE:,} bytes", state, "Start anew.")
-        text = state.read_text(encoding="utf-8")
+        text = state.read_bytes()
     try:
-        found = RiskMonitor.restore(json.loads(text))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise input_error("--state", "JSON", str(error), "Start anew with another file.") from None
+    found = RiskMonitor.restore(content)
     for name in ("most", "low", "high", "confidence", "least"):
         mine, there = getattr(wanted, name), getattr(found, name)
         if abs(mine - there) > 1e-12 * max(abs(mine), 1.0):
             step = "Give the same promise, or another --state."
-            raise input_error(
-                f"{name} of {state}", f"{mine:g}, as is asked for", f"{there:g}", step
-            )
+            asked = f"{mine:g}, as is asked for"
+            raise input_error(f"{name} of {state}", asked, f"{there:g}", step)
     return found
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     """Return the rows of a .csv or .jsonl file."""
     if path.suffix not in (".csv", ".jsonl"):
-        raise input_error(
-            "ROWS", "a .csv or .jsonl file", path, "Name its columns in the first line."
-        )
-    with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix == ".csv":
-            yield from csv.DictReader(file)
-            return
-        for n, line in enumerate(file):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise input_error(
-                    f"line {n} of {path}", "JSON", str(error), "One object per line."
-                ) from None
-            if not isinstance(row, dict):
-                raise input_error(
-                    f"line {n} of {path}", "an object", type(row).__name__, "Name its fields."
-                )
-            yield row
+        raise input_error("ROWS", "a .csv or .jsonl file", path, "Columns in the first line.")
+    if not path.is_file():
+        step = "Name what new rows were written to."
+        raise input_error("ROWS", "a file", f"{path} (missing)", step)
+    at = 0
+    try:
+        with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
+            for row in _csv(file) if path.suffix == ".csv" else map(_json, file):
+                at += 1
+                if row is not None:
+                    yield row
+    except PolicyOptError:
+        raise
+    except (ValueError, RecursionError, csv.Error) as error:
+        step = "Save it anew in UTF-8, a cell for every column."
+        allowed = "cells of CSV" if path.suffix == ".csv" else "JSON, an object per line"
+        raise input_error(f"row {at} of {path}", allowed, str(error), step) from None
+
+
+def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
+    rows = csv.DictReader(file, strict=True)
+    names = rows.fieldnames or ()
+    if len(set(names)) < len(names):
+        raise ValueError(f"columns {', '.join(names)}: one is there twice")
+    for row in rows:
+        if None in row or None in row.values():
+            raise ValueError(f"another number of cells than the {len(names)} columns")
+        yield row
+
+
+def _json(line: str) -> dict[str, Any] | None:
+    row = json.loads(line) if line.strip() else {}
+    if not isinstance(row, dict):
+        raise ValueError(f"no object with fields, but {type(row).__name__}")
+    return row or None
 
 
 def _losses(
@@ -170,17 +203,14 @@ def _losses(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return losses, NaN where not seen, and the probabilities with which they were to be, (N,) each."""
     names = {name for row in rows for name in row}
-    needs = ("loss",) if "loss" in names else _NEEDS[risk]
-    lacking = [name for name in needs or ("loss",) if name not in names]
+    needs = ("loss",) if "loss" in names else _NEEDS.get(risk, ()) or ("loss",)
+    lacking = [name for name in needs if name not in names]
     if lacking:
         step = f"Or a column loss. Found: {', '.join(sorted(map(str, names))) or 'nothing'}."
-        raise input_error(
-            f"columns of {path}", ", ".join(needs or ("loss",)), f"no {lacking[0]}", step
-        )
+        raise input_error(f"columns of {path}", ", ".join(needs), f"no {lacking[0]}", step)
     texts = {name: [_said(row.get(name)) for row in rows] for name in needs}
-    seen = np.array(
-        [all(texts[name][i] != "" for name in needs) for i in range(len(rows))], dtype=bool
-    )
+    whole = [all(cells) for cells in zip(*texts.values(), strict=True)]
+    seen = np.array(whole, dtype=bool)
     out = np.full(len(rows), np.nan)
     if needs in (("loss",), ("cost",)):
         out[seen] = [
@@ -188,6 +218,14 @@ def _losses(
         ]
     else:
         said = {name: np.array(values, dtype=object) for name, values in texts.items()}
+        numbers = {
+            name: {_WHOLE.fullmatch(text) is not None for text in values[seen]}
+            for name, values in said.items()
+        }
+        if {True} in numbers.values() and {False} in numbers.values():
+            got = ", ".join(f"{name} {said[name][seen][0]}" for name in needs)
+            step = "Write one class the same in all columns."
+            raise input_error(f"columns of {path}", "numbers in all, or names", got, step)
         answer, full = said["prediction"], said.get("full_prediction")
         if risk == "disagreement":
             out[seen] = (answer != full)[seen]
@@ -201,18 +239,25 @@ def _losses(
         for i, row in enumerate(rows):
             if (text := _said(row.get("probability"))) != "":
                 chance[i] = _number(text, "probability", i, path)
+    if "group" in names:  # one draw each, its mean loss, in the order in which they begin
+        if (chance < 1).any():
+            step = "Audit whole groups, and give each group's mean loss."
+            raise input_error(f"columns of {path}", "group without probability", "both", step)
+        _, first, at = np.unique(
+            [_said(row.get("group")) for row in rows], return_index=True, return_inverse=True
+        )
+        known, order = ~np.isnan(out), np.argsort(first)
+        with np.errstate(invalid="ignore"):
+            sums, count = np.bincount(at, np.where(known, out, 0.0)), np.bincount(at, known)
+            out, chance = (sums / count)[order], np.ones(len(first))
     return out, chance
 
 
 def _said(value: Any) -> str:
     """Return a cell as a text: "" where there is none, whole numbers without a point."""
-    if value is None or value == "" or value != value:
-        return ""
-    return (
-        str(int(value))
-        if isinstance(value, (bool, float)) and value == int(value)
-        else str(value).strip()
-    )
+    text = "" if value is None else str(int(value) if isinstance(value, bool) else value).strip()
+    whole = _WHOLE.fullmatch(text)  # a column with gaps may be one of floats
+    return "" if text.lower() == "nan" else whole[1] if whole else text
 
 
 def _number(text: str, name: str, row: int, path: Path) -> float:

@@ -273,7 +273,7 @@ def simulate(
         "rounds": plan.rounds, "repetitions": repetitions, "schedule": schedule,
         "streams": list(plan.streams), "overhead": list(over), "offload_at": tiers, "reward": reward,
         "delay": delay,
-        "label_share": float(label_share), "seed": seed, 
+        "label_share": float(label_share), "seed": seed,
         "method": "given" if given else called(method),
         "arms": labels.tolist(), "arms_unit": arms_unit, "unit": unit,
     }  # fmt: skip

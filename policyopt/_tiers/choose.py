@@ -73,7 +73,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Bounds that hold together with a confidence, from `rows` that chose and fitted nothing."""
+    """That the goal holds with a confidence, by `rows` that chose and fitted nothing; of several policies the best.
+
+    `accuracy_low` and `cost_high` are what one policy alone would have shown, each by itself: of the best of several
+    only the goal is promised.
+    """
 
     confidence: float
     rows: int

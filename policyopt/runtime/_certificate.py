@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from ._errors import input_error
+from ._saved_state import MOST_COUNT
 
 FIELD = "certificate"
 #: What is said of it: with a confidence, the same in the long run only, or of the mean over calibration rows.
@@ -15,12 +16,16 @@ SENSES = ("confidence", "asymptotic", "expectation")
 #: How the level of a family may be chosen: from anything but the request, or from the request, too.
 COVERS = ("blind", "request")
 _TYPES: dict[str, Any] = {
-    "claim": str, "confidence": (float, type(None)), "procedure": str, "given": (str, type(None)), "sense": str,
+    "claim": str, "cost": str, "utility": (str, type(None)), "confidence": (float, type(None)), "procedure": str,
+    "given": (str, type(None)), "sense": str,
     "covers": str, "testing": str, "n": int, "unit": str, "cache": str, "split": str, "rows": str, "seed": int,
-    "void": str, "cost_bound": (int, float, type(None)), "full_cost": float, "tested_at": float,
+    "void": str, "cost_bound": (float, type(None)), "full_cost": float, "tested": str, "tested_at": float,
     "level": (int, type(None)), "p_value": float, "risks": dict, "policy": str,
 }  # fmt: skip
-_CLAIM = re.compile(r"([^<\s]+)\s*<=\s*([0-9.]+(?:e-?[0-9]+)?)(%?)(.*)", re.IGNORECASE)
+_CLAIM = re.compile(
+    r"([^<\s]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)(%?)(.*)", re.IGNORECASE | re.ASCII
+)
+_MOST_COST = 1e100  # whose square is finite
 _OTHER = ("provenance", "sha256", "version", "format")
 
 
@@ -45,7 +50,10 @@ def certificate_of(policy: Any) -> dict[str, Any] | None:
     found = policy.provenance.get(FIELD)
     if not isinstance(found, dict) or found.keys() != _TYPES.keys():
         return None
-    whole = all(isinstance(found[name], of) for name, of in _TYPES.items())
+    whole = all(
+        isinstance(found[name], of) and not isinstance(found[name], bool)
+        for name, of in _TYPES.items()
+    )
     whole = whole and found["sense"] in SENSES and found["covers"] in COVERS
     whole = whole and (found["confidence"] is None) == (found["sense"] == "expectation")
     whole = (
@@ -53,6 +61,10 @@ def certificate_of(policy: Any) -> dict[str, Any] | None:
         and 0.5 <= (found["confidence"] or 0.5) < 1
         and 0 <= found["p_value"] <= 1
         and 0 < found["tested_at"] <= 1
+        and 1 <= found["n"] <= MOST_COUNT
+        and 0 <= (found["level"] or 0) <= MOST_COUNT
+        and 0 < (found["cost_bound"] or 1.0) <= _MOST_COST
+        and 0 <= found["full_cost"] <= _MOST_COST
     )
     return found if whole and found["policy"] == fingerprint(policy) else None
 
@@ -67,10 +79,14 @@ def in_words(certificate: dict[str, Any]) -> str:
     told = f"p = {p}, {certificate['procedure']}"
     told = f"{p} of what is allowed, {certificate['procedure']}" if sense == "expectation" else told
     level = ", whatever level a request is given" if certificate["covers"] == "request" else ""
-    return (
-        f"{sure}: {certificate['claim']} on requests like the {certificate['n']:,} "
-        f"{certificate['unit']} of split '{certificate['split']}'{level} ({told}). Void: {certificate['void']}."
+    n, unit, split = (
+        f"{certificate['n']:,}",
+        certificate["unit"],
+        f"of split '{certificate['split']}'",
     )
+    each = re.search(r" per (class|context)", certificate["claim"])
+    rows = f"the {unit} {split}, {n} or more per {each[1]}" if each else f"the {n} {unit} {split}"
+    return f"{sure}: {certificate['claim']} on requests like {rows}{level} ({told}). Void: {certificate['void']}."
 
 
 def comment(policy: Any) -> str:
@@ -85,7 +101,7 @@ def says(found: dict[str, Any], claim: str, confidence: float, by_request: bool 
     of, most = _read(claim)
     known = map(_read, found["claim"].split(" and "))
     as_much = any(name == of and number <= most * (1 + 1e-9) for name, number in known)
-    by = found["covers"] == "request" or not by_request
+    by = (found["covers"] == "request" or not by_request) and found["sense"] != "asymptotic"
     return as_much and by and (found["confidence"] or 0.0) >= confidence - 1e-9
 
 

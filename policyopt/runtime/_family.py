@@ -285,21 +285,26 @@ class PolicyFamily(Several):
             Who chooses looks at the request itself: only certificates that cover this count.
         """
         found = [certificate_of(policy) for policy in self.policies]
-        kept = [
-            a for a, one in enumerate(found) if one and says(one, claim, confidence, by_request)
-        ]
+        said = [one is not None and says(one, claim, confidence, by_request) for one in found]
+        kept = np.flatnonzero(said).tolist()
         if not kept:
             allowed = f"a claim that a level carries a certificate of, at {100 * confidence:g} %"
             allowed += ", that covers levels chosen by the request" if by_request else ""
-            known = {f"{one['claim']} at {100 * one['confidence']:g} %" for one in found if one}
+            known = {f"{c['claim']} at {100 * (c['confidence'] or 0):g} %" for c in found if c}
             got = f"{claim}, of levels with {'; '.join(sorted(known)) or 'none, or changed since'}"
-            step = f'`policyopt certify CACHE --risk "{claim}" --confidence {100 * confidence:g}% --family` makes one.'
+            step = f'`policyopt certify CACHE --risk "{claim}" --confidence {100 * confidence:g}% --family'
+            step += " --covers request` makes one." if by_request else "` makes one."
             raise input_error("certified", allowed, got, step)
+        if len({one["tested"] for a in kept if (one := found[a])}) > 1:
+            allowed, step = (
+                "of levels of one test: these hold together",
+                "Certify them as one family.",
+            )
+            raise input_error("certified", allowed, "levels of several", step)
         if len(kept) == self.levels:
             return self
-        costs, budgets = (
-            None if c is None else c[kept] for c in (self.expected_costs, self.budgets)
-        )
+        both = self.expected_costs, self.budgets
+        costs, budgets = (None if c is None else c[kept] for c in both)
         each, names = (tuple(of[a] for a in kept if of) for of in (self.policies, self.names))
         return replace(self, policies=each, expected_costs=costs, budgets=budgets, names=names)
 

@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arithmetic import coin
+from ._checks import check_seed, sample_numbers, to_python
 from ._errors import input_error
 from ._saved_state import check_fields, refused, saved_counts, saved_numbers
 from ._typing import Bools, Floats
@@ -37,6 +38,8 @@ from ._typing import Bools, Floats
 _STAKES, _MEANS = 12, 256
 _BLOCK = 512  # losses taken at a time
 _MOST = 1e300  # wealth stops there: a bet that stops winning stays fair or worse
+_FARTHEST, _NEAREST = 1e100, 1e-12
+_AUDIT = 1 << 21  # stream of the coin: no policy draws it, whose sides audits are to see alike
 _TRUNCATED = 0.5  # of what a hedged bet may stake
 _FORMAT = "policyopt-risk-monitor"
 _FIELDS = (
@@ -70,10 +73,21 @@ def owned(wealth: Floats, t: Any) -> Floats:
 
 def audited(seed: int, samples: npt.ArrayLike, share: npt.ArrayLike) -> Bools:
     """Return which requests, by their numbers, also run the full model: a coin of `share`, (N,) or one for all."""
-    chance = np.asarray(share, dtype=np.float64)
+    chance, at = _floats("share", share), sample_numbers(samples)
+    if chance.ndim and chance.shape != at.shape:
+        raise input_error("share", "one, or one of each sample", f"shape {chance.shape}")
     if not ((chance > 0) & (chance <= 1)).all():
         raise input_error("share", "above 0, at most 1", share, "E.g. 0.01.")
-    return np.asarray(coin(seed, np.asarray(samples)) < chance)
+    return np.asarray(coin(check_seed(seed), at, _AUDIT) < chance)
+
+
+def _floats(name: str, value: Any) -> Floats:
+    """Return numbers as float64, refused where they are none."""
+    try:
+        found = np.asarray(value)
+        return found.astype(np.float64, casting="unsafe" if found.dtype == object else "same_kind")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise input_error(name, "numbers", str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -126,9 +140,11 @@ class RiskMonitor:
         confidence: float = 0.95,
         least: float = 1.0,
     ) -> None:
-        for name, value in {"most": most, "low": low, "high": high}.items():
-            if not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
-                raise input_error(name, "a finite number", value)
+        given = {"most": most, "low": low, "high": high, "confidence": confidence, "least": least}
+        for name, value in given.items():
+            value = to_python(value)
+            if not isinstance(value, (int, float)) or not abs(value) <= _FARTHEST:
+                raise input_error(name, f"a number, {_FARTHEST:g} at most", value)
         if not low < most < high:
             got = f"{most:g} of {low:g} to {high:g}"
             raise input_error("most", "between low and high", got, "E.g. RiskMonitor(0.05).")
@@ -139,15 +155,17 @@ class RiskMonitor:
         self.most, self.low, self.high = float(most), float(low), float(high)
         self.confidence, self.least = float(confidence), float(least)
         self._at = (self.most - self.low) / (self.high - self.low)
+        if not _NEAREST < self._at < 1 - _NEAREST:
+            allowed = f"more than {_NEAREST:g} of the way from both ends, {low:g} and {high:g}"
+            raise input_error("most", allowed, f"{most:g}", "State ends that are met.")
         self._wealth = np.zeros(_STAKES)
         self._count = 0
         self._sums = np.zeros(3)  # of weights, weighted losses, their squares about the mean
         # Log wealth of those who bet that the mean is more, or less, than each of these: closest at the promise.
         self._hedged = np.zeros((2, _MEANS))
         near = ((np.arange(_MEANS // 2) + 0.5) / (_MEANS // 2)) ** 3
-        self._means = np.concatenate(
-            [self._at * (1 - near[::-1]), self._at + (1 - self._at) * near]
-        )
+        below, above = self._at * (1 - near[::-1]), self._at + (1 - self._at) * near
+        self._means = np.concatenate([below, above])
         self._most_staked = _TRUNCATED / np.stack([self._means, 1 - self._means])
         self._alarm: RiskAlarm | None = None
 
@@ -191,20 +209,23 @@ class RiskMonitor:
         InputError
             A loss outside its ends, a probability under `least`.
         """
-        seen = np.atleast_1d(np.asarray(losses, dtype=np.float64))
-        chance = np.broadcast_to(np.asarray(probability, dtype=np.float64), seen.shape)
+        seen = np.atleast_1d(_floats("losses", losses))
+        chance = _floats("probability", probability)
         if seen.ndim != 1:
             raise input_error("losses", "one, or (N,)", f"shape {seen.shape}")
+        if chance.shape not in ((), (1,), seen.shape):
+            raise input_error("probability", "one, or one of each loss", f"shape {chance.shape}")
+        chance = np.broadcast_to(chance, seen.shape)
         known = ~np.isnan(seen)
         off = known & ((seen < self.low) | (seen > self.high))
         if off.any():
             allowed, got = f"from {self.low:g} to {self.high:g}", f"{seen[off][0]:g}"
-            raise input_error(
-                "losses", allowed, got, "State low and high where they may be others."
-            )
-        if not ((chance >= self.least) & (chance <= 1)).all():
-            step = "State the least at the start: RiskMonitor(..., least=0.01)."
-            raise input_error("probability", f"from {self.least:g} to 1", float(chance.min()), step)
+            raise input_error("losses", allowed, got, "State low and high where they are others.")
+        wrong = known & ~((chance >= self.least) & (chance <= 1))
+        if wrong.any():
+            step = "State the least of all at the start: RiskMonitor(..., least=0.01), or --least 0.01."
+            got = f"{chance[wrong][0]:g}"
+            raise input_error("probability", f"from {self.least:g} to 1", got, step)
         scaled, weight = (seen - self.low) / (self.high - self.low), self.least / chance
         rows = np.flatnonzero(known)
         for first in range(0, len(rows), _BLOCK):
@@ -227,10 +248,11 @@ class RiskMonitor:
         t = self._count + np.arange(len(losses) + 1)
         won = 1.0 + stakes_of(self._at) * ((losses - self._at) * weights)[:, None]
         wealth, course = self._wealth.copy(), np.empty_like(won)
-        for i, put_in in enumerate((-np.diff(left_at(t))).tolist()):
-            wealth += put_in
-            wealth *= won[i]
-            course[i] = np.minimum(wealth, _MOST, out=wealth)
+        with np.errstate(over="ignore"):  # of promises near 0
+            for i, put_in in enumerate((-np.diff(left_at(t))).tolist()):
+                wealth += put_in
+                wealth *= won[i]
+                course[i] = np.minimum(wealth, _MOST, out=wealth)
         self._wealth = wealth
         return owned(course, t[1:])
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import refuses
 
 from policyopt.runtime import InputError, RiskMonitor
+from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._risk_monitor import advance, audited, left_at, owned, stakes_of
 
 MOST, DELTA = 0.05, 0.05
@@ -127,6 +128,17 @@ def test_a_saved_monitor_goes_on_to_the_bit():
     assert again.state() == whole.state() and again.alarm == whole.alarm
 
 
+def test_audits_know_nothing_of_a_policys_coin_and_nothing_overflows():
+    """Of requests that a mixture of the same seed sends one way as many are audited as of the others."""
+    numbers = np.arange(20_000)
+    seen = audited(0, numbers, 0.1)
+    assert seen[coin(0, numbers) < 0.2].mean() == pytest.approx(0.1, abs=0.02)
+    monitor = RiskMonitor(1e-11, least=0.5)
+    with np.errstate(all="raise"):
+        alarm = monitor.update(np.append(np.ones(1200), np.nan), np.append(np.ones(1200), np.nan))
+    assert alarm.losses == 1 and monitor.losses == 1200 and monitor.e_value <= 1e300
+
+
 def test_what_is_refused():
     for argument, call in {
         "most": lambda: RiskMonitor(0.0), "confidence": lambda: RiskMonitor(0.1, confidence=1.0),
@@ -134,6 +146,17 @@ def test_what_is_refused():
         "losses": lambda: RiskMonitor(0.1).update(1.5),
         "probability": lambda: RiskMonitor(0.1).update(0.0, 0.5), "share": lambda: audited(0, [1], 0.0),
     }.items():  # fmt: skip
+        refuses(argument, call)
+    for argument, call in (
+        ("confidence", lambda: RiskMonitor(0.1, confidence="95%")), ("least", lambda: RiskMonitor(0.1, least="1")),
+        ("high", lambda: RiskMonitor(0.1, high=10**400)), ("high", lambda: RiskMonitor(0.1, high=1e308)),
+        ("most", lambda: RiskMonitor(5e-324)), ("most", lambda: RiskMonitor(1 - 1e-13)),
+        ("losses", lambda: RiskMonitor(0.1).update(["a"])), ("losses", lambda: RiskMonitor(0.1).update([10**400])),
+        ("losses", lambda: RiskMonitor(0.1).update(np.ones(2, complex))),
+        ("probability", lambda: RiskMonitor(0.1).update([0.0, 1.0], [1.0, 1.0, 1.0])),
+        ("share", lambda: audited(0, [1, 2], [0.1] * 3)), ("share", lambda: audited(0, 1, "x")),
+        ("samples", lambda: audited(0, 1.5, 0.1)), ("seed", lambda: audited(-1, 1, 0.1)),
+    ):  # fmt: skip
         refuses(argument, call)
     good = RiskMonitor(0.1).state()
     for field, wrong in (

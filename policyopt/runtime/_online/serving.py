@@ -482,6 +482,10 @@ def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) ->
         if family.levels > 1:
             got = f"a family of {family.levels} levels"
             raise input_error("family", f"a policy, for {who}", got, "It looks at no levels.")
+        if family.all_certified:
+            got = f"{who}, which looks at the request at each exit"
+            step = "No certificate of the policy covers that: steer certified levels, or give a policy without one."
+            raise input_error("steering", "one that plays certified levels alone", got, step)
     elif family.levels < 2:
         allowed = f"of at least 2 levels, for {who}"
         raise input_error("family", allowed, family.levels, f"{MAKES_ONE} makes one.")
