@@ -174,7 +174,7 @@ def theirs(data: ExitData) -> dict[str, list[Any]]:
 
 def ratios(found: list[Any]) -> Floats:
     """Return costs as shares of the full model's, drops and errors, of D divisions, (D, 3)."""
-    return np.array([one or [1.0, 0.0, 0.0] for one in found])
+    return np.array([one or [1.0, 0.0, 0.0] for one in found]).reshape(-1, 3)
 
 
 def halfwidth(values: Floats) -> float:
