@@ -35,7 +35,7 @@ from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._table import Table, Tables
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
-from policyopt.runtime._checks import check_one_of, check_positive, check_seed, check_type
+from policyopt.runtime._checks import MAX_COST, check_one_of, check_positive, check_seed, check_type
 from policyopt.runtime._errors import BudgetError, CheckError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
@@ -47,7 +47,6 @@ SPLIT, LEVELS = "calibrate", 30
 #: In which order levels are tried: of the fit's rows, and only as long as they get cheaper; dearest first; in none.
 TESTING = ("pareto", "sequence", "holm")
 _FEWEST = 20
-_MOST_COST = 1e100  # squares of it are finite
 _SURE = 0.5
 
 
@@ -153,7 +152,7 @@ def certify(
     risks = _risks(risk, budget)
     _check_how(risks, procedure, testing, starts, covers)
     if cost_bound is not None:
-        cost_bound = float(check_positive("cost_bound", cost_bound, _MOST_COST))
+        cost_bound = float(check_positive("cost_bound", cost_bound, MAX_COST))
     data, notes = _with_calibration(data, split)
     given = _given(method, settings)
     if tables is not None:
@@ -519,7 +518,7 @@ def _resized(losses: Losses, times: float) -> Losses:
 def _cost(policy: Policy) -> float:
     """Return what a policy states to cost."""
     stated: Any = policy.provenance.get("expected_cost")
-    known = type(stated) in (int, float) and 0 <= stated <= _MOST_COST
+    known = type(stated) in (int, float) and 0 <= stated <= MAX_COST
     return float(stated if known else policy.costs.max())
 
 

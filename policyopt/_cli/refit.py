@@ -62,7 +62,8 @@ def refit(
     rows, split = _rows(recent, data)
     read, tested = _parts(rows, split, certify) if certify else (split, "")
     labelled = options.make_tables(data, cost, ("fit",), worth).get("fit")
-    table, fits, refused = Tables(rows, cost).get(read), [], None
+    tables = Tables(rows, cost, utility=worth if certify else None)
+    table, fits, refused = tables.get(read), [], None
     with output.progress("fitting") as step, progress_callback(step):
         for limit in limits:
             try:
@@ -89,7 +90,7 @@ def refit(
     family = PolicyFamily(tuple(levels[c] for c in costs.tolist()), costs)
     with telling(style):
         found = certified(
-            rows, certify, confidence, method=family, split=tested, cost=cost, seed=seed, utility=worth,
+            rows, certify, confidence, method=family, split=tested, seed=seed, tables=tables,
             cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
         )  # fmt: skip
     write(found, out, held, False, style)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._bounds import delta_of
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import number, percent, shown
@@ -75,6 +74,8 @@ def simulate(
         if given is None:
             step = f'`policyopt certify {cache} --risk "{certified}" --family` writes one.'
             raise input_error("--certified", "given with a family file as --arms", arms, step)
+        from policyopt._bounds import delta_of  # which loads scipy
+
         given = given.certified(certified, 1.0 - delta_of(confidence))
     data = options.read_cache(cache)
     with output.progress("simulating") as step, progress_callback(step):

@@ -315,10 +315,9 @@ def mean_high(
     order = np.random.default_rng(0).permutation(len(size))  # one that says nothing
     sums, less = np.bincount(at, x)[order] / size.max(), 1.0 - size[order] / size.max()
 
-    def p(
-        mean: float,
-    ) -> float:  # `sums + mean * less`: in [0, 1], of that mean where all values are
-        return float(betting((sums + mean * less)[None], mean, high=1.0, delta=delta)[0])
+    def p(mean: float) -> float:
+        each = sums + mean * less  # in [0, 1], of that mean where all values are
+        return float(betting(each[None], mean, high=1.0, delta=delta)[0])
 
     return low + (high - low) * upper(p, delta)
 

@@ -7,6 +7,7 @@ import re
 from hashlib import sha256
 from typing import Any
 
+from ._checks import MAX_COST
 from ._errors import input_error
 from ._saved_state import MOST_COUNT
 
@@ -25,7 +26,6 @@ _TYPES: dict[str, Any] = {
 _CLAIM = re.compile(
     r"([^<\s]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)(%?)(.*)", re.IGNORECASE | re.ASCII
 )
-_MOST_COST = 1e100  # whose square is finite
 _OTHER = ("provenance", "sha256", "version", "format")
 
 
@@ -63,8 +63,8 @@ def certificate_of(policy: Any) -> dict[str, Any] | None:
         and 0 < found["tested_at"] <= 1
         and 1 <= found["n"] <= MOST_COUNT
         and 0 <= (found["level"] or 0) <= MOST_COUNT
-        and 0 < (found["cost_bound"] or 1.0) <= _MOST_COST
-        and 0 <= found["full_cost"] <= _MOST_COST
+        and 0 < (found["cost_bound"] or 1.0) <= MAX_COST
+        and 0 <= found["full_cost"] <= MAX_COST
     )
     return found if whole and found["policy"] == fingerprint(policy) else None
 

@@ -7,7 +7,7 @@ wherever the mean given all that was before is `most` or less; labels may be lat
 Wealth is divided over stakes, since nobody knows how bad it gets, and over the time when it begins: half bets from the
 first loss on, the rest is put in as time goes by, ``1 / (2 log(e + t))`` of it left at loss t. What begins at t costs
 about ``log t`` more: of a risk that doubles at once, 1.3 times the shortest delay there is, ``log(1 / delta)``
-over the divergence; after 10,000 good requests 3.9 to 4.9 times. (A mixture of e-processes is one: Ramdas, Gruenwald,
+over the divergence; after 10,000 good requests 3.8 to 6.1 times. (A mixture of e-processes is one: Ramdas, Gruenwald,
 Vovk & Shafer, Statist. Sci. 38, 2023; sums over starts as in Shin, Ramdas & Rinaldo, NEJSDS 2024, with weights that sum
 to 1 instead of a limit on the run length.)
 
