@@ -284,8 +284,12 @@ def test_scores_of_probabilities_and_losses_of_ones_own():
         assert found.certificate["procedure"] == "betting"
         assert found.certificate["risks"] == {f"{name}<=190%": pytest.approx(late(seen).mean())}
         assert recheck(found.policy, data)["p_value"] <= 0.1
-        with pytest.raises(InputError, match="name of a risk"):
-            po.register_risk(name)
+        assert (
+            po.register_risk(name, high=4.0, labels=False)(late) is late
+        )  # a cell that is run again
+        for used in (name, "error"):
+            with pytest.raises(InputError, match="name of a risk"):
+                po.register_risk(used)(lambda one: one.cost)
         KINDS[name] = replace(KINDS[name], loss=lambda one: one.cost + 9)
         with pytest.raises(InputError, match="losses of risk late"):
             certify(data, f"{name}<=10%", 0.9, method=policy)

@@ -135,6 +135,11 @@ KINDS: dict[str, Kind] = {
 BESIDE_FULL = ("drop", "harm", "disagreement", "brier_gap", "log_loss_gap")
 
 
+def _home(loss: Loss) -> tuple[Any, Any]:
+    """Return where a loss is defined."""
+    return getattr(loss, "__module__", None), getattr(loss, "__qualname__", loss)
+
+
 def register_risk(
     name: str, low: float = 0.0, high: float = 1.0, *, labels: bool = True
 ) -> Callable[[Loss], Loss]:
@@ -156,15 +161,15 @@ def register_risk(
 
     Examples
     --------
-    >>> @register_risk("late", labels=False)
-    ... def late(taken):
+    >>> @register_risk("dear", labels=False)
+    ... def dear(taken):
     ...     return taken.cost > 2.0
-    >>> Risk.parse("late<=5%").text
-    'late<=5%'
+    >>> Risk.parse("dear<=5%").text
+    'dear<=5%'
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+", name) or name in KINDS:
-        step = "Small letters and underscores."
-        raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z_]+", name):
+        step = "E.g. late_answer."
+        raise input_error("name of a risk", "small letters and underscores", name, step)
     ends = (low, high)
     finite = all(isinstance(end, (int, float)) and abs(end) < np.inf for end in ends)
     if not (finite and low < high):
@@ -172,6 +177,10 @@ def register_risk(
 
     def register(loss: Loss) -> Loss:
         check_type("loss", loss, Callable, "a function from Taken to losses (N,)")
+        # A notebook's cell may run twice.
+        if name in KINDS and _home(KINDS[name].loss) != _home(loss):
+            step = "Choose another name."
+            raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
         shape = "bounded"
         KINDS[name] = Kind(
             loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
