@@ -26,10 +26,9 @@ def fallback(p: Floats, delta: float, starts: Sequence[int] = (0,)) -> Bools:
     return shown
 
 
-def holm(p: Floats, delta: float) -> Bools:
-    """Return which of L claims in no order are shown, (L,) (Holm, Scand. J. Statist. 6, 1979)."""
+def holm(p: Floats) -> Floats:
+    """Return p-values of L claims, in no order, such that those up to delta are shown at once (Holm, 1979), (L,)."""
     order = np.argsort(p, kind="stable")
-    passed = np.minimum.accumulate(p[order] <= delta / np.arange(len(p), 0, -1))
-    shown = np.zeros(len(p), dtype=bool)
-    shown[order] = passed
-    return shown
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1.0)

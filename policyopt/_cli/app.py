@@ -41,6 +41,7 @@ COMMANDS = {
     "explain": ("explain", "Show what a policy does"),
     "curve": ("fit", "Fit methods at several budgets"),
     "compare": ("fit", "Compare methods at equal realised cost"),
+    "study": ("study", "Compare models at equal realised cost"),
     "tune": ("tune", "Tune a method's settings on split `fit`"),
     "calibration": ("explain", "Show how far confidence can be trusted"),
     "risk-coverage": ("explain", "Show what answers are worth if only the surest are given"),

@@ -1,0 +1,1 @@
+"""Models side by side: frontiers, tests over rows and over runs, streams."""
