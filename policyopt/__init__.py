@@ -93,11 +93,12 @@ __all__ = [
     "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
     "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily",
     "PolicyOptError", "Risk", "ScoreRule", "Study", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array",
-    "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate", "fit",
-    "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources", "load_experts", "load_family",
-    "load_policy", "load_tier", "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number",
-    "open_cache", "refit", "register_method", "register_risk", "register_score", "risk_coverage", "route",
-    "row_product", "simulate", "study", "tier_policies", "tune", "watch_policy",
+    "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "compare_runs", "curve",
+    "evaluate", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources",
+    "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup", "make_method",
+    "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_risk",
+    "register_score", "risk_coverage", "route", "row_product", "simulate", "study", "tier_policies", "tune",
+    "watch_policy",
 ]  # fmt: skip
 
 

@@ -395,6 +395,11 @@ class Table:
             rows = slice(low, min(low + size, len(self)))
             yield rows, self.source.pick("outputs", self._at(rows), picked)
 
+    def outputs(self, k: int, rows: Ints) -> Array:
+        """Return the outputs of some rows at the table's exit k, (n, C)."""
+        assert self.source is not None  # a table of a cache
+        return self.source.pick("outputs", self._at(rows), [self.active_exits[k]])[:, 0]
+
     def _at(self, rows: slice | Ints) -> Ints:
         """Return the places of some of the table's rows in its source."""
         return np.arange(len(self))[rows] if self.places is None else self.places[rows]

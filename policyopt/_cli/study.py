@@ -9,17 +9,24 @@ from typing import Any
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._study.study import Study, named
+from policyopt._study.study import Study, named_caches
 from policyopt._study.study import study as run_study
 
-_FILES = {"models.csv": "model,", "budgets.csv": "budget,", "pairs.csv": "better,", "points.csv": "model,"}
+_FILES = {
+    "models.csv": "model,",
+    "budgets.csv": "budget,",
+    "pairs.csv": "better,",
+    "points.csv": "model,",
+}
 #: Metrics over runs that are printed and drawn; the files have all.
 _SHOWN = 6
+_PAIRS = 45
 
 
 def study(
     caches: list[str] = options.argument(
-        "Caches, folders of caches, or NAME=CACHE; NAME/0, NAME/1 are runs of one model.", "CACHE..."
+        "Caches, folders of caches, or NAME=CACHE; NAME/0, NAME/1 are runs of one model.",
+        "CACHE...",
     ),
     methods: str = option("auto", "Policy that each model gets; several: each is an entrant."),
     budgets: str = options.BUDGETS,
@@ -38,25 +45,35 @@ def study(
     options.out_folder(out, _FILES)
     with output.progress("studying") as step:
         found = run_study(
-            named(caches), budgets, methods, seeds=seeds, test=test, cost=cost, utility=utility, level=level,
+            named_caches(caches), budgets, methods, seeds=seeds, test=test, cost=cost, utility=utility, level=level,
             paired=paired, join=join, jobs=jobs or os.cpu_count() or 1, progress=step,
         )  # fmt: skip
     for text in found.notes:
         output.note(text)
     if out is not None:
         _write(found, out)
-    content = {name: getattr(found, name) for name in ("models", "budgets", "pairs", "tests", "exits", "points")}
+    content = {
+        name: getattr(found, name)
+        for name in ("models", "budgets", "pairs", "tests", "exits", "points")
+    }
     if not output.print_data(style, content, found.budgets):
         _print(found)
         if out is not None:
-            output.say(f"wrote {', '.join([*_FILES, 'exits.csv', 'tests.csv'])} and pictures into {out}")
+            output.say(
+                f"wrote {', '.join([*_FILES, 'exits.csv', 'tests.csv'])} and pictures into {out}"
+            )
 
 
 def _write(found: Study, out: Path) -> None:
     from policyopt._study.figures import dominance_figure, study_figure
 
-    files: dict[str, Any] = {f"{name}.csv": output.to_csv(getattr(found, name)) for name in ("models", "budgets", "pairs")}
-    files |= {f"{name}.csv": output.to_csv(getattr(found, name)) for name in ("points", "exits", "tests")}
+    files: dict[str, Any] = {
+        f"{name}.csv": output.to_csv(getattr(found, name))
+        for name in ("models", "budgets", "pairs")
+    }
+    files |= {
+        f"{name}.csv": output.to_csv(getattr(found, name)) for name in ("points", "exits", "tests")
+    }
     files["study.png"] = study_figure(found)
     if drawn := [one for one in found.tests if one["pairs"]][:_SHOWN]:
         files["dominance.png"] = dominance_figure(drawn, found.level)
@@ -67,25 +84,34 @@ def _print(found: Study) -> None:
     word = output.quality_word(found.graded)
     output.print_table(found.models, {
         "rank": "rank", "model": "model", "runs": "runs", f"full cost [{found.unit}]": shown("full_cost", number),
-        f"full {word} %": shown("full_quality", percent),
-        f"mean {word} over the costs % [{100 * found.level:g} %]": interval("area", percent), "not parted": "group",
+        f"full {word} %": shown("full_quality", percent), "not parted": "group",
+        f"mean {word} over the costs % [{100 * found.level:g} %]": interval("area", percent),
     }, title="models, best first")  # fmt: skip
     output.print_table(found.budgets, {
-        f"budget [{found.unit}]": lambda r: number(r["budget"]), "best": "best",
-        f"{word} %": lambda r: percent(r["quality"][r["best"]]), "next": "second",
-        "lead in points": lambda r: None if r["lead"] is None else
-        f"{points(r['lead'])} [{points(r['lead_low'])}, {points(r['lead_high'])}]",
-        "shown": lambda r: r["winner"] is not None, "the best is among": lambda r: ", ".join(r["contenders"]),
+        f"budget [{found.unit}]": shown("budget", number), "best": "best",
+        f"{word} %": lambda r: percent(r["quality"][r["best"]]), "next": "next",
+        "lead in points": interval("lead", points), "shown": lambda r: r["winner"] is not None,
+        "the best is among": lambda r: ", ".join(r["contenders"]),
     }, title="at each budget, at equal realised cost")  # fmt: skip
-    if len(found.pairs) <= 45:
+    if len(found.pairs) <= _PAIRS:
         output.print_table(found.pairs, {
             "better": "better", "worse": "worse", "by points": interval("area", points),
-            "p (Holm)": lambda r: f"{r['holm_p']:.2g}", "rows": lambda r: "shared" if r["paired"] else "other",
+            "p (Holm)": shown("holm_p", _p), "rows": lambda r: "shared" if r["paired"] else "other",
         }, title="mean over the costs, pair by pair")  # fmt: skip
     if found.tests:
-        output.print_table(found.tests[:_SHOWN], {
-            "metric": "metric", "test": "test", "p": lambda r: None if r["test"] is None else f"{r['p']:.2g}",
-            "omega squared": lambda r: None if r["test"] is None else f"{r['omega_squared']:.2f}",
-            "Shapiro p": lambda r: r.get("shapiro_p"), "Levene p": lambda r: r.get("levene_p"), "after": "post_hoc",
-            "not parted": lambda r: " ".join(f"{name}:{r['groups'].get(name, '-')}" for name in sorted(r["rank"], key=r["rank"].get)),
+        output.print_table([one for one in found.tests if one["test"]][:_SHOWN], {
+            "metric": "metric", "test": "test", "p": shown("p", _p),
+            "omega squared": shown("omega_squared", number), "Shapiro p": shown("shapiro_p", _p),
+            "Levene p": shown("levene_p", _p), "afterwards": "post_hoc", "not parted": _groups,
         }, title="over training runs")  # fmt: skip
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}"
+
+
+def _groups(record: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {record['groups'][name]}"
+        for name in sorted(record["rank"], key=record["rank"].get)
+    )

@@ -52,7 +52,7 @@ def tidy(axes: Any, grid: str = "", labelsize: float = 9, **properties: Any) -> 
         axes.grid(True, axis=grid, which="both", color="0.92")
 
 
-def _log_scale(axes: Any) -> None:
+def log_scale(axes: Any) -> None:
     """Show costs that lie far apart in octaves."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -129,7 +129,7 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
         told = "hindsight bound (not deployable)"
         axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
-        _log_scale(axes)
+        log_scale(axes)
     across = f"realised cost per sample [{picture_text(frontier.unit)}]"
     axes.set_title(picture_text(title), loc="left", fontsize=11)
     word = "quality" if frontier.graded else "accuracy"
@@ -321,7 +321,7 @@ def _zoom(axes: Any, goal: Goal, points: Floats, records: Sequence[dict[str, Any
     """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies."""
     costs = np.array([*points[:, 0], *(one[goal.objective] for one in records)])
     if costs.min() > 0 and costs.max() > 6 * costs.min():
-        _log_scale(axes)
+        log_scale(axes)
     seen = [one["quality_low"] for one in records] + [goal.accuracy or 1.0]
     top = max(float(points[:, 1].max()), *(one["quality_high"] for one in records))
     low = max(top - max(4 * (top - min(seen)), 0.03), float(points[:, 1].min()))

@@ -6,7 +6,7 @@ are of independent runs: rows of one trained model are none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from policyopt._certificates.testing import holm
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._typing import Bools, Floats
+from policyopt.runtime._typing import Floats
 
 #: Spread that is rounding, as a share of the values.
 _ROUNDING = 1e-12
@@ -127,8 +127,10 @@ def compare_runs(
         ])  # fmt: skip
         for pair, p in zip(pairs, holm(np.nan_to_num(raw, nan=1.0)).tolist(), strict=True):
             pair["paired_p"] = p
-    parted = np.asarray(after.pvalue) <= 1 - level
-    return found | {"pairs": pairs, "groups": letters(order, names, parted)}
+    parted = {
+        frozenset((pair["better"], pair["worse"])) for pair in pairs if pair["p"] <= 1 - level
+    }
+    return found | {"pairs": pairs, "groups": letters(order, parted)}
 
 
 def _hedges(first: Floats, second: Floats) -> float | None:
@@ -144,21 +146,25 @@ def _hedges(first: Floats, second: Floats) -> float | None:
     )
 
 
-def letters(order: Sequence[str], names: Sequence[str], parted: Bools) -> dict[str, str]:
-    """Return the letters of the groups, in order of rank, within which no pair is parted, (M, M), by name."""
-    at = [names.index(name) for name in order]
-    ends = []
-    for first in range(len(at)):
+def letters(order: Sequence[str], parted: Set[frozenset[str]]) -> dict[str, str]:
+    """Return by name, of names in order of rank, the letters of the groups within which no pair is parted."""
+    ends = list[tuple[int, int]]()
+    for first in range(len(order)):
         last = first
-        while last + 1 < len(at) and not parted[at[last + 1], at[first : last + 1]].any():
+        while last + 1 < len(order) and not any(
+            frozenset((name, order[last + 1])) in parted for name in order[first : last + 1]
+        ):
             last += 1
         if not ends or last > ends[-1][1]:
             ends.append((first, last))
-    found = dict.fromkeys(names, "")
-    for i, (first, last) in enumerate(ends):
-        for name in order[first : last + 1]:
-            found[name] += chr(ord("a") + i) if i < 26 else f"[{i}]"
-    return found
+    return {
+        name: "".join(_letter(g) for g, (first, last) in enumerate(ends) if first <= i <= last)
+        for i, name in enumerate(order)
+    }
+
+
+def _letter(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"[{number}]"
 
 
 def less_is_better(metric: str) -> bool:

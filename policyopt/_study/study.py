@@ -31,11 +31,10 @@ from policyopt._study.runs import compare_runs, less_is_better, letters
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_share, check_whole
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array, Floats, Ints
 
 Progress = Callable[[int, int, str], None]
-#: Model, run, and what the cache's metadata say.
-_Run = tuple[str, str, Mapping[str, Any]]
 #: Costs at which the area under a frontier is summed.
 _GRID = 200
 #: Own budgets of a model in whose range too few of those in common lie.
@@ -44,6 +43,8 @@ _OWN = 3
 JOINED = "all joined"
 #: Labels, and changes of label from row to row, from which on the same order is no chance.
 _TELLING = 30
+#: Runs of a model from which on tests over runs find more than large differences.
+_RUNS = 5
 #: A last part of a name that tells runs of one model apart: 0, seed1, run-2.
 _RUN = re.compile(r"(?:seed|run|fold|rep|s|r)?[-_]?\d{1,6}", re.IGNORECASE)
 
@@ -101,7 +102,6 @@ class _Ran:
     value: Floats
     row: Ints  # (N,): the same number is the same row, or group of rows, in all entries of one universe
     universe: Any  # entries of another share no rows
-    labels: Array | None  # (N,)
     points: list[dict[str, Any]]
     exits: list[dict[str, Any]]
     ends: Floats  # (2,): the full model's mean cost and quality
@@ -177,79 +177,67 @@ def study(
     >>> [row["winner"] for row in found.budgets], found.pairs[0]["paired"]
     (['strong', 'strong'], True)
     """
-    entries = _entries(caches)
+    entries, notes = _entries(caches), list[str]()
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     check_share("level", level)
-    unit = _one_unit(entries, cost)
-    notes = list[str]()
-    methods = method_list(method)
-    if join and (chain := _chain(entries, cost, notes)) is not None:
-        entries = [*entries, chain]
+    unit, methods = _one_unit(entries, cost), method_list(method)
     ranges = [_costs(entry.data, cost) for entry in entries]
-    every = np.sort(
-        np.concatenate(
-            [costs for entry, costs in zip(entries, ranges, strict=True) if entry.model != JOINED]
-        )
-    )
+    every = np.unique(np.concatenate(ranges))
     asked = np.array(sorted(parse_budgets(budgets, every)))
-    span = max(costs[0] for costs in ranges), float(every[-1])
+    if join and (chain := _chain(entries, cost, notes)) is not None:
+        entries, ranges = [*entries, chain], [*ranges, _costs(chain.data, cost)]
+    span = float(max(costs[0] for costs in ranges)), float(every[-1])
+    notes.append(
+        f"means over the costs: from {span[0]:g} to {span[1]:g} {unit}, which all models can keep"
+    )
     tasks = [
         (entry.source, spec, _own_budgets(asked, costs), asked, span, test, cost, utility, seeds)
         for entry, costs in zip(entries, ranges, strict=True)
         for spec in methods
     ]
-    runs = [
-        (
-            f"{entry.model}: {spec}" if len(methods) > 1 else entry.model,
-            entry.run,
-            entry.data.metadata,
-        )
-        for entry in entries
-        for spec in methods
+    named = [
+        replace(e, model=f"{e.model}: {s}") if len(methods) > 1 else e
+        for e in entries
+        for s in methods
     ]
-    ran = _in_turn(tasks, runs, jobs, notes, progress)
+    ran = _in_turn(tasks, named, jobs, notes, progress)
     if paired:
         ran = [replace(one, universe="stated") for one in ran]
-    return _judged(runs, ran, asked, unit, level, notes)
+    return _judged(named, ran, asked, unit, level, notes)
 
 
 # --- what is compared ---------------------------------------------------------------------------
 
 
-def named(paths: Sequence[str | Path]) -> dict[str, Path]:
+def named_caches(paths: Sequence[str | Path]) -> dict[str, Path]:
     """Return caches by name: of ``NAME=PATH``, or of paths, those in folders of caches too; ``name/run`` of runs.
 
     Names are what is left of the paths after what all have in common; a last part that is a number is a run.
     """
-    found: dict[str, Path] = {}
-    plain: list[Path] = []
+    found, plain = dict[str, Path](), list[Path]()
     for text in map(str, paths):
         name, mark, path = text.partition("=")
+        inside = (
+            [at.parent for at in sorted(Path(text).rglob("manifest.json"))]
+            if Path(text).is_dir()
+            else []
+        )
         if mark and not Path(text).exists():
-            if name in found:
-                raise input_error("CACHE", "each of another name", f"{name} twice", "Rename one.")
-            found[name] = Path(path)
-        elif (Path(text) / "manifest.json").exists() or not Path(text).is_dir():
-            plain.append(Path(text))
+            plain += [] if found.setdefault(name, Path(path)) == Path(path) else [Path(path)]
         else:
-            inside = sorted(place.parent for place in Path(text).rglob("manifest.json"))
-            if not inside:
-                step = "`policyopt import` makes one."
-                raise input_error("CACHE", "a cache, or a folder of caches", text, step)
-            plain += inside
+            plain += inside or [Path(text)]  # which says what is wrong with it
     parts = [path.resolve().parts for path in plain]
     shared = 0
     while parts and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
         shared += 1
     for path, of in zip(plain, parts, strict=True):
-        rest = of[shared:]
-        run = len(rest) > 1 and _RUN.fullmatch(rest[-1])
-        name = "/".join(rest) if run else "-".join(rest)
-        if run:
-            name = f"{'-'.join(rest[:-1])}/{rest[-1]}"
-        if name in found:
-            raise input_error("CACHE", "each given once", str(path), "Or name it: NAME=PATH.")
-        found[name] = path
+        *above, last = of[shared:]
+        run = above and _RUN.fullmatch(last)
+        name = f"{'-'.join(above)}/{last}" if run else "-".join([*above, last])
+        if found.setdefault(name, path) != path:
+            raise input_error(
+                "CACHE", "each of a name of its own", f"{name} twice", "Name them: NAME=CACHE."
+            )
     return found
 
 
@@ -312,111 +300,103 @@ def _chain(entries: Sequence[_Entry], name: str | None, notes: list[str]) -> _En
     """Return the full models, cheapest first, as one cascade; those that a cheaper one beats on fit rows left out."""
     first = list({entry.model: entry for entry in reversed(entries)}.values())
     first.sort(key=lambda entry: _costs(entry.data, name)[-1])
-    lead = first[0].data
-    parts = [POOL] if lead.pooled else ["fit", "test"]
-    alike = len({(e.data.kind, e.data.classes, e.data.measure, e.data.pooled) for e in first}) == 1
-    if not alike or any(e.data.cost(name).per_sample or e.data.graded for e in first):
+    data, lead = [entry.data for entry in first], first[0].data
+    alike = (
+        len({(d.kind, d.classes, d.measure, d.pooled) for d in data}) == 1
+        and KINDS[lead.kind].whole
+    )
+    parts, blocks = [POOL] if lead.pooled else ["fit", "test"], dict[str, Any]()
+    tables: Any = {
+        part: [Tables(d, name).get(part) for d in data] if alike else [] for part in parts
+    }
+    orders: Any = {part: _aligned(of) for part, of in tables.items()}
+    if not all(orders.values()) or any(d.graded or d.cost(name).per_sample for d in data):
         notes.append(
-            "not joined as one cascade: it takes outputs of one kind, labels, and costs per exit"
+            "not joined as one cascade: it takes the same rows, labels, outputs of one kind, a cost per exit"
         )
         return None
-    tables = {part: [Tables(e.data, name).get(part) for e in first] for part in parts}
-    rows = {part: [_in_order(table) for table in of] for part, of in tables.items()}
-    if not all(_same_rows(tables[part], rows[part]) for part in parts):
-        notes.append("not joined as one cascade: the models' rows are not the same")
-        return None
     kept, best = list[int](), -np.inf
-    for m, table in enumerate(Tables(e.data, name).get("fit") for e in first):
-        if (worth := float(known_rows(table).quality[:, -1].mean())) > best:
+    for m, d in enumerate(data):
+        if (worth := float(known_rows(Tables(d, name).get("fit")).quality[:, -1].mean())) > best:
             kept, best = [*kept, m], worth
     models = [first[m].model for m in kept]
     if len(kept) < 2:
         notes.append(f"not joined as one cascade: {models[0]} is the cheapest and the best")
         return None
-
-    def block(part: str) -> dict[str, Any]:
-        of = [(tables[part][m], rows[part][m]) for m in kept]
-        outputs = [t.source.pick("outputs", r, [t.exits - 1])[:, 0] for t, r in of if t.source]  # fmt: skip
-        told = {
-            "outputs": np.stack(outputs, axis=1),
-            "labels": of[0][0].statistics.labels[of[0][1]],
-        }  # type: ignore[index]
-        return told | ({} if of[0][0].group is None else {"group": of[0][0].group[of[0][1]]})
-
-    alone = [float(_costs(first[m].data, name)[-1]) for m in kept]
-    more: dict[str, Any] = {
-        "costs": Cost(lead.cost(name).name, lead.cost(name).unit, tuple(alone), "standalone"), "kind": lead.kind,
-        "metadata": {"names": models},
-    }  # fmt: skip
-    if lead.pooled:
-        more |= {**block(POOL), "split": lead.shares, "seed": lead.split_seed}
-    else:
-        more["splits"] = {part: block(part) for part in parts}
-    data = from_arrays(**more)
+    for part, of in tables.items():
+        ends = [of[m].outputs(of[m].exits - 1, orders[part][m]) for m in kept]
+        group, rows = of[0].group, orders[part][0]
+        blocks[part] = {"outputs": np.stack(ends, axis=1), "labels": of[0].statistics.labels[rows]}
+        blocks[part] |= {} if group is None else {"group": group[rows]}
+    alone = tuple(float(_costs(data[m], name)[-1]) for m in kept)
+    cost = Cost(lead.cost(name).name, lead.cost(name).unit, alone, "standalone")
+    pool = (
+        {"split": lead.shares, "seed": lead.split_seed, **blocks[POOL]}
+        if lead.pooled
+        else {"splits": blocks}
+    )
+    more = {"costs": cost, "kind": lead.kind, "metadata": {"names": models}, **pool}
+    chained = from_arrays(**more)  # type: ignore[arg-type]
     notes.append(
         f"{JOINED}: the full models {', '.join(models)} in turn, each paid where it is asked"
     )
-    return _Entry(JOINED, "0", data, data)
+    return _Entry(JOINED, "0", chained, chained)
 
 
-def _in_order(table: Table) -> Ints:
-    """Return the rows in the order of their groups, in which the same rows of several caches stand alike."""
-    return np.arange(len(table)) if table.group is None else np.argsort(table.group, kind="stable")
+def _aligned(tables: Sequence[Table]) -> list[Ints] | None:
+    """Return each table's rows in an order in which they are the same ones; None where that is not known."""
+    found: list[Any] = []
+    for table in tables:
+        universe, row = _identity(table)
+        order, labels = np.argsort(row, kind="stable"), table.statistics.labels
+        found.append((order, universe, row[order], None if labels is None else labels[order]))
+    known = [one[3] is not None and one[1] == found[0][1] for one in found]
+    same = all(known) and all(np.array_equal(one[i], found[0][i]) for one in found for i in (2, 3))
+    return [one[0] for one in found] if same and found else None
 
 
-def _same_rows(tables: Sequence[Table], rows: Sequence[Ints]) -> bool:
-    """Whether tables, in such orders, hold the same rows: the same groups, or telling labels, and labels."""
-    labels = [
-        None if t.statistics.labels is None else t.statistics.labels[r]
-        for t, r in zip(tables, rows, strict=True)
-    ]
-    groups = [None if t.group is None else t.group[r] for t, r in zip(tables, rows, strict=True)]
-    known = labels[0] is not None and all(np.array_equal(labels[0], one) for one in labels)  # type: ignore[arg-type]
-    if groups[0] is None:
-        return known and all(one is None for one in groups) and _telling(labels[0])
-    return known and all(one is not None and np.array_equal(groups[0], one) for one in groups)
+def _identity(table: Table) -> tuple[Any, Ints]:
+    """Return what rows are told apart by, (N,), and where: tables of one universe name the same rows alike.
 
-
-def _telling(labels: Array | None) -> bool:
-    """Whether labels come in an order that two sets of rows do not share by chance: neither few, nor sorted."""
-    if labels is None or len(labels) < _TELLING:
-        return False
+    By their groups; else by their places, where all labels are the same in an order that is no chance.
+    """
+    if table.group is not None:
+        return "groups", table.group
+    places = np.arange(len(table)) if table.places is None else table.places
+    if table.source is None or not table.source.has("labels"):
+        return object(), places
+    labels = table.source.array("labels")
     changes = int((labels[1:] != labels[:-1]).sum())
-    return changes >= max(_TELLING, 2 * len(np.unique(labels)))
+    telling = changes >= max(_TELLING, 2 * len(np.unique(labels)))
+    return blake2b(labels.tobytes()).hexdigest() if telling else object(), places
 
 
 # --- what is run --------------------------------------------------------------------------------
 
 
 def _in_turn(
-    tasks: Sequence[tuple[Any, ...]],
-    runs: Sequence[_Run],
-    jobs: int,
-    notes: list[str],
+    tasks: Sequence[tuple[Any, ...]], entries: Sequence[_Entry], jobs: int, notes: list[str],
     progress: Progress | None,
-) -> list[_Ran]:
+) -> list[_Ran]:  # fmt: skip
     """Run the tasks, in processes where it is asked for and methods can be handed over."""
-    found: list[_Ran] = []
-    own = [
-        task[1]
-        for task in tasks
-        if getattr(ROWS.get(task[1].partition(":")[0]), "family", "") == OWN_FAMILY
-    ]
+    rows = [ROWS.get(task[1].partition(":")[0]) for task in tasks]
+    own = [row.name for row in rows if row is not None and row.family == OWN_FAMILY]
     if jobs > 1 and own:
-        notes.append(
-            f"one process: {own[0]} is a method of your own, which is registered in this one alone"
-        )
-    if jobs == 1 or own or len(tasks) == 1:
+        notes.append(f"one process: {own[0]} is your own, and registered in this one alone")
+    if jobs == 1 or own:
         results: Any = map(_run, tasks)
     else:
         from joblib import Parallel, delayed
 
         results = Parallel(jobs, return_as="generator")(delayed(_run)(task) for task in tasks)
-    for (model, run, _), one in zip(runs, results, strict=True):
+    found: list[_Ran] = []
+    for entry, one in zip(entries, results, strict=True):
         found.append(one)
-        notes += [f"{model}: {text}" for text in one.notes if f"{model}: {text}" not in notes]
+        notes += [
+            f"{entry.model}: {text}" for text in one.notes if f"{entry.model}: {text}" not in notes
+        ]
         if progress:
-            progress(len(found), len(tasks), f"{model}/{run}")
+            progress(len(found), len(tasks), f"{entry.model}/{entry.run}")
     return found
 
 
@@ -426,25 +406,21 @@ def _run(task: tuple[Any, ...]) -> _Ran:
     data = source if isinstance(source, ExitData) else open_cache(source)
     tables = Tables(data, cost, utility=utility)
     frontier = curve(data, [spec], budgets, seeds=seeds, tables=tables, test=test)
-    values, rows, labels, ends, costs = [], [], [], [], []
+    values, paid, rows, ends, universe = [], [], [], [], None
     for seed, whole in frontier.tests.items():
         table = known_rows(whole)
         value, realised = values_at(path_of(frontier, spec, seed, table), asked, span)
+        universe, row = _identity(table)
         values.append(value)
-        costs.append(realised)
-        places = np.arange(len(table)) if table.places is None else table.places
-        rows.append(places if table.group is None else table.group)
-        labels.append(table.statistics.labels)
+        paid.append(realised)
+        rows.append(row)
         ends.append((table.mean_costs[-1], table.quality[:, -1].mean()))
     exits = [
-        {**{k: v for k, v in one.items() if k != "seed"}}
-        for one in frontier.exits
-        if one["seed"] == 0
+        {k: v for k, v in one.items() if k != "seed"} for one in frontier.exits if not one["seed"]
     ]
     return _Ran(
-        np.concatenate(values), np.concatenate(rows), _universe(table),
-        None if labels[0] is None else np.concatenate(labels), frontier.records, exits,
-        np.mean(ends, axis=0), np.mean(costs, axis=0), frontier.graded, frontier.notes,
+        np.concatenate(values), np.concatenate(rows), universe, frontier.records, exits, np.mean(ends, axis=0),
+        np.mean(paid, axis=0), frontier.graded, frontier.notes,
     )  # fmt: skip
 
 
@@ -476,130 +452,62 @@ def values_at(path: Replays, asked: Floats, span: tuple[float, float]) -> tuple[
     return value, paid
 
 
-def _universe(table: Table) -> Any:
-    """Return what rows are told apart by: entries of one universe name their rows alike; others share none."""
-    if table.group is not None:
-        return "groups"
-    if table.source is None or not table.source.has("labels"):
-        return object()
-    labels = table.source.array("labels")
-    return blake2b(labels.tobytes()).hexdigest() if _telling(labels) else object()
-
-
 # --- what can be told ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class _Heights:
-    """Frontiers' heights at B budgets and over the span (the last column), by M models."""
+    """Frontiers' heights at B budgets and over the span (the last column), of M models."""
 
     models: list[str]
-    each: list[Floats]  # (R, B + 1) per model
+    each: list[Floats]  # (R, B + 1) per model: its runs
     rows: Ints  # (M,): rows, or groups, that count
     by_rows: Floats  # (B + 1, M, M): covariance of models' means over rows
-    by_runs: Floats  # (M, B + 1): variance of the mean of runs
     shared: Array  # (M, M) bool: whether models have rows in common
 
     @property
     def mean(self) -> Floats:
-        """Mean over runs, (M, B + 1)."""
+        """Means over runs, (M, B + 1)."""
         return np.array([runs.mean(axis=0) for runs in self.each])
 
-    def test(self, at: int, a: int, b: int) -> tuple[float, float, float]:
-        """Return the difference a - b in a column, its standard error and degrees of freedom."""
-        rows = self.by_rows[at]
-        parts = [
-            (
-                max(rows[a, a] + rows[b, b] - 2 * rows[a, b], 0.0),
-                min(self.rows[a], self.rows[b]) - 1,
-            )
-        ]
-        parts += [
-            (self.by_runs[m, at], len(self.each[m]) - 1) for m in (a, b) if len(self.each[m]) > 1
-        ]
-        total = sum(variance for variance, _ in parts)
-        # Welch & Satterthwaite.
-        below = sum(variance**2 / max(free, 1) for variance, free in parts)
-        mean = self.mean
-        return (
-            float(mean[a, at] - mean[b, at]),
-            total**0.5,
-            total**2 / below if below > 0 else np.inf,
-        )
+    def test(self, at: int, a: int, b: int | None, level: float) -> tuple[float, float, float]:
+        """Return the difference a - b in a column (or a alone), its half-width and its p-value, one-sided."""
+        from scipy.stats import t
 
-
-def _judged(
-    runs: Sequence[_Run], ran: list[_Ran], asked: Floats, unit: str, level: float, notes: list[str]
-) -> Study:
-    """Hold models against each other."""
-    ran = _checked(runs, ran, notes)
-    heights = _heights([model for model, _, _ in runs], ran)
-    graded = any(one.graded for one in ran)
-    pairs = _pairs(heights, level)
-    parted = np.zeros((len(heights.models),) * 2, dtype=bool)
-    for pair in pairs:
-        a, b = (heights.models.index(pair[side]) for side in ("better", "worse"))
-        parted[a, b] = parted[b, a] = pair["holm_p"] <= 1 - level
-    models = _models(heights, runs, ran, parted, level, graded)
-    points = [
-        {"model": model, "run": run, **record}
-        for (model, run, _), one in zip(runs, ran, strict=True)
-        for record in one.points
-    ]
-    exits = [
-        {"model": model, "run": run, **record}
-        for (model, run, _), one in zip(runs, ran, strict=True)
-        for record in one.exits
-    ]
-    tests = _over_runs(heights, runs, ran, level, notes)
-    budgets = _budgets(heights, runs, ran, asked, level, graded)
-    return Study(models, budgets, pairs, tests, points, exits, unit, level, graded, notes)
-
-
-def _checked(runs: Sequence[_Run], ran: list[_Ran], notes: list[str]) -> list[_Ran]:
-    """Return entries, those whose groups are called alike but have other labels as others'."""
-    found: list[_Ran] = []
-    lead: _Ran | None = None
-    for (model, _, _), one in zip(runs, ran, strict=True):
-        if one.universe == "groups" and one.labels is not None:
-            lead = lead or one
-            _, mine, theirs = np.intersect1d(one.row, lead.row, return_indices=True)
-            single = all(len(np.unique(o.row)) == len(o.row) for o in (one, lead))
-            if (
-                single
-                and lead.labels is not None
-                and (one.labels[mine] != lead.labels[theirs]).any()
-            ):
-                notes.append(
-                    f"{model}: groups are called as in {runs[0][0]} but have other labels: taken for other rows"
-                )
-                one = replace(one, universe=object())
-        found.append(one)
-    return found
+        of, gap = [m for m in (a, b) if m is not None], self.mean[a, at]
+        rows = self.by_rows[at][np.ix_(of, of)]
+        sign = np.array([1.0, -1.0])[: len(of)]
+        parts = [(max(float(sign @ rows @ sign), 0.0), float(min(self.rows[of]) - 1))]
+        runs = [self.each[m][:, at] for m in of if len(self.each[m]) > 1]
+        parts += [(float(one.var(ddof=1)) / len(one), len(one) - 1.0) for one in runs]
+        variance = sum(part for part, _ in parts)
+        below = sum(part**2 / max(free, 1.0) for part, free in parts)  # Welch & Satterthwaite
+        gap = float(gap if b is None else gap - self.mean[b, at])
+        if not variance:
+            return gap, 0.0, 0.5 * (gap <= 0)
+        free, error = variance**2 / below, variance**0.5
+        return gap, float(t.ppf(0.5 + level / 2, free)) * error, float(t.sf(gap / error, free))
 
 
 def _heights(labels: Sequence[str], ran: Sequence[_Ran]) -> _Heights:
     models = list(dict.fromkeys(labels))
-    at, universes, start = list[Ints](), dict[Any, list[int]](), 0
-    for e, one in enumerate(ran):
-        universes.setdefault(one.universe, []).append(e)
-    number: dict[int, Ints] = {}
-    for members in universes.values():
-        _, codes = np.unique(np.concatenate([ran[e].row for e in members]), return_inverse=True)
-        ends = np.cumsum([len(ran[e].row) for e in members])[:-1]
-        for e, part in zip(members, np.split(codes.reshape(-1) + start, ends), strict=True):
-            number[e] = part
-        start += int(codes.max()) + 1
-    at = [number[e] for e in range(len(ran))]
     of = [[e for e, label in enumerate(labels) if label == model] for model in models]
-    each = [np.array([ran[e].value.mean(axis=0) for e in mine]) for mine in of]
-    columns = ran[0].value.shape[1]
-    by_rows = np.empty((columns, len(models), len(models)))
-    touched = np.zeros((len(models), start), dtype=bool)
+    at, start = [np.empty(0, np.int64)] * len(ran), 0
+    for universe in dict.fromkeys(one.universe for one in ran):
+        members = [e for e, one in enumerate(ran) if one.universe == universe]
+        known, codes = np.unique(np.concatenate([ran[e].row for e in members]), return_inverse=True)
+        for e, part in zip(
+            members,
+            np.split(codes.reshape(-1), np.cumsum([len(ran[e].row) for e in members])[:-1]),
+            strict=True,
+        ):
+            at[e] = part + start
+        start += len(known)
+    touched = np.zeros((len(models), start))
     for m, mine in enumerate(of):
-        for e in mine:
-            touched[m, at[e]] = True
-    rows = touched.sum(axis=1)
+        touched[m, np.concatenate([at[e] for e in mine])] = 1.0
+    rows, columns = touched.sum(axis=1).astype(np.int64), ran[0].value.shape[1]
+    by_rows = np.empty((columns, len(models), len(models)))
     for column in range(columns):
         # What a row adds to a model's mean: differences of these have the error of a paired t-test.
         adds = np.zeros((len(models), start))
@@ -610,30 +518,49 @@ def _heights(labels: Sequence[str], ran: Sequence[_Ran]) -> _Heights:
                 adds[m] += np.bincount(at[e], weights=share, minlength=start)
         adds *= (rows / np.maximum(rows - 1, 1))[:, None] ** 0.5
         by_rows[column] = adds @ adds.T
-    by_runs = np.array(
+    each = [np.array([ran[e].value.mean(axis=0) for e in mine]) for mine in of]
+    return _Heights(models, each, rows, by_rows, (touched @ touched.T) > 0)
+
+
+def _judged(
+    entries: Sequence[_Entry],
+    ran: Sequence[_Ran],
+    asked: Floats,
+    unit: str,
+    level: float,
+    notes: list[str],
+) -> Study:
+    """Hold models against each other."""
+    heights = _heights([entry.model for entry in entries], ran)
+    mine = dict[str, list[_Ran]]()
+    for entry, one in zip(entries, ran, strict=True):
+        mine.setdefault(entry.model, []).append(one)
+    graded = any(one.graded for one in ran)
+    pairs = _pairs(heights, level)
+    points, exits = (
         [
-            runs.var(axis=0, ddof=1) / len(runs) if len(runs) > 1 else np.zeros(columns)
-            for runs in each
+            {"model": e.model, "run": e.run, **r}
+            for e, o in zip(entries, ran, strict=True)
+            for r in getattr(o, name)
         ]
+        for name in ("points", "exits")
     )
-    return _Heights(
-        models, each, rows, by_rows, by_runs, (touched.astype(float) @ touched.T.astype(float)) > 0
-    )
+    return Study(
+        _models(heights, mine, pairs, level, graded), _budgets(heights, mine, asked, level), pairs,
+        _over_runs(heights, entries, ran, level, notes), points, exits, unit, level, graded, notes,
+    )  # fmt: skip
 
 
 def _pairs(heights: _Heights, level: float) -> list[dict[str, Any]]:
     """Return each pair's difference of areas, by paired t where rows are shared."""
-    from scipy.stats import t
-
     found = []
     for a, b in combinations(range(len(heights.models)), 2):
-        gap, error, free = heights.test(-1, a, b)
-        a, b, gap = (a, b, gap) if gap >= 0 else (b, a, -gap)
-        half = float(t.ppf(0.5 + level / 2, free)) * error
-        p = float(2 * t.sf(gap / error, free)) if error > 0 else 1.0 - (gap > 0)
+        a, b = (a, b) if heights.test(-1, a, b, level)[0] >= 0 else (b, a)
+        gap, half, p = heights.test(-1, a, b, level)
         found.append({
-            "better": heights.models[a], "worse": heights.models[b], **with_interval("area", gap, gap - half, gap + half),
-            "p": p, "paired": bool(heights.shared[a, b]), "runs": [len(heights.each[a]), len(heights.each[b])],
+            "better": heights.models[a], "worse": heights.models[b],
+            **with_interval("area", gap, gap - half, gap + half), "p": 2 * p, "holm_p": 1.0,
+            "paired": bool(heights.shared[a, b]), "runs": [len(heights.each[a]), len(heights.each[b])],
         })  # fmt: skip
     for pair, p in zip(found, holm(np.array([pair["p"] for pair in found])).tolist(), strict=True):
         pair["holm_p"] = p
@@ -642,39 +569,29 @@ def _pairs(heights: _Heights, level: float) -> list[dict[str, Any]]:
 
 def _models(
     heights: _Heights,
-    runs: Sequence[_Run],
-    ran: Sequence[_Ran],
-    parted: Array,
+    of: Mapping[str, list[_Ran]],
+    pairs: Sequence[dict[str, Any]],
     level: float,
     graded: bool,
 ) -> list[dict[str, Any]]:
-    from scipy.stats import t
-
-    area = heights.mean[:, -1]
-    order = [heights.models[m] for m in np.argsort(-area, kind="stable")]
-    group, found = letters(order, heights.models, parted), []
-    for m, model in enumerate(heights.models):
-        of = [one for (name, _, _), one in zip(runs, ran, strict=True) if name == model]
-        error = (heights.by_rows[-1, m, m] + heights.by_runs[m, -1]) ** 0.5
-        free = len(of) - 1 if len(of) > 1 else heights.rows[m] - 1
-        half = float(t.ppf(0.5 + level / 2, max(free, 1))) * error
-        cost, worth = np.mean([one.ends for one in of], axis=0).tolist()
+    found = []
+    for m, (model, mine) in enumerate(of.items()):
+        area, half, _ = heights.test(-1, m, None, level)
+        cost, worth = np.mean([one.ends for one in mine], axis=0).tolist()
         found.append({
-            "model": model, "runs": len(of), "rows": int(heights.rows[m]), "full_cost": cost,
-            **worth_fields(worth, graded, "full_"),
-            **with_interval("area", float(area[m]), float(area[m] - half), float(area[m] + half)),
-            "rank": 1 + order.index(model), "group": group[model],
+            "model": model, "runs": len(mine), "rows": int(heights.rows[m]), "full_cost": cost,
+            **worth_fields(worth, graded, "full_"), **with_interval("area", area, area - half, area + half),
         })  # fmt: skip
-    return sorted(found, key=lambda one: one["rank"])
+    found.sort(key=lambda one: -one["area"])
+    parted = {
+        frozenset((pair["better"], pair["worse"])) for pair in pairs if pair["holm_p"] <= 1 - level
+    }
+    group = letters([one["model"] for one in found], parted)
+    return [{**one, "rank": 1 + i, "group": group[one["model"]]} for i, one in enumerate(found)]
 
 
 def _budgets(
-    heights: _Heights,
-    runs: Sequence[_Run],
-    ran: Sequence[_Ran],
-    asked: Floats,
-    level: float,
-    graded: bool,
+    heights: _Heights, of: Mapping[str, list[_Ran]], asked: Floats, level: float
 ) -> list[dict[str, Any]]:
     """Return per budget which model is best, whether that is shown, and among which it is.
 
@@ -682,90 +599,73 @@ def _budgets(
     wins with a chance of at most 1 - `level` (multiple comparisons with the best: Hsu, 1996, chapter 4); Holm's
     correction over budgets. Contenders of one budget hold the best with `level`.
     """
-    from scipy.stats import t
-
-    mean, found, claims = heights.mean, [], []
-    paid = np.array([
-        np.nanmean([o.paid for (name, _, _), o in zip(runs, ran, strict=True) if name == model], axis=0)
-        for model in heights.models
-    ])  # fmt: skip
+    mean, names, found, claims = heights.mean, heights.models, [], []
     for b, budget in enumerate(asked.tolist()):
-        there = np.flatnonzero(~np.isnan(mean[:, b]))
-        best = int(there[np.argmax(mean[there, b])])
-        behind = {}
-        for other in there.tolist():
-            if other != best:
-                gap, error, free = heights.test(b, best, other)
-                p = float(t.sf(gap / error, free)) if error > 0 else 0.5 * (gap <= 0)
-                behind[other] = (min(p * len(there), 1.0), gap, error, free)
-        claims.append(max((p for p, *_ in behind.values()), default=1.0))
-        rivals = [m for m, (p, *_) in behind.items() if p > 1 - level]
-        lead: tuple[Any, ...] = (None, None, None)
-        second = None
-        if behind:
-            second = min(behind, key=lambda m: behind[m][1])
-            _, gap, error, free = behind[second]
-            half = float(t.ppf(0.5 + level / 2, free)) * error
-            lead = gap, gap - half, gap + half
-        names = heights.models
+        there = [m for m in range(len(names)) if not np.isnan(mean[m, b])]
+        best, *others = sorted(there, key=lambda m: -mean[m, b])
+        leads = {m: heights.test(b, best, m, level) for m in others}
+        p = {m: min(lead[2] * len(there), 1.0) for m, lead in leads.items()}
+        claims.append(max(p.values(), default=0.0))  # 0: no other can be afforded
+        gap, half, _ = leads[others[0]] if others else (None, 0.0, None)
+        ends = (None, None) if gap is None else (gap - half, gap + half)
         found.append({
-            "budget": budget, "best": names[best], "second": None if second is None else names[second],
-            **with_interval("lead", *lead),
-            "contenders": [names[m] for m in (best, *rivals)],
-            "too_dear": [names[m] for m in range(len(names)) if m not in there],
-            "quality": {names[m]: float(mean[m, b]) for m in there.tolist()},
-            "cost": {names[m]: float(paid[m, b]) for m in there.tolist()},
+            "budget": budget, "best": names[best], "next": names[others[0]] if others else None,
+            **with_interval("lead", gap, *ends), "winner": None, "p": None,
+            "contenders": [names[m] for m in (best, *(m for m in others if p[m] > 1 - level))],
+            "too_dear": [name for m, name in enumerate(names) if m not in there],
+            "quality": {names[m]: float(mean[m, b]) for m in there},
+            "cost": {names[m]: float(np.mean([one.paid[b] for one in of[names[m]]])) for m in there},
         })  # fmt: skip
-    alone = [not one["second"] for one in found]
-    tested = [b for b in range(len(found)) if not alone[b]]
-    corrected = dict(zip(tested, holm(np.array([claims[b] for b in tested])).tolist(), strict=True))
-    for b, one in enumerate(found):
-        one["p"] = corrected.get(b)
-        one["winner"] = one["best"] if alone[b] or corrected[b] <= 1 - level else None
+    for one, p in zip(found, holm(np.array(claims)).tolist(), strict=True):
+        one["p"] = p if one["next"] else None
+        one["winner"] = one["best"] if p <= 1 - level else None
     return found
 
 
 def _over_runs(
-    heights: _Heights, runs: Sequence[_Run], ran: Sequence[_Ran], level: float, notes: list[str]
+    heights: _Heights,
+    entries: Sequence[_Entry],
+    ran: Sequence[_Ran],
+    level: float,
+    notes: list[str],
 ) -> list[dict[str, Any]]:
     """Return the tests over training runs of every metric that all models with several runs have."""
-    several = [
-        model for model, each in zip(heights.models, heights.each, strict=True) if len(each) > 1
-    ]
-    single = [model for model in heights.models if model not in several and model != JOINED]
-    if single:
+    counts = {model: len(each) for model, each in zip(heights.models, heights.each, strict=True)}
+    several = {model: count for model, count in counts.items() if count > 1}
+    if single := [model for model in counts if model not in several and model != JOINED]:
         notes.append(
-            f"{', '.join(single)}: one training run. What rows show is of this trained model, not of how it was trained; "
-            "ANOVA over rows, or over divisions of them, would take them for training runs, and means nothing"
+            f"{', '.join(single)}: one training run. What rows show is of this trained model, not of how it was "
+            "trained; ANOVA over rows, or over divisions of them, would take them for training runs: it means nothing"
         )
     if len(several) < 2:
         return []
-    if min(len(heights.each[heights.models.index(model)]) for model in several) < 5:
-        notes.append("fewer than five runs of a model: tests over runs find large differences only")
+    if min(several.values()) < _RUNS:
+        notes.append(
+            f"fewer than {_RUNS} runs of a model: tests over runs find large differences only"
+        )
     metrics: dict[str, dict[str, list[float]]] = {}
-    for (model, _, about), one in zip(runs, ran, strict=True):
-        if model in several:
-            for name, value in _metrics(one, about).items():
-                metrics.setdefault(name, {}).setdefault(model, []).append(value)
-    full = {model: metrics["area"][model] for model in several}
+    for entry, one in zip(entries, ran, strict=True):
+        for name, value in (
+            _metrics(one, entry.data.metadata).items() if entry.model in several else ()
+        ):
+            metrics.setdefault(name, {}).setdefault(entry.model, []).append(value)
     return [
         {
             "metric": name,
-            "less_is_better": less_is_better(name),
-            **compare_runs(found, level, less=less_is_better(name)),
+            "less_is_better": (less := less_is_better(name)),
+            **compare_runs(found, level, less=less),
         }
         for name, found in metrics.items()
-        if {m: len(v) for m, v in found.items()} == {m: len(v) for m, v in full.items()}
+        if {model: len(values) for model, values in found.items()} == several
     ]
 
 
 def _metrics(one: _Ran, about: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a run: area, each exit's quality, and what its metadata record of the training."""
-    found = {"area": float(one.value[:, -1].mean())}
+    found: dict[str, Any] = {"area": float(one.value[:, -1].mean())}
     found |= {f"quality of exit {exit_['exit']}": exit_["quality"] for exit_ in one.exits}
-    training = about.get("training", {})
-    told = training.items() if isinstance(training, Mapping) else ()
-    return found | {
-        name: float(value) for name, value in told
-        if type(value) in (int, float) and np.isfinite(value) and name != "seed"
-    }  # fmt: skip
+    training = about.get("training")
+    found |= (
+        {k: v for k, v in training.items() if k != "seed"} if isinstance(training, dict) else {}
+    )
+    return {k: float(v) for k, v in found.items() if type(v) in (int, float) and np.isfinite(v)}

@@ -1,0 +1,268 @@
+"""Models side by side: heights at equal realised cost, tests over rows and over training runs, and their oracles."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+import policyopt as po
+from policyopt._certificates.testing import holm
+from policyopt._frontier import Path as Replays
+from policyopt._study.figures import dominance_figure, study_figure
+from policyopt._study.runs import letters
+from policyopt._study.study import JOINED, _Heights, named_caches, values_at
+
+CLASSES = 4
+
+
+def models(seed, rows=4000, own=0.35, costs=(1, 4), **strengths):
+    """Return caches of the same rows whose models err alike but for a share of their own."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, rows)
+    shared = rng.normal(size=(rows, 2, CLASSES))
+    found = {}
+    for name, strength in strengths.items():
+        noise = (1 - own**2) ** 0.5 * shared + own * rng.normal(size=shared.shape)
+        truth = np.eye(CLASSES)[labels][:, None] * np.array([[1.2 + strength], [2.0 + strength]])
+        found[name.replace("_", "/")] = po.from_arrays(
+            (noise + truth).astype(np.float32), labels, costs=list(costs), unit="ms"
+        )
+    return found
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 6), st.integers(0, 10**6))
+def test_a_frontiers_heights_are_those_of_the_raw_line_and_their_errors_those_at_equal_cost(
+    points, seed
+):
+    rng = np.random.default_rng(seed)
+    cost = np.sort(rng.uniform(1, 5, size=points)) + rng.uniform(-0.3, 0.3, size=(200, points))
+    quality = (rng.uniform(size=(200, points)) < np.linspace(0.5, 0.9, points)).astype(float)
+    means, heights = cost.mean(axis=0), quality.mean(axis=0)
+    order = np.argsort(means)
+    asked = np.array([0.5, *rng.uniform(means.min(), means.max(), size=3), means.max() + 1])
+    span = (float(means.min()), float(means.max()) + 0.5)
+    value, paid = values_at(Replays(cost, quality), asked, span)
+    line = np.interp(asked, means[order], heights[order])
+    assert np.isnan(value[:, 0]).all() and np.isnan(paid[0])
+    assert value[:, 1:-1].mean(axis=0) == pytest.approx(line[1:])
+    assert paid[1:] == pytest.approx(np.minimum(asked[1:], means.max()))
+    grid = np.linspace(*span, 200)
+    assert value[:, -1].mean() == pytest.approx(
+        np.interp(grid, means[order], heights[order]).mean()
+    )
+    # The delta method's error is the bootstrap's.
+    at = float(asked[2])
+    drawn = np.random.default_rng(0).integers(0, 200, size=(3000, 200))
+    again = [np.interp(at, *(lambda c, q: (c[np.argsort(c)], q[np.argsort(c)]))(cost[d].mean(0), quality[d].mean(0))) for d in drawn]  # fmt: skip
+    gaps = np.diff(means[order])
+    if gaps.min() > 0.2 and min(abs(at - means)) > 0.1:  # no kink within the noise
+        assert value[:, 2].std(ddof=1) / 200**0.5 == pytest.approx(np.std(again), rel=0.15)
+
+
+def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_are_others():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 500)) + rng.normal(size=500)
+
+    def heights(apart):
+        rows = np.zeros((2, 1000 if apart else 500))
+        for m, value in enumerate((first, second)):
+            at = slice(500 * m * apart, 500 * m * apart + 500)
+            rows[m, at] = (value - value.mean()) / 500 * (500 / 499) ** 0.5
+        return _Heights(["a", "b"], [np.array([[v.mean()]]) for v in (first, second)], np.array([500, 500]),
+                        (rows @ rows.T)[None], np.ones((2, 2), bool))  # fmt: skip
+
+    for apart, test in (
+        (0, stats.ttest_rel),
+        (1, lambda a, b: stats.ttest_ind(a, b, equal_var=False)),
+    ):
+        gap, _, p = heights(apart).test(0, 0, 1, 0.95)
+        assert gap == pytest.approx(first.mean() - second.mean())
+        assert 2 * min(p, 1 - p) == pytest.approx(test(first, second).pvalue, rel=0.02)
+    # End to end, at the dearest budget, where nothing is mixed: the same numbers.
+    caches = models(1, a=0.0, b=0.1)
+    found = po.study(caches, "100%", "max_prob", join=False)
+    fitted = {name: po.fit(data, "100%", "max_prob") for name, data in caches.items()}
+    right = {name: po.evaluate(one, caches[name]).quality for name, one in fitted.items()}
+    assert found.budgets[0]["lead"] == pytest.approx(right["b"].mean() - right["a"].mean())
+    half = stats.ttest_rel(right["b"], right["a"]).confidence_interval(0.95)
+    assert (found.budgets[0]["lead_low"], found.budgets[0]["lead_high"]) == pytest.approx(
+        tuple(half)
+    )
+
+
+def test_equal_models_win_no_more_often_than_stated_and_a_better_one_is_found():
+    false, pairs, found = 0, 0, 0
+    for seed in range(40):
+        study = po.study(
+            models(seed, 8000, a=0.0, b=0.0, c=0.06), "40%,60%,100%", "max_prob", join=False
+        )
+        false += any(one["winner"] in ("a", "b") for one in study.budgets)
+        equal = next(p for p in study.pairs if {p["better"], p["worse"]} == {"a", "b"})
+        pairs += equal["holm_p"] <= 0.05
+        found += (
+            study.models[0]["model"] == "c" and study.models[0]["group"] != study.models[1]["group"]
+        )
+    # Of 40 draws at 5 %: 6 or more come once in a hundred.
+    assert false <= 5 and pairs <= 5
+    assert found >= 36
+
+
+def test_runs_of_a_model_are_told_apart_and_their_spread_counts(tmp_path):
+    runs = {}
+    for seed in range(3):
+        for name, data in models(7, a=0.0 + 0.05 * (seed - 1), b=0.02 + 0.05 * (seed - 1)).items():
+            runs[f"{name}/{seed}"] = data
+    several = po.study(runs, "40%,100%", "max_prob", join=False)
+    assert [one["runs"] for one in several.models] == [3, 3]
+    assert {one["run"] for one in several.points} == {"0", "1", "2"}
+    alone = po.study({"a": runs["a/1"], "b": runs["b/1"]}, "40%,100%", "max_prob", join=False)
+    width = [s.pairs[0]["area_high"] - s.pairs[0]["area_low"] for s in (several, alone)]
+    assert width[0] > width[1]
+    assert any("means nothing" in note for note in alone.notes) and not alone.tests
+    by_name = {one["metric"]: one for one in several.tests}
+    qualities = {
+        m: [po.Tables(runs[f"{m}/{s}"]).get("test").quality[:, 0].mean() for s in range(3)]
+        for m in "ab"
+    }
+    exact = by_name["quality of exit 0"]
+    assert exact["p"] == pytest.approx(stats.f_oneway(*qualities.values()).pvalue)
+    for figure in (study_figure(several, "runs"), dominance_figure(several.tests, 0.95)):
+        figure.savefig(tmp_path / "one.png")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 5), st.integers(3, 6), st.integers(0, 10**6), st.booleans())
+def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs, seed, less):
+    rng = np.random.default_rng(seed)
+    spread = rng.choice([0.1, 1.0], size=count)
+    values = {
+        f"m{i}": rng.normal(rng.integers(0, 3), spread[i], size=runs).tolist() for i in range(count)
+    }
+    found = po.compare_runs(values, less=less)
+    groups = list(values.values())
+    residuals = np.concatenate([np.array(g) - np.mean(g) for g in groups])
+    assert found["shapiro_p"] == pytest.approx(stats.shapiro(residuals).pvalue)
+    assert found["levene_p"] == pytest.approx(stats.levene(*groups).pvalue)
+    alike = found["levene_p"] >= 0.05
+    exact = (
+        stats.kruskal(*groups)
+        if found["shapiro_p"] < 0.05
+        else stats.f_oneway(*groups, equal_var=alike)
+    )
+    assert found["p"] == pytest.approx(exact.pvalue)
+    after, names = stats.tukey_hsd(*groups, equal_var=alike), list(values)
+    paired = holm(
+        np.array(
+            [
+                stats.ttest_rel(values[p["better"]], values[p["worse"]]).pvalue
+                for p in found["pairs"]
+            ]
+        )
+    )
+    for pair, holm_p in zip(found["pairs"], paired, strict=True):
+        a, b = names.index(pair["better"]), names.index(pair["worse"])
+        assert pair["p"] == pytest.approx(after.pvalue[a, b]) and pair["paired_p"] == pytest.approx(
+            holm_p
+        )
+        assert (
+            (np.mean(groups[a]) <= np.mean(groups[b]))
+            if less
+            else (np.mean(groups[a]) >= np.mean(groups[b]))
+        )
+        together = set(found["groups"][pair["better"]]) & set(found["groups"][pair["worse"]])
+        if pair["p"] <= 0.05:
+            assert not together
+    assert letters(["a", "b", "c"], {frozenset("ac")}) == {"a": "a", "b": "ab", "c": "b"}
+
+
+def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_told():
+    caches = models(3, small=-0.3, large=0.4)
+    caches["large"] = po.from_arrays(
+        *(caches["large"].splits["pool"].array(n) for n in ("outputs", "labels")),
+        costs=[8, 16],
+        unit="ms",
+    )
+    found = po.study(caches, "8,12", "max_prob")
+    assert {one["model"] for one in found.models} == {"small", "large", JOINED}
+    joined = next(one for one in found.models if one["model"] == JOINED)
+    assert joined["full_cost"] == 4 + 16  # each is paid where it is asked
+    other = po.study(
+        {"small": caches["small"], "large": models(4, large=0.4)["large"]}, "4", "max_prob"
+    )
+    assert any("not joined" in note for note in other.notes) and not other.pairs[0]["paired"]
+    stated = po.study(
+        {"small": caches["small"], "large": models(4, large=0.4)["large"]},
+        "4",
+        "max_prob",
+        paired=True,
+    )
+    assert stated.pairs[0]["paired"]
+
+
+def test_groups_match_rows_that_stand_in_another_order():
+    caches = models(5, a=0.0, b=0.05)
+    outputs, labels = (caches["b"].splits["pool"].array(n) for n in ("outputs", "labels"))
+    order = np.random.default_rng(0).permutation(len(labels))
+    grouped = {
+        "a": po.from_arrays(caches["a"].splits["pool"].array("outputs"), labels, costs=[1, 4], group=np.arange(len(labels))),
+        "b": po.from_arrays(outputs[order], labels[order], costs=[1, 4], group=order),
+    }  # fmt: skip
+    found = po.study(grouped, "100%", "max_prob", join=False)
+    lines = po.study(
+        {n: po.from_arrays(caches[n].splits["pool"].array("outputs"), labels, costs=[1, 4], group=np.arange(len(labels))) for n in "ab"},
+        "100%", "max_prob", join=False,
+    )  # fmt: skip
+    for name in ("lead", "lead_low", "lead_high"):
+        assert found.budgets[0][name] == pytest.approx(lines.budgets[0][name])
+
+
+def test_the_command_prints_and_writes_what_the_call_returns(tmp_path, run):
+    for name, data in models(2, joint_0=0.0, joint_1=0.02, two_0=0.1, two_1=0.12).items():
+        rows = data.splits["pool"]
+        with po.CacheWriter(tmp_path / "in" / name, costs=data.costs, shares=data.shares) as writer:
+            writer.append("pool", list(rows.array("outputs").swapaxes(0, 1)), rows.array("labels"))
+    words = (
+        "study",
+        tmp_path / "in",
+        "--methods",
+        "max_prob",
+        "--budgets",
+        "50%,100%",
+        "--out",
+        tmp_path / "out",
+    )
+    code, out, err = run(*words, "--jobs", "1", "--format", "json")
+    found = json.loads(out)
+    assert code == 0 and {one["model"] for one in found["models"]} == {"joint", "two", JOINED}
+    assert {"study.png", "dominance.png", "budgets.csv"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
+    code, out, err = run(*words, "--jobs", "1", columns="80")
+    assert code == 0 and "over training runs" in out and max(map(len, out.splitlines())) <= 80
+    assert "fewer than 5 runs" in err
+    assert run("study", tmp_path / "in" / "joint")[0] == 2
+
+
+def test_names_runs_and_errors(tmp_path):
+    for place in ("x/joint/0", "x/joint/1", "x/two-stage/0", "alone"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "manifest.json").touch()
+    found = named_caches([tmp_path / "x"])
+    assert list(found) == ["joint/0", "joint/1", "two-stage/0"]
+    assert list(named_caches([f"mine/0={tmp_path / 'alone'}", tmp_path / "alone"])) == [
+        "mine/0",
+        "alone",
+    ]
+    with pytest.raises(po.InputError, match="two or more models"):
+        po.study({"a/0": models(0, a=0.0)["a"], "a/1": models(1, a=0.0)["a"]})
+    other = po.from_arrays(np.zeros((10, 2, 3)), np.zeros(10, int), costs=[1, 2], unit="J")
+    with pytest.raises(po.InputError, match="of one unit in all caches"):
+        po.study({"a": models(0, a=0.0)["a"], "b": other})
+    with pytest.raises(po.InputError, match="two or more of each model"):
+        po.compare_runs({"a": [1.0, 2.0], "b": [1.0]})
