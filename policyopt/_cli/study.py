@@ -59,21 +59,14 @@ def study(
     if not output.print_data(style, content, found.budgets):
         _print(found)
         if out is not None:
-            output.say(
-                f"wrote {', '.join([*_FILES, 'exits.csv', 'tests.csv'])} and pictures into {out}"
-            )
+            output.say(f"wrote tables and pictures into {out}")
 
 
 def _write(found: Study, out: Path) -> None:
     from policyopt._study.figures import dominance_figure, study_figure
 
-    files: dict[str, Any] = {
-        f"{name}.csv": output.to_csv(getattr(found, name))
-        for name in ("models", "budgets", "pairs")
-    }
-    files |= {
-        f"{name}.csv": output.to_csv(getattr(found, name)) for name in ("points", "exits", "tests")
-    }
+    names = ("models", "budgets", "pairs", "points", "exits", "tests")
+    files: dict[str, Any] = {f"{name}.csv": output.to_csv(getattr(found, name)) for name in names}
     files["study.png"] = study_figure(found)
     if drawn := [one for one in found.tests if one["pairs"]][:_SHOWN]:
         files["dominance.png"] = dominance_figure(drawn, found.level)
