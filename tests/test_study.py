@@ -246,7 +246,7 @@ def test_the_command_prints_and_writes_what_the_call_returns(tmp_path, run):
     code, out, err = run(*words, "--jobs", "1", columns="80")
     assert code == 0 and "over training runs" in out and max(map(len, out.splitlines()[:-1])) <= 80
     assert "fewer than 5 runs" in err
-    assert run("study", tmp_path / "in" / "joint")[0] == 2
+    assert run("study", tmp_path / "in" / "joint" / "0")[0] == 2
 
 
 def test_names_runs_and_errors(tmp_path):
