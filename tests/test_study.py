@@ -205,6 +205,21 @@ def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_t
     assert stated.pairs[0]["paired"]
 
 
+def test_a_model_without_early_exits_takes_part():
+    caches = models(6, early=0.3)
+    outputs, labels = (caches["early"].splits["pool"].array(n) for n in ("outputs", "labels"))
+    plain = po.from_arrays(outputs[:, 1:], labels, costs=[3.0], unit="ms")
+    found = po.study({**caches, "plain": plain}, "2,3.5,4", "max_prob", join=False)
+    assert found.budgets[0]["too_dear"] == ["plain"] and found.budgets[0]["winner"] == "early"
+    quality = po.Tables(plain).get("test").quality.mean()
+    assert (
+        found.budgets[1]["quality"]["plain"]
+        == found.budgets[2]["quality"]["plain"]
+        == pytest.approx(quality)
+    )
+    assert found.budgets[1]["cost"]["plain"] == 3.0
+
+
 def test_groups_match_rows_that_stand_in_another_order():
     caches = models(5, a=0.0, b=0.05)
     outputs, labels = (caches["b"].splits["pool"].array(n) for n in ("outputs", "labels"))

@@ -23,8 +23,8 @@ from policyopt._cache.data import POOL, ExitData
 from policyopt._cache.reader import open_cache
 from policyopt._certificates.testing import holm
 from policyopt._costs import Cost, parse_budgets, positions
+from policyopt._frontier import Frontier, curve, path_of, split_for_seed
 from policyopt._frontier import Path as Replays
-from policyopt._frontier import curve, path_of
 from policyopt._intervals import with_interval, worth_fields
 from policyopt._methods.registry import OWN_FAMILY, ROWS, method_list
 from policyopt._study.runs import compare_runs, less_is_better, letters
@@ -252,9 +252,6 @@ def _entries(caches: Mapping[str, Any]) -> list[_Entry]:
             model, mark, run = (str(name), "/", str(i)) if several else str(name).rpartition("/")
             model, run = (model, run) if mark else (run, "0")
             data = source if isinstance(source, ExitData) else open_cache(source)
-            if data.exits < 2:
-                step = "A model with one exit joins others by `policyopt import A B`."
-                raise input_error(f"cache {name}", "with at least 2 exits", data.exits, step)
             found.append(_Entry(model, run, source, data))
     runs = [(entry.model, entry.run) for entry in found]
     twice = next((run for run in runs if runs.count(run) > 1), None)
@@ -291,7 +288,7 @@ def _costs(data: ExitData, name: str | None) -> Floats:
 def _own_budgets(asked: Floats, costs: Floats) -> list[float]:
     """Return at what a model's policies are fitted: the budgets in its range, or a few of its own, and all it costs."""
     inside = asked[(asked >= costs[0]) & (asked < costs[-1])].tolist()
-    if len(inside) < _OWN:
+    if len(inside) < _OWN and len(costs) > 1:
         inside += positions(costs, _OWN).tolist()
     return sorted({*inside, float(costs[-1])})
 
@@ -405,11 +402,14 @@ def _run(task: tuple[Any, ...]) -> _Ran:
     source, spec, budgets, asked, span, test, cost, utility, seeds = task
     data = source if isinstance(source, ExitData) else open_cache(source)
     tables = Tables(data, cost, utility=utility)
-    frontier = curve(data, [spec], budgets, seeds=seeds, tables=tables, test=test)
+    frontier = (curve if data.exits > 1 else _plain)(
+        data, [spec], budgets, seeds=seeds, tables=tables, test=test
+    )
     values, paid, rows, ends, universe = [], [], [], [], None
     for seed, whole in frontier.tests.items():
         table = known_rows(whole)
-        value, realised = values_at(path_of(frontier, spec, seed, table), asked, span)
+        path = path_of(frontier, spec, seed, table) if data.exits > 1 else _always(table)
+        value, realised = values_at(path, asked, span)
         universe, row = _identity(table)
         values.append(value)
         paid.append(realised)
@@ -422,6 +422,22 @@ def _run(task: tuple[Any, ...]) -> _Ran:
         np.concatenate(values), np.concatenate(rows), universe, frontier.records, exits, np.mean(ends, axis=0),
         np.mean(paid, axis=0), frontier.graded, frontier.notes,
     )  # fmt: skip
+
+
+def _plain(
+    data: ExitData, specs: Sequence[str], _: Any, *, seeds: int, tables: Tables, test: str
+) -> Frontier:
+    """Return the frontier of a model without early exits: no policy, and one cost."""
+    tests = {seed: split_for_seed(tables, seed, test, seeds)[1] for seed in range(seeds)}
+    return Frontier([], {}, [], [], tables.cost.unit, tests=tests)
+
+
+def _always(table: Table) -> Replays:
+    """Return the replays of what has one exit, twice: a line."""
+    cost = np.broadcast_to(table.costs, (len(table), 1))
+    return Replays(
+        np.repeat(cost, 2, axis=1), np.repeat(table.quality, 2, axis=1), table.graded, table.group
+    )
 
 
 def values_at(path: Replays, asked: Floats, span: tuple[float, float]) -> tuple[Floats, Floats]:
