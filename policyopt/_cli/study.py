@@ -20,7 +20,7 @@ _FILES = {
 }
 #: Metrics over runs that are printed and drawn; the files have all.
 _SHOWN = 6
-_PAIRS = 45
+_PAIRS, _BUDGETS = 45, 12
 
 
 def study(
@@ -67,6 +67,11 @@ def _write(found: Study, out: Path) -> None:
 
     names = ("models", "budgets", "pairs", "points", "exits", "tests")
     files: dict[str, Any] = {f"{name}.csv": output.to_csv(getattr(found, name)) for name in names}
+    rows = [
+        {"budget": one["budget"], "model": name, "realised_cost": one["cost"][name], "quality": quality}
+        for one in found.budgets for name, quality in one["quality"].items()
+    ]  # fmt: skip
+    files["heights.csv"] = output.to_csv(rows)
     files["study.png"] = study_figure(found)
     if drawn := [one for one in found.tests if one["pairs"]][:_SHOWN]:
         files["dominance.png"] = dominance_figure(drawn, found.level)
@@ -86,6 +91,10 @@ def _print(found: Study) -> None:
         "lead in points": interval("lead", points), "shown": lambda r: r["winner"] is not None,
         "the best is among": lambda r: ", ".join(r["contenders"]),
     }, title="at each budget, at equal realised cost")  # fmt: skip
+    if len(found.budgets) <= _BUDGETS:
+        head = {f"{word} % at [{found.unit}]": "model"}
+        columns = {number(one["budget"]): _height(one["quality"]) for one in found.budgets}
+        output.print_table(found.models, {**head, **columns}, title="every model at each budget")
     if len(found.pairs) <= _PAIRS:
         output.print_table(found.pairs, {
             "better": "better", "worse": "worse", "by points": interval("area", points),
@@ -97,6 +106,10 @@ def _print(found: Study) -> None:
             "omega squared": shown("omega_squared", number), "Shapiro p": shown("shapiro_p", _p),
             "Levene p": shown("levene_p", _p), "afterwards": "post_hoc", "not parted": _groups,
         }, title="over training runs")  # fmt: skip
+
+
+def _height(quality: dict[str, float]) -> Any:
+    return lambda r: percent(quality[r["model"]], 1) if r["model"] in quality else None
 
 
 def _p(value: float) -> str:
