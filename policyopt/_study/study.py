@@ -402,34 +402,25 @@ def _run(task: tuple[Any, ...]) -> _Ran:
     source, spec, budgets, asked, span, test, cost, utility, seeds = task
     data = source if isinstance(source, ExitData) else open_cache(source)
     tables = Tables(data, cost, utility=utility)
-    frontier = (curve if data.exits > 1 else _plain)(
-        data, [spec], budgets, seeds=seeds, tables=tables, test=test
-    )
-    values, paid, rows, ends, universe = [], [], [], [], None
+    if early := data.exits > 1:
+        frontier = curve(data, [spec], budgets, seeds=seeds, tables=tables, test=test)
+    else:  # one cost, and no policy
+        tests = {seed: split_for_seed(tables, seed, test, seeds)[1] for seed in range(seeds)}
+        frontier = Frontier([], {}, [], [], tables.cost.unit, tests=tests)
+    parts = []
     for seed, whole in frontier.tests.items():
         table = known_rows(whole)
-        path = path_of(frontier, spec, seed, table) if data.exits > 1 else _always(table)
-        value, realised = values_at(path, asked, span)
-        universe, row = _identity(table)
-        values.append(value)
-        paid.append(realised)
-        rows.append(row)
-        ends.append((table.mean_costs[-1], table.quality[:, -1].mean()))
+        path = path_of(frontier, spec, seed, table) if early else _always(table)
+        ends = float(table.mean_costs[-1]), float(table.quality[:, -1].mean())
+        parts.append((*values_at(path, asked, span), *_identity(table), ends))
+    values, paid, universes, rows, ends = zip(*parts, strict=True)
     exits = [
         {k: v for k, v in one.items() if k != "seed"} for one in frontier.exits if not one["seed"]
     ]
     return _Ran(
-        np.concatenate(values), np.concatenate(rows), universe, frontier.records, exits, np.mean(ends, axis=0),
-        np.mean(paid, axis=0), frontier.graded, frontier.notes,
+        np.concatenate(values), np.concatenate(rows), universes[0], frontier.records, exits,
+        np.mean(ends, axis=0), np.mean(paid, axis=0), frontier.graded, frontier.notes,
     )  # fmt: skip
-
-
-def _plain(
-    data: ExitData, specs: Sequence[str], _: Any, *, seeds: int, tables: Tables, test: str
-) -> Frontier:
-    """Return the frontier of a model without early exits: no policy, and one cost."""
-    tests = {seed: split_for_seed(tables, seed, test, seeds)[1] for seed in range(seeds)}
-    return Frontier([], {}, [], [], tables.cost.unit, tests=tests)
 
 
 def _always(table: Table) -> Replays:
