@@ -83,7 +83,7 @@ def _print(found: Study) -> None:
     output.print_table(found.models, {
         "rank": "rank", "model": "model", "runs": "runs", f"full cost [{found.unit}]": shown("full_cost", number),
         f"full {word} %": shown("full_quality", percent), "not parted": "group",
-        f"mean {word} over the costs % [{100 * found.level:g} %]": interval("area", percent),
+        f"mean {word} % over the budgets [{100 * found.level:g} %]": interval("area", percent),
     }, title="models, best first")  # fmt: skip
     output.print_table(found.budgets, {
         f"budget [{found.unit}]": shown("budget", number), "best": "best",
@@ -99,7 +99,7 @@ def _print(found: Study) -> None:
         output.print_table(found.pairs, {
             "better": "better", "worse": "worse", "by points": interval("area", points),
             "p (Holm)": shown("holm_p", _p), "rows": lambda r: "shared" if r["paired"] else "other",
-        }, title="mean over the costs, pair by pair")  # fmt: skip
+        }, title="mean over the budgets that both can keep")  # fmt: skip
     if found.tests:
         output.print_table([one for one in found.tests if one["test"]][:_SHOWN], {
             "metric": "metric", "test": "test", "p": shown("p", _p),

@@ -35,8 +35,7 @@ from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array, Floats, Ints
 
 Progress = Callable[[int, int, str], None]
-#: Costs at which the area under a frontier is summed.
-_GRID = 200
+_CHUNK_BYTES = 1 << 28
 #: Own budgets of a model in whose range too few of those in common lie.
 _OWN = 3
 #: What the chain of all models is called.
@@ -56,12 +55,13 @@ class Study:
     Attributes
     ----------
     models : list of dict
-        Per model: runs, the full model's cost and quality, area under its frontier with interval, rank.
+        Per model: runs, the full model's cost and quality, ``area``: mean height of its frontier over the budgets that
+        all models with early exits can keep, with interval, and rank by it.
     budgets : list of dict
         Per budget: every model's quality and cost at it, the best, its lead over the next with interval, ``winner``
         where it is shown to be the best, and ``contenders``, among whom the best is.
     pairs : list of dict
-        Per pair of models: difference of areas, its interval, p and Holm's p.
+        Per pair of models: mean difference over the budgets that both can keep, its interval, p and Holm's p.
     tests : list of dict
         Per metric: the tests over training runs, see `compare_runs`.
     points : list of dict
@@ -97,7 +97,7 @@ class _Entry:
 
 @dataclass(frozen=True, eq=False)
 class _Ran:
-    """What one entry's policies did: what each row brings at every budget and to the area, (N, B + 1)."""
+    """What one entry's policies did: what each row brings at every budget, (N, B)."""
 
     value: Floats
     row: Ints  # (N,): the same number is the same row, or group of rows, in all entries of one universe
@@ -186,12 +186,8 @@ def study(
     asked = np.array(sorted(parse_budgets(budgets, every)))
     if join and (chain := _chain(entries, cost, notes)) is not None:
         entries, ranges = [*entries, chain], [*ranges, _costs(chain.data, cost)]
-    span = float(max(costs[0] for costs in ranges)), float(every[-1])
-    notes.append(
-        f"means over the costs: from {span[0]:g} to {span[1]:g} {unit}, which all models can keep"
-    )
     tasks = [
-        (entry.source, spec, _own_budgets(asked, costs), asked, span, test, cost, utility, seeds)
+        (entry.source, spec, _own_budgets(asked, costs), asked, test, cost, utility, seeds)
         for entry, costs in zip(entries, ranges, strict=True)
         for spec in methods
     ]
@@ -399,7 +395,7 @@ def _in_turn(
 
 def _run(task: tuple[Any, ...]) -> _Ran:
     """Fit one entry's policies and replay them; return what its rows bring."""
-    source, spec, budgets, asked, span, test, cost, utility, seeds = task
+    source, spec, budgets, asked, test, cost, utility, seeds = task
     data = source if isinstance(source, ExitData) else open_cache(source)
     tables = Tables(data, cost, utility=utility)
     if early := data.exits > 1:
@@ -412,7 +408,7 @@ def _run(task: tuple[Any, ...]) -> _Ran:
         table = known_rows(whole)
         path = path_of(frontier, spec, seed, table) if early else _always(table)
         ends = float(table.mean_costs[-1]), float(table.quality[:, -1].mean())
-        parts.append((*values_at(path, asked, span), *_identity(table), ends))
+        parts.append((*values_at(path, asked), *_identity(table), ends))
     values, paid, universes, rows, ends = zip(*parts, strict=True)
     exits = [
         {k: v for k, v in one.items() if k != "seed"} for one in frontier.exits if not one["seed"]
@@ -431,32 +427,27 @@ def _always(table: Table) -> Replays:
     )
 
 
-def values_at(path: Replays, asked: Floats, span: tuple[float, float]) -> tuple[Floats, Floats]:
-    """Return what every row brings at B costs and to the mean over a span of costs, (N, B + 1), and costs paid (B,).
+def values_at(path: Replays, asked: Floats) -> tuple[Floats, Floats]:
+    """Return what every row brings to the frontier's heights at B costs, (N, B), and the costs paid, (B,).
 
-    Columns' means are the frontier's heights, their standard errors those of heights at the same realised cost. NaN
-    where even the cheapest exit costs more. Beyond the dearest policy nothing is added: a budget need not be spent.
+    Columns' means are the heights of the raw line through the policies, their standard errors those of heights at the
+    same realised cost. NaN where even the cheapest exit costs more. Beyond the dearest policy nothing is added.
     """
     cost, quality = path.cost.mean(axis=0), path.quality.mean(axis=0)
     order = np.argsort(cost, kind="stable")
     cost, quality, last = cost[order], quality[order], len(order) - 1
-    grid = np.concatenate([asked, np.maximum(np.linspace(*span, _GRID), cost[0])])
-    high = np.clip(np.searchsorted(cost, grid, side="right"), 1, last)
-    gap, inside = cost[high] - cost[high - 1], (grid < cost[-1]) & (grid >= cost[0])
-    share = np.where(inside, (grid - cost[high - 1]) / np.where(inside, gap, 1.0), 1.0)
-    slope = np.where(inside, (quality[high] - quality[high - 1]) / np.where(inside, gap, 1.0), 0.0)
-    weights = np.zeros((len(grid), last + 1))
-    here = np.arange(len(grid))
-    weights[here, high - 1], weights[here, high] = 1.0 - share, share
-    weights[grid >= cost[-1]] = np.eye(last + 1)[last]
-    priced, free = slope[:, None] * weights, slope * grid
-    first = len(asked)
-    columns = [np.vstack([of[:first], of[first:].mean(axis=0)]) for of in (weights, priced)]
-    value = path.quality[:, order] @ columns[0].T - path.cost[:, order] @ columns[1].T
-    value += np.append(free[:first], free[first:].mean())
-    value[:, :first][:, asked < cost[0]] = np.nan
-    paid = np.where(asked < cost[0], np.nan, np.minimum(asked, cost[-1]))
-    return value, paid
+    high = np.clip(np.searchsorted(cost, asked, side="right"), 1, last)
+    gap, inside = cost[high] - cost[high - 1], (asked < cost[-1]) & (asked >= cost[0])
+    gap = np.where(inside, gap, 1.0)
+    share = np.where(inside, (asked - cost[high - 1]) / gap, 1.0)
+    slope = np.where(inside, (quality[high] - quality[high - 1]) / gap, 0.0)
+    weights, here = np.zeros((last + 1, len(asked))), np.arange(len(asked))
+    weights[high - 1, here], weights[high, here] = 1.0 - share, share
+    value = (
+        path.quality[:, order] @ weights - path.cost[:, order] @ (weights * slope) + slope * asked
+    )
+    value[:, asked < cost[0]] = np.nan
+    return value, np.where(asked < cost[0], np.nan, np.minimum(asked, cost[-1]))
 
 
 # --- what can be told ---------------------------------------------------------------------------
@@ -464,69 +455,82 @@ def values_at(path: Replays, asked: Floats, span: tuple[float, float]) -> tuple[
 
 @dataclass(frozen=True, eq=False)
 class _Heights:
-    """Frontiers' heights at B budgets and over the span (the last column), of M models."""
+    """Frontiers' heights at B budgets, of M models; NaN where a model costs more."""
 
     models: list[str]
-    each: list[Floats]  # (R, B + 1) per model: its runs
+    each: list[Floats]  # (R, B) per model: its runs
     rows: Ints  # (M,): rows, or groups, that count
-    by_rows: Floats  # (B + 1, M, M): covariance of models' means over rows
+    by_rows: Floats  # (M, B, M, B): covariance of the means over rows
     shared: Array  # (M, M) bool: whether models have rows in common
 
     @property
     def mean(self) -> Floats:
-        """Means over runs, (M, B + 1)."""
+        """Means over runs, (M, B)."""
         return np.array([runs.mean(axis=0) for runs in self.each])
 
-    def test(self, at: int, a: int, b: int | None, level: float) -> tuple[float, float, float]:
-        """Return the difference a - b in a column (or a alone), its half-width and its p-value, one-sided."""
+    def test(
+        self, at: Sequence[int], a: int, b: int | None, level: float
+    ) -> tuple[float, float, float]:
+        """Return the mean difference a - b at some budgets (or a alone), its half-width and one-sided p-value."""
         from scipy.stats import t
 
-        of, gap = [m for m in (a, b) if m is not None], self.mean[a, at]
-        rows = self.by_rows[at][np.ix_(of, of)]
-        sign = np.array([1.0, -1.0])[: len(of)]
-        parts = [(max(float(sign @ rows @ sign), 0.0), float(min(self.rows[of]) - 1))]
-        runs = [self.each[m][:, at] for m in of if len(self.each[m]) > 1]
+        of = {a: 1.0} if b is None else {a: 1.0, b: -1.0}
+        gap = sum(sign * float(self.mean[m, at].mean()) for m, sign in of.items())
+        over_rows = sum(
+            of[m] * of[n] * float(self.by_rows[m][at][:, n][:, at].mean()) for m in of for n in of
+        )
+        parts = [(max(over_rows, 0.0), float(min(self.rows[m] for m in of) - 1))]
+        runs = [self.each[m][:, at].mean(axis=1) for m in of if len(self.each[m]) > 1]
         parts += [(float(one.var(ddof=1)) / len(one), len(one) - 1.0) for one in runs]
         variance = sum(part for part, _ in parts)
-        below = sum(part**2 / max(free, 1.0) for part, free in parts)  # Welch & Satterthwaite
-        gap = float(gap if b is None else gap - self.mean[b, at])
         if not variance:
             return gap, 0.0, 0.5 * (gap <= 0)
-        free, error = variance**2 / below, variance**0.5
+        free = variance**2 / sum(
+            part**2 / max(free, 1.0) for part, free in parts
+        )  # Welch & Satterthwaite
+        error = variance**0.5
         return gap, float(t.ppf(0.5 + level / 2, free)) * error, float(t.sf(gap / error, free))
+
+    def common(self, models: Sequence[int]) -> list[int]:
+        """Return the numbers of the budgets that all of some models can keep."""
+        return np.flatnonzero(~np.isnan(self.mean[list(models)]).any(axis=0)).tolist()
 
 
 def _heights(labels: Sequence[str], ran: Sequence[_Ran]) -> _Heights:
     models = list(dict.fromkeys(labels))
     of = [[e for e, label in enumerate(labels) if label == model] for model in models]
-    at, start = [np.empty(0, np.int64)] * len(ran), 0
+    # Rows, or groups, by numbers that are the same in all entries of one universe.
+    at, units = [np.empty(0, np.int64)] * len(ran), 0
     for universe in dict.fromkeys(one.universe for one in ran):
         members = [e for e, one in enumerate(ran) if one.universe == universe]
         known, codes = np.unique(np.concatenate([ran[e].row for e in members]), return_inverse=True)
-        for e, part in zip(
-            members,
-            np.split(codes.reshape(-1), np.cumsum([len(ran[e].row) for e in members])[:-1]),
-            strict=True,
-        ):
-            at[e] = part + start
-        start += len(known)
-    touched = np.zeros((len(models), start))
+        ends = np.cumsum([len(ran[e].row) for e in members])[:-1]
+        for e, part in zip(members, np.split(codes.reshape(-1), ends), strict=True):
+            at[e] = part + units
+        units += len(known)
+    touched = np.zeros((len(models), units), dtype=np.float32)
     for m, mine in enumerate(of):
         touched[m, np.concatenate([at[e] for e in mine])] = 1.0
-    rows, columns = touched.sum(axis=1).astype(np.int64), ran[0].value.shape[1]
-    by_rows = np.empty((columns, len(models), len(models)))
-    for column in range(columns):
-        # What a row adds to a model's mean: differences of these have the error of a paired t-test.
-        adds = np.zeros((len(models), start))
-        for m, mine in enumerate(of):
-            for e in mine:
-                value = ran[e].value[:, column]
-                share = (value - value.mean()) / (len(value) * len(mine))
-                adds[m] += np.bincount(at[e], weights=share, minlength=start)
-        adds *= (rows / np.maximum(rows - 1, 1))[:, None] ** 0.5
-        by_rows[column] = adds @ adds.T
+    rows, budgets = touched.sum(axis=1, dtype=np.int64), ran[0].value.shape[1]
+    by_rows = np.zeros((len(models) * budgets,) * 2)
+    step = max(_CHUNK_BYTES // (8 * len(by_rows)), 1)
+    for low in range(0, units, step):
+        # What a row adds to a model's means: differences of these have the error of a paired t-test.
+        block = np.zeros((len(models), budgets, min(step, units - low)))
+        for m, e in ((m, e) for m, mine in enumerate(of) for e in mine):
+            here = (at[e] >= low) & (at[e] < low + step)
+            value, weight = (
+                ran[e].value,
+                (rows[m] / max(rows[m] - 1, 1)) ** 0.5 / (len(at[e]) * len(of[m])),
+            )
+            add = weight * np.nan_to_num(value[here] - value.mean(axis=0))
+            for b in range(budgets):
+                block[m, b] += np.bincount(at[e][here] - low, add[:, b], block.shape[2])
+        flat = block.reshape(len(by_rows), -1)
+        by_rows += flat @ flat.T
+    shape = (len(models), budgets, len(models), budgets)
     each = [np.array([ran[e].value.mean(axis=0) for e in mine]) for mine in of]
-    return _Heights(models, each, rows, by_rows, (touched @ touched.T) > 0)
+    return _Heights(models, each, rows, by_rows.reshape(shape), (touched @ touched.T) > 0)
 
 
 def _judged(
@@ -559,18 +563,21 @@ def _judged(
 
 
 def _pairs(heights: _Heights, level: float) -> list[dict[str, Any]]:
-    """Return each pair's difference of areas, by paired t where rows are shared."""
+    """Return each pair's mean difference over the budgets that both can keep, by paired t where rows are shared."""
     found = []
-    for a, b in combinations(range(len(heights.models)), 2):
-        a, b = (a, b) if heights.test(-1, a, b, level)[0] >= 0 else (b, a)
-        gap, half, p = heights.test(-1, a, b, level)
+    for pair in combinations(range(len(heights.models)), 2):
+        at = heights.common(pair)
+        if not at:
+            continue
+        a, b = pair if heights.test(at, *pair, level)[0] >= 0 else pair[::-1]
+        gap, half, p = heights.test(at, a, b, level)
         found.append({
             "better": heights.models[a], "worse": heights.models[b],
-            **with_interval("area", gap, gap - half, gap + half), "p": 2 * p, "holm_p": 1.0,
+            **with_interval("area", gap, gap - half, gap + half), "budgets": len(at), "p": 2 * p, "holm_p": 1.0,
             "paired": bool(heights.shared[a, b]), "runs": [len(heights.each[a]), len(heights.each[b])],
         })  # fmt: skip
-    for pair, p in zip(found, holm(np.array([pair["p"] for pair in found])).tolist(), strict=True):
-        pair["holm_p"] = p
+    for one, p in zip(found, holm(np.array([one["p"] for one in found])).tolist(), strict=True):
+        one["holm_p"] = p
     return found
 
 
@@ -581,20 +588,27 @@ def _models(
     level: float,
     graded: bool,
 ) -> list[dict[str, Any]]:
-    found = []
+    # A model without early exits, or a chain, does not narrow for all others where they are compared.
+    early = [m for m, (name, runs) in enumerate(of.items()) if name != JOINED and runs[0].exits]
+    at, found = heights.common(early or range(len(of))), []
     for m, (model, mine) in enumerate(of.items()):
-        area, half, _ = heights.test(-1, m, None, level)
+        there = bool(at) and set(at) <= set(heights.common([m]))
+        area, half, _ = heights.test(at, m, None, level) if there else (None, 0.0, None)
+        ends = (None, None) if area is None else (area - half, area + half)
         cost, worth = np.mean([one.ends for one in mine], axis=0).tolist()
         found.append({
             "model": model, "runs": len(mine), "rows": int(heights.rows[m]), "full_cost": cost,
-            **worth_fields(worth, graded, "full_"), **with_interval("area", area, area - half, area + half),
+            **worth_fields(worth, graded, "full_"), **with_interval("area", area, *ends),
         })  # fmt: skip
-    found.sort(key=lambda one: -one["area"])
+    found.sort(key=lambda one: -1.0 if one["area"] is None else one["area"], reverse=True)
     parted = {
         frozenset((pair["better"], pair["worse"])) for pair in pairs if pair["holm_p"] <= 1 - level
     }
-    group = letters([one["model"] for one in found], parted)
-    return [{**one, "rank": 1 + i, "group": group[one["model"]]} for i, one in enumerate(found)]
+    group = letters([one["model"] for one in found if one["area"] is not None], parted)
+    return [
+        {**one, "rank": None if one["area"] is None else 1 + i, "group": group.get(one["model"])}
+        for i, one in enumerate(found)
+    ]
 
 
 def _budgets(
@@ -610,7 +624,7 @@ def _budgets(
     for b, budget in enumerate(asked.tolist()):
         there = [m for m in range(len(names)) if not np.isnan(mean[m, b])]
         best, *others = sorted(there, key=lambda m: -mean[m, b])
-        leads = {m: heights.test(b, best, m, level) for m in others}
+        leads = {m: heights.test([b], best, m, level) for m in others}
         p = {m: min(lead[2] * len(there), 1.0) for m, lead in leads.items()}
         claims.append(max(p.values(), default=0.0))  # 0: no other can be afforded
         gap, half, _ = leads[others[0]] if others else (None, 0.0, None)
@@ -650,7 +664,12 @@ def _over_runs(
         notes.append(
             f"fewer than {_RUNS} runs of a model: tests over runs find large differences only"
         )
-    metrics: dict[str, dict[str, list[float]]] = {}
+    at = heights.common([heights.models.index(model) for model in several])
+    areas = [
+        (m, runs[:, at].mean(axis=1).tolist())
+        for m, runs in zip(heights.models, heights.each, strict=True)
+    ]
+    metrics = {"area": {m: runs for m, runs in areas if m in several}} if at else {}
     for entry, one in zip(entries, ran, strict=True):
         for name, value in (
             _metrics(one, entry.data.metadata).items() if entry.model in several else ()
@@ -668,9 +687,10 @@ def _over_runs(
 
 
 def _metrics(one: _Ran, about: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a run: area, each exit's quality, and what its metadata record of the training."""
-    found: dict[str, Any] = {"area": float(one.value[:, -1].mean())}
-    found |= {f"quality of exit {exit_['exit']}": exit_["quality"] for exit_ in one.exits}
+    """Return the numbers of a run: each exit's quality, and what its metadata record of the training."""
+    found: dict[str, Any] = {
+        f"quality of exit {exit_['exit']}": exit_["quality"] for exit_ in one.exits
+    }
     training = about.get("training")
     found |= (
         {k: v for k, v in training.items() if k != "seed"} if isinstance(training, dict) else {}
