@@ -25,7 +25,7 @@ from policyopt._cache.data import (
     Rows,
     some_rows,
 )  # fmt: skip
-from policyopt._costs import Cost, kept_costs, rate_of
+from policyopt._costs import Cost, check_heads, kept_costs, rate_of, with_heads
 from policyopt._measures import Measure
 from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
@@ -228,6 +228,7 @@ class Table:
     places: Ints | None = None  # (N,), the rows' places in `source`
     rate: float = 0.0  # cost of a multiply-add
     cascade: bool = False  # whether a skipped exit costs nothing, see `Cost`
+    heads: Floats | None = None  # of the model's exits, see `Cost`; None: a skipped one saves nothing
     active_exits: tuple[int, ...] = ()  # the model's numbers of the table's exits; default all
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
@@ -258,8 +259,20 @@ class Table:
 
     @property
     def standalone_costs(self) -> Floats:
-        """Cost of looking at exit k only, (K,) or (N, K); cumulative where skipped exits are paid."""
-        return np.diff(self.costs, axis=-1, prepend=0.0) if self.cascade else self.costs
+        """Cost of exit k where no other is kept, (K,) or (N, K); cumulative where skipped exits are paid."""
+        return self.alone(self.costs)
+
+    def alone(self, costs: Floats) -> Floats:
+        """Return the same of other costs of the table, (K,) or (N, K)."""
+        if self.cascade or self.heads is None:
+            return np.diff(costs, axis=-1, prepend=0.0) if self.cascade else costs
+        own = self.heads[list(self.active_exits)]
+        return costs - (np.cumsum(own) - own)
+
+    @property
+    def saves(self) -> bool:
+        """Whether an exit that is skipped saves anything: all of it in a cascade, else its head."""
+        return self.cascade or self.heads is not None
 
     @property
     def whole(self) -> bool:
@@ -352,7 +365,8 @@ class Table:
             assert self.source is not None
             whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
             whole = whole if self.places is None else whole[self.places]
-        return kept_costs(whole, list(self.active_exits), cost.cascade)
+        heads = None if cost.heads is None else np.array(cost.heads)
+        return kept_costs(whole, list(self.active_exits), cost.cascade, heads)
 
     def cost_at(self, exits: Ints) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
@@ -372,7 +386,9 @@ class Table:
         if numbers == self.active_exits:
             return self
         at = [self.active_exits.index(k) for k in numbers]
-        costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
+        heads = None if self.heads is None else self.heads[list(self.active_exits)]
+        costs = kept_costs(self.costs, at, self.cascade, heads)
+        statistics = self.statistics.keep_exits(at)
         if KINDS[self.kind].stateful and self.source is not None:  # what came before is another
             read = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
             read = read if self.places is None else read.take(self.places)
@@ -381,6 +397,28 @@ class Table:
         return replace(
             self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
         )
+
+    def with_heads(self, heads: Any) -> Table:
+        """Return the same rows, of all exits, at other costs of the heads; of these 0 are none."""
+        found = np.array(heads, dtype=np.float64)
+        check_heads(found, self.costs, self.unit)
+        return replace(self, heads=found if found.any() else None)
+
+    def priced_for(self, policy: Any) -> Table:
+        """Return the rows at the heads' costs that a policy was fitted with, where it says and all exits are here."""
+        heads = policy.provenance.get("head_costs")
+        ours = policy.provenance.get("cost") == self.cost_name and self.exits == self.model_exits
+        if heads is None or not ours:
+            return self
+        numbers = isinstance(heads, list) and {*map(type, heads)} <= {int, float}
+        if not numbers or len(heads) != self.exits:
+            allowed = f"{self.exits} numbers, one per exit"
+            raise input_error("head_costs of the policy", allowed, heads, "Fit it anew.")
+        return self.with_heads(heads)
+
+    def built_for(self, policy: Any) -> Table:
+        """Return the rows as a policy counts them: of a model with its exits only."""
+        return self.priced_for(policy).keep_exits(policy.active_exits)
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
@@ -466,6 +504,8 @@ class Tables:
         Called with (rows done, rows in all) during a pass.
     utility : Utility, array, mapping or str, optional
         What answers are worth by label and prediction, see `policyopt._utility.utility_of`.
+    head_cost : optional
+        What the exits' heads cost, see `fit`; default what the cache says.
     """
 
     def __init__(
@@ -474,12 +514,15 @@ class Tables:
         cost: str | None = None,
         progress: Progress | None = None,
         utility: Any = None,
+        head_cost: Any = None,
     ) -> None:
         if not isinstance(data, ExitData):
             step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
             raise input_error("data", "an opened cache", type(data).__name__, step)
         self.data = data
-        self.cost = data.cost(cost)
+        name = data.cost(cost).name
+        self.costs = with_heads(data.costs, head_cost, name)
+        self.cost = next(one for one in self.costs if one.name == name)
         self.utility: Utility | None = None
         if utility is not None:
             if data.graded:
@@ -506,10 +549,11 @@ class Tables:
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
-            cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
+            cascade=cost.cascade, contexts=data.contexts, known_costs=self.costs,
             quality_given=data.graded, utility=self.utility, measure=data.measure, names=data.names,
             pool=data.division(seed),
         )  # fmt: skip
+        table = table if cost.heads is None else table.with_heads(cost.heads)
         return table if len(rows) == len(table) else table.take(rows)
 
     def _valued(self, found: ExitStatistics, split: str) -> ExitStatistics:

@@ -451,7 +451,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     ("margin:answer=combined", Threshold("margin", answer="combined"), 2),
     ("optimal_stopping", OptimalStopping(), 3),
 )
-#: A cascade may also jump models, which can be worth more than any rule of when to stop.
+#: Where skipping an exit saves, as in a cascade, models may also be jumped, which can be worth more than any rule of when to stop.
 FOR_CASCADES: tuple[Candidate, ...] = (("always", Always(), 1), ("frugalgpt", FrugalGPT(), 2))
 
 
@@ -490,7 +490,7 @@ class Auto(Choosing):
         what no chain does.
         """
         targets = targets_of(budgets, table.mean_costs)
-        if not (table.cascade and any(target.limits for target in targets)):
+        if not (table.saves and any(target.limits for target in targets)):
             return super().fit_path(table, targets, seed)
         return [self._limited(table, target, seed) for target in targets]
 
@@ -526,7 +526,7 @@ class Auto(Choosing):
     def choices(
         self, table: Table, known: Table, seed: int
     ) -> tuple[list[Chosen], Comparison | None]:
-        every = CANDIDATES + (FOR_CASCADES if table.cascade else ()) + _of_the_users_own()
+        every = CANDIDATES + (FOR_CASCADES if table.saves else ()) + _of_the_users_own()
         candidates = [
             row for row in every
             if not row[1].missing_columns(table) and not (row[1].decides and table.exits < 2)
@@ -637,7 +637,7 @@ class Subset(Choosing):
         exits, aims = table.exits, aims_of(known)
         most = min(self.most or exits, exits)
         # Where nothing can be compared or afforded: all exits, else the cheapest by itself.
-        own = np.diff(known.mean_costs, prepend=0.0) if table.cascade else known.mean_costs
+        own = known.alone(known.mean_costs)
         kept = [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)]
         last = self._candidates(kept, table)
         if too_few(known):
