@@ -80,7 +80,10 @@ class Manifest:
 
 def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
     """Return the SHA-256 that names a cache: of its parts (split, checksum) in any order, and its layout."""
-    costs = [[c.name, c.unit, c.values, *(["cascade"] * c.cascade), *([list(c.heads)] if c.heads else [])] for c in layout.costs]
+    costs = [
+        [c.name, c.unit, c.values, *(["cascade"] * c.cascade), *([c.heads] if c.heads else [])]
+        for c in layout.costs
+    ]
     named: list[Any] = [list(layout.contexts)] if layout.contexts else []
     named += [list(vars(layout.measure).values())] if layout.measure != Measure() else []
     text = json.dumps([sorted(parts), costs, layout.kind, *named])
