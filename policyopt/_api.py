@@ -18,7 +18,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import at_most, make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
-from policyopt._table import Table, Tables, known_rows
+from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
@@ -97,9 +97,9 @@ def fit(
     utility : array of shape (C,), (C, C) or (K, C, C), mapping, or str, optional
         What answers are worth: weights per class, a matrix by label and prediction, label maps of exits, or a file
         of one. Quality is then this worth instead of right or wrong.
-    head_cost : str, float, sequence or mapping, optional
+    head_cost : str, float or sequence, optional
         What the exits' heads cost, saved where an exit is not kept: K numbers in the unit, or shares of each exit's own
-        stage, ``"10%"``; one stands for all; by name of the cost in a mapping. Default: what the cache says.
+        stage, ``"10%"``; one stands for all. Default: what the cache says.
     max_exits : int, optional
         Keep at most so many exits, the best set of them at the budget (`subset`): those to build.
     **settings
@@ -173,17 +173,6 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         allowed = "part of the method given"
         raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
-
-
-def tables_of(
-    data: ExitData, cost: str | None, tables: Tables | None, utility: Any, head_cost: Any = None
-) -> Tables:
-    """Return the tables given, which have a utility and heads of their own, or new ones."""
-    for name, given in {"utility": utility, "head_cost": head_cost}.items():
-        if tables is not None and given is not None:
-            step = f"Tables(data, cost, {name}=...)."
-            raise input_error(name, "part of the tables that are given", "also one apart", step)
-    return tables or Tables(data, cost, utility=utility, head_cost=head_cost)
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,8 @@ class Cost:
         Whether an exit that is skipped costs nothing: each cost is known alone, as those of the
         models of a cascade are. True wherever costs were given as standalone.
     heads : sequence of K floats or str, optional
-        What the heads of the exits cost, contained in `values`: in `unit`, or as shares of the exit's own stage, ``"10%"``;
-        one stands for all. A model that is built without an exit saves its head. None of a cascade.
+        What the exits' heads cost, contained in `values`: in `unit`, or shares of the exit's own stage, ``"10%"``; one
+        stands for all. A model built without an exit saves its head. Not of a cascade.
 
     Raises
     ------
@@ -65,8 +65,6 @@ class Cost:
     >>> cost = Cost("compute", "MFLOPs", [1, 2, 4], kind="standalone")
     >>> cost.values, cost.cascade
     ((1.0, 3.0, 7.0), True)
-    >>> Cost("compute", "MFLOPs", [1, 2, 4], heads="25%").heads
-    (0.25, 0.25, 0.5)
     """
 
     name: str
@@ -108,26 +106,21 @@ class Cost:
         if self.cascade:
             step = "Leave it out: a model of a cascade that is skipped costs nothing already."
             raise input_error(name, "of costs of one model, not of a cascade", given, step)
-        items = given.split(",") if isinstance(given, str) else given
-        items = list(items) if isinstance(items, Iterable) else [items]
-        texts, values = [str(item).strip() for item in items], self.values
-        allowed, step = _HEADS, "E.g. --head-cost 0.1,0.1,0.2,0 or 10% (Python: head_cost='10%')."
-        if values is None and any(text.endswith("%") for text in texts):
-            step = "Costs are per sample, of which nobody keeps such shares: give numbers in the unit."
-            raise input_error(name, f"numbers in {self.unit}", given, step)
-        exits = len(texts) if values is None else len(values)
-        texts = texts * exits if len(texts) == 1 else texts
+        several = isinstance(given, Iterable) and not isinstance(given, str)
+        texts = [t.strip() for t in ",".join(map(str, given if several else [given])).split(",")]
+        shares, exits = [t.endswith("%") for t in texts], len(self.values or texts)
         try:
             numbers = np.array([float(text.removesuffix("%")) for text in texts])
-        except ValueError as error:
-            raise input_error(name, allowed, given, step) from error
-        if len(texts) != exits or not numbers.size:
-            raise input_error(name, f"{exits} numbers, one per exit", f"{len(texts)}", step)
-        if values is not None:
-            alone = np.diff(values, prepend=0.0)
-            shares = [text.endswith("%") for text in texts]
-            numbers = np.where(shares, numbers / 100 * alone, numbers)
-        check_heads(numbers, values, self.unit, name)
+        except ValueError:
+            numbers = np.empty(0)
+        if len(numbers) not in (1, exits) or (any(shares) and self.values is None):
+            more = "" if self.values is None else ", or shares of its own stage such as 10%"
+            allowed = f"a number in {self.unit} per exit{more}; one stands for all"
+            raise input_error(name, allowed, given, "E.g. --head-cost 0.1,0.1,0.2,0.")
+        if self.values is not None:
+            alone = np.diff(self.values, prepend=0.0)
+            numbers = np.where(shares, numbers / 100, 1.0) * np.where(shares, alone, numbers)
+        check_heads(numbers, self.values, self.unit, name)
         return tuple(numbers.tolist())
 
     @property
@@ -136,40 +129,28 @@ class Cost:
         return self.values is None
 
 
-_HEADS = "0 or more in the unit, or a share of the exit's own stage (10%): one per exit, or one for all"
-
-
-def check_heads(heads: Floats, costs: Any, unit: str, name: str = "head cost") -> None:
+def check_heads(heads: Floats, costs: Any, unit: str, name: str) -> None:
     """Refuse heads, (K,), that are not finite, negative, or dearer than their stages, of costs (K,) or (N, K)."""
-    room = np.full(len(heads), MAX_COST)
-    if costs is not None:
-        alone = np.diff(np.atleast_2d(costs), axis=-1, prepend=0.0)
-        # A stage is a difference of sums: a head that is all of it may pass it by a rounding.
-        room = alone.min(axis=0) + 1e-9 * np.max(costs)
+    costs = MAX_COST * np.arange(1.0, len(heads) + 1) if costs is None else np.atleast_2d(costs)
+    # A stage is a difference of sums: a head that is all of it may pass it by a rounding.
+    room = np.atleast_2d(np.diff(costs, axis=-1, prepend=0.0)).min(axis=0) + 1e-9 * np.max(costs)
     for k in np.flatnonzero(~((heads >= 0) & (heads <= room)))[:1].tolist():
-        allowed = f"0 to {max(float(room[k]), 0.0):.6g} {unit} at exit {k}, its own stage"
-        step = "The stages' costs hold those of the heads: give what the head alone costs, 0 if not known."
+        allowed = f"0 to {room[k]:.6g} {unit} at exit {k}, its own stage"
+        step = "Stages hold their heads: give what the head alone costs, 0 if that is not known."
         raise input_error(name, allowed, f"{heads[k]:g}", step)
 
 
 def with_heads(costs: Sequence[Cost], given: Any, name: str | None = None) -> tuple[Cost, ...]:
-    """Return costs with the heads that are given, of the cost `name` (default: the first) unless they say.
-
-    Shapes: `given` is None, values as `Cost` takes them, ``"NAME=VALUES"`` or several, or a mapping of name to values.
-    """
-    if given is None or isinstance(given, (list, tuple)) and not given:
-        return tuple(costs)
-    texts = [given] if isinstance(given, str) else given
-    if isinstance(texts, (list, tuple)) and all(isinstance(t, str) and "=" in t for t in texts):
-        given = {k.strip(): v for k, _, v in (text.partition("=") for text in texts)}
-    elif isinstance(given, (list, tuple)) and len(given) == 1:
-        (given,) = given
-    heads = given if isinstance(given, Mapping) else {name or costs[0].name: given}
-    known = [cost.name for cost in costs]
-    if lacking := [one for one in heads if one not in known]:
-        step = "Name a cost that `policyopt info` lists: --head-cost NAME=0.1,0.1,0.2,0."
-        raise input_error("head cost", f"of one of {', '.join(known)}", lacking[0], step)
-    return tuple(replace(c, heads=heads[c.name]) if c.name in heads else c for c in costs)
+    """Return costs with heads, of the cost `name` (default: the first) or, of ``"NAME=VALUES"``, of those named."""
+    several = given if isinstance(given, (list, tuple)) else [given] * (given is not None)
+    named = all("=" in str(one) for one in several)
+    for one in several if named else [given]:
+        of, _, heads = str(one).partition("=") if named else (name or costs[0].name, "", given)
+        if of.strip() not in (known := [cost.name for cost in costs]):
+            step = "E.g. --head-cost compute=0.1,0.1,0.2,0; `policyopt info` lists the costs."
+            raise input_error("head cost", f"of one of {', '.join(known)}", of, step)
+        costs = tuple(replace(c, heads=heads) if c.name == of.strip() else c for c in costs)
+    return tuple(costs)
 
 
 def check_cost_kind(kind: str) -> None:
@@ -240,25 +221,25 @@ def exit_counts(exits: int) -> Cost:
     return Cost("exits", "exits", tuple(float(k) for k in range(1, exits + 1)))
 
 
-def kept_costs(
-    costs: Floats, kept: Sequence[int], cascade: bool, heads: Floats | None = None
-) -> Floats:
+def kept_costs(costs: Floats, kept: Sequence[int], cascade: bool, heads: Any = None) -> Floats:
     """Return cumulative costs, (K,) or (N, K), where only the exits `kept` (ascending) are built and run.
 
     A skipped model of a cascade costs nothing; a skipped exit of one model all but its head, (K,), if that is known.
 
     >>> kept_costs(np.array([1.0, 3.0, 7.0]), [0, 2], cascade=True)
     array([1., 5.])
-    >>> kept_costs(np.array([1.0, 3.0, 7.0]), [0, 2], cascade=False, heads=np.array([0.0, 0.5, 0.0]))
+    >>> kept_costs(
+    ...     np.array([1.0, 3.0, 7.0]), [0, 2], cascade=False, heads=np.array([0.0, 0.5, 0.0])
+    ... )
     array([1. , 6.5])
     """
     at = list(kept)
-    if not cascade and heads is None:
+    if not cascade and (heads is None or not any(heads)):
         return costs[..., at]
     alone = np.diff(costs, axis=-1, prepend=0.0)
-    if heads is None or cascade:
+    if cascade or heads is None:
         return np.cumsum(alone[..., at], axis=-1)
-    saved = np.where(np.isin(np.arange(len(heads)), at), 0.0, heads)
+    saved = np.where(np.isin(np.arange(costs.shape[-1]), at), 0.0, heads)
     return np.cumsum(np.maximum(alone - saved, 0.0), axis=-1)[..., at]
 
 

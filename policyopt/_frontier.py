@@ -31,7 +31,7 @@ from policyopt._methods.registry import ROWS, at_most, load_installed, make_meth
 from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
 from policyopt._replay import Replay, replay
-from policyopt._table import Table, Tables, known_rows, unlabelled
+from policyopt._table import Table, Tables, known_rows, tables_of, unlabelled
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
@@ -139,7 +139,7 @@ def curve(
     >>> [(r["method"], r["budget"]) for r in frontier.records]
     [('max_prob', 1.6), ('max_prob', 2.4), ('margin', 1.6), ('margin', 2.4)]
     """
-    tables = tables or Tables(data, cost, utility=utility, head_cost=head_cost)
+    tables = tables_of(data, cost, tables, utility, head_cost)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     fits: Any = fit_or_refuse if asked is None else partial(decline_or_refuse, asked=asked)
     chosen, notes = _choose(methods, tables.get("fit"))

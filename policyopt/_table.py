@@ -228,7 +228,6 @@ class Table:
     places: Ints | None = None  # (N,), the rows' places in `source`
     rate: float = 0.0  # cost of a multiply-add
     cascade: bool = False  # whether a skipped exit costs nothing, see `Cost`
-    heads: Floats | None = None  # of the model's exits, see `Cost`; None: a skipped one saves nothing
     active_exits: tuple[int, ...] = ()  # the model's numbers of the table's exits; default all
     model_exits: int = 0  # of the model; K where all are active
     contexts: tuple[str, ...] = ()
@@ -264,10 +263,23 @@ class Table:
 
     def alone(self, costs: Floats) -> Floats:
         """Return the same of other costs of the table, (K,) or (N, K)."""
-        if self.cascade or self.heads is None:
-            return np.diff(costs, axis=-1, prepend=0.0) if self.cascade else costs
-        own = self.heads[list(self.active_exits)]
-        return costs - (np.cumsum(own) - own)
+        if self.cascade:
+            return np.diff(costs, axis=-1, prepend=0.0)
+        own = self.heads
+        return costs if own is None else costs - (np.cumsum(own) - own)
+
+    @property
+    def stated_heads(self) -> tuple[float, ...] | None:
+        """What the heads of the model's exits cost, as the cache or the user says."""
+        return next((c.heads for c in self.known_costs if c.name == self.cost_name), None)
+
+    @property
+    def heads(self) -> Floats | None:
+        """What the heads of the table's exits cost, (K,), saved where one is skipped; None where nothing is."""
+        told = self.stated_heads
+        if told is None or not any(told):
+            return None
+        return np.broadcast_to(told, self.model_exits)[list(self.active_exits)]
 
     @property
     def saves(self) -> bool:
@@ -365,8 +377,7 @@ class Table:
             assert self.source is not None
             whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
             whole = whole if self.places is None else whole[self.places]
-        heads = None if cost.heads is None else np.array(cost.heads)
-        return kept_costs(whole, list(self.active_exits), cost.cascade, heads)
+        return kept_costs(whole, list(self.active_exits), cost.cascade, cost.heads)
 
     def cost_at(self, exits: Ints) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
@@ -386,8 +397,7 @@ class Table:
         if numbers == self.active_exits:
             return self
         at = [self.active_exits.index(k) for k in numbers]
-        heads = None if self.heads is None else self.heads[list(self.active_exits)]
-        costs = kept_costs(self.costs, at, self.cascade, heads)
+        costs = kept_costs(self.costs, at, self.cascade, self.heads)
         statistics = self.statistics.keep_exits(at)
         if KINDS[self.kind].stateful and self.source is not None:  # what came before is another
             read = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
@@ -398,23 +408,13 @@ class Table:
             self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
         )
 
-    def with_heads(self, heads: Any) -> Table:
-        """Return the same rows, of all exits, at other costs of the heads; of these 0 are none."""
-        found = np.array(heads, dtype=np.float64)
-        check_heads(found, self.costs, self.unit)
-        return replace(self, heads=found if found.any() else None)
-
     def priced_for(self, policy: Any) -> Table:
         """Return the rows at the heads' costs that a policy was fitted with, where it says and all exits are here."""
-        heads = policy.provenance.get("head_costs")
-        ours = policy.provenance.get("cost") == self.cost_name and self.exits == self.model_exits
-        if heads is None or not ours:
+        told, whole = policy.provenance, self.exits == self.model_exits
+        if "head_costs" not in told or told.get("cost") != self.cost_name or not whole:
             return self
-        numbers = isinstance(heads, list) and {*map(type, heads)} <= {int, float}
-        if not numbers or len(heads) != self.exits:
-            allowed = f"{self.exits} numbers, one per exit"
-            raise input_error("head_costs of the policy", allowed, heads, "Fit it anew.")
-        return self.with_heads(heads)
+        known = with_heads(self.known_costs, told["head_costs"], self.cost_name)
+        return replace(self, known_costs=known)
 
     def built_for(self, policy: Any) -> Table:
         """Return the rows as a policy counts them: of a model with its exits only."""
@@ -553,7 +553,8 @@ class Tables:
             quality_given=data.graded, utility=self.utility, measure=data.measure, names=data.names,
             pool=data.division(seed),
         )  # fmt: skip
-        table = table if cost.heads is None else table.with_heads(cost.heads)
+        if table.heads is not None:
+            check_heads(table.heads, table.costs, cost.unit, f"head cost of {cost.name}")
         return table if len(rows) == len(table) else table.take(rows)
 
     def _valued(self, found: ExitStatistics, split: str) -> ExitStatistics:
@@ -569,3 +570,14 @@ class Tables:
         if self.data.graded and (found.quality is None or found.quality.dtype == bool):
             return replace(found, quality=None)  # right or wrong is another scale
         return found
+
+
+def tables_of(
+    data: ExitData, cost: str | None, tables: Tables | None, utility: Any, head_cost: Any = None
+) -> Tables:
+    """Return the tables given, which have a utility and heads of their own, or new ones."""
+    for name, given in {"utility": utility, "head_cost": head_cost}.items():
+        if tables is not None and given is not None:
+            step = f"Tables(data, cost, {name}=...)."
+            raise input_error(name, "part of the tables that are given", "also one apart", step)
+    return tables or Tables(data, cost, utility=utility, head_cost=head_cost)

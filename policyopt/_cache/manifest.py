@@ -81,7 +81,7 @@ class Manifest:
 def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
     """Return the SHA-256 that names a cache: of its parts (split, checksum) in any order, and its layout."""
     costs = [
-        [c.name, c.unit, c.values, *(["cascade"] * c.cascade), *([c.heads] if c.heads else [])]
+        [c.name, c.unit, c.values, *(["cascade"] * c.cascade), *filter(None, [c.heads])]
         for c in layout.costs
     ]
     named: list[Any] = [list(layout.contexts)] if layout.contexts else []

@@ -471,20 +471,16 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
 
 
 def _print_curve(frontier: Frontier, names: Sequence[str], metric: str | None = None) -> None:
-    """Print one line per method and budget, means over seeds."""
+    """Print one line per method and budget, means over seeds; which exits are kept, where some are not."""
+    fewer = any(len(r["active_exits"]) < len(r["exit_share"]) for r in frontier.records)
     columns = {
         "method": "method", **_asked_column(frontier), "realised": "realised_cost",
         "off %": output.off_budget, **output.quality_column(frontier.graded),
-        **output.metric_column(metric), **_kept_column(frontier), **output.share_columns(names),
+        **output.metric_column(metric), **({"exits kept": "kept"} if fewer else {}),
+        **output.share_columns(names),
         **output.coverage_columns(frontier.records[0], frontier.graded),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
-
-
-def _kept_column(frontier: Frontier) -> output.Columns:
-    """Return the column of the exits that are kept, of which the others need not be built; none where all always are."""
-    fewer = any(len(r["active_exits"]) < len(r["exit_share"]) for r in frontier.records)
-    return {"exits kept": "kept"} if fewer else {}
 
 
 def _asked_column(frontier: Frontier) -> output.Columns:
@@ -494,13 +490,11 @@ def _asked_column(frontier: Frontier) -> output.Columns:
 
 
 def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    def kept(record: dict[str, Any]) -> str:
-        return " ".join(map(str, record["active_exits"] or ()))
-
-    return [
-        {**group[0], "kept": " or ".join(dict.fromkeys(map(kept, group))), **means_over(group)}
-        for group in over_seeds(records)
-    ]
+    found = []
+    for group in over_seeds(records):
+        kept = dict.fromkeys(" ".join(map(str, r["active_exits"] or ())) for r in group)
+        found.append({**group[0], "kept": " or ".join(kept), **means_over(group)})
+    return found
 
 
 def _print_comparison(records: list[dict[str, Any]], frontier: Frontier, seeds: int) -> None:

@@ -66,8 +66,7 @@ def import_(
     with output.progress("importing") as step:
         report = import_sources(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
-            head_cost=head_cost,
-            shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
+            head_cost=head_cost, shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
             quality_of=quality_of, error_scale=error_scale,
             allow_pickle=allow_pickle, exits=exits, keys=options.roles(key), progress=step,
         )  # fmt: skip

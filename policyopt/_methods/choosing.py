@@ -452,7 +452,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     ("margin:answer=combined", Threshold("margin", answer="combined"), 2),
     ("optimal_stopping", OptimalStopping(), 3),
 )
-#: Where skipping an exit saves, as in a cascade, models may also be jumped, which can be worth more than any rule of when to stop.
+#: Where that saves, as in a cascade, exits may also be skipped, which can be worth more than any rule of when to stop.
 FOR_CASCADES: tuple[Candidate, ...] = (("always", Always(), 1), ("frugalgpt", FrugalGPT(), 2))
 
 
@@ -680,12 +680,13 @@ class Subset(Choosing):
             gain = winners_gain(values, candidates, self.errors, seed)
             ways = [candidates[chosen], *last]
             choices.append(Chosen(ways, report[:_REPORTED], gain, chosen))
-        auto = make_method(self.inner)
-        return self._by(auto, choices, tried, rows, seed) if isinstance(auto, Auto) else (choices, found)
+        if not isinstance(auto := make_method(self.inner), Auto):
+            return choices, found
+        return self._by(auto, choices, tried, rows, seed)
 
     def _by(
         self, auto: Auto, choices: list[Chosen], tried: list[tuple[int, ...]], rows: Table, seed: int
-    ) -> tuple[list[Chosen], Comparison | None]:
+    ) -> tuple[list[Chosen], Comparison | None]:  # fmt: skip
         """Return the choices of exits with what `auto` chooses on them, compared on the rows left out."""
         joined: Comparison | None = None
         found = dict[tuple[int, ...], list[Chosen]]()
@@ -694,16 +695,14 @@ class Subset(Choosing):
             own = [self._on(kept, rows, *one) for one in bare]
             one = compare(rows, own, auto.folds, seed)
             first = 0 if joined is None else joined.worth.shape[1]
-            found[kept] = [
-                c._replace(ways=[own[c.place]], place=first + c.place)
-                for c in believed(one, bare, [], seed)[0]
-            ]
+            best = believed(one, bare, [], seed)[0]
+            found[kept] = [c._replace(ways=[own[c.place]], place=first + c.place) for c in best]
             joined = one if joined is None else joined.joined(one)
         for aim, one in enumerate(choices):
             if one.place >= 0:
-                best = found[tried[one.place]][aim]
-                gain, ways = best.gain + one.gain, [*best.ways, *one.ways]
-                choices[aim] = best._replace(gain=gain, ways=ways)
+                inner = found[tried[one.place]][aim]
+                ways = [*inner.ways, *one.ways]
+                choices[aim] = inner._replace(gain=inner.gain + one.gain, ways=ways)
         return choices, joined
 
     def _candidates(self, tried: list[tuple[int, ...]], table: Table) -> list[Candidate]:

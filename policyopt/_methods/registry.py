@@ -466,16 +466,13 @@ def at_most(method: Method, exits: int | None) -> Method:
 
 
 def spec_of(method: Method) -> str:
-    """Return a name with settings that makes the method.
-
-    >>> spec_of(make_method("max_prob:mix=true+thresholds=joint"))
-    'max_prob:thresholds=joint+mix=true'
-    """
+    """Return a name with settings that makes the method."""
     plain, own = make_method(method.name).settings(), method.settings()
-    told = {key: own[key] for key in ROWS[method.name].settings() if own[key] != plain[key]}
-    texts = {k: ",".join(map(str, v)) if isinstance(v, tuple) else str(v) for k, v in told.items()}
-    texts = {k: v.lower() if isinstance(told[k], bool) else v for k, v in texts.items()}
-    return ":".join([method.name, *["+".join(f"{k}={v}" for k, v in texts.items())] * bool(texts)])
+
+    told = {k: own[k] for k in ROWS[method.name].settings() if own[k] != plain[k]}
+    texts = {k: v if isinstance(v, tuple) else (v,) for k, v in told.items()}
+    inline = "+".join(f"{k}={','.join(map(str, v))}" for k, v in texts.items())
+    return f"{method.name}:{inline}" if inline else method.name
 
 
 def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, Method]:

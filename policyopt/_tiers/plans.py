@@ -132,7 +132,6 @@ def plan_table(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Table:
         unit=tiers.unit_of(objective),
         cost_name=f"plan {objective}",  # no cost of the cache, whatever that has
         cascade=False,
-        heads=None,
         rate=table.rate * rate,
     )
 
