@@ -365,7 +365,7 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
     labels = table.statistics.labels
     if labels is not None and (labels >= 0).any():  # without any, `correct` says what is missing
         table = table.take(np.flatnonzero(labels >= 0))
-    table = table.keep_exits(fitted.policy.active_exits)
+    table = table.built_for(fitted.policy)
     provenance = fitted.policy.provenance
     settings = provenance.get("chosen", provenance)["settings"]
     plain = isinstance(fitted.policy.answer, Identity) or not table.whole

@@ -15,10 +15,10 @@ from policyopt._costs import Budget
 from policyopt._limits import Limit
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.registry import make_method
+from policyopt._methods.registry import at_most, make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
-from policyopt._table import Table, Tables, known_rows
+from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
@@ -49,6 +49,8 @@ def fit(
     abstain_cost: float | None = None,
     abstain_quality: float | None = None,
     abstain_score: str | None = None,
+    head_cost: Any = None,
+    max_exits: int | None = None,
     **settings: Any,
 ) -> Fitted:
     """Fit one policy: as good as possible within a budget, or as cheap as possible at a floor on quality.
@@ -95,6 +97,11 @@ def fit(
     utility : array of shape (C,), (C, C) or (K, C, C), mapping, or str, optional
         What answers are worth: weights per class, a matrix by label and prediction, label maps of exits, or a file
         of one. Quality is then this worth instead of right or wrong.
+    head_cost : str, float or sequence, optional
+        What the exits' heads cost, saved where an exit is not kept: K numbers in the unit, or shares of each exit's own
+        stage, ``"10%"``; one stands for all. Default: what the cache says.
+    max_exits : int, optional
+        Keep at most so many exits, the best set of them at the budget (`subset`): those to build.
     **settings
         Of the method, e.g. ``thresholds="joint"``.
 
@@ -122,8 +129,8 @@ def fit(
     """
     if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
-    table = tables_of(data, cost, tables, utility).get(split)
-    chosen = method_of(method, settings)
+    table = tables_of(data, cost, tables, utility, head_cost).get(split)
+    chosen = at_most(method_of(method, settings), max_exits)
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
     wishes = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}
@@ -166,14 +173,6 @@ def method_of(method: str | Method | None, settings: Mapping[str, Any]) -> Metho
         allowed = "part of the method given"
         raise input_error("settings", allowed, sorted(settings), "Set them on the method.")
     return method
-
-
-def tables_of(data: ExitData, cost: str | None, tables: Tables | None, utility: Any) -> Tables:
-    """Return the tables given, which have a utility of their own, or new ones."""
-    if tables is not None and utility is not None:
-        step = "Tables(data, cost, utility=...)."
-        raise input_error("utility", "part of the tables that are given", "also one apart", step)
-    return tables or Tables(data, cost, utility=utility)
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,11 +51,14 @@ class Cost:
     cascade : bool, default False
         Whether an exit that is skipped costs nothing: each cost is known alone, as those of the
         models of a cascade are. True wherever costs were given as standalone.
+    heads : sequence of K floats or str, optional
+        What the exits' heads cost, contained in `values`: in `unit`, or shares of the exit's own stage, ``"10%"``; one
+        stands for all. A model built without an exit saves its head. Not of a cascade.
 
     Raises
     ------
     InputError
-        A value is negative or not finite, or cumulative values decrease.
+        A value is negative or not finite, cumulative values decrease, or a head costs more than its stage.
 
     Examples
     --------
@@ -69,6 +72,7 @@ class Cost:
     values: tuple[float, ...] | None
     kind: str = "cumulative"
     cascade: bool = False
+    heads: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_text("cost name", self.name, MAX_NAME, "Name it, e.g. compute.")
@@ -93,11 +97,60 @@ class Cost:
         object.__setattr__(self, "cascade", self.cascade or self.kind == "standalone")
         # From here on the values are cumulative, whatever they were given as.
         object.__setattr__(self, "kind", "cumulative")
+        if self.heads is not None:
+            object.__setattr__(self, "heads", self._checked_heads(self.heads))
+
+    def _checked_heads(self, given: Any) -> tuple[float, ...]:
+        """Return the heads' costs as numbers in the unit."""
+        name = f"head cost of {self.name}"
+        if self.cascade:
+            step = "Leave it out: a model of a cascade that is skipped costs nothing already."
+            raise input_error(name, "of costs of one model, not of a cascade", given, step)
+        several = isinstance(given, Iterable) and not isinstance(given, str)
+        texts = [t.strip() for t in ",".join(map(str, given if several else [given])).split(",")]
+        shares, exits = [t.endswith("%") for t in texts], len(self.values or texts)
+        try:
+            numbers = np.array([float(text.removesuffix("%")) for text in texts])
+        except ValueError:
+            numbers = np.empty(0)
+        if len(numbers) not in (1, exits) or (any(shares) and self.values is None):
+            more = "" if self.values is None else ", or shares of its own stage such as 10%"
+            allowed = f"a number in {self.unit} per exit{more}; one stands for all"
+            raise input_error(name, allowed, given, "E.g. --head-cost 0.1,0.1,0.2,0.")
+        if self.values is not None:
+            alone = np.diff(self.values, prepend=0.0)
+            numbers = np.where(shares, numbers / 100, 1.0) * np.where(shares, alone, numbers)
+        check_heads(numbers, self.values, self.unit, name)
+        return tuple(numbers.tolist())
 
     @property
     def per_sample(self) -> bool:
         """Whether each sample has costs of its own."""
         return self.values is None
+
+
+def check_heads(heads: Floats, costs: Any, unit: str, name: str) -> None:
+    """Refuse heads, (K,), that are not finite, negative, or dearer than their stages, of costs (K,) or (N, K)."""
+    costs = MAX_COST * np.arange(1.0, len(heads) + 1) if costs is None else np.atleast_2d(costs)
+    # A stage is a difference of sums: a head that is all of it may pass it by a rounding.
+    room = np.atleast_2d(np.diff(costs, axis=-1, prepend=0.0)).min(axis=0) + 1e-9 * np.max(costs)
+    for k in np.flatnonzero(~((heads >= 0) & (heads <= room)))[:1].tolist():
+        allowed = f"0 to {room[k]:.6g} {unit} at exit {k}, its own stage"
+        step = "Stages hold their heads: give what the head alone costs, 0 if that is not known."
+        raise input_error(name, allowed, f"{heads[k]:g}", step)
+
+
+def with_heads(costs: Sequence[Cost], given: Any, name: str | None = None) -> tuple[Cost, ...]:
+    """Return costs with heads, of the cost `name` (default: the first) or, of ``"NAME=VALUES"``, of those named."""
+    several = given if isinstance(given, (list, tuple)) else [given] * (given is not None)
+    named = all("=" in str(one) for one in several)
+    for one in several if named else [given]:
+        of, _, heads = str(one).partition("=") if named else (name or costs[0].name, "", given)
+        if of.strip() not in (known := [cost.name for cost in costs]):
+            step = "E.g. --head-cost compute=0.1,0.1,0.2,0; `policyopt info` lists the costs."
+            raise input_error("head cost", f"of one of {', '.join(known)}", of, step)
+        costs = tuple(replace(c, heads=heads) if c.name == of.strip() else c for c in costs)
+    return tuple(costs)
 
 
 def check_cost_kind(kind: str) -> None:
@@ -168,19 +221,26 @@ def exit_counts(exits: int) -> Cost:
     return Cost("exits", "exits", tuple(float(k) for k in range(1, exits + 1)))
 
 
-def kept_costs(costs: Floats, kept: Sequence[int], cascade: bool) -> Floats:
-    """Return cumulative costs, (K,) or (N, K), where only the exits `kept` (ascending) are run.
+def kept_costs(costs: Floats, kept: Sequence[int], cascade: bool, heads: Any = None) -> Floats:
+    """Return cumulative costs, (K,) or (N, K), where only the exits `kept` (ascending) are built and run.
 
-    Where it is no cascade a skipped exit is paid all the same: where its head ends is not known.
+    A skipped model of a cascade costs nothing; a skipped exit of one model all but its head, (K,), if that is known.
 
     >>> kept_costs(np.array([1.0, 3.0, 7.0]), [0, 2], cascade=True)
     array([1., 5.])
+    >>> kept_costs(
+    ...     np.array([1.0, 3.0, 7.0]), [0, 2], cascade=False, heads=np.array([0.0, 0.5, 0.0])
+    ... )
+    array([1. , 6.5])
     """
     at = list(kept)
-    if not cascade:
+    if not cascade and (heads is None or not any(heads)):
         return costs[..., at]
     alone = np.diff(costs, axis=-1, prepend=0.0)
-    return np.cumsum(alone[..., at], axis=-1)
+    if cascade or heads is None:
+        return np.cumsum(alone[..., at], axis=-1)
+    saved = np.where(np.isin(np.arange(costs.shape[-1]), at), 0.0, heads)
+    return np.cumsum(np.maximum(alone - saved, 0.0), axis=-1)[..., at]
 
 
 def positions(costs: Floats, count: int) -> Floats:

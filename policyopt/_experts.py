@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._api import method_of, tables_of
+from policyopt._api import method_of
 from policyopt._cache.data import ExitData, folds_of
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets, fit_where_possible, outcome_of
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.settings import check_number
 from policyopt._replay import replay
-from policyopt._table import Table, Tables, known_rows
+from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from policyopt._abstain import calibrated, declining, fit_declining
-from policyopt._api import method_of, tables_of
+from policyopt._api import method_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, cheapest, fit_where_possible
 from policyopt._methods.fitted import Expectation, Fitted
-from policyopt._table import Tables
+from policyopt._table import Tables, tables_of
 from policyopt.runtime._answers import AnswerRule
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._errors import BudgetError

@@ -27,11 +27,11 @@ from policyopt._intervals import (
 )
 from policyopt._methods.base import Method, check_budgets, fit_or_refuse
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.registry import ROWS, load_installed, make_method, method_list
+from policyopt._methods.registry import ROWS, at_most, load_installed, make_method, method_list
 from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
 from policyopt._replay import Replay, replay
-from policyopt._table import Table, Tables, known_rows, unlabelled
+from policyopt._table import Table, Tables, known_rows, tables_of, unlabelled
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
@@ -44,7 +44,7 @@ REFIT_SHARE = 0.8
 #: Fields of a record that a bound does not have.
 _UNKNOWN_OF_BOUND = (
     "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high", "quality_low", "quality_high",
-    "exit_share", "thresholds", "mixture", "target",
+    "exit_share", "thresholds", "mixture", "target", "active_exits",
 )  # fmt: skip
 #: Coins of its own: a policy that draws must not meet the same numbers (it uses streams 0..K).
 _STREAM = 1 << 32
@@ -84,6 +84,8 @@ def curve(
     abstain_cost: float | None = None,
     abstain_quality: float | None = None,
     abstain_score: str | None = None,
+    head_cost: Any = None,
+    max_exits: int | None = None,
 ) -> Frontier:
     """Fit methods at several budgets on split `fit` and replay them on the test rows.
 
@@ -102,7 +104,7 @@ def curve(
     test : str
         Split or stream to replay on.
     tables : Tables, optional
-        Reuse of passes already made, with the utility that they have.
+        Reuse of passes already made, with the utility and the heads that they have.
     utility : as in `fit`, optional
         What answers are worth.
     metric : {"accuracy", "balanced_accuracy", "macro_f1"}, optional
@@ -112,6 +114,8 @@ def curve(
     abstain and its kin
         As `fit` takes them. Quality and cost then count who is handed over, and records tell coverage and the
         quality of the answers given; there is no bound in hindsight.
+    head_cost, max_exits : as in `fit`, optional
+        Records say which exits are kept (``active_exits``).
 
     Returns
     -------
@@ -135,10 +139,11 @@ def curve(
     >>> [(r["method"], r["budget"]) for r in frontier.records]
     [('max_prob', 1.6), ('max_prob', 2.4), ('margin', 1.6), ('margin', 2.4)]
     """
-    tables = tables or Tables(data, cost, utility=utility)
+    tables = tables_of(data, cost, tables, utility, head_cost)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     fits: Any = fit_or_refuse if asked is None else partial(decline_or_refuse, asked=asked)
     chosen, notes = _choose(methods, tables.get("fit"))
+    chosen = {label: at_most(method, max_exits) for label, method in chosen.items()}
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
     total, done = seeds * len(chosen), 0
@@ -245,6 +250,7 @@ def record(
         "unit": table.unit,
         **{**more, **summary(outcome, fitted.policy, seed)},
         **threshold_fields(fitted.policy),
+        "active_exits": list(fitted.policy.active_exits),
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "seed": seed,
     }

@@ -61,7 +61,7 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
     """Run a policy over rows, `samples` (N,) their numbers, and keep every exit's score and prediction."""
     policy = policy_of(policy, single=True)
     check_match(policy, table)
-    table = table.keep_exits(policy.active_exits)
+    table = table.built_for(policy)
     seen = _run(policy, table, np.arange(len(table)) if samples is None else samples)
     stats = table.statistics
     labels = stats.labels if stats.labels is not None and (stats.labels >= 0).all() else None

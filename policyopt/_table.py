@@ -25,7 +25,7 @@ from policyopt._cache.data import (
     Rows,
     some_rows,
 )  # fmt: skip
-from policyopt._costs import Cost, kept_costs, rate_of
+from policyopt._costs import Cost, check_heads, kept_costs, rate_of, with_heads
 from policyopt._measures import Measure
 from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
@@ -258,8 +258,33 @@ class Table:
 
     @property
     def standalone_costs(self) -> Floats:
-        """Cost of looking at exit k only, (K,) or (N, K); cumulative where skipped exits are paid."""
-        return np.diff(self.costs, axis=-1, prepend=0.0) if self.cascade else self.costs
+        """Cost of exit k where no other is kept, (K,) or (N, K); cumulative where skipped exits are paid."""
+        return self.alone(self.costs)
+
+    def alone(self, costs: Floats) -> Floats:
+        """Return the same of other costs of the table, (K,) or (N, K)."""
+        if self.cascade:
+            return np.diff(costs, axis=-1, prepend=0.0)
+        own = self.heads
+        return costs if own is None else costs - (np.cumsum(own) - own)
+
+    @property
+    def stated_heads(self) -> tuple[float, ...] | None:
+        """What the heads of the model's exits cost, as the cache or the user says."""
+        return next((c.heads for c in self.known_costs if c.name == self.cost_name), None)
+
+    @property
+    def heads(self) -> Floats | None:
+        """What the heads of the table's exits cost, (K,), saved where one is skipped; None where nothing is."""
+        told = self.stated_heads
+        if told is None or not any(told):
+            return None
+        return np.broadcast_to(told, self.model_exits)[list(self.active_exits)]
+
+    @property
+    def saves(self) -> bool:
+        """Whether an exit that is skipped saves anything: all of it in a cascade, else its head."""
+        return self.cascade or self.heads is not None
 
     @property
     def whole(self) -> bool:
@@ -352,7 +377,7 @@ class Table:
             assert self.source is not None
             whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
             whole = whole if self.places is None else whole[self.places]
-        return kept_costs(whole, list(self.active_exits), cost.cascade)
+        return kept_costs(whole, list(self.active_exits), cost.cascade, cost.heads)
 
     def cost_at(self, exits: Ints) -> Floats:
         """Return what each row pays for the exit it takes, (N,)."""
@@ -372,7 +397,8 @@ class Table:
         if numbers == self.active_exits:
             return self
         at = [self.active_exits.index(k) for k in numbers]
-        costs, statistics = kept_costs(self.costs, at, self.cascade), self.statistics.keep_exits(at)
+        costs = kept_costs(self.costs, at, self.cascade, self.heads)
+        statistics = self.statistics.keep_exits(at)
         if KINDS[self.kind].stateful and self.source is not None:  # what came before is another
             read = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
             read = read if self.places is None else read.take(self.places)
@@ -381,6 +407,18 @@ class Table:
         return replace(
             self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
         )
+
+    def priced_for(self, policy: Any) -> Table:
+        """Return the rows at the heads' costs that a policy was fitted with, where it says and all exits are here."""
+        told, whole = policy.provenance, self.exits == self.model_exits
+        if "head_costs" not in told or told.get("cost") != self.cost_name or not whole:
+            return self
+        known = with_heads(self.known_costs, told["head_costs"], self.cost_name)
+        return replace(self, known_costs=known)
+
+    def built_for(self, policy: Any) -> Table:
+        """Return the rows as a policy counts them: of a model with its exits only."""
+        return self.priced_for(policy).keep_exits(policy.active_exits)
 
     def chunks(self) -> Iterator[tuple[slice, npt.NDArray[np.floating]]]:
         """Yield (rows, their outputs (n, K, C)), a few at a time."""
@@ -471,6 +509,8 @@ class Tables:
         Called with (rows done, rows in all) during a pass.
     utility : Utility, array, mapping or str, optional
         What answers are worth by label and prediction, see `policyopt._utility.utility_of`.
+    head_cost : optional
+        What the exits' heads cost, see `fit`; default what the cache says.
     """
 
     def __init__(
@@ -479,12 +519,15 @@ class Tables:
         cost: str | None = None,
         progress: Progress | None = None,
         utility: Any = None,
+        head_cost: Any = None,
     ) -> None:
         if not isinstance(data, ExitData):
             step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
             raise input_error("data", "an opened cache", type(data).__name__, step)
         self.data = data
-        self.cost = data.cost(cost)
+        name = data.cost(cost).name
+        self.costs = with_heads(data.costs, head_cost, name)
+        self.cost = next(one for one in self.costs if one.name == name)
         self.utility: Utility | None = None
         if utility is not None:
             if data.graded:
@@ -511,10 +554,12 @@ class Tables:
         table = Table(
             self._passed[key], np.array(values, dtype=np.float64), cost.unit, cost.name, data.kind,
             data.classes, split, data.fingerprint, source, rate=rate_of(cost, data.costs),
-            cascade=cost.cascade, contexts=data.contexts, known_costs=data.costs,
+            cascade=cost.cascade, contexts=data.contexts, known_costs=self.costs,
             quality_given=data.graded, utility=self.utility, measure=data.measure, names=data.names,
             pool=data.division(seed),
         )  # fmt: skip
+        if table.heads is not None:
+            check_heads(table.heads, table.costs, cost.unit, f"head cost of {cost.name}")
         return table if len(rows) == len(table) else table.take(rows)
 
     def _valued(self, found: ExitStatistics, split: str) -> ExitStatistics:
@@ -530,3 +575,14 @@ class Tables:
         if self.data.graded and (found.quality is None or found.quality.dtype == bool):
             return replace(found, quality=None)  # right or wrong is another scale
         return found
+
+
+def tables_of(
+    data: ExitData, cost: str | None, tables: Tables | None, utility: Any, head_cost: Any = None
+) -> Tables:
+    """Return the tables given, which have a utility and heads of their own, or new ones."""
+    for name, given in {"utility": utility, "head_cost": head_cost}.items():
+        if tables is not None and given is not None:
+            step = f"Tables(data, cost, {name}=...)."
+            raise input_error(name, "part of the tables that are given", "also one apart", step)
+    return tables or Tables(data, cost, utility=utility, head_cost=head_cost)

@@ -98,7 +98,7 @@ class Layout:
             step = "E.g. Cost('compute', 'MMACs', [1, 2])."
             raise input_error("costs", "at least one Cost", "none", step)
         exits = {len(c.values) for c in self.costs if c.values is not None}
-        exits |= {self.exits} if self.exits else set()
+        exits |= {len(c.heads) for c in self.costs if c.heads} | ({self.exits} - {0})
         if len(exits) > 1:
             step = "Give each cost one value for each exit."
             got = f"K = {sorted(exits)}"

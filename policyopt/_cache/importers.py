@@ -28,7 +28,7 @@ from policyopt._cache.reader import open_cache
 from policyopt._cache.table_files import read_csv, read_json, read_jsonl, read_parquet
 from policyopt._cache.torch_file import read_torch
 from policyopt._cache.writer import CacheWriter, standing_cache
-from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts
+from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts, with_heads
 from policyopt._measures import measure_of
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._kinds import KINDS
@@ -73,6 +73,7 @@ def import_sources(
     unit: str | None = None,
     cost_kind: str | None = None,
     cost_name: str | None = None,
+    head_cost: Any = None,
     shares: Mapping[str, float] | None = None,
     seed: int = 0,
     labels: Any = None,
@@ -108,6 +109,8 @@ def import_sources(
         How all costs are given; default cumulative, with a note.
     cost_name : str, optional
         Name of the values under `costs`; default "cost".
+    head_cost : optional
+        What the exits' heads cost, as in `fit`; kept in the cache.
     shares : mapping of str to float, optional
         How a pool of rows is divided; default ``{"fit": 0.5, "test": 0.5}``.
     seed : int, default 0
@@ -181,6 +184,7 @@ def import_sources(
         one.share_labels(_label_arrays(labels, allow_pickle, raws))
         one.turn(len(_stated_values(costs)[0] or ()))
         stated = one.costs(costs, unit or "", cost_kind, cost_name or "cost")
+        stated = with_heads(stated, head_cost)
         found, contexts = one.kind(), one.contexts()
         for part in one.parts:
             one.notes += blocks.truth_notes(f"{part.source}: {part.split}", part.arrays, found)

@@ -36,7 +36,7 @@ CACHE = strict_json.Form(
     },
     "Give a cache: `policyopt import` makes one.", _ANEW,
 )  # fmt: skip
-_COST = {"name": str, "unit": str, "values": (list, type(None)), "cascade?": bool}
+_COST = {"name": str, "unit": str, "values": (list, type(None)), "cascade?": bool, "heads?": list}
 _SHARD = {"file": str, "split": str, "rows": int, "bytes": int, "sha256": str}
 
 
@@ -80,7 +80,10 @@ class Manifest:
 
 def fingerprint(parts: Iterable[tuple[str, str]], layout: Layout) -> str:
     """Return the SHA-256 that names a cache: of its parts (split, checksum) in any order, and its layout."""
-    costs = [[c.name, c.unit, c.values, *(["cascade"] * c.cascade)] for c in layout.costs]
+    costs = [
+        [c.name, c.unit, c.values, *(["cascade"] * c.cascade), *filter(None, [c.heads])]
+        for c in layout.costs
+    ]
     named: list[Any] = [list(layout.contexts)] if layout.contexts else []
     named += [list(vars(layout.measure).values())] if layout.measure != Measure() else []
     text = json.dumps([sorted(parts), costs, layout.kind, *named])
@@ -99,6 +102,7 @@ def dump(manifest: Manifest) -> bytes:
     content["costs"] = [
         {"name": c.name, "unit": c.unit, "values": c.values}
         | ({"cascade": True} if c.cascade else {})
+        | ({"heads": c.heads} if c.heads else {})
         for c in at.costs
     ]
     content |= {"shares": dict(manifest.shares), "split_seed": manifest.split_seed}
@@ -138,7 +142,7 @@ def parse(text: bytes) -> Manifest:
 def _read(content: dict[str, Any]) -> Manifest:
     for entry in content["costs"]:
         strict_json.check_fields(entry, _COST, "costs", _ANEW)
-        for value in entry["values"] or ():
+        for value in (*(entry["values"] or ()), *entry.get("heads", ())):
             if type(value) not in (int, float) or abs(value) > 1 << 1023:
                 raise input_error("cost", "finite numbers", value, _ANEW)
     for entry in content["shards"]:

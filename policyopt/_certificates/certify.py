@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._api import DEFAULT_METHOD, cost_for, tables_of, utility_for
+from policyopt._api import DEFAULT_METHOD, cost_for, utility_for
 from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
 from policyopt._cache.data import GROUP, ExitData, check_shares
 from policyopt._certificates.risks import (
@@ -33,7 +33,7 @@ from policyopt._certificates.testing import fallback, holm
 from policyopt._costs import Budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, tables_of
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
 from policyopt.runtime._checks import MAX_COST, check_one_of, check_positive, check_seed, check_type
 from policyopt.runtime._errors import BudgetError, CheckError, input_error

@@ -225,7 +225,7 @@ def calibration(
         output.note(note)
     exits = replay(loaded, known[1]).exit
     names = _possible(wanted, data, loaded)
-    fit, test = (table.keep_exits(loaded.active_exits) for table in known)
+    fit, test = (table.built_for(loaded) for table in known)
     records, diagrams = list[dict[str, Any]](), dict[str, Any]()
     with output.progress("calibrating") as step:
         step(0, len(names), "reading the outputs")

@@ -23,7 +23,7 @@ from policyopt._limits import Limit
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.levels import SPARED
-from policyopt._methods.registry import ROWS, apply_settings, method_list
+from policyopt._methods.registry import ROWS, apply_settings, at_most, method_list
 from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
 from policyopt._table import Tables
@@ -62,6 +62,8 @@ def fit(
     abstain_cost: float | None = options.ABSTAIN_COST,
     abstain_quality: float | None = options.ABSTAIN_QUALITY,
     abstain_score: str | None = options.ABSTAIN_SCORE,
+    max_exits: int | None = options.MAX_EXITS,
+    head_cost: list[str] | None = options.HEAD_COST,
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
@@ -76,7 +78,7 @@ def fit(
             "--accuracy": accuracy, "--quality": quality, "--max-drop": max_drop, "--saving": saving,
             "--limit": limit or None, "--calibrator": calibrator, "--abstain": abstain,
             "--abstain-cost": abstain_cost, "--abstain-quality": abstain_quality, "--abstain-score": abstain_score,
-            "--experts": experts or None,
+            "--experts": experts or None, "--max-exits": max_exits, "--head-cost": head_cost or None,
         }  # fmt: skip
         if given := [name for name, value in others.items() if value is not None]:
             raise input_error("--risk", f"given without {given[0]}", "both", "State it as a risk.")
@@ -92,9 +94,9 @@ def fit(
         "abstain_score": abstain_score,
     }  # fmt: skip
     data = options.read_cache(cache)
-    tables = options.make_tables(data, cost, ("fit",), utility)
+    tables = options.make_tables(data, cost, ("fit",), utility, head_cost)
     # Built here, so that no setting is mistaken for an option of the fit.
-    chosen = method_of(method, options.read_settings(settings))
+    chosen = at_most(method_of(method, options.read_settings(settings)), max_exits)
     others = [accuracy, quality, max_drop, saving, limit or None]
     if (experts or budgets is not None) and any(one is not None for one in others):
         allowed = "absent with --experts and --budgets, which have budgets only"
@@ -194,7 +196,7 @@ def describe(fitted: Fitted, path: str) -> dict[str, Any]:
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
         **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
-        **threshold_fields(fitted.policy), "policy": path,
+        **threshold_fields(fitted.policy), "active_exits": list(fitted.policy.active_exits), "policy": path,
         **{name: fitted.policy.provenance[name] for name in _DECLINES if name in fitted.policy.provenance},
     }  # fmt: skip
 
@@ -303,6 +305,8 @@ def curve(
     metric: str | None = options.METRIC,
     cost: str | None = options.COST,
     test: str = options.TEST,
+    max_exits: int | None = options.MAX_EXITS,
+    head_cost: list[str] | None = options.HEAD_COST,
     abstain: str | None = options.ABSTAIN,
     abstain_cost: float | None = options.ABSTAIN_COST,
     abstain_quality: float | None = options.ABSTAIN_QUALITY,
@@ -319,9 +323,12 @@ def curve(
     if bounds and (abstain is not None or abstain_cost is not None):
         got, step = "both", "Leave one out: the bound knows nobody to hand over to."
         raise input_error("--bounds", "given without --abstain and --abstain-cost", got, step)
-    tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
+    data = options.read_cache(cache)
+    tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
     asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
-    frontier = _run(tables, methods, asked, seeds, settings, test, metric, **declines)
+    frontier = _run(
+        tables, methods, asked, seeds, settings, test, metric, max_exits=max_exits, **declines
+    )
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
@@ -436,7 +443,7 @@ def _run(
     settings: Any,
     test: str = "test",
     metric: str | None = None,
-    **declines: Any,
+    **more: Any,
 ) -> Frontier:
     """Run `policyopt.curve` with command-line texts and a progress bar."""
     names, given = method_list(methods, "--methods"), options.read_settings(settings)
@@ -449,7 +456,7 @@ def _run(
     with output.progress("fitting") as step:
         frontier = make_curve(
             tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric,
-            progress=lambda what, done, total: step(done, total, what), **declines,
+            progress=lambda what, done, total: step(done, total, what), **more,
         )  # fmt: skip
     for text in frontier.notes:
         output.note(text)
@@ -464,11 +471,13 @@ def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, tit
 
 
 def _print_curve(frontier: Frontier, names: Sequence[str], metric: str | None = None) -> None:
-    """Print one line per method and budget, means over seeds."""
+    """Print one line per method and budget, means over seeds; which exits are kept, where some are not."""
+    fewer = any(len(r["active_exits"]) < len(r["exit_share"]) for r in frontier.records)
     columns = {
         "method": "method", **_asked_column(frontier), "realised": "realised_cost",
         "off %": output.off_budget, **output.quality_column(frontier.graded),
-        **output.metric_column(metric), **output.share_columns(names),
+        **output.metric_column(metric), **({"exits kept": "kept"} if fewer else {}),
+        **output.share_columns(names),
         **output.coverage_columns(frontier.records[0], frontier.graded),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records), columns)
@@ -481,7 +490,11 @@ def _asked_column(frontier: Frontier) -> output.Columns:
 
 
 def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**group[0], **means_over(group)} for group in over_seeds(records)]
+    found = []
+    for group in over_seeds(records):
+        kept = dict.fromkeys(" ".join(map(str, r["active_exits"] or ())) for r in group)
+        found.append({**group[0], "kept": " or ".join(kept), **means_over(group)})
+    return found
 
 
 def _print_comparison(records: list[dict[str, Any]], frontier: Frontier, seeds: int) -> None:

@@ -46,6 +46,7 @@ def import_(
     cost_kind: str | None = option(
         None, "cumulative, standalone, or measured (cumulative, smoothed where it falls)."
     ),
+    head_cost: list[str] | None = options.HEAD_COST,
     split: str | None = option(None, "Division of one pool, e.g. fit=0.5,test=0.5."),
     seed: int = options.SEED,
     labels: Path | None = option(None, ".npy with the labels; they go before those of the source."),
@@ -65,7 +66,7 @@ def import_(
     with output.progress("importing") as step:
         report = import_sources(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
-            shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
+            head_cost=head_cost, shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
             quality_of=quality_of, error_scale=error_scale,
             allow_pickle=allow_pickle, exits=exits, keys=options.roles(key), progress=step,
         )  # fmt: skip
@@ -159,7 +160,8 @@ def _cost(data: ExitData, cost: Cost) -> dict[str, Any]:
         arrays = [rows.array(f"cost:{cost.name}") for rows in data.splits.values()]
         values = np.concatenate(arrays).mean(axis=0).tolist()
     told = {"cost": cost.name, "unit": cost.unit, "per_sample": cost.per_sample}
-    return {**told, "cascade": cost.cascade, "cumulative_mean": list(values)}
+    told |= {"cascade": cost.cascade, "cumulative_mean": list(values)}
+    return told if cost.heads is None else {**told, "heads": list(cost.heads)}
 
 
 def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
@@ -186,7 +188,9 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     output.print_table(content["splits"], columns, title=f"{output.quality_word(graded)} [%]")
     columns = {"cost": "cost", "unit": "unit"}
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
-    columns["a skipped exit"] = lambda r: "is free" if r["cascade"] else "is paid"
+    columns["a skipped exit"] = lambda r: (
+        "is free" if r["cascade"] else "saves its head" if any(r.get("heads", ())) else "is paid"
+    )
     for k in range(data.exits):
         columns[f"exit {data.called(k)}"] = lambda r, k=k: number(r["cumulative_mean"][k])
     output.print_table(content["costs"], columns, title="cumulative cost")

@@ -65,6 +65,14 @@ ABSTAIN_SCORE = option(
     "--abstain-score",
 )  # fmt: skip
 SEEDS = option(1, "Random splits (of a pool) or refits (named splits).", "--seeds", min=1)
+HEAD_COST = option(
+    None, "What exits' heads cost, saved where one is not kept: 0.1,0.1,0.2,0 in the unit, or 10% of each exit's own "
+    "stage. NAME=... of another cost.",
+    "--head-cost", metavar="[COST=]VALUES",
+)  # fmt: skip
+MAX_EXITS = option(
+    None, "Keep at most so many exits: the best set of them at each budget.", "--max-exits", min=1
+)
 
 
 def methods(default: Any) -> Any:
@@ -112,13 +120,14 @@ def make_tables(
     cost: str | None,
     splits: Sequence[str] = ("fit", "test"),
     utility: Any = None,
+    head_cost: Any = None,
 ) -> Tables:
     """Make tables whose passes show a progress bar; for commands that fit."""
     if data.exits < 2:
         why = "With one exit there is nothing to decide: import the outputs of all exits."
         raise input_error("cache", "with at least 2 exits", data.exits, why)
     with progress("reading the outputs") as step:
-        tables = Tables(data, cost, step, utility)
+        tables = Tables(data, cost, step, utility, head_cost)
         for split in splits:
             if split in data.split_names:
                 tables.get(split)

@@ -352,9 +352,8 @@ def seed_of(*parts: int) -> int:
 
 
 def cheapest(table: Table) -> float:
-    """Return the least mean cost of any policy: of exit 0, or of a cascade's cheapest model alone."""
-    costs = table.mean_costs
-    return float(np.diff(costs, prepend=0.0).min() if table.cascade else costs[0])
+    """Return the least mean cost of any policy: of exit 0, or of the cheapest exit alone where skipping saves."""
+    return float(table.alone(table.mean_costs).min())
 
 
 def fit_or_refuse(

@@ -82,7 +82,7 @@ class Always(Method):
             said = f"one that costs at most {budget:.6g} {table.unit}"
             got = f"{chosen}, which costs {costs[chosen]:.6g}"
             raise BudgetError(message("exit", said, got, "Raise the budget, or leave earlier."))
-        if table.cascade:  # the models before it need not be asked
+        if table.saves:  # the exits before it need not be built
             return alone(table, chosen, budget)
         problem = problem_of(Constant(), table)
         thresholds = np.where(np.arange(table.exits - 1) < chosen, NEVER, ALWAYS)

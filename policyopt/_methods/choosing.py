@@ -29,7 +29,8 @@ two at each budget; FrugalGPT (arXiv:2305.05176, section 3) chooses a list for t
 All subsets are fitted and compared where exits are few. Where they are many: all pairs and single exits, then the
 best at each budget enlarged by one exit at a time for as long as that helps some budget. The full set is left only
 where a subset is better by more than a standard error (``towards="full"``), or the smallest set within one is
-taken (``towards="few"``: fewer models to keep in memory).
+taken (``towards="few"``: fewer models to keep in memory). Where the method on them is `auto`, sets are compared by
+``max_prob``, and `auto` chooses on the rows left out what is to run on the set of each budget.
 
 Departures from 2605.06350: its pairs are compared on their empirical frontiers with one held-out split; here
 every budget has its own choice, by nested folds, and subsets of any size compete.
@@ -451,7 +452,7 @@ CANDIDATES: tuple[Candidate, ...] = (
     ("margin:answer=combined", Threshold("margin", answer="combined"), 2),
     ("optimal_stopping", OptimalStopping(), 3),
 )
-#: A cascade may also jump models, which can be worth more than any rule of when to stop.
+#: Where that saves, as in a cascade, exits may also be skipped, which can be worth more than any rule of when to stop.
 FOR_CASCADES: tuple[Candidate, ...] = (("always", Always(), 1), ("frugalgpt", FrugalGPT(), 2))
 
 
@@ -490,7 +491,7 @@ class Auto(Choosing):
         what no chain does.
         """
         targets = targets_of(budgets, table.mean_costs)
-        if not (table.cascade and any(target.limits for target in targets)):
+        if not (table.saves and any(target.limits for target in targets)):
             return super().fit_path(table, targets, seed)
         return [self._limited(table, target, seed) for target in targets]
 
@@ -526,27 +527,36 @@ class Auto(Choosing):
     def choices(
         self, table: Table, known: Table, seed: int
     ) -> tuple[list[Chosen], Comparison | None]:
-        every = CANDIDATES + (FOR_CASCADES if table.cascade else ()) + _of_the_users_own()
-        candidates = [
-            row for row in every
-            if not row[1].missing_columns(table) and not (row[1].decides and table.exits < 2)
-        ]  # fmt: skip
+        candidates = self.candidates(table)
         simplest = [candidates[0], *[row for row in candidates[1:] if row in FOR_CASCADES]]
         aims = aims_of(known)
         if too_few(known) or len(candidates) < 2:
             return [Chosen(simplest)] * len(aims), None
         rows = subsample(known, MOST_COMPARED, seed)
-        found = compare(rows, candidates, self.folds, seed)
-        beliefs = shrunken(found.values, candidates)
-        chosen = _simplest_of(beliefs, candidates)
-        gains = gains_by_chance(found.values, candidates, chosen, seed)
-        choices = []
-        for j, best in enumerate(chosen.tolist()):
-            place = found.simplest(j, best, candidates)
-            report = _behind(found.values[j], beliefs[j], candidates)
-            ways = [candidates[place], *simplest]
-            choices.append(Chosen(ways, report, float(gains[j]), place))
-        return choices, replace(found, worth=beliefs)
+        return believed(compare(rows, candidates, self.folds, seed), candidates, simplest, seed)
+
+    def candidates(self, table: Table) -> list[Candidate]:
+        """Return the policies that compete on such rows."""
+        every = CANDIDATES + (FOR_CASCADES if table.saves else ()) + _of_the_users_own()
+        return [
+            row for row in every
+            if not row[1].missing_columns(table) and not (row[1].decides and table.exits < 2)
+        ]  # fmt: skip
+
+
+def believed(
+    found: Comparison, candidates: Sequence[Candidate], simplest: list[Candidate], seed: int
+) -> tuple[list[Chosen], Comparison]:
+    """Return the least complex candidate believed to be about as good as the best at each aim, and the beliefs."""
+    beliefs = shrunken(found.values, candidates)
+    chosen = _simplest_of(beliefs, candidates)
+    gains = gains_by_chance(found.values, candidates, chosen, seed)
+    choices = []
+    for j, best in enumerate(chosen.tolist()):
+        place = found.simplest(j, best, candidates)
+        report = _behind(found.values[j], beliefs[j], candidates)
+        choices.append(Chosen([candidates[place], *simplest], report, float(gains[j]), place))
+    return choices, replace(found, worth=beliefs)
 
 
 def _simplest_of(beliefs: Floats, candidates: Sequence[Candidate]) -> Ints:
@@ -560,6 +570,8 @@ def _simplest_of(beliefs: Floats, candidates: Sequence[Candidate]) -> Ints:
 def _behind(values: Floats, beliefs: Floats, candidates: Sequence[Candidate]) -> Report:
     """Return how far each candidate that can meet an aim stands behind the best, as measured and as believed."""
     possible = np.flatnonzero(np.isfinite(beliefs))
+    if not len(possible):
+        return []
     best = possible[np.argmax(values[possible].mean(axis=1))]
     behind = values[best] - values[possible]
     errors = behind.std(axis=1) / behind.shape[1] ** 0.5
@@ -637,7 +649,7 @@ class Subset(Choosing):
         exits, aims = table.exits, aims_of(known)
         most = min(self.most or exits, exits)
         # Where nothing can be compared or afforded: all exits, else the cheapest by itself.
-        own = np.diff(known.mean_costs, prepend=0.0) if table.cascade else known.mean_costs
+        own = known.alone(known.mean_costs)
         kept = [tuple(range(exits))] * (most == exits) + [(int(own.argmin()),)]
         last = self._candidates(kept, table)
         if too_few(known):
@@ -668,16 +680,46 @@ class Subset(Choosing):
             gain = winners_gain(values, candidates, self.errors, seed)
             ways = [candidates[chosen], *last]
             choices.append(Chosen(ways, report[:_REPORTED], gain, chosen))
-        return choices, found
+        if not isinstance(auto := make_method(self.inner), Auto):
+            return choices, found
+        return self._by(auto, choices, tried, rows, seed)
+
+    def _by(
+        self, auto: Auto, choices: list[Chosen], tried: list[tuple[int, ...]], rows: Table, seed: int
+    ) -> tuple[list[Chosen], Comparison | None]:  # fmt: skip
+        """Return the choices of exits with what `auto` chooses on them, compared on the rows left out."""
+        joined: Comparison | None = None
+        found = dict[tuple[int, ...], list[Chosen]]()
+        for kept in dict.fromkeys(tried[one.place] for one in choices if one.place >= 0):
+            bare = auto.candidates(rows)[: None if len(kept) > 1 else 1]
+            own = [self._on(kept, rows, *one) for one in bare]
+            one = compare(rows, own, auto.folds, seed)
+            first = 0 if joined is None else joined.worth.shape[1]
+            best = believed(one, bare, [], seed)[0]
+            found[kept] = [c._replace(ways=[own[c.place]], place=first + c.place) for c in best]
+            joined = one if joined is None else joined.joined(one)
+        for aim, one in enumerate(choices):
+            if one.place >= 0:
+                inner = found[tried[one.place]][aim]
+                ways = [*inner.ways, *one.ways]
+                choices[aim] = inner._replace(gain=inner.gain + one.gain, ways=ways)
+        return choices, joined
 
     def _candidates(self, tried: list[tuple[int, ...]], table: Table) -> list[Candidate]:
-        inner, full = make_method(self.inner), self.towards == "full"
-        names = [", ".join(str(table.active_exits[k]) for k in kept) for kept in tried]
+        # Sets are compared by the simplest method where the method is itself a choice, see `_by`.
+        name = "max_prob" if make_method(self.inner).chooses else self.inner
+        inner, full = make_method(name), self.towards == "full"
         return [
-            (f"{self.inner} on exits {name}", OnExits(kept, inner),
-             int(len(kept) < table.exits) if full else len(kept))
-            for name, kept in zip(names, tried, strict=True)
-        ]  # fmt: skip
+            self._on(kept, table, name, inner, int(len(kept) < table.exits) if full else len(kept))
+            for kept in tried
+        ]
+
+    @staticmethod
+    def _on(
+        kept: tuple[int, ...], table: Table, name: str, method: Method, complexity: int
+    ) -> Candidate:
+        exits = ", ".join(str(table.active_exits[k]) for k in kept)
+        return f"{name} on exits {exits}", OnExits(kept, method), complexity
 
 
 def _larger(

@@ -219,6 +219,8 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
         provenance["names"] = list(table.names)
     if table.pool:
         provenance["pool"] = dict(table.pool)
+    if (heads := table.stated_heads) is not None:
+        provenance["head_costs"] = list(heads)
     if table.graded:
         provenance["graded"] = True
     if table.kind == "summary" and (table.statistics.prediction < 0).all():

@@ -483,7 +483,7 @@ def proposed(method: Any, table: Table, seed: int) -> Spend:
 
     def draft_of(one: Fitted) -> Draft:
         policy, mixture = one.policy, one.policy.mixture
-        small = table.keep_exits(policy.active_exits)
+        small = table.built_for(policy)
         seen = trace(replace(policy, mixture=None), table)
         value = (
             small.quality if seen.quality is None else np.asarray(seen.quality, dtype=np.float64)

@@ -9,13 +9,14 @@ import difflib
 import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from policyopt._methods.settings import parse_spec
+from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
 
@@ -448,6 +449,30 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
             known, step = ", ".join(allowed) or "none", f"See `policyopt methods {name}`."
             raise input_error(f"setting of {name}", f"one of: {known}", key, step)
     return row.load()(**row.preset, **{key: parse_value(value) for key, value in wanted.items()})
+
+
+def at_most(method: Method, exits: int | None) -> Method:
+    """Return the method on the best set of at most so many exits at each budget, see `subset`; None: as it is."""
+    if exits is None:
+        return method
+    check_whole("max_exits", exits, step="E.g. --max-exits 2 (Python: max_exits=2).")
+    if method.fixed:
+        step = "Leave the thresholds (or the exit) to the fit: they are of all exits."
+        raise input_error("max_exits", "given with a method that chooses them", method.name, step)
+    if method.name == "subset":
+        own = method.settings()["most"]
+        return replace(method, **{"most": exits if own is None else min(own, exits)})
+    return make_method("subset", {"inner": spec_of(method), "most": exits})
+
+
+def spec_of(method: Method) -> str:
+    """Return a name with settings that makes the method."""
+    plain, own = make_method(method.name).settings(), method.settings()
+
+    told = {k: own[k] for k in ROWS[method.name].settings() if own[k] != plain[k]}
+    texts = {k: v if isinstance(v, tuple) else (v,) for k, v in told.items()}
+    inline = "+".join(f"{k}={','.join(map(str, v))}" for k, v in texts.items())
+    return f"{method.name}:{inline}" if inline else method.name
 
 
 def apply_settings(specs: list[str], settings: Mapping[str, Any]) -> dict[str, Method]:

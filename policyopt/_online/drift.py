@@ -161,6 +161,7 @@ def refit(
             raise input_error("method", "a fit that declines nobody", "one that may abstain", step)
         method = method_of(policy)
         budget = policy.provenance.get("budget") if budget is None else budget
+        labelled, recent = labelled.priced_for(policy), recent.priced_for(policy)
         if "inner" in policy.provenance.get("chosen", {}):  # of a subset
             kept = policy.active_exits
             labelled, recent = labelled.keep_exits(kept), recent.keep_exits(kept)
@@ -235,7 +236,7 @@ def _said(
     """Return the policy with costs, expectation and provenance of the recent rows."""
     paid, policy = trace(fitted.policy, recent).cost, fitted.policy
     # Of all exits that the table has, the policy may run some.
-    mean = recent.keep_exits(policy.active_exits).mean_costs
+    mean = recent.built_for(policy).mean_costs
     policy = replace(policy, costs=mean + policy.overhead)
     expected = bounded(Expectation(float(paid.mean()), paid), policy, recent)
     notes = [*policy.provenance.get("notes", []), *tail_remarks(expected)]

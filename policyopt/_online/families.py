@@ -154,7 +154,7 @@ def fit_linucb(
     if check_one_of("inputs", inputs, INPUTS, "E.g. both.") == "history":
         return LinUCB(alpha)
     table = (tables or Tables(data)).get(split)
-    table = table if policy is None else table.keep_exits(policy.active_exits)
+    table = table if policy is None else table.built_for(policy)
     check_exits(table)
     table = subsample_outputs(table, 0, features=True)
     hidden = hidden_of([table.feature(k) for k in range(table.exits - 1)])

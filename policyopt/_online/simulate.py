@@ -477,10 +477,10 @@ def outcomes(
             raise input_error("reward", allowed, reward, "E.g. confidence.")
         right = trace(policy, fit).quality
         right = fit.quality if right is None else right  # the former says what is missing
-        sure = confidences(policy, fit.keep_exits(policy.active_exits))
+        sure = confidences(policy, fit.built_for(policy))
         rule = fit_confidence("platt", sure, right.astype(float))
     seen = [trace(policy, table) for table in tables]
-    kept = [table.keep_exits(policy.active_exits) for table in tables]
+    kept = [table.built_for(policy) for table in tables]
     right, correct = (
         _joined([getattr(one, name) for one in seen]) for name in ("quality", "correct")
     )
@@ -506,7 +506,7 @@ def with_hidden(rule: LinUCB, seen: Outcomes, policy: Policy, tables: Sequence[T
     """Return outcomes with what LinUCB reads of the rows' vectors, and what that costs where arithmetic is paid."""
     assert rule.hidden is not None
     hidden, first = np.empty((len(seen.cost), *rule.hidden.shift.shape)), 0
-    for table in [table.keep_exits(policy.active_exits) for table in tables]:
+    for table in [table.built_for(policy) for table in tables]:
         for low in range(0, len(table), _ROUNDS):
             rows = slice(low, min(low + _ROUNDS, len(table)))
             for at, exit in enumerate(policy.active_exits[:-1]):

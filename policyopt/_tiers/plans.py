@@ -88,7 +88,7 @@ def costs_of(plans: Sequence[Plan], tiers: Tiers, objective: str, table: Table) 
     """Yield the leaving costs of each plan, what they have in common computed once."""
     amounts = np.diff(table.costs, axis=-1, prepend=0.0)
     work = [tier.work(objective, amounts) for tier in tiers.tiers]
-    spared = 1.0 - np.array(tiers.head_share or (0.0,) * table.exits)
+    spared = 1.0 - head_share(tiers, table)
     # onward[j, t]: from the first tier to tier t with what stage j reads.
     onward, back = np.zeros((table.exits, len(work))), np.zeros(len(work))
     for j in range(table.exits):
@@ -103,13 +103,21 @@ def costs_of(plans: Sequence[Plan], tiers: Tiers, objective: str, table: Table) 
         for j, t in enumerate(plan.tier):
             if j in kept or not table.cascade:
                 total = total + onward[j, t] - onward[j, at]
-                total = total + work[t][..., j] * (1.0 if j in kept else spared[j])
+                total = total + work[t][..., j] * (1.0 if j in kept else spared[..., j])
                 at = t
             if j in kept:
                 out.append(total + back[t])
         costs = np.stack(out, axis=-1)
         # The same sums in another order may differ in their last digit: never let that be a fall.
         yield np.maximum.accumulate(costs, axis=-1)
+
+
+def head_share(tiers: Tiers, table: Table) -> Floats:
+    """Return what share of each stage's cost its head is, (K,) or (N, K): as described, else by the cache."""
+    if tiers.head_share or table.heads is None:
+        return np.array(tiers.head_share or (0.0,) * table.exits)
+    alone = np.diff(table.costs, axis=-1, prepend=0.0)
+    return np.minimum(table.heads / np.where(alone > 0, alone, np.inf), 1.0)
 
 
 def plan_table(tiers: Tiers, plan: Plan, objective: str, table: Table) -> Table:

@@ -130,6 +130,16 @@ def test_npy_with_sidecars(tmp_path, load):
     np.testing.assert_array_equal(rows.array("labels"), Y)
 
 
+def test_heads_are_imported_by_the_name_of_their_cost(tmp_path, load):
+    np.savez(tmp_path / "a.npz", logits=KNC, labels=Y, costs=COSTS, latency_ms=COSTS)
+    heads = ["cost=10%", "latency_ms=0.1,0.1,0"]
+    report = load("a.npz", cost_kind="cumulative", head_cost=heads)
+    alone = np.diff(COSTS, prepend=0.0)
+    np.testing.assert_allclose(report.data.cost().heads, alone / 10)
+    assert report.data.cost("latency_ms").heads == (0.1, 0.1, 0.0)
+    refuses("not of a cascade", load, "a.npz", cost_kind="standalone", head_cost=0.1)
+
+
 def test_safetensors_with_bfloat16(tmp_path, load):
     half = torch.tensor(X).bfloat16()
     save_torch({"logits": half, "labels": torch.tensor(Y)}, tmp_path / "a.safetensors")

@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +187,27 @@ def test_columns_are_written_in_shards_and_read_back(tmp_path):
     np.testing.assert_array_equal(table.take(rows).take(np.arange(5)).context, exact[rows[:5]])
 
 
+def test_heads_are_kept_with_the_costs_and_count_in_the_fingerprint(tmp_path):
+    costs = [po.Cost("c", "ms", [1, 2, 4], heads=h) for h in (None, "25%", [0.25, 0.25, 0.5], 0)]
+    found = []
+    for name, cost in enumerate(costs):
+        with po.CacheWriter(tmp_path / str(name), costs=[cost]) as cache:
+            cache.append("fit", X, Y)
+        found.append(po.open_cache(tmp_path / str(name)))
+    assert [data.cost().heads for data in found] == [None, *[(0.25, 0.25, 0.5)] * 2, (0, 0, 0)]
+    prints = [data.fingerprint for data in found]
+    assert len(set(prints)) == 3 and prints[1] == prints[2]
+    assert "heads" not in (tmp_path / "0" / "manifest.json").read_text()
+    per_row = np.cumsum(CONF, axis=1)
+    cost = po.Cost("c", "ms", None, heads=[0.0, 0.005, 0.0])
+    data = po.from_arrays(X, Y, costs=cost, sample_costs={"c": per_row}, split={"fit": 1.0})
+    kept = Tables(data).get("fit").keep_exits((0, 2)).costs
+    np.testing.assert_allclose(kept, per_row[:, [0, 2]] - [0, 0.005], rtol=1e-12)
+    whole = replace(cost, heads=[0.0, 1.1, 0.0])
+    data = po.from_arrays(X, Y, costs=whole, sample_costs={"c": per_row}, split={"fit": 1.0})
+    refuses("'head cost of c' must be 0 to .* at exit 1, its own stage", Tables(data).get, "fit")
+
+
 def test_columns_count_in_the_fingerprint():
     same, other = {"fit": batch(20), "test": batch(20, 1)}, batch(20)
     other["features"][2][7, 3] += 1
@@ -283,6 +304,9 @@ MANIFESTS = {
     "shares over 1": (("shares", {"fit": 0.9, "test": 0.2}), "overlap"),
     "decreasing costs": (("costs", 0, "values", [3, 2, 1]), "decrease"),
     "cost of text": (("costs", 0, "values", ["a", 2, 3]), "number"),
+    "heads of text": (("costs", 0, "heads", ["10%", 0, 0]), "finite numbers"),
+    "heads of two exits": (("costs", 0, "heads", [0.1, 0]), "head cost of .* per exit"),
+    "a head dearer than its stage": (("costs", 0, "heads", [0, 99, 0]), "its own stage"),
     "number for a cascade": (("costs", 0, "cascade", 1), "cascade in costs"),
     "per-sample cost not there": (("costs", 0, "values", None), r"Missing \['compute'\]"),
     "widths of two exits": (("features", [4, 2]), "one width per exit"),

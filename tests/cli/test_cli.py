@@ -272,6 +272,29 @@ def test_the_glossary_has_the_words_of_tables_and_records(run, cache, root, tmp_
     assert "| off %" in told
 
 
+def test_which_exits_to_build(run, cache, tmp_path):
+    out, line = tmp_path / "p.json", ("--methods", "max_prob", "--budgets", "40%", "--max-exits", 2)
+    told = run("curve", cache, *line, "--head-cost", "10%")[1]
+    (record,) = json.loads(run("curve", cache, *line, "--head-cost", "10%", "--format", "json")[1])
+    assert "exits kept" in told and len(record["active_exits"]) == 2
+    fit = ("fit", cache, "--budget", "40%", "--method", "max_prob", "--out", out, "--max-exits", 2)
+    (fitted,) = json.loads(run(*fit, "--head-cost", "10%", "--format", "json")[1])
+    assert fitted["active_exits"] == record["active_exits"]
+    rows = json.loads(run("evaluate", out, cache, "--format", "json")[1])
+    assert rows[0]["realised_cost"] == record["realised_cost"]  # though the cache knows no heads
+    for wrong, said in (
+        (("--head-cost", "1,2"), "a number in .* per exit"),
+        (("--head-cost", "x=10%"), "'head cost' must be of one of"),
+        (("--head-cost", "101%"), "its own stage"),
+        (("--head-cost", "-1"), "0 to .* its own stage"),
+        (("--head-cost", "nan"), "0 to .* its own stage"),
+        (("--set", "thresholds=0.9,0.8,0.7"), "'max_exits' must be given with a method"),
+        (("--risk", "drop<=1%"), "'--risk' must be given without --max-exits"),
+    ):
+        code, _, error = run(*fit, *wrong)
+        assert code == 2 and re.search(said, error), (wrong, error)
+
+
 def test_settings_and_bounds(run, cache):
     line = ["curve", cache, "--methods", "max_prob,patience", "--set", "thresholds=joint"]
     line += ["--budgets", 1, "--bounds"]

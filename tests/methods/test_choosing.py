@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from policyopt._methods.choosing import CANDIDATES, Comparison, OnExits, rising
 from policyopt._methods.fitted import flat_note
 from policyopt._methods.frugalgpt import FrugalGPT, Quantiles, best_within, subsets
 from policyopt._methods.levels import Levels
-from policyopt._methods.registry import make_method
+from policyopt._methods.registry import at_most, make_method, spec_of
 from policyopt._methods.threshold import Threshold
 from policyopt._methods.window import Windows
 from policyopt._replay import replay, trace
@@ -167,6 +168,125 @@ def test_subset_finds_what_brute_force_finds():
     assert result.policy.active_exits == max(worth, key=worth.get) == (0, 2)
     assert result.policy.provenance["chosen"]["method"] == "max_prob on exits 0, 2"
     assert result.budget == budget and result.policy.model_exits == 3
+
+
+# Which exits to build, where a head that is left out is saved.
+HEADS = [0.6, 0.7, 1.5, 0.0]
+
+
+def built(data, kept):
+    """The cache of a model with these exits only: its costs by hand, its outputs taken apart."""
+    costs = [data.cost().values[k] - sum(HEADS[j] for j in range(k) if j not in kept) for k in kept]
+    parts = {
+        name: {"outputs": rows.array("outputs")[:, kept], "labels": rows.array("labels")}
+        for name, rows in data.splits.items()
+    }
+    return po.from_arrays(splits=parts, costs=costs, unit="ms")
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_the_best_of_at_most_m_exits_is_what_brute_force_over_all_of_them_finds(most):
+    logits, labels = outputs(2400, exits=4, seed=3)
+    splits = {"fit": {"outputs": logits, "labels": labels}}
+    data = po.from_arrays(splits=splits, costs=[1.0, 2.0, 4.0, 8.0], unit="ms")
+    table, method = Tables(data, head_cost=HEADS).get("fit"), make_method(f"subset:folds=2+{most=}")
+    budgets, fold = choosing.aims_of(table)[1::4], folds_of(2400, 2, 0)
+    found = method.fit_path(table, budgets)
+    for fitted, budget in zip(found, budgets, strict=True):
+        worth, policy = {}, fitted.policy
+        for kept in subsets(4, most):
+            small = fit_table(built(data, kept))
+            halves = [small.take(np.flatnonzero(fold == f)) for f in (0, 1)]
+            if small.mean_costs[0] <= budget:
+                worth[kept] = np.mean([
+                    replay(one.policy, test).quality.mean() for train, test in (halves, halves[::-1])
+                    for one in Levels(make_method("max_prob"), train, 0).fit([min(budget, small.mean_costs[-1])])
+                ])  # fmt: skip
+        # What is compared also counts what was overspent on rows left out.
+        assert worth[policy.active_exits] >= max(worth.values()) - 0.002
+        small = built(data, policy.active_exits)  # what that model costs, by hand
+        places = np.searchsorted(policy.active_exits, trace(policy, table).exit)
+        np.testing.assert_allclose(
+            trace(policy, fit_table(data)).cost, np.array(small.cost().values)[places], rtol=1e-12
+        )
+        assert len(policy.active_exits) <= most and fitted.expected.cost <= budget
+    assert (np.diff([one.quality for one in found]) >= 0).all()  # more budget is no worse
+
+
+def test_heads_that_cost_nothing_change_nothing_and_dear_ones_are_left_out():
+    data = cache(1000, 4)
+    plain, free, dear = (Tables(data, head_cost=h).get("fit") for h in (None, 0, "70%"))
+    for name in ("max_prob", "auto:folds=2", "subset:most=2+folds=2", "frugalgpt", "always"):
+        one, same = (make_method(name).propose(table, [3.2])[0].policy for table in (plain, free))
+        assert same.provenance.pop("head_costs") == [0, 0, 0, 0]
+        assert to_dict(one) == to_dict(same)
+    one, other = (make_method(name).propose(dear, [3.2])[0] for name in ("max_prob", "subset"))
+    assert other.policy.exits < 4 and other.quality > one.quality
+    small = po.from_arrays(*outputs(900, 2), [1.0, 1.2], unit="ms")
+    for method in ("always", "subset", "frugalgpt"):  # exit 1 alone: no head before it
+        (fitted,) = make_method(method).propose(Tables(small, head_cost=[0.9, 0]).get("fit"), [0.4])
+        assert fitted.policy.active_exits == (1,) and fitted.expected.cost == pytest.approx(0.3)
+        with pytest.raises(BudgetError, match=r"0\.3 "):
+            po.fit(small, 0.2, method, head_cost=[0.9, 0])
+
+
+def test_auto_chooses_on_the_exits_that_are_kept():
+    data = cache(1000, 4)
+    for most in (1, 2):
+        fitted = po.fit(data, "40%", max_exits=most, head_cost="20%", folds=2)
+        told = fitted.policy.provenance["chosen"]
+        assert told["exits"] == list(fitted.policy.active_exits) and len(told["exits"]) <= most
+        assert told["method"].startswith(told["inner"])
+        assert told["method"].endswith(f" on exits {', '.join(map(str, told['exits']))}")
+        assert abs(po.evaluate(fitted, data).quality.mean() - fitted.quality) < 0.04
+
+
+def test_what_is_asked_of_a_method_on_few_exits():
+    for spec in (
+        "max_prob:thresholds=joint+mix=true",
+        "cbt:class_thresholds=0.9,0.8",
+        "subset:most=3",
+        "auto",
+    ):
+        method = make_method(spec)
+        assert make_method(spec_of(method)) == method
+    assert at_most(make_method("subset:most=3+towards=few"), 2).settings()["most"] == 2
+    assert at_most(method, None) is method
+    for wrong, settings in (
+        ({"max_exits": 0}, {}),
+        ({"max_exits": 2}, {"thresholds": [0.9, 0.8, 0.7]}),
+    ):
+        with pytest.raises(InputError, match="max_exits"):
+            po.fit(cache(200), 2.0, "max_prob", **wrong, **settings)
+
+
+def test_policies_count_the_heads_that_they_were_fitted_with_wherever_they_are_replayed(tmp_path):
+    data = cache(700, 4)
+    fitted = po.fit(data, "40%", "max_prob", max_exits=2, head_cost="cost=25%")
+    heads = [0.25, 0.25, 0.5, 1.0]
+    assert fitted.policy.provenance["head_costs"] == heads
+    fitted.save(tmp_path / "p.json")
+    loaded = po.load_policy(tmp_path / "p.json")
+    known = po.from_arrays(
+        *outputs(700, 4), po.Cost("cost", "ms", [1, 2, 4, 8], heads=[0, 0.1, 0, 0])
+    )
+    costs = po.evaluate(fitted, data).cost
+    np.testing.assert_array_equal(po.evaluate(loaded, known).cost, costs)
+    assert set(costs) <= set(loaded.costs) and set(loaded.costs).isdisjoint(
+        [1, 2, 4, 8][loaded.active_exits[0] :]
+    )
+    tables = Tables(data)
+    again = po.refit(loaded, tables.get("fit"), tables.get("test"))
+    assert again.policy.provenance["head_costs"] == heads
+    np.testing.assert_array_equal(again.policy.costs, loaded.costs)
+    family = po.fit_family(data, "40%,60%", "subset:most=2", tables=Tables(data, head_cost="25%"))
+    family.save(tmp_path / "f.json")
+    for level in po.load_family(tmp_path / "f.json").policies:
+        assert set(po.evaluate(level, data).cost) <= set(level.costs)
+    for odd in ("x", [1, 2], [0.1, None, 0, 0], [9, 0, 0, 0]):
+        wrong = replace(loaded, provenance={**loaded.provenance, "head_costs": odd})
+        with pytest.raises(InputError, match="head cost"):
+            po.evaluate(wrong, data)
 
 
 def test_subset_keeps_all_exits_where_in_doubt_and_few_where_asked():

@@ -114,6 +114,23 @@ def test_costs_are_those_of_the_way(objective, cascade):
     np.testing.assert_array_equal(small.costs, leaving_costs(tiers, plans[-1], objective, table))
 
 
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_heads_are_those_of_the_cache_where_the_tiers_say_none(per_sample):
+    table, tiers = table_of(3, 3, 4, per_sample=per_sample), tiers_of(2, 4)
+    alone = np.diff(np.atleast_2d(table.costs), axis=-1, prepend=0.0)
+    heads = alone.min(axis=0) * [0.3, 0.1, 0.2, 0.0]
+    own = replace(table, known_costs=(po.Cost("cost", "MMACs", None, heads=heads),))
+    plan = Plan((1, 3), (0, 0, 1, 2))
+    found = leaving_costs(replace(tiers, head_share=()), plan, "energy", own)
+    for row, (costs, spent) in enumerate(zip(np.atleast_2d(table.costs), alone, strict=True)):
+        said = replace(tiers, head_share=tuple(heads / spent))
+        due = walk(said, plan.tier, plan.kept, "energy", spent, cascade=False)
+        np.testing.assert_allclose(np.atleast_2d(found)[row], due, rtol=1e-12)
+        assert len(costs) == 4
+    stated = leaving_costs(tiers, plan, "energy", table)  # which goes before the cache's
+    np.testing.assert_array_equal(leaving_costs(tiers, plan, "energy", own), stated)
+
+
 def test_cuts_are_all_the_ways_that_never_turn_back():
     tiers = tiers_of(0, 4, 3)
     every = [t for t in product(range(3), repeat=4) if list(t) == sorted(t)]
