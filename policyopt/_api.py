@@ -18,6 +18,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
+from policyopt._robust import fit_robust
 from policyopt._table import Table, Tables, known_rows
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
@@ -49,6 +50,8 @@ def fit(
     abstain_cost: float | None = None,
     abstain_quality: float | None = None,
     abstain_score: str | None = None,
+    robust: str | None = None,
+    over: Any = None,
     **settings: Any,
 ) -> Fitted:
     """Fit one policy: as good as possible within a budget, or as cheap as possible at a floor on quality.
@@ -95,6 +98,11 @@ def fit(
     utility : array of shape (C,), (C, C) or (K, C, C), mapping, or str, optional
         What answers are worth: weights per class, a matrix by label and prediction, label maps of exits, or a file
         of one. Quality is then this worth instead of right or wrong.
+    robust : {"mean", "worst"}, optional
+        Fit for the mean or the worst of the parts that `over` names: budget and floors are then of these.
+    over : str, sequence of str, or array of shape (N,), optional
+        Streams: ``"streams"``, or their names, of each its first half (``NAME[:50%]``) unless a part is named. Or a
+        column of the split: ``"context"``, ``"label"``, ``"group"``, a value per row, or a file (.npy, .csv).
     **settings
         Of the method, e.g. ``thresholds="joint"``.
 
@@ -122,7 +130,8 @@ def fit(
     """
     if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
-    table = tables_of(data, cost, tables, utility).get(split)
+    tables = tables_of(data, cost, tables, utility)
+    table = tables.get(split)
     chosen = method_of(method, settings)
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
@@ -137,7 +146,11 @@ def fit(
         target = Target(budget, **wishes, limits=kept)
         target.check(table)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
-    if asked is None:
+    if robust is not None or over is not None:
+        if asked is not None:
+            raise input_error("abstain", "absent with robust", "both", "Leave one out.")
+        fitted = fit_robust(chosen, tables, split, target, robust, over, seed)
+    elif asked is None:
         fitted = chosen.fit_path(table, [target], seed)[0]
     else:
         found = decline_or_refuse(chosen, table, [target], seed, asked, calibrator)[0]
