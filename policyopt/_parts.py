@@ -1,4 +1,4 @@
-"""Parts of rows: streams, or the values of a column; what a policy does in each, and which rows a fit has used."""
+"""Parts of rows: what a policy does in each value of a column; and which rows a fit has used."""
 
 from __future__ import annotations
 
@@ -12,37 +12,33 @@ import numpy as np
 from policyopt._cache.data import GROUP, TARGETS, ExitData, Rows, check_shares
 from policyopt._frontier import told
 from policyopt._replay import Replay
-from policyopt._table import Table, Tables
+from policyopt._table import Table
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy
-from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
 COLUMNS = ("context", "label", "group")
 #: More parts than this are no parts: each would be a handful of rows.
 MOST_PARTS = 1000
-_FILES = (".npy", ".csv")
-_MOST_BYTES = 64 << 20
 
 
 def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
-    """Return what a policy did in each part of the rows: cost, quality with intervals, exit shares, coverage.
+    """Return what a policy did in each part of the rows: cost and quality with intervals, exit shares, coverage.
 
     Parameters
     ----------
     outcome : Replay
         From `evaluate`.
     parts : array of shape (N,)
-        Name or number of each row's part, as `parts_of` returns it; an empty text is none.
+        Name or number of each row's part; an empty text is none.
     seed : int
-        Of the resampling.
+        Of the resampling; groups are resampled whole.
 
     Returns
     -------
     list of dict
-        Per part, in the order of names: ``part``, ``worst`` (whether its quality is the least), and the fields of
-        `policyopt evaluate`. Groups are resampled whole.
+        In the order of names: ``part``, the fields of `policyopt evaluate`, and ``worst``: whether quality is least.
 
     Raises
     ------
@@ -52,140 +48,96 @@ def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
     Examples
     --------
     >>> import policyopt as po
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.integers(0, 3, 1000)
-    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
-    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
-    >>> outcome = po.evaluate(po.fit(data, "60%", "max_prob"), data)
-    >>> found = po.by_part(outcome, po.parts_of(data, "label"))
-    >>> [one["part"] for one in found], sum(one["worst"] for one in found)
-    (['0', '1', '2'], 1)
+    >>> probs = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.6, 0.4], [0.1, 0.9]]])
+    >>> data = po.from_arrays(probs, [0, 0], costs=[1, 4], unit="ms", split={"test": 1.0})
+    >>> outcome = po.evaluate(po.fit(data, split="test", method="max_prob", thresholds=[0.8]), data)
+    >>> [(r["part"], r["quality"], r["worst"]) for r in po.by_part(outcome, ["day", "night"])]
+    [('day', 1.0, False), ('night', 0.0, True)]
     """
-    check_seed(seed)
     names, at = numbered(parts, len(outcome.exit), "parts")
     order, span = np.argsort(at, kind="stable"), float(np.ptp(outcome.cost))
-    edges = np.searchsorted(at[order], np.arange(len(names) + 1))
-    declines = bool(outcome.abstained.any())
+    edges, declines = (
+        np.searchsorted(at[order], np.arange(len(names) + 1)),
+        bool(outcome.abstained.any()),
+    )
     records = [
-        {"part": name, **told(outcome.take(order[low:high]), span, declines, seed)}
+        {"part": name, **told(outcome.take(order[low:high]), span, declines, check_seed(seed))}
         for name, low, high in zip(names, edges, edges[1:], strict=False)
     ]
-    least = min((r["quality"] for r in records if r["quality"] is not None), default=None)
-    return [{**r, "worst": least is not None and r["quality"] == least} for r in records]
+    least = min((r["quality"] for r in records if r["labelled"]), default=None)
+    return [{**r, "worst": bool(r["labelled"]) and r["quality"] == least} for r in records]
 
 
 def numbered(values: Any, rows: int, argument: str) -> tuple[list[str], Array]:
-    """Return the names of parts, numbers in their order, and of each row the number of its part, -1: none."""
+    """Return the names of parts, and of each row the number of its part, -1 for none."""
     given = np.asarray(values)
     if given.shape != (rows,):
-        allowed, step = f"one value per row: {rows:,}", "Of the split that is looked at."
-        raise input_error(argument, allowed, f"shape {given.shape}", step)
+        allowed, got = f"one value for each of the {rows:,} rows", f"shape {given.shape}"
+        raise input_error(argument, allowed, got, "Give one per row of the split, in its order.")
     found, at = np.unique(given.astype(str), return_inverse=True)
-    order = sorted(range(len(found)), key=lambda i: (not found[i].isdecimal(), found[i].zfill(20)))
-    order = [i for i in order if found[i]]
+    rank = [(not name.isdecimal(), name.zfill(20), i) for i, name in enumerate(found) if name]
+    order = [i for _, _, i in sorted(rank)]
     if len(order) > MOST_PARTS:
-        step = "Join values: --over FILE.csv with a value per row."
+        step = "Join values, and give a file or an array with one per row."
         raise input_error(argument, f"of {MOST_PARTS:,} values or fewer", f"{len(order):,}", step)
     place = np.full(len(found), -1)
     place[order] = np.arange(len(order))
-    return [str(found[i]) for i in order], place[at]
-
-
-def parts_of(data: ExitData, by: Any, split: str = "test") -> Array:
-    """Return the part of each row of a split, as `by_part` takes it.
-
-    Parameters
-    ----------
-    data : ExitData
-    by : str, path or array
-        ``"context"``, ``"label"`` (the class), ``"group"``, or a value per row: an array, or a file (.npy, .csv).
-    split : str
-
-    Returns
-    -------
-    array of shape (N,)
-        Texts; an empty one where a row has no label.
-
-    Raises
-    ------
-    InputError
-        No such column or file, or not one value per row.
-
-    Examples
-    --------
-    >>> import policyopt as po
-    >>> data = po.from_arrays(np.zeros((4, 2, 3)), [0, 1, 2, 0], costs=[1, 2], split={"test": 1.0})
-    >>> po.parts_of(data, "label").tolist()
-    ['0', '1', '2', '0']
-    """
-    return column(data, Tables(data).get(split), by)
+    return found[order].tolist(), place[at]
 
 
 def is_column(by: Any) -> bool:
     """Whether parts are said by a value per row, and not by names of streams."""
-    text = str(by) if isinstance(by, (str, Path)) else ""
-    return isinstance(by, np.ndarray) or text in COLUMNS or Path(text).suffix in _FILES
+    named = isinstance(by, (str, Path)) and (by in COLUMNS or Path(by).suffix in (".npy", ".csv"))
+    return named or isinstance(by, np.ndarray)
 
 
-def column(data: ExitData, table: Table, by: Any) -> Array:
-    """Return the part of each of a table's rows, (N,) texts."""
+def column(data: ExitData, table: Table, by: Any, argument: str = "by") -> Array:
+    """Return the part of each of a table's rows, (N,): by context, label, group, a file, or a value per row."""
+    labels, split = table.statistics.labels, table.split
     if not is_column(by):
-        allowed = f"{', '.join(COLUMNS)}, a value per row, or a file of them (.npy, .csv)"
-        raise input_error("by", allowed, by, "E.g. label.")
-    split, text, labels = f"split '{table.split}'", str(by), table.statistics.labels
-    if isinstance(by, np.ndarray) or text not in COLUMNS:
+        allowed = f"{', '.join(COLUMNS)}, or a file with a value per row (.npy, .csv)"
+        raise input_error(argument, allowed, by, f"E.g. --{argument} label.")
+    if isinstance(by, np.ndarray) or by not in COLUMNS:
+        values = by if isinstance(by, np.ndarray) else _read(Path(by), argument)
         whole = len(table) if table.source is None else len(table.source)
-        values = by if isinstance(by, np.ndarray) else _read(Path(text), (len(table), whole))
-        if table.places is not None and values.shape == (whole,) and whole != len(table):
-            values = values[table.places]  # a value per row of the pool
-        return values.astype(str)
-    if text == "context":
-        if table.context is None:
-            step = "Import with a key 'context' (Python: context=), or give a file of values."
-            raise input_error(split, "one whose rows have a context", "rows without", step)
+        if len(values) - 1 in (len(table), whole) and Path(str(by)).suffix == ".csv":
+            values = values[1:]  # below a header
+        pooled = table.places is not None and len(values) == whole != len(table)
+        return values[table.places] if pooled else values
+    if by == "context" and table.context is not None:
         return np.array(table.contexts)[table.context]
-    if text == "group":
-        if table.group is None:
-            step = "The key 'group' says which rows belong together; context names categories."
-            raise input_error(split, "one whose rows have groups", "rows without", step)
-        return table.group.astype(str)
-    if labels is None:
-        raise input_error(split, "one whose rows have labels", "rows without", "Import them.")
-    called: Any = data.metadata.get("class_names")
-    known = isinstance(called, list) and len(called) > int(labels.max(initial=0))
-    names = np.array(list(map(str, called))) if known else np.arange(labels.max(initial=0) + 1)
-    return np.where(labels >= 0, names.astype(str)[labels], "")
+    if by == "group" and table.group is not None:
+        return table.group
+    if by == "label" and labels is not None:
+        named: Any = data.metadata.get("class_names")
+        known = isinstance(named, list) and len(named) > labels.max(initial=0)
+        names = np.array(named if known else range(labels.max(initial=0) + 1)).astype(str)
+        return np.where(labels >= 0, names[labels], "")
+    step = f"Import with the key {by}, or give a file with a value per row (.npy, .csv)."
+    raise input_error(argument, f"a column of split '{split}'", f"{by}, which it lacks", step)
 
 
-def _read(path: Path, rows: tuple[int, int]) -> Array:
-    """Read a value per row: an array, or lines of text below a header or none."""
-    if not path.is_file():
-        raise input_error("by", "a file that is there", str(path), "Check the path.")
-    if path.suffix == ".npy":
-        try:
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (ValueError, OSError, EOFError) as error:
-            step = "Save numbers or texts with numpy.save."
-            raise input_error("by", "a .npy file of values", f"{path} ({error})", step) from error
-    text = read_plain(path, "by", _MOST_BYTES, "Save it as .npy.").decode("utf-8-sig", "replace")
-    lines = [line.strip().strip('"') for line in text.splitlines()]
-    if any("," in line for line in lines):
-        raise input_error("by", "one column", f"several in {path}", "Keep the one that is meant.")
-    head = len(lines) not in rows and len(lines) - 1 in rows
-    return np.array(lines[head:])
+def _read(path: Path, argument: str) -> Array:
+    try:
+        if not path.is_file():
+            raise OSError("no such file")
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        return np.loadtxt(path, str, comments=None, delimiter=",", encoding="utf-8-sig", ndmin=1)
+    except (ValueError, OSError, EOFError) as error:
+        allowed, got = "a .npy or .csv file with a value per row", f"{path} ({error})"
+        raise input_error(argument, allowed, got, "One column, a header or none.") from error
 
 
 # --- rows that a fit has used ------------------------------------------------------------------
 
 
 def origins(policy: Any, data: ExitData) -> Iterator[tuple[ExitData, str]]:
-    """Return the rows of this cache that a policy was fitted on: data as they were divided then, and a split."""
+    """Return the rows of this cache that fitted a policy: data as they were divided then, and a split."""
     for one in policy.policies if isinstance(policy, ExpertPolicy) else (policy,):
-        provenance = one.provenance
-        robust = provenance.get("robust")
-        parts = robust.get("parts") if isinstance(robust, Mapping) else None
-        more = [{**provenance, **p} for p in parts if isinstance(p, Mapping)] if isinstance(parts, list) else []
-        for origin in (provenance, provenance.get("refit"), *more):
+        told: Any = one.provenance
+        more: Any = told["robust"].get("parts") if isinstance(told.get("robust"), Mapping) else None
+        for origin in (told, told.get("refit"), *(more if isinstance(more, list) else ())):
             if not isinstance(origin, Mapping) or origin.get("cache") != data.fingerprint:
                 continue
             then, pool = data, origin.get("pool")
@@ -196,7 +148,7 @@ def origins(policy: Any, data: ExitData) -> Iterator[tuple[ExitData, str]]:
 
 
 def took_part(policy: Any, data: ExitData, split: str) -> bool:
-    """Whether a split has rows that fitted a policy, others of their groups, or copies of them in another stream."""
+    """Whether a split has rows that fitted a policy, others of their groups, or copies of them in a stream."""
     return any(share_rows(data, split, then, other) for then, other in origins(policy, data))
 
 
@@ -206,14 +158,13 @@ def share_rows(data: ExitData, split: str, then: ExitData, other: str) -> bool:
     mine, theirs = data.splits[key], data.splits[place]
     if mine.has(GROUP) and theirs.has(GROUP):
         return bool(np.isin(theirs.array(GROUP)[others], mine.array(GROUP)[rows]).any())
-    alike = place == key or alike_rows(data.splits, place, key)
-    return alike and bool(np.isin(others, rows).any())
+    return alike(data.splits, place, key) and bool(np.isin(others, rows).any())
 
 
-def alike_rows(splits: Mapping[str, Rows], one: str, other: str) -> bool:
-    """Whether rows of two splits are, number by number, the same inputs: streams of one length and the same truth."""
-    if {one, other} & {"fit", "calibrate"}:
-        return False
-    pair = splits[one], splits[other]
-    truth = next((n for n in ("labels", TARGETS) if all(rows.has(n) for rows in pair)), None)
-    return truth is not None and np.array_equal(*(rows.array(truth) for rows in pair))
+def alike(splits: Mapping[str, Rows], one: str, other: str) -> bool:
+    """Whether two splits are, row by row, of the same inputs: streams of one length and the same truth."""
+    if one == other or {one, other} & {"fit", "calibrate"}:
+        return one == other
+    mine, theirs = splits[one], splits[other]
+    truth = next((n for n in ("labels", TARGETS) if mine.has(n) and theirs.has(n)), None)
+    return truth is not None and np.array_equal(mine.array(truth), theirs.array(truth))
