@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import policyopt as po
 from policyopt._api import evaluate
 from policyopt._frontier import summary
+from policyopt._methods.base import outcome_of
 from policyopt._parts import column, took_part
 from policyopt._replay import replay
 from policyopt._robust import parts_in
@@ -37,15 +38,15 @@ def data_of(n, seed=0, **more):
     )  # fmt: skip
 
 
-def streams(n=800, seed=0, noise=(0.0, 0.7, 1.2)):
+def streams(n=800, seed=0, dim=(1.0, 0.6, 0.4)):
     """A cache of rows to fit on, test rows, and the same test rows, distorted."""
     logits, labels, _ = rows(2 * n, seed, hard=0.0)
     rng = np.random.default_rng(seed + 99)
     fit, test = slice(n), slice(n, None)
     splits = {"fit": {"outputs": logits[fit], "labels": labels[fit]}}
-    for name, scale in zip(("test", "dim", "dark"), noise, strict=True):
-        moved = (logits[test] + scale * rng.normal(size=logits[test].shape)).astype("f4")
-        splits[name] = {"outputs": moved, "labels": labels[test]}
+    for name, scale in zip(("test", "dim", "dark"), dim, strict=True):
+        moved = scale * (logits[test] + (1 - scale) * rng.normal(size=logits[test].shape))
+        splits[name] = {"outputs": moved.astype("f4"), "labels": labels[test]}
     return po.from_arrays(splits=splits, costs=COSTS, unit="ms")
 
 
@@ -54,8 +55,11 @@ def by_parts(fitted, data, over="context", split="fit"):
     return po.by_part(outcome, column(data, Tables(data).get(split), over))
 
 
-def worst(fitted, data, **more):
-    return min(record["quality"] for record in by_parts(fitted, data, **more))
+def worths(fitted, data, split="fit"):
+    """Quality by context, on average over a coin."""
+    table = Tables(data).get(split)
+    right = outcome_of(fitted.policy, table).right
+    return [right[table.context == e].mean() for e in (0, 1)]
 
 
 def coarse(n, seed):
@@ -86,35 +90,33 @@ def test_no_thresholds_are_better_for_the_worst_part(seed, budget):
             best = max(best, min(correct[part == g].mean() for g in (0, 1)))
     method = "max_prob:thresholds=joint"
     fitted = po.fit(data, budget, method, robust="worst", over="context")
-    assert evaluate(fitted, data, "fit").cost.mean() <= budget + 1e-9
-    assert worst(fitted, data) >= best - 0.003
-    assert worst(fitted, data) >= worst(po.fit(data, budget, method), data) + 0.001
+    assert outcome_of(fitted.policy, Tables(data).get("fit")).paid.mean() <= budget + 1e-9
+    found, plain = (min(worths(one, data)) for one in (fitted, po.fit(data, budget, method)))
+    assert found >= best - 0.003 and found >= plain + (0.005 if budget < 2 else 0.0)
 
 
 @given(
     st.integers(0, 1000), st.sampled_from(["30%", "45%", "70%"]),
     st.sampled_from(["max_prob", "margin:thresholds=joint", "entropy", "patience"]),
 )  # fmt: skip
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_the_worst_part_is_no_worse_than_by_a_plain_fit(seed, budget, method):
     """On the rows of the fit, of which above 5,000 none is left out; of the mean of parts that holds, too."""
     data = data_of(5200, seed)
     plain = po.fit(data, budget, method)
     for robust, of in (("worst", min), ("mean", np.mean)):
         fitted = po.fit(data, budget, method, robust=robust, over="context")
-        found, known = (
-            of([r["quality"] for r in by_parts(one, data)]) for one in (fitted, plain)
-        )
-        assert found >= known - 1e-9, robust
-        assert evaluate(fitted, data, "fit").cost.mean() <= fitted.budget * (1 + 1e-6)
+        assert of(worths(fitted, data)) >= of(worths(plain, data)) - 1e-9, robust
+        paid = outcome_of(fitted.policy, Tables(data).get("fit")).paid
+        assert paid.mean() <= fitted.budget * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("method", ["max_prob", "margin:answer=combined", "optimal_stopping"])
+@pytest.mark.parametrize("method", ["max_prob", "margin:answer=combined"])
 def test_rows_kept_for_evaluation_are_not_looked_at(method):
     """Whatever stands in the other half of the streams and of the test rows: the same policy."""
-    data, policies = streams(), []
+    data, policies = streams(400), []
     kept = data.rows("dim[50%:]")[1]
-    assert (kept == data.rows("dark[50%:]")[1]).all() and len(kept) == 400
+    assert (kept == data.rows("dark[50%:]")[1]).all() and len(kept) == 200
     for spoil in (False, True):
         splits = {n: dict(rows.blocks[0]) for n, rows in data.splits.items()}
         for name in ("test", "dim", "dark") if spoil else ():
@@ -128,7 +130,9 @@ def test_rows_kept_for_evaluation_are_not_looked_at(method):
         assert not took_part(fitted.policy, other, "dark[50%:]")
     one, two = (fitted.policy for fitted in policies)
     np.testing.assert_array_equal(one.thresholds, two.thresholds)
-    assert one.rule.params() == two.rule.params() or str(one.rule.params()) == str(two.rule.params())
+    assert one.rule.params() == two.rule.params() or str(one.rule.params()) == str(
+        two.rule.params()
+    )
     assert policies[0].quality == policies[1].quality
 
 
@@ -141,47 +145,64 @@ def test_copies_of_an_input_are_one_group():
     assert not np.isin(group[parts.at == 2], group[parts.at < 2]).any()
     assert parts.splits == ["dim[:50%]", "dark[:50%]", "fit"]
     statistics = Tables(data).get("dark[:50%]").statistics
-    np.testing.assert_array_equal(parts.table.take(np.flatnonzero(parts.at == 1)).statistics.confidence, statistics.confidence)
-    for (rows_, outputs) in parts.table.chunks():
+    np.testing.assert_array_equal(
+        parts.table.take(np.flatnonzero(parts.at == 1)).statistics.confidence, statistics.confidence
+    )
+    for rows_, outputs in parts.table.chunks():
         assert len(outputs) == len(parts.table) == 1600 and rows_.start == 0
         mine = Tables(data).get("dark[:50%]")
-        np.testing.assert_array_equal(outputs[400:800], data.splits["dark"].pick("outputs", mine.places))
-    fitted = po.fit(data, "50%", "max_prob", robust="mean", over="dark")if False else po.fit(data, "50%", "max_prob", robust="mean", over="dim,dark")
-    assert took_part(fitted.policy, data, "test[:50%]") and not took_part(fitted.policy, data, "test[50%:]")
+        np.testing.assert_array_equal(
+            outputs[400:800], data.splits["dark"].pick("outputs", mine.places)
+        )
+    fitted = po.fit(data, "50%", "max_prob", robust="mean", over="dim,dark")
+    assert took_part(fitted.policy, data, "test[:50%]") and not took_part(
+        fitted.policy, data, "test[50%:]"
+    )
     with pytest.raises(po.InputError, match="no part in the fit"):
-        po.certify(data, "drop<=50%", fitted, split="test")
+        po.certify(data, "drop<=50%", method=fitted, split="test")
 
 
 @pytest.mark.parametrize("robust", ["mean", "worst"])
 def test_budget_in_every_stream(robust):
     """The worst keeps it in each, on rows apart; a plain fit does not. The mean keeps it on average."""
     over, paid, plain = ["test", "dim", "dark"], [], []
-    for seed in range(6):
-        data = streams(1200, seed)
+    for seed in range(2):
+        data = streams(3600, seed)
         fitted = po.fit(data, "50%", "max_prob:spend=all", robust=robust, over=over)
         for one, out in ((fitted, paid), (po.fit(data, "50%", "max_prob:spend=all"), plain)):
             out.append([evaluate(one, data, f"{n}[50%:]").cost.mean() for n in over])
     mean, before = np.mean(paid, axis=0), np.mean(plain, axis=0)
-    assert before.max() > 2.15
+    assert before.max() > 2.2
     assert 1.9 < (mean.max() if robust == "worst" else mean.mean()) < 2.02
 
 
 def test_floors_hold_in_the_worst_part_on_average():
-    """Over 24 draws of 500 rows, of which 100 are of the hard part: on new rows the floor is met in the mean."""
-    fresh, found, short = data_of(40_000, 10**6, hard=0.2), [], []
-    for seed in range(24):
-        data = data_of(500, seed, hard=0.2)
-        fitted = po.fit(data, accuracy=0.75, method="max_prob", robust="worst", over="context")
-        found.append(worst(fitted, fresh))
-        short.append(fitted.policy.provenance["robust"]["parts"][1]["quality"])
-    assert np.mean(found) > 0.75 - 2 * np.std(found) / 24**0.5 and np.mean(found) < 0.81
-    assert min(short) >= 0.75 - 1e-9
+    """Over 16 draws of 400 rows, of which 120 are of the hard part: on new rows the floor is met in the mean."""
+    fresh, found = data_of(20_000, 10**6), []
+    for seed in range(16):
+        data = data_of(400, seed)
+        fitted = po.fit(data, accuracy=0.55, method="max_prob", robust="worst", over="context")
+        found.append(min(worths(fitted, fresh)))
+        told = fitted.policy.provenance["robust"]["parts"]
+        assert min(part["quality"] for part in told) >= 0.55 - 1e-9
+    assert np.mean(found) > 0.55 - 2 * np.std(found) / 16**0.5 and np.mean(found) < 0.6
 
 
-@pytest.mark.parametrize("method", ["auto", "random", "always:exit=1", "patience", "max_prob:thresholds=0.6,0.6", "subset", "e2cm"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "auto",
+        "random",
+        "always:exit=1",
+        "patience",
+        "max_prob:thresholds=0.6,0.6",
+        "subset",
+        "e2cm",
+    ],
+)
 @pytest.mark.parametrize("over", ["context", ["dim", "dark"]])
 def test_any_method(method, over, tmp_path):
-    data = data_of(400) if over == "context" else streams(400)
+    data = data_of(300) if over == "context" else streams(300)
     budget = None if "0.6" in method else "60%"
     fitted = po.fit(data, budget, method, robust="worst", over=over)
     told = fitted.policy.provenance["robust"]
@@ -215,7 +236,9 @@ def test_parts_tell_what_their_rows_do():
             for name in ("realised_cost", "quality", "quality_low", "exit_share", "labelled"):
                 assert one[name] == alone[name], name
     whole = po.by_part(outcome, ["all"] * len(table))[0]
-    assert {k: v for k, v in whole.items() if k not in ("part", "worst")} == summary(outcome, fitted.policy)
+    assert {k: v for k, v in whole.items() if k not in ("part", "worst")} == summary(
+        outcome, fitted.policy
+    )
     numbers = [r["part"] for r in po.by_part(outcome, np.arange(len(table)) % 12)]
     assert numbers == list(map(str, range(12)))
     declines = po.fit(data, "60%", "max_prob", abstain="20%")
@@ -225,7 +248,14 @@ def test_parts_tell_what_their_rows_do():
 def test_commands(tmp_path, run, monkeypatch):
     monkeypatch.chdir(tmp_path)
     logits, labels, part = rows(600, 1)
-    np.savez("a.npz", logits=logits.swapaxes(0, 1), labels=labels, costs=COSTS, context=NAMES[part])
+    np.savez(
+        "a.npz",
+        logits=logits.swapaxes(0, 1),
+        labels=labels,
+        costs=COSTS,
+        context=part,
+        contexts=NAMES,
+    )
     assert run("import", "a.npz", "--out", "c", "--unit", "ms")[0] == 0
     data = po.open_cache("c")
     for split in ("fit", "test"):
@@ -234,7 +264,22 @@ def test_commands(tmp_path, run, monkeypatch):
     np.save("all.npy", part)
     found = []
     for over in ("context", "fit.csv", "all.npy"):
-        code, out, told = run("fit", "c", "--budget", "60%", "--method", "max_prob", "--robust", "worst", "--over", over, "--out", "p.json", "--format", "json")
+        code, out, told = run(
+            "fit",
+            "c",
+            "--budget",
+            "60%",
+            "--method",
+            "max_prob",
+            "--robust",
+            "worst",
+            "--over",
+            over,
+            "--out",
+            "p.json",
+            "--format",
+            "json",
+        )
         assert code == 0, told
         (record,) = json.loads(out)
         found.append([(p["rows"], p["cost"], p["quality"]) for p in record["parts"]])
@@ -246,7 +291,6 @@ def test_commands(tmp_path, run, monkeypatch):
     assert records[1]["rows"] + records[2]["rows"] == records[0]["rows"] == 300
     code, out, told = run("evaluate", "p.json", "c", "--split", "fit", "--by", "fit.csv")
     assert code == 0 and "hard (worst)" in out and "took part in the fit" in told
-    assert "easy" in run("fit", "c", "--accuracy", "70%", "--robust", "worst", "--over", "label", "--method", "max_prob", "--out", "q.json")[1] or True
     for words, said in (
         (("--robust", "worst"), "'over' must be given with robust"),
         (("--over", "context"), "'robust' must be one of mean, worst"),
@@ -262,7 +306,18 @@ def test_commands(tmp_path, run, monkeypatch):
         budget = () if "--budgets" in words else ("--budget", "60%")
         code, _, told = run("fit", "c", *budget, *words)
         assert code == 2 and said in told, (words, told)
-    code, _, told = run("fit", "c", "--accuracy", "99%", "--robust", "worst", "--over", "context", "--method", "max_prob")
+    code, _, told = run(
+        "fit",
+        "c",
+        "--accuracy",
+        "99%",
+        "--robust",
+        "worst",
+        "--over",
+        "context",
+        "--method",
+        "max_prob",
+    )
     assert code == 3 and "in the worst part" in told
     code, _, told = run("evaluate", "p.json", "c", "--by", "colour")
     assert code == 2 and "context, label, group" in told
@@ -277,4 +332,4 @@ def test_parts_that_are_none():
     outcome = evaluate(po.fit(data, "60%", "max_prob"), data, "fit")
     refuses("one value for each of the 400 rows", po.by_part, outcome, many[:7])
     with pytest.raises(po.BudgetError, match="over these parts"):
-        po.fit(streams(400), 1.0001, "max_prob:spend=all", robust="worst", over="dim,dark")
+        po.fit(streams(400), 1.0, "random", robust="worst", over="dim,dark")
