@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from policyopt._online.drift import refit, watch_policy
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
+    from policyopt._parts import by_part
     from policyopt._study.runs import compare_runs
     from policyopt._study.study import Study, study
     from policyopt._table import Tables
@@ -79,6 +80,7 @@ _NAMES = {
     "_online.simulate": "simulate",
     "_study.runs": "compare_runs",
     "_study.study": "Study study",
+    "_parts": "by_part",
     "_table": "Tables",
     "_tiers.choose": "certified_plan make_plan",
     "_tiers.description": "Link Tier Tiers load_tiers",
@@ -93,8 +95,8 @@ __all__ = [
     "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
     "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily",
     "PolicyOptError", "Risk", "ScoreRule", "Study", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array",
-    "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "compare_runs", "curve",
-    "evaluate", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources",
+    "by_part", "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "compare_runs",
+    "curve", "evaluate", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources",
     "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup", "make_method",
     "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_risk",
     "register_score", "risk_coverage", "route", "row_product", "simulate", "study", "tier_policies", "tune",

@@ -18,6 +18,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import at_most, make_method
 from policyopt._methods.targets import Target
 from policyopt._replay import Replay, replay, trace
+from policyopt._robust import fit_robust
 from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
@@ -51,6 +52,8 @@ def fit(
     abstain_score: str | None = None,
     head_cost: Any = None,
     max_exits: int | None = None,
+    robust: str | None = None,
+    over: Any = None,
     **settings: Any,
 ) -> Fitted:
     """Fit one policy: as good as possible within a budget, or as cheap as possible at a floor on quality.
@@ -102,6 +105,11 @@ def fit(
         stage, ``"10%"``; one stands for all. Default: what the cache says.
     max_exits : int, optional
         Keep at most so many exits, the best set of them at the budget (`subset`): those to build.
+    robust : {"mean", "worst"}, optional
+        Fit for the mean or the worst of the parts that `over` names: budget and floors are then of these.
+    over : str, sequence of str, or array of shape (N,), optional
+        Streams: ``"streams"``, or their names, of each its first half (``NAME[:50%]``) unless a part is named. Or a
+        column of the split: ``"context"``, ``"label"``, ``"group"``, a value per row, or a file (.npy, .csv).
     **settings
         Of the method, e.g. ``thresholds="joint"``.
 
@@ -129,7 +137,8 @@ def fit(
     """
     if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
-    table = tables_of(data, cost, tables, utility, head_cost).get(split)
+    tables = tables_of(data, cost, tables, utility, head_cost)
+    table = tables.get(split)
     chosen = at_most(method_of(method, settings), max_exits)
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
@@ -144,7 +153,11 @@ def fit(
         target = Target(budget, **wishes, limits=kept)
         target.check(table)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
-    if asked is None:
+    if robust is not None or over is not None:
+        if asked is not None:
+            raise input_error("abstain", "absent with robust", "both", "Leave one out.")
+        fitted = fit_robust(chosen, tables, split, target, robust, over, seed)
+    elif asked is None:
         fitted = chosen.fit_path(table, [target], seed)[0]
     else:
         found = decline_or_refuse(chosen, table, [target], seed, asked, calibrator)[0]

@@ -275,8 +275,13 @@ def told_metric(name: str, table: Table, outcome: Replay, seed: int = 0) -> dict
 
 def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
     """Return realised cost, accuracy and quality of a replay, with 95 % intervals (see `quality_fields`)."""
-    # Where all rows leave at one exit, another row may yet leave at another.
-    span, known = float(np.ptp(policy.costs)), ~np.isnan(outcome.quality)
+    declines = getattr(policy, "abstention", None) is not None
+    return told(outcome, float(np.ptp(policy.costs)), declines, seed)
+
+
+def told(outcome: Replay, span: float, declines: bool, seed: int = 0) -> dict[str, Any]:
+    """Return the same of rows whose costs may lie so far apart: where all leave at one exit, another may not."""
+    known = ~np.isnan(outcome.quality)
     correct, group = (None if a is None else a[known] for a in (outcome.correct, outcome.group))
     cost = mean_interval(outcome.cost, span=span, seed=seed, group=outcome.group)
     return {
@@ -286,14 +291,12 @@ def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> di
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
         "labelled": int(known.sum()),
-        **_answered(outcome, policy),
+        **(_answered(outcome) if declines else {}),
     }
 
 
-def _answered(outcome: Replay, policy: Any) -> dict[str, Any]:
+def _answered(outcome: Replay) -> dict[str, Any]:
     """Return coverage and selective quality of a policy that may decline; quality and cost are those of all rows."""
-    if getattr(policy, "abstention", None) is None:
-        return {}
     kept = outcome.quality[~outcome.abstained]
     known = kept[~np.isnan(kept)]
     found = worth_fields(float(known.mean()) if len(known) else None, outcome.graded, "selective_")

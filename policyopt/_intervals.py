@@ -102,6 +102,9 @@ def quality_fields(
     Right or wrong, both are the same; graded, an answer's quality is not whether it is right. Wilson's interval holds
     for shares; of grades it is the bootstrap-t, within [0, 1].
     """
+    if not len(quality):
+        nothing = with_interval("accuracy", None, None, None)
+        return nothing | with_interval("quality", None, None, None)
     if graded:
         found = mean_interval(quality, span=1.0, seed=seed, group=group)
         low, high = max(found.low, 0.0), min(found.high, 1.0)

@@ -161,6 +161,11 @@ class Replay:
         """Share of the rows that leave at each of the model's exits."""
         return np.bincount(self.exit, minlength=self.exits) / len(self.exit)
 
+    def take(self, rows: Ints) -> Replay:
+        """Return some of the rows."""
+        columns = {n: a[rows] for n, a in vars(self).items() if isinstance(a, np.ndarray)}
+        return replace(self, **columns)
+
 
 def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from policyopt._api import DEFAULT_METHOD, cost_for, utility_for
 from policyopt._bounds import PROCEDURES, default_of, delta_of, rows_that_do
-from policyopt._cache.data import GROUP, ExitData, check_shares
+from policyopt._cache.data import ExitData
 from policyopt._certificates.risks import (
     BESIDE_FULL,
     KINDS,
@@ -33,6 +33,7 @@ from policyopt._certificates.testing import fallback, holm
 from policyopt._costs import Budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
+from policyopt._parts import origins, share_rows, took_part
 from policyopt._table import Table, Tables, tables_of
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
 from policyopt.runtime._checks import MAX_COST, check_one_of, check_positive, check_seed, check_type
@@ -168,7 +169,7 @@ def certify(
     seen = [taken(policy, table) for policy in policies]
     found = _losses(risks, seen, table, cost_bound)
     rows_of_fit = testing == "pareto" and len(policies) > 1 and "fit" in data.split_names
-    if rows_of_fit and not _shared(data, split, data, "fit"):
+    if rows_of_fit and not share_rows(data, split, data, "fit"):
         fit = tables.get("fit")
         order = _order(risks, policies, fit, table.units, cost_bound, level, procedure)
     else:
@@ -353,7 +354,7 @@ def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
 
 def _refuse_own_rows(policies: Sequence[Any], data: ExitData, split: str) -> list[str]:
     """Refuse rows that took part in the fit of a policy; return what cannot be told, or what else they chose."""
-    notes, origins, mark = set[str](), dict[str, Any](), (data.fingerprint, _digest(data, split))
+    notes, mark = set[str](), (data.fingerprint, _digest(data, split))
     for policy in policies:
         before = policy.provenance.get(FIELD)
         if isinstance(before, Mapping) and (before.get("cache"), before.get("rows")) == mark:
@@ -362,32 +363,13 @@ def _refuse_own_rows(policies: Sequence[Any], data: ExitData, split: str) -> lis
                 "another chance to be wrong; ask for more confidence, or gather new rows"
             )
         for part in policy.policies if isinstance(policy, ExpertPolicy) else (policy,):
-            each = [
-                o for o in (part.provenance, part.provenance.get("refit")) if isinstance(o, Mapping)
-            ]
-            mine = [o for o in each if o.get("cache") == data.fingerprint]
-            origins |= {repr((o.get("split"), o.get("pool"))): o for o in mine}
-            if not mine:
+            if not any(True for _ in origins(part, data)):
                 notes.add("fitted on another cache: that it shares no rows is yours to know")
-    for origin in origins.values():
-        then, pool = data, origin.get("pool")
-        if data.pooled and isinstance(pool, Mapping):
-            shares, seed = check_shares(pool.get("shares", {})), check_seed(pool.get("seed"))
-            then = replace(data, shares=shares, split_seed=seed)
-        if _shared(data, split, then, str(origin.get("split"))):
+        if took_part(policy, data, split):
             got = f"'{split}', of which rows fitted the policy, or others of their groups"
             step = f"Fit on other rows (--split), and keep '{split}' for the certificate."
             raise input_error("split", "of rows that had no part in the fit", got, step)
     return sorted(notes)
-
-
-def _shared(data: ExitData, split: str, then: ExitData, other: str) -> bool:
-    """Whether a split has rows, or groups, of another; `then`: the data as they were divided for that."""
-    (key, rows), (place, others) = data.rows(split), then.rows(other)
-    mine, theirs = data.splits[key], data.splits[place]
-    if mine.has(GROUP) and theirs.has(GROUP):
-        return bool(np.isin(theirs.array(GROUP)[others], mine.array(GROUP)[rows]).any())
-    return place == key and bool(np.isin(others, rows).any())
 
 
 def _digest(data: ExitData, split: str) -> str:

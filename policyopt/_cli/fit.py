@@ -64,6 +64,10 @@ def fit(
     abstain_score: str | None = options.ABSTAIN_SCORE,
     max_exits: int | None = options.MAX_EXITS,
     head_cost: list[str] | None = options.HEAD_COST,
+    robust: str | None = option(None, "Fit for the mean or the worst of the parts in --over."),
+    over: str | None = option(
+        None, "streams, names of streams, context, label, group, or a file with a value per row."
+    ),
     experts: bool = option(False, "One policy per context; they share the budget.", "--experts"),
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
@@ -79,6 +83,7 @@ def fit(
             "--limit": limit or None, "--calibrator": calibrator, "--abstain": abstain,
             "--abstain-cost": abstain_cost, "--abstain-quality": abstain_quality, "--abstain-score": abstain_score,
             "--experts": experts or None, "--max-exits": max_exits, "--head-cost": head_cost or None,
+            "--robust": robust, "--over": over,
         }  # fmt: skip
         if given := [name for name, value in others.items() if value is not None]:
             raise input_error("--risk", f"given without {given[0]}", "both", "State it as a risk.")
@@ -97,11 +102,14 @@ def fit(
     tables = options.make_tables(data, cost, ("fit",), utility, head_cost)
     # Built here, so that no setting is mistaken for an option of the fit.
     chosen = at_most(method_of(method, options.read_settings(settings)), max_exits)
-    others = [accuracy, quality, max_drop, saving, limit or None]
+    others = [accuracy, quality, max_drop, saving, limit or None, robust, over]
     if (experts or budgets is not None) and any(one is not None for one in others):
         allowed = "absent with --experts and --budgets, which have budgets only"
         raise input_error(
-            "--accuracy, --max-drop, --saving, --limit", allowed, "given", "Leave them out."
+            "--accuracy, --max-drop, --saving, --limit, --robust",
+            allowed,
+            "given",
+            "Leave them out.",
         )
     if experts:
         for name, value in {"calibrator": calibrator, **declines}.items():
@@ -123,7 +131,7 @@ def fit(
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
-            limits=limit or (), seed=seed, calibrator=calibrator, tables=tables, **declines,
+            limits=limit or (), seed=seed, calibrator=calibrator, tables=tables, robust=robust, over=over, **declines,
         )  # fmt: skip
     with output.writing(out, held):
         fitted.save(out)
@@ -148,7 +156,17 @@ def fit(
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
     record = describe(fitted, str(out))
-    output.print_records([record], style, columns_of(record))
+    parts = provenance["robust"]["parts"] if robust else []
+    if output.print_data(style, [{**record, "parts": parts}] if parts else [record], [record]):
+        return
+    output.print_table([record], columns_of(record))
+    if parts:
+        least = min(part["quality"] for part in parts)
+        records = [{**part, "worst": part["quality"] == least} for part in parts]
+        output.print_table(records, {
+            **output.PART, "weight %": shown("weight", percent),
+            f"expected cost [{record['unit']}]": "cost", "expected quality %": shown("quality", percent),
+        })  # fmt: skip
 
 
 def _fit_family(

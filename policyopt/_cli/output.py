@@ -192,6 +192,13 @@ def coverage_columns(record: Mapping[str, Any], graded: Any) -> Columns:
     }
 
 
+#: Columns of a part of rows; of all of them it has no name.
+PART: Columns = {
+    "part": lambda r: (r["part"] or "all") + (" (worst)" if r.get("worst") else ""),
+    "rows": "rows",
+}
+
+
 def share_columns(names: Sequence[str], head: str = "exit share %") -> Columns:
     """Return the column of the share that leaves at each exit, with their names where they have some."""
     told = f" ({', '.join(names)})" if names else ""

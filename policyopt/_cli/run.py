@@ -32,6 +32,7 @@ def evaluate(
     cache: Path = options.CACHE,
     split: str = options.SPLIT,
     out: Path | None = option(None, "CSV with exit, prediction, cost and quality per row."),
+    by: str | None = option(None, "Each part, too: context, label, group, or a file."),
     level: str | None = options.LEVEL,
     utility: str | None = options.UTILITY,
     metric: str | None = options.METRIC,
@@ -41,6 +42,7 @@ def evaluate(
     """Show realised cost and accuracy of a policy, or of a family's levels."""
     from policyopt._api import cost_for, utility_for
     from policyopt._frontier import summary, told_metric
+    from policyopt._parts import by_part, column, took_part
     from policyopt._replay import replay
     from policyopt._table import Tables, unlabelled
 
@@ -65,6 +67,8 @@ def evaluate(
     outcomes = [replay(one, table) for one in found]
     if np.isnan(outcomes[0].quality).any():
         output.note(unlabelled(table))
+    if any(took_part(one, data, split) for one in found):
+        output.note(f"rows of {split}, or copies of them, took part in the fit: they flatter it")
     if out is not None:
         with output.writing(out):
             write_file(out, output.to_csv(_rows(outcomes[0], _COLUMNS, found[0])))
@@ -80,9 +84,16 @@ def evaluate(
             told_metric(metric, table, outcome) | record
             for record, outcome in zip(records, outcomes, strict=True)
         ]
+    if by is not None:
+        values = column(data, table, by)
+        records = [
+            {**record, "part": None, "worst": False, **part, **({"budget": None} if part else {})}
+            for record, outcome in zip(records, outcomes, strict=True)
+            for part in ({}, *by_part(outcome, values))
+        ]
     columns = {
         **({"level": "level"} if family else {}),
-        "method": chosen_method, "split": "split", "rows": "rows",
+        "method": chosen_method, "split": "split", **(output.PART if by else {"rows": "rows"}),
         f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
         **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
