@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from policyopt._online.drift import refit, watch_policy
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
+    from policyopt._report.exit_metrics import exit_metrics
+    from policyopt._streams import robustness
     from policyopt._table import Tables
     from policyopt._tiers.choose import certified_plan, make_plan
     from policyopt._tiers.description import Link, Tier, Tiers, load_tiers
@@ -75,6 +77,8 @@ _NAMES = {
     "_online.drift": "refit watch_policy",
     "_online.families": "fit_linucb",
     "_online.simulate": "simulate",
+    "_report.exit_metrics": "exit_metrics",
+    "_streams": "robustness",
     "_table": "Tables",
     "_tiers.choose": "certified_plan make_plan",
     "_tiers.description": "Link Tier Tiers load_tiers",
@@ -89,11 +93,12 @@ __all__ = [
     "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
     "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily",
     "PolicyOptError", "Risk", "ScoreRule", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array",
-    "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "curve", "evaluate", "fit",
-    "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources", "load_experts", "load_family",
-    "load_policy", "load_tier", "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number",
-    "open_cache", "refit", "register_method", "register_risk", "register_score", "risk_coverage", "route",
-    "row_product", "simulate", "tier_policies", "tune", "watch_policy",
+    "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "curve", "evaluate",
+    "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources",
+    "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup", "make_method",
+    "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_risk",
+    "register_score", "risk_coverage", "robustness", "route", "row_product", "simulate", "tier_policies",
+    "tune", "watch_policy",
 ]  # fmt: skip
 
 
