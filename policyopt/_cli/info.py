@@ -207,34 +207,31 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
 
 
 def _print_metrics(found: ExitMetrics) -> None:
-    """Print what each exit is worth by itself; columns of which nothing is known are left out."""
-    exits, named = found.exits, {"exit": lambda r: f"{r['exit']} {r.get('name', '')}".rstrip()}
-    columns = {
-        **named,
+    """Print what each exit is worth by itself, and what is known of its training."""
+    exits, shown = found.exits, output.shown
+    named = {"exit": lambda r: f"{r['exit']} {r.get('name', '')}".rstrip()}
+    own: output.Columns = {
         **output.quality_column(exits[0]["accuracy"] is None),
-        "loss": output.shown("loss", "{:.4f}".format),
-        "ECE %": output.shown("ece", percent),
-        "Brier": output.shown("brier", "{:.4f}".format),
-        "agree %": output.shown("agreement", percent),
-        "overthink %": output.shown("overthinking", percent),
-    }
-    gaps = {
-        **named,
+        "loss": shown("loss", "{:.4f}".format), "ECE %": shown("ece", percent),
+        "Brier": shown("brier", "{:.4f}".format), "agree %": shown("agreement", percent),
+        "overthink %": shown("overthinking", percent),
+    }  # fmt: skip
+    of: output.Columns = {
         "gap, points [95 %]": output.interval("accuracy_gap", output.points),
         "loss gap [95 %]": output.interval("loss_gap", "{:+.4f}".format),
-        **{name: lambda r, name=name: r["recorded"][name] for name in exits[0]["recorded"]},
+        **{n: lambda r, n=n: r["recorded"][n] for n in exits[0]["recorded"]},
     }
-    for title, shown in ((f"each exit, split {found.split}", columns), ("training", gaps)):
-        known = {n: c for n, c in shown.items() if any(c(r) not in (None, "-") for r in exits)}
-        if len(known) > 1:
-            output.print_table(exits, known, title=title)
-    told = [
-        f"{name} {output.number(v) if isinstance(v, float) else v}"
-        for name, v in found.training.items()
-    ]
-    output.say(*([f"training: {', '.join(told)}"] if told else []))
-    for note in found.notes:
-        output.note(note)
+    gap = f": gap from the {exits[0]['gap_from']}" if exits[0]["gap_from"] else ""
+    for title, columns in ((f"each exit, split {found.split}", own), (f"training{gap}", of)):
+        known = {n: c for n, c in columns.items() if any(c(r) not in (None, "-") for r in exits)}
+        if known:
+            output.print_table(exits, {**named, **known}, title=title)
+    facts = (
+        f"{name} {number(v) if isinstance(v, float) else v}" for name, v in found.training.items()
+    )
+    output.say(*([f"training: {', '.join(facts)}"] if found.training else []))
+    for text in found.notes:
+        output.note(text)
 
 
 def _print_policy(path: Path, level: str | None, style: output.Format) -> None:

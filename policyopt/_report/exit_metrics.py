@@ -121,7 +121,10 @@ def _recorded(data: ExitData, notes: list[str]) -> tuple[dict[str, list[Any]], d
         for name, value in (given if isinstance(given, dict) else {"all": None}).items():
             each: list[Any] = value if isinstance(value, list) else [value]
             if key == "training":
-                allowed, good = "a number or a text", all(type(v) in (int, float, str) for v in each)
+                allowed, good = (
+                    "a number or a text",
+                    all(type(v) in (int, float, str) for v in each),
+                )
             else:
                 allowed = f"a list of {data.exits} numbers (of accuracies: shares)"
                 good = len(each) == data.exits and all(type(v) in (int, float) for v in each)
