@@ -205,7 +205,8 @@ def _told(
     p99 = float(np.quantile(outcome.cost, 0.99, method="inverted_cdf"))  # as a limit has it
     return record | {
         "full_quality": float(full[known].mean()), "worst_cost": float(outcome.cost.max()),
-        "cost_p99": p99, "cost_cvar99": tail(outcome.cost), "efficacy": efficacy(outcome.cost, outcome.exit, table.mean_costs),
+        "cost_p99": p99, "cost_cvar99": tail(outcome.cost),
+        "efficacy": efficacy(outcome.cost, outcome.exit, table.mean_costs),
         "dearest_rows": np.argsort(-outcome.cost, kind="stable")[:few].tolist(),
     }  # fmt: skip
 

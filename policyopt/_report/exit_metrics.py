@@ -22,6 +22,7 @@ from policyopt.runtime._kinds import KINDS
 #: What the metadata may record where no rows of the training are there, and what it is beside.
 _TOLD = {"accuracy": "train_accuracy", "loss": "train_loss"}
 _ENDS = ("", "_low", "_high")
+_NEVER = 99.0  # nats: log probabilities of 0 are read as -100
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def exit_metrics(
         one["gap_from"] = ("rows" if "rows" in then else "metadata") if then else None
         one["recorded"] = {name: values[k] for name, values in per_exit.items()}
         one |= {"name": data.names[k]} if data.names else {}
-    if seen and seen.losses is not None and not np.isfinite(seen.losses).all():
+    if seen and seen.losses is not None and not (seen.losses < _NEVER).all():
         notes.append(
             "an exit gives a label no probability at all: its loss is infinite, and left out"
         )
@@ -154,7 +155,7 @@ def _worths(table: Table, seen: Observed | None) -> list[dict[str, Any]]:
     records = []
     for k, cost in enumerate(table.mean_costs.tolist()):
         own, loss = None if correct is None else correct[:, k], [None] * 3
-        if seen and seen.losses is not None and np.isfinite(seen.losses[:, k]).all():
+        if seen and seen.losses is not None and (seen.losses[:, k] < _NEVER).all():
             loss = list(mean_interval(seen.losses[:, k], group=group)[:3])
         worth = quality_fields(quality[:, k], own, table.graded, group=group)
         head = {"exit": k, "cost": cost, "unit": table.unit, "rows": len(table)}
