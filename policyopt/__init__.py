@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
     from policyopt._parts import by_part
+    from policyopt._study.exits import exit_metrics
     from policyopt._study.runs import compare_runs
+    from policyopt._study.streams import robustness
     from policyopt._study.study import Study, study
     from policyopt._table import Tables
     from policyopt._tiers.choose import certified_plan, make_plan
@@ -81,6 +83,8 @@ _NAMES = {
     "_study.runs": "compare_runs",
     "_study.study": "Study study",
     "_parts": "by_part",
+    "_study.exits": "exit_metrics",
+    "_study.streams": "robustness",
     "_table": "Tables",
     "_tiers.choose": "certified_plan make_plan",
     "_tiers.description": "Link Tier Tiers load_tiers",
@@ -96,11 +100,11 @@ __all__ = [
     "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily",
     "PolicyOptError", "Risk", "ScoreRule", "Study", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array",
     "by_part", "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "compare_runs",
-    "curve", "evaluate", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays", "import_sources",
-    "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup", "make_method",
-    "make_plan", "make_score", "number", "open_cache", "refit", "register_method", "register_risk",
-    "register_score", "risk_coverage", "route", "row_product", "simulate", "study", "tier_policies", "tune",
-    "watch_policy",
+    "curve", "evaluate", "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
+    "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
+    "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method",
+    "register_risk", "register_score", "risk_coverage", "robustness", "route", "row_product", "simulate",
+    "study", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from policyopt.runtime._policy import Policy
 
 if TYPE_CHECKING:
     from policyopt._methods.registry import MethodSpec
+    from policyopt._study.exits import ExitMetrics
 
 #: Characters of a value in the table of a policy file.
 _SHOWN = 120
@@ -105,13 +106,17 @@ def info(
     cost: str | None = options.COST,
     utility: str | None = options.UTILITY,
     incomplete: bool = option(False, "Read a cache whose writing was cut off.", "--incomplete"),
+    full: bool = option(False, "Also loss, calibration, overfitting, ... of each exit.", "--full"),
+    split: str | None = option(None, "With --full: split or stream to look at (default: test)."),
     level: str | None = options.LEVEL,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
+    if split is not None and not full:
+        raise input_error("--split", "given with --full", split, "Add --full.")
     if cache.suffix == ".json" and not cache.is_dir():
-        if cost or utility or incomplete:
-            name = "--cost" if cost else "--utility" if utility else "--incomplete"
+        given = {"--cost": cost, "--utility": utility, "--incomplete": incomplete, "--full": full}
+        if name := next((name for name, value in given.items() if value), None):
             raise input_error(name, "given with a cache", f"{cache}, a file", "Leave it out.")
         _print_policy(cache, level, style)
         return
@@ -121,15 +126,24 @@ def info(
     with output.progress("reading the outputs") as step:
         tables = Tables(data, cost, step, utility)
         splits = [_split(tables, name) for name in data.split_names]
-    content = {
+    metrics = None
+    if full:
+        from policyopt._study.exits import exit_metrics
+
+        usual = "test" if "test" in data.split_names else data.split_names[-1]
+        metrics = exit_metrics(data, split or usual, tables=tables)
+    content: dict[str, Any] = {
         "kind": data.kind, "exits": data.exits, "classes": data.classes, "names": list(data.names),
         **vars(data.measure),
         "features": list(data.feature_widths), "contexts": list(data.contexts), "pooled": data.pooled,
         "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
     }  # fmt: skip
-    if not output.print_data(style, content, splits):
+    content |= {} if metrics is None else {"metrics": vars(metrics)}
+    if not output.print_data(style, content, metrics.exits if metrics else splits):
         _print_cache(content, data, data.graded or utility is not None)
+        if metrics:
+            _print_metrics(metrics)
 
 
 def _split(tables: Tables, name: str) -> dict[str, Any]:
@@ -194,6 +208,34 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     for k in range(data.exits):
         columns[f"exit {data.called(k)}"] = lambda r, k=k: number(r["cumulative_mean"][k])
     output.print_table(content["costs"], columns, title="cumulative cost")
+
+
+def _print_metrics(found: ExitMetrics) -> None:
+    """Print what each exit is worth by itself, and what is known of its training."""
+    exits, shown = found.exits, output.shown
+    named = {"exit": lambda r: f"{r['exit']} {r.get('name', '')}".rstrip()}
+    own: output.Columns = {
+        **output.quality_column(exits[0]["accuracy"] is None),
+        "loss": shown("loss", "{:.4f}".format), "ECE %": shown("ece", percent),
+        "Brier": shown("brier", "{:.4f}".format), "agree %": shown("agreement", percent),
+        "overthink %": shown("overthinking", percent),
+    }  # fmt: skip
+    of: output.Columns = {
+        "gap, points [95 %]": output.interval("accuracy_gap", output.points),
+        "loss gap [95 %]": output.interval("loss_gap", "{:+.4f}".format),
+        **{n: lambda r, n=n: r["recorded"][n] for n in exits[0]["recorded"]},
+    }
+    gap = f": gap from the {exits[0]['gap_from']}" if exits[0]["gap_from"] else ""
+    for title, columns in ((f"each exit, split {found.split}", own), (f"training{gap}", of)):
+        known = {n: c for n, c in columns.items() if any(c(r) not in (None, "-") for r in exits)}
+        if known:
+            output.print_table(exits, {**named, **known}, title=title)
+    facts = (
+        f"{name} {number(v) if isinstance(v, float) else v}" for name, v in found.training.items()
+    )
+    output.say(*([f"training: {', '.join(facts)}"] if found.training else []))
+    for text in found.notes:
+        output.note(text)
 
 
 def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
