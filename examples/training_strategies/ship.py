@@ -1,0 +1,3 @@
+"""The small caches that come with the project."""
+def ship(out, folder):
+    raise NotImplementedError
