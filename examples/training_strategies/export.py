@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def sizes(net: StagedNet) -> dict[str, list[float]]:
     table: dict[str, list[float]] = {
         "parameters": [], "multiply_adds": [], "head_parameters": [], "head_multiply_adds": []
     }  # fmt: skip
-    macs = parameters = 0.0
+    macs, parameters = 0.0, 0
     for block, head in zip(net.blocks, net.heads, strict=True):
         hidden, block_macs, block_parameters = _counts(block, hidden)
         _, head_macs, head_parameters = _counts(head, hidden)
@@ -53,21 +55,20 @@ def sizes(net: StagedNet) -> dict[str, list[float]]:
     return table
 
 
-def sizes_of(model: nn.Module, shared: StagedNet) -> tuple[dict[str, list[float]], list[float]]:
-    """Return a model's sizes and, in MMACs, what it would cost if the exits shared their layers.
+def sizes_of(model: nn.Module, shared: StagedNet) -> tuple[dict[str, list[float]], list[Cost]]:
+    """Return a model's sizes, and its costs: as it is, and as if its exits shared their layers.
 
-    A model per exit shares nothing: who reaches exit k has run all the models before, too.
+    Models per exit share nothing: who reaches exit k has run those before, unless they are skipped.
     """
-    if not isinstance(model, Assembled):
-        table = sizes(model)
-        return table, table["multiply_adds"]
-    table, usual = sizes(shared), sizes(shared)["multiply_adds"]
-    table["parameters"], table["multiply_adds"] = [], []
-    for models in range(1, model.exits + 1):
-        run = [_counts(each, _image(each)) for each in model.models[:models]]
-        table["multiply_adds"].append(sum(macs for _, macs, _ in run))
-        table["parameters"].append(sum(parameters for *_, parameters in run))
-    return table, usual
+    table = sizes(model if isinstance(model, StagedNet) else shared)
+    usual = Cost("shared", "MMACs", tuple(table["multiply_adds"]))
+    if isinstance(model, StagedNet):
+        return table, [replace(usual, name="compute"), usual]
+    alone = [_counts(each, _image(each))[1:] for each in model.models]
+    cost = Cost("compute", "MMACs", tuple(macs for macs, _ in alone), kind="standalone")
+    table["multiply_adds"] = list(cost.values)
+    table["parameters"] = list(itertools.accumulate(parameters for _, parameters in alone))
+    return table, [cost, usual]
 
 
 def per_exit(model: nn.Module, phases: list[Phase], train: Rows, validation: Rows) -> dict[str, list[float]]:

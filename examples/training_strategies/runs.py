@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from policyopt._costs import Cost
-
 from ..fashion_mnist.data import Split, load_splits
 from ..fashion_mnist.train import to_input
 from .export import TRAIN_ROWS, per_exit, sizes_of, write_cache
@@ -79,11 +77,7 @@ def perform(run: Run, sizes: Sizes) -> None:
 
     task = Task(run.backbone, run.seed, train, validation, recipe, load)
     model, phases, peak = _trained(run, run.strategy, task)
-    table, shared = sizes_of(model, build(run.backbone, run.seed))
-    costs = [
-        Cost("compute", "MMACs", tuple(table["multiply_adds"])),
-        Cost("shared", "MMACs", tuple(shared)),
-    ]
+    table, costs = sizes_of(model, build(run.backbone, run.seed))
     training: dict[str, Any] = {
         "strategy": run.strategy,
         "backbone": run.backbone,
