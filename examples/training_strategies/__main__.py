@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from ..fashion_mnist.data import DEFAULT_FOLDER, DataError, locate
+from examples.fashion_mnist.data import DEFAULT_FOLDER, DataError, locate
+
 from .model import BACKBONES
 from .optimise import Recipe
 from .runs import Run, Sizes, is_done, perform
@@ -23,19 +24,25 @@ from .ship import ship
 from .strategies import STRATEGIES
 
 SEEDS = {"residual": 5, "depthwise": 3, "plain": 3}
-QUICK = Sizes(Recipe(rows=2560, validation_rows=256, epochs=2), fit=256, test=512, train=128)
+QUICK = Sizes(Recipe(rows=2560, validation_rows=256, epochs=1), fit=256, test=512, train=128)
 
 
 def main() -> int:
     """Run the example; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m examples.training_strategies", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.training_strategies", description=__doc__
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory of caches and weights")
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of the idx files")
     parser.add_argument("--backbones", nargs="+", choices=BACKBONES, default=BACKBONES)
-    parser.add_argument("--seeds", type=int, help="of each backbone; default 5 of residual, 3 of others")
+    parser.add_argument(
+        "--seeds", type=int, help="of each backbone; default 5 of residual, 3 of others"
+    )
     parser.add_argument("--device", default="cpu", help="e.g. cuda; default %(default)s")
     parser.add_argument("--quick", action="store_true", help="few rows, one epoch, two seeds")
-    parser.add_argument("--ship", type=Path, metavar="DIR", help="write small caches from OUT's; train nothing")
+    parser.add_argument(
+        "--ship", type=Path, metavar="DIR", help="write small caches from OUT's; train nothing"
+    )
     given = parser.parse_args()
     if given.ship:
         ship(given.out, given.ship)
@@ -65,7 +72,9 @@ def main() -> int:
             perform(run, sizes)
         else:
             # A process of its own: its peak memory is that of this run alone.
-            process = multiprocessing.get_context("spawn").Process(target=perform, args=(run, sizes))
+            process = multiprocessing.get_context("spawn").Process(
+                target=perform, args=(run, sizes)
+            )
             process.start()
             process.join()
             failed += process.exitcode != 0

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from examples.fashion_mnist.data import STREAMS, Split, distort
+from examples.fashion_mnist.train import to_input
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
 
-from ..fashion_mnist.data import STREAMS, Split, distort
-from ..fashion_mnist.train import to_input
-from .model import Assembled, StagedNet, single_exit
+from .model import StagedNet
 from .optimise import EVALUATION_BATCH, Phase, Rows, accuracy, answers
 
 TRAIN_ROWS = 2_000
@@ -48,7 +48,8 @@ def sizes(net: StagedNet) -> dict[str, list[float]]:
     for block, head in zip(net.blocks, net.heads, strict=True):
         hidden, block_macs, block_parameters = _counts(block, hidden)
         _, head_macs, head_parameters = _counts(head, hidden)
-        macs, parameters = macs + block_macs + head_macs, parameters + block_parameters + head_parameters
+        macs += block_macs + head_macs
+        parameters += block_parameters + head_parameters
         row = (parameters, macs, head_parameters, head_macs)
         for column, value in zip(table.values(), row, strict=True):
             column.append(value)
@@ -66,12 +67,14 @@ def sizes_of(model: nn.Module, shared: StagedNet) -> tuple[dict[str, list[float]
         return table, [replace(usual, name="compute"), usual]
     alone = [_counts(each, _image(each))[1:] for each in model.models]
     cost = Cost("compute", "MMACs", tuple(macs for macs, _ in alone), kind="standalone")
-    table["multiply_adds"] = list(cost.values)
+    table["multiply_adds"] = list(cost.values or ())
     table["parameters"] = list(itertools.accumulate(parameters for _, parameters in alone))
     return table, [cost, usual]
 
 
-def per_exit(model: nn.Module, phases: list[Phase], train: Rows, validation: Rows) -> dict[str, list[float]]:
+def per_exit(
+    model: nn.Module, phases: list[Phase], train: Rows, validation: Rows
+) -> dict[str, list[float]]:
     """Return what training made of every exit, and the seconds it took.
 
     The time of a phase that trains several exits at once counts in equal parts for each.
@@ -109,13 +112,22 @@ def batches(model: nn.Module, split: Split) -> Iterator[tuple[list[torch.Tensor]
 
 
 def write_cache(
-    model: nn.Module, splits: dict[str, Split], distorted: bool, path: Path, costs: list[Cost], metadata: dict[str, Any]
+    model: nn.Module,
+    splits: dict[str, Split],
+    distorted: bool,
+    path: Path,
+    costs: list[Cost],
+    metadata: dict[str, Any],
 ) -> None:
     """Write ``fit``, ``test``, the stream ``train`` and, where asked, the distorted test rows."""
     with CacheWriter(
         path, costs=costs, dtype="float16", classes=10, metadata=rounded(metadata), overwrite=True
     ) as writer:
-        parts = {"fit": splits["fit"], "test": splits["test"], "train": splits["train"].head(TRAIN_ROWS)}
+        parts = {
+            "fit": splits["fit"],
+            "test": splits["test"],
+            "train": splits["train"].head(TRAIN_ROWS),
+        }
         for name in (*parts, *(STREAMS if distorted else ())):
             split = parts[name] if name in parts else distort(splits["test"], name)
             for logits, labels in batches(model, split):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..fashion_mnist.model import PIXEL_MEAN, PIXEL_STD, conv_unit, exit_head
+from examples.fashion_mnist.model import PIXEL_MEAN, PIXEL_STD, conv_unit, exit_head
 
 BACKBONES = ("residual", "depthwise", "plain")
 CLASSES = 10
@@ -32,6 +32,7 @@ class Normalise(nn.Module):
     """Pixels in [0, 1] to zero mean and unit variance: all the preparation there is."""
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the pixels, normalised."""
         return (images - PIXEL_MEAN) / PIXEL_STD
 
 
@@ -52,13 +53,14 @@ class Residual(nn.Module):
             )
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Return the block's output."""
         return torch.relu(self.body(hidden) + self.around(hidden))
 
 
 def depthwise_unit(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """A 3 x 3 convolution per channel, then a 1 x 1 convolution across them, as in MobileNet.
+    """Return a 3 x 3 convolution per channel and a 1 x 1 convolution across them.
 
-    MobileNet has a rectifier between the two; with as few channels as here it costs five points of
+    MobileNet has a rectifier between the two: with as few channels as here it costs five points of
     accuracy (Xception has none, either).
     """
     return nn.Sequential(
@@ -71,7 +73,7 @@ def depthwise_unit(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 def plain_block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-    """Two 3 x 3 convolutions, pooled before, as in VGG."""
+    """Return two 3 x 3 convolutions, pooled before, as in VGG."""
     pooled = [nn.MaxPool2d(2, ceil_mode=True)] if stride > 1 else []
     return [*pooled, conv_unit(inputs, outputs), conv_unit(outputs, outputs)]
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..fashion_mnist.data import Split, load_splits
-from ..fashion_mnist.train import to_input
+from examples.fashion_mnist.data import Split, load_splits
+from examples.fashion_mnist.train import to_input
+
 from .export import TRAIN_ROWS, per_exit, sizes_of, write_cache
 from .model import build
 from .optimise import Phase, Recipe, Rows

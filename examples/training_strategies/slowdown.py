@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import policyopt as po
+from examples.fashion_mnist.data import DEFAULT_FOLDER, load_splits
+from examples.fashion_mnist.train import to_input
 
-from ..fashion_mnist.data import DEFAULT_FOLDER, load_splits
-from ..fashion_mnist.train import to_input
 from .model import BACKBONES
 from .optimise import answers
 from .strategies import STRATEGIES, shape_of
@@ -56,19 +56,22 @@ def noisy(images: Tensor, eps: float) -> Tensor:
     return (images + eps * torch.where(up, 1.0, -1.0).to(images.device)).clamp(0, 1)
 
 
-def efficacy(cost: np.ndarray, full: float) -> float:
+def efficacy(exits: np.ndarray, costs: np.ndarray) -> float:
     """Return the area under the share of inputs that have left by each share of the full cost.
 
-    The curve has a step at every exit, so that this is one minus the mean cost over the full one.
-    DeepSloth's section 4 draws it with trapezoids, which gives a little more.
+    By trapezoids from no cost on, as DeepSloth has it (section 4).
     """
-    shares = np.sort(cost / full)
-    left = np.arange(1, len(shares) + 1) / len(shares)
-    return float(np.diff(shares, append=1.0) @ left)
+    cost = np.concatenate([[0.0], costs / costs[-1]])
+    left = np.concatenate([[0.0], (exits[:, None] <= np.arange(len(costs))).mean(axis=0)])
+    return float(np.diff(cost) @ (left[1:] + left[:-1]) / 2)
 
 
 def measure(
-    model: nn.Module, policy: po.Policy, images: Tensor, labels: np.ndarray, distances: Sequence[float]
+    model: nn.Module,
+    policy: po.Policy,
+    images: Tensor,
+    labels: np.ndarray,
+    distances: Sequence[float],
 ) -> list[tuple[str, float, float, float, float]]:
     """Return per kind of image and distance: mean cost, accuracy, efficacy, share at the last exit."""
     kinds = [("clean", 0.0, images)]
@@ -79,7 +82,7 @@ def measure(
         logits = [each.cpu().numpy() for each in answers(model, changed)]
         said = policy.decide(logits)
         told = f"{kind} {eps:g}" if eps else kind
-        worth = efficacy(said.cost, policy.costs[-1])
+        worth = efficacy(np.searchsorted(policy.active_exits, said.exit), policy.costs)
         right, last = (said.prediction == labels).mean(), (said.exit == len(logits) - 1).mean()
         rows.append((told, float(said.cost.mean()), float(right), worth, float(last)))
     return rows
@@ -87,11 +90,15 @@ def measure(
 
 def main() -> None:
     """Attack and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m examples.training_strategies.slowdown", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.training_strategies.slowdown", description=__doc__
+    )
     parser.add_argument("out", type=Path, help="directory that the example wrote")
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of the idx files")
     parser.add_argument("--backbone", choices=BACKBONES, default=BACKBONES[0])
-    parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES)[1:], default=list(STRATEGIES)[1:])
+    parser.add_argument(
+        "--strategies", nargs="+", choices=list(STRATEGIES)[1:], default=list(STRATEGIES)[1:]
+    )
     parser.add_argument("--budget", default="50%", help="default %(default)s of the full cost")
     parser.add_argument("--eps", type=float, nargs="+", default=[0.01, 0.03, 0.1])
     parser.add_argument("--rows", type=int, default=500, help="test images; default %(default)s")
@@ -100,17 +107,23 @@ def main() -> None:
     torch.set_num_threads(1)
     test = load_splits(given.data)["test"].head(given.rows)
     images = to_input(test.images).to(given.device)
-    print("| strategy | images | cost [MMACs] | of the full cost | accuracy | efficacy | at the last exit |")
+    print(
+        "| strategy | images | cost [MMACs] | of the full cost | accuracy | efficacy | at the last exit |"
+    )
     print("|---|---|---:|---:|---:|---:|---:|")
     for strategy in given.strategies:
         file = given.out / "models" / given.backbone / strategy / "0.pt"
         if not file.is_file():
             continue
         model = shape_of(strategy, given.backbone).to(given.device).eval()
-        model.load_state_dict(torch.load(file, map_location=given.device, weights_only=True)["weights"])
+        model.load_state_dict(
+            torch.load(file, map_location=given.device, weights_only=True)["weights"]
+        )
         cache = po.open_cache(given.out / given.backbone / strategy / "0")
         policy = po.fit(cache, given.budget, "max_prob").policy
-        for kind, cost, right, worth, last in measure(model, policy, images, test.labels, given.eps):
+        for kind, cost, right, worth, last in measure(
+            model, policy, images, test.labels, given.eps
+        ):
             print(
                 f"| {strategy} | {kind} | {cost:.3f} | {cost / policy.costs[-1]:.0%} | {right:.1%} | "
                 f"{worth:.3f} | {last:.1%} |",

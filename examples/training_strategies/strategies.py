@@ -152,9 +152,7 @@ def distillation(task: Task) -> Trained:
     for each in (task.train, task.validation):
         (teacher,) = answers(alone, each.inputs)
         rows.append(Rows(each.inputs, each.labels, teacher))
-    phase = task.fit(
-        net, range(net.exits), distillation_loss, train=rows[0], validation=rows[1]
-    )
+    phase = task.fit(net, range(net.exits), distillation_loss, train=rows[0], validation=rows[1])
     return net, [*phases, phase]
 
 
