@@ -21,7 +21,6 @@ from .findings import FINDINGS, HYBRIDS, PLAIN, Answer, Finding, Floats
 from .model import BACKBONES
 from .ship import found
 
-BEGIN, END = "<!-- results: written by page.py -->\n", "<!-- end of results -->\n"
 README = Path(__file__).with_name("README.md")
 
 
@@ -208,17 +207,23 @@ def results(study: Study) -> str:
     return "\n".join(lines)
 
 
+def fill(page: Path, name: str, text: str) -> None:
+    """Put a text between a page's marks of that name, in place of what is there."""
+    begin, end = f"<!-- begin {name}: generated -->\n", f"<!-- end {name} -->\n"
+    before, rest = page.read_text().split(begin)
+    _, after = rest.split(end)
+    write_file(page, f"{before}{begin}\n{text}\n{end}{after}")
+
+
 def main() -> None:
-    """Write the results into the README, between its two marks."""
+    """Write the results into the README."""
     parser = argparse.ArgumentParser(
         prog="python -m examples.training_strategies.page", description=__doc__
     )
     parser.add_argument("out", type=Path, help="directory of the caches")
     parser.add_argument("--readme", type=Path, default=README, help="page to write into")
     given = parser.parse_args()
-    before, rest = given.readme.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    write_file(given.readme, f"{before}{BEGIN}\n{results(read_all(given.out))}\n{END}{after}")
+    fill(given.readme, "results", results(read_all(given.out)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ noise of the same size, and on attacked ones.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from examples.fashion_mnist.train import to_input
 
 from .model import BACKBONES
 from .optimise import answers
+from .page import README, fill, table
 from .strategies import STRATEGIES, shape_of
 
 STEPS = 30
@@ -67,68 +67,70 @@ def efficacy(exits: np.ndarray, costs: np.ndarray) -> float:
 
 
 def measure(
-    model: nn.Module,
-    policy: po.Policy,
-    images: Tensor,
-    labels: np.ndarray,
-    distances: Sequence[float],
-) -> list[tuple[str, float, float, float, float]]:
-    """Return per kind of image and distance: mean cost, accuracy, efficacy, share at the last exit."""
-    kinds = [("clean", 0.0, images)]
-    for eps in distances:
-        kinds += [("noise", eps, noisy(images, eps)), ("attack", eps, attack(model, images, eps))]
-    rows = []
-    for kind, eps, changed in kinds:
-        logits = [each.cpu().numpy() for each in answers(model, changed)]
-        said = policy.decide(logits)
-        told = f"{kind} {eps:g}" if eps else kind
-        worth = efficacy(np.searchsorted(policy.active_exits, said.exit), policy.costs)
-        right, last = (said.prediction == labels).mean(), (said.exit == len(logits) - 1).mean()
-        rows.append((told, float(said.cost.mean()), float(right), worth, float(last)))
-    return rows
+    model: nn.Module, policy: po.Policy, images: Tensor, labels: np.ndarray, eps: float
+) -> list[list[float]]:
+    """Return cost, accuracy, efficacy and share at the last exit, each clean, noisy and attacked."""
+    columns = []
+    for changed in (images, noisy(images, eps), attack(model, images, eps)):
+        said = policy.decide([each.cpu().numpy() for each in answers(model, changed)])
+        place = np.searchsorted(policy.active_exits, said.exit)
+        cost, right = said.cost.mean() / policy.costs[-1], (said.prediction == labels).mean()
+        last = (place == len(policy.costs) - 1).mean()
+        columns.append([100 * cost, 100 * right, 100 * efficacy(place, policy.costs), 100 * last])
+    return np.transpose(columns).tolist()
 
 
 def main() -> None:
-    """Attack and print a table."""
+    """Attack, and write the table into the README."""
+    names = [name for name in STRATEGIES if name != "backbone"]
     parser = argparse.ArgumentParser(
         prog="python -m examples.training_strategies.slowdown", description=__doc__
     )
     parser.add_argument("out", type=Path, help="directory that the example wrote")
     parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of the idx files")
     parser.add_argument("--backbone", choices=BACKBONES, default=BACKBONES[0])
-    parser.add_argument(
-        "--strategies", nargs="+", choices=list(STRATEGIES)[1:], default=list(STRATEGIES)[1:]
-    )
+    parser.add_argument("--strategies", nargs="+", choices=names, default=names)
     parser.add_argument("--budget", default="50%", help="default %(default)s of the full cost")
     parser.add_argument("--eps", type=float, nargs="+", default=[0.01, 0.03, 0.1])
     parser.add_argument("--rows", type=int, default=500, help="test images; default %(default)s")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--readme", type=Path, default=README, help="page to write into")
     given = parser.parse_args()
     torch.set_num_threads(1)
     test = load_splits(given.data)["test"].head(given.rows)
     images = to_input(test.images).to(given.device)
-    print(
-        "| strategy | images | cost [MMACs] | of the full cost | accuracy | efficacy | at the last exit |"
-    )
-    print("|---|---|---:|---:|---:|---:|---:|")
+    rows = []
     for strategy in given.strategies:
         file = given.out / "models" / given.backbone / strategy / "0.pt"
-        if not file.is_file():
-            continue
         model = shape_of(strategy, given.backbone).to(given.device).eval()
-        model.load_state_dict(
-            torch.load(file, map_location=given.device, weights_only=True)["weights"]
-        )
+        saved = torch.load(file, map_location=given.device, weights_only=True)
+        model.load_state_dict(saved["weights"])
         cache = po.open_cache(given.out / given.backbone / strategy / "0")
         policy = po.fit(cache, given.budget, "max_prob").policy
-        for kind, cost, right, worth, last in measure(
-            model, policy, images, test.labels, given.eps
-        ):
-            print(
-                f"| {strategy} | {kind} | {cost:.3f} | {cost / policy.costs[-1]:.0%} | {right:.1%} | "
-                f"{worth:.3f} | {last:.1%} |",
-                flush=True,
-            )
+        for eps in given.eps:
+            table_row = measure(model, policy, images, test.labels, eps)
+            cells = [", ".join(f"{number:.1f}" for number in three) for three in table_row]
+            rows.append([strategy, f"{eps:g}", *cells])
+    head = [
+        "strategy",
+        "eps",
+        "cost [% of the last exit's]",
+        "accuracy [%]",
+        "efficacy [%]",
+        "at the last exit [%]",
+    ]
+    text = "\n".join(
+        [
+            f"`{given.backbone}`, seed 0, a `max_prob` policy at {given.budget}, {len(test):,} test images.",
+            "Each cell: clean images, images with every pixel moved by eps up or down at random, attacked",
+            "images.",
+            "",
+            *table(head, rows, words=1),
+            "",
+        ]
+    )
+    fill(given.readme, "slowdown", text)
+    print(text, end="")
 
 
 if __name__ == "__main__":
