@@ -253,3 +253,142 @@ def test_the_loop_pays_for_the_calls_it_makes(root, monkeypatch):
     asked = np.searchsorted(policy.active_exits, replayed.exit) + 1
     assert models.calls.sum() == asked.sum() < 0.6 * models.calls.size * len(answers)
     assert not models.calls[[k for k in range(5) if k not in policy.active_exits]].any()
+
+
+def test_training_strategies_from_training_to_the_page(example, stand_in):
+    out, small, page = stand_in / "out", stand_in / "small", stand_in / "page.md"
+    words = ("--quick", "--backbones", "plain", "--seeds", 1, "--data", stand_in, "--out", out)
+    code, said, err = example("training_strategies", *words)
+    assert code == 0, err
+    assert said.count("plain/") == 9
+    joint, apart = (po.open_cache(out / "plain" / name / "0") for name in ("joint", "separate"))
+    compute = joint.cost("compute").values
+    # By hand: the stem, then two 3 x 3 convolutions on 7 x 7; the head's on 4 x 4, and its two layers.
+    stem, head = 9 * 8 * 14**2, 9 * 8 * 16 * 4**2 + 64 * 32 + 32 * 10
+    assert compute[0] == pytest.approx((stem + 2 * 9 * 8 * 8 * 7**2 + head) / 1e6)
+    assert joint.cost("shared").values == apart.cost("shared").values == compute
+    assert apart.cost().cascade and apart.cost().values[-1] > 1.5 * compute[-1]
+    told = joint.metadata["per_exit"]
+    assert len(told) == 10 and all(len(numbers) == 4 for numbers in told.values())
+    assert told["multiply_adds"] == pytest.approx(compute, rel=1e-4)
+    assert {"fit", "test", "train"} <= set(joint.split_names)
+    assert example("training_strategies", *words)[1] == ""  # all is there: nothing is done twice
+
+    assert example("training_strategies", "--out", out, "--ship", small)[0] == 0
+    pool = po.open_cache(small / "plain/joint/0").splits["pool"]
+    assert (pool.array("group") == np.arange(len(pool))).all()
+    marks = (f"<!-- begin {n}: generated -->\n<!-- end {n} -->\n" for n in ("results", "slowdown"))
+    page.write_text("".join(marks))
+    assert example("training_strategies.page", small, "--readme", page)[0] == 0
+    assert page.read_text().count("\n| plain |") == 9 * 2 + 3
+
+    words = (out, "--data", stand_in, "--backbone", "plain", "--strategies", "joint", "--eps", 0.1)
+    code, said, err = example("training_strategies.slowdown", *words, "--readme", page)
+    assert code == 0 and said in page.read_text(), err
+    clean, noise, attacked = map(float, said.splitlines()[-1].split("|")[3].split(", "))
+    assert attacked > max(clean, noise)
+
+
+@pytest.fixture
+def task():
+    torch = pytest.importorskip("torch")
+    from examples.training_strategies.optimise import Recipe, Rows
+    from examples.training_strategies.strategies import STRATEGIES, Task
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    rows = Rows(torch.rand(256, 1, 28, 28, generator=generator), torch.arange(256) % 10)
+    given = Task("residual", 0, rows, rows, Recipe(epochs=1), lambda s: STRATEGIES[s](given))
+    return given
+
+
+def test_layers_that_a_strategy_freezes_stay_as_they_are(task):
+    from examples.training_strategies.model import sub_model
+    from examples.training_strategies.strategies import STRATEGIES
+
+    def same(one, other):
+        mine, theirs = one.state_dict(), other.state_dict()
+        pairs = zip(mine.values(), theirs.values(), strict=True)
+        return all((one == other).all() for one, other in pairs)
+
+    alone, joint = (STRATEGIES[name](task)[0] for name in ("backbone", "joint"))
+    two, phases = STRATEGIES["two_stage"](task)
+    assert same(two.blocks, alone.blocks[0]) and same(two.heads[3], alone.heads[0])
+    assert not same(two.heads[0], task.fresh().heads[0])
+    assert [phase.exits for phase in phases] == [[3], [0], [1], [2]]
+    for name in ("joint_branch", "joint_two_stage"):
+        assert same(STRATEGIES[name](task)[0].blocks, joint.blocks)
+    branch, first = STRATEGIES["branch_wise"](task)[0], task.fresh()
+    task.fit(sub_model(first, 0), [0])
+    assert same(branch.blocks[0], first.blocks[0])  # batch norm's statistics, too
+    assert not same(branch.blocks[1], first.blocks[1])
+    taught = STRATEGIES["distillation"](task)[0]
+    assert not same(taught.blocks, alone.blocks[0])  # Algorithm 5, line 18
+    models = STRATEGIES["separate"](task)[0].models
+    assert not same(models[0][0], models[1][0]) and same(models[3][:4], alone.blocks[0])
+
+
+def test_losses_of_joint_training_and_distillation_are_as_written():
+    torch = pytest.importorskip("torch")
+    from examples.training_strategies.optimise import Rows
+    from examples.training_strategies.strategies import distillation_loss, joint_loss
+
+    rng = np.random.default_rng(0)
+    logits, teacher, labels = rng.normal(size=(4, 8, 10)), rng.normal(size=(8, 10)), np.arange(8)
+
+    def soft(values, temperature=1.0):
+        e = np.exp(values / temperature)
+        return e / e.sum(axis=-1, keepdims=True)
+
+    hard = -np.log(soft(logits)[:, np.arange(8), labels]).mean(axis=1)
+    of, taught = soft(teacher, 3), soft(logits, 3)
+    apart = (of * np.log(of / taught)).sum(axis=2).mean(axis=1)
+    batch = Rows(torch.zeros(8), torch.from_numpy(labels), torch.from_numpy(teacher))
+    exits = list(torch.from_numpy(logits))
+    assert distillation_loss(exits, batch).item() == pytest.approx(
+        (0.1 * hard + 0.9 * 9 * apart).sum()
+    )
+    weights = [0.3, 0.3 + 0.7 / 3, 0.3 + 1.4 / 3, 1.0]
+    wanted = pytest.approx(weights @ hard, rel=1e-6)
+    assert joint_loss([e.float() for e in exits], batch).item() == wanted
+
+
+def test_an_attack_makes_early_exits_unsure_within_its_distance():
+    torch = pytest.importorskip("torch")
+    from examples.training_strategies.model import build
+    from examples.training_strategies.slowdown import attack, efficacy, noisy, unsure
+
+    model = build("residual", 0).eval()
+    for head in model.heads:  # sure of itself, as a trained one
+        torch.nn.init.normal_(list(head)[-1].weight)
+    images = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    changed, moved = attack(model, images, 0.05), noisy(images, 0.05)
+    for each in (changed, moved):
+        assert (
+            0.04 < (each - images).abs().max() <= 0.05 + 1e-6 and 0 <= each.min() <= each.max() <= 1
+        )
+    with torch.no_grad():
+        doubt = [unsure(model(each)).item() for each in (images, moved, changed)]
+    assert doubt[2] < min(doubt[:2]) - 0.01
+    assert efficacy(np.array([0, 0, 1, 1]), np.array([1.0, 4.0])) == pytest.approx(
+        0.25 / 4 + 0.75 * 0.75
+    )
+
+
+def test_small_caches_of_training_strategies_are_of_the_same_rows(root):
+    if not (place := root / "cache" / "training_strategies").is_dir():
+        pytest.skip("the shipped caches are not here")
+    files = sorted(place.glob("*/*/*/manifest.json"))
+    assert f"Training strategies: {len(files)} small caches" in (place / "README.md").read_text()
+    assert len(files) >= 27
+    labels = None
+    for file in files:
+        data = po.open_cache(file.parent)
+        pool = data.splits["pool"]
+        assert (pool.array("group") == np.arange(len(pool))).all()
+        labels = pool.array("labels") if labels is None else labels
+        assert (pool.array("labels") == labels).all()
+        training = data.metadata["training"]
+        named = tuple(str(training[name]) for name in ("backbone", "strategy", "seed"))
+        assert named == file.parts[-4:-1]
+    assert sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) < 10e6
