@@ -67,7 +67,7 @@ def shares_used(n: int, draws: int, few: int) -> dict[str, tuple[float, float, i
             p["betting"][:_NEAR] = P_VALUES["betting"](losses, MOST, high=1.0, delta=DELTA)
         found = {name: fallback(one, DELTA) for name, one in p.items()}
         found["binomial, 3 starts"] = fallback(p["binomial"], DELTA, thirds)
-        found["binomial, Holm"] = holm(p["binomial"], DELTA)
+        found["binomial, Holm"] = holm(p["binomial"]) <= DELTA
         for name, shown in found.items():
             at = np.flatnonzero(shown)
             used.setdefault(name, []).append(float(RISKS[at[-1]]) / MOST if len(at) else 0.0)

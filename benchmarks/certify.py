@@ -146,7 +146,7 @@ def shown(losses: Floats, kind: str, low: float, most: float, delta: float) -> d
     found = {name: fallback(p[name], delta) for name in p}
     starts = np.unique(np.linspace(0, len(losses), 3, endpoint=False).astype(int))
     found["3 starts"] = fallback(p["default"], delta, starts.tolist())
-    found["Holm"] = holm(p["default"], delta)
+    found["Holm"] = holm(p["default"]) <= delta
     # The released code takes losses of 0 and 1 as such, and cuts others at 0.
     as_published = "binomial" if kind == "binary" else "hoeffding_bentkus"
     theirs = p_values(as_published, np.maximum(losses, 0.0), kind, 0.0, most, delta)
