@@ -49,7 +49,7 @@ def checkout(root, tmp_path, monkeypatch):
         pytest.skip("the shipped cache is not here")
     for folder in ("cache", "models"):
         (tmp_path / folder).mkdir()
-    for folder in (SHIPPED, "docs"):
+    for folder in (SHIPPED, "cache/training_strategies", "docs"):
         (tmp_path / folder).symlink_to(root / folder)
     monkeypatch.chdir(tmp_path)
     logits, labels = outputs(600, exits=3)

@@ -67,7 +67,7 @@ def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_
 
     def ran(value, universe):
         ones = np.arange(len(value))
-        return _Ran(value[:, None], ones, universe, [], [], np.ones(2), np.ones(1), False, [])
+        return _Ran(value[:, None], ones, universe, [], [], {}, np.ones(2), np.ones(1), False, [])
 
     for universe, test in (
         ("a", stats.ttest_rel),

@@ -9,8 +9,10 @@ from typing import Any
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
+from policyopt._study.streams import Robustness, robustness
 from policyopt._study.study import Study, named_caches
 from policyopt._study.study import study as run_study
+from policyopt.runtime._errors import input_error
 
 _FILES = {
     "models.csv": "model,",
@@ -29,7 +31,16 @@ def study(
         "CACHE...",
     ),
     methods: str = option("auto", "Policy that each model gets; several: each is an entrant."),
-    budgets: str = options.BUDGETS,
+    budgets: str | None = option(
+        None, f"{options.COUNTED} Default: 9; of --streams 40%.", "--budgets"
+    ),
+    streams: str | None = option(
+        None, "Replay policies on streams, too: all, or names.", "--streams"
+    ),
+    max_drop: str | None = option(
+        None, "Floor on streams: most points under the full model there.", "--max-drop"
+    ),
+    quality: str | None = option(None, "Floor on streams: least mean quality.", "--quality"),
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for the tables and pictures."),
     level: float = option(0.95, "Confidence of intervals, winners and tests."),
@@ -43,9 +54,22 @@ def study(
 ) -> None:
     """Compare models at equal realised cost: which to deploy at a budget."""
     options.out_folder(out, _FILES)
+    named = named_caches(caches)
+    if streams is not None:
+        floors = {"floor": quality, "max_drop": max_drop}
+        found = [
+            (name, _on_streams(path, methods, budgets or "40%", streams, test, cost, utility, floors))
+            for name, path in named.items()
+        ]  # fmt: skip
+        _tell_streams(found, out, style if len(named) == 1 else output.Format.table)
+        if len(named) == 1:
+            return
+    elif quality or max_drop:
+        name = "--quality" if quality else "--max-drop"
+        raise input_error(name, "given with --streams", quality or max_drop, "Add --streams all.")
     with output.progress("studying") as step:
         found = run_study(
-            named_caches(caches), budgets, methods, seeds=seeds, test=test, cost=cost, utility=utility, level=level,
+            named, budgets or 9, methods, seeds=seeds, test=test, cost=cost, utility=utility, level=level,
             paired=paired, join=join, jobs=jobs or os.cpu_count() or 1, progress=step,
         )  # fmt: skip
     for text in found.notes:
@@ -60,6 +84,51 @@ def study(
         _print(found)
         if out is not None:
             output.say(f"wrote tables and pictures into {out}")
+
+
+def _on_streams(
+    path: Path, methods: str, budgets: str, streams: str, test: str, cost: str | None, utility: str | None,
+    floors: dict[str, Any],
+) -> Robustness:  # fmt: skip
+    """Replay policies that were fitted on clean rows on the streams of a cache."""
+    data = options.read_cache(path)
+    tables = options.make_tables(data, cost, ("fit", test), utility)
+    with output.progress("replaying on streams") as step:
+        return robustness(
+            data, methods, budgets, streams=streams, test=test, tables=tables, **floors,
+            progress=lambda what, done, total: step(done, total, what),
+        )  # fmt: skip
+
+
+def _tell_streams(
+    found: list[tuple[str, Robustness]], out: Path | None, style: output.Format
+) -> None:
+    """Print and write what policies do on streams, cache by cache."""
+    from policyopt._study.figures import robustness_figure
+
+    rows = [{"model": name, **record} for name, one in found for record in one.records]
+    for text in dict.fromkeys(text for _, one in found for text in one.notes):
+        output.note(text)
+    if out is not None:
+        files: dict[str, Any] = {"streams.csv": output.to_csv(rows)}
+        files["dearest.csv"] = output.to_csv(
+            [{"model": n, **r} for n, one in found for r in one.dearest]
+        )
+        several = len(found) > 1
+        for name, one in found:
+            picture = f"streams-{name.replace('/', '-')}.png" if several else "streams.png"
+            files[picture] = robustness_figure(one.records, name if several else "")
+        output.write_results(out, files)
+    if output.print_data(style, rows, rows):
+        return
+    for name, one in found:
+        output.print_table(one.records, {
+            "method": "method", "stream": "stream", f"cost [{one.unit}]": shown("realised_cost", number),
+            "off budget %": shown("off_budget", points), "over": "over_budget", "accuracy %": shown("quality", percent),
+            "under floor": "below_floor", "slower x": shown("slowdown", number),
+            "dearest 1 %": shown("cost_cvar99", number),
+            "efficacy %": shown("efficacy", percent),
+        }, title=f"{name}: policies of clean rows on streams")  # fmt: skip
 
 
 def _write(found: Study, out: Path) -> None:

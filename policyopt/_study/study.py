@@ -27,6 +27,7 @@ from policyopt._frontier import Frontier, curve, path_of, split_for_seed
 from policyopt._frontier import Path as Replays
 from policyopt._intervals import with_interval, worth_fields
 from policyopt._methods.registry import OWN_FAMILY, ROWS, method_list
+from policyopt._study.exits import exit_metrics
 from policyopt._study.runs import compare_runs, less_is_better, letters
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_share, check_whole
@@ -104,6 +105,7 @@ class _Ran:
     universe: Any  # entries of another share no rows
     points: list[dict[str, Any]]
     exits: list[dict[str, Any]]
+    training: dict[str, Any]  # what the metadata record
     ends: Floats  # (2,): the full model's mean cost and quality
     paid: Floats  # (B,): realised cost at each budget, NaN where it is too little
     graded: bool
@@ -410,12 +412,11 @@ def _run(task: tuple[Any, ...]) -> _Ran:
         ends = float(table.mean_costs[-1]), float(table.quality[:, -1].mean())
         parts.append((*values_at(path, asked), *_identity(table), ends))
     values, paid, universes, rows, ends = zip(*parts, strict=True)
-    exits = [
-        {k: v for k, v in one.items() if k != "seed"} for one in frontier.exits if not one["seed"]
-    ]
+    by_exit = exit_metrics(data, test, cost=cost, tables=tables)
     return _Ran(
-        np.concatenate(values), np.concatenate(rows), universes[0], frontier.records, exits,
-        np.mean(ends, axis=0), np.mean(paid, axis=0), frontier.graded, frontier.notes,
+        np.concatenate(values), np.concatenate(rows), universes[0], frontier.records, by_exit.exits,
+        dict(by_exit.training), np.mean(ends, axis=0), np.mean(paid, axis=0), frontier.graded,
+        [*frontier.notes, *by_exit.notes],
     )  # fmt: skip
 
 
@@ -589,7 +590,9 @@ def _models(
     graded: bool,
 ) -> list[dict[str, Any]]:
     # A model without early exits, or a chain, does not narrow for all others where they are compared.
-    early = [m for m, (name, runs) in enumerate(of.items()) if name != JOINED and runs[0].exits]
+    early = [
+        m for m, (name, runs) in enumerate(of.items()) if name != JOINED and len(runs[0].exits) > 1
+    ]
     at, found = heights.common(early or range(len(of))), []
     for m, (model, mine) in enumerate(of.items()):
         there = bool(at) and set(at) <= set(heights.common([m]))
@@ -671,9 +674,7 @@ def _over_runs(
     ]
     metrics = {"area": {m: runs for m, runs in areas if m in several}} if at else {}
     for entry, one in zip(entries, ran, strict=True):
-        for name, value in (
-            _metrics(one, entry.data.metadata).items() if entry.model in several else ()
-        ):
+        for name, value in _metrics(one).items() if entry.model in several else ():
             metrics.setdefault(name, {}).setdefault(entry.model, []).append(value)
     return [
         {
@@ -686,13 +687,11 @@ def _over_runs(
     ]
 
 
-def _metrics(one: _Ran, about: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a run: each exit's quality, and what its metadata record of the training."""
+def _metrics(one: _Ran) -> dict[str, float]:
+    """Return the numbers of a run: each exit's quality, loss and gap, and what its metadata record of the training."""
     found: dict[str, Any] = {
-        f"quality of exit {exit_['exit']}": exit_["quality"] for exit_ in one.exits
-    }
-    training = about.get("training")
-    found |= (
-        {k: v for k, v in training.items() if k != "seed"} if isinstance(training, dict) else {}
-    )
+        f"{name} of exit {exit_['exit']}": exit_.get(name)
+        for name in ("quality", "loss", "accuracy_gap") for exit_ in one.exits
+    }  # fmt: skip
+    found |= {name: value for name, value in one.training.items() if name != "seed"}
     return {k: float(v) for k, v in found.items() if type(v) in (int, float) and np.isfinite(v)}
