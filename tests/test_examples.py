@@ -280,7 +280,7 @@ def test_training_strategies_from_training_to_the_page(example, stand_in):
     marks = (f"<!-- begin {n}: generated -->\n<!-- end {n} -->\n" for n in ("results", "slowdown"))
     page.write_text("".join(marks))
     assert example("training_strategies.page", small, "--readme", page)[0] == 0
-    assert page.read_text().count("\n| plain |") == 9 * 2 + 3
+    assert page.read_text().count("\n| plain |") == 9 * 3 + 3
 
     words = (out, "--data", stand_in, "--backbone", "plain", "--strategies", "joint", "--eps", 0.1)
     code, said, err = example("training_strategies.slowdown", *words, "--readme", page)

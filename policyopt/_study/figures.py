@@ -20,14 +20,16 @@ from policyopt._study.study import Study
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array
 
+_ARROWS = 12  # models between which arrows can be told apart
 _BEHIND, _OFF = 5.0, 50.0  # where colours end: points behind the best, % of the budget
 
 
 def study_figure(found: Study, title: str = "") -> Any:
     """Draw every model's frontier, means over runs; below, who is best at each budget, faint where not shown."""
     names = [one["model"] for one in found.models]
-    figure = new_figure(9, 6.2)
-    axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[1, 0.05 + 0.035 * len(names)])
+    below = 0.3 + 0.17 * len(names)  # inches
+    figure = new_figure(9, 5.0 + below + 0.22 * -(-len(names) // 4))
+    axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4.2, below])
     budgets = np.array([one["budget"] for one in found.budgets])
     edges = (
         np.sqrt(budgets[1:] * budgets[:-1]) if budgets[0] > 0 else (budgets[1:] + budgets[:-1]) / 2
@@ -65,36 +67,51 @@ def study_figure(found: Study, title: str = "") -> Any:
 
 
 def dominance_figure(tests: Sequence[Mapping[str, Any]], level: float) -> Any:
-    """Draw per metric an arrow from each model to those that it outdoes over training runs (simultaneous intervals)."""
+    """Draw per metric which models outdo which over training runs: arrows, or of many models a square of them."""
     shown = [one for one in tests if one["pairs"]]
-    wide = min(len(shown), 4 if len(shown) == 4 else 3)
-    figure = new_figure(4.2 * wide, 4.4 * -(-len(shown) // wide))
+    many = max(len(one["rank"]) for one in shown) > _ARROWS
+    wide = min(len(shown), 2 if many or len(shown) == 4 else 3)
+    figure = new_figure(
+        (6.8 if many else 4.2) * wide, (6.2 if many else 4.4) * -(-len(shown) // wide)
+    )
     for i, one in enumerate(shown):
         axes = figure.add_subplot(-(-len(shown) // wide), wide, i + 1)
         names = sorted(one["rank"], key=one["rank"].get)
-        angle = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
-        place = dict(zip(names, np.stack([np.cos(angle), np.sin(angle)], axis=1), strict=True))
-        for pair in one["pairs"]:
-            if pair["p"] <= 1 - level:
-                look = {
-                    "arrowstyle": "-|>",
-                    "color": "0.45",
-                    "lw": 0.8,
-                    "shrinkA": 11,
-                    "shrinkB": 11,
-                }
-                axes.annotate("", place[pair["worse"]], place[pair["better"]], arrowprops=look)
-        for name, at in place.items():
-            axes.plot(*at, "o", ms=17, color="white", mec=COLOURS[0])
-            axes.annotate(str(one["rank"][name]), at, ha="center", va="center", fontsize=9)
-            axes.annotate(picture_text(name), 1.3 * at, ha="center", va="center", fontsize=8)
-        axes.set(xlim=(-1.75, 1.75), ylim=(-1.55, 1.55), aspect="equal")
-        axes.set_axis_off()
+        parted = [pair for pair in one["pairs"] if pair["p"] <= 1 - level]
+        (_square if many else _arrows)(axes, names, parted)
         word = "lower" if one["less_is_better"] else "higher"
+        more = ": dark where the line's model outdoes the column's" if many else ""
         axes.set_title(
-            f"{picture_text(one['metric'])} ({word} is better)\n{one['post_hoc']}", fontsize=9
+            f"{picture_text(one['metric'])} ({word} is better)\n{one['post_hoc']}{more}", fontsize=9
         )
     return figure
+
+
+def _arrows(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]) -> None:
+    """Draw models in a circle by rank, an arrow to each that is outdone."""
+    angle = np.pi / 2 - 2 * np.pi * np.arange(len(names)) / len(names)
+    place = dict(zip(names, np.stack([np.cos(angle), np.sin(angle)], axis=1), strict=True))
+    for pair in parted:
+        look = {"arrowstyle": "-|>", "color": "0.45", "lw": 0.8, "shrinkA": 11, "shrinkB": 11}
+        axes.annotate("", place[pair["worse"]], place[pair["better"]], arrowprops=look)
+    for rank, (name, at) in enumerate(place.items(), 1):
+        axes.plot(*at, "o", ms=17, color="white", mec=COLOURS[0])
+        axes.annotate(str(rank), at, ha="center", va="center", fontsize=9)
+        axes.annotate(picture_text(name), 1.3 * at, ha="center", va="center", fontsize=8)
+    axes.set(xlim=(-1.75, 1.75), ylim=(-1.55, 1.55), aspect="equal")
+    axes.set_axis_off()
+
+
+def _square(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]) -> None:
+    """Draw models by rank on both sides of a square, dark where one outdoes another."""
+    found = np.zeros((len(names), len(names)))
+    for pair in parted:
+        found[names.index(pair["better"]), names.index(pair["worse"])] = 1.0
+    axes.imshow(found, cmap="Blues", vmax=1.4)
+    labels = [picture_text(name) for name in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=6.5)
+    axes.set_xticks(range(len(names)), labels, fontsize=6.5, rotation=90)
+    axes.tick_params(length=0)
 
 
 def robustness_figure(records: Sequence[dict[str, Any]], title: str = "") -> Any:

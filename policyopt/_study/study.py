@@ -673,8 +673,10 @@ def _over_runs(
         for m, runs in zip(heights.models, heights.each, strict=True)
     ]
     metrics = {"area": {m: runs for m, runs in areas if m in several}} if at else {}
+    # Exits are held against exits of models that have as many.
+    exits = max(len(one.exits) for one in ran)
     for entry, one in zip(entries, ran, strict=True):
-        for name, value in _metrics(one).items() if entry.model in several else ():
+        for name, value in _metrics(one, exits).items() if entry.model in several else ():
             metrics.setdefault(name, {}).setdefault(entry.model, []).append(value)
     return [
         {
@@ -682,16 +684,19 @@ def _over_runs(
             "less_is_better": (less := less_is_better(name)),
             **compare_runs(found, level, less=less),
         }
-        for name, found in metrics.items()
-        if {model: len(values) for model, values in found.items()} == several
+        for name, found in sorted(
+            metrics.items(), key=lambda m: not m[0].startswith(("area", "quality"))
+        )
+        if len(found) > 1 and all(len(runs) == several[model] for model, runs in found.items())
     ]
 
 
-def _metrics(one: _Ran) -> dict[str, float]:
-    """Return the numbers of a run: each exit's quality, loss and gap, and what its metadata record of the training."""
+def _metrics(one: _Ran, exits: int) -> dict[str, float]:
+    """Return the numbers of a run: of its exits, if they are as many, and what its metadata record of the training."""
     found: dict[str, Any] = {
         f"{name} of exit {exit_['exit']}": exit_.get(name)
-        for name in ("quality", "loss", "accuracy_gap") for exit_ in one.exits
-    }  # fmt: skip
+        for name in ("quality", "loss", "accuracy_gap")
+        for exit_ in (one.exits if len(one.exits) == exits else ())
+    }
     found |= {name: value for name, value in one.training.items() if name != "seed"}
     return {k: float(v) for k, v in found.items() if type(v) in (int, float) and np.isfinite(v)}
