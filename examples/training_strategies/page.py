@@ -152,7 +152,7 @@ def findings(study: Study) -> list[str]:
             number = f"{answer.margin:+.2f}"
             if finding.unit == "log2":
                 number = f"x {2**answer.margin:.2f}"
-            cells.append(f"{number} (p {answer.p:.2f}; {answer.told})")
+            cells.append(f"{number} (p {answer.p:.2g}; {answer.told})")
         rows.append([finding.claim, finding.where, verdict(answers.values()), *cells])
     backbones = list(dict.fromkeys(backbone for backbone, _ in study))
     return table(["finding", "section", "here", *backbones], rows, words=3)
