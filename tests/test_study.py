@@ -172,6 +172,9 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
         together = set(found["groups"][pair["better"]]) & set(found["groups"][pair["worse"]])
         if pair["p"] <= 0.05:
             assert not together
+    two = po.compare_runs({"a": [0.1, 0.2], "b": [0.4, 0.7]})
+    assert two["levene_p"] is None and two["test"] == "anova"
+    assert po.compare_runs({"a": [0.1, 0.1, 0.1], "b": [0.4, 0.5, 0.7]})["p"] < 0.05
     assert letters(["a", "b", "c"], {frozenset("ac")}) == {"a": "a", "b": "ab", "c": "b"}
 
 

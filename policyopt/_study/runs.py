@@ -96,8 +96,13 @@ def compare_runs(
     if same:  # such as a count of parameters: no test is needed, or has a meaning
         return found | {"test": None, "pairs": [], "groups": {}, "post_hoc": None}
     normal = float(stats.shapiro(residuals).pvalue) if len(residuals) > 3 else None
-    spread = float(stats.levene(*groups, center="median").pvalue)
-    alike, shaped = not spread < 1 - level, normal is None or normal >= 1 - level
+    # Two runs lie alike about their median, whatever they are; runs that are all equal have no weight to give.
+    tried = min(map(len, groups)) > 2 and all(np.ptp(runs) > 0 for runs in groups)
+    spread = float(stats.levene(*groups, center="median").pvalue) if tried else None
+    alike, shaped = (
+        spread is None or not spread < 1 - level,
+        normal is None or normal >= 1 - level,
+    )
     if not shaped:
         test, outcome = "kruskal", stats.kruskal(*groups)
     else:
