@@ -14,12 +14,12 @@ from policyopt._study.study import Study, named_caches
 from policyopt._study.study import study as run_study
 from policyopt.runtime._errors import input_error
 
+#: What is written, and how it begins.
 _FILES = {
-    "models.csv": "model,",
-    "budgets.csv": "budget,",
-    "pairs.csv": "better,",
-    "points.csv": "model,",
-}
+    "models.csv": "model,", "budgets.csv": "budget,", "pairs.csv": "better,", "points.csv": "model,",
+    "exits.csv": "model,", "tests.csv": "metric,", "heights.csv": "budget,", "streams.csv": "model,",
+    "dearest.csv": "model,",
+}  # fmt: skip
 #: Metrics over runs that are printed and drawn; the files have all.
 _SHOWN = 6
 _PAIRS, _BUDGETS = 45, 12
@@ -54,14 +54,14 @@ def study(
 ) -> None:
     """Compare models at equal realised cost: which to deploy at a budget."""
     options.out_folder(out, _FILES)
-    named = named_caches(caches)
+    named, on_streams = named_caches(caches), list[dict[str, Any]]()
     if streams is not None:
         floors = {"floor": quality, "max_drop": max_drop}
         found = [
             (name, _on_streams(path, methods, budgets or "40%", streams, test, cost, utility, floors))
             for name, path in named.items()
         ]  # fmt: skip
-        _tell_streams(found, out, style if len(named) == 1 else output.Format.table)
+        on_streams = _tell_streams(found, out, style, len(named) == 1)
         if len(named) == 1:
             return
     elif quality or max_drop:
@@ -80,6 +80,7 @@ def study(
         name: getattr(found, name)
         for name in ("models", "budgets", "pairs", "tests", "exits", "points")
     }
+    content |= {"streams": on_streams} if streams is not None else {}
     if not output.print_data(style, content, found.budgets):
         _print(found)
         if out is not None:
@@ -101,9 +102,9 @@ def _on_streams(
 
 
 def _tell_streams(
-    found: list[tuple[str, Robustness]], out: Path | None, style: output.Format
-) -> None:
-    """Print and write what policies do on streams, cache by cache."""
+    found: list[tuple[str, Robustness]], out: Path | None, style: output.Format, alone: bool
+) -> list[dict[str, Any]]:
+    """Print and write what policies do on streams, cache by cache; as data only where nothing follows."""
     from policyopt._study.figures import robustness_figure
 
     rows = [{"model": name, **record} for name, one in found for record in one.records]
@@ -119,9 +120,9 @@ def _tell_streams(
             picture = f"streams-{name.replace('/', '-')}.png" if several else "streams.png"
             files[picture] = robustness_figure(one.records, name if several else "")
         output.write_results(out, files)
-    if output.print_data(style, rows, rows):
-        return
-    for name, one in found:
+    if alone:
+        output.print_data(style, rows, rows)
+    for name, one in found if style is output.Format.table else ():
         output.print_table(one.records, {
             "method": "method", "stream": "stream", f"cost [{one.unit}]": shown("realised_cost", number),
             "off budget %": shown("off_budget", points), "over": "over_budget", "accuracy %": shown("quality", percent),
@@ -129,6 +130,7 @@ def _tell_streams(
             "dearest 1 %": shown("cost_cvar99", number),
             "efficacy %": shown("efficacy", percent),
         }, title=f"{name}: policies of clean rows on streams")  # fmt: skip
+    return rows
 
 
 def _write(found: Study, out: Path) -> None:

@@ -128,11 +128,11 @@ def robustness(
         found.notes.append(f"stream {name} is no copy of {test}, row by row ({why}): no version")
     fits = {key[0::2]: fitted for key, fitted in frontier.fitted.items() if key[1] == 0}
     here, labels = np.arange(len(rows[0])), rows[0].statistics.labels
+    fulls = [np.asarray(table.statistics.quality)[:, -1] for table in rows]
     for done, ((label, _), fitted) in enumerate(fits.items()):
         if progress:
             progress(f"{label} on {len(names)} streams", done, len(fits))
         outcomes = [replay(fitted.policy, table) for table in rows]
-        fulls = [np.asarray(table.statistics.quality)[:, -1] for table in rows]
         runs = list(zip(names, rows, outcomes, fulls, strict=True))
         versions = [outcomes[i] for i in copies]
         costs, quality = (np.stack([getattr(o, name) for o in versions]) for name in _RANKED)

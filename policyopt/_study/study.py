@@ -181,7 +181,8 @@ def study(
     """
     entries, notes = _entries(caches), list[str]()
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
-    check_share("level", level)
+    if not 0 < check_share("level", level) < 1:
+        raise input_error("level", "over 0 and under 1", level, "E.g. 0.95.")
     unit, methods = _one_unit(entries, cost), method_list(method)
     ranges = [_costs(entry.data, cost) for entry in entries]
     every = np.unique(np.concatenate(ranges))
@@ -189,7 +190,16 @@ def study(
     if join and (chain := _chain(entries, cost, notes)) is not None:
         entries, ranges = [*entries, chain], [*ranges, _costs(chain.data, cost)]
     tasks = [
-        (entry.source, spec, _own_budgets(asked, costs), asked, test, cost, utility, seeds)
+        (
+            entry.data if jobs == 1 else entry.source,
+            spec,
+            _own_budgets(asked, costs),
+            asked,
+            test,
+            cost,
+            utility,
+            seeds,
+        )
         for entry, costs in zip(entries, ranges, strict=True)
         for spec in methods
     ]
@@ -200,6 +210,9 @@ def study(
     ]
     ran = _in_turn(tasks, named, jobs, notes, progress)
     if paired:
+        if len(counts := {len(one.row) for one in ran}) > 1:
+            step = "Leave it out, or give rows names: import --key group=ID."
+            raise input_error("paired", "of caches with as many test rows", sorted(counts), step)
         ran = [replace(one, universe="stated") for one in ran]
     return _judged(named, ran, asked, unit, level, notes)
 
@@ -221,7 +234,10 @@ def named_caches(paths: Sequence[str | Path]) -> dict[str, Path]:
             else []
         )
         if mark and not Path(text).exists():
-            plain += [] if found.setdefault(name, Path(path)) == Path(path) else [Path(path)]
+            if found.setdefault(name, Path(path)) != Path(path):
+                raise input_error(
+                    "CACHE", "each of a name of its own", f"{name} twice", "Rename one."
+                )
         else:
             plain += inside or [Path(text)]  # which says what is wrong with it
     parts = [path.resolve().parts for path in plain]
@@ -301,9 +317,8 @@ def _chain(entries: Sequence[_Entry], name: str | None, notes: list[str]) -> _En
         and KINDS[lead.kind].whole
     )
     parts, blocks = [POOL] if lead.pooled else ["fit", "test"], dict[str, Any]()
-    tables: Any = {
-        part: [Tables(d, name).get(part) for d in data] if alike else [] for part in parts
-    }
+    every = [Tables(d, name) for d in data]
+    tables: Any = {part: [one.get(part) for one in every] if alike else [] for part in parts}
     orders: Any = {part: _aligned(of) for part, of in tables.items()}
     if not all(orders.values()) or any(d.graded or d.cost(name).per_sample for d in data):
         notes.append(
@@ -311,8 +326,8 @@ def _chain(entries: Sequence[_Entry], name: str | None, notes: list[str]) -> _En
         )
         return None
     kept, best = list[int](), -np.inf
-    for m, d in enumerate(data):
-        if (worth := float(known_rows(Tables(d, name).get("fit")).quality[:, -1].mean())) > best:
+    for m, one in enumerate(every):
+        if (worth := float(known_rows(one.get("fit")).quality[:, -1].mean())) > best:
             kept, best = [*kept, m], worth
     models = [first[m].model for m in kept]
     if len(kept) < 2:
@@ -384,14 +399,16 @@ def _in_turn(
         from joblib import Parallel, delayed
 
         results = Parallel(jobs, return_as="generator")(delayed(_run)(task) for task in tasks)
-    found: list[_Ran] = []
+    found, told = list[_Ran](), dict[str, dict[str, None]]()
     for entry, one in zip(entries, results, strict=True):
         found.append(one)
-        notes += [
-            f"{entry.model}: {text}" for text in one.notes if f"{entry.model}: {text}" not in notes
-        ]
+        for text in one.notes:
+            told.setdefault(text, {})[entry.model] = None
         if progress:
             progress(len(found), len(tasks), f"{entry.model}/{entry.run}")
+    for text, models in told.items():
+        first, *others = models
+        notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {text}")
     return found
 
 
