@@ -16,7 +16,8 @@ from policyopt._certificates.testing import holm
 from policyopt._frontier import Path as Replays
 from policyopt._study.figures import dominance_figure, study_figure
 from policyopt._study.runs import letters
-from policyopt._study.study import JOINED, _heights, _Ran, named_caches, values_at
+from policyopt._study.exits import ExitMetrics
+from policyopt._study.study import JOINED, _heights, _pairs, _Ran, named_caches, values_at
 
 CLASSES = 4
 
@@ -65,19 +66,21 @@ def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 500)) + rng.normal(size=500)
 
-    def ran(value, universe):
-        ones = np.arange(len(value))
-        return _Ran(value[:, None], ones, universe, [], [], {}, np.ones(2), np.ones(1), False, [])
+    def ran(model, value, universe):
+        rows, none = np.arange(len(value)), ExitMetrics("test", [], {}, [])
+        ones = np.ones(2), np.ones(1)
+        return _Ran({"model": model}, value[:, None], rows, universe, *ones, [], none, False, [])
 
     for universe, test in (
         ("a", stats.ttest_rel),
         ("b", partial(stats.ttest_ind, equal_var=False)),
     ):
-        heights = _heights(["a", "b"], [ran(first, "a"), ran(second, universe)])
-        gap, _, p = heights.test([0], 0, 1, 0.95)
+        heights = _heights([ran("a", first, "a"), ran("b", second, universe)], 0.05)
+        gap, low, high, p = heights.test([0], 0, 1)
         assert gap == pytest.approx(first.mean() - second.mean())
         assert 2 * min(p, 1 - p) == pytest.approx(test(first, second).pvalue, rel=0.02)
-        assert heights.shared[0, 1] == (universe == "a")
+        assert (low, high) == pytest.approx(tuple(test(first, second).confidence_interval()), 0.01)
+        assert _pairs(heights)[0]["paired"] == (universe == "a")
     # End to end, at the dearest budget, where nothing is mixed: the same numbers.
     caches = models(1, a=0.0, b=0.1)
     found = po.study(caches, "100%", "max_prob", join=False)
@@ -175,7 +178,11 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
     two = po.compare_runs({"a": [0.1, 0.2], "b": [0.4, 0.7]})
     assert two["levene_p"] is None and two["test"] == "anova"
     assert po.compare_runs({"a": [0.1, 0.1, 0.1], "b": [0.4, 0.5, 0.7]})["p"] < 0.05
-    assert letters(["a", "b", "c"], {frozenset("ac")}) == {"a": "a", "b": "ab", "c": "b"}
+    assert letters(["a", "b", "c"], [{"better": "a", "worse": "c"}]) == {
+        "a": "a",
+        "b": "ab",
+        "c": "b",
+    }
 
 
 def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_told():

@@ -87,15 +87,14 @@ def exit_metrics(
     >>> first["accuracy"], first["agreement"], first["overthinking"], first["recorded"]
     (0.75, 0.5, 0.25, {'parameters': 120})
     """
-    tables = tables or Tables(data, cost, utility=utility)
-    notes = list[str]()
+    tables, notes = tables or Tables(data, cost, utility=utility), list[str]()
     table = known_rows(tables.get(split), notes)
     seen, (per_exit, training) = _observed(table), _recorded(data, notes)
     found, trained = _worths(table, seen), list[dict[str, Any]]()
     if TRAIN not in data.split_names:
         told = {field: per_exit[name] for field, name in _TOLD.items() if name in per_exit}
-        for k in range(data.exits if told else 0):
-            trained.append({f + end: values[k] for f, values in told.items() for end in _ENDS})
+        each = [{f: values[k] for f, values in told.items()} for k in range(data.exits)]
+        trained = [{f + end: value for f, value in one.items() for end in _ENDS} for one in each]
     elif split != TRAIN:
         rows = known_rows(tables.get(TRAIN), notes)
         trained = _worths(rows, _observed(rows))
@@ -114,27 +113,32 @@ def exit_metrics(
     return ExitMetrics(split, found, training, notes)
 
 
-def _recorded(data: ExitData, notes: list[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+def _recorded(data: ExitData, notes: list[str]) -> list[dict[str, Any]]:
     """Return what the metadata record by exit, and of the training; what is not as it must be is noted, left out."""
-    found: dict[str, dict[str, Any]] = {"per_exit": {}, "training": {}}
-    for key, kept in found.items():
-        given: Any = data.metadata.get(key, {})
+    found, exits = [], data.exits
+    for key, allowed in (
+        ("per_exit", f"a list of {exits} numbers (of accuracies: shares)"),
+        ("training", "a number or a text"),
+    ):
+        given, kept = data.metadata.get(key, {}), dict[str, Any]()
         for name, value in (given if isinstance(given, dict) else {"all": None}).items():
-            each: list[Any] = value if isinstance(value, list) else [value]
-            if key == "training":
-                allowed, good = (
-                    "a number or a text",
-                    all(type(v) in (int, float, str) for v in each),
-                )
-            else:
-                allowed = f"a list of {data.exits} numbers (of accuracies: shares)"
-                good = len(each) == data.exits and all(type(v) in (int, float) for v in each)
-                good = good and (not name.endswith("accuracy") or all(0 <= v <= 1 for v in each))
+            each = value if isinstance(value, list) else [value]
+            kinds = (int, float) if key == "per_exit" else (int, float, str)
+            good = all(type(v) in kinds for v in each)
+            if good and key == "per_exit":
+                shares = name.endswith("accuracy")
+                good = len(each) == exits and all(0 <= v <= 1 for v in each if shares)
             if good:
                 kept[name] = value
             else:
                 notes.append(f"metadata {key}: {name} left out, it is not {allowed}")
-    return found["per_exit"], found["training"]
+        found.append(kept)
+    return found
+
+
+def _mixed(table: Table) -> bool:
+    """Say whether exits answer classes of different kinds."""
+    return table.utility is not None and table.utility.mixed
 
 
 def _observed(table: Table) -> Observed | None:
@@ -142,11 +146,6 @@ def _observed(table: Table) -> Observed | None:
     labels, correct = table.statistics.labels, table.statistics.correct
     some = labels is not None and (labels < 0).any()
     return None if correct is None or some or _mixed(table) else observe(table)
-
-
-def _mixed(table: Table) -> bool:
-    """Say whether exits answer classes of different kinds."""
-    return table.utility is not None and table.utility.mixed
 
 
 def _worths(table: Table, seen: Observed | None) -> list[dict[str, Any]]:
