@@ -76,16 +76,12 @@ def exit_metrics(
     Examples
     --------
     >>> import numpy as np, policyopt as po
-    >>> logits = np.array(
-    ...     [[[2.0, 0], [0, 1]], [[2, 0], [3, 0]], [[0, 2], [0, 3]], [[1, 0], [0, 4]]]
-    ... )
+    >>> logits = np.array([[[2.0, 0], [0, 1]], [[0, 2], [0, 3]]])
     >>> told = {"per_exit": {"parameters": [120, 480]}, "training": {"seconds": 12.5}}
-    >>> data = po.from_arrays(
-    ...     logits, [0, 0, 1, 1], [1, 4], unit="ms", split={"test": 1.0}, metadata=told
-    ... )
+    >>> data = po.from_arrays(logits, [0, 1], [1, 4], split={"test": 1.0}, metadata=told)
     >>> first, last = po.exit_metrics(data).exits
     >>> first["accuracy"], first["agreement"], first["overthinking"], first["recorded"]
-    (0.75, 0.5, 0.25, {'parameters': 120})
+    (1.0, 0.5, 0.5, {'parameters': 120})
     """
     tables, notes = tables or Tables(data, cost, utility=utility), list[str]()
     table = known_rows(tables.get(split), notes)
@@ -122,7 +118,7 @@ def _recorded(data: ExitData, notes: list[str]) -> list[dict[str, Any]]:
     ):
         given, kept = data.metadata.get(key, {}), dict[str, Any]()
         for name, value in (given if isinstance(given, dict) else {"all": None}).items():
-            each = value if isinstance(value, list) else [value]
+            each: list[Any] = value if isinstance(value, list) else [value]
             kinds = (int, float) if key == "per_exit" else (int, float, str)
             good = all(type(v) in kinds for v in each)
             if good and key == "per_exit":
