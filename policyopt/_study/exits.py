@@ -103,19 +103,15 @@ def exit_metrics(
         one["recorded"] = {name: values[k] for name, values in per_exit.items()}
         one |= {"name": data.names[k]} if data.names else {}
     if seen and seen.losses is not None and not (seen.losses < _NEVER).all():
-        notes.append(
-            "an exit gives a label no probability at all: its loss is infinite, and left out"
-        )
+        notes.append("a label has no probability at all at an exit: its loss is infinite, left out")
     return ExitMetrics(split, found, training, notes)
 
 
 def _recorded(data: ExitData, notes: list[str]) -> list[dict[str, Any]]:
     """Return what the metadata record by exit, and of the training; what is not as it must be is noted, left out."""
     found, exits = [], data.exits
-    for key, allowed in (
-        ("per_exit", f"a list of {exits} numbers (of accuracies: shares)"),
-        ("training", "a number or a text"),
-    ):
+    allowed_in = {"per_exit": f"a list of {exits} numbers (of accuracies: shares)"}
+    for key, allowed in {**allowed_in, "training": "a number or a text"}.items():
         given, kept = data.metadata.get(key, {}), dict[str, Any]()
         for name, value in (given if isinstance(given, dict) else {"all": None}).items():
             each: list[Any] = value if isinstance(value, list) else [value]

@@ -60,10 +60,8 @@ def dominance_figure(tests: Sequence[Mapping[str, Any]], confidence: float) -> A
     figure = draw.new_figure(width * wide, height * high)
     more = ": dark where the line's model outdoes the column's" if many else ""
     for i, one in enumerate(shown):
-        axes, names = (
-            figure.add_subplot(high, wide, i + 1),
-            sorted(one["rank"], key=one["rank"].get),
-        )
+        axes = figure.add_subplot(high, wide, i + 1)
+        names = sorted(one["rank"], key=one["rank"].get)
         parted = [pair for pair in one["pairs"] if pair["p"] <= 1 - confidence]
         (_square if many else _arrows)(axes, names, parted)
         word = "lower" if one["less_is_better"] else "higher"

@@ -137,10 +137,8 @@ def robustness(
         costs, mean = known["cost"], known["cost"].mean(axis=0)
         at = np.lexsort((known["quality"], -costs), axis=0)[0]  # a row's dearest version, (N,)
         picked = {field: known[field][at, here] if field in known else None for field in _TAKEN}
-        worst, runs = (
-            replace(outcomes[0], **picked),
-            list(zip(names, rows, outcomes, fulls, strict=True)),
-        )
+        worst = replace(outcomes[0], **picked)
+        runs = list(zip(names, rows, outcomes, fulls, strict=True))
         if len(copies) > 1:
             runs.append((DEAREST, rows[0], worst, np.stack([fulls[i] for i in copies])[at, here]))
         head = {"method": label, "budget": fitted.budget}

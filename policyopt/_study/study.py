@@ -38,7 +38,6 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Floats, Ints
 
-Progress = Callable[[int, int, str], None]
 #: Own budgets of a model in whose range too few of those in common lie.
 _OWN = 3
 #: What the chain of all models is called.
@@ -109,7 +108,7 @@ def study(
     paired: bool = False,
     join: bool = True,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Study:
     """Ask of several models, trained or built differently, which one to deploy at a budget.
 
@@ -121,13 +120,8 @@ def study(
         Costs at which models are compared: as `curve` takes them, of the dearest full model.
     method : str
         Spec of the policy that each model gets, or several, comma-separated: each is an entrant of its own.
-    seeds : int
-        Divisions of pools, as in `curve`. They are no training runs.
-    test : str
-        Rows, or stream, to compare on.
-    cost : str, optional
-        Name of the cost, of one unit in all caches; default each one's first.
-    utility : as in `fit`, optional
+    seeds, test, cost, utility
+        As `curve` takes them; the cost must be of one unit in all caches. Divisions of pools are no training runs.
     confidence : float or str
         Of intervals and winners, 0.95 or ``"95%"``.
     paired : bool
@@ -259,10 +253,8 @@ def _entries(caches: Mapping[str, Any], cost: str | None) -> list[_Entry]:
         raise input_error("caches", "of two or more models", got, step)
     units = {entry.data.cost(cost).unit: entry.model for entry in found.values()}
     if len(units) > 1:
-        got, step = (
-            ", ".join(f"{u} ({m})" for u, m in units.items()),
-            "Name one that all have: --cost.",
-        )
+        got = ", ".join(f"{unit} ({model})" for unit, model in units.items())
+        step = "Name one that all have: --cost."
         raise input_error("costs", "of one unit in all caches", got, step)
     return list(found.values())
 
@@ -392,24 +384,19 @@ def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility
     else:  # one cost, and no policy
         tests = {seed: split_for_seed(tables, seed, test, seeds)[1] for seed in range(seeds)}
         frontier = Frontier([], {}, [], [], tables.cost.unit, tests=tests)
-    parts = []
+    values, rows, means, universe = [], [], [], None
     for seed, whole in frontier.tests.items():
         table = known_rows(whole)
         policies = [one.policy for key, one in frontier.fitted.items() if key[1] == seed]
-        ends = float(table.mean_costs[-1]), float(table.quality[:, -1].mean())
-        parts.append((*values_at(path_through(policies, table), asked), *_identity(table), ends))
-    values, paid, universes, rows, ends = zip(*parts, strict=True)
-    head, by_exit = (
-        {"model": entry.model, "run": entry.run},
-        exit_metrics(data, test, tables=tables),
-    )
-    value, row, means = (
-        np.concatenate(values),
-        np.concatenate(rows),
-        (np.mean(ends, 0), np.mean(paid, 0)),
-    )
-    more = frontier.records, by_exit, frontier.graded, [*frontier.notes, *by_exit.notes]
-    return _Ran(head, value, row, universes[0], *means, *more)
+        value, paid = values_at(path_through(policies, table), asked)
+        universe, row = _identity(table)
+        values.append(value)
+        rows.append(row)
+        means.append([table.mean_costs[-1], table.quality[:, -1].mean(), *paid])
+    by_exit, mean = exit_metrics(data, test, tables=tables), np.mean(means, axis=0)
+    head, notes = {"model": entry.model, "run": entry.run}, [*frontier.notes, *by_exit.notes]
+    each = np.concatenate(values), np.concatenate(rows), universe, mean[:2], mean[2:]
+    return _Ran(head, *each, frontier.records, by_exit, frontier.graded, notes)
 
 
 def values_at(path: Replays, asked: Floats) -> tuple[Floats, Floats]:
@@ -516,10 +503,8 @@ def _pairs(heights: _Heights) -> list[dict[str, Any]]:
 
 def _models(heights: _Heights, pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     # A model without early exits, or a chain, does not narrow for all others where they are compared.
-    early = [
-        m for m, (name, runs) in enumerate(heights.of.items())
-        if not name.startswith(JOINED) and len(runs[0].by_exit.exits) > 1
-    ]  # fmt: skip
+    staged = {m: len(mine[0].by_exit.exits) > 1 for m, mine in heights.of.items()}
+    early = [m for m, name in enumerate(staged) if staged[name] and not name.startswith(JOINED)]
     at, found = heights.common(early or range(len(heights.of))), []
     for m, (model, mine) in enumerate(heights.of.items()):
         there = at and set(at) <= set(heights.common([m]))
@@ -571,16 +556,15 @@ def _over_runs(heights: _Heights, notes: list[str]) -> list[dict[str, Any]]:
     several = {model: mine for model, mine in heights.of.items() if len(mine) > 1}
     single = [m for m in heights.of if m not in several and not m.startswith(JOINED)]
     if single:
-        notes.append(
-            f"{', '.join(single)}: one training run. What rows show is of this trained model, not of how it was "
-            "trained; ANOVA over rows, or over divisions of them, would take them for training runs: it means nothing"
+        told = (
+            "one training run. What rows show is of this trained model, not of how it was trained; ANOVA over rows, or "
+            "over divisions of them, would take them for training runs: it means nothing"
         )
+        notes.append(f"{', '.join(single)}: {told}")
     if len(several) < 2:
         return []
     if min(map(len, several.values())) < _RUNS:
-        notes.append(
-            f"fewer than {_RUNS} runs of a model: tests over runs find large differences only"
-        )
+        notes.append(f"fewer than {_RUNS} runs of a model: their tests find large differences only")
     at = heights.common([m for m, model in enumerate(heights.of) if model in several])
     exits = max(len(one.by_exit.exits) for mine in heights.of.values() for one in mine)
     metrics = dict[str, dict[str, list[float]]]()
