@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._bounds import delta_of
 from policyopt._certificates.testing import holm
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
@@ -60,6 +59,8 @@ def compare_runs(
     ('anova', {'joint': 'a', 'separate': 'b'}, True)
     """
     from scipy import stats
+
+    from policyopt._bounds import delta_of
 
     delta = delta_of(confidence)
     check_whole("models", len(values), 2, step="ANOVA compares two or more.")

@@ -8,7 +8,6 @@ are, and of what lies between. Where a model was trained several times, the spre
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._bounds import delta_of
 from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import POOL, ExitData
 from policyopt._cache.reader import open_cache
@@ -166,6 +164,8 @@ def study(
     >>> [row["winner"] for row in found.budgets], found.pairs[0]["paired"]
     (['strong', 'strong'], True)
     """
+    from policyopt._bounds import delta_of  # which loads scipy
+
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     delta, methods, notes = delta_of(confidence), method_list(method), list[str]()
     entries = _entries(caches, cost)
@@ -346,7 +346,7 @@ def _in_turn(
     work: Callable[[_Entry], _Ran], tasks: list[_Entry], jobs: int, notes: list[str], progress: Any
 ) -> list[_Ran]:
     """Run the tasks, in processes where it is asked for and methods can be handed over."""
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, wrap_non_picklable_objects
 
     rows = [ROWS.get(task.spec.partition(":")[0]) for task in tasks]
     own = [row.name for row in rows if row is not None and row.family == OWN_FAMILY]
@@ -354,9 +354,10 @@ def _in_turn(
         notes.append(f"one process: {own[0]} is your own, and registered in this one alone")
     if jobs == 1 or own:
         results: Any = map(work, tasks)
-    else:  # pickled here: what is mapped from a file joblib would map there, by a name that it lacks
-        sent = (pickle.dumps((work, replace(task, data=task.source))) for task in tasks)
-        results = Parallel(jobs, return_as="generator")(delayed(_unpacked)(one) for one in sent)
+    else:  # wrapped: arrays of an opened cache joblib would map there, from a file whose name it lacks
+        lean = [replace(task, data=task.source) for task in tasks]
+        sent = (wrap_non_picklable_objects(task, keep_wrapper=False) for task in lean)
+        results = Parallel(jobs, return_as="generator")(delayed(work)(task) for task in sent)
     found, told = list[_Ran](), dict[str, dict[str, None]]()
     for task, one in zip(tasks, results, strict=True):
         found.append(one)
@@ -367,11 +368,6 @@ def _in_turn(
     for text, (first, *others) in told.items():
         notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {text}")
     return found
-
-
-def _unpacked(sent: bytes) -> _Ran:
-    work, task = pickle.loads(sent)
-    return work(task)
 
 
 def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility: Any) -> _Ran:
