@@ -128,16 +128,11 @@ def _recorded(data: ExitData, notes: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _mixed(table: Table) -> bool:
-    """Say whether exits answer classes of different kinds."""
-    return table.utility is not None and table.utility.mixed
-
-
 def _observed(table: Table) -> Observed | None:
     """Return what exits say of a table's rows; None where nobody knows which answers are right."""
     labels, correct = table.statistics.labels, table.statistics.correct
-    some = labels is not None and (labels < 0).any()
-    return None if correct is None or some or _mixed(table) else observe(table)
+    some, mixed = labels is not None and (labels < 0).any(), getattr(table.utility, "mixed", False)
+    return None if correct is None or some or mixed else observe(table)
 
 
 def _worths(table: Table, seen: Observed | None) -> list[dict[str, Any]]:
@@ -157,13 +152,14 @@ def _worths(table: Table, seen: Observed | None) -> list[dict[str, Any]]:
 def _beside(table: Table, seen: Observed | None, k: int) -> dict[str, Any]:
     """Return calibration at exit k, agreement and overthinking beside the last."""
     said, quality = table.statistics.prediction, table.quality
+    alike = KINDS[table.kind].answers_class and not getattr(table.utility, "mixed", False)
     one = {**with_interval("ece", None, None, None), "brier": None, "agreement": None}
     if seen is not None and np.isfinite(seen.confidence[:, k]).all():
         p, right = seen.confidence[:, k], seen.correct[:, k]
         error = calibration_error(p, right, kin=table.group)
         one |= {f"ece{end}": error[f"ece{end}"] for end in _ENDS}
         one["brier"] = float(((p - right) ** 2).mean())
-    if KINDS[table.kind].answers_class and (said >= 0).any() and not _mixed(table):
+    if alike and (said >= 0).any():
         one["agreement"] = float(((said[:, k] == said[:, -1]) & (said[:, k] >= 0)).mean())
     return {**one, "overthinking": float((quality[:, k] > quality[:, -1]).mean())}
 

@@ -486,10 +486,10 @@ def _pairs(heights: _Heights) -> list[dict[str, Any]]:
             continue
         a, b = sorted(pair, key=lambda m, at=at: -heights.mean[m, at].mean())
         *area, p = heights.test(at, a, b)
-        shared = any(heights.adds[a].index.isin(heights.adds[b].index))
+        shared = heights.adds[a].index.isin(heights.adds[b].index)
         found.append({
             "better": names[a], "worse": names[b], **with_interval("area", *area),
-            "budgets": len(at), "p": 2 * p, "holm_p": 1.0, "paired": shared,
+            "budgets": len(at), "p": 2 * p, "holm_p": 1.0, "paired": bool(shared.any()),
             "runs": [len(heights.each[a]), len(heights.each[b])],
         })  # fmt: skip
     for one, p in zip(found, holm(np.array([one["p"] for one in found])).tolist(), strict=True):
