@@ -302,14 +302,16 @@ def test_the_chain_narrows_for_no_model_and_takes_the_rows_asked_for():
 def test_costs_by_row_are_those_of_the_rows_that_fit(pooled):
     rng, caches = np.random.default_rng(0), {}
     for name, data in models(3, 600, a=0.0, b=0.2).items():
-        costs = np.cumsum(rng.lognormal(sigma=1.5, size=(600, 2)), axis=1)
+        costs = np.cumsum(rng.lognormal([0, 1.5], 0.8, size=(600, 2)), axis=1)
         outputs, labels = (data.splits["pool"].array(n) for n in ("outputs", "labels"))
-        rows = {"outputs": outputs, "labels": labels, "costs": costs}
+        rows = {"outputs": outputs, "labels": labels, "sample_costs": {"compute": costs}}
         if pooled:
             caches[name] = po.from_arrays(**rows, unit="ms")
         else:
-            halves = {"fit": slice(300), "test": slice(300, 600)}
-            splits = {n: {k: v[at] for k, v in rows.items()} for n, at in halves.items()}
+            splits = {}
+            for split, at in (("fit", slice(300)), ("test", slice(300, 600))):
+                splits[split] = {"outputs": outputs[at], "labels": labels[at]}
+                splits[split]["sample_costs"] = {"compute": costs[at]}
             caches[name] = po.from_arrays(splits=splits, unit="ms")
     found = po.study(caches, "40%,60%,100%", "max_prob", seeds=3, join=False)
     assert len(found.budgets) == 3 and found.pairs[0]["paired"]
@@ -328,11 +330,13 @@ def test_budgets_are_spread_over_all_costs_and_must_be_within_reach():
 
 
 def test_what_is_of_a_model_counts_once_whatever_its_policies_and_what_cannot_be_tested_is_told():
-    runs = models(7, 1200, a_0=0.0, a_1=0.05, b_0=0.1, b_1=0.12)
+    runs = models(7, 1200, a_0=0.0, a_1=0.05, b_0=0.1, b_1=0.12, c_0=0.5, c_1=0.6)
     for run in range(2):
-        outputs = np.concatenate([runs[f"{m}/{run}"].splits["pool"].array("outputs") for m in "ab"], axis=1)  # fmt: skip
+        each = [runs[f"{m}/{run}"].splits["pool"].array("outputs") for m in "bc"]
+        outputs = np.concatenate(each, axis=1)
         labels = runs["a/0"].splits["pool"].array("labels")
         runs[f"three/{run}"] = po.from_arrays(outputs[:, 1:], labels, costs=[6, 7, 9], unit="ms")
+        del runs[f"c/{run}"]
     found = po.study(runs, "3,7,8", "max_prob,entropy")
     tests = {one["metric"]: one for one in found.tests}
     assert set(tests["quality of exit 0"]["means"]) == {"a", "b"}
@@ -380,7 +384,9 @@ def test_a_model_without_early_exits_takes_part():
     quality = po.Tables(plain).get("test").quality.mean()
     rows = {"test": {"outputs": outputs[:, 1:], "labels": labels}}
     alone = po.from_arrays(splits=rows, costs=[3.0], unit="ms")  # no rows to fit on are needed
-    assert po.study({**caches, "plain": alone}, "4", "max_prob").budgets[0]["cost"]["plain"] == 3.0
+    assert (
+        po.study({**caches, "plain": alone}, "2,4", "max_prob").budgets[1]["cost"]["plain"] == 3.0
+    )
     assert (
         found.budgets[1]["quality"]["plain"]
         == found.budgets[2]["quality"]["plain"]

@@ -559,9 +559,8 @@ def values_at(path: Replays, asked: Floats) -> tuple[Floats, Floats]:
     cost, quality = path.cost.mean(axis=0), path.quality.mean(axis=0)
     order = np.argsort(cost, kind="stable")
     cost, quality, last = cost[order], quality[order], len(order) - 1
+    too_dear, asked = asked < cost[0] - NEAR * cost[-1], np.maximum(asked, cost[0])
     high = np.clip(np.searchsorted(cost, asked, side="right"), 1, last)
-    too_dear = asked < cost[0] - NEAR * cost[-1]
-    asked = np.maximum(asked, cost[0])  # but for rounding
     gap, inside = cost[high] - cost[high - 1], asked < cost[-1]
     gap = np.where(inside, gap, 1.0)
     share = np.where(inside, (asked - cost[high - 1]) / gap, 1.0)
@@ -633,22 +632,22 @@ class _Heights:
         if (rows := min(len(self.adds[m]) for m in of)) < 2:
             return gap, None, None, 1.0
         # As if one more row told them apart: that none does, of a few, does not say that none will.
-        far = abs(gap) if less and any(one.graded for m in of for one in self.runs[m]) else 1.0
-        unseen = far**2 / (rows + 1) / rows
+        unseen = gap**2 / (rows + 1) / rows if less else 0.0
         parts = [(max(float((add**2).sum()), unseen), rows - 1)]
         runs = [self.each[m][:, at].mean(axis=1) for m in of if len(self.each[m]) > 1]
         parts += [(float(one.var(ddof=1)) / len(one), len(one) - 1) for one in runs]
-        variance = sum(part for part, _ in parts)
-        if not variance:
-            return gap, gap, gap, 0.5
-        squares = sum(part**2 / max(free, 1) for part, free in parts)
+        variance = sum(part for part, _ in parts) or _ROUNDING**3
+        squares = sum(part**2 / max(free, 1) for part, free in parts) or variance**2
         free, error = variance**2 / squares, variance**0.5  # Welch & Satterthwaite
         wide = float(t.ppf(1 - self.delta / 2, free))
-        if not less:  # a height in [0, 1]: Wilson's, of as many rows as would be as sure
-            alone = max(gap * (1 - gap), 1 / (rows + 1)) / variance
-            few = wide / NormalDist().inv_cdf(1 - self.delta / 2)
-            return gap, *wilson(gap, alone / few**2, 1 - self.delta), 0.0
-        return gap, gap - wide * error, gap + wide * error, float(t.sf(gap / error, free))
+        if less:
+            return gap, gap - wide * error, gap + wide * error, float(t.sf(gap / error, free))
+        # A height in [0, 1]: Wilson's, of as many rows as would be as sure, see `effective_rows`.
+        most = np.inf if self.runs[a][0].graded else len(self.runs[a][0].row)
+        alone, few = gap * (1 - gap), wide / NormalDist().inv_cdf(1 - self.delta / 2)
+        tells = alone > _ROUNDING and variance > _ROUNDING**2
+        count = min(alone / variance / few**2, most) if tells else rows
+        return gap, *wilson(gap, count, 1 - self.delta), 0.0
 
 
 def _heights(ran: Sequence[_Ran], delta: float) -> _Heights:
