@@ -224,7 +224,7 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
     assert two["levene_p"] is None and two["test"] == "anova"
     assert po.compare_runs({"a": [0.1, 0.1, 0.1], "b": [0.4, 0.5, 0.7]})["p"] < 0.05
     ranked = po.compare_runs(
-        {"a": [1, 2, 3, 4, 900], "b": [11, 12, 13, 14, 15], "c": [5, 6, 7, 8, 9]}
+        {"a": [1, 2, 3, 4, 900], "b": [11, 12.5, 13, 14, 15], "c": [5, 6, 7, 8, 9]}
     )
     assert ranked["test"] == "kruskal" and ranked["pairs"][0]["low"] is None
 

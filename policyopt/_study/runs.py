@@ -103,26 +103,27 @@ def compare_runs(
         "p": float(outcome.pvalue), "eta_squared": between / total, "omega_squared": max(omega, 0.0),
         "post_hoc": post_hoc,
     }  # fmt: skip
-    after, pairs, paired = stats.tukey_hsd(*runs, equal_var=alike), list[dict[str, Any]](), []
-    ends = after.confidence_interval(1 - delta)
-    for two in combinations(range(len(runs)), 2):
+    every, pairs, paired, ends = list(combinations(range(len(runs)), 2)), [], [], None
+    if ranked:  # Tukey's numbers are of normal residuals
+        p_values = holm(np.array([stats.mannwhitneyu(runs[a], runs[b]).pvalue for a, b in every]))
+    else:
+        after = stats.tukey_hsd(*runs, equal_var=alike)
+        ends, p_values = after.confidence_interval(1 - delta), [after.pvalue[two] for two in every]
+    for two, p in zip(every, p_values, strict=True):
         a, b = sorted(two, key=lambda m: means[names[m]], reverse=not less)
-        gap, free = float(after.statistic[a, b]), len(runs[a]) + len(runs[b]) - 2
+        gap, free = means[names[a]] - means[names[b]], len(runs[a]) + len(runs[b]) - 2
         # In pooled standard deviations, corrected for few runs (Hedges, 1981).
         pooled = (sum(runs[m].var() * len(runs[m]) for m in two) / free) ** 0.5
         effect = float(gap / pooled * (1 - 3 / (4 * free - 1))) if pooled else None
+        low, high = (
+            (None, None) if ends is None else (float(ends.low[a, b]), float(ends.high[a, b]))
+        )
         pairs.append({
-            "better": names[a], "worse": names[b], "difference": gap, "low": float(ends.low[a, b]),
-            "high": float(ends.high[a, b]), "p": float(after.pvalue[a, b]), "hedges_g": effect,
+            "better": names[a], "worse": names[b], "difference": gap, "low": low, "high": high,
+            "p": float(p), "hedges_g": effect,
         })  # fmt: skip
-        if ranked:  # Tukey's numbers are of normal ones
-            p = stats.mannwhitneyu(runs[a], runs[b]).pvalue
-            pairs[-1] |= {"low": None, "high": None, "p": float(p)}
         if len({len(one) for one in runs}) == 1:
             paired.append(stats.ttest_rel(runs[a], runs[b]).pvalue)
-    if ranked:
-        for pair, p in zip(pairs, holm(np.array([one["p"] for one in pairs])), strict=True):
-            pair["p"] = float(p)
     for pair, p in zip(pairs, holm(np.nan_to_num(paired, nan=1.0)).tolist(), strict=False):
         pair["paired_p"] = p
     return found | {"pairs": pairs, "groups": letters(order, [p for p in pairs if p["p"] <= delta])}
@@ -135,9 +136,8 @@ def _numbers(name: str, given: Any) -> Floats:
     except (TypeError, ValueError):
         found = np.array([[np.nan]])
     if found.ndim != 1 or not np.isfinite(found).all():
-        raise input_error(
-            f"runs of {name}", "finite numbers, one per run", given, "Drop the others."
-        )
+        step = "Drop the others."
+        raise input_error(f"runs of {name}", "finite numbers, one per run", given, step)
     return found
 
 
