@@ -16,11 +16,7 @@ _BLOCK = 1 << 22  # resampled counts held at a time
 
 
 def metric_fields(
-    name: str,
-    labels: Array | None,
-    prediction: Array,
-    seed: int = 0,
-    group: Ints | None = None,
+    name: str, labels: Array | None, prediction: Array, seed: int = 0, group: Ints | None = None
 ) -> dict[str, Any]:
     """Return a metric of answers (N,) with its 95 % interval as fields; rows need labels, answers classes."""
     check_one_of("metric", name, METRICS, "E.g. balanced_accuracy.")

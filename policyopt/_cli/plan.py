@@ -16,12 +16,7 @@ from policyopt._export.folder import new_folder
 from policyopt._limits import Limit
 from policyopt._methods.targets import read_share
 from policyopt._progress import progress_callback
-from policyopt._tiers.choose import (
-    Planned,
-    certified_plan,
-    check_cost_bound,
-    make_plan,
-)
+from policyopt._tiers.choose import Planned, certified_plan, check_cost_bound, make_plan
 from policyopt._tiers.description import Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
 from policyopt._tiers.search import Goal

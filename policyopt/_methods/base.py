@@ -29,13 +29,7 @@ from policyopt._answers.crossfit import CrossFitted, answered, crossfit, observe
 from policyopt._cache.data import folds_of
 from policyopt._intervals import effective_rows, mean_interval, standard_error, wilson
 from policyopt._limits import NEAR, Limit
-from policyopt._methods.fitted import (
-    Draft,
-    Expectation,
-    Fitted,
-    expectation,
-    own_costs,
-)
+from policyopt._methods.fitted import Draft, Expectation, Fitted, expectation, own_costs
 from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
 from policyopt._methods.targets import ANOTHER, Target, targets_of

@@ -18,13 +18,7 @@ from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets, check_exits
 from policyopt._online.entrants import FIXED, asked
-from policyopt._online.families import (
-    arms_family,
-    called,
-    fit_linucb,
-    steerable,
-    steering_family,
-)
+from policyopt._online.families import arms_family, called, fit_linucb, steerable, steering_family
 from policyopt._progress import report
 from policyopt._replay import trace
 from policyopt._table import Table, Tables, known_rows

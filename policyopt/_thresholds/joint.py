@@ -52,9 +52,7 @@ def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -
 
 
 def hull(
-    problem: Problem,
-    budgets: Sequence[float],
-    made: Callable[[Problem], Lagrangian] | None = None,
+    problem: Problem, budgets: Sequence[float], made: Callable[[Problem], Lagrangian] | None = None
 ) -> list[Floats]:
     """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first; `made`: a search."""
     if "hull" not in problem.memory:
