@@ -107,10 +107,8 @@ def fit_declining(
     method: Method, table: Table, targets: Sequence[float | Target], seed: int, asked: Declining,
     calibrator: str | None = None,
 ) -> list[Fitted | None]:  # fmt: skip
-    """Fit policies that may decline, one per target, None where a budget is not met.
-
-    Where confidence drives that, it is calibrated, by Platt's map unless said.
-    """
+    """Fit policies that may decline, one per target, None where a budget is not met."""
+    # Where confidence drives that, it is calibrated, by Platt's map unless said.
     name = calibrator or ("platt" if asked.score is None else None)
     scores: dict[
         tuple[int, ...], tuple[ScoreRule, Floats]

@@ -198,11 +198,9 @@ def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0
 
 
 def rising(costs: Floats) -> Floats:
-    """Return the nearest costs (N, K) that do not fall from exit to exit: isotonic regression of each row.
-
-    By the min-max formula: the largest over i <= k of the least over j >= k of the means from i to j (Barlow et al.,
-    Statistical inference under order restrictions, 1972, eq. 1.9).
-    """
+    """Return the nearest costs (N, K) that do not fall from exit to exit: isotonic regression of each row."""
+    # By the min-max formula: the largest over i <= k of the least over j >= k of the means from i to j (Barlow et
+    # al., Statistical inference under order restrictions, 1972, eq. 1.9).
     out = costs.copy()
     rows = np.flatnonzero((np.diff(costs, axis=1) < 0).any(axis=1))
     sums = np.cumsum(costs[rows], axis=1)

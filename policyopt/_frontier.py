@@ -364,11 +364,9 @@ def _references(
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
-    """Return the hindsight oracle's quality, (B,): the exact fractional multiple-choice knapsack.
-
-    Each row climbs the upper hull of its exits' costs and qualities, steepest steps of all rows first (Sinha &
-    Zoltners, Operations Research 27, 1979); right or wrong, that is one step, to the cheapest right exit.
-    """
+    """Return the hindsight oracle's quality, (B,): the exact fractional multiple-choice knapsack."""
+    # Each row climbs the upper hull of its exits' costs and qualities, steepest steps of all rows first (Sinha &
+    # Zoltners, Operations Research 27, 1979); right or wrong, that is one step, to the cheapest right exit.
     quality, rows = table.quality, np.arange(len(table))
     alone = np.broadcast_to(table.standalone_costs, quality.shape)
     at = np.where(alone <= alone.min(axis=1, keepdims=True), quality, -1.0).argmax(axis=1)
@@ -495,10 +493,8 @@ def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
-    """Hold each point of `ours` but the first against the mixed `rival` at equal realised cost, by paired bootstrap.
-
-    Where a rival's dearest policy costs less, it is held against that: a budget need not be spent.
-    """
+    """Hold each point of `ours` but the first against the mixed `rival` at equal realised cost, by paired bootstrap."""
+    # Where a rival's dearest policy costs less, it is held against that: a budget need not be spent.
     inner = slice(1, None)
 
     def difference(cost: Floats, quality: Floats, *rival: Floats) -> Floats:
@@ -526,11 +522,9 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
 
 
 def mcnemar(better: Bools, worse: Bools, group: Ints | None = None) -> float:
-    """Return the p-value of McNemar's test of discordant rows (N,), two-sided: exact, or of groups by their sums.
-
-    Of groups: ``(sum of d)**2 / sum of d**2`` is chi-squared, d a group's better less its worse rows (Durkalski et
-    al., Statistics in Medicine 22, 2003).
-    """
+    """Return the p-value of McNemar's test of discordant rows (N,), two-sided: exact, or of groups by their sums."""
+    # Of groups: ``(sum of d)**2 / sum of d**2`` is chi-squared, d a group's better less its worse rows (Durkalski et
+    # al., Statistics in Medicine 22, 2003).
     from scipy.stats import binomtest, chi2
 
     ups, downs = int(better.sum()), int(worse.sum())

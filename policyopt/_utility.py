@@ -80,10 +80,8 @@ class Utility:
         return np.where(known, found, 0.0)
 
     def in_classes(self, labels: Array, prediction: Array, exits: Array) -> Array:
-        """Return answers, given at `exits`, as classes: of a super-class the label where it is in it, else -1.
-
-        All have one shape, or such as broadcast.
-        """
+        """Return answers, given at `exits`, as classes: of a super-class the label where it is in it, else -1."""
+        # All have one shape, or such as broadcast.
         for k, parents in self.coarse.items():
             right = (labels >= 0) & (parents[np.maximum(labels, 0)] == prediction)
             prediction = np.where(exits == k, np.where(right, labels, -1), prediction)
@@ -123,11 +121,9 @@ class Utility:
 
 
 def utility_of(given: Given, exits: int, classes: int) -> Utility:
-    """Return a utility stated in any way, for a model of K exits and C classes (0: not known).
-
-    A text is weights, or the path of a file; an array has shape (C,), (C, C) or (K, C, C), by label and then
-    prediction; a mapping has ``weights``, ``matrix``, or ``exits`` with label maps.
-    """
+    """Return a utility stated in any way, for a model of K exits and C classes (0: not known)."""
+    # A text is weights, or the path of a file; an array has shape (C,), (C, C) or (K, C, C), by label and then
+    # prediction; a mapping has ``weights``, ``matrix``, or ``exits`` with label maps.
     if isinstance(given, Utility):
         return given
     if isinstance(given, (str, os.PathLike)):

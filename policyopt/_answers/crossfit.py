@@ -66,10 +66,8 @@ class CrossFitted:
 
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
-    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others.
-
-    Plain where a graded quality is of the exits' own answers: of any other nobody knows it.
-    """
+    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
+    # Plain where a graded quality is of the exits' own answers: of any other nobody knows it.
     check_one_of("answer", name, NAMES, "E.g. --set answer=combined.")
     count = int(fold.max(initial=0)) + 1
     if name == "plain" or table.plain_only:

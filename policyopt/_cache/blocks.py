@@ -211,11 +211,9 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
 
 
 def confident(block: dict[str, Array]) -> dict[str, Array]:
-    """Return a summary block with a confidence at every exit: the largest probability, or where none is given 1.
-
-    That tells no row from another. The last exit decides nothing, so a score for the exits before it is enough; without
-    any, only shares of the rows can be chosen.
-    """
+    """Return a summary block with a confidence at every exit: the largest probability, or where none is given 1."""
+    # That tells no row from another. The last exit decides nothing, so a score for the exits before it is enough;
+    # without any, only shares of the rows can be chosen.
     if "outputs" in block:
         return block
     if "confidence" not in block and block.get("top_prob", np.empty(0)).size:

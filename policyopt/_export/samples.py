@@ -123,10 +123,8 @@ def _candidates(
 
 
 def limits_of(policy: Policy | PolicyFamily, sample: Ints) -> Floats:
-    """Return the thresholds that hold for each sample, (n, K-1): the mixture's by the coin, its level's.
-
-    At exits that its level skips a sample never leaves; it has left from that one's last exit on.
-    """
+    """Return the thresholds that hold for each sample, (n, K-1): the mixture's by the coin, its level's."""
+    # At exits that its level skips a sample never leaves; it has left from that one's last exit on.
     if not isinstance(policy, PolicyFamily):
         return thresholds_of(policy, arms(policy, sample))
     found, path = np.full((len(sample), policy.exits), NEVER), np.asarray(policy.active_exits)

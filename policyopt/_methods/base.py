@@ -482,12 +482,10 @@ class Search:
         return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
 
     def _kept(self, level: Level) -> float:
-        """Return the full model's quality less what a level is expected to lose of it on new rows.
-
-        A drop is a loss, and what looks like a gain by chance makes up for none. So what counts is the mean of the
-        loss, 0 where there is none, over how far the difference may be off (a normal): nothing where all rows leave
-        at the last exit, and as good as the difference itself where that lies some errors below 0.
-        """
+        """Return the full model's quality less what a level is expected to lose of it on new rows."""
+        # A drop is a loss, and what looks like a gain by chance makes up for none. So what counts is the mean of the
+        # loss, 0 where there is none, over how far the difference may be off (a normal): nothing where all rows leave
+        # at the last exit, and as good as the difference itself where that lies some errors below 0.
         if level not in self._values:
             full, error = self._levels.full, self._levels.error(level)
             gain, loss = self.quality(level) - full, 0.0
@@ -605,13 +603,11 @@ class Folds:
 def off_of(
     paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float, group: Ints | None = None
 ) -> float:
-    """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
-
-    What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
-    the spread of what is left the mean is shrunk (James & Stein, 1961; never past 0). Not where costs have a heavy
-    `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a ratio's
-    bias: Cochran, Sampling Techniques, 1977, section 6.8). Shapes (N,).
-    """
+    """Return by how much policies cost more on new rows than they claim, as far as that is not noise."""
+    # What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
+    # the spread of what is left the mean is shrunk (James & Stein, 1961; never past 0). Not where costs have a heavy
+    # `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a ratio's
+    # bias: Cochran, Sampling Techniques, 1977, section 6.8). Shapes (N,).
     count = np.bincount(fold)
     excess = np.bincount(fold, paid - claimed) / count
     here = np.bincount(fold, whole)

@@ -163,11 +163,10 @@ class Chooser:
         return levels
 
     def _in_order(self, compared: Comparison) -> list[Chosen]:
-        """Return the choices, others where the chosen of an aim looks worse than that of a lesser one.
-
-        More budget is to be no worse on all rows, too. Of all paths along which the rows of the fit rise, among those
-        that are chosen somewhere, taken is the one that forgoes least of what the chosen are believed to be worth.
-        """
+        """Return the choices, others where the chosen of an aim looks worse than that of a lesser one."""
+        # More budget is to be no worse on all rows, too. Of all paths along which the rows of the fit rise, among
+        # those that are chosen somewhere, taken is the one that forgoes least of what the chosen are believed to be
+        # worth.
         choices = self.choices
         ways = {one.place: one.ways[0] for one in choices if one.place >= 0}
         aims = [aim for aim, one in enumerate(choices) if one.place >= 0]
@@ -339,10 +338,8 @@ def one_standard_error(
 
 
 def shrunken(values: Floats, candidates: Sequence[Candidate]) -> Floats:
-    """Return what each of M candidates is expected to be worth beyond the first, (A, M); see the module.
-
-    Shapes: values (A, M, N), -inf where a candidate cannot meet an aim.
-    """
+    """Return what each of M candidates is expected to be worth beyond the first, (A, M); see the module."""
+    # Shapes: values (A, M, N), -inf where a candidate cannot meet an aim.
     return _Shrinkage(values, candidates).of(np.ones(values.shape[2]))[0]
 
 
@@ -389,11 +386,9 @@ class _Shrinkage:
 def gains_by_chance(
     values: Floats, candidates: Sequence[Candidate], chosen: Ints, seed: int
 ) -> Floats:
-    """Return by how much the chosen look better on the rows that chose them than on others, (A,).
-
-    On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
-    Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (A, M, N); chosen (A,).
-    """
+    """Return by how much the chosen look better on the rows that chose them than on others, (A,)."""
+    # On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
+    # Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (A, M, N); chosen (A,).
     aims, _, n = values.shape
     if n > MOST_ROWS:
         return np.zeros(aims)
@@ -485,11 +480,9 @@ class Auto(Choosing):
     allowed: ClassVar = {"folds": FOLDS}
 
     def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
-        """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for the limits.
-
-        What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone may do
-        what no chain does.
-        """
+        """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for them."""
+        # What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone
+        # may do what no chain does.
         targets = targets_of(budgets, table.mean_costs)
         if not (table.saves and any(target.limits for target in targets)):
             return super().fit_path(table, targets, seed)

@@ -209,10 +209,8 @@ def build_stopping_data(
     groups: int = 50,
     vectors: bool = False,
 ) -> StoppingData:
-    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule.
-
-    With `vectors` the model's own are among the columns.
-    """
+    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
+    # With `vectors` the model's own are among the columns.
     labels = table.statistics.labels
     record = not table.whole
     known = table.valued
@@ -285,11 +283,9 @@ def _success(
     trust: Floats | None,
     teachers: tuple[str, ...],
 ) -> Floats:
-    """Return the expected worth of each exit's answer, (N, K), by `trust` or the first teacher that knows.
-
-    Soft targets take a teacher's class probabilities at their word: they assume that it is calibrated. A graded quality
-    has no classes, and stays as it is given.
-    """
+    """Return the expected worth of each exit's answer, (N, K), by `trust` or the first teacher that knows."""
+    # Soft targets take a teacher's class probabilities at their word: they assume that it is calibrated. A graded
+    # quality has no classes, and stays as it is given.
     if not table.whole or table.plain_only:
         return table.quality
     known, right = table.valued, table.worth(predicted)

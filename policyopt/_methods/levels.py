@@ -146,10 +146,8 @@ class Levels:
         return float(self._rows.quality[:, -1].mean())
 
     def error(self, level: Level) -> float:
-        """Return the standard error of what a level gains against the full model: 0 of that itself.
-
-        As if one more row told them apart: that none does, of a few, does not say that none will.
-        """
+        """Return the standard error of what a level gains against the full model: 0 of that itself."""
+        # As if one more row told them apart: that none does, of a few, does not say that none will.
         if (
             level.alike
             and level.draft.table.active_exits[level.place] == self.table.active_exits[-1]

@@ -327,12 +327,10 @@ class Schedule:
 
 
 def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
-    """Make a schedule of T rounds.
-
-    ``stationary``: a mixture of the streams in equal parts; ``abrupt``: one after the other; ``gradual``: each
-    for half of its part, then crossing over in a straight line; ``recurring``: three times round, abruptly; or
-    a plan, ``test:4000,blur_medium:6000``, from which streams and rounds are taken.
-    """
+    """Make a schedule of T rounds."""
+    # ``stationary``: a mixture of the streams in equal parts; ``abrupt``: one after the other; ``gradual``: each for
+    # half of its part, then crossing over in a straight line; ``recurring``: three times round, abruptly; or a plan,
+    # ``test:4000,blur_medium:6000``, from which streams and rounds are taken.
     check_type("schedule", kind, str, "a text", "E.g. abrupt, or test:4000,blur_medium:6000.")
     if ":" in kind:
         names, lengths = zip(*(_part(item) for item in kind.split(",")), strict=True)
@@ -457,12 +455,10 @@ def outcomes(
     fit: Table | None = None,
     tiers: Sequence[int] | None = None,
 ) -> Outcomes:
-    """Look up what a policy scores and answers on the rows of some streams.
-
-    `reward`, of exit k beyond exit 0: ``confidence``, AdaEE's gain ``max(conf_k - conf_0, 0)``; ``signed``,
-    without the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of
-    `fit`; ``label``, right or wrong, or the quality that is known.
-    """
+    """Look up what a policy scores and answers on the rows of some streams."""
+    # `reward`, of exit k beyond exit 0: ``confidence``, AdaEE's gain ``max(conf_k - conf_0, 0)``; ``signed``, without
+    # the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of `fit`;
+    # ``label``, right or wrong, or the quality that is known.
     check_one_of("reward", reward, REWARDS, "E.g. confidence.")
     rule = None
     if reward == "calibrated":
@@ -794,11 +790,9 @@ def interval(values: Floats) -> tuple[Floats, Floats]:
 
 
 def recovery(metrics: Metrics, baseline: RegretBaseline) -> list[int | None]:
-    """Return how many rounds each sudden change takes to be made good; None: not before the next.
-
-    When, over `WINDOW` rounds and all repetitions, the mean regret against the arm that is best now is at most
-    a quarter of what the arm that was best before would cost, or 0.01.
-    """
+    """Return how many rounds each sudden change takes to be made good; None: not before the next."""
+    # When, over `WINDOW` rounds and all repetitions, the mean regret against the arm that is best now is at most a
+    # quarter of what the arm that was best before would cost, or 0.01.
     plan, rounds, found = baseline.schedule, metrics.rounds, []
     moving = metrics.course["moving"].mean(axis=1)
     for change, end in pairwise([*plan.changes, plan.rounds]):

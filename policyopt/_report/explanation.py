@@ -74,10 +74,8 @@ class Explanation:
 def explain(
     policy: Any, table: Table, reference: Any = None, names: Sequence[str] = ()
 ) -> Explanation:
-    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given.
-
-    `names`: of the model's exits, where they have some.
-    """
+    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given."""
+    # `names`: of the model's exits, where they have some.
     policy = policy_of(policy, single=True)
     if reference is not None:
         reference = policy_of(reference, single=True, argument="reference")
@@ -150,11 +148,9 @@ def _both(fields: dict[str, Any], found: Traced) -> dict[str, Any]:
 
 
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
-    """Describe each of the K exits of a policy that was run over N rows.
-
-    ``cost``, ``quality``: of all rows, had they left here; ``quality_stayed``: of those who go on, had they left;
-    ``overthought``: better here than where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
-    """
+    """Describe each of the K exits of a policy that was run over N rows."""
+    # ``cost``, ``quality``: of all rows, had they left here; ``quality_stayed``: of those who go on, had they left;
+    # ``overthought``: better here than where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
     known = found.quality is not None
     correct = np.zeros((n, found.exits), bool) if found.quality is None else found.quality

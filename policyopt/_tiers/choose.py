@@ -302,11 +302,9 @@ class Task:
 def mean_high(
     values: Floats, low: float, high: float, delta: float, group: Ints | None = None
 ) -> float:
-    """Return an upper bound of the mean that `values`, (n,) within [low, high], are of.
-
-    Of groups, (n,), each is one draw, none larger than the largest seen: that sums of values less the mean have mean 0
-    is what is refuted.
-    """
+    """Return an upper bound of the mean that `values`, (n,) within [low, high], are of."""
+    # Of groups, (n,), each is one draw, none larger than the largest seen: that sums of values less the mean have
+    # mean 0 is what is refuted.
     if high <= low:
         return high
     x = np.clip((values - low) / (high - low), 0.0, 1.0)
