@@ -145,10 +145,8 @@ def fit_declining(
     def within(target: Target, most: float) -> list[tuple[float, Target]]:
         """Return shares, ascending, with what they leave of the budget to the exits."""
         left = most - spare
-        return [
-            (s, Target(left - asked.cost * s, limits=target.limits))
-            for s in _shares(table, left, asked)
-        ]
+        shares = _shares(table, left, asked)
+        return [(s, Target(left - asked.cost * s, limits=target.limits)) for s in shares]
 
     wishes = [_wish(one, table, asked, spare) for one in targets_of(targets, table.mean_costs)]
     grids = [[] if target.floored else within(target, most) for target, most in wishes]
@@ -171,9 +169,8 @@ def decline_or_refuse(
 ) -> list[Fitted | BudgetError]:  # fmt: skip
     """Fit policies that may decline, one per target; for those that cannot be met return why not."""
     given = targets_of(targets, table.mean_costs)
-    if len(given) > 1 and any(
-        target.floored for target in given
-    ):  # one that is refused is that one alone
+    # One that is refused is that one alone.
+    if len(given) > 1 and any(target.floored for target in given):
         return [
             decline_or_refuse(method, table, [one], seed, asked, calibrator)[0] for one in given
         ]

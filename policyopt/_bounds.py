@@ -184,20 +184,15 @@ P_VALUES: dict[str, PValue] = {
 PROCEDURES: dict[str, PValue] = {**P_VALUES, "crc": crc}
 
 
-#: By what losses are.
-_DEFAULTS = {
-    "binary": "binomial",
-    "ternary": "ternary",
-    "selective": "selective",
-    "bounded": "betting",
-}
+#: By what losses are; of others the procedure of their name.
+_DEFAULTS = {"binary": "binomial", "bounded": "betting"}
 
 
 def default_of(kind: str, n: int, most: float, delta: float) -> str:
     """Return the procedure of n losses: the sharpest that is valid, whatever the losses show."""
     # Of few that are mostly 0 a walk says less than a bet: who loses nothing may have won back what was lost.
     few = kind == "ternary" and n * most < 3 * math.log(1 / delta)
-    return "betting" if few else _DEFAULTS[kind]
+    return "betting" if few else _DEFAULTS.get(kind, kind)
 
 
 def rows_that_do(
@@ -210,10 +205,8 @@ def rows_that_do(
 
     def shown(n: int) -> bool:
         alike = order[np.arange(n) * len(order) // n]  # in the same shares
-        drawn, test = (
-            rng.permutation(alike)[None],
-            PROCEDURES[given or default_of(kind, n, most, delta)],
-        )
+        test = PROCEDURES[given or default_of(kind, n, most, delta)]
+        drawn = rng.permutation(alike)[None]
         return bool(test(drawn, most, low=low, high=high, delta=delta)[0] <= delta)
 
     few, many = len(losses), 2 * len(losses)

@@ -323,8 +323,5 @@ def overhead(
     answer: AnswerRule, rules: tuple[ScoreRule, ...], exits: int, classes: int, rate: float
 ) -> Floats:
     """Return the cumulative cost of a policy's own arithmetic per exit, (K,); softmax and entropy are the head's."""
-    each = [
-        answer.operations(k, classes) + sum(rule.operations(k, classes) for rule in rules)
-        for k in range(exits)
-    ]
+    each = [sum(one.operations(k, classes) for one in (answer, *rules)) for k in range(exits)]
     return np.cumsum(each) * rate

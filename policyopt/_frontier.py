@@ -385,10 +385,8 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     whole = np.concatenate(steps)
     order = np.argsort(-whole[:, 1] / np.maximum(whole[:, 0], 1e-300), kind="stable")
     rising = np.cumsum(whole[order], axis=0) / len(table)
-    costs, values = (
-        np.append(cost, cost[0] + rising[:, 0]),
-        np.append(value, value[0] + rising[:, 1]),
-    )
+    costs = np.append(cost, cost[0] + rising[:, 0])
+    values = np.append(value, value[0] + rising[:, 1])
     return np.interp(budgets, costs, values)
 
 
@@ -418,12 +416,9 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     table = known_rows(table)
     outcomes = [replay(policy, table) for policy in policies]
     costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.quality
-    return Path(
-        np.stack([costs[:, 0], *(o.cost for o in outcomes)], axis=1),
-        np.stack([right[:, 0], *(o.quality for o in outcomes)], axis=1),
-        table.graded,
-        table.group,
-    )
+    paid = np.stack([costs[:, 0], *(o.cost for o in outcomes)], axis=1)
+    earned = np.stack([right[:, 0], *(o.quality for o in outcomes)], axis=1)
+    return Path(paid, earned, table.graded, table.group)
 
 
 def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, Any]]:
@@ -507,17 +502,12 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
         mixed = _mixed(rival, float(cost[i]), seed)
         mine = ours.quality[:, i + 1]
         better, worse = mine > mixed, mine < mixed
-        out.append(
-            {
-                "realised_cost": float(cost[i]),
-                **worth_fields(float(quality[i]), ours.graded),
-                **worth_fields(float(quality[i] - gain[i]), ours.graded, "reference_"),
-                **with_interval("difference", float(gain[i]), float(low[i]), float(high[i])),
-                "better": int(better.sum()),
-                "worse": int(worse.sum()),
-                "mcnemar_p": None if ours.graded else mcnemar(better, worse, ours.group),
-            }
-        )
+        found = {"realised_cost": float(cost[i]), **worth_fields(float(quality[i]), ours.graded)}
+        found |= worth_fields(float(quality[i] - gain[i]), ours.graded, "reference_")
+        found |= with_interval("difference", float(gain[i]), float(low[i]), float(high[i]))
+        found |= {"better": int(better.sum()), "worse": int(worse.sum())}
+        found["mcnemar_p"] = None if ours.graded else mcnemar(better, worse, ours.group)
+        out.append(found)
     return out
 
 

@@ -55,17 +55,14 @@ def _measure(name: str, counts: Array, label: Ints, answer: Ints) -> Floats:
     if name == "accuracy":
         return right.sum(axis=1) / counts.sum(axis=1)
     classes = np.unique(np.concatenate([label, answer[answer >= 0]]))
-    hit, there, said = (
-        _by_class(values, of, classes)
-        for values, of in ((right, label), (counts, label), (counts, answer))
-    )
+    columns = (right, label), (counts, label), (counts, answer)
+    hit, there, said = (_by_class(values, of, classes) for values, of in columns)
     if name == "balanced_accuracy":  # of the classes that are there
         recall = np.where(there > 0, hit / np.maximum(there, 1), 0.0)
         return recall.sum(axis=1) / (there > 0).sum(axis=1)
     known = (there + said) > 0
-    return np.where(known, 2 * hit / np.maximum(there + said, 1), 0.0).sum(axis=1) / known.sum(
-        axis=1
-    )
+    f1 = np.where(known, 2 * hit / np.maximum(there + said, 1), 0.0)
+    return f1.sum(axis=1) / known.sum(axis=1)
 
 
 def _by_class(values: Array, of: Ints, classes: Ints) -> Array:

@@ -72,10 +72,8 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
         correct = None if labels is None else is_right(seen.predictions, labels)
     if stats.labels is not None and labels is None:
         correct = None
-    cost, declines = (
-        table.cost_at(seen.position) + policy.overhead[seen.position],
-        policy.abstention,
-    )
+    cost = table.cost_at(seen.position) + policy.overhead[seen.position]
+    declines = policy.abstention
     if declines is not None:
         cost = declines.paid(cost, seen.abstained)
     return Traced(
@@ -181,12 +179,9 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     if not table.labelled and table.valued.any():
         return _replay_known(policy, table, samples, found)
     if found.quality_taken is None:
-        allowed, got = (
-            "plain where the cache has a graded quality of the exits' own",
-            policy.answer.name,
-        )
+        allowed = "plain where the cache has a graded quality of the exits' own"
         step = "Fit with answer=plain, or state a utility instead of the quality."
-        raise input_error("answers of the policy", allowed, got, step)
+        raise input_error("answers of the policy", allowed, policy.answer.name, step)
     quality = found.quality_taken.astype(np.float64)
     return Replay(
         found.exit,

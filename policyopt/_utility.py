@@ -121,9 +121,11 @@ class Utility:
 
 
 def utility_of(given: Given, exits: int, classes: int) -> Utility:
-    """Return a utility stated in any way, for a model of K exits and C classes (0: not known)."""
-    # A text is weights, or the path of a file; an array has shape (C,), (C, C) or (K, C, C), by label and then
-    # prediction; a mapping has ``weights``, ``matrix``, or ``exits`` with label maps.
+    """Return a utility stated in any way, for a model of K exits and C classes (0: not known).
+
+    A text is weights, or the path of a file; an array has shape (C,), (C, C) or (K, C, C), by label and then
+    prediction; a mapping has ``weights``, ``matrix``, or ``exits`` with label maps.
+    """
     if isinstance(given, Utility):
         return given
     if isinstance(given, (str, os.PathLike)):
@@ -195,11 +197,8 @@ def _of_array(found: Floats, exits: int, classes: int) -> Utility:
     shapes = {1: (count,), 2: (count, count), 3: (exits, count, count)}
     if found.shape != shapes.get(found.ndim):
         allowed = " or ".join(str(shape) for shape in shapes.values())
-        got, step = (
-            f"shape {found.shape}",
-            "By class; by label and prediction; or so for each exit.",
-        )
-        raise input_error("utility", f"of shape {allowed}", got, step)
+        step = "By class; by label and prediction; or so for each exit."
+        raise input_error("utility", f"of shape {allowed}", f"shape {found.shape}", step)
     stated = found.tolist() if found.size <= _KEPT else None
     if found.ndim == 1:
         top = float(found.max())

@@ -246,10 +246,8 @@ def cross_fit_combined(
     for f in range(int(fold.max()) + 1):
         held, rest = fold == f, fold != f
         # Nearly the same rows as all: their solution is a good place to start from.
-        pair = [
-            fit_combined(log_prob[rest], labels[rest], reading, keep, start)
-            for keep, start in zip((alone, None), whole, strict=True)
-        ]
+        starts = zip((alone, None), whole, strict=True)
+        pair = [fit_combined(log_prob[rest], labels[rest], reading, *one) for one in starts]
         if held.any():
             own, both = (losses_of(rule, log_prob[held], labels[held]) for rule in pair)
             gain[held], better[held] = own[0] - both[0], both[1].astype(float) - own[1]

@@ -258,10 +258,8 @@ def joined(raws: Sequence[Raw]) -> Raw:
         raw.note("read as labels, of whole numbers")
     told = [raw for raw in raws if [*map(_ours, raw.arrays)] == ["labels"]]
     raws = [raw for raw in raws if [*map(_ours, raw.arrays)] != ["labels"]]
-    names = [
-        re.sub(r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$", "", raw.name)
-        for raw in raws
-    ]
+    endings = r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$"
+    names = [re.sub(endings, "", raw.name) for raw in raws]
     folders = [raw.folder for raw in raws]
     if len(set(names)) < len(names) and len(set(folders)) == len(names):
         names = folders

@@ -483,9 +483,8 @@ class _Body:
         match node.op:
             case "const":
                 values = a["value"]
-                if (
-                    values.tobytes() == values.ravel()[:1].tobytes() * values.size
-                ):  # 0.0 is not -0.0
+                one = values.ravel()[:1].tobytes()
+                if values.tobytes() == one * values.size:  # 0.0 is not -0.0
                     return literal(values.ravel()[0], node.dtype)
                 return f"{self.shared.table('const', values)}[{_flat(index, node.shape)}]"
             case "reshape" if _is_view(node):

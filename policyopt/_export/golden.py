@@ -328,13 +328,8 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, ro
         if policy.needs_features:
             given["features"] = read(f"input{at}:features", "<f4", None)
         inputs.append(given)
-    kinds = {
-        "score": "<f8",
-        "confidence": "<f8",
-        "prediction": "<i4",
-        "leave": "|b1",
-        "abstained": "|b1",
-    }
+    kinds = dict.fromkeys(("score", "confidence"), "<f8") | {"prediction": "<i4"}
+    kinds |= dict.fromkeys(("leave", "abstained"), "|b1")
     expected = Ran(**{name: read(name, kind, exits) for name, kind in kinds.items()})
     if infos:
         raise input_error(file, "of the policy's exits", f"'{min(infos)}' besides", _AGAIN)

@@ -221,11 +221,8 @@ def run_python(path: Path, golden: Golden) -> Ran:
     """Return what an exported file says of golden vectors: it is run, so its checksum must be the manifest's."""
     module = runpy.run_path(str(path))
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
-    state = (
-        module["start"](*golden.sample.T)
-        if golden.sample.ndim > 1
-        else module["start"](golden.sample)
-    )
+    samples = golden.sample.T if golden.sample.ndim > 1 else [golden.sample]
+    state = module["start"](*samples)
     for at, (k, given) in enumerate(zip(module["ACTIVE_EXITS"], golden.inputs, strict=True)):
         output: Any = given.get(module["KIND"], given)
         if "second" in given:

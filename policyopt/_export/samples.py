@@ -96,11 +96,9 @@ def golden_of(
         raise input_error("golden rows", allowed, got, "Give more.")
     kept = _chosen(policy, pool, np.flatnonzero(~doubt), min(rows, room), rng)
     close = rng.permutation(np.flatnonzero(doubt & pool.sure))[: min(_EDGES, room // 4)]
-    return replace(
-        part_of(pool, kept),
-        boundary=boundary_samples(policy, pool, part_of(pool, np.sort(close))),
-        left_out=LeftOut(left, of, tuple(ulps.tolist())),
-    )
+    boundary = boundary_samples(policy, pool, part_of(pool, np.sort(close)))
+    left_out = LeftOut(left, of, tuple(ulps.tolist()))
+    return replace(part_of(pool, kept), boundary=boundary, left_out=left_out)
 
 
 def _doubt(policy: Policy | PolicyFamily, whole: Golden, ulps: Floats) -> Bools:
@@ -199,10 +197,8 @@ def from_cache(
         low, high = np.searchsorted(places, [first, first + len(next(iter(block.values())))])
         if low < high:
             mine = places[low:high] - first
-            yield (
-                [_of_exit(policy, graph, block, mine) for graph in graphs],
-                numbered(policy, low, high),
-            )
+            inputs = [_of_exit(policy, graph, block, mine) for graph in graphs]
+            yield inputs, numbered(policy, low, high)
 
 
 def _of_exit(policy: Policy | PolicyFamily, graph: ExitGraph, block: Any, rows: Any) -> Inputs:

@@ -332,10 +332,8 @@ def fair_coin(policy: Policy, outcome: Outcome, seed: int) -> Policy:
         return policy
     rows = np.arange(len(outcome.paid))
     seeds = [seed, *(seed_of(seed, j) for j in range(1, _COINS))]
-    drawn = [
-        np.where(coin(s, rows) < policy.mixture.share, outcome.sides[1], outcome.sides[0]).mean()
-        for s in seeds
-    ]
+    share, (one, other) = policy.mixture.share, outcome.sides
+    drawn = [np.where(coin(s, rows) < share, other, one).mean() for s in seeds]
     best = int(np.argmin(np.abs(np.array(drawn) - outcome.paid.mean())))
     return replace(policy, mixture=replace(policy.mixture, seed=seeds[best]))
 
@@ -373,10 +371,7 @@ def fit_where_possible(
     except BudgetError:
         if len(budgets) == 1:
             return [None]
-        return [
-            fit_where_possible(method, table, [budget], seed, validate=False)[0]
-            for budget in budgets
-        ]
+        return [fit_where_possible(method, table, [b], seed, validate=False)[0] for b in budgets]
 
 
 def validated(
@@ -433,13 +428,10 @@ class Search:
         given = [budget for budget in budgets if budget is not None]
         # What cannot be met is refused in the user's own numbers; without folds, those are the aims.
         looked = [] if self._folds is None else self._levels.tried(given)
-        refused = {
-            b: one for b, one in zip(given, looked, strict=False) if isinstance(one, BudgetError)
-        }
-        found = [
-            refused[budget] if budget in refused else self._aim(target, budget)
-            for target, budget in zip(targets, budgets, strict=True)
-        ]
+        pairs = zip(given, looked, strict=False)
+        refused = {b: one for b, one in pairs if isinstance(one, BudgetError)}
+        asked = zip(targets, budgets, strict=True)
+        found = [refused[b] if b in refused else self._aim(target, b) for target, b in asked]
         plain = [one[1] for one in found if isinstance(one, tuple) and one[0] is self._levels]
         levels = dict(zip(plain, self._levels.tried(plain), strict=True))
         out: list[tuple[float, Level] | BudgetError] = []
@@ -568,14 +560,10 @@ class Search:
             who = "the floor on quality" if floored else "the cheapest policy"
             tried = [level for _, level in (grid[-1:] if floored else grid)]
             least = [min(of.reached(level, limit) for level in tried) for limit in limits]
-            limit, low = next(
-                (p for p in zip(limits, least, strict=True) if not p[0].within(p[1])),
-                (limits[0], least[0]),
-            )
-            allowed, step = (
-                f"{low:.6g} or more: {who} reaches it",
-                "Raise it, ask for less, or try another method.",
-            )
+            broken = [p for p in zip(limits, least, strict=True) if not p[0].within(p[1])]
+            limit, low = broken[0] if broken else (limits[0], least[0])
+            allowed = f"{low:.6g} or more: {who} reaches it"
+            step = "Raise it, ask for less, or try another method."
             raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
         last = max(i for i, ok in enumerate(keeps) if ok)
         return self._halved(of, grid[last][0], grid[last + 1][0], kept)[0]
@@ -668,14 +656,12 @@ def folds_from(levels: Levels, held: HeldOut) -> Folds | str:
     if not met.any():
         return "no budget can be met by every fold"
     tail, kin = 1.0 - equal_rows(table), table.group
-    off = [
-        off_of(
-            held.paid[i], held.claimed[i], held.fold, outcome_of(one.policy, table).paid, tail, kin
-        )
-        for i, one in enumerate(whole)
-        if met[i] and one is not None
-    ]
-    costs = [one.expected.cost for i, one in enumerate(whole) if met[i] and one is not None]
+    off, costs = [], []
+    for i, one in enumerate(whole):
+        if met[i] and one is not None:
+            paid = outcome_of(one.policy, table).paid
+            off.append(off_of(held.paid[i], held.claimed[i], held.fold, paid, tail, kin))
+            costs.append(one.expected.cost)
     rising = np.maximum.accumulate(costs)
     return Folds(aims[met], rising, held.paid[met], held.right[met], np.array(off))
 

@@ -127,10 +127,8 @@ class Chooser:
         """Solve each budget by what was chosen nearest to it, else by what that falls back on."""
         check_budgets(self.table, budgets)
         places = np.interp(budgets, self.aims, np.arange(len(self.aims)))
-        return [
-            self._solved(self.choices[int(place)], budget)
-            for place, budget in zip(np.rint(places).tolist(), budgets, strict=True)
-        ]
+        nearest = [self.choices[int(place)] for place in np.rint(places).tolist()]
+        return [self._solved(*one) for one in zip(nearest, budgets, strict=True)]
 
     def _solved(self, choice: Chosen, budget: float) -> Draft:
         for name, way, _ in choice.ways:
@@ -256,10 +254,8 @@ class Comparison:
 
     def joined(self, other: Comparison) -> Comparison:
         """Return the same with more candidates."""
-        both = {
-            name: np.concatenate([getattr(self, name), getattr(other, name)], axis=1)
-            for name in ("values", "quality", "paid", "claimed", "flat", "worth")
-        }
+        names = ("values", "quality", "paid", "claimed", "flat", "worth")
+        both = {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=1) for n in names}
         return replace(self, **both)
 
     def simplest(self, aim: int, chosen: int, candidates: Sequence[Candidate]) -> int:
@@ -501,15 +497,9 @@ class Auto(Choosing):
                 refused = refused or BudgetError(str(error).replace(ANOTHER, ""))
                 continue
             chosen = {"chosen": {"method": name, "settings": method.settings()}, "compared": []}
-            said = {
-                **one.policy.provenance,
-                **chosen,
-                "method": self.name,
-                "settings": self.settings(),
-            }
-            found.append(
-                replace(one, method=self.name, policy=replace(one.policy, provenance=said))
-            )
+            said = {**one.policy.provenance, **chosen, "method": self.name}
+            policy = replace(one.policy, provenance={**said, "settings": self.settings()})
+            found.append(replace(one, method=self.name, policy=policy))
         if not found:
             assert refused is not None
             raise refused

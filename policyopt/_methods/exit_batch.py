@@ -57,13 +57,10 @@ class ExitBatch:
 
     def take(self, rows: Ints) -> ExitBatch:
         """Return some of the rows."""
-        return replace(
-            self,
-            outputs=[output.take(rows) for output in self.outputs],
-            quality=self.quality[rows],
-            labels=None if self.labels is None else self.labels[rows],
-            costs=self.costs if self.costs.ndim == 1 else self.costs[rows],
-        )
+        some = [output.take(rows) for output in self.outputs]
+        labels = None if self.labels is None else self.labels[rows]
+        costs = self.costs if self.costs.ndim == 1 else self.costs[rows]
+        return replace(self, outputs=some, quality=self.quality[rows], labels=labels, costs=costs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +156,8 @@ def subsample_outputs(table: Table, seed: int, features: bool = False) -> Table:
 def outputs_of(table: Table) -> list[ExitOutput]:
     """Return all exits' columns with the logarithms of all class probabilities."""
     log_prob = table.log_prob()
-    return [
-        with_columns(output, log_prob=log_prob[:, k])
-        for k, output in enumerate(table.statistics.outputs())
-    ]
+    outputs = enumerate(table.statistics.outputs())
+    return [with_columns(output, log_prob=log_prob[:, k]) for k, output in outputs]
 
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:

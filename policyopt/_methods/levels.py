@@ -240,11 +240,9 @@ class Levels:
             return None
         unit = self.table.unit
         own = [] if self.per_budget or self._ready else self._where_possible([aim])[0]
-        worth = (
-            f" ({100 * level.value:.1f} % with it, {100 * own[-1].value:.1f} % with all)"
-            if own
-            else ""
-        )
+        worth = ""
+        if own:
+            worth = f" ({100 * level.value:.1f} % with it, {100 * own[-1].value:.1f} % with all)"
         return (
             f"spends {level.cost:.6g} of the budget {budget:.6g} {unit}: more bought nothing on the rows of "
             f"the fit{worth}; spend=all spends it"
@@ -328,10 +326,8 @@ class Levels:
         solved = [self._levels(draft) for draft in self.spend(budgets)]
         tried = [level for levels in solved for level in levels] + self._constants(solved)
         found = [self._best(tried, budget) for budget in budgets]
-        return [
-            one or self._unless_refused(own[-1:], tried)
-            for one, own in zip(found, solved, strict=True)
-        ]
+        pairs = zip(found, solved, strict=True)
+        return [one or self._unless_refused(own[-1:], tried) for one, own in pairs]
 
     def _unless_refused(self, own: Sequence[Level], tried: Sequence[Level]) -> Level:
         """Return the method's own level; refused where there are limits, which none of the tried keeps."""

@@ -645,10 +645,8 @@ class Memory:
         """Remember (n,) observations, actions, rewards, observations after, and whether it ended."""
         if not self.held:
             kinds = (np.float32, np.int64, np.float32, np.float32, np.bool_)
-            self.held = tuple(
-                np.zeros((self.size, *c.shape[1:]), dtype=kind)
-                for c, kind in zip(columns, kinds, strict=True)
-            )
+            like = zip(columns, kinds, strict=True)
+            self.held = tuple(np.zeros((self.size, *c.shape[1:]), kind) for c, kind in like)
         n = len(columns[0])
         where = (self.place + np.arange(n)) % self.size
         for held, column in zip(self.held, columns, strict=True):

@@ -252,14 +252,11 @@ def reliability(
     for j in np.unique(place):
         inside, right = confidence[place == j], correct[place == j]
         low, high = proportion_interval(right, group=None if kin is None else kin[place == j])
-        points.append(
-            {
-                "confidence": float(inside.mean()), "low_edge": float(inside.min()),
-                "high_edge": float(inside.max()), "accuracy": float(right.mean()),
-                "accuracy_low": low, "accuracy_high": high,
-                "rows": len(right),
-            }
-        )  # fmt: skip
+        points.append({
+            "confidence": float(inside.mean()), "low_edge": float(inside.min()),
+            "high_edge": float(inside.max()), "accuracy": float(right.mean()),
+            "accuracy_low": low, "accuracy_high": high, "rows": len(right),
+        })  # fmt: skip
     return points
 
 

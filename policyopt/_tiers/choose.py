@@ -459,11 +459,8 @@ def _test(
         means[name] = mean_high(costs, low, high + extra, delta, group) if isfinite(high) else high
     exact, high = not test.graded and group is None, means[goal.objective]
     wrong = rows - int(correct.sum()) if exact else 0
-    right = 1.0 - (
-        share_high(wrong, rows, delta)
-        if exact
-        else mean_high(1.0 - correct, 0.0, 1.0, delta, group)
-    )
+    bad = share_high(wrong, rows, delta) if exact else mean_high(1 - correct, 0, 1, delta, group)
+    right = 1.0 - bad
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:
