@@ -188,11 +188,10 @@ def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0
     if falls.size:
         row, exit_ = falls[0]
         raise InputError(
-            f"'{name}' must not decrease from exit to exit when cumulative. Got "
-            f"{costs[row, exit_]:g} at {place(row, exit_)} and then {costs[row, exit_ + 1]:g} at "
-            f"exit {exit_ + 1}. If they were measured and fall by noise, say --cost-kind measured (Python: "
-            "cost_kind='measured'): they are smoothed. Only if each is the cost of that exit alone, say standalone: "
-            "they are then added up."
+            f"'{name}' must not decrease from exit to exit when cumulative. Got {costs[row, exit_]:g} at "
+            f"{place(row, exit_)} and then {costs[row, exit_ + 1]:g} at exit {exit_ + 1}. If they were measured and "
+            "fall by noise, say --cost-kind measured (Python: cost_kind='measured'): they are smoothed. Only if "
+            "each is the cost of that exit alone, say standalone: they are then added up."
         )
     return costs
 

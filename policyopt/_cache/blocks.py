@@ -59,9 +59,8 @@ _ONE_NUMBER = (
 #: What to do about a bad value, by array.
 _REMEDY = {
     "outputs": "Look for overflow (float16?) where they were made, mend that row or leave it out.",
-    "confidence": "Give shares (0.5, not 50; of a score of another range its sigmoid), one for each exit but the last, "
-    "whose confidences may all lack: "
-    "mend that row or leave it out.",
+    "confidence": "Give shares (0.5, not 50; of a score of another range its sigmoid), one for each exit but the "
+    "last, whose confidences may all lack: mend that row or leave it out.",
     "labels": "Number classes from 0 (-1 where unknown).",
     "prediction": "Number classes from 0 (-1 where there was no answer).",
     "quality": "Divide by the best mark there is (4 of 5 points: 0.8); mend that row or leave it out.",

@@ -297,9 +297,8 @@ class ExitData:
             step = "`policyopt info CACHE` lists them."
             if split in RESERVED:
                 step = (
-                    f"This cache has no rows for it: import it with such rows (keys {split}_...), "
-                    "or all rows as one pool to be divided "
-                    "(--split fit=0.5,calibrate=0.2,test=0.3)."
+                    f"This cache has no rows for it: import it with such rows (keys {split}_...), or all rows as "
+                    "one pool to be divided (--split fit=0.5,calibrate=0.2,test=0.3)."
                 )
             raise input_error("split", f"one of {', '.join(self.split_names)}", split, step)
         if not self.pooled:

@@ -49,9 +49,8 @@ def simulate(
     ),
     reward: str = option(
         "confidence",
-        "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), "
-        "signed (gained or lost), calibrated (signed, of the probability of being right), or "
-        "label (right there, less right at exit 0).",
+        "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), signed (gained or lost), "
+        "calibrated (signed, of the probability of being right), or label (right there, less right at exit 0).",
     ),
     reveal: str = option("smaller", "smaller (side information), played (none), or all."),
     budget: str | None = option(None, "For controller and fixed: 2.5, or 40%."),
