@@ -110,9 +110,8 @@ def fit_declining(
     """Fit policies that may decline, one per target, None where a budget is not met."""
     # Where confidence drives that, it is calibrated, by Platt's map unless said.
     name = calibrator or ("platt" if asked.score is None else None)
-    scores: dict[
-        tuple[int, ...], tuple[ScoreRule, Floats]
-    ] = {}  # with what they cost, by exits run
+    # With what they cost, by exits run.
+    scores: dict[tuple[int, ...], tuple[ScoreRule, Floats]] = {}
 
     def score_at(exits: tuple[int, ...]) -> tuple[ScoreRule, Floats] | None:
         if asked.score is None:
@@ -216,9 +215,8 @@ def _least(
     best: tuple[float, Fitted] | None = None  # after what its exits may cost
     top: Fitted | None = None
     for _ in range(2):
-        met = fits(
-            {Target(aim, limits=target.limits) for aim in np.linspace(*ends, _AIMS).tolist()}
-        )
+        aims = np.linspace(*ends, _AIMS).tolist()
+        met = fits({Target(aim, limits=target.limits) for aim in aims})
         for aim, one in met.items():
             for share in shares:  # the first that meets the floor is the cheapest
                 made = declined(one, share, most)[1]

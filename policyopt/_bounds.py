@@ -83,9 +83,8 @@ def ternary(losses: Floats, most: float, *, delta: float, **_: object) -> Floats
     n = losses.shape[1]
     counts = np.stack([(losses > 0).sum(axis=1), (losses < 0).sum(axis=1)], axis=1)
     known, at = np.unique(counts, axis=0, return_inverse=True)
-    return np.array([_of_counts(a, b, n, most, delta * _MISSED) for a, b in known.tolist()])[
-        at.ravel()
-    ]
+    each = [_of_counts(a, b, n, most, delta * _MISSED) for a, b in known.tolist()]
+    return np.array(each)[at.ravel()]
 
 
 def _of_counts(plus: int, minus: int, n: int, most: float, missed: float) -> float:

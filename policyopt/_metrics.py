@@ -23,12 +23,10 @@ def metric_fields(
     if labels is None or not len(labels) or (labels < 0).any() or (prediction < 0).all():
         lacks = "answers" if labels is not None and not (labels < 0).any() else "labels"
         step = "Import labels and the classes that are answered, or leave --metric out."
-        raise input_error(
-            "metric", "of rows with labels and answers", f"rows without {lacks}", step
-        )
-    pairs, at, counts = np.unique(
-        np.stack([labels, prediction]), axis=1, return_inverse=True, return_counts=True
-    )
+        got = f"rows without {lacks}"
+        raise input_error("metric", "of rows with labels and answers", got, step)
+    both = np.stack([labels, prediction])
+    pairs, at, counts = np.unique(both, axis=1, return_inverse=True, return_counts=True)
     label, answer = pairs.astype(np.int64)
     value = _measure(name, counts[None], label, answer)[0]
     rng, drawn = np.random.default_rng(check_seed(seed)), []

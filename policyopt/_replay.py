@@ -45,9 +45,8 @@ class Traced(Trace):
         if self.quality is None:
             return None
         answered = self.quality[np.arange(len(self.exit)), self.position]
-        return (
-            answered if self.abstention is None else self.abstention.worth(answered, self.abstained)
-        )
+        declines = self.abstention
+        return answered if declines is None else declines.worth(answered, self.abstained)
 
     @property
     def correct_taken(self) -> Array | None:
@@ -148,9 +147,8 @@ class Replay:
     quality: Floats  # (N,): worth of the answer, in [0, 1]; NaN where a row has no label, and others have one
     exits: int  # how many the model has
     abstained: Bools  # (N,): who was handed over; cost and quality are those of `Abstention`
-    correct: Array | None = (
-        None  # (N,) bool: whether it is right; None where nobody knows of all rows
-    )
+    #: (N,) bool: whether it is right; None where nobody knows of all rows.
+    correct: Array | None = None
     graded: bool = False  # whether quality may be anything from 0 to 1
     group: Ints | None = None  # (N,): codes of what rows belong to, see `Table.group`
 

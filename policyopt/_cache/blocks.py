@@ -703,10 +703,8 @@ def summary_notes(where: str, block: Mapping[str, Array]) -> Iterator[str]:
     """Yield what is odd about summaries: of two classes none is predicted with less than 1/2."""
     if not {"prediction", "confidence"} <= block.keys():
         return
-    if (
-        "correct" in block and "labels" not in block
-    ):  # numbers of answers, perhaps, to each question
-        return
+    if "correct" in block and "labels" not in block:
+        return  # numbers of answers, perhaps, to each question
     prediction, confidence = block["prediction"], block["confidence"]
     asked = prediction >= 0
     classes = set(np.unique(prediction[asked]).tolist())

@@ -193,9 +193,8 @@ def places(
         place = place_of(role)
         if place is None or parse_key(place.key) is None:
             allowed = f"ROLE=KEY with a role of {', '.join(dict.fromkeys(SYNONYMS.values()))}"
-            raise input_error(
-                "key", allowed, role, "E.g. --key labels=gt (Python: keys={'labels': 'gt'})."
-            )
+            step = "E.g. --key labels=gt (Python: keys={'labels': 'gt'})."
+            raise input_error("key", allowed, role, step)
         for k, key in enumerate(named):
             if key in keys:
                 found[key] = place if len(named) == 1 else Place(place.key, k)
@@ -203,9 +202,8 @@ def places(
     claimed = {_thing(place): key for key, place in found.items()}
     # The order of spellings, ours first, decides which of two keys for one thing is taken.
     order = {spelling: i for i, spelling in enumerate(_SPELLINGS)}
-    rest = sorted(
-        (k for k in keys if k not in found), key=lambda k: order.get(k.strip().lower(), -1)
-    )
+    rest = [key for key in keys if key not in found]
+    rest.sort(key=lambda key: order.get(key.strip().lower(), -1))
     for key in rest:
         place = place_of(key)
         if place is None:

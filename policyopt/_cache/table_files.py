@@ -257,9 +257,8 @@ def _unboxed(raw: Raw, key: str, place: Place, cells: Array) -> Array:
     except (TypeError, ValueError):
         found = cells
     if found.dtype.kind not in "biuf":
-        raise input_error(
-            f"{raw.name}: {key}", "numbers or texts", "lists or objects", "Mend the lines."
-        )
+        got, step = "lists or objects", "Mend the lines."
+        raise input_error(f"{raw.name}: {key}", "numbers or texts", got, step)
     return found
 
 
@@ -612,14 +611,12 @@ def _groups(column: Any, argument: str) -> Array:
     """Return a column of names or whole numbers as codes of groups."""
     if column.dtype.kind in "iub":
         return group_codes(column.to_numpy())
-    texts = np.asarray(
-        _refuse_long(column, argument, MAX_TEXT).fillna("").astype(str), dtype=np.str_
-    )
+    column = _refuse_long(column, argument, MAX_TEXT)
+    texts = np.asarray(column.fillna("").astype(str), dtype=np.str_)
     if (texts == "").any():
         got = f"nothing in row {int(np.argmax(texts == ''))}"
-        raise input_error(
-            argument, "given for every row", got, "Give such a row a name of its own."
-        )
+        step = "Give such a row a name of its own."
+        raise input_error(argument, "given for every row", got, step)
     return group_codes(texts)
 
 

@@ -182,9 +182,8 @@ def register_risk(
             step = "Choose another name."
             raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
         shape = "bounded"
-        KINDS[name] = Kind(
-            loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
-        )
+        words = (loss.__doc__ or name).splitlines()[0]
+        KINDS[name] = Kind(loss, float(low), float(high), words, shape, labels)
         return loss
 
     return register

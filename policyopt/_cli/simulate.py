@@ -170,9 +170,8 @@ def _columns(records: list[dict[str, Any]], steered: bool) -> dict[str, Any]:
     if steered:
         found["late share %"] = shown("best_arm_share", partial(percent, digits=1))
     if first["recovery"]:
-        found["recovered"] = lambda r: " ".join(
-            "never" if x is None else str(x) for x in r["recovery"]
-        )
+        words = {None: "never"}
+        found["recovered"] = lambda r: " ".join(words.get(x, str(x)) for x in r["recovery"])
     found[f"cost [{unit}]"] = _plus_minus("realised_cost", number)
     if first["budget"] is not None:
         found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"

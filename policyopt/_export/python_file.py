@@ -188,9 +188,8 @@ _ANSWERS_ALL = {
 def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
     """Return what callers see."""
     template = files("policyopt._export").joinpath("python_serving.txt").read_text(encoding="utf-8")
-    columns = sorted(
-        {name for graph in graphs for name in graph.inputs} - {"sample", "level", "features"}
-    )
+    inputs = {name for graph in graphs for name in graph.inputs}
+    columns = sorted(inputs - {"sample", "level", "features"})
     widths = [g.inputs["features"].size if "features" in g.inputs else 0 for g in graphs]
     declines = [one.abstention for one in levels_of(policy)]
     fees = [0.0 if one is None else float(one.cost) for one in declines]

@@ -265,9 +265,8 @@ def _outputs(
     wanted = logits[:, : policy.classes].astype(np.float64) if policy.classes else logits
     wanted = logits.astype(np.float64) if kind.whole else wanted
     with np.errstate(over="ignore"):
-        given = {
-            kind.name: kind.example(wanted, levels_of(policy)[0].error_scale).astype(np.float32)
-        }
+        example = kind.example(wanted, levels_of(policy)[0].error_scale)
+        given = {kind.name: example.astype(np.float32)}
     if policy.needs_features:
         width = graph.inputs["features"].size if "features" in graph.inputs else 1
         spread = rng.choice([0.1, 1.0, 5.0], size=(len(logits), 1))

@@ -491,9 +491,7 @@ class Search:
     def _lost(self) -> Floats:
         folds = self._folds
         assert folds is not None
-        here = {
-            aim: level for aim, level in zip(self._levels.aims, self._levels.on_grid(), strict=True)
-        }
+        here = dict(zip(self._levels.aims, self._levels.on_grid(), strict=True))
         worth = [level.value if (level := here[aim]) else np.nan for aim in folds.aims.tolist()]
         known = ~np.isnan(folds.right[0])
         if not known.any():

@@ -351,9 +351,8 @@ class _Shrinkage:
         self.possible: Bools = np.asarray(np.isfinite(values).all(axis=2))
         first = np.where(self.possible[:, :1, None], values[:, :1], 0.0)
         #: (M, N, A): rows' differences, 0 where there is nothing to compare.
-        self.rows = np.where(
-            (self.possible & self.possible[:, :1])[:, :, None], values - first, 0.0
-        ).transpose(1, 2, 0)
+        both = (self.possible & self.possible[:, :1])[:, :, None]
+        self.rows = np.where(both, values - first, 0.0).transpose(1, 2, 0)
         centred = self.rows - self.rows.mean(axis=1, keepdims=True)
         self.noise = centred.transpose(0, 2, 1) @ centred / n**2  # (M, A, A), of the means
         apart = np.abs(np.subtract.outer(np.arange(aims), np.arange(aims)))

@@ -61,9 +61,8 @@ class Level:
     draft: Draft
     cost: float  # as the draft claims
     value: float  # NaN without labels
-    taken: tuple[
-        tuple[float, Ints], ...
-    ]  # of each side of a coin: share, and the place each row leaves at, (N,)
+    #: Of each side of a coin: share, and the place each row leaves at, (N,).
+    taken: tuple[tuple[float, Ints], ...]
     last: int  # no row passes this place
 
     def mean(self, columns: Floats) -> float:
@@ -414,9 +413,8 @@ class Levels:
             other = stop(solution.other)
             if draft.other is None and (thresholds == other).all():  # a coin of two equal sides
                 other = None
-        cut = _solved_anew(
-            draft, Solution(thresholds, other, solution.share if other is not None else 0.0)
-        )
+        share = solution.share if other is not None else 0.0
+        cut = _solved_anew(draft, Solution(thresholds, other, share))
         if draft.expected is None:
             return cut
         # Known in closed form, or of both sides of a coin: of the cut one, by these rows.

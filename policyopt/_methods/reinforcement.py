@@ -412,9 +412,8 @@ class NeuralPolicyMethod(StoppingMethod):
     def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
         exits, columns = data.table.exits, data.columns[0].shape[1]
         sizes, each = self.sizes(columns, exits)
-        zeros = [
-            (np.zeros((each, out, into)), np.zeros((each, out))) for into, out in pairwise(sizes)
-        ]
+        shapes = [(each, out, into) for into, out in pairwise(sizes)]
+        zeros = [(np.zeros(shape), np.zeros(shape[:2])) for shape in shapes]
         return (rule_at(at_price(zeros, columns, exits, 0.0), data),)
 
     def pose(self, table: Table, seed: int) -> Draft:

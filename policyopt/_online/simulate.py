@@ -471,9 +471,8 @@ def outcomes(
         rule = fit_confidence("platt", sure, right.astype(float))
     seen = [trace(policy, table) for table in tables]
     kept = [table.built_for(policy) for table in tables]
-    right, correct = (
-        _joined([getattr(one, name) for one in seen]) for name in ("quality", "correct")
-    )
+    right = _joined([one.quality for one in seen])
+    correct = _joined([one.correct for one in seen])
     confidence = np.concatenate([confidences(policy, table, rule) for table in kept])
     paid = [np.broadcast_to(t.costs + policy.overhead, (len(t), policy.exits)) for t in kept]
     cost, level = np.concatenate(paid), confidence
@@ -500,9 +499,8 @@ def with_hidden(rule: LinUCB, seen: Outcomes, policy: Policy, tables: Sequence[T
         for low in range(0, len(table), _ROUNDS):
             rows = slice(low, min(low + _ROUNDS, len(table)))
             for at, exit in enumerate(policy.active_exits[:-1]):
-                hidden[first + low : first + rows.stop, at] = rule.look(
-                    at, table.feature(at, rows), exit
-                )
+                seen_here = rule.look(at, table.feature(at, rows), exit)
+                hidden[first + low : first + rows.stop, at] = seen_here
         first += len(table)
     more = np.cumsum([rule.operations(k) for k in range(policy.exits)]) * tables[0].rate
     return replace(seen, hidden=hidden, cost=seen.cost + more)
