@@ -179,10 +179,9 @@ def fit_combined(
         if start is not None:
             first = start.weights[k, used]
         weights[k, used], shift = _maximise([logs[j] for j in used], labels, first, shift)
+        # All are worse than none: the exit's own answer stays, unsure as can be.
         if not weights[k].any():
-            weights[k, k] = (
-                _LEAST  # all are worse than none: the own answer stays, unsure as can be
-            )
+            weights[k, k] = _LEAST
         if bias is not None and len(shift):
             bias[k] = shift
     return Combined(weights, bias)
