@@ -297,7 +297,7 @@ def test_the_command_prints_and_writes_what_the_call_returns(tmp_path, run):
 def test_names_runs_and_errors(tmp_path):
     for place in ("x/joint/0", "x/joint/1", "x/two-stage/0", "alone"):
         (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "manifest.json").touch()
+        (tmp_path / place / "manifest.json").write_text('{"format": "policyopt-cache"}')
     found = named_caches([tmp_path / "x"])
     assert list(found) == ["joint/0", "joint/1", "two-stage/0"]
     assert list(named_caches([f"mine/0={tmp_path / 'alone'}", tmp_path / "alone"])) == [
