@@ -34,7 +34,8 @@ def study_figure(found: Study, title: str = "") -> Any:
         axes.plot(budgets, height, marker=mark, color=colour, label=_short(name), **look)
         edges = [colour if name in one["contenders"] else "none" for one in rows]
         faces = [colour if name == one["winner"] else "none" for one in rows]
-        strip.scatter(budgets, [place] * len(rows), 40, faces, mark, edgecolors=edges, lw=1)
+        look = {"marker": mark, "facecolors": faces, "edgecolors": edges, "lw": 1}
+        strip.scatter(budgets, [place] * len(rows), 40, **look)
     if budgets[0] > 0 and budgets[-1] > 8 * budgets[0]:
         draw.log_scale(strip)
     word = "quality" if found.graded else "accuracy"
@@ -86,7 +87,7 @@ def _arrows(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]
         axes.annotate(str(rank), at, ha="center", va="center", fontsize=9)
         across = "center" if abs(at[0]) < 0.1 else "left" if at[0] > 0 else "right"
         up = "center" if across != "center" else "bottom" if at[1] > 0 else "top"
-        axes.annotate(_short(name), 1.2 * at, fontsize=8, ha=across, va=up)
+        axes.annotate(_short(name), 1.25 * at, fontsize=8, ha=across, va=up)
     axes.set(xlim=(-2.2, 2.2), ylim=(-1.4, 1.4), aspect="equal")
     axes.set_axis_off()
 
