@@ -183,9 +183,6 @@ def study(
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     check_whole("jobs", jobs, step="E.g. --jobs 2.")
     delta, methods = delta_of(confidence), list(dict.fromkeys(method_list(method)))
-    if "all" in methods:
-        step = "Name some; `policyopt curve` tries all, on one model."
-        raise input_error("methods", "names: each makes an entrant of a model", "all", step)
     for spec in methods:
         make_method(spec)
     entries, notes = _entries(caches, cost), list[str]()
@@ -215,9 +212,9 @@ def study(
         tests=_over_runs(heights, notes),
         points=[{**one.head, **point} for one in ran for point in one.points],
         exits=[
-            {"model": one.model, "run": one.head["run"], **exit_}
+            {**one.head, "model": one.model, **e}
             for one in ran[:: len(methods)]
-            for exit_ in one.by_exit.exits
+            for e in one.by_exit.exits
         ],
         unit=entries[0].data.cost(cost).unit,
         confidence=1 - delta,
@@ -356,25 +353,38 @@ def _own_budgets(asked: Floats, costs: Floats) -> list[float | str]:
 
 
 def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entry]:
-    """Have caches of the same rows in the same order divide and count them alike, by the groups that any of them knows.
+    """Have caches of the same rows in the same order divide and count them alike, by the largest groups that one knows.
 
     Equal rows are groups, and which are equal depends on the model.
     """
-    found, same = list(entries), dict[Any, list[tuple[int, str, Rows]]]()
+    found, same, first = list(entries), dict[Any, list[tuple[int, str, Rows]]](), np.empty(0)
     for i, entry in enumerate(entries):
         with _naming(f"{entry.model}/{entry.run}"):
             key = entry.data.rows(test)[0]
-        rows = entry.data.splits[key]
+            rows = entry.data.splits[key]
+            labels = rows.array("labels") if rows.has("labels") else np.full(len(rows), -1)
+            first = first if i else labels
+            alike = (
+                len(labels) == len(first)
+                and not ((labels != first) & (labels >= 0) & (first >= 0)).any()
+            )
+            if paired and not alike:
+                allowed = (
+                    f"of caches whose rows stand in the same order as those of {entries[0].model}"
+                )
+                step = "Leave it out, or give rows names: import --key group=ID."
+                raise input_error(
+                    "paired", allowed, "other labels, or another number of rows", step
+                )
         same.setdefault("stated" if paired else _order(rows) or i, []).append((i, key, rows))
-    if paired:
-        _check_paired([(entries[i].model, rows) for i, _, rows in same["stated"]])
     for universe, of in same.items():
         codes = [rows.array(GROUP) if rows.has(GROUP) else None for *_, rows in of]
         apart = len({None if one is None else one.tobytes() for one in codes}) > 1
-        group = _joint_groups([one for one in codes if one is not None]) if apart else None
+        known = [one for one in codes if one is not None]
         for i, key, rows in of if apart or paired else ():
             found[i] = replace(entries[i], universe=universe)
             if apart:
+                group = min(known, key=lambda one: len(np.unique(one)))
                 block: Any = {name: rows.array(name) for name in rows.blocks[0]} | {GROUP: group}
                 splits = {**entries[i].data.splits, key: Rows((block,))}
                 data = replace(entries[i].data, splits=splits)
@@ -382,83 +392,42 @@ def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entr
     return found
 
 
-def _joint_groups(codes: Sequence[Ints]) -> Ints:
-    """Return the least groups, (N,), that divide none of several kinds of groups, (N,) each."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(codes[0])
-    found = [np.unique(one, return_index=True, return_inverse=True)[1:] for one in codes]
-    ends = np.tile(np.arange(count), len(codes)), np.concatenate([first[at] for first, at in found])
-    graph = coo_array((np.ones(len(ends[0])), ends), (count, count))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
-
-
-def _check_paired(each: Sequence[tuple[str, Rows]]) -> None:
-    """Refuse caches whose rows cannot stand in the same order."""
-    step = "Leave it out, or give rows names: import --key group=ID."
-    if len(counts := sorted({len(rows) for _, rows in each})) > 1:
-        raise input_error("paired", "of caches with as many rows", counts, step)
-    labels = {model: rows.array("labels") for model, rows in each if rows.has("labels")}
-    for first, model in combinations(labels, 2):
-        one, other = labels[first], labels[model]
-        if apart := int(((one != other) & (one >= 0) & (other >= 0)).sum()):
-            got = f"{apart} labels of {model} other than those of {first}"
-            raise input_error("paired", "of caches whose rows stand in the same order", got, step)
-
-
 def _chain(entries: Sequence[_Entry], name: str | None, test: str) -> tuple[list[_Entry], str]:
-    """Join the full models, cheapest first, but those that one no dearer beats on fit rows; say what was done.
-
-    Run by run where all models have runs of the same names; the first says which are left out.
-    """
-    models, no = dict[str, dict[str, _Entry]](), "not joined as one cascade"
-    for entry in entries:
-        models.setdefault(entry.model, {})[entry.run] = entry
-    of_models = sorted(models.values(), key=lambda runs: next(iter(runs.values())).costs[-1])
-    named = [run for run in of_models[0] if all(run in runs for runs in of_models)]
-    rounds = [[runs[run] for runs in of_models] for run in named]
-    rounds = rounds or [[next(iter(runs.values())) for runs in of_models]]
-    lead, data = rounds[0][0].data, [entry.data for one in rounds for entry in one]
+    """Join the full models, cheapest first, but those that one no dearer beats on fit rows; say what was done."""
+    first = list({entry.model: entry for entry in reversed(entries)}.values())
+    first.sort(key=lambda entry: entry.costs[-1])
+    data, lead, no = [entry.data for entry in first], first[0].data, "not joined as one cascade"
     alike = len({(d.kind, d.classes, d.measure, d.pooled) for d in data}) == 1
     plain = not any(d.graded or d.cost(name).per_sample for d in data)
-    parts, chain, kept = [POOL] if lead.pooled else ["fit", test], list[_Entry](), list[int]()
-    names = list[str]()
-    for one in rounds:
-        every = [Tables(e.data, name) for e in one if alike and plain and KINDS[lead.kind].whole]
-        tables = {part: [each.get(part) for each in every] for part in parts}
-        orders = {part: _aligned(of) for part, of in tables.items()}
-        if not all(orders.values()):
-            return [], f"{no}: it takes the same rows, labels, outputs of one kind, a cost per exit"
-        if not chain:
-            worth = [float(known_rows(each.get("fit")).quality[:, -1].mean()) for each in every]
-            for m in sorted(range(len(one)), key=lambda m: (one[m].costs[-1], -worth[m])):
-                kept += [m] if worth[m] > max((worth[n] for n in kept), default=-1.0) else []
-            names = [one[m].model for m in kept]
-            if len(kept) < 2:
-                return [], f"{no}: {names[0]} is the cheapest and the best"
-        blocks = dict[str, Any]()
-        for part, of in tables.items():
-            order, labels, group = orders[part], np.asarray(of[0].statistics.labels), of[0].group
-            ends = [of[m].outputs(of[m].exits - 1, order[m]) for m in kept]
-            blocks[part] = {"outputs": np.stack(ends, axis=1), "labels": labels[order[0]]}
-            blocks[part]["group"] = None if group is None else group[order[0]]
-        alone = tuple(float(one[m].costs[-1]) for m in kept)
-        costs = Cost(lead.cost(name).name, lead.cost(name).unit, alone, "standalone")
-        more: dict[str, Any] = {"splits": blocks}
-        if lead.pooled:
-            more = {"split": lead.shares, "seed": lead.split_seed, **blocks[POOL]}
-        joined = from_arrays(costs=costs, kind=lead.kind, metadata={"names": names}, **more)
-        own = JOINED, one[0].run if named else "0", joined, joined, _costs(joined, None)
-        chain.append(_Entry(*own, universe=one[0].universe))
+    every = [Tables(d, name) for d in data if alike and plain and KINDS[lead.kind].whole]
+    parts = [POOL] if lead.pooled else ["fit", test]
+    tables = {part: [one.get(part) for one in every] for part in parts}
+    orders = {part: _aligned(of) for part, of in tables.items()}
+    if not all(orders.values()):
+        return [], f"{no}: it takes the same rows, labels, outputs of one kind, a cost per exit"
+    worth, kept = [float(known_rows(one.get("fit")).quality[:, -1].mean()) for one in every], []
+    for m in sorted(range(len(first)), key=lambda m: (first[m].costs[-1], -worth[m])):
+        kept += [m] if worth[m] > max((worth[n] for n in kept), default=-1.0) else []
+    names = [first[m].model for m in kept]
+    if len(kept) < 2:
+        return [], f"{no}: {names[0]} is the cheapest and the best"
+    blocks = dict[str, Any]()
+    for part, of in tables.items():
+        order, labels, group = orders[part], np.asarray(of[0].statistics.labels), of[0].group
+        ends = [of[m].outputs(of[m].exits - 1, order[m]) for m in kept]
+        blocks[part] = {"outputs": np.stack(ends, axis=1), "labels": labels[order[0]]}
+        blocks[part]["group"] = None if group is None else group[order[0]]
+    alone = tuple(float(first[m].costs[-1]) for m in kept)
+    costs = Cost(lead.cost(name).name, lead.cost(name).unit, alone, "standalone")
+    more: dict[str, Any] = {"splits": blocks}
+    if lead.pooled:
+        more = {"split": lead.shares, "seed": lead.split_seed, **blocks[POOL]}
+    joined = from_arrays(costs=costs, kind=lead.kind, metadata={"names": names}, **more)
     told = f"{JOINED}: the full models {', '.join(names)} in turn, each paid where it is asked"
-    if len(entries) > len(models):
-        told += (
-            f", of runs {', '.join(named)}"
-            if named
-            else ", each of its first run: none has a name that all have"
-        )
-    return chain, told
+    if len(entries) > len(first):
+        told += ", of one run: " + ", ".join(f"{first[m].model}/{first[m].run}" for m in kept)
+    own = JOINED, "0", joined, joined, _costs(joined, None)
+    return [_Entry(*own, universe=first[0].universe)], told
 
 
 def _aligned(tables: Sequence[Table]) -> list[Ints]:
@@ -532,11 +501,10 @@ def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility
         data = entry.data if isinstance(entry.data, ExitData) else open_cache(entry.data)
         tables, seen = Tables(data, cost, utility=utility), test == TRAIN
         if data.exits > 1:
-            each = [
-                split_for_seed(tables, seed, test, seeds)[0].mean_costs for seed in range(seeds)
-            ]
+            fits = [split_for_seed(tables, seed, test, seeds)[0] for seed in range(seeds)]
+            own = _own_budgets(asked, np.array([fit.mean_costs for fit in fits]))
             of = {"seeds": seeds, "tables": tables, "test": test}
-            frontier = curve(data, [entry.spec], _own_budgets(asked, np.array(each)), **of)
+            frontier = curve(data, [entry.spec], own, **of)
             order = None if data.pooled else _order(data.splits[data.rows(test)[0]])
             copied = order is not None and order == _order(data.splits["fit"])
             seen = seen or copied or share_rows(data, test, data, "fit")
@@ -557,14 +525,9 @@ def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility
     head, notes = {"model": entry.entrant, "run": entry.run}, [*frontier.notes, *by_exit.notes]
     if seen:
         notes.append(f"rows of {test} fitted the policies or the model: they flatter it")
-    at = (
-        np.concatenate(values),
-        np.concatenate(rows),
-        entry.universe or universe,
-        mean[:2],
-        mean[2:],
-    )
-    return _Ran(head, entry.model, *at, frontier.records, by_exit, frontier.graded, notes)
+    each = np.concatenate(values), np.concatenate(rows), entry.universe or universe
+    more = mean[:2], mean[2:], frontier.records, by_exit, frontier.graded, notes
+    return _Ran(head, entry.model, *each, *more)
 
 
 def values_at(path: Replays, asked: Floats) -> tuple[Floats, Floats]:
@@ -597,14 +560,10 @@ class _Heights:
     """Frontiers' heights at B budgets, of M models; NaN where a model costs more."""
 
     of: dict[str, list[_Ran]]  # by model, its runs
+    runs: list[list[_Ran]]  # the same
     each: list[Floats]  # (R, B) per model: of its runs
     adds: list[Any]  # frame (rows, B) per model: what a row, or group, adds to its means
     delta: float
-
-    @cached_property
-    def runs(self) -> list[list[_Ran]]:
-        """The runs of each model."""
-        return list(self.of.values())
 
     @cached_property
     def mean(self) -> Floats:
@@ -683,7 +642,7 @@ def _heights(ran: Sequence[_Ran], delta: float) -> _Heights:
             parts.append(pd.DataFrame(value, index=where))
         add = pd.concat(parts).groupby(level=[0, 1]).sum()
         adds.append(add * (len(add) / max(len(add) - 1, 1)) ** 0.5)
-    return _Heights(of, each, adds, delta)
+    return _Heights(of, list(of.values()), each, adds, delta)
 
 
 def _pairs(heights: _Heights) -> list[dict[str, Any]]:
@@ -732,9 +691,7 @@ def _budgets(heights: _Heights, asked: Floats, notes: list[str]) -> list[dict[st
     for b, budget in enumerate(asked.tolist()):
         there = [m for m in range(len(names)) if not np.isnan(mean[m, b])]
         if not there:  # of costs by row, those of rows to test on lie elsewhere
-            notes.append(
-                f"the budget {budget:.6g} is left out: on rows to test on no model costs so little"
-            )
+            notes.append(f"budget {budget:.6g} left out: on rows to test on all models cost more")
             continue
         best, *others = heights.order(there, [b])
         leads = [heights.test([b], best, m) for m in others]
@@ -776,11 +733,7 @@ def _over_runs(heights: _Heights, notes: list[str]) -> list[dict[str, Any]]:
     exits = max(counts, key=lambda count: (counts.count(count), count))
     if out := [model for model, count in zip(models, counts, strict=True) if count != exits]:
         notes.append(f"{', '.join(out)}: not {exits} exits: left out of the tests exit by exit")
-    metrics, (at, there), names = (
-        dict[str, dict[str, list[float]]](),
-        heights.areas,
-        list(heights.of),
-    )
+    (at, there), names, metrics = heights.areas, list(heights.of), dict[str, Any]()
     areas = {names[m]: heights.each[m][:, at].mean(axis=1).tolist() for m in there}
     metrics["area"] = {name: area for name, area in areas.items() if name in several}
     for model, mine in models.items():
