@@ -479,7 +479,7 @@ def test_names_runs_and_errors(tmp_path):
             po.study({"a": a, "b": b}, **more)
     assert len(po.study({"a": a, "b": b}, 2, "max_prob,max_prob").models) == 2
     for runs, match in (
-        ([1.0], "two or more of each model"),
+        ([1.0], "two or more finite numbers"),
         ([1.0, np.inf], "runs of b"),
         ([1.0, "x"], "runs of b"),
     ):

@@ -66,12 +66,22 @@ def compare_runs(
 
     delta = delta_of(confidence)
     check_whole("models", len(values), 2, step="ANOVA compares two or more.")
-    samples = {name: _numbers(name, one) for name, one in values.items()}
+    step = "Train it again with other seeds: rows of one model say nothing about training."
+    samples = dict[str, Floats]()
+    for name, given in values.items():
+        try:
+            samples[name] = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            samples[name] = np.empty(0)
+        if (
+            samples[name].ndim != 1
+            or len(samples[name]) < 2
+            or not np.isfinite(samples[name]).all()
+        ):
+            raise input_error(
+                f"runs of {name}", "two or more finite numbers, one per run", given, step
+            )
     names, runs = list(samples), list(samples.values())
-    if few := next((name for name, one in samples.items() if len(one) < 2), None):
-        step = "Train it again with other seeds: rows of one model say nothing about training."
-        got = f"{len(samples[few])} of {few}"
-        raise input_error("runs", "two or more of each model", got, step)
     residuals, whole = np.concatenate([one - one.mean() for one in runs]), np.concatenate(runs)
     means = {name: float(one.mean()) for name, one in samples.items()}
     order = sorted(names, key=lambda name: means[name], reverse=not less)
@@ -127,18 +137,6 @@ def compare_runs(
     for pair, p in zip(pairs, holm(np.nan_to_num(paired, nan=1.0)).tolist(), strict=False):
         pair["paired_p"] = p
     return found | {"pairs": pairs, "groups": letters(order, [p for p in pairs if p["p"] <= delta])}
-
-
-def _numbers(name: str, given: Any) -> Floats:
-    """Return a model's runs as numbers, (R,), or refuse them."""
-    try:
-        found = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        found = np.array([[np.nan]])
-    if found.ndim != 1 or not np.isfinite(found).all():
-        step = "Drop the others."
-        raise input_error(f"runs of {name}", "finite numbers, one per run", given, step)
-    return found
 
 
 def letters(order: Sequence[str], parted: Sequence[Mapping[str, Any]]) -> dict[str, str]:

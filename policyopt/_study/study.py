@@ -363,27 +363,20 @@ def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entr
             rows = entry.data.splits[key]
             labels = rows.array("labels") if rows.has("labels") else np.full(len(rows), -1)
             first = first if i else labels
-            alike = (
-                len(labels) == len(first)
-                and not ((labels != first) & (labels >= 0) & (first >= 0)).any()
-            )
-            if paired and not alike:
-                allowed = (
-                    f"of caches whose rows stand in the same order as those of {entries[0].model}"
-                )
+            known = (labels >= 0) & (first >= 0) if len(labels) == len(first) else None
+            if paired and (known is None or (labels != first)[known].any()):
+                allowed = f"of caches of rows in the same order as those of {entries[0].model}"
+                got = "other labels, or another number of rows"
                 step = "Leave it out, or give rows names: import --key group=ID."
-                raise input_error(
-                    "paired", allowed, "other labels, or another number of rows", step
-                )
+                raise input_error("paired", allowed, got, step)
         same.setdefault("stated" if paired else _order(rows) or i, []).append((i, key, rows))
     for universe, of in same.items():
         codes = [rows.array(GROUP) if rows.has(GROUP) else None for *_, rows in of]
         apart = len({None if one is None else one.tobytes() for one in codes}) > 1
-        known = [one for one in codes if one is not None]
         for i, key, rows in of if apart or paired else ():
             found[i] = replace(entries[i], universe=universe)
             if apart:
-                group = min(known, key=lambda one: len(np.unique(one)))
+                group = min((c for c in codes if c is not None), key=lambda c: len(np.unique(c)))
                 block: Any = {name: rows.array(name) for name in rows.blocks[0]} | {GROUP: group}
                 splits = {**entries[i].data.splits, key: Rows((block,))}
                 data = replace(entries[i].data, splits=splits)
