@@ -320,7 +320,7 @@ def _asked(budgets: Any, entries: Sequence[_Entry], cost: str | None, notes: lis
     asked = np.unique(parse_budgets(budgets, spaced(least, most, 1001)))
     if asked[0] < least - NEAR * most:
         allowed = f"{least:.6g} {unit} at least, the least that any of the models can cost"
-        step = f"Raise it: {100 * least / most:.3g}% of the dearest full model."
+        step = f"Raise it: {-(-1000 * least // most) / 10:g}% of the dearest full model will do."
         raise BudgetError(message("budgets", allowed, f"{asked[0]:.6g} {unit}", step))
     told = f"{len(asked)} budget(s) from {asked[0]:.6g} to {asked[-1]:.6g} {unit}"
     notes.append(f"{told}; the dearest full model, {dearest.model}, costs {most:.6g}")
