@@ -200,11 +200,35 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
     rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
     own = own_costs(table, *rules, answer=draft.answer)
     flat = tuple(int(table.active_exits[k]) for k in problem.flat)
+    provenance = provenance_of(method, table, budget, seed)
+    provenance |= draft.origin
+    if flat:
+        provenance["notes"] = [*provenance.get("notes", []), flat_note(flat)]
+    policy = Policy(
+        draft.rule,
+        solution.thresholds,
+        table.mean_costs + own,
+        table.unit,
+        table.kind,
+        table.classes,
+        mixture,
+        provenance,
+        draft.answer,
+        own,
+        active_exits=table.active_exits,
+        model_exits=table.model_exits,
+        error_scale=table.measure.error_scale,
+    )
+    return Fitted(policy, method.name, budget, expected, quality, flat)
+
+
+def provenance_of(method: Any, table: Table, budget: float | None, seed: int) -> dict[str, Any]:
+    """Return where a policy comes from, as its artifact says it."""
     provenance: dict[str, Any] = {
         "method": method.name,
         "settings": method.settings(),
         "seed": int(seed),
-        "budget": float(budget),
+        "budget": None if budget is None else float(budget),
         "cost": table.cost_name,
         "rows": len(table),
         "split": table.split,
@@ -227,25 +251,7 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
         provenance["predictions"] = False  # new rows need none, whatever the score reads
     if table.utility is not None:
         provenance["utility"] = table.utility.provenance
-    provenance |= draft.origin
-    if flat:
-        provenance["notes"] = [*provenance.get("notes", []), flat_note(flat)]
-    policy = Policy(
-        draft.rule,
-        solution.thresholds,
-        table.mean_costs + own,
-        table.unit,
-        table.kind,
-        table.classes,
-        mixture,
-        provenance,
-        draft.answer,
-        own,
-        active_exits=table.active_exits,
-        model_exits=table.model_exits,
-        error_scale=table.measure.error_scale,
-    )
-    return Fitted(policy, method.name, budget, expected, quality, flat)
+    return provenance
 
 
 @cache
