@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -241,10 +241,46 @@ class _Rows:
     def _structures(self) -> list[list[Set]]:
         if self.k <= EVERY:
             return [_subsets(range(self.k))]
-        order = np.argsort(self.ensemble.costs, kind="stable").tolist()
-        chain = [tuple(sorted(order[:n])) for n in range(1, self.k + 1)]
-        alone = [(m,) for m in range(self.k) if (m,) not in chain]
-        return [[*chain, *alone]]
+        alone = [(m,) for m in range(self.k)]
+        lists = [tuple(range(self.k)), *self._members()]
+        found = [[*self._chain(members), *alone] for members in dict.fromkeys(lists)]
+        few = {members[:1] + members[1:][:4] for members in lists if len(members) <= 6}
+        return found + [[*_subsets(members), *(a for a in alone if a[0] not in members)] for members in few]
+
+    def _chain(self, members: Set) -> list[Set]:
+        """Return the standings of models that are asked in the order of their costs."""
+        order = sorted(members, key=lambda m: (self.ensemble.costs[m], m))
+        return [tuple(sorted(order[:n])) for n in range(1, len(order) + 1)]
+
+    def _members(self) -> list[Set]:
+        """Return models that serve well as one chain, at some prices: one more at a time, while rows gain by it."""
+        found = []
+        for level in range(4, len(self.prices) - 4, 3):
+            members: Set = ()
+            best = -np.inf
+            while True:
+                tried = [tuple(sorted((*members, m))) for m in range(self.k) if m not in members]
+                worth = [self._worth(one, level) for one in tried]
+                at = int(np.argmax(worth)) if worth else -1
+                if at < 0 or worth[at] <= best + 1e-5:
+                    break
+                members, best = tried[at], worth[at]
+            found.append(members)
+        return found
+
+    def _worth(self, members: Set, level: int) -> float:
+        """Return what rows earn by a chain at a price, by coefficients that their fold has not seen."""
+        price = self.prices[level]
+        chain = self._chain(members)
+        value = self.at(chain[-1]).aim
+        for called, after in reversed(list(pairwise(chain))):
+            seen = self.at(called)
+            (m,) = set(after) - set(called)
+            go_on = value - price * self.costs[:, m]
+            theta = ridge_without_each(seen.basis, seen.weight, (go_on - seen.aim)[:, None], self.fold, 30.0)
+            gain = of_own_fold(seen.basis, theta, self.fold)[:, 0]
+            value = np.where(gain > 0, go_on, seen.aim)
+        return float((value - price * self.costs[:, chain[0][0]]).mean())
 
 
 def _subsets(models: Sequence[int]) -> list[Set]:
