@@ -12,8 +12,8 @@ models of S have said; asked is the model of the largest estimate, if that is ov
   those, of a few, by which rows fare best that the coefficients of their fold have not seen.
 - It is cross-fitted: what a row earns later comes from decisions of coefficients that it took no part in. So are the
   costs and qualities of all prices, by whose upper hull a budget is met, two neighbours mixed by a coin.
-- An answer's worth is half its own and half the probability that the ensemble of all models gives to it, which is
-  less noisy: the other models are known when fitting (see `policyopt._methods.lagrangian`).
+- An answer's worth is the probability that the ensemble of all models gives to it, which is less noisy than right or
+  wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). Of records it is half that.
 - Up to `EVERY` models all sets are standings. Of more, the models in the order of their costs are one chain, and all
   sets of the few that serve best by themselves are standings, too.
 """
@@ -39,7 +39,7 @@ from policyopt._progress import report
 from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._errors import BudgetError, input_error, message
-from policyopt.runtime._outputs import ExitOutput, with_columns
+from policyopt.runtime._outputs import ExitOutput, log_probabilities, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
     Arm,
@@ -53,12 +53,14 @@ from policyopt.runtime._typing import Array, Floats
 EVERY = 6  # models of which all sets are standings
 _MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
 _GROUPS = 20
+#: Of the search for members: rows, and numbers of the prices, the highest first.
+_SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
 #: Prices of cost, in value per cost of all models: 0, and so on up to where only the cheapest is asked.
 PRICES = np.concatenate([[0.0], np.logspace(-3.3, 2.3, 29)])
-_SHARPNESS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2])
-_POWERS = np.linspace(0.3, 1.5, 25)
+_SHARPNESS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4])
+_SHRINK = 100.0  # rows of evidence that a standing's powers are as they are among all models
 #: Penalties, in rows: of what standings of a size share, and of each one's own.
-_PENALTIES = ((10.0, 300.0), (30.0, 1000.0), (300.0, 10_000.0))
+_PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
 
 Set = tuple[int, ...]
 
@@ -70,10 +72,10 @@ class Routing(Method):
     Parameters
     ----------
     soft : float
-        Weight of soft targets against what answers are worth, in [0, 1].
+        Weight of soft targets against what answers are worth, in [0, 1]; of records, which say less, half of it.
     """
 
-    soft: float = 0.5
+    soft: float = 1.0
 
     label = "routing"
     allowed: ClassVar = {"soft": Number(most=1)}
@@ -135,7 +137,7 @@ class _Rows:
 
     def __init__(self, table: Table, soft: float, seed: int) -> None:
         table = subsample(subsample_outputs(table, seed), _MOST_ROWS, seed)
-        self.table, self.k, self.soft = table, table.exits, soft
+        self.table, self.k, self.soft = table, table.exits, soft if table.whole else soft / 2
         self.costs = np.broadcast_to(table.standalone_costs, (len(table), self.k))
         self.prices = PRICES / self.costs.sum(axis=1).mean()
         self.fold = folds_of(len(table), _GROUPS, seed, table.group)
@@ -147,23 +149,16 @@ class _Rows:
             self.seen = {m: with_columns(o, every[:, m]) for m, o in self.seen.items()}
         right = table.quality
         odds = np.array([self._odds(self.seen[m], right[:, m]) for m in range(self.k)])
-        powers = np.ones(self.k)
-        if table.whole and self.joins:
-            powers = np.array([self._power(self.seen[m]) for m in range(self.k)])
         timed = table.standalone_costs.ndim == 2
-        self.ensemble = Ensemble(powers, odds, self.costs.mean(axis=0), table.classes, timed)
+        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed)
+        self.refines = True  # the powers of each standing
         self._known: dict[Set, _Seen] = {}
 
     def _odds(self, output: ExitOutput, right: Floats) -> Floats:
         p = np.clip(np.nan_to_num(output.confidence), 1e-6, 1 - 1e-6)
         return fit_sigmoid(np.log(p / (1 - p))[:, None], right, 3.0)
 
-    def _power(self, output: ExitOutput) -> float:
-        score = np.asarray(output.log_prob, dtype=np.float64)
-        said, nobody = np.arange(score.shape[1])[None], np.zeros(len(score))
-        return self._sharpest(score, said, nobody, _POWERS)
-
-    def _sharpest(self, score: Floats, said: Array, others: Floats, tried: Floats) -> float:
+    def _sharpest(self, score: Floats, said: Array, others: Floats) -> float:
         """Return the power of a distribution by which labels are likeliest."""
         assert self.labels is not None
         told = said == self.labels[:, None]
@@ -171,21 +166,67 @@ class _Rows:
         mine = np.where(mine == -np.inf, 0.0, mine)  # nobody's answer
         peak = np.maximum(score.max(axis=1), 0.0 if others.any() else -np.inf)
         loss = []
-        for power in tried:
+        for power in _SHARPNESS:
             total = np.exp(power * (score - peak[:, None])).sum(axis=1) + others * np.exp(-power * peak)
             loss.append(float((np.log(total) - power * (mine - peak)).mean()))
-        return float(tried[int(np.argmin(loss))])
+        return float(_SHARPNESS[int(np.argmin(loss))])
 
     @cached_property
     def _word(self) -> tuple[Floats, Array] | None:
         """What all models together say: probabilities, (N, V), of answers, (N, V) or (1, V)."""
         if not self.joins or not self.soft or self.table.graded:
             return None
-        score, said, others = self.ensemble.tally(self.seen, range(self.k))
-        power = self._sharpest(score, said, others, _SHARPNESS)
+        every = tuple(range(self.k))
+        score, said, others = self.ensemble.tally(self.seen, every, self.powers(every))
         peak = np.where(np.isfinite(score), score, 0.0).max(axis=1)
-        each = np.exp(power * (score - peak[:, None]))
-        return each / (each.sum(axis=1) + others * np.exp(-power * peak))[:, None], said
+        each = np.exp(score - peak[:, None])
+        return each / (each.sum(axis=1) + others * np.exp(-peak))[:, None], said
+
+    @cached_property
+    def common(self) -> Floats:
+        """Powers of all models' distributions in the product of all, (K,), adding up to 1."""
+        if not (self.table.whole and self.joins):
+            return np.full(self.k, 1.0 / self.k)
+        found = self._powers(tuple(range(self.k)), np.full(self.k, 1.0 / self.k))
+        found = np.maximum(found, 0.05 * found.mean())
+        return found / found.sum()
+
+    def powers(self, called: Set) -> Floats:
+        """Return the powers of a standing's models, (S,), near those that they have among all; of records one."""
+        if not self.joins:
+            return np.ones(len(called))
+        if not self.table.whole:
+            sharp = self._sharpest(*self.ensemble.tally(self.seen, called, np.ones(1)))
+            return np.array([sharp])
+        start = self.common[list(called)] / self.common[list(called)].sum()
+        start = start * self._sharpest(*self.ensemble.tally(self.seen, called, start))
+        return self._powers(called, start) if self.refines and len(called) > 1 else start
+
+    def _powers(self, called: Set, start: Floats) -> Floats:
+        """Return the powers at which a product is likeliest to give the labels, shrunk to the start's ratios."""
+        from scipy.optimize import minimize
+
+        some = slice(_SEARCHED)
+        logs, labels = [log_probabilities(self.seen[m])[some] for m in called], self.labels[some]
+        n, here = len(labels), np.arange(len(labels))
+        weight = _SHRINK / n / float(start @ start)
+
+        def loss(power: Floats) -> tuple[float, Floats]:
+            score = np.zeros(logs[0].shape)
+            for p, log in zip(power, logs, strict=True):
+                score += p * log
+            score -= score.max(axis=1, keepdims=True)
+            share = np.exp(score)
+            total = share.sum(axis=1)
+            off = power - start * (power @ start) / (start @ start)
+            value = float((np.log(total) - score[here, labels]).mean() + weight * off @ off)
+            share /= total[:, None]
+            share[here, labels] -= 1.0
+            slope = np.array([np.vdot(share, log) for log in logs]) / n
+            return value, slope + 2.0 * weight * off
+
+        bounds = [(0.0, None)] * len(logs)
+        return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
 
     def at(self, called: Set) -> _Seen:
         """Return what a standing says of every row."""
@@ -193,11 +234,8 @@ class _Rows:
             return self._known[called]
         table, quality = self.table, self.table.quality
         best = max(called, key=lambda m: quality[:, m].mean())
-        score, said, others = self.ensemble.tally(self.seen, called)
-        sharp = 1.0
-        if self.joins:
-            sharp = self._sharpest(score, said, others, _SHARPNESS)
-        answer, share = joined(score, said, others, sharp)
+        powers = self.powers(called)
+        answer, share = joined(*self.ensemble.tally(self.seen, called, powers))
         worth, answerer = quality[:, best], best
         if self.joins and len(called) > 1:
             own = table.worth(np.repeat(answer[:, None], self.k, axis=1))
@@ -212,7 +250,7 @@ class _Rows:
             aim = self.soft * soft + (1 - self.soft) * worth
         paid = self.costs[:, list(called)].sum(axis=1)
         basis = self.ensemble.columns(self.seen, called, answer, share, paid)
-        standing = Standing(called, sharp, answerer if len(called) > 1 else called[0])
+        standing = Standing(called, powers, answerer if len(called) > 1 else called[0])
         found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
         self._known[called] = found
         return found
@@ -253,16 +291,19 @@ class _Rows:
         return [tuple(sorted(order[:n])) for n in range(1, len(order) + 1)]
 
     def _members(self) -> list[Set]:
-        """Return models that serve well as one chain, at some prices: one more at a time, while rows gain by it."""
-        found = []
-        for level in range(4, len(self.prices) - 4, 3):
-            members: Set = ()
-            best = -np.inf
+        """Return models that serve well as one chain, at some prices: one more, or one less, while rows gain by it."""
+        few = self
+        if len(self.table) > _SEARCHED:
+            few = _Rows(subsample(self.table, _SEARCHED, 1), self.soft, 1)
+            few.ensemble, few.refines = self.ensemble, False
+        found, members = list[Set](), ()
+        for level in _SEARCHED_AT:
+            best = few._worth(members, level) if members else -np.inf
             while True:
-                tried = [tuple(sorted((*members, m))) for m in range(self.k) if m not in members]
-                worth = [self._worth(one, level) for one in tried]
-                at = int(np.argmax(worth)) if worth else -1
-                if at < 0 or worth[at] <= best + 1e-5:
+                tried = [tuple(sorted({*members} ^ {m})) for m in range(self.k)]
+                worth = [few._worth(one, level) if one else -np.inf for one in tried]
+                at = int(np.argmax(worth))
+                if worth[at] <= best + 1e-5:
                     break
                 members, best = tried[at], worth[at]
             found.append(members)

@@ -35,8 +35,9 @@ from ._typing import Array, Bools, Floats, Ints
 
 MAX_MODELS, MAX_STANDINGS = 256, 4096
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds are taken
-#: Columns that every standing has: log odds, entropy and margin of the ensemble, share that agrees; and cost so far.
-GENERAL = 4
+#: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
+#: and the first times the last.
+GENERAL = 9
 _STEP = "Check the policy, or fit it again."
 
 
@@ -48,8 +49,8 @@ class Standing:
     ----------
     called : tuple of int
         The models, ascending.
-    sharpness : float
-        Power of the ensemble's distribution.
+    powers : array of shape (S,)
+        Of each model's distribution in their product; of records one number, of all votes.
     answerer : int
         The model whose answer is given, or -1: the ensemble's.
     actions : tuple of int
@@ -59,7 +60,7 @@ class Standing:
     """
 
     called: tuple[int, ...]
-    sharpness: float
+    powers: Floats
     answerer: int = -1
     actions: tuple[int, ...] = ()
     weights: Floats = field(default_factory=lambda: np.empty((0, 0)))
@@ -75,8 +76,6 @@ class Ensemble:
 
     Parameters
     ----------
-    powers : array of shape (K,)
-        Of each model's distribution.
     odds : array of shape (K, 2)
         Offset and slope of the log odds that a model is right, by those of its confidence.
     costs : array of shape (K,)
@@ -87,7 +86,6 @@ class Ensemble:
         Whether what has been paid, beside what is usual, is one more column.
     """
 
-    powers: Floats
     odds: Floats
     costs: Floats
     classes: int
@@ -103,7 +101,7 @@ class Ensemble:
         return self.odds[model, 0] + self.odds[model, 1] * np.log(p / (1.0 - p))
 
     def tally(
-        self, seen: Mapping[int, ExitOutput], called: Sequence[int]
+        self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
     ) -> tuple[Floats, Array, Floats]:
         """Return scores of V answers, (n, V), -inf of none; the answers, (n, V) or (1, V); how many have no score, (n,).
 
@@ -112,8 +110,8 @@ class Ensemble:
         """
         if seen[called[0]].log_prob is not None:
             score = np.zeros(np.shape(seen[called[0]].log_prob))
-            for m in called:
-                score += self.powers[m] * log_probabilities(seen[m])
+            for m, power in zip(called, powers, strict=True):
+                score += power * log_probabilities(seen[m])
             return score, np.arange(score.shape[1])[None], np.zeros(len(score))
         said = np.stack([seen[m].prediction for m in called], axis=1)
         votes = np.stack([self.sure(seen[m], m) for m in called], axis=1)
@@ -121,7 +119,7 @@ class Ensemble:
         score = (alike * (votes + np.log(self.least - 1.0))[:, None, :]).sum(axis=2)
         there = (alike.argmax(axis=2) == np.arange(len(called))) & (said >= 0)
         others = np.maximum(self.least - there.sum(axis=1), 0.0)
-        return np.where(there, score, -np.inf), said, others
+        return np.where(there, powers[0] * score, -np.inf), said, others
 
     @cached_property
     def least(self) -> int:
@@ -132,7 +130,7 @@ class Ensemble:
         self, seen: Mapping[int, ExitOutput], one: Standing, paid: Floats | None = None
     ) -> tuple[Array, Floats]:
         """Return a standing's answers, (n,) int32, and the columns that decide what follows, (n, M)."""
-        answer, share = joined(*self.tally(seen, one.called), one.sharpness)
+        answer, share = joined(*self.tally(seen, one.called, one.powers))
         if one.answerer >= 0:
             answer = seen[one.answerer].prediction
         return answer, self.columns(seen, one.called, answer, share, paid)
@@ -145,6 +143,7 @@ class Ensemble:
         agrees = np.stack([seen[m].prediction == answer for m in called], axis=1).astype(np.float64)
         top = np.clip(share[:, 0], 0.01, 0.9999)
         out = [np.log(top / (1.0 - top)), share[:, 2], share[:, 0] - share[:, 1], agrees.mean(axis=1)]
+        out += [*(column**2 for column in out), out[0] * out[3]]
         for at, m in enumerate(called):
             out += [self.sure(seen[m], m), agrees[:, at]]
         if self.timed:
@@ -154,14 +153,14 @@ class Ensemble:
         return np.stack(out, axis=1)
 
 
-def joined(score: Floats, said: Array, others: Floats, sharpness: float) -> tuple[Array, Floats]:
+def joined(score: Floats, said: Array, others: Floats) -> tuple[Array, Floats]:
     """Return the best answers, (n,) int32, -1 where there is none, and top share, second share and entropy, (n, 3)."""
     here, best = np.arange(len(score)), score.argmax(axis=1)
     peak = score[here, best]
     none = peak == -np.inf
     peak = np.where(none, 0.0, peak)
-    share = np.exp(sharpness * (score - peak[:, None]))
-    total = share.sum(axis=1) + others * np.exp(-sharpness * peak)
+    share = np.exp(score - peak[:, None])
+    total = share.sum(axis=1) + others * np.exp(-peak)
     share = share / np.where(total > 0.0, total, 1.0)[:, None]
     top = share[here, best]
     entropy = -(share * np.log(np.maximum(share, 1e-30))).sum(axis=1)
@@ -252,9 +251,9 @@ class RoutingPolicy:
 
     Examples
     --------
-    >>> ensemble = Ensemble(np.ones(2), np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False)
-    >>> ask = Standing((0,), 1.0, -1, (1,), np.array([[1.0, -1, 0, 0, 0, 0, 0]]))
-    >>> arm = Arm(0, (ask, Standing((0, 1), 1.0)))
+    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False)
+    >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 10]]))
+    >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
     >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")
     >>> policy.decide(np.array([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.1, 0.9]]])).cost
     array([1., 6.])
@@ -434,7 +433,7 @@ def check_routing(policy: RoutingPolicy) -> None:
     ensemble, k = policy.ensemble, policy.model_exits
     if policy.kind not in KINDS or not KINDS[policy.kind].answers_class:
         raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
-    if not 1 <= k <= MAX_MODELS or len(ensemble.powers) != k or ensemble.odds.shape != (k, 2):
+    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
     if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
         raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
@@ -447,7 +446,7 @@ def check_routing(policy: RoutingPolicy) -> None:
         for one in arm.standings:
             good = len(one.called) > 0 and set(one.called) <= set(range(k))
             good = good and tuple(sorted(set(one.called))) == one.called
-            good = good and one.sharpness > 0 and one.answerer in (-1, *one.called)
+            good = good and len(one.powers) in (1, len(one.called)) and one.answerer in (-1, *one.called)
             after = [tuple(sorted((*one.called, m))) for m in one.actions]
             good = good and not set(one.actions) & set(one.called)
             good = good and all(a in arm.by_called for a in after)
@@ -461,7 +460,7 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "powers": list, "odds": list, "timed": bool,  # see `Ensemble`
+        "odds": list, "timed": bool,  # see `Ensemble`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int,
         "provenance": dict, "sha256": str,
@@ -476,14 +475,14 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     own = policy.ensemble
     arms = [
         {"first": arm.first, "standings": [
-            {"called": list(one.called), "sharpness": one.sharpness, "answerer": one.answerer,
+            {"called": list(one.called), "powers": one.powers.tolist(), "answerer": one.answerer,
              "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else []}
             for one in arm.standings
         ]} for arm in policy.arms
     ]  # fmt: skip
     return ROUTING.signed(
         kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
-        powers=own.powers.tolist(), odds=own.odds.tolist(), timed=own.timed, arms=arms,
+        odds=own.odds.tolist(), timed=own.timed, arms=arms,
         share=policy.share, seed=policy.seed, provenance=dict(policy.provenance),
     )  # fmt: skip
 
@@ -497,7 +496,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
             for arm in content["arms"]
         )
         ensemble = Ensemble(
-            numbers("powers", content["powers"], 1), numbers("odds", content["odds"], 2),
+            numbers("odds", content["odds"], 2),
             numbers("costs", content["costs"], 1), content["classes"], content["timed"],
         )  # fmt: skip
         return RoutingPolicy(
@@ -511,7 +510,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
 def _standing(content: Any) -> Standing:
     called, actions = (tuple(map(_whole, content[name])) for name in ("called", "actions"))
     weights = numbers("weights", content["weights"], 2) if actions else np.empty((0, 0))
-    return Standing(called, float(content["sharpness"]), _whole(content["answerer"]), actions, weights)
+    return Standing(called, numbers("powers", content["powers"], 1), _whole(content["answerer"]), actions, weights)
 
 
 def _whole(value: Any) -> int:
