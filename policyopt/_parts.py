@@ -55,14 +55,10 @@ def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
     [('day', 1.0, False), ('night', 0.0, True)]
     """
     names, at = numbered(parts, len(outcome.exit), "parts")
-    order, span = np.argsort(at, kind="stable"), float(np.ptp(outcome.cost))
-    edges, declines = (
-        np.searchsorted(at[order], np.arange(len(names) + 1)),
-        bool(outcome.abstained.any()),
-    )
-    records = [
-        {"part": name, **told(outcome.take(order[low:high]), span, declines, check_seed(seed))}
-        for name, low, high in zip(names, edges, edges[1:], strict=False)
+    of_all = float(np.ptp(outcome.cost)), bool(outcome.abstained.any()), check_seed(seed)
+    records: list[dict[str, Any]] = [
+        {"part": name, **told(outcome.take(np.flatnonzero(at == g)), *of_all)}
+        for g, name in enumerate(names)
     ]
     least = min((r["quality"] for r in records if r["labelled"]), default=None)
     return [{**r, "worst": bool(r["labelled"]) and r["quality"] == least} for r in records]
@@ -76,7 +72,7 @@ def numbered(values: Any, rows: int, argument: str) -> tuple[list[str], Array]:
         raise input_error(argument, allowed, got, "Give one per row of the split, in its order.")
     found, at = np.unique(given.astype(str), return_inverse=True)
     rank = [(not name.isdecimal(), name.zfill(20), i) for i, name in enumerate(found) if name]
-    order = [i for _, _, i in sorted(rank)]
+    order = [i for *_, i in sorted(rank)]
     if len(order) > MOST_PARTS:
         step = "Join values, and give a file or an array with one per row."
         raise input_error(argument, f"of {MOST_PARTS:,} values or fewer", f"{len(order):,}", step)
@@ -87,40 +83,39 @@ def numbered(values: Any, rows: int, argument: str) -> tuple[list[str], Array]:
 
 def is_column(by: Any) -> bool:
     """Whether parts are said by a value per row, and not by names of streams."""
-    named = isinstance(by, (str, Path)) and (by in COLUMNS or Path(by).suffix in (".npy", ".csv"))
-    return named or isinstance(by, np.ndarray)
+    text = str(by) if isinstance(by, (str, Path)) else ""
+    return isinstance(by, np.ndarray) or text in COLUMNS or text.endswith((".npy", ".csv"))
 
 
 def column(data: ExitData, table: Table, by: Any, argument: str = "by") -> Array:
     """Return the part of each of a table's rows, (N,): by context, label, group, a file, or a value per row."""
-    labels, split = table.statistics.labels, table.split
+    labels, context, codes = table.statistics.labels, table.context, table.group
     if not is_column(by):
         allowed = f"{', '.join(COLUMNS)}, or a file with a value per row (.npy, .csv)"
         raise input_error(argument, allowed, by, f"E.g. --{argument} label.")
     if isinstance(by, np.ndarray) or by not in COLUMNS:
-        values = by if isinstance(by, np.ndarray) else _read(Path(by), argument)
-        whole = len(table) if table.source is None else len(table.source)
-        if len(values) - 1 in (len(table), whole) and Path(str(by)).suffix == ".csv":
-            values = values[1:]  # below a header
-        pooled = table.places is not None and len(values) == whole != len(table)
+        values, whole = by, len(table) if table.source is None else len(table.source)
+        if not isinstance(by, np.ndarray):
+            values = _read(Path(by), argument)
+            if Path(by).suffix == ".csv" and len(values) - 1 in (len(table), whole):
+                values = values[1:]  # below a header
+        pooled = table.places is not None and len(values) == whole
         return values[table.places] if pooled else values
-    if by == "context" and table.context is not None:
-        return np.array(table.contexts)[table.context]
-    if by == "group" and table.group is not None:
-        return table.group
+    if by == "context" and context is not None:
+        return np.array(table.contexts)[context]
+    if by == "group" and codes is not None:
+        return codes
     if by == "label" and labels is not None:
         named: Any = data.metadata.get("class_names")
         known = isinstance(named, list) and len(named) > labels.max(initial=0)
-        names = np.array(named if known else range(labels.max(initial=0) + 1)).astype(str)
-        return np.where(labels >= 0, names[labels], "")
+        names = np.array([*(named if known else range(labels.max(initial=0) + 1)), ""]).astype(str)
+        return names[labels]  # of -1 the last: none
     step = f"Import with the key {by}, or give a file with a value per row (.npy, .csv)."
-    raise input_error(argument, f"a column of split '{split}'", f"{by}, which it lacks", step)
+    raise input_error(argument, f"a column of split '{table.split}'", f"{by}, which it lacks", step)
 
 
 def _read(path: Path, argument: str) -> Array:
     try:
-        if not path.is_file():
-            raise OSError("no such file")
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
         return np.loadtxt(path, str, comments=None, delimiter=",", encoding="utf-8-sig", ndmin=1)
@@ -136,8 +131,10 @@ def origins(policy: Any, data: ExitData) -> Iterator[tuple[ExitData, str]]:
     """Return the rows of this cache that fitted a policy: data as they were divided then, and a split."""
     for one in policy.policies if isinstance(policy, ExpertPolicy) else (policy,):
         told: Any = one.provenance
-        more: Any = told["robust"].get("parts") if isinstance(told.get("robust"), Mapping) else None
-        for origin in (told, told.get("refit"), *(more if isinstance(more, list) else ())):
+        robust, refit = told.get("robust"), told.get("refit")
+        parts = robust.get("parts") if isinstance(robust, Mapping) else None
+        parts = [part for part in parts if isinstance(part, Mapping)] if parts else []
+        for origin in (told, refit, *({**told, **part} for part in parts)):
             if not isinstance(origin, Mapping) or origin.get("cache") != data.fingerprint:
                 continue
             then, pool = data, origin.get("pool")

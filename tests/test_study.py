@@ -14,9 +14,10 @@ from scipy import stats
 import policyopt as po
 from policyopt._certificates.testing import holm
 from policyopt._frontier import Path as Replays
+from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import dominance_figure, study_figure
 from policyopt._study.runs import letters
-from policyopt._study.study import JOINED, _heights, _Ran, named_caches, values_at
+from policyopt._study.study import JOINED, _heights, _pairs, _Ran, named_caches, values_at
 
 CLASSES = 4
 
@@ -65,19 +66,21 @@ def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 500)) + rng.normal(size=500)
 
-    def ran(value, universe):
-        ones = np.arange(len(value))
-        return _Ran(value[:, None], ones, universe, [], [], {}, np.ones(2), np.ones(1), False, [])
+    def ran(model, value, universe):
+        rows, none = np.arange(len(value)), ExitMetrics("test", [], {}, [])
+        ones = np.ones(2), np.ones(1)
+        return _Ran({"model": model}, value[:, None], rows, universe, *ones, [], none, False, [])
 
     for universe, test in (
         ("a", stats.ttest_rel),
         ("b", partial(stats.ttest_ind, equal_var=False)),
     ):
-        heights = _heights(["a", "b"], [ran(first, "a"), ran(second, universe)])
-        gap, _, p = heights.test([0], 0, 1, 0.95)
+        heights = _heights([ran("a", first, "a"), ran("b", second, universe)], 0.05)
+        gap, low, high, p = heights.test([0], 0, 1)
         assert gap == pytest.approx(first.mean() - second.mean())
         assert 2 * min(p, 1 - p) == pytest.approx(test(first, second).pvalue, rel=0.02)
-        assert heights.shared[0, 1] == (universe == "a")
+        assert (low, high) == pytest.approx(tuple(test(first, second).confidence_interval()), 0.01)
+        assert _pairs(heights)[0]["paired"] == (universe == "a")
     # End to end, at the dearest budget, where nothing is mixed: the same numbers.
     caches = models(1, a=0.0, b=0.1)
     found = po.study(caches, "100%", "max_prob", join=False)
@@ -175,7 +178,11 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
     two = po.compare_runs({"a": [0.1, 0.2], "b": [0.4, 0.7]})
     assert two["levene_p"] is None and two["test"] == "anova"
     assert po.compare_runs({"a": [0.1, 0.1, 0.1], "b": [0.4, 0.5, 0.7]})["p"] < 0.05
-    assert letters(["a", "b", "c"], {frozenset("ac")}) == {"a": "a", "b": "ab", "c": "b"}
+    assert letters(["a", "b", "c"], [{"better": "a", "worse": "c"}]) == {
+        "a": "a",
+        "b": "ab",
+        "c": "b",
+    }
 
 
 def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_told():
@@ -200,6 +207,32 @@ def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_t
         paired=True,
     )
     assert stated.pairs[0]["paired"]
+
+
+def test_the_chain_narrows_for_no_model_and_takes_the_rows_asked_for():
+    caches = models(3, small=-0.3, large=0.4)
+    splits = {}
+    for name, costs in (("small", [1, 4]), ("large", [8, 16])):
+        outputs, labels = (caches[name].splits["pool"].array(n) for n in ("outputs", "labels"))
+        at = {"fit": slice(0, 1500), "test": slice(1500, 2500), "fog": slice(2500, 4000)}
+        rows = {n: {"outputs": outputs[i], "labels": labels[i]} for n, i in at.items()}
+        splits[name] = po.from_arrays(splits=rows, costs=costs, unit="ms")
+    found = po.study(splits, "3,8,12", "max_prob,entropy", test="fog")
+    areas = {one["model"]: one["area"] for one in found.models}
+    assert f"{JOINED}: max_prob" in areas and areas["small: max_prob"] is not None
+    assert {one["rows"] for one in found.models} == {1500}
+    assert not any("training run" in note and JOINED in note for note in found.notes)
+
+
+def test_opened_caches_are_handed_to_other_processes(tmp_path):
+    opened = {}
+    for name, data in models(2, 300, a=0.0, b=0.1).items():
+        rows = data.splits["pool"]
+        with po.CacheWriter(tmp_path / name, costs=data.costs, shares=data.shares) as writer:
+            writer.append("pool", list(rows.array("outputs").swapaxes(0, 1)), rows.array("labels"))
+        opened[name] = po.open_cache(tmp_path / name)
+    here, there = (po.study(opened, "50%,100%", "max_prob", jobs=jobs) for jobs in (1, 2))
+    assert here.budgets == there.budgets and here.points == there.points
 
 
 def test_a_model_without_early_exits_takes_part():

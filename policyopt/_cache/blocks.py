@@ -130,7 +130,7 @@ def to_numpy(argument: str, value: Any) -> Array:
     if array.dtype.kind not in "biuf":
         step = "Convert it first."
         if array.dtype.kind in "US":
-            step = "Encode names of classes as whole numbers from 0, in the order of the outputs' columns."
+            step = "Encode names as whole numbers from 0; of classes in the order of the outputs' columns."
         raise input_error(argument, "an array of numbers", f"dtype {array.dtype}", step)
     return array
 

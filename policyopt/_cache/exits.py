@@ -350,6 +350,7 @@ def _of_one(raw: Raw, key: str, array: Array) -> Array:
 
 def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     """Turn names of classes, letters and answers as text, kept as codes, into numbers; return the names."""
+    number_contexts(raws)
     wide = 0
     for raw in raws:
         deep = [key for key in raw.arrays if _parsed(key)[1] in _DEEP]
@@ -397,10 +398,7 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
         raise input_error("labels", "names whose columns are known", got, step)
     place = {name: number for number, name in enumerate(names)} or place
     numbers = {code: place[text] for code, text in texts.items()} | {-1: -1}
-    for raw, key in mine:
-        codes, at = np.unique(raw.arrays[key], return_inverse=True)
-        found = np.array([numbers[code] for code in codes.tolist()], dtype=np.int64)
-        raw.arrays[key] = found[at].reshape(raw.arrays[key].shape)
+    _renumber(mine, numbers)
     shown = ", ".join(f"{name} = {number}" for name, number in list(place.items())[:6])
     kept = " (kept as class_names)" if names else ""
     notes.append(
@@ -409,6 +407,29 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     if len({name.casefold() for name in names}) < len(names):
         notes.append("NAMES THAT DIFFER IN CASE ONLY count as different classes")
     return names
+
+
+def number_contexts(raws: Sequence[Raw]) -> None:
+    """Turn contexts that are texts, kept as codes, into numbers, in the order of the key contexts, or the alphabet."""
+    mine = [(raw, key) for raw in raws for key in raw.texts if _parsed(key)[1] == "context"]
+    texts = {code: text for raw, key in mine for code, text in raw.texts.pop(key).items()}
+    stated = [raw.metadata["contexts"] for raw in raws if "contexts" in raw.metadata]
+    known = bool(stated) and isinstance(stated[0], list)
+    names = stated[0] if known else sorted(set(texts.values()))
+    if unknown := set(texts.values()) - set(names):
+        allowed, step = f"one of {', '.join(map(str, names))}", "Add it to the key contexts."
+        raise input_error(f"{mine[0][0].name}: context", allowed, min(unknown), step)
+    _renumber(mine, {code: names.index(text) for code, text in texts.items()} | {-1: -1})
+    for raw, _ in mine:
+        raw.metadata.setdefault("contexts", names)
+
+
+def _renumber(mine: Sequence[tuple[Raw, str]], numbers: dict[int, int]) -> None:
+    """Put numbers in the place of codes."""
+    for raw, key in mine:
+        codes, at = np.unique(raw.arrays[key], return_inverse=True)
+        found = np.array([numbers[code] for code in codes.tolist()], dtype=np.int64)
+        raw.arrays[key] = found[at].reshape(raw.arrays[key].shape)
 
 
 def _refuse_unlike(mine: Sequence[tuple[Raw, str]]) -> None:

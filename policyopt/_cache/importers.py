@@ -18,7 +18,7 @@ import numpy as np
 from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, TARGETS, ExitData
-from policyopt._cache.exits import by_exit, joined, numbered, with_logarithms
+from policyopt._cache.exits import by_exit, joined, number_contexts, numbered, with_logarithms
 from policyopt._cache.files import Progress
 from policyopt._cache.keys import SYNONYMS, parse_key, split_name
 from policyopt._cache.manifest import MANIFEST, with_told
@@ -235,6 +235,7 @@ def read_files(paths: Sequence[Path], said: Said, argument: str) -> Raw:
     """Read a file, or files of one exit each as one."""
     raws = [read_file(path, argument=argument, said=said) for path in paths]
     _check_said(said, raws)
+    number_contexts(raws)
     return raws[0] if len(raws) == 1 else joined(raws)
 
 

@@ -17,7 +17,7 @@ from policyopt.runtime._typing import Array
 #: The keys that a user gives a role: ``{"labels": ("gt",)}``, or several, one per exit.
 Said = Mapping[str, Sequence[str]]
 #: Roles whose values may be texts: names of classes, letters, answers.
-TEXTUAL = ("labels", "prediction")
+TEXTUAL = ("labels", "prediction", "context")
 #: What stands for a missing text.
 MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "#n/a")
 #: Characters of a text that are kept to be shown.

@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._report.figures import (
-    COLOURS,
-    LINES,
-    add_heading,
-    add_legend,
-    log_scale,
-    new_figure,
-    tidy,
-)
+from policyopt._report import figures as draw
 from policyopt._study.study import Study
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array
@@ -26,64 +18,55 @@ _BEHIND, _OFF = 5.0, 50.0  # where colours end: points behind the best, % of the
 
 def study_figure(found: Study, title: str = "") -> Any:
     """Draw every model's frontier, means over runs; below, who is best at each budget, faint where not shown."""
-    names = [one["model"] for one in found.models]
+    from matplotlib.colors import to_rgba
+
+    names, rows = [one["model"] for one in found.models], found.budgets
     below = 0.3 + 0.17 * len(names)  # inches
-    figure = new_figure(9, 5.0 + below + 0.22 * -(-len(names) // 4))
+    figure = draw.new_figure(9, 5.0 + below + 0.22 * -(-len(names) // 4))
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4.2, below])
-    budgets = np.array([one["budget"] for one in found.budgets])
-    edges = (
-        np.sqrt(budgets[1:] * budgets[:-1]) if budgets[0] > 0 else (budgets[1:] + budgets[:-1]) / 2
-    )
-    edges = np.concatenate([budgets[:1], edges, budgets[-1:]])
-    for m, name in enumerate(names):
-        look = {"color": COLOURS[m % len(COLOURS)], "ls": LINES[m // len(COLOURS) % len(LINES)]}
-        there = [one for one in found.budgets if name in one["quality"]]
-        place = [one["budget"] for one in there], [100 * one["quality"][name] for one in there]
-        axes.plot(*place, marker="o", ms=4, lw=1.6, label=picture_text(name), **look)
-        for b, one in enumerate(found.budgets):
-            strength = 1.0 if one["winner"] == name else 0.3 if name in one["contenders"] else 0.0
-            strip.barh(
-                len(names) - m,
-                edges[b + 1] - edges[b],
-                0.8,
-                edges[b],
-                color=look["color"],
-                alpha=strength,
-            )
+    budgets = np.array([one["budget"] for one in rows])
+    low, high = budgets[:-1], budgets[1:]
+    middle = np.sqrt(low * high) if budgets[0] > 0 else (low + high) / 2
+    edges = np.concatenate([budgets[:1], middle, budgets[-1:]])
+    places = len(names) - np.arange(len(names))
+    for m, (name, place) in enumerate(zip(names, places, strict=True)):
+        again, nth = divmod(m, len(draw.COLOURS))
+        colour, look = draw.COLOURS[nth], {"ls": draw.LINES[again % len(draw.LINES)], "lw": 1.6}
+        height = [100 * one["quality"].get(name, np.nan) for one in rows]
+        axes.plot(budgets, height, "o", ms=4, color=colour, label=picture_text(name), **look)
+        best = [1.0 * (one["winner"] == name) or 0.3 * (name in one["contenders"]) for one in rows]
+        shades = [to_rgba(colour, strength) for strength in best]
+        strip.barh([place] * len(rows), np.diff(edges), 0.8, edges[:-1], color=shades)
     if budgets[0] > 0 and budgets[-1] > 8 * budgets[0]:
-        log_scale(strip)
+        draw.log_scale(strip)
     word = "quality" if found.graded else "accuracy"
-    tidy(axes, grid="both", ylabel=f"{word} [%] at equal realised cost")
+    draw.tidy(axes, grid="both", ylabel=f"{word} [%] at equal realised cost")
     axes.set_xlabel("")
-    strip.set_yticks(
-        [len(names) - m for m in range(len(names))], [picture_text(name) for name in names]
-    )
-    tidy(strip, labelsize=7, xlabel=f"mean cost per sample [{picture_text(found.unit)}]")
-    told = f"full: the best, shown with {100 * found.level:g} %; faint: among these it is"
+    strip.set_yticks(places, [picture_text(name) for name in names])
+    draw.tidy(strip, labelsize=7, xlabel=f"mean cost per sample [{picture_text(found.unit)}]")
+    told = f"full: the best, shown with {100 * found.confidence:g} %; faint: among these it is"
     strip.set_title(told, loc="left", fontsize=8)
     axes.set_title(picture_text(title), loc="left", fontsize=11)
-    add_legend(figure, side="upper center")
+    draw.add_legend(figure, side="upper center")
     return figure
 
 
-def dominance_figure(tests: Sequence[Mapping[str, Any]], level: float) -> Any:
+def dominance_figure(tests: Sequence[Mapping[str, Any]], confidence: float) -> Any:
     """Draw per metric which models outdo which over training runs: arrows, or of many models a square of them."""
     shown = [one for one in tests if one["pairs"]]
     many = max(len(one["rank"]) for one in shown) > _ARROWS
     wide = min(len(shown), 2 if many or len(shown) == 4 else 3)
-    figure = new_figure(
-        (6.8 if many else 4.2) * wide, (6.2 if many else 4.4) * -(-len(shown) // wide)
-    )
+    high, (width, height) = -(-len(shown) // wide), (6.8, 6.2) if many else (4.2, 4.4)
+    figure = draw.new_figure(width * wide, height * high)
+    more = ": dark where the line's model outdoes the column's" if many else ""
     for i, one in enumerate(shown):
-        axes = figure.add_subplot(-(-len(shown) // wide), wide, i + 1)
+        axes = figure.add_subplot(high, wide, i + 1)
         names = sorted(one["rank"], key=one["rank"].get)
-        parted = [pair for pair in one["pairs"] if pair["p"] <= 1 - level]
+        parted = [pair for pair in one["pairs"] if pair["p"] <= 1 - confidence]
         (_square if many else _arrows)(axes, names, parted)
         word = "lower" if one["less_is_better"] else "higher"
-        more = ": dark where the line's model outdoes the column's" if many else ""
-        axes.set_title(
-            f"{picture_text(one['metric'])} ({word} is better)\n{one['post_hoc']}{more}", fontsize=9
-        )
+        told = f"{picture_text(one['metric'])} ({word} is better)\n{one['post_hoc']}{more}"
+        axes.set_title(told, fontsize=9)
     return figure
 
 
@@ -95,9 +78,9 @@ def _arrows(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]
         look = {"arrowstyle": "-|>", "color": "0.45", "lw": 0.8, "shrinkA": 11, "shrinkB": 11}
         axes.annotate("", place[pair["worse"]], place[pair["better"]], arrowprops=look)
     for rank, (name, at) in enumerate(place.items(), 1):
-        axes.plot(*at, "o", ms=17, color="white", mec=COLOURS[0])
-        axes.annotate(str(rank), at, ha="center", va="center", fontsize=9)
-        axes.annotate(picture_text(name), 1.3 * at, ha="center", va="center", fontsize=8)
+        axes.plot(*at, "o", ms=17, color="white", mec=draw.COLOURS[0])
+        for text, where, size in ((str(rank), at, 9), (picture_text(name), 1.3 * at, 8)):
+            axes.annotate(text, where, ha="center", va="center", fontsize=size)
     axes.set(xlim=(-1.75, 1.75), ylim=(-1.55, 1.55), aspect="equal")
     axes.set_axis_off()
 
@@ -120,37 +103,36 @@ def robustness_figure(records: Sequence[dict[str, Any]], title: str = "") -> Any
     The best method stands on top. Framed: the floor, or the budget, is missed by more than chance. Without a budget,
     cost is told beside that of the clean rows.
     """
+    import pandas as pd
+
     budgets = list(dict.fromkeys(one["budget"] for one in records))
     streams, methods = (list(dict.fromkeys(r[of] for r in records)) for of in ("stream", "method"))
-    height = 1.9 + 0.23 * len(methods)
-    figure = new_figure(4.5 + 1.15 * len(streams), 0.5 + height * len(budgets))
+    size = 4.5 + 1.15 * len(streams), 0.5 + (1.9 + 0.23 * len(methods)) * len(budgets)
+    figure = draw.new_figure(*size)
     panels = figure.subplots(len(budgets), 2, squeeze=False)
     for (left, right), budget in zip(panels, budgets, strict=True):
-        lines: dict[str, dict[str, Any]] = {}
-        for one in (one for one in records if one["budget"] == budget):
-            lines.setdefault(one["method"], {})[one["stream"]] = one
-        names = sorted(lines, key=lambda m: -np.mean([r["quality"] for r in lines[m].values()]))
-
-        def cells(field: str, lines: Any = lines, names: Any = names) -> Array:
-            return np.array([[lines[name][stream][field] for stream in streams] for name in names])
-
-        quality, full, unit = 100 * cells("quality"), cells("full_quality"), records[0]["unit"]
-        off = 100 * (cells("slowdown") - 1 if budget is None else cells("off_budget"))
-        word = "accuracy" if lines[names[0]][streams[0]]["accuracy"] is not None else "quality"
+        mine = pd.DataFrame([one for one in records if one["budget"] == budget])
+        means = mine.groupby("method", sort=False)["quality"].mean()
+        names = means.sort_values(ascending=False, kind="stable").index
+        table = mine.pivot(index="method", columns="stream").loc[names]
+        told = "full_quality", "below_floor", "over_budget", "quality", "off_budget", "slowdown"
+        full, under, over, *cells = (table[field][streams].to_numpy() for field in told)
+        quality, off = 100 * cells[0], 100 * (cells[1] if budget else cells[2] - 1)
+        word = "accuracy" if mine["accuracy"][0] is not None else "quality"
         named = f"{word} [%], darker: further behind the stream's best"
-        behind = quality.max(axis=0) - quality, cells("below_floor"), _BEHIND
-        _heat(left, quality, *behind, "Oranges", "{:.1f}", named)
-        past = "the clean rows'" if budget is None else f"the budget, {budget:.4g} {unit}"
-        over = off, cells("over_budget"), _OFF
-        _heat(right, off, *over, "RdBu_r", "{:+.0f}", f"cost off {picture_text(past)} [%]")
-        told = [f"\nfull model {100 * f[0]:.1f}" if np.ptp(f) < 1e-9 else "" for f in full.T]
-        for panel, more in ((left, told), (right, [""] * len(streams))):
-            tops = [picture_text(s) + text for s, text in zip(streams, more, strict=True)]
+        behind = quality.max(axis=0) - quality
+        _heat(left, quality, behind, under, _BEHIND, "Oranges", "{:.1f}", named)
+        past = f"the budget, {budget:.4g} {records[0]['unit']}" if budget else "the clean rows'"
+        named = f"cost off {picture_text(past)} [%]"
+        _heat(right, off, off, over, _OFF, "RdBu_r", "{:+.0f}", named)
+        more = [f"\nfull model {100 * f[0]:.1f}" if np.ptp(f) < 1e-9 else "" for f in full.T]
+        for panel, texts in ((left, more), (right, [""] * len(streams))):
+            tops = [picture_text(s) + text for s, text in zip(streams, texts, strict=True)]
             slanted = {"rotation": 38, "ha": "left", "rotation_mode": "anchor"}
             panel.set_xticks(range(len(streams)), tops, **slanted)
         left.set_yticks(range(len(names)), [picture_text(name) for name in names])
         right.set_yticks([])
-    add_heading(figure, title, "framed: misses the floor, or the budget, by more than chance")
+    draw.add_heading(figure, title, "framed: misses the floor, or the budget, by more than chance")
     return figure
 
 

@@ -519,6 +519,29 @@ def test_files_that_disagree_about_contexts(tmp_path, load):
     assert report.data.contexts == () and any("no row has one" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("form", ["a.npz", "a.csv", "a.jsonl"])
+def test_contexts_as_texts(tmp_path, load, form):
+    """Numbered in the order of the alphabet, or of the file's own list, which must have them all."""
+    named = np.array(["night", "day", "day"])[np.arange(N) % 3]
+    arrays, rows = {"conf": CONF, "correct": CORRECT, "context": named}, []
+    for conf, correct, context in zip(CONF.tolist(), CORRECT.tolist(), named.tolist(), strict=True):
+        rows.append({"conf": conf, "correct": correct, "context": context})
+    wide = {f"{n}_{k}": arrays[n][:, k] for n in ("conf", "correct") for k in range(K)}
+    np.savez(tmp_path / "a.npz", **arrays)
+    pd.DataFrame({**wide, "context": named}).to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = load(form, axes="NKC" if form == "a.npz" else None).data
+    assert data.contexts == ("day", "night")
+    assert data.splits["pool"].array("context").tolist() == [1, 0, 0] * (N // 3)
+    if form == "a.npz":
+        np.savez(tmp_path / form, **arrays, contexts=np.array(["night", "dusk", "day"]))
+        data = load(form, axes="NKC").data
+        assert data.contexts == ("night", "dusk", "day")
+        assert data.splits["pool"].array("context").tolist() == [0, 2, 2] * (N // 3)
+        np.savez(tmp_path / form, **arrays, contexts=np.array(["day", "dusk"]))
+        refuses("a.npz: context' must be one of day, dusk. Got night", load, form)
+
+
 def test_layouts_and_containers(root, monkeypatch, run):
     """All are read, or refused with a next step that leads to the same cache; the page says which."""
     monkeypatch.syspath_prepend(root / "benchmarks")
