@@ -32,8 +32,13 @@ from policyopt._cache.data import folds_of
 from policyopt._methods.base import Method
 from policyopt._methods.exit_batch import subsample_outputs
 from policyopt._methods.fitted import Fitted, expectation, provenance_of
-from policyopt._methods.regression import fit_sigmoid, noise_weights, of_own_fold, ridge_without_each
-from policyopt._methods.settings import POSITIVE, Number
+from policyopt._methods.regression import (
+    fit_sigmoid,
+    noise_weights,
+    of_own_fold,
+    ridge_without_each,
+)
+from policyopt._methods.settings import Number
 from policyopt._methods.targets import Target, targets_of
 from policyopt._progress import report
 from policyopt._table import Table, known_rows, subsample
@@ -83,12 +88,11 @@ class Routing(Method):
     decides = True
     asks = "classes"
 
-    def check(self, table: Table) -> None:
-        super().check(table)
-        if not table.cascade:
-            allowed = "of models that are paid one by one"
-            step = "Import with --cost-kind standalone, or fit auto: exits of one network are passed in turn."
-            raise input_error("cost", allowed, f"'{table.cost_name}', of exits in turn", step)
+    remedy = "which exits of one network, passed in turn, have not. Import with --cost-kind standalone, or use auto."
+
+    def missing_columns(self, table: Table) -> list[str]:
+        alone = [] if table.cascade else ["models that are paid one by one"]
+        return [*alone, *super().missing_columns(table)]
 
     def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
         targets = targets_of(budgets, table.mean_costs)
@@ -167,7 +171,9 @@ class _Rows:
         peak = np.maximum(score.max(axis=1), 0.0 if others.any() else -np.inf)
         loss = []
         for power in _SHARPNESS:
-            total = np.exp(power * (score - peak[:, None])).sum(axis=1) + others * np.exp(-power * peak)
+            total = np.exp(power * (score - peak[:, None])).sum(axis=1) + others * np.exp(
+                -power * peak
+            )
             loss.append(float((np.log(total) - power * (mine - peak)).mean()))
         return float(_SHARPNESS[int(np.argmin(loss))])
 
@@ -257,7 +263,10 @@ class _Rows:
 
     def wide(self, called: Set) -> Floats:
         """Return a standing's columns among those of all models, 0 of others, (N, M)."""
-        own, out = self.at(called).basis, np.zeros((len(self.table), self.ensemble.width(range(self.k))))
+        own, out = (
+            self.at(called).basis,
+            np.zeros((len(self.table), self.ensemble.width(range(self.k)))),
+        )
         out[:, self.places(called)] = own
         return out
 
@@ -272,7 +281,9 @@ class _Rows:
         structures = self._structures()
         for i, sets in enumerate(structures):
             for j, penalties in enumerate(_PENALTIES):
-                report(i * len(_PENALTIES) + j, len(structures) * len(_PENALTIES), "training routing")
+                report(
+                    i * len(_PENALTIES) + j, len(structures) * len(_PENALTIES), "training routing"
+                )
                 tried.append(_Induction(self, sets, penalties))
         return _Levels(self, tried)
 
@@ -283,7 +294,9 @@ class _Rows:
         lists = [tuple(range(self.k)), *self._members()]
         found = [[*self._chain(members), *alone] for members in dict.fromkeys(lists)]
         few = {members[:1] + members[1:][:4] for members in lists if len(members) <= 6}
-        return found + [[*_subsets(members), *(a for a in alone if a[0] not in members)] for members in few]
+        return found + [
+            [*_subsets(members), *(a for a in alone if a[0] not in members)] for members in few
+        ]
 
     def _chain(self, members: Set) -> list[Set]:
         """Return the standings of models that are asked in the order of their costs."""
@@ -318,7 +331,9 @@ class _Rows:
             seen = self.at(called)
             (m,) = set(after) - set(called)
             go_on = value - price * self.costs[:, m]
-            theta = ridge_without_each(seen.basis, seen.weight, (go_on - seen.aim)[:, None], self.fold, 30.0)
+            theta = ridge_without_each(
+                seen.basis, seen.weight, (go_on - seen.aim)[:, None], self.fold, 30.0
+            )
             gain = of_own_fold(seen.basis, theta, self.fold)[:, 0]
             value = np.where(gain > 0, go_on, seen.aim)
         return float((value - price * self.costs[:, chain[0][0]]).mean())
@@ -340,7 +355,8 @@ class _Induction:
         for size in range(max(map(len, sets)), 0, -1):
             here = [s for s in sets if len(s) == size]
             after = {
-                s: [m for m in range(rows.k) if m not in s and tuple(sorted((*s, m))) in there] for s in here
+                s: [m for m in range(rows.k) if m not in s and tuple(sorted((*s, m))) in there]
+                for s in here
             }
             stops = {s: self._stop(s) for s in here}
             goes = {
@@ -365,7 +381,9 @@ class _Induction:
         best = value.argmax(axis=0)
         self.value = value.max(axis=0)
         self.first = [starts[b][0] for b in best.tolist()]
-        self.way = starts[0][1].take(np.broadcast_to(best - 1, (n, len(prices))), [w for _, w in starts[1:]])
+        self.way = starts[0][1].take(
+            np.broadcast_to(best - 1, (n, len(prices))), [w for _, w in starts[1:]]
+        )
 
     def _stop(self, called: Set) -> _Way:
         seen, shape = self.rows.at(called), (len(self.rows.table), len(self.rows.prices))
@@ -386,9 +404,7 @@ class _Induction:
             at = [s for s in here if m in after[s]]
             if not at:
                 continue
-            gains = {
-                s: goes[s, m].aim - stops[s].aim - rows.prices * goes[s, m].paid for s in at
-            }
+            gains = {s: goes[s, m].aim - stops[s].aim - rows.prices * goes[s, m].paid for s in at}
             weights = {s: rows.at(s).weight / rows.at(s).weight.mean() for s in at}
             wide = {s: rows.wide(s) for s in at}
             pooled = ridge_without_each(
@@ -400,7 +416,9 @@ class _Induction:
                 theta = pooled[:, kept]
                 if len(at) > 1:
                     rest = gains[s] - of_own_fold(rows.at(s).basis, theta, rows.fold)
-                    theta = theta + ridge_without_each(rows.at(s).basis, weights[s], rest, rows.fold, own)
+                    theta = theta + ridge_without_each(
+                        rows.at(s).basis, weights[s], rest, rows.fold, own
+                    )
                 found[s, m] = theta
         return found
 

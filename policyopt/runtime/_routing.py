@@ -142,7 +142,12 @@ class Ensemble:
         """Return the columns of a standing, (n, M); `share`: top, second, entropy of the ensemble, (n, 3)."""
         agrees = np.stack([seen[m].prediction == answer for m in called], axis=1).astype(np.float64)
         top = np.clip(share[:, 0], 0.01, 0.9999)
-        out = [np.log(top / (1.0 - top)), share[:, 2], share[:, 0] - share[:, 1], agrees.mean(axis=1)]
+        out = [
+            np.log(top / (1.0 - top)),
+            share[:, 2],
+            share[:, 0] - share[:, 1],
+            agrees.mean(axis=1),
+        ]
         out += [*(column**2 for column in out), out[0] * out[3]]
         for at, m in enumerate(called):
             out += [self.sure(seen[m], m), agrees[:, at]]
@@ -223,6 +228,7 @@ class Followed:
     called: Bools  # (n, K): which models were asked
     last: Ints  # (n,): the last of them
     prediction: Array  # (n,), int32
+    answerer: Ints  # (n,): the model whose answer it is; -1 of an ensemble's
     cost: Floats  # (n,)
 
 
@@ -271,7 +277,9 @@ class RoutingPolicy:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     # What other policies have, too.
-    abstention, mixture, calibrator = None, None, None
+    abstention, mixture, calibrator, error_scale = None, None, None, 0.0
+    #: That models are asked in any order; see `policyopt.runtime._several.policy_of`.
+    routes = True
 
     def __post_init__(self) -> None:
         check_routing(self)
@@ -350,7 +358,10 @@ class RoutingPolicy:
         return Routed(route.next, int(answer[0]), float(gains[best]))
 
     def decide(
-        self, outputs: object, samples: npt.ArrayLike | None = None, costs: npt.ArrayLike | None = None
+        self,
+        outputs: object,
+        samples: npt.ArrayLike | None = None,
+        costs: npt.ArrayLike | None = None,
     ) -> Decisions:
         """Decide for many samples of which all models' outputs are known.
 
@@ -379,9 +390,12 @@ class RoutingPolicy:
     ) -> Followed:
         """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone."""
         n = len(samples)
-        each = np.broadcast_to(self.costs if costs is None else np.asarray(costs), (n, self.model_exits))
+        each = np.broadcast_to(
+            self.costs if costs is None else np.asarray(costs), (n, self.model_exits)
+        )
         found = Followed(
-            np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n)
+            np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32),
+            np.full(n, -1), np.zeros(n),
         )  # fmt: skip
         second = self._second(samples)
         for number, arm in enumerate(self.arms):
@@ -398,7 +412,7 @@ class RoutingPolicy:
                 one = arm.by_called[called]
                 part = {m: seen[m].take(here) for m in called}
                 answer, columns = self.ensemble.look(part, one, found.cost[here])
-                found.prediction[here] = answer
+                found.prediction[here], found.answerer[here] = answer, one.answerer
                 if not one.actions:
                     continue
                 gains = one.gains(columns)
@@ -446,7 +460,11 @@ def check_routing(policy: RoutingPolicy) -> None:
         for one in arm.standings:
             good = len(one.called) > 0 and set(one.called) <= set(range(k))
             good = good and tuple(sorted(set(one.called))) == one.called
-            good = good and len(one.powers) in (1, len(one.called)) and one.answerer in (-1, *one.called)
+            good = (
+                good
+                and len(one.powers) in (1, len(one.called))
+                and one.answerer in (-1, *one.called)
+            )
             after = [tuple(sorted((*one.called, m))) for m in one.actions]
             good = good and not set(one.actions) & set(one.called)
             good = good and all(a in arm.by_called for a in after)
@@ -510,7 +528,13 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
 def _standing(content: Any) -> Standing:
     called, actions = (tuple(map(_whole, content[name])) for name in ("called", "actions"))
     weights = numbers("weights", content["weights"], 2) if actions else np.empty((0, 0))
-    return Standing(called, numbers("powers", content["powers"], 1), _whole(content["answerer"]), actions, weights)
+    return Standing(
+        called,
+        numbers("powers", content["powers"], 1),
+        _whole(content["answerer"]),
+        actions,
+        weights,
+    )
 
 
 def _whole(value: Any) -> int:
