@@ -213,7 +213,8 @@ class _Rows:
         from scipy.optimize import minimize
 
         some = slice(_SEARCHED)
-        logs, labels = [log_probabilities(self.seen[m])[some] for m in called], self.labels[some]
+        logs = [log_probabilities(self.seen[m])[some] for m in called]
+        labels = np.asarray(self.labels)[some]
         n, here = len(labels), np.arange(len(labels))
         weight = _SHRINK / n / float(start @ start)
 

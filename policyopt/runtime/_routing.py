@@ -103,16 +103,16 @@ class Ensemble:
     def tally(
         self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
     ) -> tuple[Floats, Array, Floats]:
-        """Return scores of V answers, (n, V), -inf of none; the answers, (n, V) or (1, V); how many have no score, (n,).
+        """Return scores of V answers, (n, V), -inf of none; these, (n, V) or (1, V); how many have no score, (n,).
 
         Of distributions the answers are all classes. Of records they are those given, and a score is a sum of votes;
         of the other classes each has 0.
         """
         if seen[called[0]].log_prob is not None:
-            score = np.zeros(np.shape(seen[called[0]].log_prob))
+            score = np.zeros((len(seen[called[0]]), self.classes))
             for m, power in zip(called, powers, strict=True):
                 score += power * log_probabilities(seen[m])
-            return score, np.arange(score.shape[1])[None], np.zeros(len(score))
+            return score, np.arange(self.classes)[None], np.zeros(len(score))
         said = np.stack([seen[m].prediction for m in called], axis=1)
         votes = np.stack([self.sure(seen[m], m) for m in called], axis=1)
         alike = said[:, :, None] == said[:, None, :]
@@ -399,7 +399,8 @@ class RoutingPolicy:
         )  # fmt: skip
         second = self._second(samples)
         for number, arm in enumerate(self.arms):
-            waiting = {(arm.first,): [(arm.first, np.flatnonzero(second == number))]}
+            waiting: dict[tuple[int, ...], Any] = {}
+            waiting[arm.first,] = [(arm.first, np.flatnonzero(second == number))]
             # Smaller standings first: what comes to one comes from these.
             for called in sorted(arm.by_called, key=len):
                 arrived = [(m, rows) for m, rows in waiting.pop(called, []) if len(rows)]
