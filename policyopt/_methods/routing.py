@@ -257,7 +257,7 @@ class _Rows:
             aim = self.soft * soft + (1 - self.soft) * worth
         paid = self.costs[:, list(called)].sum(axis=1)
         basis = self.ensemble.columns(self.seen, called, answer, share, paid)
-        standing = Standing(called, powers, answerer if len(called) > 1 else called[0])
+        standing = Standing(called, powers, answerer if len(called) > 1 else best)
         found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
         self._known[called] = found
         return found

@@ -165,7 +165,7 @@ def joined(score: Floats, said: Array, others: Floats) -> tuple[Array, Floats]:
     none = peak == -np.inf
     peak = np.where(none, 0.0, peak)
     share = np.exp(score - peak[:, None])
-    total = share.sum(axis=1) + others * np.exp(-peak)
+    total = share.sum(axis=1) + others * np.exp(-np.maximum(peak, -50.0))
     share = share / np.where(total > 0.0, total, 1.0)[:, None]
     top = share[here, best]
     entropy = -(share * np.log(np.maximum(share, 1e-30))).sum(axis=1)
