@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 import policyopt as po
-from policyopt._methods.routing import Routing
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, InputError
-from policyopt.runtime._experts import any_to_dict, load_any
-from policyopt.runtime._routing import routing_from_dict
+from policyopt.runtime._routing import ROUTING, routing_from_dict, routing_to_dict
 
 
 def zoo(rows, models=4, seed=0, **more):
@@ -68,7 +66,7 @@ def optimum(budget):
 def test_who_knows_is_asked():
     data = specialists(1500)
     for budget in (1.4, 5 / 3, 2.2, 7 / 3):
-        fitted = po.fit(data, budget=budget, method=Routing())
+        fitted = po.fit_routing(data, budget)
         outcome = po.evaluate(fitted, data)
         best = optimum(outcome.cost.mean())
         assert outcome.quality.mean() >= 1 / 3 + 0.95 * (best - 1 / 3)
@@ -79,7 +77,7 @@ def test_who_knows_is_asked():
 @pytest.mark.parametrize("kind", ["logits", "summary"])
 def test_steps_decide_as_batches(kind):
     data = zoo(900) if kind == "logits" else specialists(900)
-    policy = po.fit(data, budget="35%", method=Routing()).policy
+    policy = po.fit_routing(data, "35%").policy
     rows = Tables(data).get("test").take(np.arange(60))
     outcome = replay(policy, rows)
     raw = rows.source
@@ -100,31 +98,28 @@ def test_steps_decide_as_batches(kind):
 
 def test_saved_and_read(tmp_path):
     data = zoo(900)
-    fitted = po.fit(data, budget="35%", method=Routing())
+    fitted = po.fit_routing(data, "35%")
     fitted.save(tmp_path / "policy.json")
     outputs = data.splits["pool"].array("outputs")
-    mine, read = fitted.policy, load_any(tmp_path / "policy.json")
+    mine, read = fitted.policy, po.load_routing(tmp_path / "policy.json")
     for name in ("exit", "prediction", "cost"):
         assert (getattr(mine.decide(outputs), name) == getattr(read.decide(outputs), name)).all()
-    content = any_to_dict(mine)
+    content = routing_to_dict(mine)
     for change in ({"share": 7.0}, {"unit": "s"}, {"arms": []}):
         with pytest.raises(InputError):
             routing_from_dict({**content, **change})
     torn = json.loads(json.dumps(content))
     torn["arms"][0]["standings"].pop()
     torn = {k: v for k, v in torn.items() if k not in ("sha256", "format", "version")}
-    from policyopt.runtime._routing import ROUTING
-
     with pytest.raises(InputError, match="hangs together"):
         routing_from_dict(ROUTING.signed(**torn))
 
 
 def test_more_is_no_worse_and_budgets_are_kept():
     data = zoo(6000)
-    tables = Tables(data)
-    fit, test = tables.get("fit"), tables.get("test")
+    fit, test = (Tables(data).get(name) for name in ("fit", "test"))
     budgets = [1.0, 1.5, 2.5, 4.0, 7.0, 12.0]
-    fits = Routing().fit_path(fit, budgets)
+    fits = po.fit_routing(data, budgets)
     seen = [replay(one.policy, test) for one in fits]
     cost, quality = np.array([(o.cost.mean(), o.quality.mean()) for o in seen]).T
     assert (cost <= 1.03 * np.array(budgets)).all()
@@ -138,21 +133,27 @@ def test_more_is_no_worse_and_budgets_are_kept():
 
 def test_a_zoo_has_more_models_than_sets_can_be_listed_of():
     data = zoo(1500, models=9)
-    fitted = po.fit(data, budget="10%", method=Routing())
+    fitted = po.fit_routing(data, "10%")
     outcome = po.evaluate(fitted, data)
     assert outcome.cost.mean() <= 1.05 * fitted.budget
     one = po.evaluate(po.fit(data, budget="10%", method="max_prob"), data)
     assert outcome.quality.mean() >= one.quality.mean()
 
 
-def test_what_cannot_be_routed_is_refused():
+def test_what_cannot_be_routed_is_refused(tmp_path):
+    fitted, saved = po.fit_routing(zoo(600), "50%"), tmp_path / "policy.json"
+    fitted.save(saved)
     rng = np.random.default_rng(0)
     network = po.from_arrays(
         rng.normal(size=(300, 2, 3)), rng.integers(0, 3, 300), [1, 4], unit="ms"
     )
     with pytest.raises(InputError, match="paid one by one"):
-        po.fit(network, budget="60%", method=Routing())
+        po.fit_routing(network, "60%")
     with pytest.raises(BudgetError, match="cheapest model"):
-        Routing().fit_path(Tables(zoo(300)).get("fit"), [0.5])
+        po.fit_routing(zoo(300), 0.5)
     with pytest.raises(BudgetError, match="accuracy"):
-        po.fit(zoo(900), accuracy="99.9%", method=Routing())
+        po.fit_routing(zoo(900), po.Target(accuracy="99.9%"))
+    with pytest.raises(InputError, match="load_routing reads it"):
+        po.load_policy(saved)
+    with pytest.raises(InputError, match="a Policy"):
+        po.certify(fitted, zoo(300), "cost <= 3")

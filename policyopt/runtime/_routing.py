@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer
+from ._policy import Decisions, Observer, read_json
 from ._reading import as_array, read_exits
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
@@ -278,8 +279,6 @@ class RoutingPolicy:
 
     # What other policies have, too.
     abstention, mixture, calibrator, error_scale = None, None, None, 0.0
-    #: That models are asked in any order; see `policyopt.runtime._several.policy_of`.
-    routes = True
 
     def __post_init__(self) -> None:
         check_routing(self)
@@ -484,7 +483,7 @@ ROUTING = Form(
         "share": (int, float), "seed": int,
         "provenance": dict, "sha256": str,
     },
-    "`policyopt fit --method routing` writes one.",
+    "po.fit_routing(...).save(PATH) writes one.",
 )  # fmt: skip
 MAX_ROUTING_BYTES = 64 << 20
 
@@ -542,3 +541,14 @@ def _whole(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"whole numbers, not {value!r}")
     return value
+
+
+def load_routing(path: str | os.PathLike[str]) -> RoutingPolicy:
+    """Read an artifact of a routing policy and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or no routing policy.
+    """
+    return routing_from_dict(read_json(path, MAX_ROUTING_BYTES), Path(path).name)

@@ -222,11 +222,7 @@ def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any
     found = given.policy if fitted else given
     if single and isinstance(found, Several):
         raise input_error(argument, "one policy", found.named(), found.singly)
-    routes = getattr(found, "routes", False) is True  # a `RoutingPolicy`
-    if single and routes:
-        allowed, step = "one that runs exits in turn", "Replay it by policyopt.evaluate."
-        raise input_error(argument, allowed, "a routing policy", step)
-    if isinstance(given, type) or not (routes or isinstance(found, (Policy, Several))):
+    if isinstance(given, type) or not isinstance(found, (Policy, Several)):
         step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
         raise input_error(argument, "a Policy, or a fit that holds one", type(given).__name__, step)
     return found

@@ -2,7 +2,7 @@
 
 Whoever has the outputs of all models on the rows of a fit knows what every way through them would have come to. So
 the best policy at a price of cost is found by backward induction over standings, the sets of models that may have been
-called (Dekoninck et al., ICLR 2025, arXiv:2410.10347, call such policies cascade routing; they estimate the quality of
+called (Dekoninck et al., arXiv:2410.10347, call such policies cascade routing; they estimate the quality of
 every set by models that the user writes). At a standing S and price l, to stop is worth ``U_S``, what the ensemble's
 answer is worth, and to ask m ``V_{S+m} - l c_m``, what the policy then earns. Their difference is regressed on what the
 models of S have said; asked is the model of the largest estimate, if that is over 0.
@@ -24,26 +24,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from policyopt._cache.data import folds_of
-from policyopt._methods.base import Method
+from policyopt._cache.data import ExitData, folds_of
+from policyopt._costs import Budget
 from policyopt._methods.exit_batch import subsample_outputs
-from policyopt._methods.fitted import Fitted, expectation, provenance_of
+from policyopt._methods.fitted import Expectation, expectation, provenance_of
 from policyopt._methods.regression import (
     fit_sigmoid,
     noise_weights,
     of_own_fold,
     ridge_without_each,
 )
-from policyopt._methods.settings import Number
 from policyopt._methods.targets import Target, targets_of
 from policyopt._progress import report
-from policyopt._table import Table, known_rows, subsample
+from policyopt._table import Table, Tables, known_rows, subsample, tables_of
 from policyopt._thresholds.joint import upper_hull
+from policyopt.runtime._checks import check_seed, check_share
 from policyopt.runtime._errors import BudgetError, input_error, message
+from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import ExitOutput, log_probabilities, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
@@ -70,40 +71,100 @@ _PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
 Set = tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class FittedRouting:
+    """The result of `fit_routing`."""
+
+    policy: RoutingPolicy
+    budget: float | None
+    expected: Expectation
+    quality: float
+
+    def save(self, path: Any) -> None:
+        """Write the artifact (JSON)."""
+        self.policy.save(path)
+
+
 @dataclass(frozen=True)
-class Routing(Method):
-    """Ask models in the order that each row's answers suggest.
+class _Routing:
+    """Settings, as provenance has them."""
+
+    soft: float
+    name = "routing"
+
+    def settings(self) -> dict[str, Any]:
+        return {"soft": self.soft}
+
+
+def fit_routing(
+    data: ExitData,
+    budget: Budget | Target | Sequence[Budget | Target],
+    *,
+    split: str = "fit",
+    cost: str | None = None,
+    seed: int = 0,
+    soft: float = 1.0,
+    utility: Any = None,
+    tables: Tables | None = None,
+) -> Any:
+    """Fit which model to ask first, and after each answer whether to stop or which to ask next.
 
     Parameters
     ----------
+    data : ExitData
+        A cascade: models that are paid one by one (``cost_kind="standalone"``), answers that are classes. Their order
+        does not matter, nor does the later one have to be the better one.
+    budget : float, str or Target, or several
+        Most mean cost per sample, in the unit or ``"40%"`` of asking all models; or a floor, ``Target(accuracy=0.9)``.
+    split, cost, seed, utility, tables
+        As `fit` takes them.
     soft : float
         Weight of soft targets against what answers are worth, in [0, 1]; of records, which say less, half of it.
+
+    Returns
+    -------
+    FittedRouting, or a list of one per budget
+        Its ``policy`` is a `RoutingPolicy`; `evaluate` replays it, `load_routing` reads its file.
+
+    Raises
+    ------
+    InputError
+        No cascade, answers that are no classes, no labels.
+    BudgetError
+        A budget or floor that cannot be met.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 2000)
+    >>> signal = np.array([[1.0], [1.5], [3.0]]) * np.eye(3)[labels][:, None]
+    >>> logits = rng.normal(size=(2000, 3, 3)) + signal
+    >>> data = po.from_arrays(logits, labels, [1, 2, 8], unit="ct", cost_kind="standalone")
+    >>> fitted = po.fit_routing(data, 4.0)
+    >>> route = fitted.policy.start()
+    >>> while (model := route.next) is not None:
+    ...     told = fitted.policy.step(logits[0, model], route)
+    >>> told.prediction == labels[0], bool(po.evaluate(fitted, data).cost.mean() < 4.2)
+    (True, True)
     """
-
-    soft: float = 1.0
-
-    label = "routing"
-    allowed: ClassVar = {"soft": Number(most=1)}
-    learned = True
-    decides = True
-    asks = "classes"
-
-    remedy = "which exits of one network, passed in turn, have not. Import with --cost-kind standalone, or use auto."
-
-    def missing_columns(self, table: Table) -> list[str]:
-        alone = [] if table.cascade else ["models that are paid one by one"]
-        return [*alone, *super().missing_columns(table)]
-
-    def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
-        targets = targets_of(budgets, table.mean_costs)
-        for target in targets:
-            if target.limits:
-                step = "Give a budget or a floor, or another method."
-                raise input_error("limits", "absent with routing", target.text, step)
-        self.check(table)
-        rows = _Rows(known_rows(table), self.soft, seed)
-        levels = rows.levels()
-        return [levels.fitted(self, target, seed) for target in targets]
+    check_share("soft", soft)
+    tables = tables_of(data, cost, tables, utility)
+    table, several = tables.get(split), isinstance(budget, (list, tuple))
+    targets = targets_of(budget, table.mean_costs)
+    for target in targets:
+        if target.limits:
+            step = "Give a budget or a floor."
+            raise input_error("limits", "absent with routing", target.text, step)
+    if not table.cascade:
+        step = "Import with --cost-kind standalone; exits of one network, passed in turn, take fit."
+        raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
+    if not KINDS[table.kind].answers_class:
+        step = "Fit a threshold: po.fit(data, budget)."
+        raise input_error("outputs", "of a kind whose answers are classes", table.kind, step)
+    levels = _Rows(known_rows(table), soft, check_seed(seed)).levels()
+    found = [levels.fitted(_Routing(soft), target, seed) for target in targets]
+    return found if several else found[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -451,11 +512,11 @@ class _Levels:
         self.points = np.array(points)
         self.hull = upper_hull(self.points)
 
-    def fitted(self, method: Routing, target: Target, seed: int) -> Fitted:
+    def fitted(self, method: _Routing, target: Target, seed: int) -> FittedRouting:
         """Return the best within a budget, or the cheapest at a floor: two neighbours on the hull, mixed."""
         table, cost = self.rows.table, self.points[self.hull, 0]
         aims = self.points[self.hull, 1]
-        rise = cost[: int(aims.argmax()) + 1] if method.limits else cost
+        rise = cost[: int(aims.argmax()) + 1]  # what buys nothing is not spent
         worth = np.array([self.of[h][0].way.worth[:, self.of[h][1]].mean() for h in self.hull])
         most, floor = target.most(table), target.floor(table)
         if most is not None and most < cost[0] * (1 - 1e-9):
@@ -492,4 +553,4 @@ class _Levels:
             tuple(arms), share, int(seed), self.rows.ensemble, table.unit, table.kind, said
         )
         quality = float(sum(w * right.mean() for w, _, right in outcomes))
-        return Fitted(policy, method.name, most, expected, quality)  # type: ignore[arg-type]
+        return FittedRouting(policy, most, expected, quality)
