@@ -145,12 +145,51 @@ def test_the_picture_names_all_and_frames_what_fails():
     figure.draw_without_rendering()
     assert len(figure.axes) == 4
     for left, right in zip(figure.axes[::2], figure.axes[1::2], strict=True):
-        assert sorted(t.get_text() for t in left.get_yticklabels()) == sorted(METHODS)
+        full, *others = (t.get_text() for t in left.get_yticklabels())
+        assert full == "full model" and sorted(others) == sorted(METHODS)
+        assert all(t.get_text() for t in left.texts)  # of the dearest versions, too
         assert [t.get_text() for t in right.get_xticklabels()][-1] == DEAREST
     for i, field in enumerate(("below_floor", "over_budget")):
         assert sum(len(axes.patches) for axes in figure.axes[i::2]) == sum(
             r[field] for r in records
         )
+
+
+def test_a_colour_means_the_same_at_every_budget():
+    """Whether all lie over the budget or not: on it is white, over it red, under it blue; points behind are seen."""
+    one = po.robustness(distorted(fog=0.2), "max_prob,random", "50%").records
+    rows = []
+    for budget, shift in ((1.0, 0.0), (2.0, 0.3)):
+        offs, qualities = (0.02, -0.2 + shift), (0.8, 0.795)
+        for method, off, quality in zip(("max_prob", "random"), offs, qualities, strict=True):
+            mine = [r for r in one if r["method"] == method]
+            rows += [{**r, "budget": budget, "off_budget": off, "quality": quality} for r in mine]
+    figure = robustness_figure(rows)
+    behind, *offs = (figure.axes[i].images[0] for i in (0, 1, 3))
+    assert len({image.get_clim() for image in offs}) == 1
+    (least, under), (same, over) = (image.to_rgba(image.get_array())[1:, 0, :3] for image in offs)
+    assert np.array_equal(least, same) and np.abs(least - 1).max() < 0.1
+    assert under[2] > under[0] + 0.1 and over[0] > over[2] + 0.1
+    best, other = behind.to_rgba(behind.get_array())[1:, 0, :3]
+    assert np.abs(best - other).max() > 0.1  # half a point
+
+
+def test_every_cache_has_its_picture_and_every_budget_its_lines(tmp_path, run):
+    data, words = distorted(200), list[str]()
+    for name in ("x/0", "x-0", "long" * 60, "long" * 60 + "er"):
+        with po.CacheWriter(tmp_path / str(len(words)), costs=data.costs) as writer:
+            for split, rows in data.splits.items():
+                writer.append(split, rows.array("outputs"), rows.array("labels"))
+        words.append(f"{name}={tmp_path / str(len(words))}")
+    words += ["--streams", "fog", "--methods", "max_prob", "--budgets", "40%,60%", "--jobs", "1"]
+    code, out, err = run("study", *words, "--no-join", "--out", tmp_path / "out")
+    assert code == 0, err
+    names = sorted(path.name for path in (tmp_path / "out").glob("streams*.png"))
+    cut = f"streams-{'long' * 25}"
+    assert names == [f"{cut}-2.png", f"{cut}.png", "streams-x-0-2.png", "streams-x-0.png"]
+    assert "budget [ms]" in out and "over" in out
+    once = run("study", words[0].partition("=")[2], *words[4:], "--budgets", "40%")[1]
+    assert "budget [ms]" not in once
 
 
 def test_refusals():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from policyopt._study.study import Study, named_caches
 from policyopt._study.study import study as run_study
 from policyopt.runtime._errors import input_error
 
-#: What is written, and how it begins; the lists of a study first.
+#: What is written, and its first column, or all of one that may be empty; the lists of a study first.
 _FILES = {
-    "models.csv": "model,", "budgets.csv": "budget,", "pairs.csv": "better,", "tests.csv": "metric,",
-    "exits.csv": "model,", "points.csv": "model,", "heights.csv": "budget,", "streams.csv": "model,",
-    "dearest.csv": "model,",
+    "models.csv": "model", "budgets.csv": "budget",
+    "pairs.csv": "better,worse,area,area_low,area_high,budgets,p,holm_p,paired,runs",
+    "tests.csv": "metric,less_is_better,runs,means,sds,rank,shapiro_p,levene_p,test,statistic,p,eta_squared,"
+    "omega_squared,post_hoc,pairs,groups",
+    "exits.csv": "model", "points.csv": "model", "heights.csv": "budget", "streams.csv": "model",
+    "dearest.csv": "model",
 }  # fmt: skip
 _LISTS = [name.removesuffix(".csv") for name in _FILES][:6]
 #: Metrics over runs that are printed and drawn, pairs and budgets that are printed; the files have all.
@@ -50,8 +54,10 @@ def study(
     if streams is None and (floor := quality or max_drop):
         name = "--quality" if quality else "--max-drop"
         raise input_error(name, "given with --streams", floor, "Add --streams all.")
-    options.out_folder(out, _FILES)
-    named, content = named_caches(caches), dict[str, Any]()
+    options.out_folder(out, {name: f"{all_.partition(',')[0]}," for name, all_ in _FILES.items()})
+    named, content = named_caches(caches, left := []), dict[str, Any]()
+    for text in left:
+        output.note(text)
     more = {"cost": cost, "test": test, "utility": utility}
     if streams is not None:
         wish = {"streams": streams, "floor": quality, "max_drop": max_drop}
@@ -91,12 +97,13 @@ def _streams(
         rows += [{"model": name, **record} for record in found.records]
         dearest += [{"model": name, **record} for record in found.dearest]
         notes |= dict.fromkeys(found.notes)
-        title, end = (name, f"-{name.replace('/', '-')}") if len(named) > 1 else ("", "")
+        title = name if len(named) > 1 else ""
         if out is not None:
-            files[f"streams{end}.png"] = robustness_figure(found.records, title)
+            files[_picture(title, files)] = robustness_figure(found.records, title)
+        several = len({one["budget"] for one in found.records}) > 1
         if style is output.Format.table:
             output.print_table(found.records, {
-                "method": "method", "stream": "stream",
+                "method": "method", **({f"budget [{found.unit}]": "budget"} if several else {}), "stream": "stream",
                 f"cost [{found.unit}]": shown("realised_cost", number),
                 "off budget %": shown("off_budget", points), "over": "over_budget",
                 "accuracy %": shown("quality", percent), "under floor": "below_floor",
@@ -111,17 +118,31 @@ def _streams(
     return rows
 
 
+def _picture(name: str, taken: Any) -> str:
+    """Return the name of a model's picture: not too long for any disk, and none of those taken."""
+    end = "-" * bool(name) + name.replace("/", "-").encode()[:100].decode(errors="ignore")
+    ways = (f"streams{end}{f'-{i}' * (i > 1)}.png" for i in count(1))
+    return next(way for way in ways if way not in taken)
+
+
+def _some(shown: int, found: Any, what: str, file: str) -> str:
+    """Say that a table or picture shows some only, and where all are."""
+    return f": {shown} of {len(found)} {what}; {file} (--out) has all" * (len(found) > shown)
+
+
 def _write(found: Study, out: Path) -> None:
     from policyopt._study.figures import dominance_figure, study_figure
 
-    files: dict[str, Any] = {f"{name}.csv": output.to_csv(getattr(found, name)) for name in _LISTS}
+    files, lists = dict[str, Any](), {f"{name}.csv": getattr(found, name) for name in _LISTS}
+    files |= {name: output.to_csv(of) if of else f"{_FILES[name]}\n" for name, of in lists.items()}
     files["heights.csv"] = output.to_csv([
         {"budget": one["budget"], "model": name, "realised_cost": one["cost"][name], "quality": quality}
         for one in found.budgets for name, quality in one["quality"].items()
     ])  # fmt: skip
     files["study.png"] = study_figure(found)
-    if drawn := [one for one in found.tests if one["pairs"]][:_METRICS]:
-        files["dominance.png"] = dominance_figure(drawn, found.confidence)
+    if drawn := [one for one in found.tests if one["pairs"]]:
+        told = f"over training runs{_some(_METRICS, drawn, 'metrics', 'tests.csv')}"
+        files["dominance.png"] = dominance_figure(drawn[:_METRICS], found.confidence, told)
     output.write_results(out, files)
 
 
@@ -144,15 +165,19 @@ def _print(found: Study) -> None:
             each = {name: percent(worth, 1) for name, worth in one["quality"].items()}
             columns[number(one["budget"])] = lambda r, each=each: each.get(r["model"])
         output.print_table(found.models, columns, title="every model at each budget")
+    else:
+        output.say(f"every model at each budget{_some(0, found.budgets, 'budgets', 'heights.csv')}")
     if len(found.pairs) <= _PAIRS:
         output.print_table(found.pairs, {
             "better": "better", "worse": "worse", "by points": interval("area", points),
             "p (Holm)": shown("holm_p", p), "rows": lambda r: "shared" if r["paired"] else "other",
         }, title="mean over the budgets that both can keep")  # fmt: skip
+    else:
+        output.say(f"pairs of models{_some(0, found.pairs, 'pairs', 'pairs.csv')}")
     if tested := [one for one in found.tests if one["test"]]:
         output.print_table(tested[:_METRICS], {
             "metric": "metric", "test": "test", "p": shown("p", p),
             "omega squared": shown("omega_squared", number), "Shapiro p": shown("shapiro_p", p),
             "Levene p": shown("levene_p", p), "afterwards": "post_hoc",
             "not parted": lambda r: ", ".join(f"{m} {r['groups'][m]}" for m in sorted(r["rank"], key=r["rank"].get)),
-        }, title="over training runs")  # fmt: skip
+        }, title=f"over training runs{_some(_METRICS, tested, 'metrics', 'tests.csv')}")  # fmt: skip

@@ -122,7 +122,7 @@ def _recorded(data: ExitData, notes: list[str]) -> list[dict[str, Any]]:
                 good = len(each) == exits and all(0 <= v <= 1 for v in each if shares)
             if good:
                 kept[name] = value
-            else:
+            elif key == "per_exit" or not isinstance(value, (dict, list)):  # no numbers, no fault
                 notes.append(f"metadata {key}: {name} left out, it is not {allowed}")
         found.append(kept)
     return found

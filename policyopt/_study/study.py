@@ -8,6 +8,7 @@ are, and of what lies between. Where a model was trained several times, the spre
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ import numpy as np
 
 from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import POOL, ExitData
+from policyopt._cache.manifest import CACHE, MANIFEST, UNFINISHED
 from policyopt._cache.reader import open_cache
 from policyopt._certificates.testing import holm
 from policyopt._costs import Cost, parse_budgets, positions
@@ -205,20 +207,20 @@ def study(
 # --- what is compared ---------------------------------------------------------------------------
 
 
-def named_caches(paths: Sequence[str | Path]) -> dict[str, Path]:
+def named_caches(paths: Sequence[str | Path], notes: list[str] | None = None) -> dict[str, Path]:
     """Return caches by name: of ``NAME=PATH``, or of paths, those in folders of caches too; ``name/run`` of runs.
 
-    Names are what is left of the paths after what all have in common; a last part that is a number is a run.
+    Names are what is left of the paths after what all have in common; a last part that is a number is a run. What else
+    in folders has a manifest is noted, and left out.
     """
     found, plain = list[tuple[str, Path]](), list[Path]()
     for text in map(str, paths):
         name, mark, path = text.partition("=")
         if mark and not Path(text).exists():
             found.append((name, Path(path)))
-        else:  # what holds no cache is named, too: opening it says what is wrong
-            inside = [at.parent for at in sorted(Path(text).rglob("manifest.json"))]
-            plain += inside or [Path(text)]
-    parts = [path.resolve().parts for path in plain]
+        else:
+            plain += _caches_in(Path(text), [] if notes is None else notes)
+    parts = [Path(os.path.abspath(path)).parts for path in plain]  # noqa: PTH100 links keep their names
     levels = zip(*(of[:-1] for of in parts), strict=False)
     shared = len(list(takewhile(lambda names: len(set(names)) == 1, levels)))
     for path, of in zip(plain, parts, strict=True):
@@ -230,6 +232,21 @@ def named_caches(paths: Sequence[str | Path]) -> dict[str, Path]:
         step = "Name them: NAME=CACHE."
         raise input_error("CACHE", "each of a name of its own", f"{twice} twice", step)
     return named
+
+
+def _caches_in(folder: Path, notes: list[str]) -> list[Path]:
+    """Return the caches in a folder, or in a folder linked there, each once; one that is named is not looked at."""
+    found = dict[Path, Path]()
+    for top in (folder, *(at for at in sorted(folder.glob("*")) if at.is_symlink())):
+        for at in sorted(top.rglob(MANIFEST)):
+            if at.parent == folder or CACHE.format.encode() in at.read_bytes():
+                found.setdefault(at.parent.resolve(), at.parent)
+            else:
+                notes.append(f"{at.parent} left out: its {MANIFEST} is not one of a cache")
+    if folder.is_dir() and not found and not (folder / UNFINISHED).exists():
+        step = "Give what `policyopt import` wrote, or a folder of such."
+        raise input_error("CACHE", "a cache, or a folder with some", f"{folder}, without one", step)
+    return list(found.values()) or [folder]  # opening it says what is wrong
 
 
 def _entries(caches: Mapping[str, Any], cost: str | None) -> list[_Entry]:
