@@ -101,14 +101,15 @@ _NAMES = {
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
     "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
-    "FittedFamily", "FittedRouting", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Policy", "PolicyFamily",
-    "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule", "Study", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "array",
-    "by_part", "certified_plan", "certify", "check_method", "check_score", "choice", "compare", "compare_runs",
-    "curve", "evaluate", "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "fit_routing", "from_arrays",
-    "import_sources", "load_experts", "load_family", "load_policy", "load_routing", "load_tier", "load_tiers", "lookup",
-    "make_method", "make_plan", "make_score", "number", "open_cache", "refit", "register_method",
-    "register_risk", "register_score", "risk_coverage", "robustness", "route", "row_product", "simulate",
-    "study", "tier_policies", "tune", "watch_policy",
+    "FittedFamily", "FittedRouting", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method",
+    "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule", "Study", "Tables",
+    "Target", "Tier", "TierPolicy", "Tiers", "array", "by_part", "certified_plan", "certify",
+    "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
+    "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "fit_routing", "from_arrays",
+    "import_sources", "load_experts", "load_family", "load_policy", "load_routing", "load_tier",
+    "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number", "open_cache", "refit",
+    "register_method", "register_risk", "register_score", "risk_coverage", "robustness", "route",
+    "row_product", "simulate", "study", "tier_policies", "tune", "watch_policy",
 ]  # fmt: skip
 
 
