@@ -45,7 +45,7 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._checks import check_seed, check_share
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._outputs import ExitOutput, log_probabilities, with_columns
+from policyopt.runtime._outputs import ExitOutput, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
     Arm,
@@ -53,8 +53,9 @@ from policyopt.runtime._routing import (
     RoutingPolicy,
     Standing,
     joined,
+    shares,
 )
-from policyopt.runtime._typing import Array, Floats
+from policyopt.runtime._typing import Array, Floats, Ints
 
 EVERY = 6  # models of which all sets are standings
 _MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
@@ -223,19 +224,15 @@ class _Rows:
         p = np.clip(np.nan_to_num(output.confidence), 1e-6, 1 - 1e-6)
         return fit_sigmoid(np.log(p / (1 - p))[:, None], right, 3.0)
 
-    def _sharpest(self, score: Floats, said: Array, others: Floats) -> float:
-        """Return the power of a distribution by which labels are likeliest."""
-        assert self.labels is not None
-        told = said == self.labels[:, None]
-        mine = np.where(told, score, -np.inf).max(axis=1)
-        mine = np.where(mine == -np.inf, 0.0, mine)  # nobody's answer
-        peak = np.maximum(score.max(axis=1), 0.0 if others.any() else -np.inf)
-        loss = []
-        for power in _SHARPNESS:
-            total = np.exp(power * (score - peak[:, None])).sum(axis=1) + others * np.exp(
-                -power * peak
-            )
-            loss.append(float((np.log(total) - power * (mine - peak)).mean()))
+    def _sharpest(self, called: Set, powers: Floats) -> float:
+        """Return by which power of a product labels are likeliest."""
+        logs, base, mine = self._told(called)
+        score = sum(power * log for power, log in zip(powers, logs, strict=True))
+        here = np.arange(len(mine))
+        loss = [
+            -np.log(np.maximum(shares(t * score + base)[here, mine], 1e-30)).mean()
+            for t in _SHARPNESS
+        ]
         return float(_SHARPNESS[int(np.argmin(loss))])
 
     @cached_property
@@ -244,15 +241,13 @@ class _Rows:
         if not self.joins or not self.soft or self.table.graded:
             return None
         every = tuple(range(self.k))
-        score, said, others = self.ensemble.tally(self.seen, every, self.powers(every))
-        peak = np.where(np.isfinite(score), score, 0.0).max(axis=1)
-        each = np.exp(score - peak[:, None])
-        return each / (each.sum(axis=1) + others * np.exp(-peak))[:, None], said
+        score, said = self.ensemble.tally(self.seen, every, self.powers(every))
+        return shares(score), said
 
     @cached_property
     def common(self) -> Floats:
         """Powers of all models' distributions in the product of all, (K,), adding up to 1."""
-        if not (self.table.whole and self.joins):
+        if not self.joins:
             return np.full(self.k, 1.0 / self.k)
         found = self._powers(tuple(range(self.k)), np.full(self.k, 1.0 / self.k))
         found = np.maximum(found, 0.05 * found.mean())
@@ -262,39 +257,46 @@ class _Rows:
         """Return the powers of a standing's models, (S,), near those that they have among all; of records one."""
         if not self.joins:
             return np.ones(len(called))
-        if not self.table.whole:
-            sharp = self._sharpest(*self.ensemble.tally(self.seen, called, np.ones(1)))
-            return np.array([sharp])
         start = self.common[list(called)] / self.common[list(called)].sum()
-        start = start * self._sharpest(*self.ensemble.tally(self.seen, called, start))
+        start = start * self._sharpest(called, start)
         return self._powers(called, start) if self.refines and len(called) > 1 else start
 
     def _powers(self, called: Set, start: Floats) -> Floats:
         """Return the powers at which a product is likeliest to give the labels, shrunk to the start's ratios."""
         from scipy.optimize import minimize
 
-        some = slice(_SEARCHED)
-        logs = [log_probabilities(self.seen[m])[some] for m in called]
-        labels = np.asarray(self.labels)[some]
-        n, here = len(labels), np.arange(len(labels))
+        logs, base, mine = self._told(called)
+        n, here = len(mine), np.arange(len(mine))
         weight = _SHRINK / n / float(start @ start)
 
         def loss(power: Floats) -> tuple[float, Floats]:
-            score = np.zeros(logs[0].shape)
+            score = base.copy()
             for p, log in zip(power, logs, strict=True):
                 score += p * log
             score -= score.max(axis=1, keepdims=True)
             share = np.exp(score)
             total = share.sum(axis=1)
             off = power - start * (power @ start) / (start @ start)
-            value = float((np.log(total) - score[here, labels]).mean() + weight * off @ off)
+            value = float((np.log(total) - score[here, mine]).mean() + weight * off @ off)
             share /= total[:, None]
-            share[here, labels] -= 1.0
+            share[here, mine] -= 1.0
             slope = np.array([np.vdot(share, log) for log in logs]) / n
             return value, slope + 2.0 * weight * off
 
         bounds = [(0.0, None)] * len(logs)
         return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+
+    def _told(self, called: Set) -> tuple[list[Floats], Floats, Ints]:
+        """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
+        some = {m: self.seen[m].take(slice(_SEARCHED)) for m in called}
+        logs, base, said = self.ensemble.evidence(some, called)
+        labels = np.asarray(self.labels)[: len(logs[0])]
+        mine = (said == labels[:, None]) & np.isfinite(base)
+        return (
+            logs,
+            np.broadcast_to(base, logs[0].shape),
+            np.where(mine.any(axis=1), mine.argmax(axis=1), -1),
+        )
 
     def at(self, called: Set) -> _Seen:
         """Return what a standing says of every row."""
@@ -315,6 +317,10 @@ class _Rows:
         if self._word is not None:
             chance, of = self._word
             soft = np.where(of == answer[:, None], chance, 0.0).max(axis=1)
+            if (
+                not table.whole
+            ):  # votes are less well calibrated: on average, too, it is what answers are worth
+                soft += worth.mean() - soft.mean()
             aim = self.soft * soft + (1 - self.soft) * worth
         paid = self.costs[:, list(called)].sum(axis=1)
         basis = self.ensemble.columns(self.seen, called, answer, share, paid)

@@ -51,7 +51,7 @@ class Standing:
     called : tuple of int
         The models, ascending.
     powers : array of shape (S,)
-        Of each model's distribution in their product; of records one number, of all votes.
+        Of each model's distribution, or vote, in their product.
     answerer : int
         The model whose answer is given, or -1: the ensemble's.
     actions : tuple of int
@@ -101,26 +101,39 @@ class Ensemble:
         p = np.clip(np.nan_to_num(output.confidence), _EDGE, 1.0 - _EDGE)
         return self.odds[model, 0] + self.odds[model, 1] * np.log(p / (1.0 - p))
 
-    def tally(
-        self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
-    ) -> tuple[Floats, Array, Floats]:
-        """Return scores of V answers, (n, V), -inf of none; these, (n, V) or (1, V); how many have no score, (n,).
+    def evidence(
+        self, seen: Mapping[int, ExitOutput], called: Sequence[int]
+    ) -> tuple[list[Floats], Floats, Array]:
+        """Return what each model says of V answers, (n, V) each, what is said before, and the answers, (n or 1, V).
 
-        Of distributions the answers are all classes. Of records they are those given, and a score is a sum of votes;
-        of the other classes each has 0.
+        Of distributions the answers are all classes. Of records they are those given, whoever gave one first, each with
+        the log odds that its model is right, and, as -1, all that nobody gave.
         """
         if seen[called[0]].log_prob is not None:
-            score = np.zeros((len(seen[called[0]]), self.classes))
-            for m, power in zip(called, powers, strict=True):
-                score += power * log_probabilities(seen[m])
-            return score, np.arange(self.classes)[None], np.zeros(len(score))
+            logs = [log_probabilities(seen[m]) for m in called]
+            return logs, np.zeros((1, self.classes)), np.arange(self.classes)[None]
         said = np.stack([seen[m].prediction for m in called], axis=1)
-        votes = np.stack([self.sure(seen[m], m) for m in called], axis=1)
         alike = said[:, :, None] == said[:, None, :]
-        score = (alike * (votes + np.log(self.least - 1.0))[:, None, :]).sum(axis=2)
-        there = (alike.argmax(axis=2) == np.arange(len(called))) & (said >= 0)
-        others = np.maximum(self.least - there.sum(axis=1), 0.0)
-        return np.where(there, powers[0] * score, -np.inf), said, others
+        first = (alike.argmax(axis=2) == np.arange(len(called))) & (said >= 0)
+        others = np.maximum(self.least - first.sum(axis=1), 1e-9)[:, None]
+        base = np.concatenate([np.where(first, 0.0, -np.inf), np.log(others)], axis=1)
+        nobody = np.zeros((len(said), 1))
+        votes = [self.sure(seen[m], m) + np.log(self.least - 1.0) for m in called]
+        logs = [
+            np.concatenate([alike[:, :, at] * vote[:, None], nobody], axis=1)
+            for at, vote in enumerate(votes)
+        ]
+        return logs, base, np.concatenate([said, np.full((len(said), 1), -1)], axis=1)
+
+    def tally(
+        self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
+    ) -> tuple[Floats, Array]:
+        """Return the scores of V answers, (n, V), -inf of none, and the answers, (n, V) or (1, V)."""
+        logs, base, said = self.evidence(seen, called)
+        score = np.zeros(logs[0].shape)
+        for log, power in zip(logs, powers, strict=True):
+            score += power * log
+        return score + base, said
 
     @cached_property
     def least(self) -> int:
@@ -159,20 +172,22 @@ class Ensemble:
         return np.stack(out, axis=1)
 
 
-def joined(score: Floats, said: Array, others: Floats) -> tuple[Array, Floats]:
+def joined(score: Floats, said: Array) -> tuple[Array, Floats]:
     """Return the best answers, (n,) int32, -1 where there is none, and top share, second share and entropy, (n, 3)."""
-    here, best = np.arange(len(score)), score.argmax(axis=1)
-    peak = score[here, best]
-    none = peak == -np.inf
-    peak = np.where(none, 0.0, peak)
-    share = np.exp(score - peak[:, None])
-    total = share.sum(axis=1) + others * np.exp(-np.maximum(peak, -50.0))
-    share = share / np.where(total > 0.0, total, 1.0)[:, None]
-    top = share[here, best]
+    here, said = np.arange(len(score)), np.broadcast_to(said, score.shape)
+    share = shares(score)
+    given = np.where(said >= 0, share, -1.0)
+    best = np.where(said >= 0, score, -np.inf).argmax(axis=1)
     entropy = -(share * np.log(np.maximum(share, 1e-30))).sum(axis=1)
-    share[here, best] = 0.0
-    answer = np.where(none, -1, np.broadcast_to(said, score.shape)[here, best]).astype(np.int32)
-    return answer, np.stack([top, share.max(axis=1), entropy], axis=1)
+    top, answer = np.maximum(given[here, best], 0.0), said[here, best].astype(np.int32)
+    given[here, best] = 0.0
+    return answer, np.stack([top, np.maximum(given.max(axis=1), 0.0), entropy], axis=1)
+
+
+def shares(score: Floats) -> Floats:
+    """Return the probabilities of V answers by their scores, (n, V)."""
+    share = np.exp(score - score.max(axis=1, keepdims=True))
+    return share / share.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True, eq=False)
