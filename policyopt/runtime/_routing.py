@@ -464,6 +464,9 @@ def check_routing(policy: RoutingPolicy) -> None:
         raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
     if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
+    if ensemble.classes < 0 or (ensemble.costs < 0).any() or not ensemble.costs.sum() > 0:
+        got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
+        raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
     if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
         raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
     for arm in policy.arms:
