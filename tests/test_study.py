@@ -390,7 +390,7 @@ def test_names_stand_beside_the_circles_and_each_other(count):
         "rank": {name: 1 + m for m, name in enumerate(names)},
         "pairs": [{"better": names[0], "worse": names[1], "p": 0.01}],
     }  # fmt: skip
-    figure = dominance_figure([one] * 6, 0.95, "over training runs")
+    figure = dominance_figure([one] * 6, 0.95)
     figure.draw_without_rendering()
     boxes = []
     for axes in figure.axes:

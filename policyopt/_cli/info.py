@@ -233,8 +233,7 @@ def _print_metrics(found: ExitMetrics) -> None:
             output.print_table(exits, {**named, **known}, title=title)
     if names := list(exits[0]["recorded"]):  # many numbers of few exits
         each = {f"exit {named['exit'](r)}": lambda n, r=r: r["recorded"][n] for r in exits}
-        title = "recorded of each exit"
-        output.print_table(names, {"": lambda n: n.replace("_", " "), **each}, title=title)
+        output.print_table(names, {"": lambda n: n.replace("_", " "), **each}, title="as recorded")
     facts = (
         f"{name} {number(v) if isinstance(v, float) else v}" for name, v in found.training.items()
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,7 @@ def study(
         name = "--quality" if quality else "--max-drop"
         raise input_error(name, "given with --streams", floor, "Add --streams all.")
     options.out_folder(out, {name: f"{all_.partition(',')[0]}," for name, all_ in _FILES.items()})
-    named, content = named_caches(caches, left := []), dict[str, Any]()
-    for text in left:
-        output.note(text)
+    named, content = named_caches(caches, output.note), dict[str, Any]()
     more = {"cost": cost, "test": test, "utility": utility}
     if streams is not None:
         wish = {"streams": streams, "floor": quality, "max_drop": max_drop}
@@ -121,7 +118,7 @@ def _streams(
 def _picture(name: str, taken: Any) -> str:
     """Return the name of a model's picture: not too long for any disk, and none of those taken."""
     end = "-" * bool(name) + name.replace("/", "-").encode()[:100].decode(errors="ignore")
-    ways = (f"streams{end}{f'-{i}' * (i > 1)}.png" for i in count(1))
+    ways = (f"streams{end}{f'-{i + 1}' * (i > 0)}.png" for i in range(len(taken) + 1))
     return next(way for way in ways if way not in taken)
 
 
@@ -141,8 +138,8 @@ def _write(found: Study, out: Path) -> None:
     ])  # fmt: skip
     files["study.png"] = study_figure(found)
     if drawn := [one for one in found.tests if one["pairs"]]:
-        told = f"over training runs{_some(_METRICS, drawn, 'metrics', 'tests.csv')}"
-        files["dominance.png"] = dominance_figure(drawn[:_METRICS], found.confidence, told)
+        more = _some(_METRICS, drawn, "metrics", "tests.csv")
+        files["dominance.png"] = dominance_figure(drawn[:_METRICS], found.confidence, more)
     output.write_results(out, files)
 
 

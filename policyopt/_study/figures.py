@@ -34,8 +34,7 @@ def study_figure(found: Study, title: str = "") -> Any:
         axes.plot(budgets, height, marker=mark, color=colour, label=_short(name), **look)
         edges = [colour if name in one["contenders"] else "none" for one in rows]
         faces = [colour if name == one["winner"] else "none" for one in rows]
-        look = {"marker": mark, "facecolors": faces, "edgecolors": edges, "lw": 1}
-        strip.scatter(budgets, [place] * len(rows), 40, **look)
+        strip.scatter(budgets, [place] * len(rows), 40, marker=mark, c=faces, edgecolors=edges)
     if budgets[0] > 0 and budgets[-1] > 8 * budgets[0]:
         draw.log_scale(strip)
     word = "quality" if found.graded else "accuracy"
@@ -55,7 +54,7 @@ def _short(name: str) -> str:
     return picture_text(printable(name, _NAME))
 
 
-def dominance_figure(tests: Sequence[Mapping[str, Any]], confidence: float, title: str = "") -> Any:
+def dominance_figure(tests: Sequence[Mapping[str, Any]], confidence: float, some: str = "") -> Any:
     """Draw per metric which models outdo which over training runs: arrows, or of many models a square of them."""
     shown = [one for one in tests if one["pairs"]]
     many = max(len(one["rank"]) for one in shown) > _ARROWS
@@ -71,7 +70,7 @@ def dominance_figure(tests: Sequence[Mapping[str, Any]], confidence: float, titl
         word = "lower" if one["less_is_better"] else "higher"
         told = f"{picture_text(one['metric'])} ({word} is better)\n{one['post_hoc']}{more}"
         axes.set_title(told, fontsize=9)
-    draw.add_heading(figure, title)
+    draw.add_heading(figure, f"over training runs{some}")
     return figure
 
 
@@ -107,8 +106,8 @@ def _square(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]
 def robustness_figure(records: Sequence[dict[str, Any]], title: str = "") -> Any:
     """Draw quality, and by how much cost misses the budget, of methods by streams: a pair of tables per budget.
 
-    The best method stands on top, under the full model. Framed: the floor, or the budget, is missed by more than
-    chance. Without a budget, cost is told beside that of the clean rows. Colours mean the same at every budget.
+    The best method stands on top. Framed: the floor, or the budget, is missed by more than chance. Without a budget,
+    cost is told beside that of the clean rows. Colours mean the same at every budget.
     """
     import pandas as pd
 

@@ -207,11 +207,10 @@ def study(
 # --- what is compared ---------------------------------------------------------------------------
 
 
-def named_caches(paths: Sequence[str | Path], notes: list[str] | None = None) -> dict[str, Path]:
+def named_caches(paths: Sequence[str | Path], tell: Callable[[str], Any] = str) -> dict[str, Path]:
     """Return caches by name: of ``NAME=PATH``, or of paths, those in folders of caches too; ``name/run`` of runs.
 
-    Names are what is left of the paths after what all have in common; a last part that is a number is a run. What else
-    in folders has a manifest is noted, and left out.
+    Names are what is left of the paths after what all have in common; a last part that is a number is a run.
     """
     found, plain = list[tuple[str, Path]](), list[Path]()
     for text in map(str, paths):
@@ -219,7 +218,7 @@ def named_caches(paths: Sequence[str | Path], notes: list[str] | None = None) ->
         if mark and not Path(text).exists():
             found.append((name, Path(path)))
         else:
-            plain += _caches_in(Path(text), [] if notes is None else notes)
+            plain += _caches_in(Path(text), tell)
     parts = [Path(os.path.abspath(path)).parts for path in plain]  # noqa: PTH100 links keep their names
     levels = zip(*(of[:-1] for of in parts), strict=False)
     shared = len(list(takewhile(lambda names: len(set(names)) == 1, levels)))
@@ -234,15 +233,15 @@ def named_caches(paths: Sequence[str | Path], notes: list[str] | None = None) ->
     return named
 
 
-def _caches_in(folder: Path, notes: list[str]) -> list[Path]:
-    """Return the caches in a folder, or in a folder linked there, each once; one that is named is not looked at."""
+def _caches_in(folder: Path, tell: Callable[[str], Any]) -> list[Path]:
+    """Return the caches in a folder, or in a folder linked there, each once; tell what else has a manifest."""
     found = dict[Path, Path]()
     for top in (folder, *(at for at in sorted(folder.glob("*")) if at.is_symlink())):
         for at in sorted(top.rglob(MANIFEST)):
             if at.parent == folder or CACHE.format.encode() in at.read_bytes():
                 found.setdefault(at.parent.resolve(), at.parent)
             else:
-                notes.append(f"{at.parent} left out: its {MANIFEST} is not one of a cache")
+                tell(f"{at.parent} left out: its {MANIFEST} is not one of a cache")
     if folder.is_dir() and not found and not (folder / UNFINISHED).exists():
         step = "Give what `policyopt import` wrote, or a folder of such."
         raise input_error("CACHE", "a cache, or a folder with some", f"{folder}, without one", step)
