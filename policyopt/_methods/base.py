@@ -390,11 +390,23 @@ def validated(
 ) -> list[Fitted | BudgetError]:
     """Return a method's policies, their aims corrected by what folds left out cost (see the module), or why not."""
     levels = Levels(method, table, seed)
-    table = levels.table
-    found: Folds | str | None = None
-    if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
-        held = method.held_out(levels, seed)
-        found = folds_from(levels, held) if isinstance(held, HeldOut) else held
+    return policies_of(levels, validation(levels, seed), targets)
+
+
+def validation(levels: Levels, seed: int) -> Folds | str | None:
+    """Return what folds say of a method's levels; why they say nothing; None where none is needed."""
+    method: Method = levels.method
+    if not method.validates or not _FEWEST_ROWS <= len(levels.table) <= MOST_ROWS:
+        return None
+    held = method.held_out(levels, seed)
+    return folds_from(levels, held) if isinstance(held, HeldOut) else held
+
+
+def policies_of(
+    levels: Levels, found: Folds | str | None, targets: Sequence[Target]
+) -> list[Fitted | BudgetError]:
+    """Return the policies of targets, or why not, by what folds found."""
+    method, table = levels.method, levels.table
     folds = found if isinstance(found, Folds) else None
     why = found if isinstance(found, str) else None
     search = Search(levels, folds)
