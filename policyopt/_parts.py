@@ -135,7 +135,8 @@ def _read(path: Path, argument: str) -> Array:
             raise ValueError(f"line {wide[0]} has several columns")
         return np.array([line[0].strip() if line else "" for line in lines], dtype=str)
     except (ValueError, OSError, EOFError, csv.Error) as error:
-        allowed, got = "a .npy or .csv file with a value per row", f"{path} ({error})"
+        why = "not found" if isinstance(error, FileNotFoundError) else f"({error})"
+        allowed, got = "a .npy or .csv file with a value per row", f"{path} {why}"
         raise input_error(argument, allowed, got, "One column, a header or none.") from error
 
 

@@ -44,7 +44,12 @@ HALF = "[:50%]"  # of a stream: fitted on where nobody says which rows; the othe
 LEAST_ROWS = 30  # of a part: fewer do not show what it is worth
 _ROUNDS, _STEP = 5, 1.5  # of the weights
 _FINER = 6  # budgets tried between two
-_TRIED_AT = (0.25, 0.5, 0.75, 1.0)  # of the budget: some streams cost more than the rows of a fit
+_TRIED_AT = (0.25, 0.5, 0.75)  # of the budget, where each is trained for: some streams cost more than the rows of a fit
+
+
+def fits_of(robust: str | None, method: Method) -> int:
+    """Return about how many fits of a method make one: of one that chooses, most of the time goes into its choice."""
+    return 1 if robust is None else 2 if robust == "mean" or method.chooses else _ROUNDS + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +103,16 @@ def parts_in(tables: Tables, split: str, over: Any) -> Parts:
         known = [name for name in data.split_names if name not in RESERVED]
         names = known if names == ["streams"] else names
         if not any(names):
-            step = (
-                "Import some as splits of other names; or name a column (label, context, a file)."
-            )
-            raise input_error("over", f"streams: {', '.join(known) or 'this cache has none'}",
-                              "none named" if known else over, step)  # fmt: skip
+            allowed = f"names of streams: {', '.join(known) or 'this cache has none'}"
+            step = "Name a column (label, context, a file); or import streams: `import SPLIT=FILE`."
+            raise input_error("over", allowed, over, step)
         splits = [n if PART.fullmatch(n) or n == split else n + HALF for n in names]
         taken = [data.rows(name) for name in splits]
-        for (a, (key, mine)), (b, (other, more)) in combinations(
-            zip(splits, taken, strict=True), 2
-        ):
-            if key == other and np.isin(mine, more).any():
-                raise input_error("over", "parts without a row in common", f"{a} and {b}",
-                                  "Name each once, or halves: NAME[:50%], NAME[50%:].")  # fmt: skip
+        pairs = combinations(zip(splits, taken, strict=True), 2)
+        for (one, (key, mine)), (other, (place, others)) in pairs:
+            if key == place and np.isin(mine, others).any():
+                allowed, step = "parts without a row in common", "Name each stream once, or halves."
+                raise input_error("over", allowed, f"{one} and {other}", step)
         at = np.repeat(np.arange(len(splits)), [len(rows) for _, rows in taken])
     else:
         rows = tables.get(split)
@@ -246,7 +248,10 @@ class _Search:
         levels, most, found = one.levels, self.budget, dict[float, Judged | None]()
         table = levels.table
         folds = validation(levels, self.seed) if validated else None
-        aims = aims_of(table) if most is None else [most * part for part in _TRIED_AT]
+        aims = aims_of(table)
+        if most is not None:
+            below = [aim for aim in aims if aim < most]  # on the grid, which is solved already
+            aims = [*([most * part for part in _TRIED_AT] if levels.per_budget else below), most]
         with progress_callback(None):  # the weightings are what is told
             for _ in range(1 if levels.per_budget else 2):
                 if validated:

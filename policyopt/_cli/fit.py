@@ -26,6 +26,7 @@ from policyopt._methods.levels import SPARED
 from policyopt._methods.registry import ROWS, apply_settings, at_most, method_list
 from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
+from policyopt._robust import fits_of
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 
@@ -127,7 +128,7 @@ def fit(
             records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out, declines)
         output.print_records(records, style, {"level": "level", **columns_of(records[0])})
         return
-    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
+    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1, fits_of(robust, chosen))
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
