@@ -107,14 +107,11 @@ def fit_declining(
     method: Method, table: Table, targets: Sequence[float | Target], seed: int, asked: Declining,
     calibrator: str | None = None,
 ) -> list[Fitted | None]:  # fmt: skip
-    """Fit policies that may decline, one per target, None where a budget is not met.
-
-    Where confidence drives that, it is calibrated, by Platt's map unless said.
-    """
+    """Fit policies that may decline, one per target, None where a budget is not met."""
+    # Where confidence drives that, it is calibrated, by Platt's map unless said.
     name = calibrator or ("platt" if asked.score is None else None)
-    scores: dict[
-        tuple[int, ...], tuple[ScoreRule, Floats]
-    ] = {}  # with what they cost, by exits run
+    # With what they cost, by exits run.
+    scores: dict[tuple[int, ...], tuple[ScoreRule, Floats]] = {}
 
     def score_at(exits: tuple[int, ...]) -> tuple[ScoreRule, Floats] | None:
         if asked.score is None:
@@ -147,10 +144,8 @@ def fit_declining(
     def within(target: Target, most: float) -> list[tuple[float, Target]]:
         """Return shares, ascending, with what they leave of the budget to the exits."""
         left = most - spare
-        return [
-            (s, Target(left - asked.cost * s, limits=target.limits))
-            for s in _shares(table, left, asked)
-        ]
+        shares = _shares(table, left, asked)
+        return [(s, Target(left - asked.cost * s, limits=target.limits)) for s in shares]
 
     wishes = [_wish(one, table, asked, spare) for one in targets_of(targets, table.mean_costs)]
     grids = [[] if target.floored else within(target, most) for target, most in wishes]
@@ -173,9 +168,8 @@ def decline_or_refuse(
 ) -> list[Fitted | BudgetError]:  # fmt: skip
     """Fit policies that may decline, one per target; for those that cannot be met return why not."""
     given = targets_of(targets, table.mean_costs)
-    if len(given) > 1 and any(
-        target.floored for target in given
-    ):  # one that is refused is that one alone
+    # One that is refused is that one alone.
+    if len(given) > 1 and any(target.floored for target in given):
         return [
             decline_or_refuse(method, table, [one], seed, asked, calibrator)[0] for one in given
         ]
@@ -221,9 +215,8 @@ def _least(
     best: tuple[float, Fitted] | None = None  # after what its exits may cost
     top: Fitted | None = None
     for _ in range(2):
-        met = fits(
-            {Target(aim, limits=target.limits) for aim in np.linspace(*ends, _AIMS).tolist()}
-        )
+        aims = np.linspace(*ends, _AIMS).tolist()
+        met = fits({Target(aim, limits=target.limits) for aim in aims})
         for aim, one in met.items():
             for share in shares:  # the first that meets the floor is the cheapest
                 made = declined(one, share, most)[1]

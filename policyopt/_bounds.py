@@ -83,9 +83,8 @@ def ternary(losses: Floats, most: float, *, delta: float, **_: object) -> Floats
     n = losses.shape[1]
     counts = np.stack([(losses > 0).sum(axis=1), (losses < 0).sum(axis=1)], axis=1)
     known, at = np.unique(counts, axis=0, return_inverse=True)
-    return np.array([_of_counts(a, b, n, most, delta * _MISSED) for a, b in known.tolist()])[
-        at.ravel()
-    ]
+    each = [_of_counts(a, b, n, most, delta * _MISSED) for a, b in known.tolist()]
+    return np.array(each)[at.ravel()]
 
 
 def _of_counts(plus: int, minus: int, n: int, most: float, missed: float) -> float:
@@ -112,10 +111,8 @@ def _of_counts(plus: int, minus: int, n: int, most: float, missed: float) -> flo
 
 
 def selective(losses: Floats, most: float, *, low: float, **_: object) -> Floats:
-    """Return p-values of "wrong of the answered are -low or more", (L,); losses (L, n): 0 where not answered.
-
-    Given how many are answered, the wrong ones among them are a binomial.
-    """
+    """Return p-values of "wrong of the answered are -low or more", (L,); losses (L, n): 0 where not answered."""
+    # Given how many are answered, the wrong ones among them are a binomial.
     wrong, answered = (losses > 0).sum(axis=1), (losses != 0).sum(axis=1)
     return np.asarray(special.bdtr(wrong, answered, -low))
 
@@ -170,12 +167,10 @@ def normal(losses: Floats, most: float, **_: object) -> Floats:
 
 
 def crc(losses: Floats, most: float, *, high: float, **_: object) -> Floats:
-    """Return what the mean of losses (L, n) and of one that is `high` is of `most`: (L,); no p-value.
-
-    Of losses that rise from level to level: the mean loss of the last level at which this is 1 or less is `most` at
-    most, over draws of calibration rows and a request (Angelopoulos et al., Conformal risk control, arXiv:2208.02814,
-    theorem 1).
-    """
+    """Return what the mean of losses (L, n) and of one that is `high` is of `most`: (L,); no p-value."""
+    # Of losses that rise from level to level: the mean loss of the last level at which this is 1 or less is `most` at
+    # most, over draws of calibration rows and a request (Angelopoulos et al., Conformal risk control,
+    # arXiv:2208.02814, theorem 1).
     n = losses.shape[1]
     return np.asarray((losses.sum(axis=1) + high) / ((n + 1) * most))
 
@@ -188,22 +183,15 @@ P_VALUES: dict[str, PValue] = {
 PROCEDURES: dict[str, PValue] = {**P_VALUES, "crc": crc}
 
 
-#: By what losses are.
-_DEFAULTS = {
-    "binary": "binomial",
-    "ternary": "ternary",
-    "selective": "selective",
-    "bounded": "betting",
-}
+#: By what losses are; of others the procedure of their name.
+_DEFAULTS = {"binary": "binomial", "bounded": "betting"}
 
 
 def default_of(kind: str, n: int, most: float, delta: float) -> str:
-    """Return the procedure of n losses: the sharpest that is valid, whatever the losses show.
-
-    Of few that are mostly 0 a walk says less than a bet: who loses nothing may have won back what was lost.
-    """
+    """Return the procedure of n losses: the sharpest that is valid, whatever the losses show."""
+    # Of few that are mostly 0 a walk says less than a bet: who loses nothing may have won back what was lost.
     few = kind == "ternary" and n * most < 3 * math.log(1 / delta)
-    return "betting" if few else _DEFAULTS[kind]
+    return "betting" if few else _DEFAULTS.get(kind, kind)
 
 
 def rows_that_do(
@@ -216,10 +204,8 @@ def rows_that_do(
 
     def shown(n: int) -> bool:
         alike = order[np.arange(n) * len(order) // n]  # in the same shares
-        drawn, test = (
-            rng.permutation(alike)[None],
-            PROCEDURES[given or default_of(kind, n, most, delta)],
-        )
+        test = PROCEDURES[given or default_of(kind, n, most, delta)]
+        drawn = rng.permutation(alike)[None]
         return bool(test(drawn, most, low=low, high=high, delta=delta)[0] <= delta)
 
     few, many = len(losses), 2 * len(losses)

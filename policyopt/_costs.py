@@ -192,21 +192,18 @@ def cumulative(costs: Floats, kind: str, name: str = "costs", first_row: int = 0
     if falls.size:
         row, exit_ = falls[0]
         raise InputError(
-            f"'{name}' must not decrease from exit to exit when cumulative. Got "
-            f"{costs[row, exit_]:g} at {place(row, exit_)} and then {costs[row, exit_ + 1]:g} at "
-            f"exit {exit_ + 1}. If they were measured and fall by noise, say --cost-kind measured (Python: "
-            "cost_kind='measured'): they are smoothed. Only if each is the cost of that exit alone, say standalone: "
-            "they are then added up."
+            f"'{name}' must not decrease from exit to exit when cumulative. Got {costs[row, exit_]:g} at "
+            f"{place(row, exit_)} and then {costs[row, exit_ + 1]:g} at exit {exit_ + 1}. If they were measured and "
+            "fall by noise, say --cost-kind measured (Python: cost_kind='measured'): they are smoothed. Only if "
+            "each is the cost of that exit alone, say standalone: they are then added up."
         )
     return costs
 
 
 def rising(costs: Floats) -> Floats:
-    """Return the nearest costs (N, K) that do not fall from exit to exit: isotonic regression of each row.
-
-    By the min-max formula: the largest over i <= k of the least over j >= k of the means from i to j (Barlow et al.,
-    Statistical inference under order restrictions, 1972, eq. 1.9).
-    """
+    """Return the nearest costs (N, K) that do not fall from exit to exit: isotonic regression of each row."""
+    # By the min-max formula: the largest over i <= k of the least over j >= k of the means from i to j (Barlow et
+    # al., Statistical inference under order restrictions, 1972, eq. 1.9).
     out = costs.copy()
     rows = np.flatnonzero((np.diff(costs, axis=1) < 0).any(axis=1))
     sums = np.cumsum(costs[rows], axis=1)
@@ -329,8 +326,5 @@ def overhead(
     answer: AnswerRule, rules: tuple[ScoreRule, ...], exits: int, classes: int, rate: float
 ) -> Floats:
     """Return the cumulative cost of a policy's own arithmetic per exit, (K,); softmax and entropy are the head's."""
-    each = [
-        answer.operations(k, classes) + sum(rule.operations(k, classes) for rule in rules)
-        for k in range(exits)
-    ]
+    each = [sum(one.operations(k, classes) for one in (answer, *rules)) for k in range(exits)]
     return np.cumsum(each) * rate

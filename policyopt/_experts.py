@@ -138,9 +138,8 @@ def fit_experts(
     names = table.contexts
     rows = [np.flatnonzero(table.context == e) for e in range(len(names))]
     shares = np.array([len(mine) for mine in rows]) / len(table)
-    large = [
-        e for e, mine in enumerate(rows) if len(mine) >= LEAST_ROWS and table.take(mine).units > 1
-    ]
+    many = [e for e, mine in enumerate(rows) if len(mine) >= LEAST_ROWS]
+    large = [e for e in many if table.take(rows[e]).units > 1]
     parts: dict[int, Part] = {}
 
     def add(e: int, fitted: Fitted, cost: float, quality: float, pooled: bool) -> None:
@@ -240,9 +239,8 @@ def _joined(
             paid[mine] = outcome.paid
             coin += part.share * outcome.coin
     mean = sum(part.share * part.cost for part in seen)
-    expected = Expectation(
-        mean, paid, coin, span=float(np.ptp(table.mean_costs)), group=table.group
-    )
+    span = float(np.ptp(table.mean_costs))
+    expected = Expectation(mean, paid, coin, span=span, group=table.group)
     first = parts[0].fitted.policy.provenance
     shared = (
         "method", "settings", "cost", "split", "cache", "versions", "graded", "utility", "pool",

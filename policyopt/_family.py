@@ -152,13 +152,10 @@ def fit_family(
         parts = calibrated(calibrator, parts, table, seed)
     told = [dict(part.policy.provenance) for part in parts]
     shared = {k: v for k, v in told[0].items() if all(k in one and one[k] == v for one in told)}
-    policy = PolicyFamily(
-        tuple(part.policy for part in parts),
-        np.array([part.expected.cost for part in parts]),
-        np.array([budget for budget, _ in levels]),
-        full,
-        provenance=shared,
-    )
+    policies = tuple(part.policy for part in parts)
+    costs = np.array([part.expected.cost for part in parts])
+    met = np.array([budget for budget, _ in levels])
+    policy = PolicyFamily(policies, costs, met, full, provenance=shared)
     return FittedFamily(policy, parts[0].method, tuple(parts), tuple(notes))
 
 
@@ -169,9 +166,7 @@ def _alike(parts: Sequence[Fitted]) -> list[Fitted]:
     def one(rule: Any) -> Any:
         return known.setdefault(f"{rule.role} {rule.name} {rule.params()}", rule)
 
-    return [
-        replace(part, policy=replace(
-            part.policy, rule=one(part.policy.rule), answer=one(part.policy.answer)
-        ))
-        for part in parts
-    ]  # fmt: skip
+    def alike(policy: Policy) -> Policy:
+        return replace(policy, rule=one(policy.rule), answer=one(policy.answer))
+
+    return [replace(part, policy=alike(part.policy)) for part in parts]

@@ -364,11 +364,9 @@ def _references(
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
-    """Return the hindsight oracle's quality, (B,): the exact fractional multiple-choice knapsack.
-
-    Each row climbs the upper hull of its exits' costs and qualities, steepest steps of all rows first (Sinha &
-    Zoltners, Operations Research 27, 1979); right or wrong, that is one step, to the cheapest right exit.
-    """
+    """Return the hindsight oracle's quality, (B,): the exact fractional multiple-choice knapsack."""
+    # Each row climbs the upper hull of its exits' costs and qualities, steepest steps of all rows first (Sinha &
+    # Zoltners, Operations Research 27, 1979); right or wrong, that is one step, to the cheapest right exit.
     quality, rows = table.quality, np.arange(len(table))
     alone = np.broadcast_to(table.standalone_costs, quality.shape)
     at = np.where(alone <= alone.min(axis=1, keepdims=True), quality, -1.0).argmax(axis=1)
@@ -387,10 +385,8 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     whole = np.concatenate(steps)
     order = np.argsort(-whole[:, 1] / np.maximum(whole[:, 0], 1e-300), kind="stable")
     rising = np.cumsum(whole[order], axis=0) / len(table)
-    costs, values = (
-        np.append(cost, cost[0] + rising[:, 0]),
-        np.append(value, value[0] + rising[:, 1]),
-    )
+    costs = np.append(cost, cost[0] + rising[:, 0])
+    values = np.append(value, value[0] + rising[:, 1])
     return np.interp(budgets, costs, values)
 
 
@@ -420,12 +416,9 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     table = known_rows(table)
     outcomes = [replay(policy, table) for policy in policies]
     costs, right = np.broadcast_to(table.costs, (len(table), table.exits)), table.quality
-    return Path(
-        np.stack([costs[:, 0], *(o.cost for o in outcomes)], axis=1),
-        np.stack([right[:, 0], *(o.quality for o in outcomes)], axis=1),
-        table.graded,
-        table.group,
-    )
+    paid = np.stack([costs[:, 0], *(o.cost for o in outcomes)], axis=1)
+    earned = np.stack([right[:, 0], *(o.quality for o in outcomes)], axis=1)
+    return Path(paid, earned, table.graded, table.group)
 
 
 def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, Any]]:
@@ -495,10 +488,8 @@ def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:
-    """Hold each point of `ours` but the first against the mixed `rival` at equal realised cost, by paired bootstrap.
-
-    Where a rival's dearest policy costs less, it is held against that: a budget need not be spent.
-    """
+    """Hold each point of `ours` but the first against the mixed `rival` at equal realised cost, by paired bootstrap."""
+    # Where a rival's dearest policy costs less, it is held against that: a budget need not be spent.
     inner = slice(1, None)
 
     def difference(cost: Floats, quality: Floats, *rival: Floats) -> Floats:
@@ -511,26 +502,19 @@ def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]
         mixed = _mixed(rival, float(cost[i]), seed)
         mine = ours.quality[:, i + 1]
         better, worse = mine > mixed, mine < mixed
-        out.append(
-            {
-                "realised_cost": float(cost[i]),
-                **worth_fields(float(quality[i]), ours.graded),
-                **worth_fields(float(quality[i] - gain[i]), ours.graded, "reference_"),
-                **with_interval("difference", float(gain[i]), float(low[i]), float(high[i])),
-                "better": int(better.sum()),
-                "worse": int(worse.sum()),
-                "mcnemar_p": None if ours.graded else mcnemar(better, worse, ours.group),
-            }
-        )
+        found = {"realised_cost": float(cost[i]), **worth_fields(float(quality[i]), ours.graded)}
+        found |= worth_fields(float(quality[i] - gain[i]), ours.graded, "reference_")
+        found |= with_interval("difference", float(gain[i]), float(low[i]), float(high[i]))
+        found |= {"better": int(better.sum()), "worse": int(worse.sum())}
+        found["mcnemar_p"] = None if ours.graded else mcnemar(better, worse, ours.group)
+        out.append(found)
     return out
 
 
 def mcnemar(better: Bools, worse: Bools, group: Ints | None = None) -> float:
-    """Return the p-value of McNemar's test of discordant rows (N,), two-sided: exact, or of groups by their sums.
-
-    Of groups: ``(sum of d)**2 / sum of d**2`` is chi-squared, d a group's better less its worse rows (Durkalski et
-    al., Statistics in Medicine 22, 2003).
-    """
+    """Return the p-value of McNemar's test of discordant rows (N,), two-sided: exact, or of groups by their sums."""
+    # Of groups: ``(sum of d)**2 / sum of d**2`` is chi-squared, d a group's better less its worse rows (Durkalski et
+    # al., Statistics in Medicine 22, 2003).
     from scipy.stats import binomtest, chi2
 
     ups, downs = int(better.sum()), int(worse.sum())

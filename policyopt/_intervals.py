@@ -24,11 +24,9 @@ class MeanInterval(NamedTuple):
 
 
 def by_group(values: Array, group: Ints | None) -> Floats:
-    """Return G values of the same mean whose spread is that of groups: of rows (N, ...) that belong together, (G, ...).
-
-    What a group adds to the mean beyond its rows' share, ``mean + G / N * sum(values - mean)``: the linearised ratio
-    of sums (Cochran, Sampling Techniques, 1977, 6.3), so that resampling groups is resampling these.
-    """
+    """Return G values, (G, ...), of the same mean whose spread is that of groups of rows, (N, ...)."""
+    # What a group adds to the mean beyond its rows' share, ``mean + G / N * sum(values - mean)``: the linearised
+    # ratio of sums (Cochran, Sampling Techniques, 1977, 6.3), so that resampling groups is resampling these.
     values = np.asarray(values, dtype=np.float64)
     if group is None:
         return values
@@ -55,10 +53,8 @@ def proportion_interval(
 
 
 def effective_rows(values: Array, mean: float, group: Ints | None) -> float:
-    """Return how many rows that stand alone tell as much of a mean in [0, 1] as these (Korn & Graubard, 1998).
-
-    Few groups know their own spread badly: theirs is a t, not a normal.
-    """
+    """Return how many rows that stand alone tell as much of a mean in [0, 1] as these (Korn & Graubard, 1998)."""
+    # Few groups know their own spread badly: theirs is a t, not a normal.
     if group is None:
         return len(values)
     each = by_group(values, group)
@@ -97,11 +93,9 @@ def worth_fields(value: Any, graded: bool, prefix: str = "") -> dict[str, Any]:
 def quality_fields(
     quality: Array, correct: Array | None, graded: bool, seed: int = 0, group: Ints | None = None
 ) -> dict[str, Any]:
-    """Return mean quality and share of right answers of rows (N,) as fields with 95 % intervals, None where not known.
-
-    Right or wrong, both are the same; graded, an answer's quality is not whether it is right. Wilson's interval holds
-    for shares; of grades it is the bootstrap-t, within [0, 1].
-    """
+    """Return mean quality and share of right answers of rows (N,) as fields with 95 % intervals, None if not known."""
+    # Right or wrong, both are the same; graded, an answer's quality is not whether it is right. Wilson's interval
+    # holds for shares; of grades it is the bootstrap-t, within [0, 1].
     if not len(quality):
         nothing = with_interval("accuracy", None, None, None)
         return nothing | with_interval("quality", None, None, None)
@@ -128,13 +122,11 @@ def mean_interval(
     span: float | None = None,
     seed: int = 0,
 ) -> MeanInterval:
-    """Return the bootstrap-t interval of the mean of values (N,) (Efron & Tibshirani, 1993, 12.5).
-
-    Quantiles of ``(mean* - mean) / error*`` over resamples: it leans as the values do (second order: Hall, 1988);
-    of more than 2,000 rows by their expansion in the skewness. `group` (N,): rows that are resampled together.
-    `center`: the mean where better known, `more_variance`: per row, from elsewhere, `span`: how far off another row may
-    lie (default: the range).
-    """
+    """Return the bootstrap-t interval of the mean of values (N,) (Efron & Tibshirani, 1993, 12.5)."""
+    # Quantiles of ``(mean* - mean) / error*`` over resamples: it leans as the values do (second order: Hall, 1988);
+    # of more than 2,000 rows by their expansion in the skewness. `group` (N,): rows that are resampled together.
+    # `center`: the mean where better known, `more_variance`: per row, from elsewhere, `span`: how far off another row
+    # may lie (default: the range).
     rows = np.asarray(values, dtype=np.float64)
     values = by_group(rows, group)
     n, more_variance = len(values), more_variance * len(values) / len(rows)
@@ -175,10 +167,8 @@ def bootstrap_means(
     replicates: int = REPLICATES,
     group: Ints | None = None,
 ) -> Floats:
-    """Return the means of resampled rows (of groups) of (N, P), (replicates, P): one resample for all columns.
-
-    Of few groups resamples are as far apart as a t has it, not as they are.
-    """
+    """Return the means of resampled rows (of groups) of (N, P), (replicates, P): one resample for all columns."""
+    # Of few groups resamples are as far apart as a t has it, not as they are.
     columns = by_group(columns, group)
     n = len(columns)
     if group is not None and n > 1:

@@ -16,23 +16,17 @@ _BLOCK = 1 << 22  # resampled counts held at a time
 
 
 def metric_fields(
-    name: str,
-    labels: Array | None,
-    prediction: Array,
-    seed: int = 0,
-    group: Ints | None = None,
+    name: str, labels: Array | None, prediction: Array, seed: int = 0, group: Ints | None = None
 ) -> dict[str, Any]:
     """Return a metric of answers (N,) with its 95 % interval as fields; rows need labels, answers classes."""
     check_one_of("metric", name, METRICS, "E.g. balanced_accuracy.")
     if labels is None or not len(labels) or (labels < 0).any() or (prediction < 0).all():
         lacks = "answers" if labels is not None and not (labels < 0).any() else "labels"
         step = "Import labels and the classes that are answered, or leave --metric out."
-        raise input_error(
-            "metric", "of rows with labels and answers", f"rows without {lacks}", step
-        )
-    pairs, at, counts = np.unique(
-        np.stack([labels, prediction]), axis=1, return_inverse=True, return_counts=True
-    )
+        got = f"rows without {lacks}"
+        raise input_error("metric", "of rows with labels and answers", got, step)
+    both = np.stack([labels, prediction])
+    pairs, at, counts = np.unique(both, axis=1, return_inverse=True, return_counts=True)
     label, answer = pairs.astype(np.int64)
     value = _measure(name, counts[None], label, answer)[0]
     rng, drawn = np.random.default_rng(check_seed(seed)), []
@@ -59,17 +53,14 @@ def _measure(name: str, counts: Array, label: Ints, answer: Ints) -> Floats:
     if name == "accuracy":
         return right.sum(axis=1) / counts.sum(axis=1)
     classes = np.unique(np.concatenate([label, answer[answer >= 0]]))
-    hit, there, said = (
-        _by_class(values, of, classes)
-        for values, of in ((right, label), (counts, label), (counts, answer))
-    )
+    columns = (right, label), (counts, label), (counts, answer)
+    hit, there, said = (_by_class(values, of, classes) for values, of in columns)
     if name == "balanced_accuracy":  # of the classes that are there
         recall = np.where(there > 0, hit / np.maximum(there, 1), 0.0)
         return recall.sum(axis=1) / (there > 0).sum(axis=1)
     known = (there + said) > 0
-    return np.where(known, 2 * hit / np.maximum(there + said, 1), 0.0).sum(axis=1) / known.sum(
-        axis=1
-    )
+    f1 = np.where(known, 2 * hit / np.maximum(there + said, 1), 0.0)
+    return f1.sum(axis=1) / known.sum(axis=1)
 
 
 def _by_class(values: Array, of: Ints, classes: Ints) -> Array:

@@ -45,9 +45,8 @@ class Traced(Trace):
         if self.quality is None:
             return None
         answered = self.quality[np.arange(len(self.exit)), self.position]
-        return (
-            answered if self.abstention is None else self.abstention.worth(answered, self.abstained)
-        )
+        declines = self.abstention
+        return answered if declines is None else declines.worth(answered, self.abstained)
 
     @property
     def correct_taken(self) -> Array | None:
@@ -72,10 +71,8 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
         correct = None if labels is None else is_right(seen.predictions, labels)
     if stats.labels is not None and labels is None:
         correct = None
-    cost, declines = (
-        table.cost_at(seen.position) + policy.overhead[seen.position],
-        policy.abstention,
-    )
+    cost = table.cost_at(seen.position) + policy.overhead[seen.position]
+    declines = policy.abstention
     if declines is not None:
         cost = declines.paid(cost, seen.abstained)
     return Traced(
@@ -150,9 +147,8 @@ class Replay:
     quality: Floats  # (N,): worth of the answer, in [0, 1]; NaN where a row has no label, and others have one
     exits: int  # how many the model has
     abstained: Bools  # (N,): who was handed over; cost and quality are those of `Abstention`
-    correct: Array | None = (
-        None  # (N,) bool: whether it is right; None where nobody knows of all rows
-    )
+    #: (N,) bool: whether it is right; None where nobody knows of all rows.
+    correct: Array | None = None
     graded: bool = False  # whether quality may be anything from 0 to 1
     group: Ints | None = None  # (N,): codes of what rows belong to, see `Table.group`
 
@@ -181,12 +177,9 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     if not table.labelled and table.valued.any():
         return _replay_known(policy, table, samples, found)
     if found.quality_taken is None:
-        allowed, got = (
-            "plain where the cache has a graded quality of the exits' own",
-            policy.answer.name,
-        )
+        allowed = "plain where the cache has a graded quality of the exits' own"
         step = "Fit with answer=plain, or state a utility instead of the quality."
-        raise input_error("answers of the policy", allowed, got, step)
+        raise input_error("answers of the policy", allowed, policy.answer.name, step)
     quality = found.quality_taken.astype(np.float64)
     return Replay(
         found.exit,

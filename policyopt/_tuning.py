@@ -236,19 +236,12 @@ def records(study: Any) -> list[dict[str, Any]]:
     found = []
     for number, trial in enumerate(counted(study)):
         values, notes = _folds(trial), trial.user_attrs
-        found.append(
-            {
-                "trial": number,
-                "state": _STATES[trial.state.name],
-                "value": float(np.mean(values)) if values else None,
-                "standard_error": _standard_error(values) if len(values) > 1 else None,
-                "folds": values,
-                "realised_cost": notes.get("realised_cost"),
-                "default": bool(notes.get("default", False)),
-                "settings": dict(trial.params),
-                "error": notes.get("error"),
-            }
-        )
+        record = {"trial": number, "state": _STATES[trial.state.name]}
+        record["value"] = float(np.mean(values)) if values else None
+        record["standard_error"] = _standard_error(values) if len(values) > 1 else None
+        record |= {"folds": values, "realised_cost": notes.get("realised_cost")}
+        record |= {"default": bool(notes.get("default", False)), "settings": dict(trial.params)}
+        found.append({**record, "error": notes.get("error")})
     return found
 
 

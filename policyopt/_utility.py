@@ -80,10 +80,8 @@ class Utility:
         return np.where(known, found, 0.0)
 
     def in_classes(self, labels: Array, prediction: Array, exits: Array) -> Array:
-        """Return answers, given at `exits`, as classes: of a super-class the label where it is in it, else -1.
-
-        All have one shape, or such as broadcast.
-        """
+        """Return answers, given at `exits`, as classes: of a super-class the label where it is in it, else -1."""
+        # All have one shape, or such as broadcast.
         for k, parents in self.coarse.items():
             right = (labels >= 0) & (parents[np.maximum(labels, 0)] == prediction)
             prediction = np.where(exits == k, np.where(right, labels, -1), prediction)
@@ -152,16 +150,13 @@ def _read(given: str | os.PathLike[str]) -> Any:
         try:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
-            step = "Save numbers with numpy.save."
-            raise input_error(
-                "utility", "a .npy file of numbers", f"{text} ({error})", step
-            ) from error
+            got, step = f"{text} ({error})", "Save numbers with numpy.save."
+            raise input_error("utility", "a .npy file of numbers", got, step) from error
     data = read_plain(path, "utility", _MOST_BYTES, "Save it as .npy.")
     if path.suffix == ".json":
         return parse(data, "utility", 16 * _MOST_BYTES, "Mend the file.")
-    rows = [
-        line.split(",") for line in data.decode("utf-8", "replace").splitlines() if line.strip()
-    ]
+    lines = data.decode("utf-8", "replace").splitlines()
+    rows = [line.split(",") for line in lines if line.strip()]
     if len({len(row) for row in rows}) > 1:
         raise input_error("utility", "a table of numbers without a header", text, "Mend the rows.")
     try:
@@ -183,9 +178,8 @@ def _numbers(argument: str, given: Any) -> Floats:
     if array.dtype.kind not in "biuf":
         raise input_error(argument, _FORMS, f"dtype {array.dtype}", _STEP)
     if array.size > _MOST or not array.size:
-        raise input_error(
-            argument, f"of 1 to {_MOST:,} numbers", f"{array.size:,}", "Group classes."
-        )
+        allowed = f"of 1 to {_MOST:,} numbers"
+        raise input_error(argument, allowed, f"{array.size:,}", "Group classes.")
     found = np.asarray(array, dtype=np.float64)
     if not np.isfinite(found).all():
         place = tuple(np.argwhere(~np.isfinite(found))[0].tolist())
@@ -199,11 +193,8 @@ def _of_array(found: Floats, exits: int, classes: int) -> Utility:
     shapes = {1: (count,), 2: (count, count), 3: (exits, count, count)}
     if found.shape != shapes.get(found.ndim):
         allowed = " or ".join(str(shape) for shape in shapes.values())
-        got, step = (
-            f"shape {found.shape}",
-            "By class; by label and prediction; or so for each exit.",
-        )
-        raise input_error("utility", f"of shape {allowed}", got, step)
+        step = "By class; by label and prediction; or so for each exit."
+        raise input_error("utility", f"of shape {allowed}", f"shape {found.shape}", step)
     stated = found.tolist() if found.size <= _KEPT else None
     if found.ndim == 1:
         top = float(found.max())
@@ -219,9 +210,8 @@ def _of_array(found: Floats, exits: int, classes: int) -> Utility:
     right, wrong = np.eye(count, dtype=bool), ~np.eye(count, dtype=bool)
     if count > 1 and all(one[right].max() < one[wrong].min() for one in matrix):
         step = "What an answer is worth is larger where it is better: give -costs."
-        raise input_error(
-            "utility", "worth of answers", "every right answer below every wrong one: costs", step
-        )
+        got = "every right answer below every wrong one: costs"
+        raise input_error("utility", "worth of answers", got, step)
     if low >= 0.0 and high <= 1.0:
         return Utility(matrix, stated)
     note = f"the utility goes from {low:g} to {high:g}: quality = (utility - ({low:g})) / {high - low:g}"

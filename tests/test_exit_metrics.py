@@ -73,7 +73,13 @@ def test_what_the_metadata_record_is_checked():
         "few": [1, 2], "text": [1, 2, 3, "4"], "flags": [True, False, True, True], "one": 3,
         "validation_accuracy": [91, 92, 93, 94], "train_loss": [0.1, None, 0.1, 0.1],
     }  # fmt: skip
-    training = {"seconds": 12.5, "strategy": "joint", "weights": [0.5, 1], "more": {"a": 1}}
+    training = {
+        "seconds": 12.5,
+        "strategy": "joint",
+        "weights": [0.5, 1],
+        "more": {"a": 1},
+        "done": None,
+    }
     logits, labels = outputs(300, 4, 6)
     one = {"test": {"outputs": logits, "labels": labels}}
     told = {"per_exit": good | bad, "training": training}
@@ -83,7 +89,7 @@ def test_what_the_metadata_record_is_checked():
     ]
     assert list(found.training) == ["seconds", "strategy", "weights"]
     left_out = [note.split(" left out")[0].split(": ")[1] for note in found.notes]
-    assert left_out == [*bad, "more"]
+    assert left_out == [*bad, "done"]  # what is nested is no fault
     last = found.exits[-1]
     assert last["gap_from"] == "metadata" and last["loss_gap"] is None
     assert last["accuracy_gap"] == pytest.approx(1 - last["accuracy"])
@@ -130,14 +136,25 @@ def test_of_every_kind_what_is_known_is_told(name):
 
 
 def test_info_full(run, tmp_path):
-    told = {"per_exit": {"parameters": [1, 20, 300, 4000]}, "training": {"seconds": 12.5}}
+    names = (
+        "parameters head_multiply_adds train_seconds validation_accuracy validation_loss best_epoch"
+    )
+    each = {n: [1, 20, 300, 4000] if n == "parameters" else [0.25] * 4 for n in names.split()}
+    told = {"per_exit": each, "training": {"seconds": 12.5}}
     data, cache = three(told, sharper=1.5), tmp_path / "cache"
     with po.CacheWriter(cache, costs=data.costs, metadata=told) as writer:
         for name, rows in data.splits.items():
             writer.append(name, rows.array("outputs"), rows.array("labels"))
     status, out, err = run("info", cache, "--full", columns="80")
     assert status == 0 and not err and max(map(len, out.splitlines())) <= 80
-    for word in ("overthink %", "loss gap", "parameters", "4,000", "seconds 12.5", "split test"):
+    for word in (
+        "overthink %",
+        "loss gap",
+        "head multiply adds",
+        "4,000",
+        "seconds 12.5",
+        "split test",
+    ):
         assert word in out
     content = json.loads(run("info", cache, "--full", "--format", "json")[1])
     assert content["metrics"]["exits"] == po.exit_metrics(po.open_cache(cache)).exits
@@ -150,6 +167,15 @@ def test_info_full(run, tmp_path):
         "assert not {'policyopt._study.exits', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, "info", cache], check=True, stdout=subprocess.PIPE)
+
+
+def test_head_costs_are_shown_where_they_are_stated(run, tmp_path):
+    data, cache = three(), tmp_path / "cache"
+    costs = {"named": [po.Cost("time", "ms", (1, 2, 4, 8), heads=(0.125, 0.25, 0.375, 0))]}
+    with po.CacheWriter(cache, costs=costs["named"]) as writer:
+        writer.append("test", data.splits["test"].array("outputs"))
+    out = run("info", cache)[1]
+    assert "time: head" in out and "0.375" in out
 
 
 def test_refusals():

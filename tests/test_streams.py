@@ -5,7 +5,6 @@ import pytest
 from synthetic import outputs
 
 import policyopt as po
-from policyopt._frontier import curve
 from policyopt._study.figures import robustness_figure
 from policyopt._study.streams import DEAREST, efficacy, tail
 from tests.conftest import refuses
@@ -37,7 +36,7 @@ def distorted(rows=600, fog=0.4, per_sample=False, other=None):
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_every_number_is_that_of_a_replay_by_hand(per_sample):
     data = distorted(per_sample=per_sample)
-    found = po.robustness(data, METHODS, "50%", max_drop="2%", few=3)
+    found = po.robustness(data, METHODS, "50%", max_drop="2%")
     assert len(found.records) == 3 * 5 and "other is no copy" in found.notes[0]
     full = {n: po.evaluate(po.fit(data, "100%", "always:exit=3"), data, n).quality for n in ("test", "fog", "sun")}  # fmt: skip
     for label in METHODS:
@@ -59,7 +58,7 @@ def test_every_number_is_that_of_a_replay_by_hand(per_sample):
             assert one["slowdown"] == pytest.approx(outcome.cost.mean() / clean)
             assert one["worst_cost"] == outcome.cost.max()
             assert set(one["dearest_rows"]) <= set(
-                np.flatnonzero(outcome.cost >= np.sort(outcome.cost)[-3])
+                np.flatnonzero(outcome.cost >= np.sort(outcome.cost)[-10])
             )
         worst = [max((seen[n].cost[i], -seen[n].quality[i]) for n in seen) for i in range(600)]
         cost, loss = np.array(worst).T
@@ -68,9 +67,9 @@ def test_every_number_is_that_of_a_replay_by_hand(per_sample):
         assert mine[DEAREST]["worst_cost"] == cost.max()
         assert mine[DEAREST]["realised_cost"] >= max(mine[n]["realised_cost"] for n in seen) - 1e-9
         rows = [one for one in found.dearest if one["method"] == label]
-        assert len(rows) == 3
+        assert len(rows) == 10
         mean = np.mean([outcome.cost for outcome in seen.values()], axis=0)
-        best = sorted(range(600), key=lambda i, c=cost, m=mean: (-c[i], -m[i]))[:3]
+        best = sorted(range(600), key=lambda i, c=cost, m=mean: (-c[i], -m[i]))[:10]
         assert [one["row"] for one in rows] == best
         for one in rows:
             version = seen[one["stream"]]
@@ -81,17 +80,13 @@ def test_every_number_is_that_of_a_replay_by_hand(per_sample):
             assert one["exit"] == version.exit[i] and one["mean_cost"] == pytest.approx(mean[i])
 
 
-def test_a_frontier_serves_again_and_each_method_is_trained_once(monkeypatch):
+def test_a_floor_may_be_fixed_and_other_rows_are_no_copies():
     data = distorted()
-    frontier = curve(data, METHODS, "40%,60%")
     whole = po.robustness(data, METHODS, "40%,60%", floor="60%")
-    monkeypatch.setattr("policyopt._study.streams.curve", None)
-    again = po.robustness(data, frontier=frontier, floor=0.6)
-    assert again.records == whole.records and again.dearest == whole.dearest
     assert len(whole.records) == 2 * 3 * 5
     for one in whole.records:
         assert one["off_floor"] == pytest.approx(one["quality"] - 0.6)
-    fewer = po.robustness(data, frontier=frontier, streams="other")
+    fewer = po.robustness(data, METHODS, "40%,60%", streams="other")
     assert {one["stream"] for one in fewer.records} == {"test", "other"}  # no copies: no adversary
     assert {one["stream"] for one in fewer.dearest} == {"test"}
     assert all(one["off_floor"] is None and not one["below_floor"] for one in fewer.records)
@@ -150,12 +145,51 @@ def test_the_picture_names_all_and_frames_what_fails():
     figure.draw_without_rendering()
     assert len(figure.axes) == 4
     for left, right in zip(figure.axes[::2], figure.axes[1::2], strict=True):
-        assert sorted(t.get_text() for t in left.get_yticklabels()) == sorted(METHODS)
+        full, *others = (t.get_text() for t in left.get_yticklabels())
+        assert full == "full model" and sorted(others) == sorted(METHODS)
+        assert all(t.get_text() for t in left.texts)  # of the dearest versions, too
         assert [t.get_text() for t in right.get_xticklabels()][-1] == DEAREST
     for i, field in enumerate(("below_floor", "over_budget")):
         assert sum(len(axes.patches) for axes in figure.axes[i::2]) == sum(
             r[field] for r in records
         )
+
+
+def test_a_colour_means_the_same_at_every_budget():
+    """Whether all lie over the budget or not: on it is white, over it red, under it blue; points behind are seen."""
+    one = po.robustness(distorted(fog=0.2), "max_prob,random", "50%").records
+    rows = []
+    for budget, shift in ((1.0, 0.0), (2.0, 0.3)):
+        offs, qualities = (0.02, -0.2 + shift), (0.8, 0.795)
+        for method, off, quality in zip(("max_prob", "random"), offs, qualities, strict=True):
+            mine = [r for r in one if r["method"] == method]
+            rows += [{**r, "budget": budget, "off_budget": off, "quality": quality} for r in mine]
+    figure = robustness_figure(rows)
+    behind, *offs = (figure.axes[i].images[0] for i in (0, 1, 3))
+    assert len({image.get_clim() for image in offs}) == 1
+    (least, under), (same, over) = (image.to_rgba(image.get_array())[1:, 0, :3] for image in offs)
+    assert np.array_equal(least, same) and np.abs(least - 1).max() < 0.1
+    assert under[2] > under[0] + 0.1 and over[0] > over[2] + 0.1
+    best, other = behind.to_rgba(behind.get_array())[1:, 0, :3]
+    assert np.abs(best - other).max() > 0.1  # half a point
+
+
+def test_every_cache_has_its_picture_and_every_budget_its_lines(tmp_path, run):
+    data, words = distorted(200), list[str]()
+    for name in ("x/0", "x-0", "long" * 60, "long" * 60 + "er"):
+        with po.CacheWriter(tmp_path / str(len(words)), costs=data.costs) as writer:
+            for split, rows in data.splits.items():
+                writer.append(split, rows.array("outputs"), rows.array("labels"))
+        words.append(f"{name}={tmp_path / str(len(words))}")
+    words += ["--streams", "fog", "--methods", "max_prob", "--budgets", "40%,60%", "--jobs", "1"]
+    code, out, err = run("study", *words, "--no-join", "--out", tmp_path / "out")
+    assert code == 0, err
+    names = sorted(path.name for path in (tmp_path / "out").glob("streams*.png"))
+    cut = f"streams-{'long' * 25}"
+    assert names == [f"{cut}-2.png", f"{cut}.png", "streams-x-0-2.png", "streams-x-0.png"]
+    assert "budget [ms]" in out and "over" in out
+    once = run("study", words[0].partition("=")[2], *words[4:], "--budgets", "40%")[1]
+    assert "budget [ms]" not in once
 
 
 def test_refusals():
@@ -164,7 +198,6 @@ def test_refusals():
     refuses("besides test", po.robustness, data, "max_prob", streams="fog,test")
     refuses("Leave one of the two out", po.robustness, data, "max_prob", floor=0.9, max_drop=0.1)
     refuses("floor", po.robustness, data, "max_prob", floor="much")
-    refuses("few", po.robustness, data, "max_prob", few=0)
     logits, labels = outputs(100, 3, 4)
     pool = po.from_arrays(logits, labels, [1, 2, 4], unit="ms")
     refuses("at least one split besides test", po.robustness, pool, "max_prob")

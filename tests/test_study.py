@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.transforms import Bbox
 from scipy import stats
 
 import policyopt as po
 from policyopt._certificates.testing import holm
 from policyopt._frontier import Path as Replays
+from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import dominance_figure, study_figure
 from policyopt._study.runs import letters
-from policyopt._study.study import JOINED, _heights, _Ran, named_caches, values_at
+from policyopt._study.study import JOINED, Study, _heights, _pairs, _Ran, named_caches, values_at
+from tests.conftest import refuses
 
 CLASSES = 4
 
@@ -65,19 +69,21 @@ def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 500)) + rng.normal(size=500)
 
-    def ran(value, universe):
-        ones = np.arange(len(value))
-        return _Ran(value[:, None], ones, universe, [], [], {}, np.ones(2), np.ones(1), False, [])
+    def ran(model, value, universe):
+        rows, none = np.arange(len(value)), ExitMetrics("test", [], {}, [])
+        ones = np.ones(2), np.ones(1)
+        return _Ran({"model": model}, value[:, None], rows, universe, *ones, [], none, False, [])
 
     for universe, test in (
         ("a", stats.ttest_rel),
         ("b", partial(stats.ttest_ind, equal_var=False)),
     ):
-        heights = _heights(["a", "b"], [ran(first, "a"), ran(second, universe)])
-        gap, _, p = heights.test([0], 0, 1, 0.95)
+        heights = _heights([ran("a", first, "a"), ran("b", second, universe)], 0.05)
+        gap, low, high, p = heights.test([0], 0, 1)
         assert gap == pytest.approx(first.mean() - second.mean())
         assert 2 * min(p, 1 - p) == pytest.approx(test(first, second).pvalue, rel=0.02)
-        assert heights.shared[0, 1] == (universe == "a")
+        assert (low, high) == pytest.approx(tuple(test(first, second).confidence_interval()), 0.01)
+        assert _pairs(heights)[0]["paired"] == (universe == "a")
     # End to end, at the dearest budget, where nothing is mixed: the same numbers.
     caches = models(1, a=0.0, b=0.1)
     found = po.study(caches, "100%", "max_prob", join=False)
@@ -175,7 +181,11 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
     two = po.compare_runs({"a": [0.1, 0.2], "b": [0.4, 0.7]})
     assert two["levene_p"] is None and two["test"] == "anova"
     assert po.compare_runs({"a": [0.1, 0.1, 0.1], "b": [0.4, 0.5, 0.7]})["p"] < 0.05
-    assert letters(["a", "b", "c"], {frozenset("ac")}) == {"a": "a", "b": "ab", "c": "b"}
+    assert letters(["a", "b", "c"], [{"better": "a", "worse": "c"}]) == {
+        "a": "a",
+        "b": "ab",
+        "c": "b",
+    }
 
 
 def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_told():
@@ -200,6 +210,32 @@ def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_t
         paired=True,
     )
     assert stated.pairs[0]["paired"]
+
+
+def test_the_chain_narrows_for_no_model_and_takes_the_rows_asked_for():
+    caches = models(3, small=-0.3, large=0.4)
+    splits = {}
+    for name, costs in (("small", [1, 4]), ("large", [8, 16])):
+        outputs, labels = (caches[name].splits["pool"].array(n) for n in ("outputs", "labels"))
+        at = {"fit": slice(0, 1500), "test": slice(1500, 2500), "fog": slice(2500, 4000)}
+        rows = {n: {"outputs": outputs[i], "labels": labels[i]} for n, i in at.items()}
+        splits[name] = po.from_arrays(splits=rows, costs=costs, unit="ms")
+    found = po.study(splits, "3,8,12", "max_prob,entropy", test="fog")
+    areas = {one["model"]: one["area"] for one in found.models}
+    assert f"{JOINED}: max_prob" in areas and areas["small: max_prob"] is not None
+    assert {one["rows"] for one in found.models} == {1500}
+    assert not any("training run" in note and JOINED in note for note in found.notes)
+
+
+def test_opened_caches_are_handed_to_other_processes(tmp_path):
+    opened = {}
+    for name, data in models(2, 300, a=0.0, b=0.1).items():
+        rows = data.splits["pool"]
+        with po.CacheWriter(tmp_path / name, costs=data.costs, shares=data.shares) as writer:
+            writer.append("pool", list(rows.array("outputs").swapaxes(0, 1)), rows.array("labels"))
+        opened[name] = po.open_cache(tmp_path / name)
+    here, there = (po.study(opened, "50%,100%", "max_prob", jobs=jobs) for jobs in (1, 2))
+    assert here.budgets == there.budgets and here.points == there.points
 
 
 def test_a_model_without_early_exits_takes_part():
@@ -264,7 +300,7 @@ def test_the_command_prints_and_writes_what_the_call_returns(tmp_path, run):
 def test_names_runs_and_errors(tmp_path):
     for place in ("x/joint/0", "x/joint/1", "x/two-stage/0", "alone"):
         (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "manifest.json").touch()
+        (tmp_path / place / "manifest.json").write_text('{"format": "policyopt-cache"}')
     found = named_caches([tmp_path / "x"])
     assert list(found) == ["joint/0", "joint/1", "two-stage/0"]
     assert list(named_caches([f"mine/0={tmp_path / 'alone'}", tmp_path / "alone"])) == [
@@ -278,3 +314,88 @@ def test_names_runs_and_errors(tmp_path):
         po.study({"a": models(0, a=0.0)["a"], "b": other})
     with pytest.raises(po.InputError, match="two or more of each model"):
         po.compare_runs({"a": [1.0, 2.0], "b": [1.0]})
+
+
+# --- what is written, drawn, and found in folders ----------------------------------------------
+
+
+def written(folder, **strengths):
+    for name, data in models(2, rows=400, **strengths).items():
+        rows = data.splits["pool"]
+        with po.CacheWriter(folder / name, costs=data.costs, shares=data.shares) as writer:
+            writer.append("pool", list(rows.array("outputs").swapaxes(0, 1)), rows.array("labels"))
+
+
+def test_a_study_can_be_repeated_also_where_tables_are_empty(tmp_path, run):
+    """No runs: no tests; no budget that two can keep: no pairs. What is empty has its columns all the same."""
+    heads = {}
+    for name, budgets in (("few", "1.5"), ("all", "50%,100%")):
+        written(tmp_path / name / "in", a_0=0.0, a_1=0.01, b_0=0.02, b_1=0.0)
+        if name == "few":
+            for run_, costs in ((0, [1, 4]), (1, [2, 8])):
+                data = models(3, rows=400, costs=costs, m=0.1 * run_)["m"].splits["pool"]
+                with po.CacheWriter(
+                    tmp_path / name / f"m{'xy'[run_]}",
+                    costs=po.Cost("c", "ms", costs),
+                    shares={"fit": 0.5, "test": 0.5},
+                ) as writer:
+                    writer.append("pool", list(data.array("outputs").swapaxes(0, 1)), data.array("labels"))  # fmt: skip
+        given = sorted((tmp_path / name).glob("m*")) or [tmp_path / name / "in"]
+        words = ("--methods", "max_prob", "--jobs", 1, "--budgets", budgets, "--no-join")
+        for _ in range(2):
+            code, _, err = run("study", *given, *words, "--out", tmp_path / name / "out")
+            assert code == 0, err
+        read = [(tmp_path / name / "out" / f"{of}.csv").read_text() for of in ("pairs", "tests")]
+        heads[name] = [text.splitlines()[0] for text in read]
+        assert all((text.count("\n") == 1) == (name == "few") for text in read)
+    assert heads["few"] == heads["all"]
+
+
+def test_folders_hold_other_things_links_and_nothing(tmp_path, run):
+    written(tmp_path / "real", a=0.0, b=0.1)
+    (tmp_path / "links").mkdir()
+    for name, target in (("one", "a"), ("two", "b"), ("two-again", "b")):
+        (tmp_path / "links" / name).symlink_to(tmp_path / "real" / target)
+    assert list(named_caches([tmp_path / "links"])) == ["one", "two"]
+    (tmp_path / "real" / "export").mkdir()
+    (tmp_path / "real" / "export" / "manifest.json").write_text('{"format": "policyopt-export"}')
+    code, _, err = run("study", tmp_path / "real", "--methods", "max_prob", "--jobs", 1)
+    assert code == 0 and "export left out" in err
+    (tmp_path / "empty").mkdir()
+    refuses("a cache, or a folder with some", named_caches, [tmp_path / "empty"])
+    assert list(named_caches([tmp_path / "absent"])) == ["absent"]  # opening it says so
+
+
+def test_curves_and_marks_are_told_apart_and_stand_at_budgets_tried():
+    names, budgets = [f"model {m}" for m in range(20)], [1.0, 2.0, 7.0]
+    rows = [
+        {"budget": b, "quality": dict.fromkeys(names, 0.8), "winner": None, "contenders": names}
+        for b in budgets
+    ]
+    found = Study([{"model": name} for name in names], rows, [], [], [], [], "ms", 0.95)
+    axes, strip = study_figure(found).axes
+    looks = [(line.get_color(), line.get_marker()) for line in axes.lines]
+    assert len(set(looks)) == len(names)
+    widths = [line.get_linewidth() for line in axes.lines]
+    assert widths == sorted(widths, reverse=True)  # one that is drawn later hides none
+    assert not strip.patches and len(strip.collections) == len(names)
+    assert all(marks.get_offsets()[:, 0].tolist() == budgets for marks in strip.collections)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9, 11, 12])
+def test_names_stand_beside_the_circles_and_each_other(count):
+    names = [f"pretrained_branch_{m}" for m in range(count)]
+    one = {
+        "metric": "area", "less_is_better": False, "post_hoc": "Tukey HSD",
+        "rank": {name: 1 + m for m, name in enumerate(names)},
+        "pairs": [{"better": names[0], "worse": names[1], "p": 0.01}],
+    }  # fmt: skip
+    figure = dominance_figure([one] * 6, 0.95, "over training runs")
+    figure.draw_without_rendering()
+    boxes = []
+    for axes in figure.axes:
+        boxes += [t.get_window_extent() for t in axes.texts if t.get_text() in names]
+        for line in axes.lines:  # squares within the circles
+            (x, y), half = axes.transData.transform(line.get_xydata()[0]), 6 * figure.dpi / 72
+            boxes.append(Bbox([[x - half, y - half], [x + half, y + half]]))
+    assert len(boxes) == 12 * count and not any(a.overlaps(b) for a, b in combinations(boxes, 2))

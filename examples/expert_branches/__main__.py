@@ -25,7 +25,7 @@ from policyopt.runtime._files import write_file
 from . import detector as detecting
 from .branches import BranchedNet, train_experts
 from .caches import in_memory, run_all, write
-from .compare import METHOD, at_cost, paths_of, play_adaee
+from .compare import BUDGETS, METHOD, at_cost, paths_of, play_adaee
 from .distortions import KINDS
 from .page import table
 from .picture import draw
@@ -106,7 +106,7 @@ def run(splits: dict[str, Split], recipe: Recipe, out: Path, weights: Path, quic
         }
         for kind in KINDS
     }
-    paths = paths_of(caches, by_context)
+    paths = paths_of(caches, by_context, 3 if quick else BUDGETS)
     lap("policies")
     adaee = play_adaee(caches["plain"], 3000 if quick else 30_000, 3 if quick else 20)
     lap("AdaEE")

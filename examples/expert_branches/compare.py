@@ -26,7 +26,7 @@ Paths = dict[str, dict[str, Path]]
 """By column of the table, then by stream: what its policies cost and answer, all budgets."""
 
 
-def paths_of(caches: Mapping[str, ExitData], by_context: set[str]) -> Paths:
+def paths_of(caches: Mapping[str, ExitData], by_context: set[str], budgets: int = BUDGETS) -> Paths:
     """Fit each cache's policies on its split `fit` and replay them on the streams.
 
     Parameters
@@ -35,13 +35,15 @@ def paths_of(caches: Mapping[str, ExitData], by_context: set[str]) -> Paths:
         By column; the same rows in each.
     by_context
         Columns that have one policy per context; the others have one for all rows.
+    budgets
+        How many, between the first exit and the last.
     """
     found: Paths = {}
     for name, data in caches.items():
         tables = Tables(data)
-        budgets = parse_budgets(BUDGETS, tables.get("fit").mean_costs)
+        asked = parse_budgets(budgets, tables.get("fit").mean_costs)
         fit = po.fit_experts if name in by_context else po.fit
-        policies = [fit(data, budget, METHOD, tables=tables).policy for budget in budgets]
+        policies = [fit(data, budget, METHOD, tables=tables).policy for budget in asked]
         found[name] = {kind: path_through(policies, tables.get(kind)) for kind in KINDS}  # type: ignore[arg-type]
         parts = list(found[name].values())
         found[name]["changing"] = Path(

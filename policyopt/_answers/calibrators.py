@@ -87,10 +87,8 @@ def check_labels(log_prob: Logs, labels: Labels) -> None:
 
 
 def vector(log_prob: Logs, labels: Labels, spread: float) -> tuple[Floats, Floats]:
-    """Fit factor and bias of one exit, (C,) each, for a given width of the shrinkage.
-
-    Least of ``mean NLL + (|u|^2 + |bias|^2) / (2 N spread^2)``, ``scale = (1 + u) / T``, T of temperature scaling.
-    """
+    """Fit factor and bias of one exit, (C,) each, for a given width of the shrinkage."""
+    # Least of ``mean NLL + (|u|^2 + |bias|^2) / (2 N spread^2)``, ``scale = (1 + u) / T``, T of temperature scaling.
     inverse = 1 / temperature(log_prob, labels)
     first = np.zeros(2 * log_prob.shape[1])
     return _parts(inverse, _minimise(log_prob, labels, spread, inverse, first, 1e-9))
@@ -210,10 +208,8 @@ def platt(confidence: Floats, correct: Floats) -> tuple[float, float]:
 
 
 def beta(confidence: Floats, correct: Floats) -> tuple[float, float, float]:
-    """Fit ``P(right) = sigmoid(a ln p - b ln(1 - p) + c)`` with a, b >= 0. Shapes: confidence, correct (N,).
-
-    Where the free fit has a negative coefficient, the best without one or both features is it (concavity).
-    """
+    """Fit ``P(right) = sigmoid(a ln p - b ln(1 - p) + c)`` with a, b >= 0. Shapes: confidence, correct (N,)."""
+    # Where the free fit has a negative coefficient, the best without one or both features is it (concavity).
     p = np.clip(confidence, EDGE, 1 - EDGE)
     features = np.stack([np.log(p), -np.log1p(-p)], axis=1)
     flat = (0.0, 0.0, _log_odds_of_mean(correct))

@@ -66,10 +66,8 @@ class CrossFitted:
 
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
-    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others.
-
-    Plain where a graded quality is of the exits' own answers: of any other nobody knows it.
-    """
+    """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
+    # Plain where a graded quality is of the exits' own answers: of any other nobody knows it.
     check_one_of("answer", name, NAMES, "E.g. --set answer=combined.")
     count = int(fold.max(initial=0)) + 1
     if name == "plain" or table.plain_only:
@@ -181,9 +179,8 @@ def fit_combined(
         if start is not None:
             first = start.weights[k, used]
         weights[k, used], shift = _maximise([logs[j] for j in used], labels, first, shift)
-        if not weights[
-            k
-        ].any():  # all are worse than none: the exit's own answer stays, unsure as can be
+        # All are worse than none: the exit's own answer stays, unsure as can be.
+        if not weights[k].any():
             weights[k, k] = _LEAST
         if bias is not None and len(shift):
             bias[k] = shift
@@ -248,10 +245,8 @@ def cross_fit_combined(
     for f in range(int(fold.max()) + 1):
         held, rest = fold == f, fold != f
         # Nearly the same rows as all: their solution is a good place to start from.
-        pair = [
-            fit_combined(log_prob[rest], labels[rest], reading, keep, start)
-            for keep, start in zip((alone, None), whole, strict=True)
-        ]
+        starts = zip((alone, None), whole, strict=True)
+        pair = [fit_combined(log_prob[rest], labels[rest], reading, *one) for one in starts]
         if held.any():
             own, both = (losses_of(rule, log_prob[held], labels[held]) for rule in pair)
             gain[held], better[held] = own[0] - both[0], both[1].astype(float) - own[1]

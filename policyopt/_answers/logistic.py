@@ -21,10 +21,8 @@ _RIDGE = 1e-6  # keeps coefficients finite where the features divide right from 
 
 
 def logistic(features: Floats, target: Floats) -> tuple[Floats, float]:
-    """Fit ``P(right) = sigmoid(features @ coefficients + offset)`` by maximum likelihood.
-
-    Shapes: features (N, P); target (N,), in [0, 1], neither all 0 nor all 1; returns (P,), float.
-    """
+    """Fit ``P(right) = sigmoid(features @ coefficients + offset)`` by maximum likelihood."""
+    # Shapes: features (N, P); target (N,), in [0, 1], neither all 0 nor all 1; returns (P,), float.
     design, center, scale = _standardised(features)
     ridge = np.append(0.0, _RIDGE / scale**2)
     rows = _Rows(design, target, np.ones(len(target)), ridge, [slice(None)], doubt=0.0)
@@ -36,12 +34,10 @@ def logistic(features: Floats, target: Floats) -> tuple[Floats, float]:
 def weighted_logistic(
     columns: Floats, target: Floats, weight: Floats, fold: Ints, penalty: float
 ) -> Floats:
-    """Return offsets and weights without each fold in turn, then of all rows, for every column of targets.
-
-    Minimises ``sum_n weight_n * CE(target_n, sigmoid(offset + w . x_n)) + penalty / 8 * |w|^2``, w in units of
-    standardised columns: `penalty` stands for that many rows. One more row, at the mean, target 1/2, keeps the
-    offset finite. Shapes: columns (N, M); target, weight (N, L); fold (N,); returns (G+1, M+1, L).
-    """
+    """Return offsets and weights without each fold in turn, then of all rows, for every column of targets."""
+    # Minimises ``sum_n weight_n * CE(target_n, sigmoid(offset + w . x_n)) + penalty / 8 * |w|^2``, w in units of
+    # standardised columns: `penalty` stands for that many rows. One more row, at the mean, target 1/2, keeps the
+    # offset finite. Shapes: columns (N, M); target, weight (N, L); fold (N,); returns (G+1, M+1, L).
     groups = int(fold.max(initial=0)) + 1
     order = np.argsort(fold, kind="stable")  # folds side by side: their parts are then plain slices
     ends = np.searchsorted(fold[order], np.arange(groups + 1))

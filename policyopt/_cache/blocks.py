@@ -59,9 +59,8 @@ _ONE_NUMBER = (
 #: What to do about a bad value, by array.
 _REMEDY = {
     "outputs": "Look for overflow (float16?) where they were made, mend that row or leave it out.",
-    "confidence": "Give shares (0.5, not 50; of a score of another range its sigmoid), one for each exit but the last, "
-    "whose confidences may all lack: "
-    "mend that row or leave it out.",
+    "confidence": "Give shares (0.5, not 50; of a score of another range its sigmoid), one for each exit but the "
+    "last, whose confidences may all lack: mend that row or leave it out.",
     "labels": "Number classes from 0 (-1 where unknown).",
     "prediction": "Number classes from 0 (-1 where there was no answer).",
     "quality": "Divide by the best mark there is (4 of 5 points: 0.8); mend that row or leave it out.",
@@ -211,11 +210,9 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
 
 
 def confident(block: dict[str, Array]) -> dict[str, Array]:
-    """Return a summary block with a confidence at every exit: the largest probability, or where none is given 1.
-
-    That tells no row from another. The last exit decides nothing, so a score for the exits before it is enough; without
-    any, only shares of the rows can be chosen.
-    """
+    """Return a summary block with a confidence at every exit: the largest probability, or where none is given 1."""
+    # That tells no row from another. The last exit decides nothing, so a score for the exits before it is enough;
+    # without any, only shares of the rows can be chosen.
     if "outputs" in block:
         return block
     if "confidence" not in block and block.get("top_prob", np.empty(0)).size:
@@ -706,10 +703,8 @@ def summary_notes(where: str, block: Mapping[str, Array]) -> Iterator[str]:
     """Yield what is odd about summaries: of two classes none is predicted with less than 1/2."""
     if not {"prediction", "confidence"} <= block.keys():
         return
-    if (
-        "correct" in block and "labels" not in block
-    ):  # numbers of answers, perhaps, to each question
-        return
+    if "correct" in block and "labels" not in block:
+        return  # numbers of answers, perhaps, to each question
     prediction, confidence = block["prediction"], block["confidence"]
     asked = prediction >= 0
     classes = set(np.unique(prediction[asked]).tolist())

@@ -297,9 +297,8 @@ class ExitData:
             step = "`policyopt info CACHE` lists them."
             if split in RESERVED:
                 step = (
-                    f"This cache has no rows for it: import it with such rows (keys {split}_...), "
-                    "or all rows as one pool to be divided "
-                    "(--split fit=0.5,calibrate=0.2,test=0.3)."
+                    f"This cache has no rows for it: import it with such rows (keys {split}_...), or all rows as "
+                    "one pool to be divided (--split fit=0.5,calibrate=0.2,test=0.3)."
                 )
             raise input_error("split", f"one of {', '.join(self.split_names)}", split, step)
         if not self.pooled:
@@ -347,10 +346,8 @@ def folds_of(rows: int, folds: int, seed: int, group: Array | None = None) -> In
 
 
 def some_rows(rows: int, count: int, seed: int, group: Array | None = None) -> Ints:
-    """Return the numbers of `count` random rows, ascending; of groups, which stay whole, about as many.
-
-    One group at least, and not all of several where fewer rows than all are asked for.
-    """
+    """Return the numbers of `count` random rows, ascending; of groups, which stay whole, about as many."""
+    # One group at least, and not all of several where fewer rows than all are asked for.
     if group is None:
         return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
     place = places_of(group, seed)
@@ -392,10 +389,8 @@ def equal_rows(splits: Mapping[str, Rows], notes: list[str]) -> dict[str, Array]
 
 
 def repeated(rows: Rows) -> Array | None:
-    """Return the rows that are equal as groups, (N,), where they are repetitions and no chance; else None.
-
-    Rows of few distinct confidences meet by chance: with other labels, or at every exit far more often than at all.
-    """
+    """Return the rows that are equal as groups, (N,), where they are repetitions and no chance; else None."""
+    # Rows of few distinct confidences meet by chance: with other labels, or at every exit far more often than at all.
     _, first, at, sizes = np.unique(
         _hashes(rows), return_index=True, return_inverse=True, return_counts=True
     )

@@ -258,10 +258,8 @@ def joined(raws: Sequence[Raw]) -> Raw:
         raw.note("read as labels, of whole numbers")
     told = [raw for raw in raws if [*map(_ours, raw.arrays)] == ["labels"]]
     raws = [raw for raw in raws if [*map(_ours, raw.arrays)] != ["labels"]]
-    names = [
-        re.sub(r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$", "", raw.name)
-        for raw in raws
-    ]
+    endings = r"(\.(npz|npy|safetensors|pth?|csv|tsv|jsonl?|parquet|gz))+$"
+    names = [re.sub(endings, "", raw.name) for raw in raws]
     folders = [raw.folder for raw in raws]
     if len(set(names)) < len(names) and len(set(folders)) == len(names):
         names = folders
@@ -355,9 +353,8 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     for raw in raws:
         deep = [key for key in raw.arrays if _parsed(key)[1] in _DEEP]
         wide = max([wide, *(raw.arrays[key].shape[-1] for key in deep if raw.arrays[key].ndim)])
-        for key in [
-            k for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "prediction" and deep
-        ]:
+        said = [k for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "prediction"]
+        for key in said if deep else []:
             own = raw.origin.get((key, None), key)
             raw.note(f"{own} not used beside {deep[0]}")
             raw.unread[own] = raw.arrays.pop(key).shape
@@ -366,9 +363,8 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     if not mine:
         return []
     texts = {code: text for raw, key in mine for code, text in raw.texts[key].items()}
-    for raw, key in [
-        (r, k) for r in raws for k in r.arrays if _parsed(k)[1] in ("labels", "prediction")
-    ]:
+    named = ("labels", "prediction")
+    for raw, key in [(r, k) for r in raws for k in r.arrays if _parsed(k)[1] in named]:
         if key not in raw.texts:
             _meet(raw, key, texts)
             mine.append((raw, key))

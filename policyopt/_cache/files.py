@@ -102,8 +102,7 @@ def map_tensors(
         return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}
     except Exception as error:  # the library and numpy raise many kinds on damaged files
         raise InputError(
-            f"'{argument}' must be a safetensors file that can be mapped. "
-            f"Got {path.name}: {error}. {step}"
+            f"'{argument}' must be a safetensors file that can be mapped. Got {path.name}: {error}. {step}"
         ) from error
 
 

@@ -191,9 +191,8 @@ def import_sources(
         splits = [part.split for part in one.parts]
         if shares is not None and POOL not in splits:
             got = f"shares beside the splits {', '.join(splits)} of the file"
-            raise input_error(
-                "split", "given where the rows are one pool", got, "Leave --split out."
-            )
+            allowed = "given where the rows are one pool"
+            raise input_error("split", allowed, got, "Leave --split out.")
         if shares is None and POOL in splits:
             one.notes.append(f"rows divided 50:50 into fit and test by seed {seed}; see --split")
         if any(note.endswith(" not used") for note in one.notes):

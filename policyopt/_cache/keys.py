@@ -42,22 +42,8 @@ _SPELLINGS = {
     for spelling in spellings.split()
 }
 #: Too short or too common to stand after anything but the name of a split.
-_SHORT = (
-    "y",
-    "gt",
-    "gold",
-    "id",
-    "ids",
-    "idx",
-    "ind",
-    "index",
-    "exit",
-    "model",
-    "layer",
-    "tier",
-    "sample",
-    "split",
-)
+_SHORT = ("y", "gt", "gold", "id", "ids", "idx", "ind", "index")
+_SHORT += ("exit", "model", "layer", "tier", "sample", "split")
 #: Texts a file may hold about itself.
 OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
 _BASES = "|".join(sorted({*SYNONYMS, *_SPELLINGS}, key=len, reverse=True))
@@ -73,19 +59,8 @@ _ALIASES = {
 }
 _SPLITS = ("train", *(name for names in _ALIASES.values() for name in names))
 #: What exits are called where they are counted: of the second kind only some may have an exit.
-_COUNTED = (
-    "exit",
-    "exits",
-    "head",
-    "model",
-    "branch",
-    "classifier",
-    "ic",
-    "stage",
-    "arr",
-    "out",
-    "output",
-)
+_COUNTED = ("exit", "exits", "head", "model", "branch", "classifier", "ic", "stage")
+_COUNTED += ("arr", "out", "output")
 DEPTHS = ("layer", "block", "level")
 _LAST = re.compile(r"(?i)(?<![a-z])(?:final|last)(?![a-z])")
 #: Roles with one value per sample, whatever the exit.
@@ -194,11 +169,9 @@ def _thing(place: Place) -> tuple[str | None, str]:
 
 def suffixed(key: str) -> Place | None:
     """Return the place of ``conf_small``: an exit's name after what it gives, where the file has such for several."""
-    match = (
-        re.fullmatch(rf"(?i:({_BASES}))_([A-Za-z0-9_.-]+)", key.strip())
-        if len(key) <= _MAX_KEY
-        else None
-    )
+    if len(key) > _MAX_KEY:
+        return None
+    match = re.fullmatch(rf"(?i:({_BASES}))_([A-Za-z0-9_.-]+)", key.strip())
     known = match and parse_key(match[1])
     if not match or not known or known[1] in (*PER_SAMPLE, "metadata", "costs"):
         return None
@@ -220,9 +193,8 @@ def places(
         place = place_of(role)
         if place is None or parse_key(place.key) is None:
             allowed = f"ROLE=KEY with a role of {', '.join(dict.fromkeys(SYNONYMS.values()))}"
-            raise input_error(
-                "key", allowed, role, "E.g. --key labels=gt (Python: keys={'labels': 'gt'})."
-            )
+            step = "E.g. --key labels=gt (Python: keys={'labels': 'gt'})."
+            raise input_error("key", allowed, role, step)
         for k, key in enumerate(named):
             if key in keys:
                 found[key] = place if len(named) == 1 else Place(place.key, k)
@@ -230,9 +202,8 @@ def places(
     claimed = {_thing(place): key for key, place in found.items()}
     # The order of spellings, ours first, decides which of two keys for one thing is taken.
     order = {spelling: i for i, spelling in enumerate(_SPELLINGS)}
-    rest = sorted(
-        (k for k in keys if k not in found), key=lambda k: order.get(k.strip().lower(), -1)
-    )
+    rest = [key for key in keys if key not in found]
+    rest.sort(key=lambda key: order.get(key.strip().lower(), -1))
     for key in rest:
         place = place_of(key)
         if place is None:
@@ -249,17 +220,13 @@ def places(
             note(f"key {key!r} read as {place.key}")
     _place_last(keys, found, note)
     names = [(key, suffixed(key)) for key in keys if key not in found]
+    whole = {p.key for p in found.values() if p.exit is None}
     for key, place in names:
         several = [p for _, p in names if p and place and p.key == place.key]
-        if (
-            place
-            and len(several) > 1
-            and not any(p.key == place.key for p in found.values() if p.exit is None)
-        ):
+        if place and len(several) > 1 and place.key not in whole:
             found[key] = place
-    return {key: found[key] for key in keys if key in found}, [
-        key for key in keys if key not in found
-    ]
+    rest = [key for key in keys if key not in found]
+    return {key: found[key] for key in keys if key in found}, rest
 
 
 def _place_last(keys: Sequence[str], found: dict[str, Place], note: Any) -> None:

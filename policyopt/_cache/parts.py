@@ -93,9 +93,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         slot = base if role == "cost" else role
         if (prefix, slot) in keys:
             got = f"{keys[prefix, slot]} and {key}"
-            raise input_error(
-                where, f"with one key for {role}", got, f"Say which: --key {base}={key}."
-            )
+            step = f"Say which: --key {base}={key}."
+            raise input_error(where, f"with one key for {role}", got, step)
         keys[prefix, slot] = key
         part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
@@ -120,9 +119,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     named = [prefix for prefix, part in parts.items() if part.key and prefix is not None]
     shared = parts.get(None, Part(POOL, raw.name, kind, {}, key=""))
     if not named and not shared.key:
-        got = ", ".join(
-            [*raw.arrays, *(k for k in raw.metadata if k not in raw.unread), *raw.unread][:12]
-        )
+        free = [k for k in raw.metadata if k not in raw.unread]
+        got = ", ".join([*raw.arrays, *free, *raw.unread][:12])
         allowed, step = _WANTED, _which(raw)
         found = {role: a for part in parts.values() for role, a in part.arrays.items()}
         classes = "prediction" in found and found["prediction"].dtype.kind in "iu"
@@ -159,10 +157,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
             part.costs = {b: a for b, a in shared.costs.items() if a.ndim == 1} | part.costs
             if "labels" in shared.arrays and name not in ("fit", "calibrate"):
                 arrays.setdefault("labels", shared.arrays["labels"])
-        if part.key in KINDS and not (
-            raw.table and part.key == "logit"
-        ):  # what the user declares goes before the key's name
-            part.kind = part.kind or part.key
+        if part.key in KINDS and not (raw.table and part.key == "logit"):
+            part.kind = part.kind or part.key  # what the user declares goes before the key's name
         part.split, part.arrays, part.apart = name, arrays, raw.apart
     return [parts[prefix] for prefix in splits]
 

@@ -79,11 +79,8 @@ def read_csv(path: Path, said: Said) -> Raw:
         raise input_error(f"{path.name}: columns", "each of another name", got, "Rename one.")
     raw = Raw(path.name)
     at = raw.plan([column.strip() for column in columns], said)
-    texts = {
-        name: str
-        for name in columns
-        if name.strip() in at and at[name.strip()].key in ("sample", "split")
-    }
+    named = {key for key, place in at.items() if place.key in ("sample", "split")}
+    texts = {name: str for name in columns if name.strip() in named}
     rows = max(1, PIECE // max(_longest(path, max(len(columns), 1), mark), 16 * len(columns)))
     used = [name for name in columns if name.strip() in at] or [0]
     first = b"".join(islice(lines_of(path), 1, 9))
@@ -260,9 +257,8 @@ def _unboxed(raw: Raw, key: str, place: Place, cells: Array) -> Array:
     except (TypeError, ValueError):
         found = cells
     if found.dtype.kind not in "biuf":
-        raise input_error(
-            f"{raw.name}: {key}", "numbers or texts", "lists or objects", "Mend the lines."
-        )
+        got, step = "lists or objects", "Mend the lines."
+        raise input_error(f"{raw.name}: {key}", "numbers or texts", got, step)
     return found
 
 
@@ -344,12 +340,8 @@ def read_parquet(path: Path, said: Said) -> Raw:
             got = f"{path}, whose columns claim {held} bytes of {path.stat().st_size}"
             raise input_error("SRC", "a table as large as its columns", got, "Save it anew.")
     if not nested:
-        return _gather(
-            raw,
-            at,
-            ((batch.to_pandas(ignore_metadata=True), size) for batch, size in batches()),
-            path,
-        )
+        whole = ((batch.to_pandas(ignore_metadata=True), size) for batch, size in batches())
+        return _gather(raw, at, whole, path)
     parts: dict[str, list[Array]] = {name: [] for name in used}
     for batch, _ in batches():
         for name in used:
@@ -619,14 +611,12 @@ def _groups(column: Any, argument: str) -> Array:
     """Return a column of names or whole numbers as codes of groups."""
     if column.dtype.kind in "iub":
         return group_codes(column.to_numpy())
-    texts = np.asarray(
-        _refuse_long(column, argument, MAX_TEXT).fillna("").astype(str), dtype=np.str_
-    )
+    column = _refuse_long(column, argument, MAX_TEXT)
+    texts = np.asarray(column.fillna("").astype(str), dtype=np.str_)
     if (texts == "").any():
         got = f"nothing in row {int(np.argmax(texts == ''))}"
-        raise input_error(
-            argument, "given for every row", got, "Give such a row a name of its own."
-        )
+        step = "Give such a row a name of its own."
+        raise input_error(argument, "given for every row", got, step)
     return group_codes(texts)
 
 
@@ -635,11 +625,8 @@ def _values(column: Any, argument: str, raw: Raw, place: Place) -> Array:
     role = (parse_key(place.key) or (None, ""))[1]
     if role not in TEXTUAL or column.dtype.kind in "biuf":
         found = _numbers(column, argument, role in CONFIDENCES)
-        return (
-            _answered(raw, argument, found)
-            if role in TEXTUAL and found.dtype.kind == "f"
-            else found
-        )
+        gaps = role in TEXTUAL and found.dtype.kind == "f"
+        return _answered(raw, argument, found) if gaps else found
     try:
         found = _numbers(column, argument, True)
     except InputError:

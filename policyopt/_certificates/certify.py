@@ -185,9 +185,8 @@ def certify(
         p = np.maximum(p, _p_values(tested, each, procedure, seed)[0])
     shown = np.zeros(len(p), dtype=bool)
     tried = p[order]
-    shown[order] = (
-        holm(tried) <= level if testing == "holm" else fallback(tried, level, at.tolist())
-    )
+    passed = holm(tried) <= level if testing == "holm" else fallback(tried, level, at.tolist())
+    shown[order] = passed
     costs = np.array([_cost(policy) for policy in policies])
     records = [
         _record(policies[j], j, float(costs[j]), found, float(p[j]), bool(shown[j]))

@@ -182,9 +182,8 @@ def register_risk(
             step = "Choose another name."
             raise input_error("name of a risk", f"new: not {', '.join(KINDS)}", name, step)
         shape = "bounded"
-        KINDS[name] = Kind(
-            loss, float(low), float(high), (loss.__doc__ or name).splitlines()[0], shape, labels
-        )
+        words = (loss.__doc__ or name).splitlines()[0]
+        KINDS[name] = Kind(loss, float(low), float(high), words, shape, labels)
         return loss
 
     return register
@@ -374,10 +373,8 @@ class Losses:
 def losses_of(
     risk: Risk, policies: Sequence[Taken], table: Table, bound: float | None = None, worst: Worst | None = None
 ) -> list[Losses]:  # fmt: skip
-    """Return the losses of policies on a table's rows, one entry per class or context where the claim is of each.
-
-    `bound`: the most that a row may cost, where rows have costs of their own. `worst`: where any level may be met.
-    """
+    """Return the losses of policies on a table's rows, one entry per class or context where the claim is of each."""
+    # `bound`: the most that a row may cost, where rows have costs of their own. `worst`: where any level may be met.
     kind = KINDS[risk.name]
     if kind.labels and any(one.quality is None for one in policies):
         step = "disagreement and cost need none."

@@ -10,12 +10,10 @@ from policyopt.runtime._typing import Bools, Floats
 
 
 def fallback(p: Floats, delta: float, starts: Sequence[int] = (0,)) -> Bools:
-    """Return which of L claims, in an order that these p-values had no part in, are shown, (L,).
-
-    Each start has an equal share of delta. What has shown a claim is handed on to the next; what has failed is spent
-    (Wiens & Dmitrienko, The fallback procedure, J. Biopharm. Stat. 15, 2005). One start: the fixed sequence of Learn
-    then test (arXiv:2110.01052, algorithm 1), which ends at the first p-value over delta.
-    """
+    """Return which of L claims, in an order that these p-values had no part in, are shown, (L,)."""
+    # Each start has an equal share of delta. What has shown a claim is handed on to the next; what has failed is
+    # spent (Wiens & Dmitrienko, The fallback procedure, J. Biopharm. Stat. 15, 2005). One start: the fixed sequence
+    # of Learn then test (arXiv:2110.01052, algorithm 1), which ends at the first p-value over delta.
     own = np.zeros(len(p))
     own[list(starts)] = delta / len(starts)
     shown, left = np.zeros(len(p), dtype=bool), 0.0

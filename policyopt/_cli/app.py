@@ -48,10 +48,7 @@ COMMANDS = {
     "plan": ("plan", "Choose cuts, kept exits and thresholds together"),
     "run": ("run", "Decide for new outputs"),
     "export": ("export", "Write a policy for other runtimes"),
-    "verify": (
-        "export",
-        "Test an export on its golden vectors, or a certificate",
-    ),
+    "verify": ("export", "Test an export on its golden vectors, or a certificate"),
     "watch": ("watch", "Watch a promised risk by new rows"),
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
     "demo": ("fit", "Compare policies on a real cache, fit one, and write it"),

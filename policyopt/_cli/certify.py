@@ -55,9 +55,8 @@ def certify(
         raise input_error("--policy", "given without --method", policy, "Leave one out.")
     if covers == "request" and not family:
         step = "One level alone needs no choice: leave --covers out."
-        raise input_error(
-            "--covers request", "of a family that is written: --family", "one policy", step
-        )
+        allowed = "of a family that is written: --family"
+        raise input_error("--covers request", allowed, "one policy", step)
     given: Any = method if policy is None else load_any(policy)
     if policy is None:
         foretell([method or DEFAULT_METHOD], 5_000, 1)

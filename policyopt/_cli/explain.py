@@ -165,11 +165,8 @@ def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None
     if changes["quality"] is not None:
         graded, p = changes["accuracy"] is None, changes["mcnemar_p"]
         change = f"{percent(changes['reference_quality'])} -> {percent(changes['quality'])} %"
-        sure = (
-            f"{interval('difference', points)(changes)} points"
-            if p is None
-            else f"McNemar p = {p:.2g}"
-        )
+        apart = interval("difference", points)(changes)
+        sure = f"{apart} points" if p is None else f"McNemar p = {p:.2g}"
         up, down = ("better", "worse") if graded else ("right", "wrong")
         output.say(
             f"{output.quality_word(graded)} {change} ({sure})",

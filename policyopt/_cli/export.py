@@ -132,9 +132,8 @@ def _recheck(policy: Path, cache: Path | None, style: output.Format) -> None:
 
     if cache is None:
         step = f"E.g. {output.command('verify', policy, 'CACHE')}"
-        raise input_error(
-            "CACHE", "given with a policy file: its certificate is of rows", "none", step
-        )
+        allowed = "given with a policy file: its certificate is of rows"
+        raise input_error("CACHE", allowed, "none", step)
     found = recheck(load_any(policy), options.read_cache(cache))
     if not output.print_data(style, found, [found]):
         output.say(f"holds: {in_words(found)}")
@@ -233,9 +232,8 @@ def _served(policy: Policy, golden: Golden, size: int = 1, native: bool = False)
     for low in range(0, count, size or count):
         at = slice(low, low + (size or count))
         numbers = by_name(golden.sample[at])
-        found = server(
-            torch.arange(count)[at], samples=numbers["sample"], level=numbers.get("level")
-        )
+        named = {"samples": numbers["sample"], "level": numbers.get("level")}
+        found = server(torch.arange(count)[at], **named)
         answers = shaped(answers, found.prediction)
         exits[at], answers[at] = found.exit, found.prediction
     return Taken(exits, answers)

@@ -207,7 +207,9 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     )
     for k in range(data.exits):
         columns[f"exit {data.called(k)}"] = lambda r, k=k: number(r["cumulative_mean"][k])
-    output.print_table(content["costs"], columns, title="cumulative cost")
+    stated = [one for one in content["costs"] if "heads" in one]
+    heads = [{**r, "cost": f"{r['cost']}: head", "cumulative_mean": r["heads"]} for r in stated]
+    output.print_table([*content["costs"], *heads], columns, title="cumulative cost")
 
 
 def _print_metrics(found: ExitMetrics) -> None:
@@ -223,13 +225,16 @@ def _print_metrics(found: ExitMetrics) -> None:
     of: output.Columns = {
         "gap, points [95 %]": output.interval("accuracy_gap", output.points),
         "loss gap [95 %]": output.interval("loss_gap", "{:+.4f}".format),
-        **{n: lambda r, n=n: r["recorded"][n] for n in exits[0]["recorded"]},
     }
-    gap = f": gap from the {exits[0]['gap_from']}" if exits[0]["gap_from"] else ""
-    for title, columns in ((f"each exit, split {found.split}", own), (f"training{gap}", of)):
+    gap = f"training: gap from the {exits[0]['gap_from']}"
+    for title, columns in ((f"each exit, split {found.split}", own), (gap, of)):
         known = {n: c for n, c in columns.items() if any(c(r) not in (None, "-") for r in exits)}
         if known:
             output.print_table(exits, {**named, **known}, title=title)
+    if names := list(exits[0]["recorded"]):  # many numbers of few exits
+        each = {f"exit {named['exit'](r)}": lambda n, r=r: r["recorded"][n] for r in exits}
+        title = "recorded of each exit"
+        output.print_table(names, {"": lambda n: n.replace("_", " "), **each}, title=title)
     facts = (
         f"{name} {number(v) if isinstance(v, float) else v}" for name, v in found.training.items()
     )

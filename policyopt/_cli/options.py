@@ -179,7 +179,7 @@ def out_table(path: Path, header: str, whole: bool = True) -> None:
         return
     with path.open("rb") as file:
         line = file.readline(1000).strip()
-    if line != header.encode() if whole else not line.startswith(header.encode()):
+    if line != header.encode() if whole else not (line + b",").startswith(header.encode()):
         raise _not_ours(f"a table with {header}", path)
 
 

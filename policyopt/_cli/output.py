@@ -186,10 +186,8 @@ def coverage_columns(record: Mapping[str, Any], graded: Any) -> Columns:
     """Return the columns of a policy that may decline: who is not, and what those answers are worth."""
     if "coverage" not in record:
         return {}
-    return {
-        "coverage %": shown("coverage", percent),
-        f"{quality_word(graded)} of answers %": shown("selective_quality", percent),
-    }
+    given = f"{quality_word(graded)} of answers %"
+    return {"coverage %": shown("coverage", percent), given: shown("selective_quality", percent)}
 
 
 #: Columns of a part of rows; of all of them it has no name.
@@ -247,12 +245,8 @@ def scale_text(policy: Policy) -> str | None:
     if not what:
         return told
     sets = [policy.thresholds, *([policy.mixture.thresholds] if policy.mixture else [])]
-    there = " or ".join(
-        " ".join(
-            threshold_text(t if t in (ALWAYS, NEVER) else rule.below_of(t)) for t in one.tolist()
-        )
-        for one in sets
-    )
+    theirs = [[t if t in (ALWAYS, NEVER) else rule.below_of(t) for t in one] for one in sets]
+    there = " or ".join(" ".join(map(threshold_text, one)) for one in theirs)
     return f"{told}. Papers leave below, in {what}: {there or '-'}"
 
 

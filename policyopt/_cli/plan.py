@@ -16,13 +16,8 @@ from policyopt._export.folder import new_folder
 from policyopt._limits import Limit
 from policyopt._methods.targets import read_share
 from policyopt._progress import progress_callback
-from policyopt._tiers.choose import (
-    Planned,
-    certified_plan,
-    check_cost_bound,
-    make_plan,
-)
-from policyopt._tiers.description import Tiers, load_tiers
+from policyopt._tiers.choose import Planned, certified_plan, check_cost_bound, make_plan
+from policyopt._tiers.description import OBJECTIVES, Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
 from policyopt._tiers.search import Goal
 from policyopt._tiers.tier_policy import check_plan, emit
@@ -86,10 +81,8 @@ def plan(
             planned = certified_plan(described, fit, goal, sure, chosen, **further)
     policy, found = planned.fitted.policy, planned.searched
     reached = summary(described, planned.plan, policy, rows, objective, seed)
-    others = [
-        summary(described, one, alone, rows, objective, seed)
-        for one, alone in references(described, fit, objective, seed)
-    ]
+    alone = references(described, fit, objective, seed)
+    others = [summary(described, *one, rows, objective, seed) for one in alone]
     report: dict[str, Any] = {
         "objective": objective, "budget": budget, "accuracy_asked": goal.accuracy,
         "confidence": sure, "cost_bound": cost_bound,
@@ -120,10 +113,7 @@ def plan(
 
 def _columns(tiers: Tiers, objective: str, graded: bool) -> dict[str, Any]:
     text = partial(number, digits=3)
-    costs = {
-        f"{name} [{tiers.unit_of(name)}]": interval(name, text)
-        for name in ("latency", "energy", "price")
-    }
+    costs = {f"{name} [{tiers.unit_of(name)}]": interval(name, text) for name in OBJECTIVES}
     return {
         "": "", "stages": "plan", **output.quality_column(graded), **costs,
         f"p95, worst {objective}": lambda r: f"{text(r['p95'])}, {text(r['worst'])}",

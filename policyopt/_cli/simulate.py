@@ -49,9 +49,8 @@ def simulate(
     ),
     reward: str = option(
         "confidence",
-        "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), "
-        "signed (gained or lost), calibrated (signed, of the probability of being right), or "
-        "label (right there, less right at exit 0).",
+        "What an exit is worth beyond exit 0: confidence (AdaEE: gained, never below 0), signed (gained or lost), "
+        "calibrated (signed, of the probability of being right), or label (right there, less right at exit 0).",
     ),
     reveal: str = option("smaller", "smaller (side information), played (none), or all."),
     budget: str | None = option(None, "For controller and fixed: 2.5, or 40%."),
@@ -171,9 +170,8 @@ def _columns(records: list[dict[str, Any]], steered: bool) -> dict[str, Any]:
     if steered:
         found["late share %"] = shown("best_arm_share", partial(percent, digits=1))
     if first["recovery"]:
-        found["recovered"] = lambda r: " ".join(
-            "never" if x is None else str(x) for x in r["recovery"]
-        )
+        words = {None: "never"}
+        found["recovered"] = lambda r: " ".join(words.get(x, str(x)) for x in r["recovery"])
     found[f"cost [{unit}]"] = _plus_minus("realised_cost", number)
     if first["budget"] is not None:
         found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._study.streams import Robustness, robustness
+from policyopt._study.streams import robustness
 from policyopt._study.study import Study, named_caches
 from policyopt._study.study import study as run_study
 from policyopt.runtime._errors import input_error
 
-#: What is written, and how it begins.
+#: What is written, and its first column, or all of one that may be empty; the lists of a study first.
 _FILES = {
-    "models.csv": "model,", "budgets.csv": "budget,", "pairs.csv": "better,", "points.csv": "model,",
-    "exits.csv": "model,", "tests.csv": "metric,", "heights.csv": "budget,", "streams.csv": "model,",
-    "dearest.csv": "model,",
+    "models.csv": "model", "budgets.csv": "budget",
+    "pairs.csv": "better,worse,area,area_low,area_high,budgets,p,holm_p,paired,runs",
+    "tests.csv": "metric,less_is_better,runs,means,sds,rank,shapiro_p,levene_p,test,statistic,p,eta_squared,"
+    "omega_squared,post_hoc,pairs,groups",
+    "exits.csv": "model", "points.csv": "model", "heights.csv": "budget", "streams.csv": "model",
+    "dearest.csv": "model",
 }  # fmt: skip
-#: Metrics over runs that are printed and drawn; the files have all.
-_SHOWN = 6
-_PAIRS, _BUDGETS = 45, 12
+_LISTS = [name.removesuffix(".csv") for name in _FILES][:6]
+#: Metrics over runs that are printed and drawn, pairs and budgets that are printed; the files have all.
+_METRICS, _PAIRS, _BUDGETS = 6, 45, 12
 
 
 def study(
@@ -31,164 +35,149 @@ def study(
         "CACHE...",
     ),
     methods: str = option("auto", "Policy that each model gets; several: each is an entrant."),
-    budgets: str | None = option(
-        None, f"{options.COUNTED} Default: 9; of --streams 40%.", "--budgets"
-    ),
-    streams: str | None = option(
-        None, "Replay policies on streams, too: all, or names.", "--streams"
-    ),
-    max_drop: str | None = option(
-        None, "Floor on streams: most points under the full model there.", "--max-drop"
-    ),
-    quality: str | None = option(None, "Floor on streams: least mean quality.", "--quality"),
+    budgets: str | None = option(None, f"{options.COUNTED} Default: 9; of --streams 40%."),
+    streams: str | None = option(None, "Replay policies on streams, too: all, or names."),
+    max_drop: str | None = option(None, "Floor on streams: most points under the full model."),
+    quality: str | None = option(None, "Floor on streams: least mean quality."),
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for the tables and pictures."),
-    level: float = option(0.95, "Confidence of intervals, winners and tests."),
+    confidence: str = option("95%", "Of intervals, winners and tests."),
     paired: bool = option(False, "State that rows stand in the same order in all.", "--paired"),
     join: bool = option(True, "Try the full models as one cascade, too.", "--join/--no-join"),
-    jobs: int | None = option(None, "Processes (default: one per processor).", "--jobs", min=1),
+    jobs: int | None = option(None, "Processes (default: one per processor).", min=1),
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Compare models at equal realised cost: which to deploy at a budget."""
-    options.out_folder(out, _FILES)
-    named, on_streams = named_caches(caches), list[dict[str, Any]]()
-    if streams is not None:
-        floors = {"floor": quality, "max_drop": max_drop}
-        found = [
-            (name, _on_streams(path, methods, budgets or "40%", streams, test, cost, utility, floors))
-            for name, path in named.items()
-        ]  # fmt: skip
-        on_streams = _tell_streams(found, out, style, len(named) == 1)
-        if len(named) == 1:
-            return
-    elif quality or max_drop:
+    if streams is None and (floor := quality or max_drop):
         name = "--quality" if quality else "--max-drop"
-        raise input_error(name, "given with --streams", quality or max_drop, "Add --streams all.")
+        raise input_error(name, "given with --streams", floor, "Add --streams all.")
+    options.out_folder(out, {name: f"{all_.partition(',')[0]}," for name, all_ in _FILES.items()})
+    named, content = named_caches(caches, left := []), dict[str, Any]()
+    for text in left:
+        output.note(text)
+    more = {"cost": cost, "test": test, "utility": utility}
+    if streams is not None:
+        wish = {"streams": streams, "floor": quality, "max_drop": max_drop}
+        found = _streams(named, (methods, budgets or "40%"), wish, more, out, style)
+        if len(named) == 1:
+            output.print_data(style, found, found)
+            return
+        content["streams"] = found
     with output.progress("studying") as step:
-        found = run_study(
-            named, budgets or 9, methods, seeds=seeds, test=test, cost=cost, utility=utility, level=level,
-            paired=paired, join=join, jobs=jobs or os.cpu_count() or 1, progress=step,
+        told = run_study(
+            named, budgets or 9, methods, seeds=seeds, confidence=confidence, paired=paired,
+            join=join, jobs=jobs or os.cpu_count() or 1, progress=step, **more,
         )  # fmt: skip
-    for text in found.notes:
+    for text in told.notes:
         output.note(text)
     if out is not None:
-        _write(found, out)
-    content = {
-        name: getattr(found, name)
-        for name in ("models", "budgets", "pairs", "tests", "exits", "points")
-    }
-    content |= {"streams": on_streams} if streams is not None else {}
-    if not output.print_data(style, content, found.budgets):
-        _print(found)
-        if out is not None:
-            output.say(f"wrote tables and pictures into {out}")
+        _write(told, out)
+    content = {name: getattr(told, name) for name in _LISTS} | content
+    if not output.print_data(style, content, told.budgets):
+        _print(told)
+        output.say(*([f"wrote tables and pictures into {out}"] if out else []))
 
 
-def _on_streams(
-    path: Path, methods: str, budgets: str, streams: str, test: str, cost: str | None, utility: str | None,
-    floors: dict[str, Any],
-) -> Robustness:  # fmt: skip
-    """Replay policies that were fitted on clean rows on the streams of a cache."""
-    data = options.read_cache(path)
-    tables = options.make_tables(data, cost, ("fit", test), utility)
-    with output.progress("replaying on streams") as step:
-        return robustness(
-            data, methods, budgets, streams=streams, test=test, tables=tables, **floors,
-            progress=lambda what, done, total: step(done, total, what),
-        )  # fmt: skip
-
-
-def _tell_streams(
-    found: list[tuple[str, Robustness]], out: Path | None, style: output.Format, alone: bool
+def _streams(
+    named: dict[str, Path], asked: Any, wish: Any, more: Any, out: Path | None, style: Any
 ) -> list[dict[str, Any]]:
-    """Print and write what policies do on streams, cache by cache; as data only where nothing follows."""
+    """Replay policies of clean rows on the streams of each cache; print and write what they do there."""
     from policyopt._study.figures import robustness_figure
 
-    rows = [{"model": name, **record} for name, one in found for record in one.records]
-    for text in dict.fromkeys(text for _, one in found for text in one.notes):
+    rows, dearest, files, notes = [], [], dict[str, Any](), dict[str, None]()
+    for name, path in named.items():
+        data, wish["test"] = options.read_cache(path), more["test"]
+        tables = options.make_tables(data, more["cost"], ("fit", more["test"]), more["utility"])
+        with output.progress("replaying on streams") as step:
+            wish["progress"] = lambda what, done, total, step=step: step(done, total, what)
+            found = robustness(data, *asked, **wish, tables=tables)
+        rows += [{"model": name, **record} for record in found.records]
+        dearest += [{"model": name, **record} for record in found.dearest]
+        notes |= dict.fromkeys(found.notes)
+        title = name if len(named) > 1 else ""
+        if out is not None:
+            files[_picture(title, files)] = robustness_figure(found.records, title)
+        several = len({one["budget"] for one in found.records}) > 1
+        if style is output.Format.table:
+            output.print_table(found.records, {
+                "method": "method", **({f"budget [{found.unit}]": "budget"} if several else {}), "stream": "stream",
+                f"cost [{found.unit}]": shown("realised_cost", number),
+                "off budget %": shown("off_budget", points), "over": "over_budget",
+                "accuracy %": shown("quality", percent), "under floor": "below_floor",
+                "slower x": shown("slowdown", number), "dearest 1 %": shown("cost_cvar99", number),
+                "efficacy %": shown("efficacy", percent),
+            }, title=f"{name}: policies of clean rows on streams")  # fmt: skip
+    for text in notes:
         output.note(text)
     if out is not None:
-        files: dict[str, Any] = {"streams.csv": output.to_csv(rows)}
-        files["dearest.csv"] = output.to_csv(
-            [{"model": n, **r} for n, one in found for r in one.dearest]
-        )
-        several = len(found) > 1
-        for name, one in found:
-            picture = f"streams-{name.replace('/', '-')}.png" if several else "streams.png"
-            files[picture] = robustness_figure(one.records, name if several else "")
+        files |= {"streams.csv": output.to_csv(rows), "dearest.csv": output.to_csv(dearest)}
         output.write_results(out, files)
-    if alone:
-        output.print_data(style, rows, rows)
-    for name, one in found if style is output.Format.table else ():
-        output.print_table(one.records, {
-            "method": "method", "stream": "stream", f"cost [{one.unit}]": shown("realised_cost", number),
-            "off budget %": shown("off_budget", points), "over": "over_budget", "accuracy %": shown("quality", percent),
-            "under floor": "below_floor", "slower x": shown("slowdown", number),
-            "dearest 1 %": shown("cost_cvar99", number),
-            "efficacy %": shown("efficacy", percent),
-        }, title=f"{name}: policies of clean rows on streams")  # fmt: skip
     return rows
+
+
+def _picture(name: str, taken: Any) -> str:
+    """Return the name of a model's picture: not too long for any disk, and none of those taken."""
+    end = "-" * bool(name) + name.replace("/", "-").encode()[:100].decode(errors="ignore")
+    ways = (f"streams{end}{f'-{i}' * (i > 1)}.png" for i in count(1))
+    return next(way for way in ways if way not in taken)
+
+
+def _some(shown: int, found: Any, what: str, file: str) -> str:
+    """Say that a table or picture shows some only, and where all are."""
+    return f": {shown} of {len(found)} {what}; {file} (--out) has all" * (len(found) > shown)
 
 
 def _write(found: Study, out: Path) -> None:
     from policyopt._study.figures import dominance_figure, study_figure
 
-    names = ("models", "budgets", "pairs", "points", "exits", "tests")
-    files: dict[str, Any] = {f"{name}.csv": output.to_csv(getattr(found, name)) for name in names}
-    rows = [
+    files, lists = dict[str, Any](), {f"{name}.csv": getattr(found, name) for name in _LISTS}
+    files |= {name: output.to_csv(of) if of else f"{_FILES[name]}\n" for name, of in lists.items()}
+    files["heights.csv"] = output.to_csv([
         {"budget": one["budget"], "model": name, "realised_cost": one["cost"][name], "quality": quality}
         for one in found.budgets for name, quality in one["quality"].items()
-    ]  # fmt: skip
-    files["heights.csv"] = output.to_csv(rows)
+    ])  # fmt: skip
     files["study.png"] = study_figure(found)
-    if drawn := [one for one in found.tests if one["pairs"]][:_SHOWN]:
-        files["dominance.png"] = dominance_figure(drawn, found.level)
+    if drawn := [one for one in found.tests if one["pairs"]]:
+        told = f"over training runs{_some(_METRICS, drawn, 'metrics', 'tests.csv')}"
+        files["dominance.png"] = dominance_figure(drawn[:_METRICS], found.confidence, told)
     output.write_results(out, files)
 
 
 def _print(found: Study) -> None:
-    word = output.quality_word(found.graded)
+    word, unit, p = output.quality_word(found.graded), found.unit, "{:.2g}".format
     output.print_table(found.models, {
-        "rank": "rank", "model": "model", "runs": "runs", f"full cost [{found.unit}]": shown("full_cost", number),
+        "rank": "rank", "model": "model", "runs": "runs", f"full cost [{unit}]": shown("full_cost", number),
         f"full {word} %": shown("full_quality", percent), "not parted": "group",
-        f"mean {word} % over the budgets [{100 * found.level:g} %]": interval("area", percent),
+        f"mean {word} % over the budgets [{100 * found.confidence:g} %]": interval("area", percent),
     }, title="models, best first")  # fmt: skip
     output.print_table(found.budgets, {
-        f"budget [{found.unit}]": shown("budget", number), "best": "best",
+        f"budget [{unit}]": shown("budget", number), "best": "best",
         f"{word} %": lambda r: percent(r["quality"][r["best"]]), "next": "next",
         "lead in points": interval("lead", points), "shown": lambda r: r["winner"] is not None,
         "the best is among": lambda r: ", ".join(r["contenders"]),
     }, title="at each budget, at equal realised cost")  # fmt: skip
     if len(found.budgets) <= _BUDGETS:
-        head = {f"{word} % at [{found.unit}]": "model"}
-        columns = {number(one["budget"]): _height(one["quality"]) for one in found.budgets}
-        output.print_table(found.models, {**head, **columns}, title="every model at each budget")
+        columns: dict[str, Any] = {f"{word} % at [{unit}]": "model"}
+        for one in found.budgets:
+            each = {name: percent(worth, 1) for name, worth in one["quality"].items()}
+            columns[number(one["budget"])] = lambda r, each=each: each.get(r["model"])
+        output.print_table(found.models, columns, title="every model at each budget")
+    else:
+        output.say(f"every model at each budget{_some(0, found.budgets, 'budgets', 'heights.csv')}")
     if len(found.pairs) <= _PAIRS:
         output.print_table(found.pairs, {
             "better": "better", "worse": "worse", "by points": interval("area", points),
-            "p (Holm)": shown("holm_p", _p), "rows": lambda r: "shared" if r["paired"] else "other",
+            "p (Holm)": shown("holm_p", p), "rows": lambda r: "shared" if r["paired"] else "other",
         }, title="mean over the budgets that both can keep")  # fmt: skip
-    if found.tests:
-        output.print_table([one for one in found.tests if one["test"]][:_SHOWN], {
-            "metric": "metric", "test": "test", "p": shown("p", _p),
-            "omega squared": shown("omega_squared", number), "Shapiro p": shown("shapiro_p", _p),
-            "Levene p": shown("levene_p", _p), "afterwards": "post_hoc", "not parted": _groups,
-        }, title="over training runs")  # fmt: skip
-
-
-def _height(quality: dict[str, float]) -> Any:
-    return lambda r: percent(quality[r["model"]], 1) if r["model"] in quality else None
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}"
-
-
-def _groups(record: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {record['groups'][name]}"
-        for name in sorted(record["rank"], key=record["rank"].get)
-    )
+    else:
+        output.say(f"pairs of models{_some(0, found.pairs, 'pairs', 'pairs.csv')}")
+    if tested := [one for one in found.tests if one["test"]]:
+        output.print_table(tested[:_METRICS], {
+            "metric": "metric", "test": "test", "p": shown("p", p),
+            "omega squared": shown("omega_squared", number), "Shapiro p": shown("shapiro_p", p),
+            "Levene p": shown("levene_p", p), "afterwards": "post_hoc",
+            "not parted": lambda r: ", ".join(f"{m} {r['groups'][m]}" for m in sorted(r["rank"], key=r["rank"].get)),
+        }, title=f"over training runs{_some(_METRICS, tested, 'metrics', 'tests.csv')}")  # fmt: skip

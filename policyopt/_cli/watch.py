@@ -213,9 +213,8 @@ def _losses(
     seen = np.array(whole, dtype=bool)
     out = np.full(len(rows), np.nan)
     if needs in (("loss",), ("cost",)):
-        out[seen] = [
-            _number(texts[needs[0]][i], needs[0], i, path) for i in np.flatnonzero(seen).tolist()
-        ]
+        places = np.flatnonzero(seen).tolist()
+        out[seen] = [_number(texts[needs[0]][i], needs[0], i, path) for i in places]
     else:
         said = {name: np.array(values, dtype=object) for name, values in texts.items()}
         numbers = {
@@ -243,9 +242,8 @@ def _losses(
         if (chance < 1).any():
             step = "Audit whole groups, and give each group's mean loss."
             raise input_error(f"columns of {path}", "group without probability", "both", step)
-        _, first, at = np.unique(
-            [_said(row.get("group")) for row in rows], return_index=True, return_inverse=True
-        )
+        groups = [_said(row.get("group")) for row in rows]
+        _, first, at = np.unique(groups, return_index=True, return_inverse=True)
         known, order = ~np.isnan(out), np.argsort(first)
         with np.errstate(invalid="ignore"):
             sums, count = np.bincount(at, np.where(known, out, 0.0)), np.bincount(at, known)

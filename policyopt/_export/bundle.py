@@ -252,9 +252,8 @@ def _walk(folder: Path, before: str = "") -> list[str]:
             elif stat.S_ISREG(mode):
                 found.append(name)
             else:
-                raise input_error(
-                    "DIR", "of plain files", f"{name} (a link, pipe or device)", EXPORT.again
-                )
+                got = f"{name} (a link, pipe or device)"
+                raise input_error("DIR", "of plain files", got, EXPORT.again)
     return found
 
 

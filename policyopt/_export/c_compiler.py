@@ -174,25 +174,15 @@ def program(
     if golden.sample.ndim > 1:
         read = "        if (fread(&level, sizeof level, 1, in) != 1) return 3;\n"
         level = {"level": ", (int)level", "level_of": ", level", "level_read": read}
+    said = "decision->abstained" if abstains else "none"
     return _PROGRAM.format(
-        header=header,
-        name=name,
-        exits="\n".join(exits),
-        **level,
-        abstained="decision->abstained" if abstains else "none",
+        header=header, name=name, exits="\n".join(exits), abstained=said, **level
     )
 
 
 #: What the program says at each exit.
-SAID = np.dtype(
-    [
-        ("score", "f8"),
-        ("confidence", "f8"),
-        ("prediction", "i4"),
-        ("leave", "i4"),
-        ("abstained", "i4"),
-    ]
-)
+_FIELDS = ["score", "confidence", "prediction", "leave", "abstained"]
+SAID = np.dtype({"names": _FIELDS, "formats": ["f8", "f8", "i4", "i4", "i4"]})
 _PROGRAM = """\
 #include <stdio.h>
 #include "{header}"

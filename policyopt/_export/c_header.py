@@ -483,9 +483,8 @@ class _Body:
         match node.op:
             case "const":
                 values = a["value"]
-                if (
-                    values.tobytes() == values.ravel()[:1].tobytes() * values.size
-                ):  # 0.0 is not -0.0
+                one = values.ravel()[:1].tobytes()
+                if values.tobytes() == one * values.size:  # 0.0 is not -0.0
                     return literal(values.ravel()[0], node.dtype)
                 return f"{self.shared.table('const', values)}[{_flat(index, node.shape)}]"
             case "reshape" if _is_view(node):
@@ -540,9 +539,8 @@ class _Body:
                     )  # fmt: skip
                 runs = self.shared.table("runs", np.append(starts, x.shape[1]), np.int32)
                 called = self.shared.use(f"min_{x.dtype.name}")
-                return (
-                    f"{called}({self.address(x)} + {runs}[{g}], {runs}[{g} + 1] - {runs}[{g}], 1)"
-                )
+                size = f"{runs}[{g} + 1] - {runs}[{g}]"
+                return f"{called}({self.address(x)} + {runs}[{g}], {size}, 1)"
             case "coin":
                 key = key_of(a["seed"], a["stream"])
                 return f"{self.shared.use('coin')}({self.value(x)}, UINT64_C({key:#x}))"
@@ -703,10 +701,8 @@ def _levels(policy: Any) -> dict[str, str]:
     if not isinstance(policy, PolicyFamily):
         table = ", ".join(map(number, costs[0]))
         body = f"    static const double cost[{policy.exits}] = {{{table}}};\n    return cost[position];"
-        none = dict.fromkeys(
-            ("levels", "level_field", "level_given", "level_put", "level_told"), ""
-        )
-        return {**none, "cost_given": "", "cost_body": body}
+        none = ("levels", "level_field", "level_given", "level_put", "level_told", "cost_given")
+        return {**dict.fromkeys(none, ""), "cost_body": body}
     rows = ",\n".join(f"        {{{', '.join(map(number, row))}}}" for row in costs)
     body = f"    static const double cost[{len(each)}][{policy.exits}] = {{\n{rows}\n    }};\n"
     body += "    return cost[level][position];"

@@ -148,9 +148,8 @@ def expect(policy: Any, inputs: list[Inputs], sample: Ints) -> Golden:
     ran, sure = Ran.empty(n, policy.exits), np.ones(n, dtype=bool)
     for part in few_at_a_time(inputs, n):
         state = begin(policy, sample[part])
-        for at, (k, given) in enumerate(
-            zip(policy.active_exits, rows_of(inputs, part), strict=True)
-        ):
+        at_exits = zip(policy.active_exits, rows_of(inputs, part), strict=True)
+        for at, (k, given) in enumerate(at_exits):
             seen = stepped(policy, k, given, state)
             ran.put(part, at, seen)
             sure[part] &= sure_class(policy, given, seen)
@@ -279,9 +278,8 @@ def read_golden(path: Path, policy: Policy | PolicyFamily, rows: int) -> Golden:
     except InputError:
         raise
     except Exception as error:  # zip, deflate and numpy raise many kinds on damaged files
-        raise input_error(
-            name, "an .npz of golden vectors", f"one that is damaged: {error}", _AGAIN
-        ) from error
+        got = f"one that is damaged: {error}"
+        raise input_error(name, "an .npz of golden vectors", got, _AGAIN) from error
 
 
 def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, rows: int) -> Golden:
@@ -303,9 +301,8 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, ro
             raise input_error(label, wanted, f"{info.file_size} bytes", _AGAIN)
         with archive.open(info) as member:
             got, kind, _ = read_header(member, label)  # type: ignore[arg-type]
-            fits = len(got) == len(shape) and all(
-                n > 0 if m is None else n == m for n, m in zip(got, shape, strict=True)
-            )
+            pairs = zip(got, shape, strict=False)
+            fits = len(got) == len(shape) and all(n > 0 if m is None else n == m for n, m in pairs)
             if kind != np.dtype(dtype) or not fits:
                 raise input_error(label, wanted, f"{kind} of shape {got}", _AGAIN)
             member.seek(0)
@@ -328,13 +325,8 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, ro
         if policy.needs_features:
             given["features"] = read(f"input{at}:features", "<f4", None)
         inputs.append(given)
-    kinds = {
-        "score": "<f8",
-        "confidence": "<f8",
-        "prediction": "<i4",
-        "leave": "|b1",
-        "abstained": "|b1",
-    }
+    kinds = dict.fromkeys(("score", "confidence"), "<f8") | {"prediction": "<i4"}
+    kinds |= dict.fromkeys(("leave", "abstained"), "|b1")
     expected = Ran(**{name: read(name, kind, exits) for name, kind in kinds.items()})
     if infos:
         raise input_error(file, "of the policy's exits", f"'{min(infos)}' besides", _AGAIN)

@@ -494,23 +494,19 @@ def run_onnx(folder: Path, policy: Policy | PolicyFamily, golden: Golden) -> Ran
     import onnxruntime
 
     names = [f"exit_{k}.onnx" for k in policy.active_exits]
-    data = [read_plain(folder / name, name, _MOST, "Export the policy again.") for name in names]
+    step = "Export the policy again."
+    data = [read_plain(folder / name, name, _MOST, step) for name in names]
     wanted, given = manifest_of(policy, trace_policy(policy), data), read_json(folder / MANIFEST)
     for name, value in wanted.items():
         if not isinstance(given, dict) or given.get(name) != value:
             got = given.get(name) if isinstance(given, dict) else type(given).__name__
-            allowed, step = (
-                "as policy.json and the graphs' files have it",
-                "Export the policy again.",
-            )
+            allowed = "as policy.json and the graphs' files have it"
             raise input_error(f"{name} of onnx/{MANIFEST}", allowed, got, step)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
-    sessions = [
-        onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        for content in data
-    ]
+    here = ["CPUExecutionProvider"]
+    sessions = [onnxruntime.InferenceSession(one, options, providers=here) for one in data]
     ran = Ran.empty(len(golden), policy.exits)
     for part in few_at_a_time(golden.inputs, len(golden)):
         left: dict[str, Any] = {}

@@ -188,9 +188,8 @@ _ANSWERS_ALL = {
 def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
     """Return what callers see."""
     template = files("policyopt._export").joinpath("python_serving.txt").read_text(encoding="utf-8")
-    columns = sorted(
-        {name for graph in graphs for name in graph.inputs} - {"sample", "level", "features"}
-    )
+    inputs = {name for graph in graphs for name in graph.inputs}
+    columns = sorted(inputs - {"sample", "level", "features"})
     widths = [g.inputs["features"].size if "features" in g.inputs else 0 for g in graphs]
     declines = [one.abstention for one in levels_of(policy)]
     fees = [0.0 if one is None else float(one.cost) for one in declines]
@@ -221,11 +220,8 @@ def run_python(path: Path, golden: Golden) -> Ran:
     """Return what an exported file says of golden vectors: it is run, so its checksum must be the manifest's."""
     module = runpy.run_path(str(path))
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
-    state = (
-        module["start"](*golden.sample.T)
-        if golden.sample.ndim > 1
-        else module["start"](golden.sample)
-    )
+    samples = golden.sample.T if golden.sample.ndim > 1 else [golden.sample]
+    state = module["start"](*samples)
     for at, (k, given) in enumerate(zip(module["ACTIVE_EXITS"], golden.inputs, strict=True)):
         output: Any = given.get(module["KIND"], given)
         if "second" in given:

@@ -96,11 +96,9 @@ def golden_of(
         raise input_error("golden rows", allowed, got, "Give more.")
     kept = _chosen(policy, pool, np.flatnonzero(~doubt), min(rows, room), rng)
     close = rng.permutation(np.flatnonzero(doubt & pool.sure))[: min(_EDGES, room // 4)]
-    return replace(
-        part_of(pool, kept),
-        boundary=boundary_samples(policy, pool, part_of(pool, np.sort(close))),
-        left_out=LeftOut(left, of, tuple(ulps.tolist())),
-    )
+    boundary = boundary_samples(policy, pool, part_of(pool, np.sort(close)))
+    left_out = LeftOut(left, of, tuple(ulps.tolist()))
+    return replace(part_of(pool, kept), boundary=boundary, left_out=left_out)
 
 
 def _doubt(policy: Policy | PolicyFamily, whole: Golden, ulps: Floats) -> Bools:
@@ -123,10 +121,8 @@ def _candidates(
 
 
 def limits_of(policy: Policy | PolicyFamily, sample: Ints) -> Floats:
-    """Return the thresholds that hold for each sample, (n, K-1): the mixture's by the coin, its level's.
-
-    At exits that its level skips a sample never leaves; it has left from that one's last exit on.
-    """
+    """Return the thresholds that hold for each sample, (n, K-1): the mixture's by the coin, its level's."""
+    # At exits that its level skips a sample never leaves; it has left from that one's last exit on.
     if not isinstance(policy, PolicyFamily):
         return thresholds_of(policy, arms(policy, sample))
     found, path = np.full((len(sample), policy.exits), NEVER), np.asarray(policy.active_exits)
@@ -201,10 +197,8 @@ def from_cache(
         low, high = np.searchsorted(places, [first, first + len(next(iter(block.values())))])
         if low < high:
             mine = places[low:high] - first
-            yield (
-                [_of_exit(policy, graph, block, mine) for graph in graphs],
-                numbered(policy, low, high),
-            )
+            inputs = [_of_exit(policy, graph, block, mine) for graph in graphs]
+            yield inputs, numbered(policy, low, high)
 
 
 def _of_exit(policy: Policy | PolicyFamily, graph: ExitGraph, block: Any, rows: Any) -> Inputs:
@@ -271,9 +265,8 @@ def _outputs(
     wanted = logits[:, : policy.classes].astype(np.float64) if policy.classes else logits
     wanted = logits.astype(np.float64) if kind.whole else wanted
     with np.errstate(over="ignore"):
-        given = {
-            kind.name: kind.example(wanted, levels_of(policy)[0].error_scale).astype(np.float32)
-        }
+        example = kind.example(wanted, levels_of(policy)[0].error_scale)
+        given = {kind.name: example.astype(np.float32)}
     if policy.needs_features:
         width = graph.inputs["features"].size if "features" in graph.inputs else 1
         spread = rng.choice([0.1, 1.0, 5.0], size=(len(logits), 1))

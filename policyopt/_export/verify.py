@@ -66,9 +66,8 @@ def run_step(policy: Policy | PolicyFamily, golden: Golden) -> Ran:
     """Step one sample after the other through all exits."""
     ran = Ran.empty(len(golden), policy.exits)
     for row, number in enumerate(golden.sample):
-        if isinstance(
-            policy, PolicyFamily
-        ):  # side by side with itself: exits that a level skips are told
+        # Side by side with itself: exits that a level skips are told.
+        if isinstance(policy, PolicyFamily):
             part, state = slice(row, row + 1), begin(policy, golden.sample[row : row + 1])
             for at, k in enumerate(policy.active_exits):
                 given = {name: array[part] for name, array in golden.inputs[at].items()}

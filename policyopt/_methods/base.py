@@ -29,13 +29,7 @@ from policyopt._answers.crossfit import CrossFitted, answered, crossfit, observe
 from policyopt._cache.data import folds_of
 from policyopt._intervals import effective_rows, mean_interval, standard_error, wilson
 from policyopt._limits import NEAR, Limit
-from policyopt._methods.fitted import (
-    Draft,
-    Expectation,
-    Fitted,
-    expectation,
-    own_costs,
-)
+from policyopt._methods.fitted import Draft, Expectation, Fitted, expectation, own_costs
 from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
 from policyopt._methods.targets import ANOTHER, Target, targets_of
@@ -338,10 +332,8 @@ def fair_coin(policy: Policy, outcome: Outcome, seed: int) -> Policy:
         return policy
     rows = np.arange(len(outcome.paid))
     seeds = [seed, *(seed_of(seed, j) for j in range(1, _COINS))]
-    drawn = [
-        np.where(coin(s, rows) < policy.mixture.share, outcome.sides[1], outcome.sides[0]).mean()
-        for s in seeds
-    ]
+    share, (one, other) = policy.mixture.share, outcome.sides
+    drawn = [np.where(coin(s, rows) < share, other, one).mean() for s in seeds]
     best = int(np.argmin(np.abs(np.array(drawn) - outcome.paid.mean())))
     return replace(policy, mixture=replace(policy.mixture, seed=seeds[best]))
 
@@ -379,10 +371,7 @@ def fit_where_possible(
     except BudgetError:
         if len(budgets) == 1:
             return [None]
-        return [
-            fit_where_possible(method, table, [budget], seed, validate=False)[0]
-            for budget in budgets
-        ]
+        return [fit_where_possible(method, table, [b], seed, validate=False)[0] for b in budgets]
 
 
 def validated(
@@ -451,13 +440,10 @@ class Search:
         given = [budget for budget in budgets if budget is not None]
         # What cannot be met is refused in the user's own numbers; without folds, those are the aims.
         looked = [] if self._folds is None else self._levels.tried(given)
-        refused = {
-            b: one for b, one in zip(given, looked, strict=False) if isinstance(one, BudgetError)
-        }
-        found = [
-            refused[budget] if budget in refused else self._aim(target, budget)
-            for target, budget in zip(targets, budgets, strict=True)
-        ]
+        pairs = zip(given, looked, strict=False)
+        refused = {b: one for b, one in pairs if isinstance(one, BudgetError)}
+        asked = zip(targets, budgets, strict=True)
+        found = [refused[b] if b in refused else self._aim(target, b) for target, b in asked]
         plain = [one[1] for one in found if isinstance(one, tuple) and one[0] is self._levels]
         levels = dict(zip(plain, self._levels.tried(plain), strict=True))
         out: list[tuple[float, Level] | BudgetError] = []
@@ -500,12 +486,10 @@ class Search:
         return level.value + float(np.interp(level.cost, self._folds.costs, self._lost))
 
     def _kept(self, level: Level) -> float:
-        """Return the full model's quality less what a level is expected to lose of it on new rows.
-
-        A drop is a loss, and what looks like a gain by chance makes up for none. So what counts is the mean of the
-        loss, 0 where there is none, over how far the difference may be off (a normal): nothing where all rows leave
-        at the last exit, and as good as the difference itself where that lies some errors below 0.
-        """
+        """Return the full model's quality less what a level is expected to lose of it on new rows."""
+        # A drop is a loss, and what looks like a gain by chance makes up for none. So what counts is the mean of the
+        # loss, 0 where there is none, over how far the difference may be off (a normal): nothing where all rows leave
+        # at the last exit, and as good as the difference itself where that lies some errors below 0.
         if level not in self._values:
             full, error = self._levels.full, self._levels.error(level)
             gain, loss = self.quality(level) - full, 0.0
@@ -519,9 +503,7 @@ class Search:
     def _lost(self) -> Floats:
         folds = self._folds
         assert folds is not None
-        here = {
-            aim: level for aim, level in zip(self._levels.aims, self._levels.on_grid(), strict=True)
-        }
+        here = dict(zip(self._levels.aims, self._levels.on_grid(), strict=True))
         worth = [level.value if (level := here[aim]) else np.nan for aim in folds.aims.tolist()]
         known = ~np.isnan(folds.right[0])
         if not known.any():
@@ -588,14 +570,10 @@ class Search:
             who = "the floor on quality" if floored else "the cheapest policy"
             tried = [level for _, level in (grid[-1:] if floored else grid)]
             least = [min(of.reached(level, limit) for level in tried) for limit in limits]
-            limit, low = next(
-                (p for p in zip(limits, least, strict=True) if not p[0].within(p[1])),
-                (limits[0], least[0]),
-            )
-            allowed, step = (
-                f"{low:.6g} or more: {who} reaches it",
-                "Raise it, ask for less, or try another method.",
-            )
+            broken = [p for p in zip(limits, least, strict=True) if not p[0].within(p[1])]
+            limit, low = broken[0] if broken else (limits[0], least[0])
+            allowed = f"{low:.6g} or more: {who} reaches it"
+            step = "Raise it, ask for less, or try another method."
             raise BudgetError(message(f"limit {limit.text}", allowed, f"{limit.most:.6g}", step))
         last = max(i for i, ok in enumerate(keeps) if ok)
         return self._halved(of, grid[last][0], grid[last + 1][0], kept)[0]
@@ -623,13 +601,11 @@ class Folds:
 def off_of(
     paid: Floats, claimed: Floats, fold: Ints, whole: Floats, tail: float, group: Ints | None = None
 ) -> float:
-    """Return by how much policies cost more on new rows than they claim, as far as that is not noise.
-
-    What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
-    the spread of what is left the mean is shrunk (James & Stein, 1961; never past 0). Not where costs have a heavy
-    `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a ratio's
-    bias: Cochran, Sampling Techniques, 1977, section 6.8). Shapes (N,).
-    """
+    """Return by how much policies cost more on new rows than they claim, as far as that is not noise."""
+    # What a fold pays under the policy of all rows (`whole`), less what the others do, is chance, and sums to 0. By
+    # the spread of what is left the mean is shrunk (James & Stein, 1961; never past 0). Not where costs have a heavy
+    # `tail` (0 to 1, see `equal_rows`): there a budget met on few rows is missed on average on new ones (a ratio's
+    # bias: Cochran, Sampling Techniques, 1977, section 6.8). Shapes (N,).
     count = np.bincount(fold)
     excess = np.bincount(fold, paid - claimed) / count
     here = np.bincount(fold, whole)
@@ -690,14 +666,12 @@ def folds_from(levels: Levels, held: HeldOut) -> Folds | str:
     if not met.any():
         return "no budget can be met by every fold"
     tail, kin = 1.0 - equal_rows(table), table.group
-    off = [
-        off_of(
-            held.paid[i], held.claimed[i], held.fold, outcome_of(one.policy, table).paid, tail, kin
-        )
-        for i, one in enumerate(whole)
-        if met[i] and one is not None
-    ]
-    costs = [one.expected.cost for i, one in enumerate(whole) if met[i] and one is not None]
+    off, costs = [], []
+    for i, one in enumerate(whole):
+        if met[i] and one is not None:
+            paid = outcome_of(one.policy, table).paid
+            off.append(off_of(held.paid[i], held.claimed[i], held.fold, paid, tail, kin))
+            costs.append(one.expected.cost)
     rising = np.maximum.accumulate(costs)
     return Folds(aims[met], rising, held.paid[met], held.right[met], np.array(off))
 

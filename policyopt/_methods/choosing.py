@@ -127,10 +127,8 @@ class Chooser:
         """Solve each budget by what was chosen nearest to it, else by what that falls back on."""
         check_budgets(self.table, budgets)
         places = np.interp(budgets, self.aims, np.arange(len(self.aims)))
-        return [
-            self._solved(self.choices[int(place)], budget)
-            for place, budget in zip(np.rint(places).tolist(), budgets, strict=True)
-        ]
+        nearest = [self.choices[int(place)] for place in np.rint(places).tolist()]
+        return [self._solved(*one) for one in zip(nearest, budgets, strict=True)]
 
     def _solved(self, choice: Chosen, budget: float) -> Draft:
         for name, way, _ in choice.ways:
@@ -163,11 +161,10 @@ class Chooser:
         return levels
 
     def _in_order(self, compared: Comparison) -> list[Chosen]:
-        """Return the choices, others where the chosen of an aim looks worse than that of a lesser one.
-
-        More budget is to be no worse on all rows, too. Of all paths along which the rows of the fit rise, among those
-        that are chosen somewhere, taken is the one that forgoes least of what the chosen are believed to be worth.
-        """
+        """Return the choices, others where the chosen of an aim looks worse than that of a lesser one."""
+        # More budget is to be no worse on all rows, too. Of all paths along which the rows of the fit rise, among
+        # those that are chosen somewhere, taken is the one that forgoes least of what the chosen are believed to be
+        # worth.
         choices = self.choices
         ways = {one.place: one.ways[0] for one in choices if one.place >= 0}
         aims = [aim for aim, one in enumerate(choices) if one.place >= 0]
@@ -257,10 +254,8 @@ class Comparison:
 
     def joined(self, other: Comparison) -> Comparison:
         """Return the same with more candidates."""
-        both = {
-            name: np.concatenate([getattr(self, name), getattr(other, name)], axis=1)
-            for name in ("values", "quality", "paid", "claimed", "flat", "worth")
-        }
+        names = ("values", "quality", "paid", "claimed", "flat", "worth")
+        both = {n: np.concatenate([getattr(self, n), getattr(other, n)], axis=1) for n in names}
         return replace(self, **both)
 
     def simplest(self, aim: int, chosen: int, candidates: Sequence[Candidate]) -> int:
@@ -339,10 +334,8 @@ def one_standard_error(
 
 
 def shrunken(values: Floats, candidates: Sequence[Candidate]) -> Floats:
-    """Return what each of M candidates is expected to be worth beyond the first, (A, M); see the module.
-
-    Shapes: values (A, M, N), -inf where a candidate cannot meet an aim.
-    """
+    """Return what each of M candidates is expected to be worth beyond the first, (A, M); see the module."""
+    # Shapes: values (A, M, N), -inf where a candidate cannot meet an aim.
     return _Shrinkage(values, candidates).of(np.ones(values.shape[2]))[0]
 
 
@@ -358,9 +351,8 @@ class _Shrinkage:
         self.possible: Bools = np.asarray(np.isfinite(values).all(axis=2))
         first = np.where(self.possible[:, :1, None], values[:, :1], 0.0)
         #: (M, N, A): rows' differences, 0 where there is nothing to compare.
-        self.rows = np.where(
-            (self.possible & self.possible[:, :1])[:, :, None], values - first, 0.0
-        ).transpose(1, 2, 0)
+        both = (self.possible & self.possible[:, :1])[:, :, None]
+        self.rows = np.where(both, values - first, 0.0).transpose(1, 2, 0)
         centred = self.rows - self.rows.mean(axis=1, keepdims=True)
         self.noise = centred.transpose(0, 2, 1) @ centred / n**2  # (M, A, A), of the means
         apart = np.abs(np.subtract.outer(np.arange(aims), np.arange(aims)))
@@ -389,11 +381,9 @@ class _Shrinkage:
 def gains_by_chance(
     values: Floats, candidates: Sequence[Candidate], chosen: Ints, seed: int
 ) -> Floats:
-    """Return by how much the chosen look better on the rows that chose them than on others, (A,).
-
-    On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
-    Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (A, M, N); chosen (A,).
-    """
+    """Return by how much the chosen look better on the rows that chose them than on others, (A,)."""
+    # On resamples of the rows, the choice is looked at on those left out (BBC-CV: Tsamardinos, Greasidou &
+    # Borboudakis, Machine Learning 107, 2018, section 3.3). Shapes: values (A, M, N); chosen (A,).
     aims, _, n = values.shape
     if n > MOST_ROWS:
         return np.zeros(aims)
@@ -485,11 +475,9 @@ class Auto(Choosing):
     allowed: ClassVar = {"folds": FOLDS}
 
     def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
-        """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for the limits.
-
-        What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone may do
-        what no chain does.
-        """
+        """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for them."""
+        # What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone
+        # may do what no chain does.
         targets = targets_of(budgets, table.mean_costs)
         if not (table.saves and any(target.limits for target in targets)):
             return super().fit_path(table, targets, seed)
@@ -508,15 +496,9 @@ class Auto(Choosing):
                 refused = refused or BudgetError(str(error).replace(ANOTHER, ""))
                 continue
             chosen = {"chosen": {"method": name, "settings": method.settings()}, "compared": []}
-            said = {
-                **one.policy.provenance,
-                **chosen,
-                "method": self.name,
-                "settings": self.settings(),
-            }
-            found.append(
-                replace(one, method=self.name, policy=replace(one.policy, provenance=said))
-            )
+            said = {**one.policy.provenance, **chosen, "method": self.name}
+            policy = replace(one.policy, provenance={**said, "settings": self.settings()})
+            found.append(replace(one, method=self.name, policy=policy))
         if not found:
             assert refused is not None
             raise refused

@@ -307,11 +307,9 @@ def rule_of(network: Network) -> EENetRule:
 
 
 def algorithm_1(scores: Floats, shares: Floats) -> Floats:
-    """Return thresholds by which ``round(N p_k)`` of the samples still there leave at exit k.
-
-    Algorithm 1, lines 5-15, "the most utilizable samples" first; the listing does not say. That equal scores
-    leave too is not accounted for, as printed. Shapes: scores (N, K); shares (K,); returns (K-1,).
-    """
+    """Return thresholds by which ``round(N p_k)`` of the samples still there leave at exit k."""
+    # Algorithm 1, lines 5-15, "the most utilizable samples" first; the listing does not say. That equal scores leave
+    # too is not accounted for, as printed. Shapes: scores (N, K); shares (K,); returns (K-1,).
     rows, exits = scores.shape
     thresholds = np.full(exits - 1, NEVER)
     alive = np.arange(rows)

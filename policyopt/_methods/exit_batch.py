@@ -57,13 +57,10 @@ class ExitBatch:
 
     def take(self, rows: Ints) -> ExitBatch:
         """Return some of the rows."""
-        return replace(
-            self,
-            outputs=[output.take(rows) for output in self.outputs],
-            quality=self.quality[rows],
-            labels=None if self.labels is None else self.labels[rows],
-            costs=self.costs if self.costs.ndim == 1 else self.costs[rows],
-        )
+        some = [output.take(rows) for output in self.outputs]
+        labels = None if self.labels is None else self.labels[rows]
+        costs = self.costs if self.costs.ndim == 1 else self.costs[rows]
+        return replace(self, outputs=some, quality=self.quality[rows], labels=labels, costs=costs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,10 +156,8 @@ def subsample_outputs(table: Table, seed: int, features: bool = False) -> Table:
 def outputs_of(table: Table) -> list[ExitOutput]:
     """Return all exits' columns with the logarithms of all class probabilities."""
     log_prob = table.log_prob()
-    return [
-        with_columns(output, log_prob=log_prob[:, k])
-        for k, output in enumerate(table.statistics.outputs())
-    ]
+    outputs = enumerate(table.statistics.outputs())
+    return [with_columns(output, log_prob=log_prob[:, k]) for k, output in outputs]
 
 
 def build_batch(table: Table, answers: CrossFitted, features: bool = False) -> ExitBatch:
@@ -209,10 +204,8 @@ def build_stopping_data(
     groups: int = 50,
     vectors: bool = False,
 ) -> StoppingData:
-    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule.
-
-    With `vectors` the model's own are among the columns.
-    """
+    """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
+    # With `vectors` the model's own are among the columns.
     labels = table.statistics.labels
     record = not table.whole
     known = table.valued
@@ -285,11 +278,9 @@ def _success(
     trust: Floats | None,
     teachers: tuple[str, ...],
 ) -> Floats:
-    """Return the expected worth of each exit's answer, (N, K), by `trust` or the first teacher that knows.
-
-    Soft targets take a teacher's class probabilities at their word: they assume that it is calibrated. A graded quality
-    has no classes, and stays as it is given.
-    """
+    """Return the expected worth of each exit's answer, (N, K), by `trust` or the first teacher that knows."""
+    # Soft targets take a teacher's class probabilities at their word: they assume that it is calibrated. A graded
+    # quality has no classes, and stays as it is given.
     if not table.whole or table.plain_only:
         return table.quality
     known, right = table.valued, table.worth(predicted)

@@ -71,10 +71,8 @@ class Expectation:
     def fields(self) -> dict[str, Any]:
         """What is stated in a policy's provenance."""
         low, high = self.stated
-        return {
-            "expected_cost": self.cost,
-            "expected_cost_95": None if low is None else [low, high],
-        }
+        ends = None if low is None else [low, high]
+        return {"expected_cost": self.cost, "expected_cost_95": ends}
 
     def interval(self, rows: int | None = None, level: float = 0.95) -> tuple[float, float]:
         """Return the interval of the mean cost of `rows` unseen rows (None: in the long run)."""
@@ -200,6 +198,7 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
     rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
     own = own_costs(table, *rules, answer=draft.answer)
     flat = tuple(int(table.active_exits[k]) for k in problem.flat)
+    versions = {"policyopt": _version(), "numpy": np.__version__, "python": sys.version.split()[0]}
     provenance: dict[str, Any] = {
         "method": method.name,
         "settings": method.settings(),
@@ -209,11 +208,7 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
         "rows": len(table),
         "split": table.split,
         "cache": table.cache,
-        "versions": {
-            "policyopt": _version(),
-            "numpy": np.__version__,
-            "python": sys.version.split()[0],
-        },
+        "versions": versions,
     }
     if table.names:
         provenance["names"] = list(table.names)

@@ -207,11 +207,9 @@ class _Gate:
         ranked = scores[order]
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        return _Gate(
-            ranked, order, place,
-            np.searchsorted(-ranked, -ranked, side="left"),
-            np.searchsorted(-ranked, -ranked, side="right")
-        )  # fmt: skip
+        first = np.searchsorted(-ranked, -ranked, side="left")
+        end = np.searchsorted(-ranked, -ranked, side="right")
+        return _Gate(ranked, order, place, first, end)
 
     def cuts(self, alive: Bools, onward: Floats) -> Ints:
         """Return how many of the first places leave, (M, L); as released, equal scores that a quota cuts stay."""
@@ -279,10 +277,8 @@ class Quantiles:
         """Improve a point within the budget by finer and finer grids around the best so far."""
         best = np.array(onward)
         for _ in range(_ROUNDS):
-            axes = [
-                np.unique(np.append(np.clip(b + step * np.linspace(-1, 1, _POINTS), 0, 1), b))
-                for b in best
-            ]
+            around = step * np.linspace(-1, 1, _POINTS)
+            axes = [np.unique(np.append(np.clip(b + around, 0, 1), b)) for b in best]
             at = best_within(*self.grid(axes), budget)
             if at is None:  # rounding: the point itself costs the budget
                 break

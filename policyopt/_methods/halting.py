@@ -154,9 +154,8 @@ def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty
         h = np.stack([sigmoid(c @ t[1:] + t[0]) for c, t in own], axis=1)
         worth, slope = mean_field(h, value)
         slope = slope * h * (1.0 - h) / rows
-        gradient = np.stack(
-            [np.concatenate([[s.sum()], c.T @ s]) for c, s in zip(columns, slope.T, strict=True)]
-        )
+        pairs = zip(columns, slope.T, strict=True)
+        gradient = np.stack([np.concatenate([[s.sum()], c.T @ s]) for c, s in pairs])
         shrink = penalty / rows * theta
         shrink[:, 0] *= 1e-2  # offsets hardly: they only must not run off
         return (float((shrink * theta).sum() / 2 - worth.mean()), (shrink - gradient).ravel())

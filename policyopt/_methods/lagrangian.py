@@ -198,11 +198,9 @@ class LagrangianMethod(StoppingMethod):
         return out
 
     def _collapsed(self, data: StoppingData, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
-        """Return `scores_at` coefficients (K-1, M+1), and the flat exits, whose scores are made equal.
-
-        Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, coefficients
-        that differ by a hair put all of them on the other side. Cross-validation measures the rest.
-        """
+        """Return `scores_at` coefficients (K-1, M+1), and the flat exits, whose scores are made equal."""
+        # Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, coefficients
+        # that differ by a hair put all of them on the other side. Cross-validation measures the rest.
         return collapse(self.rule_at(data, theta), self.scores_at(data, theta), equal=True)
 
     def gather(self, table: Table, seed: int) -> StoppingData:
@@ -403,12 +401,10 @@ def _backwards(
     prices: Floats,
     learn: Callable[[int, Floats, Floats], tuple[Floats, Floats]],
 ) -> Stopping:
-    """Learn whether to stop at every exit and price, the last exit first, with the later decisions fixed.
-
-    `learn(k, stop, go_on)` returns offsets and weights (G+1, M+1, L) whose products are at least 0 where it is
-    better to stop; worths are (N, L). All rows train all exits, so that nothing is selected. Shapes: costs
-    (N, K), cumulative; prices (L,).
-    """
+    """Learn whether to stop at every exit and price, the last exit first, with the later decisions fixed."""
+    # `learn(k, stop, go_on)` returns offsets and weights (G+1, M+1, L) whose products are at least 0 where it is
+    # better to stop; worths are (N, L). All rows train all exits, so that nothing is selected. Shapes: costs (N, K),
+    # cumulative; prices (L,).
     costs = np.broadcast_to(costs, data.success.shape)
     thetas, worth = [], data.success[:, -1:] - costs[:, -1:] * prices
     for k in range(len(data.columns) - 1, -1, -1):

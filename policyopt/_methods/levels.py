@@ -61,9 +61,8 @@ class Level:
     draft: Draft
     cost: float  # as the draft claims
     value: float  # NaN without labels
-    taken: tuple[
-        tuple[float, Ints], ...
-    ]  # of each side of a coin: share, and the place each row leaves at, (N,)
+    #: Of each side of a coin: share, and the place each row leaves at, (N,).
+    taken: tuple[tuple[float, Ints], ...]
     last: int  # no row passes this place
 
     def mean(self, columns: Floats) -> float:
@@ -146,10 +145,8 @@ class Levels:
         return float(self._rows.quality[:, -1].mean())
 
     def error(self, level: Level) -> float:
-        """Return the standard error of what a level gains against the full model: 0 of that itself.
-
-        As if one more row told them apart: that none does, of a few, does not say that none will.
-        """
+        """Return the standard error of what a level gains against the full model: 0 of that itself."""
+        # As if one more row told them apart: that none does, of a few, does not say that none will.
         if (
             level.alike
             and level.draft.table.active_exits[level.place] == self.table.active_exits[-1]
@@ -242,11 +239,9 @@ class Levels:
             return None
         unit = self.table.unit
         own = [] if self.per_budget or self._ready else self._where_possible([aim])[0]
-        worth = (
-            f" ({100 * level.value:.1f} % with it, {100 * own[-1].value:.1f} % with all)"
-            if own
-            else ""
-        )
+        worth = ""
+        if own:
+            worth = f" ({100 * level.value:.1f} % with it, {100 * own[-1].value:.1f} % with all)"
         return (
             f"spends {level.cost:.6g} of the budget {budget:.6g} {unit}: more bought nothing on the rows of "
             f"the fit{worth}; spend=all spends it"
@@ -330,10 +325,8 @@ class Levels:
         solved = [self._levels(draft) for draft in self.spend(budgets)]
         tried = [level for levels in solved for level in levels] + self._constants(solved)
         found = [self._best(tried, budget) for budget in budgets]
-        return [
-            one or self._unless_refused(own[-1:], tried)
-            for one, own in zip(found, solved, strict=True)
-        ]
+        pairs = zip(found, solved, strict=True)
+        return [one or self._unless_refused(own[-1:], tried) for one, own in pairs]
 
     def _unless_refused(self, own: Sequence[Level], tried: Sequence[Level]) -> Level:
         """Return the method's own level; refused where there are limits, which none of the tried keeps."""
@@ -420,9 +413,8 @@ class Levels:
             other = stop(solution.other)
             if draft.other is None and (thresholds == other).all():  # a coin of two equal sides
                 other = None
-        cut = _solved_anew(
-            draft, Solution(thresholds, other, solution.share if other is not None else 0.0)
-        )
+        share = solution.share if other is not None else 0.0
+        cut = _solved_anew(draft, Solution(thresholds, other, share))
         if draft.expected is None:
             return cut
         # Known in closed form, or of both sides of a coin: of the cut one, by these rows.

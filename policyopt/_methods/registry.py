@@ -331,9 +331,8 @@ def register_method(
             raise input_error(f"label of {method.__name__}", allowed, method.label, "Give one.")
         if "__dataclass_fields__" not in vars(method):
             raise input_error(who, "a frozen dataclass", "another class", step)
-        lacking = [
-            f.name for f in fields(method) if f.default is MISSING and f.default_factory is MISSING
-        ]  # type: ignore[arg-type]
+        bare = [f for f in fields(method) if f.default is MISSING]  # type: ignore[arg-type]
+        lacking = [f.name for f in bare if f.default_factory is MISSING]
         if lacking:
             got = f"none for {', '.join(lacking)}"
             raise input_error(who, "a class whose settings have defaults", got, step)

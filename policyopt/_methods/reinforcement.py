@@ -412,9 +412,8 @@ class NeuralPolicyMethod(StoppingMethod):
     def blank(self, data: StoppingData) -> tuple[ScoreRule, ...]:
         exits, columns = data.table.exits, data.columns[0].shape[1]
         sizes, each = self.sizes(columns, exits)
-        zeros = [
-            (np.zeros((each, out, into)), np.zeros((each, out))) for into, out in pairwise(sizes)
-        ]
+        shapes = [(each, out, into) for into, out in pairwise(sizes)]
+        zeros = [(np.zeros(shape), np.zeros(shape[:2])) for shape in shapes]
         return (rule_at(at_price(zeros, columns, exits, 0.0), data),)
 
     def pose(self, table: Table, seed: int) -> Draft:
@@ -645,10 +644,8 @@ class Memory:
         """Remember (n,) observations, actions, rewards, observations after, and whether it ended."""
         if not self.held:
             kinds = (np.float32, np.int64, np.float32, np.float32, np.bool_)
-            self.held = tuple(
-                np.zeros((self.size, *c.shape[1:]), dtype=kind)
-                for c, kind in zip(columns, kinds, strict=True)
-            )
+            like = zip(columns, kinds, strict=True)
+            self.held = tuple(np.zeros((self.size, *c.shape[1:]), kind) for c, kind in like)
         n = len(columns[0])
         where = (self.place + np.arange(n)) % self.size
         for held, column in zip(self.held, columns, strict=True):

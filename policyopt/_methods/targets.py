@@ -90,11 +90,8 @@ class Target:
             "budget": "budget {}", "accuracy": "accuracy >= {:g}", "quality": "quality >= {:g}",
             "max_drop": "drop <= {:g}", "saving": "saving >= {:g}",
         }  # fmt: skip
-        parts = [
-            form.format(getattr(self, n))
-            for n, form in said.items()
-            if getattr(self, n) is not None
-        ]
+        given = [(form, getattr(self, name)) for name, form in said.items()]
+        parts = [form.format(value) for form, value in given if value is not None]
         return ", ".join([*parts, *(limit.text for limit in self.limits)])
 
     def most(self, table: Table) -> float | None:

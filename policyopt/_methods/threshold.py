@@ -103,10 +103,8 @@ class Threshold(Method):
             clipped = tuple(float(t) for t in np.clip(given, ALWAYS, NEVER))
             object.__setattr__(self, "thresholds", clipped)
         super().__post_init__()
-        goes_with = {
-            "mix": ("joint", self.mix),
-            "shared_map": ("shared", self.shared_map != "platt"),
-        }
+        other_map = self.shared_map != "platt"
+        goes_with = {"mix": ("joint", self.mix), "shared_map": ("shared", other_map)}
         for name, (solver, used) in goes_with.items():
             if used and self.thresholds != solver:
                 got, step = f"thresholds={self.thresholds}", f"Add --set thresholds={solver}."
@@ -143,12 +141,8 @@ class Threshold(Method):
             found = [float(part) for part in rest.split(",")]
         except ValueError:
             found = []
-        if (
-            word.strip() != "nats"
-            or self.score != "entropy"
-            or not found
-            or not all(n >= 0 for n in found)
-        ):
+        valid = found and all(n >= 0 for n in found)
+        if word.strip() != "nats" or self.score != "entropy" or not valid:
             allowed = "numbers, or, of entropy, nats<NUMBER,NUMBER"
             step = "E.g. --method entropy --set 'thresholds=nats<0.3,0.3'."
             raise input_error("thresholds", allowed, f"{self.thresholds} for {self.score}", step)

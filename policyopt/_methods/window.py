@@ -65,9 +65,8 @@ class Window(ConfidenceMethod):
         problem = draft.problem
         closed, solved = self.closed(draft.table), []
         for budget in budgets:
-            ends = _at_budget(
-                problem, hull(problem, [budget], lambda rows: Windows(rows, closed)), budget
-            )
+            corners = hull(problem, [budget], lambda rows: Windows(rows, closed))
+            ends = _at_budget(problem, corners, budget)
             middle, half = _middle(ends)
             posed = replace(problem, scores=_distance(problem.scores, middle))
             # What is left of the budget widens all windows; 3 wider, all go on.
@@ -191,9 +190,8 @@ class Windows(Lagrangian):
         return self._known[key]
 
     def point(self, cuts: Ints) -> tuple[float, float]:
-        return tuple(
-            float(self._onward(table, cuts)[0].mean()) for table in (self._cost, self._value)
-        )  # type: ignore[return-value]
+        cost, value = (self._onward(table, cuts)[0].mean() for table in (self._cost, self._value))
+        return float(cost), float(value)
 
     def thresholds(self, cuts: Ints) -> Floats:
         out = np.empty(len(cuts))

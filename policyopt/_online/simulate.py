@@ -18,13 +18,7 @@ from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets, check_exits
 from policyopt._online.entrants import FIXED, asked
-from policyopt._online.families import (
-    arms_family,
-    called,
-    fit_linucb,
-    steerable,
-    steering_family,
-)
+from policyopt._online.families import arms_family, called, fit_linucb, steerable, steering_family
 from policyopt._progress import report
 from policyopt._replay import trace
 from policyopt._table import Table, Tables, known_rows
@@ -333,12 +327,10 @@ class Schedule:
 
 
 def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
-    """Make a schedule of T rounds.
-
-    ``stationary``: a mixture of the streams in equal parts; ``abrupt``: one after the other; ``gradual``: each
-    for half of its part, then crossing over in a straight line; ``recurring``: three times round, abruptly; or
-    a plan, ``test:4000,blur_medium:6000``, from which streams and rounds are taken.
-    """
+    """Make a schedule of T rounds."""
+    # ``stationary``: a mixture of the streams in equal parts; ``abrupt``: one after the other; ``gradual``: each for
+    # half of its part, then crossing over in a straight line; ``recurring``: three times round, abruptly; or a plan,
+    # ``test:4000,blur_medium:6000``, from which streams and rounds are taken.
     check_type("schedule", kind, str, "a text", "E.g. abrupt, or test:4000,blur_medium:6000.")
     if ":" in kind:
         names, lengths = zip(*(_part(item) for item in kind.split(",")), strict=True)
@@ -463,12 +455,10 @@ def outcomes(
     fit: Table | None = None,
     tiers: Sequence[int] | None = None,
 ) -> Outcomes:
-    """Look up what a policy scores and answers on the rows of some streams.
-
-    `reward`, of exit k beyond exit 0: ``confidence``, AdaEE's gain ``max(conf_k - conf_0, 0)``; ``signed``,
-    without the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of
-    `fit`; ``label``, right or wrong, or the quality that is known.
-    """
+    """Look up what a policy scores and answers on the rows of some streams."""
+    # `reward`, of exit k beyond exit 0: ``confidence``, AdaEE's gain ``max(conf_k - conf_0, 0)``; ``signed``, without
+    # the maximum (UCBEE); ``calibrated``, signed, of confidences mapped (Platt) on the labelled rows of `fit`;
+    # ``label``, right or wrong, or the quality that is known.
     check_one_of("reward", reward, REWARDS, "E.g. confidence.")
     rule = None
     if reward == "calibrated":
@@ -481,9 +471,8 @@ def outcomes(
         rule = fit_confidence("platt", sure, right.astype(float))
     seen = [trace(policy, table) for table in tables]
     kept = [table.built_for(policy) for table in tables]
-    right, correct = (
-        _joined([getattr(one, name) for one in seen]) for name in ("quality", "correct")
-    )
+    right = _joined([one.quality for one in seen])
+    correct = _joined([one.correct for one in seen])
     confidence = np.concatenate([confidences(policy, table, rule) for table in kept])
     paid = [np.broadcast_to(t.costs + policy.overhead, (len(t), policy.exits)) for t in kept]
     cost, level = np.concatenate(paid), confidence
@@ -510,9 +499,8 @@ def with_hidden(rule: LinUCB, seen: Outcomes, policy: Policy, tables: Sequence[T
         for low in range(0, len(table), _ROUNDS):
             rows = slice(low, min(low + _ROUNDS, len(table)))
             for at, exit in enumerate(policy.active_exits[:-1]):
-                hidden[first + low : first + rows.stop, at] = rule.look(
-                    at, table.feature(at, rows), exit
-                )
+                seen_here = rule.look(at, table.feature(at, rows), exit)
+                hidden[first + low : first + rows.stop, at] = seen_here
         first += len(table)
     more = np.cumsum([rule.operations(k) for k in range(policy.exits)]) * tables[0].rate
     return replace(seen, hidden=hidden, cost=seen.cost + more)
@@ -800,11 +788,9 @@ def interval(values: Floats) -> tuple[Floats, Floats]:
 
 
 def recovery(metrics: Metrics, baseline: RegretBaseline) -> list[int | None]:
-    """Return how many rounds each sudden change takes to be made good; None: not before the next.
-
-    When, over `WINDOW` rounds and all repetitions, the mean regret against the arm that is best now is at most
-    a quarter of what the arm that was best before would cost, or 0.01.
-    """
+    """Return how many rounds each sudden change takes to be made good; None: not before the next."""
+    # When, over `WINDOW` rounds and all repetitions, the mean regret against the arm that is best now is at most a
+    # quarter of what the arm that was best before would cost, or 0.01.
     plan, rounds, found = baseline.schedule, metrics.rounds, []
     moving = metrics.course["moving"].mean(axis=1)
     for change, end in pairwise([*plan.changes, plan.rounds]):

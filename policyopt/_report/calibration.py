@@ -127,12 +127,10 @@ def calibration_records(
     path: Sequence[int] | None = None,
     kin: Ints | None = None,
 ) -> list[dict[str, Any]]:
-    """Return one record per exit and group of rows: all of them, and those that leave there.
-
-    `confidence`, `correct`, `losses` (of the label, in nats): (N, K); `exits`: (N,); `path`: the model's number
-    of each column; `kin`: which rows belong together, `Table.group`. Measures of no rows are None; ``gap`` over 0 is
-    overconfident.
-    """
+    """Return one record per exit and group of rows: all of them, and those that leave there."""
+    # `confidence`, `correct`, `losses` (of the label, in nats): (N, K); `exits`: (N,); `path`: the model's number of
+    # each column; `kin`: which rows belong together, `Table.group`. Measures of no rows are None; ``gap`` over 0 is
+    # overconfident.
     records, areas = [], failure_auroc(confidence, correct)
     for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
         for group, rows in _groups(exits, number).items():
@@ -158,14 +156,12 @@ def _groups(exits: Ints, k: int) -> dict[str, Bools]:
 def calibration_error(
     confidence: Floats, correct: Floats, bins: int = BINS, seed: int = 0, kin: Ints | None = None
 ) -> dict[str, float]:
-    """Return the expected calibration error of n rows with a 95 % interval, in bins of equal mass.
-
-    The plain estimate is too high: chance alone opens gaps, of 0.02 in all at 2,000 calibrated rows. So all gaps
-    are shrunk by one factor, such that they and chance together would show, on average, the plain value.
-    Interval: basic bootstrap above, 0 below where calibrated confidence shows as much in 2.5 % of draws. Rows of one
-    group (`kin`) are drawn together.
-    Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to 98 % of repetitions.
-    """
+    """Return the expected calibration error of n rows with a 95 % interval, in bins of equal mass."""
+    # The plain estimate is too high: chance alone opens gaps, of 0.02 in all at 2,000 calibrated rows. So all gaps
+    # are shrunk by one factor, such that they and chance together would show, on average, the plain value. Interval:
+    # basic bootstrap above, 0 below where calibrated confidence shows as much in 2.5 % of draws. Rows of one group
+    # (`kin`) are drawn together. Planted errors of 0 to 0.1 at 300 and 2,000 rows lay in it in 80 to 98 % of
+    # repetitions.
     n = len(confidence)
     at = np.arange(n) if kin is None else np.unique(kin, return_inverse=True)[1]
     units = int(at.max()) + 1
@@ -214,10 +210,9 @@ def _shrink(gaps: Floats, chance: Floats) -> float:
 
 
 def auroc(scores: Floats, right: Array) -> float | None:
-    """Return the chance that a right answer of n scores above a wrong one, ties counting half.
-
-    A graded answer is right with the probability that its quality says: all pairs of two rows count with that weight.
-    """
+    """Return the chance that a right answer of n scores above a wrong one, ties counting half."""
+    # A graded answer is right with the probability that its quality says: all pairs of two rows count with that
+    # weight.
     good = np.asarray(right, dtype=np.float64)
     wrong = 1.0 - good
     pairs = good.sum() * wrong.sum() - good @ wrong
@@ -257,14 +252,11 @@ def reliability(
     for j in np.unique(place):
         inside, right = confidence[place == j], correct[place == j]
         low, high = proportion_interval(right, group=None if kin is None else kin[place == j])
-        points.append(
-            {
-                "confidence": float(inside.mean()), "low_edge": float(inside.min()),
-                "high_edge": float(inside.max()), "accuracy": float(right.mean()),
-                "accuracy_low": low, "accuracy_high": high,
-                "rows": len(right),
-            }
-        )  # fmt: skip
+        points.append({
+            "confidence": float(inside.mean()), "low_edge": float(inside.min()),
+            "high_edge": float(inside.max()), "accuracy": float(right.mean()),
+            "accuracy_low": low, "accuracy_high": high, "rows": len(right),
+        })  # fmt: skip
     return points
 
 

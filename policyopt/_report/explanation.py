@@ -74,10 +74,8 @@ class Explanation:
 def explain(
     policy: Any, table: Table, reference: Any = None, names: Sequence[str] = ()
 ) -> Explanation:
-    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given.
-
-    `names`: of the model's exits, where they have some.
-    """
+    """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given."""
+    # `names`: of the model's exits, where they have some.
     policy = policy_of(policy, single=True)
     if reference is not None:
         reference = policy_of(reference, single=True, argument="reference")
@@ -117,13 +115,10 @@ def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
 
 
 def _describe(policy: Policy) -> dict[str, Any]:
-    told = policy.provenance
-    return {
-        **{name: told.get(name) for name in ("method", "settings", "budget", "expected_cost")},
-        "score": policy.rule.name,
-        "answer": policy.answer.name,
-        **threshold_fields(policy),
-    }
+    names = ("method", "settings", "budget", "expected_cost")
+    told = {name: policy.provenance.get(name) for name in names}
+    told |= {"score": policy.rule.name, "answer": policy.answer.name}
+    return told | threshold_fields(policy)
 
 
 def _notes(found: Traced, table: Table) -> list[str]:
@@ -137,9 +132,8 @@ def _notes(found: Traced, table: Table) -> list[str]:
     if not kind.answers_class:
         return [f"{kind.name} has no classes: nothing is said by class"]
     if found.labels is None:
-        return [
-            "the records tell what answers are worth but not the class: nothing is said by class"
-        ]
+        why = "the records tell what answers are worth but not the class"
+        return [f"{why}: nothing is said by class"]
     return []
 
 
@@ -150,11 +144,9 @@ def _both(fields: dict[str, Any], found: Traced) -> dict[str, Any]:
 
 
 def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
-    """Describe each of the K exits of a policy that was run over N rows.
-
-    ``cost``, ``quality``: of all rows, had they left here; ``quality_stayed``: of those who go on, had they left;
-    ``overthought``: better here than where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
-    """
+    """Describe each of the K exits of a policy that was run over N rows."""
+    # ``cost``, ``quality``: of all rows, had they left here; ``quality_stayed``: of those who go on, had they left;
+    # ``overthought``: better here than where they leave; ``rescued``: the reverse; ``auroc``: of rows that come.
     sets, n, spent = threshold_sets(policy), len(found.exit), float(found.cost.sum())
     known = found.quality is not None
     correct = np.zeros((n, found.exits), bool) if found.quality is None else found.quality
@@ -163,29 +155,24 @@ def exit_records(found: Traced, policy: Policy) -> list[dict[str, Any]]:
     for k in range(found.exits):
         left, reached, stayed = found.position == k, found.position >= k, found.position > k
         right, scores = correct[:, k], found.scores[:, k]
+        qualities = {"quality": float(right.mean()), "quality_left": _mean_of(right, left)}
+        qualities["quality_stayed"] = _mean_of(right, stayed)
         answers = {
-            **_both(
-                {
-                    "quality": float(right.mean()), "quality_left": _mean_of(right, left),
-                    "quality_stayed": _mean_of(right, stayed),
-                }, found,
-            ),
+            **_both(qualities, found),
             "overthought": int((stayed & (right > final)).sum()),
             "rescued": int((stayed & (right < final)).sum()),
             "auroc": auroc(scores[reached], right[reached]), "auroc_all": auroc(scores, right),
         }  # fmt: skip
-        records.append(
-            {
-                "exit": found.active_exits[k], "rows_reached": int(reached.sum()),
-                "share_reached": float(reached.sum() / n), "rows_left": int(left.sum()),
-                "share_left": float(left.sum() / n), "cost": float(found.exit_costs[k]),
-                "cost_left": _mean_of(found.cost, left),
-                "cost_share": float(found.cost[left].sum() / spent) if spent else None,
-                "thresholds": [float(t[k]) for t in sets] if k < found.exits - 1 else [],
-                **(answers if known else dict.fromkeys(answers)),
-                "score": score_record(scores, None if found.correct is None else found.correct[:, k], reached),
-            }
-        )  # fmt: skip
+        records.append({
+            "exit": found.active_exits[k], "rows_reached": int(reached.sum()),
+            "share_reached": float(reached.sum() / n), "rows_left": int(left.sum()),
+            "share_left": float(left.sum() / n), "cost": float(found.exit_costs[k]),
+            "cost_left": _mean_of(found.cost, left),
+            "cost_share": float(found.cost[left].sum() / spent) if spent else None,
+            "thresholds": [float(t[k]) for t in sets] if k < found.exits - 1 else [],
+            **(answers if known else dict.fromkeys(answers)),
+            "score": score_record(scores, None if found.correct is None else found.correct[:, k], reached),
+        })  # fmt: skip
     return records
 
 
@@ -216,13 +203,9 @@ def score_record(scores: Floats, right: Bools | None, reached: Bools) -> dict[st
 
 def class_records(found: Traced) -> list[dict[str, Any]] | None:
     """Describe every class that has rows; ``quality_exits`` (K,): had all of the class left there."""
-    columns = {
-        "quality": found.quality_taken,
-        "cost": found.cost,
-        "exit_share": found.position[:, None] == np.arange(found.exits),
-        "quality_exits": found.quality,
-    }
-    return _by_class(found, columns)
+    leaves = found.position[:, None] == np.arange(found.exits)
+    columns = {"quality": found.quality_taken, "cost": found.cost, "exit_share": leaves}
+    return _by_class(found, {**columns, "quality_exits": found.quality})
 
 
 def _by_class(found: Traced, columns: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -268,12 +251,8 @@ def change_record(found: Traced, reference: Traced) -> dict[str, Any]:
         "rows_worse": np.flatnonzero(worse).tolist(),
         "mcnemar_p": None if graded else mcnemar(better, worse, found.group),
     }  # fmt: skip
-    columns = {
-        "quality": found.quality_taken,
-        "reference_quality": reference.quality_taken,
-        "cost": found.cost,
-        "reference_cost": reference.cost,
-    }
+    columns = {"quality": found.quality_taken, "reference_quality": reference.quality_taken}
+    columns |= {"cost": found.cost, "reference_cost": reference.cost}
     return {
         "transitions": moved(np.ones(len(pair), bool)),
         "earlier": int((found.exit < reference.exit).sum()),

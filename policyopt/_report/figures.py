@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Okabe & Ito: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")  # of the first round of colours, the second, ...
-_MARKERS = "osD^vPX"
+MARKERS = "osD^vPX"
 _MOST_INSIDE = 12  # lines of a frontier; the names of more stand beside the picture
 _PANELS, _ABREAST = 16, 4  # arm panels of a simulation in all, and side by side
 _WINDOWS = 12  # of the latest requests, in the whole course
@@ -114,7 +114,7 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
         if not many:  # bands of many lines hide each other
             band = {"color": look["color"], "alpha": 0.10, "lw": 0}
             axes.fill_between(cost, 100 * low, 100 * high, **band)
-        look |= {"marker": _MARKERS[(i + i // len(COLOURS)) % len(_MARKERS)], "ms": 5}
+        look |= {"marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], "ms": 5}
         axes.plot(cost, 100 * quality, label=picture_text(label), **look)
     points = np.reshape([(e["cost"], e["quality"]) for e in frontier.exits], (-1, exits, 2))
     costs, qualities = points.mean(axis=0).T

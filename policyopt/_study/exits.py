@@ -76,26 +76,21 @@ def exit_metrics(
     Examples
     --------
     >>> import numpy as np, policyopt as po
-    >>> logits = np.array(
-    ...     [[[2.0, 0], [0, 1]], [[2, 0], [3, 0]], [[0, 2], [0, 3]], [[1, 0], [0, 4]]]
-    ... )
+    >>> logits = np.array([[[2.0, 0], [0, 1]], [[0, 2], [0, 3]]])
     >>> told = {"per_exit": {"parameters": [120, 480]}, "training": {"seconds": 12.5}}
-    >>> data = po.from_arrays(
-    ...     logits, [0, 0, 1, 1], [1, 4], unit="ms", split={"test": 1.0}, metadata=told
-    ... )
+    >>> data = po.from_arrays(logits, [0, 1], [1, 4], split={"test": 1.0}, metadata=told)
     >>> first, last = po.exit_metrics(data).exits
     >>> first["accuracy"], first["agreement"], first["overthinking"], first["recorded"]
-    (0.75, 0.5, 0.25, {'parameters': 120})
+    (1.0, 0.5, 0.5, {'parameters': 120})
     """
-    tables = tables or Tables(data, cost, utility=utility)
-    notes = list[str]()
+    tables, notes = tables or Tables(data, cost, utility=utility), list[str]()
     table = known_rows(tables.get(split), notes)
     seen, (per_exit, training) = _observed(table), _recorded(data, notes)
     found, trained = _worths(table, seen), list[dict[str, Any]]()
     if TRAIN not in data.split_names:
         told = {field: per_exit[name] for field, name in _TOLD.items() if name in per_exit}
-        for k in range(data.exits if told else 0):
-            trained.append({f + end: values[k] for f, values in told.items() for end in _ENDS})
+        each = [{f: values[k] for f, values in told.items()} for k in range(data.exits)]
+        trained = [{f + end: value for f, value in one.items() for end in _ENDS} for one in each]
     elif split != TRAIN:
         rows = known_rows(tables.get(TRAIN), notes)
         trained = _worths(rows, _observed(rows))
@@ -108,45 +103,36 @@ def exit_metrics(
         one["recorded"] = {name: values[k] for name, values in per_exit.items()}
         one |= {"name": data.names[k]} if data.names else {}
     if seen and seen.losses is not None and not (seen.losses < _NEVER).all():
-        notes.append(
-            "an exit gives a label no probability at all: its loss is infinite, and left out"
-        )
+        notes.append("a label has no probability at all at an exit: its loss is infinite, left out")
     return ExitMetrics(split, found, training, notes)
 
 
-def _recorded(data: ExitData, notes: list[str]) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+def _recorded(data: ExitData, notes: list[str]) -> list[dict[str, Any]]:
     """Return what the metadata record by exit, and of the training; what is not as it must be is noted, left out."""
-    found: dict[str, dict[str, Any]] = {"per_exit": {}, "training": {}}
-    for key, kept in found.items():
-        given: Any = data.metadata.get(key, {})
+    found, exits = [], data.exits
+    allowed_in = {"per_exit": f"a list of {exits} numbers (of accuracies: shares)"}
+    for key, allowed in {**allowed_in, "training": "a number or a text"}.items():
+        given, kept = data.metadata.get(key, {}), dict[str, Any]()
         for name, value in (given if isinstance(given, dict) else {"all": None}).items():
             each: list[Any] = value if isinstance(value, list) else [value]
-            if key == "training":
-                allowed, good = (
-                    "a number or a text",
-                    all(type(v) in (int, float, str) for v in each),
-                )
-            else:
-                allowed = f"a list of {data.exits} numbers (of accuracies: shares)"
-                good = len(each) == data.exits and all(type(v) in (int, float) for v in each)
-                good = good and (not name.endswith("accuracy") or all(0 <= v <= 1 for v in each))
+            kinds = (int, float) if key == "per_exit" else (int, float, str)
+            good = all(type(v) in kinds for v in each)
+            if good and key == "per_exit":
+                shares = name.endswith("accuracy")
+                good = len(each) == exits and all(0 <= v <= 1 for v in each if shares)
             if good:
                 kept[name] = value
-            else:
+            elif key == "per_exit" or not isinstance(value, (dict, list)):  # no numbers, no fault
                 notes.append(f"metadata {key}: {name} left out, it is not {allowed}")
-    return found["per_exit"], found["training"]
+        found.append(kept)
+    return found
 
 
 def _observed(table: Table) -> Observed | None:
     """Return what exits say of a table's rows; None where nobody knows which answers are right."""
     labels, correct = table.statistics.labels, table.statistics.correct
-    some = labels is not None and (labels < 0).any()
-    return None if correct is None or some or _mixed(table) else observe(table)
-
-
-def _mixed(table: Table) -> bool:
-    """Say whether exits answer classes of different kinds."""
-    return table.utility is not None and table.utility.mixed
+    some, mixed = labels is not None and (labels < 0).any(), getattr(table.utility, "mixed", False)
+    return None if correct is None or some or mixed else observe(table)
 
 
 def _worths(table: Table, seen: Observed | None) -> list[dict[str, Any]]:
@@ -166,13 +152,14 @@ def _worths(table: Table, seen: Observed | None) -> list[dict[str, Any]]:
 def _beside(table: Table, seen: Observed | None, k: int) -> dict[str, Any]:
     """Return calibration at exit k, agreement and overthinking beside the last."""
     said, quality = table.statistics.prediction, table.quality
+    alike = KINDS[table.kind].answers_class and not getattr(table.utility, "mixed", False)
     one = {**with_interval("ece", None, None, None), "brier": None, "agreement": None}
     if seen is not None and np.isfinite(seen.confidence[:, k]).all():
         p, right = seen.confidence[:, k], seen.correct[:, k]
         error = calibration_error(p, right, kin=table.group)
         one |= {f"ece{end}": error[f"ece{end}"] for end in _ENDS}
         one["brier"] = float(((p - right) ** 2).mean())
-    if KINDS[table.kind].answers_class and (said >= 0).any() and not _mixed(table):
+    if alike and (said >= 0).any():
         one["agreement"] = float(((said[:, k] == said[:, -1]) & (said[:, k] >= 0)).mean())
     return {**one, "overthinking": float((quality[:, k] > quality[:, -1]).mean())}
 

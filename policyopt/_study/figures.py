@@ -7,83 +7,71 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._report.figures import (
-    COLOURS,
-    LINES,
-    add_heading,
-    add_legend,
-    log_scale,
-    new_figure,
-    tidy,
-)
+from policyopt._report import figures as draw
 from policyopt._study.study import Study
-from policyopt.runtime._text import picture_text
+from policyopt.runtime._text import picture_text, printable
 from policyopt.runtime._typing import Array
 
 _ARROWS = 12  # models between which arrows can be told apart
 _BEHIND, _OFF = 5.0, 50.0  # where colours end: points behind the best, % of the budget
+_NAME = 32  # letters of a model's name
 
 
 def study_figure(found: Study, title: str = "") -> Any:
-    """Draw every model's frontier, means over runs; below, who is best at each budget, faint where not shown."""
-    names = [one["model"] for one in found.models]
+    """Draw every model's frontier, means over runs; below, who is best at each budget, hollow where not shown."""
+    names, rows = [one["model"] for one in found.models], found.budgets
     below = 0.3 + 0.17 * len(names)  # inches
-    figure = new_figure(9, 5.0 + below + 0.22 * -(-len(names) // 4))
+    figure = draw.new_figure(9, 5.0 + below + 0.22 * -(-len(names) // 4))
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4.2, below])
-    budgets = np.array([one["budget"] for one in found.budgets])
-    edges = (
-        np.sqrt(budgets[1:] * budgets[:-1]) if budgets[0] > 0 else (budgets[1:] + budgets[:-1]) / 2
-    )
-    edges = np.concatenate([budgets[:1], edges, budgets[-1:]])
-    for m, name in enumerate(names):
-        look = {"color": COLOURS[m % len(COLOURS)], "ls": LINES[m // len(COLOURS) % len(LINES)]}
-        there = [one for one in found.budgets if name in one["quality"]]
-        place = [one["budget"] for one in there], [100 * one["quality"][name] for one in there]
-        axes.plot(*place, marker="o", ms=4, lw=1.6, label=picture_text(name), **look)
-        for b, one in enumerate(found.budgets):
-            strength = 1.0 if one["winner"] == name else 0.3 if name in one["contenders"] else 0.0
-            strip.barh(
-                len(names) - m,
-                edges[b + 1] - edges[b],
-                0.8,
-                edges[b],
-                color=look["color"],
-                alpha=strength,
-            )
+    budgets = np.array([one["budget"] for one in rows])
+    places = len(names) - np.arange(len(names))
+    for m, (name, place) in enumerate(zip(names, places, strict=True)):
+        # Curves may coincide: each later one is thinner, of another line and mark.
+        thin, colour = m / len(names), draw.COLOURS[m % len(draw.COLOURS)]
+        mark = draw.MARKERS[(m + m // len(draw.COLOURS)) % len(draw.MARKERS)]
+        look = {"ls": draw.LINES[m % len(draw.LINES)], "lw": 2.8 - 1.8 * thin, "ms": 8 - 4 * thin}
+        height = [100 * one["quality"].get(name, np.nan) for one in rows]
+        axes.plot(budgets, height, marker=mark, color=colour, label=_short(name), **look)
+        edges = [colour if name in one["contenders"] else "none" for one in rows]
+        faces = [colour if name == one["winner"] else "none" for one in rows]
+        look = {"marker": mark, "facecolors": faces, "edgecolors": edges, "lw": 1}
+        strip.scatter(budgets, [place] * len(rows), 40, **look)
     if budgets[0] > 0 and budgets[-1] > 8 * budgets[0]:
-        log_scale(strip)
+        draw.log_scale(strip)
     word = "quality" if found.graded else "accuracy"
-    tidy(axes, grid="both", ylabel=f"{word} [%] at equal realised cost")
+    draw.tidy(axes, grid="both", ylabel=f"{word} [%] at equal realised cost")
     axes.set_xlabel("")
-    strip.set_yticks(
-        [len(names) - m for m in range(len(names))], [picture_text(name) for name in names]
-    )
-    tidy(strip, labelsize=7, xlabel=f"mean cost per sample [{picture_text(found.unit)}]")
-    told = f"full: the best, shown with {100 * found.level:g} %; faint: among these it is"
+    strip.set_yticks(places, [_short(name) for name in names])
+    strip.set_ylim(0.4, len(names) + 0.6)
+    draw.tidy(strip, labelsize=7, xlabel=f"mean cost per sample [{picture_text(found.unit)}]")
+    told = f"filled: the best at this budget, shown with {100 * found.confidence:g} %; hollow: among these it is"
     strip.set_title(told, loc="left", fontsize=8)
     axes.set_title(picture_text(title), loc="left", fontsize=11)
-    add_legend(figure, side="upper center")
+    draw.add_legend(figure, side="upper center")
     return figure
 
 
-def dominance_figure(tests: Sequence[Mapping[str, Any]], level: float) -> Any:
+def _short(name: str) -> str:
+    return picture_text(printable(name, _NAME))
+
+
+def dominance_figure(tests: Sequence[Mapping[str, Any]], confidence: float, title: str = "") -> Any:
     """Draw per metric which models outdo which over training runs: arrows, or of many models a square of them."""
     shown = [one for one in tests if one["pairs"]]
     many = max(len(one["rank"]) for one in shown) > _ARROWS
     wide = min(len(shown), 2 if many or len(shown) == 4 else 3)
-    figure = new_figure(
-        (6.8 if many else 4.2) * wide, (6.2 if many else 4.4) * -(-len(shown) // wide)
-    )
+    high, (width, height) = -(-len(shown) // wide), (6.8, 6.2) if many else (4.6, 3.5)
+    figure = draw.new_figure(width * wide, height * high)
+    more = ": dark where the line's model outdoes the column's" if many else ""
     for i, one in enumerate(shown):
-        axes = figure.add_subplot(-(-len(shown) // wide), wide, i + 1)
+        axes = figure.add_subplot(high, wide, i + 1)
         names = sorted(one["rank"], key=one["rank"].get)
-        parted = [pair for pair in one["pairs"] if pair["p"] <= 1 - level]
+        parted = [pair for pair in one["pairs"] if pair["p"] <= 1 - confidence]
         (_square if many else _arrows)(axes, names, parted)
         word = "lower" if one["less_is_better"] else "higher"
-        more = ": dark where the line's model outdoes the column's" if many else ""
-        axes.set_title(
-            f"{picture_text(one['metric'])} ({word} is better)\n{one['post_hoc']}{more}", fontsize=9
-        )
+        told = f"{picture_text(one['metric'])} ({word} is better)\n{one['post_hoc']}{more}"
+        axes.set_title(told, fontsize=9)
+    draw.add_heading(figure, title)
     return figure
 
 
@@ -95,10 +83,12 @@ def _arrows(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]
         look = {"arrowstyle": "-|>", "color": "0.45", "lw": 0.8, "shrinkA": 11, "shrinkB": 11}
         axes.annotate("", place[pair["worse"]], place[pair["better"]], arrowprops=look)
     for rank, (name, at) in enumerate(place.items(), 1):
-        axes.plot(*at, "o", ms=17, color="white", mec=COLOURS[0])
+        axes.plot(*at, "o", ms=17, color="white", mec=draw.COLOURS[0])
         axes.annotate(str(rank), at, ha="center", va="center", fontsize=9)
-        axes.annotate(picture_text(name), 1.3 * at, ha="center", va="center", fontsize=8)
-    axes.set(xlim=(-1.75, 1.75), ylim=(-1.55, 1.55), aspect="equal")
+        across = "center" if abs(at[0]) < 0.1 else "left" if at[0] > 0 else "right"
+        up = "center" if across != "center" else "bottom" if at[1] > 0 else "top"
+        axes.annotate(_short(name), 1.25 * at, fontsize=8, ha=across, va=up)
+    axes.set(xlim=(-2.2, 2.2), ylim=(-1.4, 1.4), aspect="equal")
     axes.set_axis_off()
 
 
@@ -108,7 +98,7 @@ def _square(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]
     for pair in parted:
         found[names.index(pair["better"]), names.index(pair["worse"])] = 1.0
     axes.imshow(found, cmap="Blues", vmax=1.4)
-    labels = [picture_text(name) for name in names]
+    labels = [_short(name) for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=6.5)
     axes.set_xticks(range(len(names)), labels, fontsize=6.5, rotation=90)
     axes.tick_params(length=0)
@@ -117,56 +107,57 @@ def _square(axes: Any, names: Sequence[str], parted: Sequence[Mapping[str, Any]]
 def robustness_figure(records: Sequence[dict[str, Any]], title: str = "") -> Any:
     """Draw quality, and by how much cost misses the budget, of methods by streams: a pair of tables per budget.
 
-    The best method stands on top. Framed: the floor, or the budget, is missed by more than chance. Without a budget,
-    cost is told beside that of the clean rows.
+    The best method stands on top, under the full model. Framed: the floor, or the budget, is missed by more than
+    chance. Without a budget, cost is told beside that of the clean rows. Colours mean the same at every budget.
     """
+    import pandas as pd
+
     budgets = list(dict.fromkeys(one["budget"] for one in records))
     streams, methods = (list(dict.fromkeys(r[of] for r in records)) for of in ("stream", "method"))
-    height = 1.9 + 0.23 * len(methods)
-    figure = new_figure(4.5 + 1.15 * len(streams), 0.5 + height * len(budgets))
+    size = 4.2 + 0.95 * len(streams), 0.5 + (1.8 + 0.23 * len(methods)) * len(budgets)
+    figure = draw.new_figure(*size)
     panels = figure.subplots(len(budgets), 2, squeeze=False)
     for (left, right), budget in zip(panels, budgets, strict=True):
-        lines: dict[str, dict[str, Any]] = {}
-        for one in (one for one in records if one["budget"] == budget):
-            lines.setdefault(one["method"], {})[one["stream"]] = one
-        names = sorted(lines, key=lambda m: -np.mean([r["quality"] for r in lines[m].values()]))
-
-        def cells(field: str, lines: Any = lines, names: Any = names) -> Array:
-            return np.array([[lines[name][stream][field] for stream in streams] for name in names])
-
-        quality, full, unit = 100 * cells("quality"), cells("full_quality"), records[0]["unit"]
-        off = 100 * (cells("slowdown") - 1 if budget is None else cells("off_budget"))
-        word = "accuracy" if lines[names[0]][streams[0]]["accuracy"] is not None else "quality"
+        mine = pd.DataFrame([one for one in records if one["budget"] == budget])
+        means = mine.groupby("method", sort=False)["quality"].mean()
+        names = means.sort_values(ascending=False, kind="stable").index
+        table = mine.pivot(index="method", columns="stream").loc[names]
+        told = "full_quality", "below_floor", "over_budget", "quality", "off_budget", "slowdown"
+        full, under, over, *cells = (table[field][streams].to_numpy() for field in told)
+        quality, off = 100 * cells[0], 100 * (cells[1] if budget else cells[2] - 1)
+        word = "accuracy" if mine["accuracy"][0] is not None else "quality"
         named = f"{word} [%], darker: further behind the stream's best"
-        behind = quality.max(axis=0) - quality, cells("below_floor"), _BEHIND
-        _heat(left, quality, *behind, "Oranges", "{:.1f}", named)
-        past = "the clean rows'" if budget is None else f"the budget, {budget:.4g} {unit}"
-        over = off, cells("over_budget"), _OFF
-        _heat(right, off, *over, "RdBu_r", "{:+.0f}", f"cost off {picture_text(past)} [%]")
-        told = [f"\nfull model {100 * f[0]:.1f}" if np.ptp(f) < 1e-9 else "" for f in full.T]
-        for panel, more in ((left, told), (right, [""] * len(streams))):
-            tops = [picture_text(s) + text for s, text in zip(streams, more, strict=True)]
+        behind = np.sqrt((quality.max(axis=0) - quality) / _BEHIND)  # the first points are seen
+        ends = [dict.fromkeys(f"{100 * end:.1f}" for end in (f.min(), f.max())) for f in full.T]
+        texts = [*map("-".join, ends)], *(map("{:.1f}".format, line) for line in quality)
+        _heat(left, texts, behind, under, "Oranges", 0.0, named)
+        past = f"the budget, {budget:.4g} {records[0]['unit']}" if budget else "the clean rows'"
+        named = f"cost off {picture_text(past)} [%]"
+        texts = [""] * len(streams), *([f"{round(v) or 0:+d}" for v in line] for line in off)
+        _heat(right, texts, off / _OFF, over, "RdBu_r", -1.0, named)
+        for panel in (left, right):
             slanted = {"rotation": 38, "ha": "left", "rotation_mode": "anchor"}
-            panel.set_xticks(range(len(streams)), tops, **slanted)
-        left.set_yticks(range(len(names)), [picture_text(name) for name in names])
+            panel.set_xticks(range(len(streams)), [*map(_short, streams)], **slanted)
+        left.set_yticks(range(1 + len(names)), ["full model", *map(_short, names)])
         right.set_yticks([])
-    add_heading(figure, title, "framed: misses the floor, or the budget, by more than chance")
+    draw.add_heading(figure, title, "framed: misses the floor, or the budget, by more than chance")
     return figure
 
 
 def _heat(
-    axes: Any, values: Array, shades: Array, framed: Array, end: float, colours: str, form: str, told: str
+    axes: Any, texts: Sequence[Any], shades: Array, framed: Array, colours: str, low: float, told: str
 ) -> None:  # fmt: skip
-    """Draw a table of numbers in colours up to an end, from 0 or from both sides of it, some framed."""
+    """Draw a table of texts, the first line plain, others in shades from `low` (0 or -1) to 1, some framed."""
     from matplotlib.patches import Rectangle
 
     # The darkest colours are left out: numbers and frames are black.
-    scale = {"vmin": -1.5 * end if (shades < 0).any() else 0.0, "vmax": 1.5 * end}
-    axes.imshow(np.clip(shades, -end, end), cmap=colours, aspect="auto", **scale)
-    for i, j in np.ndindex(values.shape):
-        axes.text(j, i, form.format(values[i, j]), ha="center", va="center", fontsize=7.5)
-        if framed[i, j]:
-            axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, lw=1.2))
+    shades = np.insert(np.clip(shades, -1.0, 1.0), 0, np.nan, axis=0)
+    axes.imshow(shades, cmap=colours, aspect="auto", vmin=1.5 * low, vmax=1.5)
+    for i, line in enumerate(texts):
+        for j, text in enumerate(line):
+            axes.text(j, i, text, ha="center", va="center", fontsize=7.5)
+            if i and framed[i - 1, j]:
+                axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, lw=1.2))
     axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(told, fontsize=9)

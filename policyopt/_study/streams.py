@@ -21,7 +21,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.targets import Target, read_share
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
-from policyopt.runtime._checks import check_whole
+from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array, Floats, Ints
 
@@ -29,8 +29,9 @@ from policyopt.runtime._typing import Array, Floats, Ints
 TRAIN = "train"
 #: What stands among streams for an adversary's choice.
 DEAREST = "dearest version"
-_RANKED = ("cost", "quality")
-_TAKEN = (*_RANKED, "exit", "abstained", "correct")
+#: How many of the dearest rows are named.
+_FEW = 10
+_TAKEN = ("cost", "quality", "exit", "abstained", "correct")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def robustness(
     data: ExitData, methods: str | Sequence[str] | Mapping[str, Method] = "all",
     budgets: int | float | str | Target | Sequence[Budget | Target] = "40%", *,
     streams: str | Sequence[str] = "all", floor: float | str | None = None,
-    max_drop: float | str | None = None, few: int = 10, cost: str | None = None, test: str = "test",
-    utility: Any = None, tables: Tables | None = None, frontier: Frontier | None = None,
+    max_drop: float | str | None = None, cost: str | None = None, test: str = "test",
+    utility: Any = None, tables: Tables | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Robustness:  # fmt: skip
     """Replay policies that were fitted on clean rows on distorted streams, with their thresholds as they are.
@@ -70,10 +71,6 @@ def robustness(
         Least mean quality on every stream, ``0.9`` or ``"90%"``.
     max_drop : float or str, optional
         Or most by which it may fall short of the full model's on the same stream, in points, ``"1%"``.
-    few : int
-        How many of the dearest rows are named.
-    frontier : Frontier, optional
-        Of `curve`, of the same data, cost and utility: what it fitted, of its first seed, serves.
 
     Returns
     -------
@@ -110,66 +107,54 @@ def robustness(
     >>> [(r["stream"], r["over_budget"]) for r in found.records]
     [('test', False), ('fog', True), ('dearest version', True)]
     """
-    check_whole("few", few)
     tables = tables or Tables(data, cost, utility=utility)
-    names = [test, *_named(streams, data, test)]
-    if floor is not None and max_drop is not None:
-        step = "Leave one of the two out: both are floors on quality."
-        raise input_error("floor", "absent beside max_drop", floor, step)
-    kind, wish = ("floor", floor) if max_drop is None else ("max_drop", max_drop)
-    least = None if wish is None else read_share(wish, kind)
-    if frontier is None:
-        frontier = curve(data, methods, budgets, tables=tables, test=test, progress=progress)
-    found = Robustness([], [], tables.cost.unit, list(frontier.notes), frontier)
-    rows = [tables.get(name) for name in names]
-    copies = [0, *(i for i in range(1, len(rows)) if _copied(rows[0], rows[i]))]
-    for name in (name for i, name in enumerate(names) if i not in copies):
-        why = "other labels, another order, or none"
-        found.notes.append(f"stream {name} is no copy of {test}, row by row ({why}): no version")
-    fits = {key[0::2]: fitted for key, fitted in frontier.fitted.items() if key[1] == 0}
-    here, labels = np.arange(len(rows[0])), rows[0].statistics.labels
-    fulls = [np.asarray(table.statistics.quality)[:, -1] for table in rows]
-    for done, ((label, _), fitted) in enumerate(fits.items()):
-        if progress:
-            progress(f"{label} on {len(names)} streams", done, len(fits))
-        outcomes = [replay(fitted.policy, table) for table in rows]
-        runs = list(zip(names, rows, outcomes, fulls, strict=True))
-        versions = [outcomes[i] for i in copies]
-        costs, quality = (np.stack([getattr(o, name) for o in versions]) for name in _RANKED)
-        at = np.lexsort((quality, -costs), axis=0)[0]  # of each row its dearest version, (N,)
-
-        def chosen(values: Sequence[Any], at: Ints = at) -> Any:
-            return None if any(v is None for v in values) else np.stack(values)[at, here]
-
-        fields = {name: chosen([getattr(o, name) for o in versions]) for name in _TAKEN}
-        worst = replace(outcomes[0], **fields)
-        if len(copies) > 1:
-            runs.append((DEAREST, rows[0], worst, chosen([fulls[i] for i in copies])))
-        head = {"method": label, "budget": fitted.budget}
-        for name, table, outcome, full in runs:
-            told = _told(fitted, outcome, table, full, kind, least, few)
-            slowdown = float(outcome.cost.mean() / outcomes[0].cost.mean())
-            found.records.append({**head, "stream": name, **told, "slowdown": slowdown})
-        mean = costs.mean(axis=0)
-        for n in np.lexsort((-mean, -worst.cost))[:few].tolist():
-            one = {"row": n, "label": None if labels is None else int(labels[n])}
-            one |= {"stream": names[copies[at[n]]], "exit": int(worst.exit[n])}
-            one |= {"cost": float(worst.cost[n]), "quality": float(worst.quality[n])}
-            found.dearest.append({**head, **one, "mean_cost": float(mean[n])})
-    return found
-
-
-def _named(streams: str | Sequence[str], data: ExitData, test: str) -> list[str]:
-    """Return the streams asked for."""
     names = [n for n in data.split_names if n not in (*RESERVED, TRAIN, test)]
-    if streams != "all":
-        names = [s.strip() for s in streams.split(",")] if isinstance(streams, str) else [*streams]
+    names = names if streams == "all" else list(check_names("streams", streams))
     if not names or test in names:
         step = "Import distorted test rows as a split of another name: blur_logits, blur_labels."
         raise input_error("streams", f"at least one split besides {test}", names or "none", step)
-    for name in names:
-        data.rows(name)  # raises where there is none
-    return list(dict.fromkeys(names))
+    if floor is not None and max_drop is not None:
+        step = "Leave one of the two out: both are floors on quality."
+        raise input_error("floor", "absent beside max_drop", floor, step)
+    least = None if floor is None else read_share(floor, "floor")
+    drop = None if max_drop is None else read_share(max_drop, "max_drop")
+    names = [test, *names]
+    rows = [tables.get(name) for name in names]
+    frontier = curve(data, methods, budgets, tables=tables, test=test, progress=progress)
+    found = Robustness([], [], tables.cost.unit, list(frontier.notes), frontier)
+    copies = [i for i, table in enumerate(rows) if not i or _copied(rows[0], table)]
+    for name in (name for i, name in enumerate(names) if i not in copies):
+        why = "other labels, another order, or none"
+        found.notes.append(f"stream {name} is no copy of {test}, row by row ({why}): no version")
+    here, labels = np.arange(len(rows[0])), rows[0].statistics.labels
+    fulls = [np.asarray(table.statistics.quality)[:, -1] for table in rows]
+    for done, ((label, *_), fitted) in enumerate(frontier.fitted.items()):
+        if progress:
+            progress(f"{label} on {len(names)} streams", done, len(frontier.fitted))
+        outcomes = [replay(fitted.policy, table) for table in rows]
+        told = {name: [getattr(outcomes[i], name) for i in copies] for name in _TAKEN}
+        known = {f: np.stack(v) for f, v in told.items() if not any(one is None for one in v)}
+        costs, mean = known["cost"], known["cost"].mean(axis=0)
+        at = np.lexsort((known["quality"], -costs), axis=0)[0]  # a row's dearest version, (N,)
+        picked = {field: known[field][at, here] if field in known else None for field in _TAKEN}
+        worst = replace(outcomes[0], **picked)
+        runs = list(zip(names, rows, outcomes, fulls, strict=True))
+        if len(copies) > 1:
+            runs.append((DEAREST, rows[0], worst, np.stack([fulls[i] for i in copies])[at, here]))
+        head = {"method": label, "budget": fitted.budget}
+        for name, table, outcome, best in runs:
+            floors = None if drop is None else best - drop
+            floors = floors if least is None else np.full(len(best), least)
+            told = _told(fitted, outcome, table, best, floors)
+            slowdown = float(outcome.cost.mean() / outcomes[0].cost.mean())
+            found.records.append({**head, "stream": name, **told, "slowdown": slowdown})
+        for n in np.lexsort((-mean, -worst.cost))[:_FEW].tolist():
+            found.dearest.append({
+                **head, "row": n, "label": None if labels is None else int(labels[n]),
+                "stream": names[copies[at[n]]], "exit": int(worst.exit[n]), "cost": float(worst.cost[n]),
+                "quality": float(worst.quality[n]), "mean_cost": float(mean[n]),
+            })  # fmt: skip
+    return found
 
 
 def _copied(clean: Table, other: Table) -> bool:
@@ -182,32 +167,26 @@ def _copied(clean: Table, other: Table) -> bool:
 
 
 def _told(
-    fitted: Fitted, outcome: Replay, table: Table, full: Array, kind: str, least: float | None, few: int
-) -> dict[str, Any]:  # fmt: skip
-    """Describe what a policy did on a stream, in plain types; `full`: the full model's qualities, (N,)."""
+    fitted: Fitted, outcome: Replay, table: Table, full: Array, floors: Array | None
+) -> dict[str, Any]:
+    """Describe what a policy did on a stream, in plain types; the full model's qualities and the floors are (N,)."""
     known, budget, policy = ~np.isnan(outcome.quality), fitted.budget, fitted.policy
-    record = {
-        "target": policy.provenance.get("target"),
-        "unit": table.unit,
-        **summary(outcome, policy),
-    }
+    record = {"target": policy.provenance.get("target"), "unit": table.unit}
+    record |= summary(outcome, policy)
     ends = [record[f"realised_cost{end}"] for end in ("", "_low", "_high")]
     off = [end / budget - 1 if budget else None for end in ends]
-    record |= with_interval("off_budget", *off)
-    record["over_budget"] = bool(budget) and ends[1] > budget
     lack: Any = (None, None, None)
-    if least is not None:
-        floor = least if kind == "floor" else full[known] - least
+    if floors is not None:
         group = None if outcome.group is None else outcome.group[known]
-        lack = mean_interval(outcome.quality[known] - floor, span=1.0, group=group)[:3]
-    record |= with_interval("off_floor", *lack)
-    record["below_floor"] = lack[2] is not None and lack[2] < 0
+        lack = mean_interval((outcome.quality - floors)[known], span=1.0, group=group)[:3]
     p99 = float(np.quantile(outcome.cost, 0.99, method="inverted_cdf"))  # as a limit has it
-    return record | {
+    return {
+        **record, **with_interval("off_budget", *off), "over_budget": bool(budget) and ends[1] > budget,
+        **with_interval("off_floor", *lack), "below_floor": lack[2] is not None and lack[2] < 0,
         "full_quality": float(full[known].mean()), "worst_cost": float(outcome.cost.max()),
         "cost_p99": p99, "cost_cvar99": tail(outcome.cost),
         "efficacy": efficacy(outcome.cost, outcome.exit, table.mean_costs),
-        "dearest_rows": np.argsort(-outcome.cost, kind="stable")[:few].tolist(),
+        "dearest_rows": np.argsort(-outcome.cost, kind="stable")[:_FEW].tolist(),
     }  # fmt: skip
 
 

@@ -71,11 +71,9 @@ def meet_budget(
     start: float | None = None,
     steps: int = 50,
 ) -> Solution:
-    """Find the member of a family whose replayed cost is the budget, which has been checked.
-
-    `family`, from parameter to thresholds (K-1,), costs at most the budget at `low`, at least at `high`. Where
-    it jumps over the budget (few distinct scores), the two neighbours are mixed.
-    """
+    """Find the member of a family whose replayed cost is the budget, which has been checked."""
+    # `family`, from parameter to thresholds (K-1,), costs at most the budget at `low`, at least at `high`. Where it
+    # jumps over the budget (few distinct scores), the two neighbours are mixed.
     span = float(problem.mean_costs[-1] - problem.mean_costs[0])
     tolerance = max(TOLERANCE * (budget - float(problem.mean_costs[0])), span / problem.rows)
     cheap = np.full(problem.exits - 1, ALWAYS)

@@ -52,9 +52,7 @@ def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -
 
 
 def hull(
-    problem: Problem,
-    budgets: Sequence[float],
-    made: Callable[[Problem], Lagrangian] | None = None,
+    problem: Problem, budgets: Sequence[float], made: Callable[[Problem], Lagrangian] | None = None
 ) -> list[Floats]:
     """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first; `made`: a search."""
     if "hull" not in problem.memory:
@@ -261,10 +259,8 @@ class _Grid:
         return np.concatenate([np.ones((1, *self.ranks.shape[1:]), dtype=bool), passed])
 
     def _step_ones(self, gains: Floats, cuts: Ints) -> float:
-        """Set each cut in turn, the last first, to its best, the others held: exact, over all distinct scores.
-
-        Returns the mean of what samples earn then.
-        """
+        """Set each cut in turn, the last first, to its best, the others held: exact, over all distinct scores."""
+        # Returns the mean of what samples earn then.
         comes, onward = self._comes(cuts), gains[-1]
         for k in range(len(cuts) - 1, -1, -1):
             advantage = (gains[k] - onward) * comes[k]
@@ -295,10 +291,8 @@ class _Grid:
         at_i: Bools,
         at_j: Bools,
     ) -> bool:
-        """Set cuts i and j to their best pair among the bins' edges, if better than the present pair: whether so.
-
-        Shapes: onward (K, N); at_i, those who come to i, and at_j, those who would come from there to j, (N,).
-        """
+        """Set cuts i and j to their best pair among the bins' edges, if better than the present pair: whether so."""
+        # Shapes: onward (K, N); at_i, those who come to i, and at_j, those who would come from there to j, (N,).
         i, j = pair
         neither = np.where(at_j, onward[j + 1], onward[i + 1])
         rows, columns = len(self.edges[i]), len(self.edges[j])

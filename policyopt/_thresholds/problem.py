@@ -25,9 +25,8 @@ class Problem:
     unit: str = "units"
     #: Exits whose scores differed by rounding only and were made equal (see `degenerate_scores`).
     flat: tuple[int, ...] = ()
-    group: Ints | None = (
-        None  # (N,), see `Table.group`, where the rows are not those of the draft's table
-    )
+    #: (N,), see `Table.group`, where the rows are not those of the draft's table.
+    group: Ints | None = None
     #: What a search found that serves any budget, by its name.
     memory: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -99,9 +98,8 @@ class Problem:
         low, high = float(self.mean_costs[0]), float(self.mean_costs[-1])
         slack = 1e-9 * max(abs(high), 1e-300)
         if not low - slack <= budget <= high + slack:
-            part = (
-                math.ceil(1000 * low / high - 1e-6) / 10 if high else 0.0
-            )  # rounded to what can be had
+            # Rounded to what can be had.
+            part = math.ceil(1000 * low / high - 1e-6) / 10 if high else 0.0
             allowed = f"from {low:.6g} to {high:.6g} {self.unit}, that is {part:g}% to 100% of the full model"
             got = f"{budget:.6g} {self.unit}" + (f", or {100 * budget / high:.4g}%" if high else "")
             step = "Lower it: --budget 100% lets every sample run all exits."

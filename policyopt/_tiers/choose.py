@@ -302,11 +302,9 @@ class Task:
 def mean_high(
     values: Floats, low: float, high: float, delta: float, group: Ints | None = None
 ) -> float:
-    """Return an upper bound of the mean that `values`, (n,) within [low, high], are of.
-
-    Of groups, (n,), each is one draw, none larger than the largest seen: that sums of values less the mean have mean 0
-    is what is refuted.
-    """
+    """Return an upper bound of the mean that `values`, (n,) within [low, high], are of."""
+    # Of groups, (n,), each is one draw, none larger than the largest seen: that sums of values less the mean have
+    # mean 0 is what is refuted.
     if high <= low:
         return high
     x = np.clip((values - low) / (high - low), 0.0, 1.0)
@@ -461,11 +459,8 @@ def _test(
         means[name] = mean_high(costs, low, high + extra, delta, group) if isfinite(high) else high
     exact, high = not test.graded and group is None, means[goal.objective]
     wrong = rows - int(correct.sum()) if exact else 0
-    right = 1.0 - (
-        share_high(wrong, rows, delta)
-        if exact
-        else mean_high(1.0 - correct, 0.0, 1.0, delta, group)
-    )
+    bad = share_high(wrong, rows, delta) if exact else mean_high(1 - correct, 0, 1, delta, group)
+    right = 1.0 - bad
     kept = goal.accuracy is None or right >= goal.accuracy
     kept &= goal.budget is None or high <= goal.budget
     for limit in goal.limits:

@@ -234,12 +234,9 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
     last = plan.tier[policy.active_exits[-1]]
     used = [t for t in range(len(names)) if plan.stages(t) and t <= last]
     following = [*(names[t] for t in used[1:]), None]
-    return [
-        TierPolicy(
-            policy, names[t], tuple(k for k in plan.exits(t) if k in policy.active_exits), after
-        )
-        for t, after in zip(used, following, strict=True)
-    ]
+    exits = [tuple(k for k in plan.exits(t) if k in policy.active_exits) for t in used]
+    parts = zip(used, exits, following, strict=True)
+    return [TierPolicy(policy, names[t], own, after) for t, own, after in parts]
 
 
 def emit(

@@ -128,9 +128,8 @@ def _looked_at(table: Table, like: ExitProblem) -> Samples:
         worth = table.worth(said)
         if worth is None:
             step = "Make the first problem with answer=plain."
-            raise input_error(
-                "like", "of plain answers where quality is graded", like.answer.name, step
-            )
+            allowed = "of plain answers where quality is graded"
+            raise input_error("like", allowed, like.answer.name, step)
         right = worth.astype(np.float64)
     columns = at_scale(values, like.features, like.center, like.scale)
     full = float(like.table.mean_costs[-1])

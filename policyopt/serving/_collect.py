@@ -260,10 +260,8 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     latency = np.median(seconds, axis=0) / n * 1e3
     devices: set[str] = set()
     mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
-    work, wait = (
-        Cost(name, unit, tuple(values.tolist()), cascade=model.cascade)
-        for name, unit, values in (("compute", "MMACs", compute), ("latency", "ms", latency))
-    )
+    given = ("compute", "MMACs", compute), ("latency", "ms", latency)
+    work, wait = (Cost(n, unit, tuple(v.tolist()), cascade=model.cascade) for n, unit, v in given)
     return Measured(work, wait, seconds, n, torch.get_num_threads(), ", ".join(sorted(devices)))
 
 

@@ -212,9 +212,8 @@ class Server:
             costs = np.array([self._costs[e][k] for e, k in zip(chosen, exits, strict=True)])
         for e, policy in enumerate(self._policies):
             if policy.abstention is not None:
-                costs = policy.abstention.paid(
-                    costs, gone_over & ((chosen == e) | (chosen is None))
-                )
+                own = gone_over & ((chosen == e) | (chosen is None))
+                costs = policy.abstention.paid(costs, own)
         return Served(exits, predictions, costs, gone_over, answers, sure)
 
 

@@ -167,11 +167,9 @@ class StagedModel:
 
 
 def _compiled(call: Call, name: str, backend: Any, options: Mapping[str, Any]) -> Call:
-    """Return one callable compiled for batches of any size; torch's logs show `name`.
-
-    Dynamo keeps its compilations by code object, eight at most (``recompile_limit``), and then runs plain Python
-    in silence. All modules share the code of ``nn.Module.__call__``, so each stage gets a code object of its own.
-    """
+    """Return one callable compiled for batches of any size; torch's logs show `name`."""
+    # Dynamo keeps its compilations by code object, eight at most (``recompile_limit``), and then runs plain Python in
+    # silence. All modules share the code of ``nn.Module.__call__``, so each stage gets a code object of its own.
     import torch
 
     known = torch.compiler.list_backends(exclude_tags=())
