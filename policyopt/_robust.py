@@ -11,7 +11,7 @@ the cheaper. By what a fit's own cross-validation says that new rows cost more, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -19,21 +19,13 @@ import numpy as np
 
 from policyopt._cache.data import GROUP, PART, RESERVED, Rows, some_rows
 from policyopt._limits import NEAR
-from policyopt._methods.base import (
-    MOST_ROWS,
-    Method,
-    outcome_of,
-    policies_of,
-    stated,
-    validation,
-)
+from policyopt._methods.base import Method, outcome_of, policies_of, stated, validation
 from policyopt._methods.choosing import OnExits
 from policyopt._methods.fitted import Expectation, Fitted
-from policyopt._methods.levels import MOST_REPLAYED, Level, Levels, aims_of
+from policyopt._methods.levels import MOST_REPLAYED, Levels, aims_of
 from policyopt._methods.targets import Target, targets_of
 from policyopt._online.drift import method_of
 from policyopt._parts import alike, column, is_column, numbered
-from policyopt._progress import progress_callback, report
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error, message
@@ -44,7 +36,7 @@ HALF = "[:50%]"  # of a stream: fitted on where nobody says which rows; the othe
 LEAST_ROWS = 30  # of a part: fewer do not show what it is worth
 _ROUNDS, _STEP = 5, 1.5  # of the weights
 _FINER = 6  # budgets tried between two
-_TRIED_AT = (0.25, 0.5, 0.75)  # of the budget, where each is trained for: some streams cost more than the rows of a fit
+_TRIED_AT = (0.25, 0.5, 0.75)  # of the budget: some streams cost more than the rows of a fit
 
 
 def fits_of(robust: str | None, method: Method) -> int:
@@ -156,7 +148,7 @@ class Judged:
     cost: Floats
     quality: Floats
     weights: Floats  # of the parts in its fit
-    more: tuple[float, ...] = (0.0, 0.0)  # cost and quality, beyond what the rows of the parts show
+    levels: Levels  # of that fit
 
 
 def fit_robust(
@@ -170,43 +162,32 @@ def fit_robust(
     if target.limits:
         raise input_error("limits", "absent with robust", target.text, "Give a budget or a floor.")
     parts = parts_in(tables, split, over)
-    search = _Search(parts, target, robust == "worst", seed)
+    search, found = _Search(parts, target, robust == "worst", seed), list[Judged]()
     weights, chosen = np.full(len(parts.names), 1 / len(parts.names)), {}
     way, rows = method, parts.table
     if split not in {name.partition("[")[0] for name in parts.splits}:
         rows = known_rows(tables.get(split))
     if method.chooses:  # once: what does best at the target, all parts alike
         (one,) = method.fit_path(parts.weighted(weights, seed), [target], seed)
-        way, chosen = _chosen(one, rows), {"chosen": one.policy.provenance["chosen"]}
-    rounds = _ROUNDS if search.worst else 1
-    search.add(way, rows, parts.shares)
-    for r in range(rounds):
-        report(r + 1, rounds + 1, "fitting weightings of the parts")
-        if mine := search.add(way, parts.weighted(weights, seed), weights):
+        way, chosen = method_of(one), {"chosen": (told := one.policy.provenance["chosen"])}
+        if "exits" in told:
+            way = OnExits(tuple(map(rows.active_exits.index, told["exits"])), way)
+    first = Levels(way, rows, seed)
+    for r in range(_ROUNDS if search.worst else 1):
+        mine = search.tried(Levels(way, parts.weighted(weights, seed), seed), weights)
+        found += mine
+        if mine:
             slack = max(mine, key=search.rank).quality - search.floor
             step = _STEP / (r + 1) ** 0.5 / max(float(np.ptp(slack)), 1e-9)
             weights = weights * np.exp(step * (slack.min() - slack))
             weights = weights / weights.sum()
-    best = search.best()
-    if best is None:
+    # Validated are the rows as they are and the weighting that looks best: of the others that is spared.
+    best = [max(found, key=search.rank)] if found else []
+    ways = [(first, parts.shares), *((one.levels, one.weights) for one in best)]
+    found = [one for levels, w in ways for one in search.tried(levels, w, validate=True)]
+    if not found:
         way.fit_path(rows, [target], seed)  # says why
-    return search.stated(best, method, way, chosen)
-
-
-def _chosen(one: Fitted, table: Table) -> Method:
-    """Return what a method that chooses has chosen, on the exits that it keeps."""
-    way, kept = method_of(one), one.policy.provenance["chosen"].get("exits")
-    return way if kept is None else OnExits(tuple(map(table.active_exits.index, kept)), way)
-
-
-@dataclass(eq=False)
-class _Weighting:
-    """What a method makes of one weighting of the parts."""
-
-    levels: Levels
-    weights: Floats
-    found: list[Judged] = field(default_factory=list)
-    validated: bool = False
+    return search.stated(search.best(found), method, way, chosen)
 
 
 class _Search:
@@ -218,87 +199,45 @@ class _Search:
         self.floor = np.full(len(parts.names), float(target.quality or target.accuracy or 0.0))
         if target.max_drop is not None:  # below the full model, in each part
             self.floor = parts.means(parts.table.quality[:, -1]) - float(target.max_drop)
-        self._tried, self._more = list[_Weighting](), np.zeros((3, 1))
 
-    def add(self, way: Method, table: Table, weights: Floats) -> list[Judged]:
-        """Return judged policies of a weighting; the first is validated, of others what its folds say is expected."""
-        try:
-            one = _Weighting(Levels(way, table, self.seed), weights)
-        except BudgetError:  # whatever is asked for
-            return []
-        first = not self._tried
-        self._tried.append(one)
-        self._fill(one, first or one.levels.per_budget)
-        if first and len(self.parts.table) <= MOST_ROWS and one.found:
-            mine = sorted((self._spent(j), *j.more) for j in one.found)
-            self._more = np.array(mine).T
-        return one.found
-
-    def best(self) -> Judged | None:
-        """Return the best of all, validated: of weightings that have no part in it that is spared."""
-        while tried := [one for one in self._tried if one.found]:
-            best = max(tried, key=lambda one: max(map(self.rank, one.found)))
-            if best.validated:
-                return self._kept(max(best.found, key=self.rank))
-            self._fill(best, True)
-        return None
-
-    def _fill(self, one: _Weighting, validated: bool) -> None:
-        """Judge policies of budgets of the grid, and of finer ones where the budget or the floor is met."""
-        levels, most, found = one.levels, self.budget, dict[float, Judged | None]()
-        table = levels.table
-        folds = validation(levels, self.seed) if validated else None
+    def tried(self, levels: Levels, weights: Floats, validate: bool = False) -> list[Judged]:
+        """Return judged policies of budgets of the grid, and of finer ones where the budget or the floor is met."""
+        base, most, found = self.parts, self.budget, dict[float, Judged | None]()
+        table, folds = levels.table, validation(levels, self.seed) if validate else None
         aims = aims_of(table)
-        if most is not None:
-            below = [aim for aim in aims if aim < most]  # on the grid, which is solved already
-            aims = [*([most * part for part in _TRIED_AT] if levels.per_budget else below), most]
-        with progress_callback(None):  # the weightings are what is told
-            for _ in range(1 if levels.per_budget else 2):
-                if validated:
-                    fits = policies_of(levels, folds, targets_of(aims, table.mean_costs))
-                else:
-                    pairs = zip(levels.tried(aims), aims, strict=True)
-                    fits = [
-                        levels.frozen(x, aim) if isinstance(x, Level) else x for x, aim in pairs
-                    ]
-                for aim, fitted in zip(aims, fits, strict=True):
-                    known = isinstance(fitted, Fitted)
-                    found[aim] = self._judged(one, fitted, validated) if known else None
-                less = [a for a, j in found.items() if not j or self.rank(j)[:2] == (True, False)]
-                more = [aim for aim in found if less and aim > max(less)]
-                if not more:
-                    break
-                aims = np.linspace(max(less), min(more), _FINER + 2)[1:-1].tolist()
-        one.found, one.validated = [judged for judged in found.values() if judged], validated
-
-    def _judged(self, one: _Weighting, fitted: Fitted, validated: bool) -> Judged:
-        base, seen = self.parts, outcome_of(fitted.policy, self.parts.table)
-        cost, quality = base.means(seen.paid), base.means(seen.right)
-        judged = Judged(fitted, cost, quality, one.weights)
-        if validated:
-            own = outcome_of(fitted.policy, one.levels.table)
-            more = fitted.expected.cost - own.paid.mean(), fitted.quality - own.right.mean()
-        else:
-            at, *known = self._more
-            more = tuple(np.interp(self._spent(judged), at, values) for values in known)
-        return replace(judged, cost=cost + more[0], quality=quality + more[1], more=more)
-
-    def _spent(self, one: Judged) -> float:
-        """Return what counts of a policy's costs: of streams the dearest, for the worst."""
-        dearest = self.worst and self.parts.streams
-        return round(float(one.cost.max() if dearest else self.parts.shares @ one.cost), 12)
+        if (
+            most is not None
+        ):  # on the grid, which is solved already, but where each budget is trained for
+            few = [most * part for part in _TRIED_AT]
+            aims = [*(few if levels.per_budget else [aim for aim in aims if aim < most]), most]
+        for _ in range(1 if levels.per_budget else 2):
+            fits = policies_of(levels, folds, targets_of(aims, table.mean_costs))
+            for aim, one in zip(aims, fits, strict=True):
+                found[aim] = None
+                if isinstance(one, Fitted):
+                    seen, own = (outcome_of(one.policy, rows) for rows in (base.table, table))
+                    cost = base.means(seen.paid) + one.expected.cost - own.paid.mean()
+                    quality = base.means(seen.right) + one.quality - own.right.mean()
+                    found[aim] = Judged(one, cost, quality, weights, levels)
+            less = [a for a, one in found.items() if not one or self.rank(one)[:2] == (True, False)]
+            more = [aim for aim in found if less and aim > max(less)]
+            if not more:
+                break
+            aims = np.linspace(max(less), min(more), _FINER + 2)[1:-1].tolist()
+        return [one for one in found.values() if one]
 
     def rank(self, one: Judged) -> tuple[bool, bool, float, float]:
         """Return what orders policies: the budget, the floor, then cost where both are met or the first is not."""
-        slack, spent = one.quality - self.floor, self._spent(one)
+        slack, dearest = one.quality - self.floor, self.worst and self.parts.streams
+        spent = round(float(one.cost.max() if dearest else self.parts.shares @ one.cost), 12)
         worth = round(float(slack.min() if self.worst else slack.mean()), 12)
         within = self.budget is None or spent <= self.budget * (1 + NEAR)
         met = within and self.target.floored and worth >= -NEAR
         return (within, met, *((worth, -spent) if within and not met else (-spent, worth)))
 
-    def _kept(self, best: Judged) -> Judged:
-        """Return the best if it is within the budget, and at the floor; refused where none is."""
-        table = self.parts.table
+    def best(self, tried: Sequence[Judged]) -> Judged:
+        """Return the best within the budget, or the cheapest at the floor; refused where there is none."""
+        best, table = max(tried, key=self.rank), self.parts.table
         within, met, *by = self.rank(best)
         if within and (met or not self.target.floored):
             return best

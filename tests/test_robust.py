@@ -328,10 +328,19 @@ def test_commands(tmp_path, run, monkeypatch):
 def test_empty_cells_are_rows_of_no_part(tmp_path, recwarn):
     """In a file, with a header or none, whatever its end; and None and NaN in arrays: nothing else moves."""
     data = data_of(400)
-    table, values = Tables(data).get("fit"), np.where(np.arange(400) % 7, NAMES[np.arange(400) % 2], "")
+    table, values = (
+        Tables(data).get("fit"),
+        np.where(np.arange(400) % 7, NAMES[np.arange(400) % 2], ""),
+    )
     values[-1] = ""
     text = "\n".join(values) + "\n"
-    for whole in (text, f"part\n{text}", f"{text}\n", f"part\n{text}\n\n", text.replace("\n", "\r\n")):
+    for whole in (
+        text,
+        f"part\n{text}",
+        f"{text}\n",
+        f"part\n{text}\n\n",
+        text.replace("\n", "\r\n"),
+    ):
         (tmp_path / "parts.csv").write_bytes(whole.encode())
         assert (column(data, table, tmp_path / "parts.csv") == values).all()
     outcome = evaluate(po.fit(data, "60%", "max_prob"), data, "fit")

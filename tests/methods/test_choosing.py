@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from checks import batch_of, fit_one, fit_table, pool
+from conftest import refuses
 from hypothesis import given
 from hypothesis import strategies as st
-from conftest import refuses
 from synthetic import cache, hopeless, outputs
 
 import policyopt as po
