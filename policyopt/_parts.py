@@ -98,9 +98,7 @@ def column(data: ExitData, table: Table, by: Any, argument: str = "by") -> Array
     if isinstance(by, np.ndarray) or by not in COLUMNS:
         values, whole = by, len(table) if table.source is None else len(table.source)
         if not isinstance(by, np.ndarray):
-            values = _read(Path(by), argument)
-            if Path(by).suffix == ".csv":
-                values = _cells(values.tolist(), (len(table), whole))
+            values = _read(Path(by), argument, (len(table), whole))
         pooled = table.places is not None and len(values) == whole
         return values[table.places] if pooled else values
     if by == "context" and context is not None:
@@ -116,16 +114,8 @@ def column(data: ExitData, table: Table, by: Any, argument: str = "by") -> Array
     raise input_error(argument, f"a column of split '{table.split}'", f"{by}, which it lacks", step)
 
 
-def _cells(values: list[str], rows: tuple[int, int]) -> Array:
-    """Return the cells of a column without its header, and without lines left empty at its end."""
-    while len(values) - 1 > max(rows) and not values[-1]:
-        values = values[:-1]
-    if len(values) - 1 in rows:  # a header, or an empty line after values that begin at once
-        values = values[:-1] if not values[-1] and values[0] in values[1:] else values[1:]
-    return np.array(values)
-
-
-def _read(path: Path, argument: str) -> Array:
+def _read(path: Path, argument: str, rows: tuple[int, int]) -> Array:
+    """Return the values of a file, without a header, and without lines left empty at its end."""
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
@@ -133,7 +123,14 @@ def _read(path: Path, argument: str) -> Array:
             lines = list(csv.reader(file))
         if wide := [i for i, line in enumerate(lines, 1) if len(line) > 1]:
             raise ValueError(f"line {wide[0]} has several columns")
-        return np.array([line[0].strip() if line else "" for line in lines], dtype=str)
+        values = [line[0].strip() if line else "" for line in lines]
+        while len(values) - 1 > max(rows) and not values[-1]:
+            values.pop()
+        if (
+            len(values) - 1 in rows
+        ):  # a header; or values, of which the first comes again, and an empty line
+            values.pop(-1 if not values[-1] and values[0] in values[1:] else 0)
+        return np.array(values, dtype=str)
     except (ValueError, OSError, EOFError, csv.Error) as error:
         why = "not found" if isinstance(error, FileNotFoundError) else f"({error})"
         allowed, got = "a .npy or .csv file with a value per row", f"{path} {why}"

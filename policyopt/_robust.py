@@ -19,7 +19,7 @@ import numpy as np
 
 from policyopt._cache.data import GROUP, PART, RESERVED, Rows, some_rows
 from policyopt._limits import NEAR
-from policyopt._methods.base import Method, outcome_of, policies_of, stated, validation
+from policyopt._methods.base import Method, outcome_of, stated, validated
 from policyopt._methods.choosing import OnExits
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.levels import MOST_REPLAYED, Levels, aims_of
@@ -36,12 +36,6 @@ HALF = "[:50%]"  # of a stream: fitted on where nobody says which rows; the othe
 LEAST_ROWS = 30  # of a part: fewer do not show what it is worth
 _ROUNDS, _STEP = 5, 1.5  # of the weights
 _FINER = 6  # budgets tried between two
-_TRIED_AT = (0.25, 0.5, 0.75)  # of the budget: some streams cost more than the rows of a fit
-
-
-def fits_of(robust: str | None, method: Method) -> int:
-    """Return about how many fits of a method make one: of one that chooses, most of the time goes into its choice."""
-    return 1 if robust is None else 2 if robust == "mean" or method.chooses else _ROUNDS + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +90,13 @@ def parts_in(tables: Tables, split: str, over: Any) -> Parts:
         names = known if names == ["streams"] else names
         if not any(names):
             allowed = f"names of streams: {', '.join(known) or 'this cache has none'}"
-            step = "Name a column (label, context, a file); or import streams: `import SPLIT=FILE`."
+            step = "Name a column (label, context, a file), or `import STREAM=FILE`."
             raise input_error("over", allowed, over, step)
         splits = [n if PART.fullmatch(n) or n == split else n + HALF for n in names]
         taken = [data.rows(name) for name in splits]
-        pairs = combinations(zip(splits, taken, strict=True), 2)
-        for (one, (key, mine)), (other, (place, others)) in pairs:
-            if key == place and np.isin(mine, others).any():
-                allowed, step = "parts without a row in common", "Name each stream once, or halves."
-                raise input_error("over", allowed, f"{one} and {other}", step)
+        if any(a == b and np.isin(x, y).any() for (a, x), (b, y) in combinations(taken, 2)):
+            allowed, step = "parts without a row in common", "Name each stream once, or halves."
+            raise input_error("over", allowed, ", ".join(splits), step)
         at = np.repeat(np.arange(len(splits)), [len(rows) for _, rows in taken])
     else:
         rows = tables.get(split)
@@ -172,22 +164,22 @@ def fit_robust(
         way, chosen = method_of(one), {"chosen": (told := one.policy.provenance["chosen"])}
         if "exits" in told:
             way = OnExits(tuple(map(rows.active_exits.index, told["exits"])), way)
-    first = Levels(way, rows, seed)
     for r in range(_ROUNDS if search.worst else 1):
-        mine = search.tried(Levels(way, parts.weighted(weights, seed), seed), weights)
-        found += mine
+        levels = Levels(way, parts.weighted(weights, seed), seed)
+        found += (mine := search.tried(levels, weights))
         if mine:
             slack = max(mine, key=search.rank).quality - search.floor
             step = _STEP / (r + 1) ** 0.5 / max(float(np.ptp(slack)), 1e-9)
             weights = weights * np.exp(step * (slack.min() - slack))
             weights = weights / weights.sum()
     # Validated are the rows as they are and the weighting that looks best: of the others that is spared.
-    best = [max(found, key=search.rank)] if found else []
-    ways = [(first, parts.shares), *((one.levels, one.weights) for one in best)]
-    found = [one for levels, w in ways for one in search.tried(levels, w, validate=True)]
-    if not found:
+    mine = search.tried(Levels(way, rows, seed), parts.shares, validate=True)
+    if found:
+        best = max(found, key=search.rank)
+        mine += search.tried(best.levels, best.weights, validate=True)
+    if not mine:
         way.fit_path(rows, [target], seed)  # says why
-    return search.stated(search.best(found), method, way, chosen)
+    return search.stated(search.best(mine), method, way, chosen)
 
 
 class _Search:
@@ -203,15 +195,13 @@ class _Search:
     def tried(self, levels: Levels, weights: Floats, validate: bool = False) -> list[Judged]:
         """Return judged policies of budgets of the grid, and of finer ones where the budget or the floor is met."""
         base, most, found = self.parts, self.budget, dict[float, Judged | None]()
-        table, folds = levels.table, validation(levels, self.seed) if validate else None
-        aims = aims_of(table)
-        if (
-            most is not None
-        ):  # on the grid, which is solved already, but where each budget is trained for
-            few = [most * part for part in _TRIED_AT]
-            aims = [*(few if levels.per_budget else [aim for aim in aims if aim < most]), most]
+        table = levels.table
+        aims = aims_of(table)  # solved already, or each is trained for
+        if most is not None:
+            below = [aim for aim in aims if aim < most]
+            aims = [*below[:: 3 if levels.per_budget else 1], most]
         for _ in range(1 if levels.per_budget else 2):
-            fits = policies_of(levels, folds, targets_of(aims, table.mean_costs))
+            fits = validated(levels, targets_of(aims, table.mean_costs), self.seed, validate)
             for aim, one in zip(aims, fits, strict=True):
                 found[aim] = None
                 if isinstance(one, Fitted):
@@ -254,12 +244,8 @@ class _Search:
         """Return the policy with what is to be expected of it, and where it comes from."""
         base, policy, shares = self.parts, best.fitted.policy, self.parts.shares
         names = ("part", "split", "rows", "weight", "cost", "quality")
-        rows, weights = np.bincount(base.at), best.weights
-        columns = (
-            base.names,
-            base.splits,
-            *(a.tolist() for a in (rows, weights, best.cost, best.quality)),
-        )
+        numbers = np.bincount(base.at), best.weights, best.cost, best.quality
+        columns = base.names, base.splits, *(a.tolist() for a in numbers)
         parts = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         said = {
             **policy.provenance, "method": method.name, "settings": method.settings(), **chosen,

@@ -359,7 +359,7 @@ def test_empty_cells_are_rows_of_no_part(tmp_path, recwarn):
 
 @pytest.mark.parametrize("over", ["dark,dark", ["dark[:50%]", "dark"], "dark,dim,dark[:20%]"])
 def test_rows_are_of_one_part(over):
-    told = r"'over' must be parts without a row in common. Got dark\[:50%\] and dark"
+    told = r"'over' must be parts without a row in common. Got dark\[:50%\], d"
     refuses(told, po.fit, streams(300), "60%", "max_prob", robust="worst", over=over)
 
 

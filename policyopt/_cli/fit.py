@@ -26,7 +26,6 @@ from policyopt._methods.levels import SPARED
 from policyopt._methods.registry import ROWS, apply_settings, at_most, method_list
 from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
-from policyopt._robust import fits_of
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 
@@ -106,12 +105,8 @@ def fit(
     others = [accuracy, quality, max_drop, saving, limit or None, robust, over]
     if (experts or budgets is not None) and any(one is not None for one in others):
         allowed = "absent with --experts and --budgets, which have budgets only"
-        raise input_error(
-            "--accuracy, --max-drop, --saving, --limit, --robust",
-            allowed,
-            "given",
-            "Leave them out.",
-        )
+        names = "--accuracy, --max-drop, --saving, --limit, --robust"
+        raise input_error(names, allowed, "given", "Leave them out.")
     if experts:
         for name, value in {"calibrator": calibrator, **declines}.items():
             if value is not None:
@@ -128,7 +123,8 @@ def fit(
             records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out, declines)
         output.print_records(records, style, {"level": "level", **columns_of(records[0])})
         return
-    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1, fits_of(robust, chosen))
+    fits = 6 if robust == "worst" and not chosen.chooses else 1  # as many weightings of the parts
+    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1, fits)
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,

@@ -142,15 +142,15 @@ def read_share(value: Any, name: str) -> float:
         found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         found = math.nan
-    drops = name == "max_drop"  # all of what there is: no wish, but points in the place of a share
+    drops = name == "max_drop"  # of which all is no wish, but a number of points
     if isinstance(value, bool) or not 0 <= found <= 1 or (drops and found == 1):
         small = {"max_drop": ("1%", 0.01), "abstain": ("5%", 0.05)}
         percent, part = small.get(name, ("90%", 0.9))
         step = f"E.g. --{name.replace('_', '-')} {percent}."
         if drops and 1 <= found < 100 and not text.endswith("%"):
             step = f"{text} is {100 * found:g} points: write {text}% or {found / 100:g}."
-        below = " under 1" if drops else ""
-        raise input_error(name, f"a share{below} such as {percent} or {part}", value, step)
+        allowed = f"a share{' under 1' * drops} such as {percent} or {part}"
+        raise input_error(name, allowed, value, step)
     return found
 
 
