@@ -117,8 +117,8 @@ class Cost:
             more = "" if self.values is None else ", or shares of its own stage such as 10%"
             count = "a number" if self.values is None else f"{exits} numbers"
             allowed = f"{count} in {self.unit}, one per exit{more}; one alone stands for all"
-            got = f"{len(texts)}: {', '.join(texts)}"
-            raise input_error(name, allowed, got, "E.g. --head-cost 10%.")
+            got, step = f"{len(texts)}: {', '.join(texts)}", "E.g. --head-cost 10%."
+            raise input_error(name, allowed, got, step)
         if self.values is not None:
             alone = np.diff(self.values, prepend=0.0)
             numbers = np.where(shares, numbers / 100, 1.0) * np.where(shares, alone, numbers)

@@ -119,21 +119,18 @@ def _read(path: Path, argument: str, rows: tuple[int, int]) -> Array:
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(csv.reader(file))
+        lines = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
         if wide := [i for i, line in enumerate(lines, 1) if len(line) > 1]:
             raise ValueError(f"line {wide[0]} has several columns")
         values = [line[0].strip() if line else "" for line in lines]
         while len(values) - 1 > max(rows) and not values[-1]:
             values.pop()
-        if (
-            len(values) - 1 in rows
-        ):  # a header; or values, of which the first comes again, and an empty line
+        # A header; or values, of which the first comes again, and an empty line.
+        if len(values) - 1 in rows:
             values.pop(-1 if not values[-1] and values[0] in values[1:] else 0)
         return np.array(values, dtype=str)
     except (ValueError, OSError, EOFError, csv.Error) as error:
-        why = "not found" if isinstance(error, FileNotFoundError) else f"({error})"
-        allowed, got = "a .npy or .csv file with a value per row", f"{path} {why}"
+        allowed, got = "a .npy or .csv file with a value per row", f"{path} ({error})"
         raise input_error(argument, allowed, got, "One column, a header or none.") from error
 
 

@@ -165,8 +165,7 @@ def fit_robust(
         if "exits" in told:
             way = OnExits(tuple(map(rows.active_exits.index, told["exits"])), way)
     for r in range(_ROUNDS if search.worst else 1):
-        levels = Levels(way, parts.weighted(weights, seed), seed)
-        found += (mine := search.tried(levels, weights))
+        found += (mine := search.tried(Levels(way, parts.weighted(weights, seed), seed), weights))
         if mine:
             slack = max(mine, key=search.rank).quality - search.floor
             step = _STEP / (r + 1) ** 0.5 / max(float(np.ptp(slack)), 1e-9)
@@ -195,11 +194,9 @@ class _Search:
     def tried(self, levels: Levels, weights: Floats, validate: bool = False) -> list[Judged]:
         """Return judged policies of budgets of the grid, and of finer ones where the budget or the floor is met."""
         base, most, found = self.parts, self.budget, dict[float, Judged | None]()
-        table = levels.table
-        aims = aims_of(table)  # solved already, or each is trained for
+        table, aims = levels.table, aims_of(levels.table)  # solved already, or each is trained for
         if most is not None:
-            below = [aim for aim in aims if aim < most]
-            aims = [*below[:: 3 if levels.per_budget else 1], most]
+            aims = [*[aim for aim in aims if aim < most][:: 3 if levels.per_budget else 1], most]
         for _ in range(1 if levels.per_budget else 2):
             fits = validated(levels, targets_of(aims, table.mean_costs), self.seed, validate)
             for aim, one in zip(aims, fits, strict=True):

@@ -298,7 +298,7 @@ def test_commands(tmp_path, run, monkeypatch):
         (("--over", "context"), "'robust' must be one of mean, worst"),
         (("--robust", "best", "--over", "context"), "'robust' must be one of mean, worst"),
         (("--robust", "worst", "--over", "night"), "'split' must be one of"),
-        (("--robust", "worst", "--over", "night.csv"), "night.csv not found"),
+        (("--robust", "worst", "--over", "night.csv"), "night.csv ([Errno 2] No such file"),
         (("--robust", "worst", "--over", "test.csv,fit"), "'split' must be one of"),
         (("--robust", "worst", "--over", "group"), "which it lacks"),
         (("--robust", "worst", "--over", "context", "--limit", "p90<=3"), "'limits' must be absent"),
