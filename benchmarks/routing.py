@@ -151,7 +151,7 @@ def page(lines: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print what is there")
     parser.add_argument("--methods", default=",".join(METHODS), help="default %(default)s")
     given = parser.parse_args()
