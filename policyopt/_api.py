@@ -23,8 +23,8 @@ from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
-from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import ALWAYS, Abstention, Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of
 
 DEFAULT_METHOD = "auto"
@@ -200,7 +200,7 @@ def evaluate(
 
     Parameters
     ----------
-    policy : Policy, ExpertPolicy, or what `fit` or `fit_experts` returned
+    policy : Policy, ExpertPolicy, RoutingPolicy, or what `fit` and its kin returned
     data : ExitData
     split : str
     cost : str, optional
@@ -226,19 +226,18 @@ def evaluate(
     >>> po.evaluate(fitted, data).cost
     array([1., 4.])
     """
-    found = policy_of(policy)
+    given = getattr(policy, "policy", policy)
+    found = given if isinstance(given, RoutingPolicy) else policy_of(policy)
     return replay(found, _table_for(found, data, split, cost, utility))
 
 
-def _table_for(
-    policy: Policy | ExpertPolicy, data: ExitData, split: str, cost: str | None, utility: Any
-) -> Table:
+def _table_for(policy: Any, data: ExitData, split: str, cost: str | None, utility: Any) -> Table:
     """Return the rows of a split with the cost and the worth of answers that a policy is replayed with."""
     worth, _ = utility_for(policy, data, utility)
     return Tables(data, cost_for(policy, data, cost), utility=worth).get(split)
 
 
-def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = None) -> str | None:
+def cost_for(policy: Any, data: ExitData, cost: str | None = None) -> str | None:
     """Return the cost to replay a policy with: `cost`, else the one it was fitted on if it is there."""
     fitted_on = policy.provenance.get("cost")
     known = any(c.name == fitted_on for c in data.costs)
@@ -249,9 +248,7 @@ def cost_for(policy: Policy | ExpertPolicy, data: ExitData, cost: str | None = N
     return str(fitted_on) if cost is None and known else cost
 
 
-def utility_for(
-    policy: Policy | ExpertPolicy, data: ExitData, utility: Any = None
-) -> tuple[Utility | None, str]:
+def utility_for(policy: Any, data: ExitData, utility: Any = None) -> tuple[Utility | None, str]:
     """Return the utility to value a policy's answers by, and a remark: `utility`, else the one it was fitted with."""
     stated, digest = told_utility(policy.provenance)
     if isinstance(utility, str) and utility == "none":

@@ -115,8 +115,10 @@ class Cost:
             numbers = np.empty(0)
         if len(numbers) not in (1, exits) or (any(shares) and self.values is None):
             more = "" if self.values is None else ", or shares of its own stage such as 10%"
-            allowed = f"a number in {self.unit} per exit{more}; one stands for all"
-            raise input_error(name, allowed, given, "E.g. --head-cost 0.1,0.1,0.2,0.")
+            count = "a number" if self.values is None else f"{exits} numbers"
+            allowed = f"{count} in {self.unit}, one per exit{more}; one alone stands for all"
+            got, step = f"{len(texts)}: {', '.join(texts)}", "E.g. --head-cost 10%."
+            raise input_error(name, allowed, got, step)
         if self.values is not None:
             alone = np.diff(self.values, prepend=0.0)
             numbers = np.where(shares, numbers / 100, 1.0) * np.where(shares, alone, numbers)
@@ -143,6 +145,8 @@ def check_heads(heads: Floats, costs: Any, unit: str, name: str) -> None:
 def with_heads(costs: Sequence[Cost], given: Any, name: str | None = None) -> tuple[Cost, ...]:
     """Return costs with heads, of the cost `name` (default: the first) or, of ``"NAME=VALUES"``, of those named."""
     several = given if isinstance(given, (list, tuple)) else [given] * (given is not None)
+    if given is not None and not len(several):
+        raise input_error("head cost", "a number per exit, or one", "none", "Leave it out.")
     named = all("=" in str(one) for one in several)
     for one in several if named else [given]:
         of, _, heads = str(one).partition("=") if named else (name or costs[0].name, "", given)

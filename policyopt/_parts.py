@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
     outcome : Replay
         From `evaluate`.
     parts : array of shape (N,)
-        Name or number of each row's part; an empty text is none.
+        Name or number of each row's part; an empty text, None or NaN is none.
     seed : int
         Of the resampling; groups are resampled whole.
 
@@ -66,11 +67,12 @@ def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
 
 def numbered(values: Any, rows: int, argument: str) -> tuple[list[str], Array]:
     """Return the names of parts, and of each row the number of its part, -1 for none."""
-    given = np.asarray(values)
+    given = np.array(values, dtype=object)
     if given.shape != (rows,):
         allowed, got = f"one value for each of the {rows:,} rows", f"shape {given.shape}"
         raise input_error(argument, allowed, got, "Give one per row of the split, in its order.")
-    found, at = np.unique(given.astype(str), return_inverse=True)
+    texts = ["" if one is None or one != one else str(one) for one in given]  # NaN is not itself
+    found, at = np.unique(texts, return_inverse=True)
     rank = [(not name.isdecimal(), name.zfill(20), i) for i, name in enumerate(found) if name]
     order = [i for *_, i in sorted(rank)]
     if len(order) > MOST_PARTS:
@@ -96,9 +98,7 @@ def column(data: ExitData, table: Table, by: Any, argument: str = "by") -> Array
     if isinstance(by, np.ndarray) or by not in COLUMNS:
         values, whole = by, len(table) if table.source is None else len(table.source)
         if not isinstance(by, np.ndarray):
-            values = _read(Path(by), argument)
-            if Path(by).suffix == ".csv" and len(values) - 1 in (len(table), whole):
-                values = values[1:]  # below a header
+            values = _read(Path(by), argument, (len(table), whole))
         pooled = table.places is not None and len(values) == whole
         return values[table.places] if pooled else values
     if by == "context" and context is not None:
@@ -114,12 +114,22 @@ def column(data: ExitData, table: Table, by: Any, argument: str = "by") -> Array
     raise input_error(argument, f"a column of split '{table.split}'", f"{by}, which it lacks", step)
 
 
-def _read(path: Path, argument: str) -> Array:
+def _read(path: Path, argument: str, rows: tuple[int, int]) -> Array:
+    """Return the values of a file, without a header, and without lines left empty at its end."""
     try:
         if path.suffix == ".npy":
             return np.load(path, allow_pickle=False)
-        return np.loadtxt(path, str, comments=None, delimiter=",", encoding="utf-8-sig", ndmin=1)
-    except (ValueError, OSError, EOFError) as error:
+        lines = list(csv.reader(path.read_text("utf-8-sig").splitlines()))
+        if wide := [i for i, line in enumerate(lines, 1) if len(line) > 1]:
+            raise ValueError(f"line {wide[0]} has several columns")
+        values = [line[0].strip() if line else "" for line in lines]
+        while len(values) - 1 > max(rows) and not values[-1]:
+            values.pop()
+        # A header; or values, of which the first comes again, and an empty line.
+        if len(values) - 1 in rows:
+            values.pop(-1 if not values[-1] and values[0] in values[1:] else 0)
+        return np.array(values, dtype=str)
+    except (ValueError, OSError, EOFError, csv.Error) as error:
         allowed, got = "a .npy or .csv file with a value per row", f"{path} ({error})"
         raise input_error(argument, allowed, got, "One column, a header or none.") from error
 

@@ -13,7 +13,9 @@ from policyopt._table import Table, is_right, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
+from policyopt.runtime._outputs import with_columns
 from policyopt.runtime._policy import Abstention, Policy, Trace
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of, shaped
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -121,7 +123,7 @@ def _at_exits(policy: Policy, entries: Sequence[Any]) -> list[Any]:
     return found
 
 
-def check_match(policy: Policy, table: Table) -> None:
+def check_match(policy: Policy | RoutingPolicy, table: Table) -> None:
     """Refuse a table that the policy was not made for."""
     pairs = {
         "kind of outputs": (policy.kind, table.kind),
@@ -165,8 +167,10 @@ class Replay:
 
 def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""
-    policy = policy_of(policy)
     _ = known_rows(table).quality  # raises where no row has a label, before the work
+    if isinstance(policy, RoutingPolicy):
+        return _replay_routing(policy, table)
+    policy = policy_of(policy)
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)
     return _replay_one(policy, table, np.arange(len(table)))
@@ -244,3 +248,34 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
             elif getattr(out, name) is not None:
                 getattr(out, name)[rows] = getattr(part, name)
     return out
+
+
+def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
+    """Run a policy that asks models in any order over the rows, some at a time."""
+    check_match(policy, table)
+    n = len(table)
+    out = Replay(
+        np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
+        np.zeros(n, bool), None, table.graded, table.group,
+    )  # fmt: skip
+    alone = np.broadcast_to(table.standalone_costs, (n, table.exits))
+    for low in range(0, n, _ROWS):
+        rows = np.arange(low, min(low + _ROWS, n))
+        part = table.take(rows)
+        seen = dict(enumerate(part.statistics.outputs()))
+        if table.whole:
+            every = part.log_prob()
+            seen = {m: with_columns(output, every[:, m]) for m, output in seen.items()}
+        found = policy.follow(seen, rows, alone[rows])
+        own = found.answerer[:, None] == np.arange(table.exits)  # whose answer it is
+        worth = part.worth(np.repeat(found.prediction[:, None], table.exits, axis=1))
+        taken = np.asarray(part.quality if worth is None or part.plain_only else worth)
+        quality = np.where(own.any(axis=1), (taken * own).sum(axis=1), taken[:, 0])
+        out.exit[rows], out.prediction[rows], out.cost[rows] = (
+            found.last,
+            found.prediction,
+            found.cost,
+        )
+        out.quality[rows] = np.where(part.valued, quality, np.nan)
+    right = None if table.graded or not table.labelled else out.quality > 0.5
+    return replace(out, correct=right)

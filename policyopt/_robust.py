@@ -12,16 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from policyopt._cache.data import GROUP, PART, RESERVED, Rows, some_rows
 from policyopt._limits import NEAR
-from policyopt._methods.base import Method, fit_or_refuse, outcome_of, stated
+from policyopt._methods.base import Method, outcome_of, stated, validated
+from policyopt._methods.choosing import OnExits
 from policyopt._methods.fitted import Expectation, Fitted
-from policyopt._methods.levels import MOST_REPLAYED, aims_of
-from policyopt._methods.targets import Target
+from policyopt._methods.levels import MOST_REPLAYED, Levels, aims_of
+from policyopt._methods.targets import Target, targets_of
 from policyopt._online.drift import method_of
 from policyopt._parts import alike, column, is_column, numbered
 from policyopt._table import Table, Tables, known_rows
@@ -34,7 +36,6 @@ HALF = "[:50%]"  # of a stream: fitted on where nobody says which rows; the othe
 LEAST_ROWS = 30  # of a part: fewer do not show what it is worth
 _ROUNDS, _STEP = 5, 1.5  # of the weights
 _FINER = 6  # budgets tried between two
-_TRIED_AT = (0.25, 0.5, 0.75, 1.0)  # of the budget: some streams cost more than the rows of a fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ class Parts:
         rng, found = np.random.default_rng(seed), []
         for g, weight in enumerate(weights.tolist()):
             mine = rng.permutation(np.flatnonzero(self.at == g))
-            found.append(np.resize(mine, max(round(weight * len(self.at)), 1)))
+            found.append(np.resize(mine, max(int(weight * len(self.at) + NEAR), 1)))
         rows = np.sort(np.concatenate(found))
         table, at = self.table.take(rows), self.at[rows]
         if self.streams:
@@ -85,10 +86,18 @@ def parts_in(tables: Tables, split: str, over: Any) -> Parts:
             allowed = "streams, names of splits, context, label, group, or a value per row"
             raise input_error("over", allowed, over, "An array (N,) or a file has values.")
         names = [name.strip() for name in names]
-        if names == ["streams"]:
-            names = [name for name in data.split_names if name not in RESERVED]
+        known = [name for name in data.split_names if name not in RESERVED]
+        names = known if names == ["streams"] else names
+        if not any(names):
+            allowed = f"names of streams: {', '.join(known) or 'this cache has none'}"
+            step = "Name a column (label, context, a file), or `import STREAM=FILE`."
+            raise input_error("over", allowed, over, step)
         splits = [n if PART.fullmatch(n) or n == split else n + HALF for n in names]
-        at = np.repeat(np.arange(len(splits)), [len(data.rows(name)[1]) for name in splits])
+        taken = [data.rows(name) for name in splits]
+        if any(a == b and np.isin(x, y).any() for (a, x), (b, y) in combinations(taken, 2)):
+            allowed, step = "parts without a row in common", "Name each stream once, or halves."
+            raise input_error("over", allowed, ", ".join(splits), step)
+        at = np.repeat(np.arange(len(splits)), [len(rows) for _, rows in taken])
     else:
         rows = tables.get(split)
         names, at = numbered(column(data, rows, over, "over"), len(rows), "over")
@@ -131,6 +140,7 @@ class Judged:
     cost: Floats
     quality: Floats
     weights: Floats  # of the parts in its fit
+    levels: Levels  # of that fit
 
 
 def fit_robust(
@@ -149,20 +159,26 @@ def fit_robust(
     way, rows = method, parts.table
     if split not in {name.partition("[")[0] for name in parts.splits}:
         rows = known_rows(tables.get(split))
-    if method.name == "auto":  # chooses once: what does best at the target, all parts alike
+    if method.chooses:  # once: what does best at the target, all parts alike
         (one,) = method.fit_path(parts.weighted(weights, seed), [target], seed)
-        way, chosen = method_of(one), {"chosen": one.policy.provenance["chosen"]}
-    found += search.tried(way, rows, parts.shares)
+        way, chosen = method_of(one), {"chosen": (told := one.policy.provenance["chosen"])}
+        if "exits" in told:
+            way = OnExits(tuple(map(rows.active_exits.index, told["exits"])), way)
     for r in range(_ROUNDS if search.worst else 1):
-        found += (mine := search.tried(way, parts.weighted(weights, seed), weights))
+        found += (mine := search.tried(Levels(way, parts.weighted(weights, seed), seed), weights))
         if mine:
             slack = max(mine, key=search.rank).quality - search.floor
             step = _STEP / (r + 1) ** 0.5 / max(float(np.ptp(slack)), 1e-9)
             weights = weights * np.exp(step * (slack.min() - slack))
             weights = weights / weights.sum()
-    if not found:
+    # Validated are the rows as they are and the weighting that looks best: of the others that is spared.
+    mine = search.tried(Levels(way, rows, seed), parts.shares, validate=True)
+    if found:
+        best = max(found, key=search.rank)
+        mine += search.tried(best.levels, best.weights, validate=True)
+    if not mine:
         way.fit_path(rows, [target], seed)  # says why
-    return search.stated(search.best(found), method, way, chosen)
+    return search.stated(search.best(mine), method, way, chosen)
 
 
 class _Search:
@@ -175,18 +191,21 @@ class _Search:
         if target.max_drop is not None:  # below the full model, in each part
             self.floor = parts.means(parts.table.quality[:, -1]) - float(target.max_drop)
 
-    def tried(self, way: Method, table: Table, weights: Floats) -> list[Judged]:
+    def tried(self, levels: Levels, weights: Floats, validate: bool = False) -> list[Judged]:
         """Return judged policies of budgets of the grid, and of finer ones where the budget or the floor is met."""
         base, most, found = self.parts, self.budget, dict[float, Judged | None]()
-        aims = aims_of(table) if most is None else [most * part for part in _TRIED_AT]
-        for _ in range(1 if way.per_budget or way.proposes else 2):
-            for aim, one in zip(aims, fit_or_refuse(way, table, aims, self.seed), strict=True):
+        table, aims = levels.table, aims_of(levels.table)  # solved already, or each is trained for
+        if most is not None:
+            aims = [*[aim for aim in aims if aim < most][:: 3 if levels.per_budget else 1], most]
+        for _ in range(1 if levels.per_budget else 2):
+            fits = validated(levels, targets_of(aims, table.mean_costs), self.seed, validate)
+            for aim, one in zip(aims, fits, strict=True):
                 found[aim] = None
                 if isinstance(one, Fitted):
                     seen, own = (outcome_of(one.policy, rows) for rows in (base.table, table))
                     cost = base.means(seen.paid) + one.expected.cost - own.paid.mean()
                     quality = base.means(seen.right) + one.quality - own.right.mean()
-                    found[aim] = Judged(one, cost, quality, weights)
+                    found[aim] = Judged(one, cost, quality, weights, levels)
             less = [a for a, one in found.items() if not one or self.rank(one)[:2] == (True, False)]
             more = [aim for aim in found if less and aim > max(less)]
             if not more:
@@ -222,12 +241,8 @@ class _Search:
         """Return the policy with what is to be expected of it, and where it comes from."""
         base, policy, shares = self.parts, best.fitted.policy, self.parts.shares
         names = ("part", "split", "rows", "weight", "cost", "quality")
-        rows, weights = np.bincount(base.at), best.weights
-        columns = (
-            base.names,
-            base.splits,
-            *(a.tolist() for a in (rows, weights, best.cost, best.quality)),
-        )
+        numbers = np.bincount(base.at), best.weights, best.cost, best.quality
+        columns = base.names, base.splits, *(a.tolist() for a in numbers)
         parts = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
         said = {
             **policy.provenance, "method": method.name, "settings": method.settings(), **chosen,

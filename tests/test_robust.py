@@ -298,7 +298,7 @@ def test_commands(tmp_path, run, monkeypatch):
         (("--over", "context"), "'robust' must be one of mean, worst"),
         (("--robust", "best", "--over", "context"), "'robust' must be one of mean, worst"),
         (("--robust", "worst", "--over", "night"), "'split' must be one of"),
-        (("--robust", "worst", "--over", "night.csv"), "night.csv not found"),
+        (("--robust", "worst", "--over", "night.csv"), "night.csv ([Errno 2] No such file"),
         (("--robust", "worst", "--over", "test.csv,fit"), "'split' must be one of"),
         (("--robust", "worst", "--over", "group"), "which it lacks"),
         (("--robust", "worst", "--over", "context", "--limit", "p90<=3"), "'limits' must be absent"),
@@ -325,11 +325,65 @@ def test_commands(tmp_path, run, monkeypatch):
     assert code == 2 and "context, label, group" in told
 
 
+def test_empty_cells_are_rows_of_no_part(tmp_path, recwarn):
+    """In a file, with a header or none, whatever its end; and None and NaN in arrays: nothing else moves."""
+    data = data_of(400)
+    table, values = (
+        Tables(data).get("fit"),
+        np.where(np.arange(400) % 7, NAMES[np.arange(400) % 2], ""),
+    )
+    values[-1] = ""
+    text = "\n".join(values) + "\n"
+    for whole in (
+        text,
+        f"part\n{text}",
+        f"{text}\n",
+        f"part\n{text}\n\n",
+        text.replace("\n", "\r\n"),
+    ):
+        (tmp_path / "parts.csv").write_bytes(whole.encode())
+        assert (column(data, table, tmp_path / "parts.csv") == values).all()
+    outcome = evaluate(po.fit(data, "60%", "max_prob"), data, "fit")
+    numbers = np.where(values == "", np.nan, values == "hard")
+    for given_, names in (
+        (values, ["easy", "hard"]), (np.where(values == "", None, values), ["easy", "hard"]),
+        (numbers, ["0.0", "1.0"]), ([None if v == "" else v for v in values], ["easy", "hard"]),
+    ):  # fmt: skip
+        found = po.by_part(outcome, given_)
+        assert [r["part"] for r in found] == names
+        assert sum(r["rows"] for r in found) == (values != "").sum()
+    (tmp_path / "parts.csv").write_text("a,b\nc,d\n")
+    refuses("line 1 has several columns", column, data, table, tmp_path / "parts.csv")
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("over", ["dark,dark", ["dark[:50%]", "dark"], "dark,dim,dark[:20%]"])
+def test_rows_are_of_one_part(over):
+    told = r"'over' must be parts without a row in common. Got dark\[:50%\], d"
+    refuses(told, po.fit, streams(300), "60%", "max_prob", robust="worst", over=over)
+
+
+def test_a_subset_is_chosen_once(monkeypatch):
+    """All parts alike; the weightings are fitted on the exits that it keeps, which the policy says."""
+    from policyopt._methods.choosing import Subset
+
+    asked, choices = [], Subset.choices
+    monkeypatch.setattr(Subset, "choices", lambda *a: asked.append(1) or choices(*a))
+    data = data_of(300)
+    fitted = po.fit(data, "60%", "max_prob", max_exits=2, robust="worst", over="context")
+    told = fitted.policy.provenance["chosen"]
+    assert len(asked) == 1 and len(fitted.policy.active_exits) <= 2
+    assert list(fitted.policy.active_exits) == told["exits"] and told["inner"] == "max_prob"
+
+
 def test_parts_that_are_none():
     data, many = data_of(400), np.arange(400) // 2
     refuses("each of 30 labelled rows", po.fit, data, "60%", "max_prob", robust="worst", over=many)
     refuses("one value for each", po.fit, data, "60%", "max_prob", robust="worst", over=many[:7])
     refuses("2 parts or more", po.fit, data, "60%", "max_prob", robust="worst", over="fit")
+    for nothing in ("streams", [], ""):
+        said = "this cache has none.*Name a column"
+        refuses(said, po.fit, data, "60%", "max_prob", robust="worst", over=nothing)
     refuses("names of splits", po.fit, data, "60%", "max_prob", robust="worst", over=7)
     outcome = evaluate(po.fit(data, "60%", "max_prob"), data, "fit")
     refuses("one value for each of the 400 rows", po.by_part, outcome, many[:7])

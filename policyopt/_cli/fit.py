@@ -105,12 +105,8 @@ def fit(
     others = [accuracy, quality, max_drop, saving, limit or None, robust, over]
     if (experts or budgets is not None) and any(one is not None for one in others):
         allowed = "absent with --experts and --budgets, which have budgets only"
-        raise input_error(
-            "--accuracy, --max-drop, --saving, --limit, --robust",
-            allowed,
-            "given",
-            "Leave them out.",
-        )
+        names = "--accuracy, --max-drop, --saving, --limit, --robust"
+        raise input_error(names, allowed, "given", "Leave them out.")
     if experts:
         for name, value in {"calibrator": calibrator, **declines}.items():
             if value is not None:
@@ -127,7 +123,8 @@ def fit(
             records = _fit_family(data, tables, budgets, chosen, seed, calibrator, out, declines)
         output.print_records(records, style, {"level": "level", **columns_of(records[0])})
         return
-    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1)
+    fits = 6 if robust == "worst" and not chosen.chooses else 1  # as many weightings of the parts
+    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1, fits)
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
@@ -179,15 +176,13 @@ def _fit_family(
     table = tables.get("fit")
     foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs)))
     with output.progress("fitting") as step, progress_callback(step):
-        fitted = fit_family(
-            data, budgets, method, seed=seed, calibrator=calibrator, tables=tables, **declines
-        )
+        more = {"seed": seed, "calibrator": calibrator, "tables": tables, **declines}
+        fitted = fit_family(data, budgets, method, **more)
     fitted.save(out)
     for text in fitted.notes:
         output.note(text)
-    for text in dict.fromkeys(
-        n for one in fitted.parts for n in one.policy.provenance.get("notes", [])
-    ):
+    notes = (n for one in fitted.parts for n in one.policy.provenance.get("notes", []))
+    for text in dict.fromkeys(notes):
         output.note(text)
     if scale := output.scale_text(fitted.parts[0].policy):
         output.note(f"level 0: {scale}")
@@ -259,12 +254,10 @@ def _expected(quality: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the quality to expect."""
     graded = bool(provenance.get("graded"))
     found = worth_fields(_known(quality), graded, "expected_")
-    for end, value in zip(
-        ("low", "high"), provenance.get("expected_quality_95") or (None, None), strict=True
-    ):
-        found |= {
-            f"{name}_{end}": v for name, v in worth_fields(value, graded, "expected_").items()
-        }
+    ends = provenance.get("expected_quality_95") or (None, None)
+    for end, value in zip(("low", "high"), ends, strict=True):
+        fields = worth_fields(value, graded, "expected_")
+        found |= {f"{name}_{end}": worth for name, worth in fields.items()}
     return found
 
 

@@ -125,7 +125,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         targets = targets_of(budgets, table.mean_costs)
         most = [target.most(table) for target in targets]
         check_budgets(table, [budget for budget in most if budget is not None])  # before the work
-        found = validated(self, table, targets, check_seed(seed))
+        found = validated(Levels(self, table, check_seed(seed)), targets, seed)
         for one in found:
             if isinstance(one, BudgetError):
                 raise one
@@ -354,7 +354,7 @@ def fit_or_refuse(
     """Fit each budget or target that the method can meet; for others return why not."""
     targets = targets_of(budgets, table.mean_costs)
     try:
-        return validated(method, table, targets, seed)
+        return validated(Levels(method, table, seed), targets, seed)
     except BudgetError as error:  # whatever is asked for
         return [error] * len(targets)
 
@@ -375,15 +375,13 @@ def fit_where_possible(
 
 
 def validated(
-    method: Method, table: Table, targets: Sequence[Target], seed: int
+    levels: Levels, targets: Sequence[Target], seed: int, validate: bool = True
 ) -> list[Fitted | BudgetError]:
-    """Return a method's policies, their aims corrected by what folds left out cost (see the module), or why not."""
-    levels = Levels(method, table, seed)
-    table = levels.table
-    found: Folds | str | None = None
-    if method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
+    """Return policies of levels, their aims corrected by what folds left out cost (see the module), or why not."""
+    method, table, found = levels.method, levels.table, levels.validation if validate else None
+    if validate and not found and method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
         held = method.held_out(levels, seed)
-        found = folds_from(levels, held) if isinstance(held, HeldOut) else held
+        found = levels.validation = folds_from(levels, held) if isinstance(held, HeldOut) else held
     folds = found if isinstance(found, Folds) else None
     why = found if isinstance(found, str) else None
     search = Search(levels, folds)

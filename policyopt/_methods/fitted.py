@@ -198,30 +198,7 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
     rules = (draft.rule,) if draft.other is None else (draft.rule, draft.other)
     own = own_costs(table, *rules, answer=draft.answer)
     flat = tuple(int(table.active_exits[k]) for k in problem.flat)
-    versions = {"policyopt": _version(), "numpy": np.__version__, "python": sys.version.split()[0]}
-    provenance: dict[str, Any] = {
-        "method": method.name,
-        "settings": method.settings(),
-        "seed": int(seed),
-        "budget": float(budget),
-        "cost": table.cost_name,
-        "rows": len(table),
-        "split": table.split,
-        "cache": table.cache,
-        "versions": versions,
-    }
-    if table.names:
-        provenance["names"] = list(table.names)
-    if table.pool:
-        provenance["pool"] = dict(table.pool)
-    if (heads := table.stated_heads) is not None:
-        provenance["head_costs"] = list(heads)
-    if table.graded:
-        provenance["graded"] = True
-    if table.kind == "summary" and (table.statistics.prediction < 0).all():
-        provenance["predictions"] = False  # new rows need none, whatever the score reads
-    if table.utility is not None:
-        provenance["utility"] = table.utility.provenance
+    provenance = provenance_of(method, table, budget, seed)
     provenance |= draft.origin
     if flat:
         provenance["notes"] = [*provenance.get("notes", []), flat_note(flat)]
@@ -241,6 +218,35 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
         error_scale=table.measure.error_scale,
     )
     return Fitted(policy, method.name, budget, expected, quality, flat)
+
+
+def provenance_of(method: Any, table: Table, budget: float | None, seed: int) -> dict[str, Any]:
+    """Return where a policy comes from, as its artifact says it."""
+    versions = {"policyopt": _version(), "numpy": np.__version__, "python": sys.version.split()[0]}
+    provenance: dict[str, Any] = {
+        "method": method.name,
+        "settings": method.settings(),
+        "seed": int(seed),
+        "budget": None if budget is None else float(budget),
+        "cost": table.cost_name,
+        "rows": len(table),
+        "split": table.split,
+        "cache": table.cache,
+        "versions": versions,
+    }
+    if table.names:
+        provenance["names"] = list(table.names)
+    if table.pool:
+        provenance["pool"] = dict(table.pool)
+    if (heads := table.stated_heads) is not None:
+        provenance["head_costs"] = list(heads)
+    if table.graded:
+        provenance["graded"] = True
+    if table.kind == "summary" and (table.statistics.prediction < 0).all():
+        provenance["predictions"] = False  # new rows need none, whatever the score reads
+    if table.utility is not None:
+        provenance["utility"] = table.utility.provenance
+    return provenance
 
 
 @cache

@@ -102,6 +102,7 @@ class Levels:
         self._limits: tuple[Limit, ...] = ()
         self._keeps: dict[Level, bool] = {}
         self._grid: list[Level | None] | None = None
+        self.validation: Any = None  # what folds say of these levels, once they are asked
 
     def fit(self, budgets: Sequence[float]) -> list[Fitted]:
         """Return the policy of each budget."""

@@ -29,7 +29,7 @@ class Target:
     quality : float or str, optional
         Least mean quality on unseen rows: ``0.9`` or ``"90%"``.
     max_drop : float or str, optional
-        Most by which it may fall short of the full model's: ``0.01`` or ``"1%"``, in points.
+        Most by which it may fall short of the full model's, under 1: ``0.01`` or ``"1%"``, a point.
     saving : float or str, optional
         Least share of the full model's cost that is saved: ``0.5`` or ``"50%"``.
     limits : tuple of Limit
@@ -142,11 +142,15 @@ def read_share(value: Any, name: str) -> float:
         found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         found = math.nan
-    if isinstance(value, bool) or not 0 <= found <= 1:
+    drops = name == "max_drop"  # of which all is no wish, but a number of points
+    if isinstance(value, bool) or not 0 <= found <= 1 or (drops and found == 1):
         small = {"max_drop": ("1%", 0.01), "abstain": ("5%", 0.05)}
         percent, part = small.get(name, ("90%", 0.9))
         step = f"E.g. --{name.replace('_', '-')} {percent}."
-        raise input_error(name, f"a share such as {percent} or {part}", value, step)
+        if drops and 1 <= found < 100 and not text.endswith("%"):
+            step = f"{text} is {100 * found:g} points: write {text}% or {found / 100:g}."
+        allowed = f"a share{' under 1' * drops} such as {percent} or {part}"
+        raise input_error(name, allowed, value, step)
     return found
 
 

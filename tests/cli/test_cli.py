@@ -283,7 +283,7 @@ def test_which_exits_to_build(run, cache, tmp_path):
     rows = json.loads(run("evaluate", out, cache, "--format", "json")[1])
     assert rows[0]["realised_cost"] == record["realised_cost"]  # though the cache knows no heads
     for wrong, said in (
-        (("--head-cost", "1,2"), "a number in .* per exit"),
+        (("--head-cost", "1,2"), "[0-9] numbers in .* per exit.* Got 2: 1, 2"),
         (("--head-cost", "x=10%"), "'head cost' must be of one of"),
         (("--head-cost", "101%"), "its own stage"),
         (("--head-cost", "-1"), "0 to .* its own stage"),

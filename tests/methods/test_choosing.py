@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from checks import batch_of, fit_one, fit_table, pool
+from conftest import refuses
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import cache, hopeless, outputs
@@ -228,6 +229,7 @@ def test_heads_that_cost_nothing_change_nothing_and_dear_ones_are_left_out():
         assert fitted.policy.active_exits == (1,) and fitted.expected.cost == pytest.approx(0.3)
         with pytest.raises(BudgetError, match=r"0\.3 "):
             po.fit(small, 0.2, method, head_cost=[0.9, 0])
+    refuses("'head cost' must be .* Got none", po.fit, small, 0.2, head_cost=[])
 
 
 def test_auto_chooses_on_the_exits_that_are_kept():

@@ -210,7 +210,8 @@ def test_grammar_of_limits_and_targets():
     assert Target(saving="25%").most(fit_table(cache(100))) == 6.0
     for wrong, said in (
         ({}, "budget"), ({"quality": 1.2}, "quality"), ({"quality": 0.5, "max_drop": 0.1}, "max_drop"),
-        ({"saving": True}, "saving"), ({"limits": (3,)}, "limit"),
+        ({"saving": True}, "saving"), ({"limits": (3,)}, "limit"), ({"max_drop": "100%"}, "share under 1"),
+        ({"max_drop": "1"}, "1 is 100 points: write 1% or 0.01"), ({"max_drop": 2.5}, "write 2.5% or 0.025"),
     ):  # fmt: skip
         refuses(said, Target, **wrong)
     data = cache(300)

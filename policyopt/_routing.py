@@ -1,0 +1,562 @@
+"""Routing: which model to ask first, and after each answer whether to stop or which to ask next, in any order.
+
+Whoever has the outputs of all models on the rows of a fit knows what every way through them would have come to. So
+the best policy at a price of cost is found by backward induction over standings, the sets of models that may have been
+called (Dekoninck et al., arXiv:2410.10347, call such policies cascade routing; they estimate the quality of
+every set by models that the user writes). At a standing S and price l, to stop is worth ``U_S``, what the ensemble's
+answer is worth, and to ask m ``V_{S+m} - l c_m``, what the policy then earns. Their difference is regressed on what the
+models of S have said; asked is the model of the largest estimate, if that is over 0.
+
+- Standings are many and rows few. The regressions of one action at all standings of a size are one regression, on
+  columns that all have; what is left of each standing's own is a second one, with a larger penalty. The penalties are
+  those, of a few, by which rows fare best that the coefficients of their fold have not seen.
+- It is cross-fitted: what a row earns later comes from decisions of coefficients that it took no part in. So are the
+  costs and qualities of all prices, by whose upper hull a budget is met, two neighbours mixed by a coin.
+- An answer's worth is the probability that the ensemble of all models gives to it, which is less noisy than right or
+  wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). Of records it is half that.
+- Up to `EVERY` models all sets are standings. Of more, the models in the order of their costs are one chain, and all
+  sets of the few that serve best by themselves are standings, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations, pairwise
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.data import ExitData, folds_of
+from policyopt._costs import Budget
+from policyopt._methods.exit_batch import subsample_outputs
+from policyopt._methods.fitted import Expectation, expectation, provenance_of
+from policyopt._methods.regression import (
+    fit_sigmoid,
+    noise_weights,
+    of_own_fold,
+    ridge_without_each,
+)
+from policyopt._methods.targets import Target, targets_of
+from policyopt._progress import report
+from policyopt._table import Table, Tables, known_rows, subsample, tables_of
+from policyopt._thresholds.joint import upper_hull
+from policyopt.runtime._checks import check_seed, check_share
+from policyopt.runtime._errors import BudgetError, input_error, message
+from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._outputs import ExitOutput, with_columns
+from policyopt.runtime._routing import (
+    GENERAL,
+    Arm,
+    Ensemble,
+    RoutingPolicy,
+    Standing,
+    joined,
+    shares,
+)
+from policyopt.runtime._typing import Array, Floats, Ints
+
+EVERY = 6  # models of which all sets are standings
+_MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
+_GROUPS = 20
+#: Of the search for members: rows, and numbers of the prices, the highest first.
+_SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
+#: Prices of cost, in value per cost of all models: 0, and so on up to where only the cheapest is asked.
+PRICES = np.concatenate([[0.0], np.logspace(-3.3, 2.3, 29)])
+_SHARPNESS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4])
+_SHRINK = 100.0  # rows of evidence that a standing's powers are as they are among all models
+#: Penalties, in rows: of what standings of a size share, and of each one's own.
+_PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
+
+Set = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedRouting:
+    """The result of `fit_routing`."""
+
+    policy: RoutingPolicy
+    budget: float | None
+    expected: Expectation
+    quality: float
+
+    def save(self, path: Any) -> None:
+        """Write the artifact (JSON)."""
+        self.policy.save(path)
+
+
+@dataclass(frozen=True)
+class _Routing:
+    """Settings, as provenance has them."""
+
+    soft: float
+    name = "routing"
+
+    def settings(self) -> dict[str, Any]:
+        return {"soft": self.soft}
+
+
+def fit_routing(
+    data: ExitData,
+    budget: Budget | Target | Sequence[Budget | Target],
+    *,
+    split: str = "fit",
+    cost: str | None = None,
+    seed: int = 0,
+    soft: float = 1.0,
+    utility: Any = None,
+    tables: Tables | None = None,
+) -> Any:
+    """Fit which model to ask first, and after each answer whether to stop or which to ask next.
+
+    Parameters
+    ----------
+    data : ExitData
+        A cascade: models that are paid one by one (``cost_kind="standalone"``), answers that are classes. Their order
+        does not matter, nor does the later one have to be the better one.
+    budget : float, str or Target, or several
+        Most mean cost per sample, in the unit or ``"40%"`` of asking all models; or a floor, ``Target(accuracy=0.9)``.
+    split, cost, seed, utility, tables
+        As `fit` takes them.
+    soft : float
+        Weight of soft targets against what answers are worth, in [0, 1]; of records, which say less, half of it.
+
+    Returns
+    -------
+    FittedRouting, or a list of one per budget
+        Its ``policy`` is a `RoutingPolicy`; `evaluate` replays it, `load_routing` reads its file.
+
+    Raises
+    ------
+    InputError
+        No cascade, answers that are no classes, no labels.
+    BudgetError
+        A budget or floor that cannot be met.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 2000)
+    >>> signal = np.array([[1.0], [1.5], [3.0]]) * np.eye(3)[labels][:, None]
+    >>> logits = rng.normal(size=(2000, 3, 3)) + signal
+    >>> data = po.from_arrays(logits, labels, [1, 2, 8], unit="ct", cost_kind="standalone")
+    >>> fitted = po.fit_routing(data, 4.0)
+    >>> route = fitted.policy.start()
+    >>> while (model := route.next) is not None:
+    ...     told = fitted.policy.step(logits[0, model], route)
+    >>> told.exit, bool(po.evaluate(fitted, data).cost.mean() < 4.4)
+    (True, True)
+    """
+    check_share("soft", soft)
+    tables = tables_of(data, cost, tables, utility)
+    table, several = tables.get(split), isinstance(budget, (list, tuple))
+    targets = targets_of(budget, table.mean_costs)
+    for target in targets:
+        if target.limits:
+            step = "Give a budget or a floor."
+            raise input_error("limits", "absent with routing", target.text, step)
+    if not table.cascade:
+        step = "Import with --cost-kind standalone; exits of one network, passed in turn, take fit."
+        raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
+    if not KINDS[table.kind].answers_class:
+        step = "Fit a threshold: po.fit(data, budget)."
+        raise input_error("outputs", "of a kind whose answers are classes", table.kind, step)
+    levels = _Rows(known_rows(table), soft, check_seed(seed)).levels()
+    found = [levels.fitted(_Routing(soft), target, seed) for target in targets]
+    return found if several else found[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What a standing says of every row."""
+
+    standing: Standing
+    worth: Floats  # (N,): of its answer
+    aim: Floats  # (N,): half of that and half the whole ensemble's word
+    basis: Floats  # (N, M)
+    weight: Floats  # (N,)
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """What rows come to from a standing on, (N, L) each, by coefficients that their fold has not seen."""
+
+    paid: Floats
+    worth: Floats
+    aim: Floats
+
+    def take(self, choice: Array, others: Sequence[_Way]) -> _Way:
+        """Return the ways of another where `choice` (N, L) names it by its number; -1 is this one."""
+        columns = {}
+        for name, column in vars(self).items():
+            out = column.copy()
+            for at, other in enumerate(others):
+                np.copyto(out, getattr(other, name), where=choice == at)
+            columns[name] = out
+        return _Way(**columns)
+
+
+class _Rows:
+    """Rows of a fit, and what standings say of them."""
+
+    def __init__(self, table: Table, soft: float, seed: int) -> None:
+        table = subsample(subsample_outputs(table, seed), _MOST_ROWS, seed)
+        self.table, self.k, self.soft = table, table.exits, soft if table.whole else soft / 2
+        self.costs = np.broadcast_to(table.standalone_costs, (len(table), self.k))
+        self.prices = PRICES / self.costs.sum(axis=1).mean()
+        self.fold = folds_of(len(table), _GROUPS, seed, table.group)
+        self.labels = table.statistics.labels
+        self.joins = self.labels is not None and not table.plain_only
+        self.seen = dict(enumerate(table.statistics.outputs()))
+        if table.whole and self.joins:
+            every = table.log_prob()
+            self.seen = {m: with_columns(o, every[:, m]) for m, o in self.seen.items()}
+        right = table.quality
+        odds = np.array([self._odds(self.seen[m], right[:, m]) for m in range(self.k)])
+        timed = table.standalone_costs.ndim == 2
+        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed)
+        self.refines = True  # the powers of each standing
+        self._known: dict[Set, _Seen] = {}
+
+    def _odds(self, output: ExitOutput, right: Floats) -> Floats:
+        p = np.clip(np.nan_to_num(output.confidence), 1e-6, 1 - 1e-6)
+        return fit_sigmoid(np.log(p / (1 - p))[:, None], right, 3.0)
+
+    def _sharpest(self, called: Set, powers: Floats) -> float:
+        """Return by which power of a product labels are likeliest."""
+        logs, base, mine = self._told(called)
+        score = sum(power * log for power, log in zip(powers, logs, strict=True))
+        here = np.arange(len(mine))
+        loss = [
+            -np.log(np.maximum(shares(t * score + base)[here, mine], 1e-30)).mean()
+            for t in _SHARPNESS
+        ]
+        return float(_SHARPNESS[int(np.argmin(loss))])
+
+    @cached_property
+    def _word(self) -> tuple[Floats, Array] | None:
+        """What all models together say: probabilities, (N, V), of answers, (N, V) or (1, V)."""
+        if not self.joins or not self.soft or self.table.graded:
+            return None
+        every = tuple(range(self.k))
+        score, said = self.ensemble.tally(self.seen, every, self.powers(every))
+        return shares(score), said
+
+    @cached_property
+    def common(self) -> Floats:
+        """Powers of all models' distributions in the product of all, (K,), adding up to 1."""
+        if not self.joins:
+            return np.full(self.k, 1.0 / self.k)
+        found = self._powers(tuple(range(self.k)), np.full(self.k, 1.0 / self.k))
+        found = np.maximum(found, 0.05 * found.mean())
+        return found / found.sum()
+
+    def powers(self, called: Set) -> Floats:
+        """Return the powers of a standing's models, (S,), near those that they have among all; of records one."""
+        if not self.joins:
+            return np.ones(len(called))
+        start = self.common[list(called)] / self.common[list(called)].sum()
+        start = start * self._sharpest(called, start)
+        return self._powers(called, start) if self.refines and len(called) > 1 else start
+
+    def _powers(self, called: Set, start: Floats) -> Floats:
+        """Return the powers at which a product is likeliest to give the labels, shrunk to the start's ratios."""
+        from scipy.optimize import minimize
+
+        logs, base, mine = self._told(called)
+        n, here = len(mine), np.arange(len(mine))
+        weight = _SHRINK / n / float(start @ start)
+
+        def loss(power: Floats) -> tuple[float, Floats]:
+            score = base.copy()
+            for p, log in zip(power, logs, strict=True):
+                score += p * log
+            score -= score.max(axis=1, keepdims=True)
+            share = np.exp(score)
+            total = share.sum(axis=1)
+            off = power - start * (power @ start) / (start @ start)
+            value = float((np.log(total) - score[here, mine]).mean() + weight * off @ off)
+            share /= total[:, None]
+            share[here, mine] -= 1.0
+            slope = np.array([np.vdot(share, log) for log in logs]) / n
+            return value, slope + 2.0 * weight * off
+
+        bounds = [(0.0, None)] * len(logs)
+        return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+
+    def _told(self, called: Set) -> tuple[list[Floats], Floats, Ints]:
+        """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
+        some = {m: self.seen[m].take(slice(_SEARCHED)) for m in called}
+        logs, base, said = self.ensemble.evidence(some, called)
+        labels = np.asarray(self.labels)[: len(logs[0])]
+        mine = (said == labels[:, None]) & np.isfinite(base)
+        return (
+            logs,
+            np.broadcast_to(base, logs[0].shape),
+            np.where(mine.any(axis=1), mine.argmax(axis=1), -1),
+        )
+
+    def at(self, called: Set) -> _Seen:
+        """Return what a standing says of every row."""
+        if called in self._known:
+            return self._known[called]
+        table, quality = self.table, self.table.quality
+        best = max(called, key=lambda m: quality[:, m].mean())
+        powers = self.powers(called)
+        answer, share = joined(*self.ensemble.tally(self.seen, called, powers))
+        worth, answerer = quality[:, best], best
+        if self.joins and len(called) > 1:
+            own = table.worth(np.repeat(answer[:, None], self.k, axis=1))
+            if own is not None and own[:, 0].mean() >= worth.mean():
+                worth, answerer = own[:, 0].astype(np.float64), -1
+        if answerer >= 0:
+            answer = self.seen[answerer].prediction
+        aim = worth
+        if self._word is not None:
+            chance, of = self._word
+            soft = np.where(of == answer[:, None], chance, 0.0).max(axis=1)
+            if (
+                not table.whole
+            ):  # votes are less well calibrated: on average, too, it is what answers are worth
+                soft += worth.mean() - soft.mean()
+            aim = self.soft * soft + (1 - self.soft) * worth
+        paid = self.costs[:, list(called)].sum(axis=1)
+        basis = self.ensemble.columns(self.seen, called, answer, share, paid)
+        standing = Standing(called, powers, answerer if len(called) > 1 else best)
+        found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
+        self._known[called] = found
+        return found
+
+    def wide(self, called: Set) -> Floats:
+        """Return a standing's columns among those of all models, 0 of others, (N, M)."""
+        own, out = (
+            self.at(called).basis,
+            np.zeros((len(self.table), self.ensemble.width(range(self.k)))),
+        )
+        out[:, self.places(called)] = own
+        return out
+
+    def places(self, called: Set) -> list[int]:
+        """Return where a standing's columns stand among those of all models."""
+        pairs = [GENERAL + 2 * m + i for m in called for i in range(2)]
+        return [*range(GENERAL), *pairs, *([GENERAL + 2 * self.k] * self.ensemble.timed)]
+
+    def levels(self) -> _Levels:
+        """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
+        tried = []
+        structures = self._structures()
+        for i, sets in enumerate(structures):
+            for j, penalties in enumerate(_PENALTIES):
+                report(
+                    i * len(_PENALTIES) + j, len(structures) * len(_PENALTIES), "training routing"
+                )
+                tried.append(_Induction(self, sets, penalties))
+        return _Levels(self, tried)
+
+    def _structures(self) -> list[list[Set]]:
+        if self.k <= EVERY:
+            return [_subsets(range(self.k))]
+        alone = [(m,) for m in range(self.k)]
+        lists = [tuple(range(self.k)), *self._members()]
+        found = [[*self._chain(members), *alone] for members in dict.fromkeys(lists)]
+        few = {members[:1] + members[1:][:4] for members in lists if len(members) <= 6}
+        return found + [
+            [*_subsets(members), *(a for a in alone if a[0] not in members)] for members in few
+        ]
+
+    def _chain(self, members: Set) -> list[Set]:
+        """Return the standings of models that are asked in the order of their costs."""
+        order = sorted(members, key=lambda m: (self.ensemble.costs[m], m))
+        return [tuple(sorted(order[:n])) for n in range(1, len(order) + 1)]
+
+    def _members(self) -> list[Set]:
+        """Return models that serve well as one chain, at some prices: one more, or one less, while rows gain by it."""
+        few = self
+        if len(self.table) > _SEARCHED:
+            few = _Rows(subsample(self.table, _SEARCHED, 1), self.soft, 1)
+            few.ensemble, few.refines = self.ensemble, False
+        found, members = list[Set](), ()
+        for level in _SEARCHED_AT:
+            best = few._worth(members, level) if members else -np.inf
+            while True:
+                tried = [tuple(sorted({*members} ^ {m})) for m in range(self.k)]
+                worth = [few._worth(one, level) if one else -np.inf for one in tried]
+                at = int(np.argmax(worth))
+                if worth[at] <= best + 1e-5:
+                    break
+                members, best = tried[at], worth[at]
+            found.append(members)
+        return found
+
+    def _worth(self, members: Set, level: int) -> float:
+        """Return what rows earn by a chain at a price, by coefficients that their fold has not seen."""
+        price = self.prices[level]
+        chain = self._chain(members)
+        value = self.at(chain[-1]).aim
+        for called, after in reversed(list(pairwise(chain))):
+            seen = self.at(called)
+            (m,) = set(after) - set(called)
+            go_on = value - price * self.costs[:, m]
+            theta = ridge_without_each(
+                seen.basis, seen.weight, (go_on - seen.aim)[:, None], self.fold, 30.0
+            )
+            gain = of_own_fold(seen.basis, theta, self.fold)[:, 0]
+            value = np.where(gain > 0, go_on, seen.aim)
+        return float((value - price * self.costs[:, chain[0][0]]).mean())
+
+
+def _subsets(models: Sequence[int]) -> list[Set]:
+    return [s for n in range(1, len(models) + 1) for s in combinations(sorted(models), n)]
+
+
+class _Induction:
+    """Backward induction over some standings, at all prices."""
+
+    def __init__(self, rows: _Rows, sets: Sequence[Set], penalties: tuple[float, float]) -> None:
+        self.rows, self.penalties = rows, penalties
+        there, self.theta = set(sets), dict[Set, tuple[tuple[int, ...], Floats]]()
+        ways: dict[Set, _Way] = {}
+        n, prices = len(rows.table), rows.prices
+        self.sets = list(sets)
+        for size in range(max(map(len, sets)), 0, -1):
+            here = [s for s in sets if len(s) == size]
+            after = {
+                s: [m for m in range(rows.k) if m not in s and tuple(sorted((*s, m))) in there]
+                for s in here
+            }
+            stops = {s: self._stop(s) for s in here}
+            goes = {
+                (s, m): self._asked(ways[tuple(sorted((*s, m)))], m) for s in here for m in after[s]
+            }
+            thetas = self._regressed(here, after, stops, goes)
+            new = {}
+            for s in here:
+                if not after[s]:
+                    new[s] = stops[s]
+                    continue
+                theta = np.stack([thetas[s, m] for m in after[s]])  # (A, G+1, M+1, L)
+                seen = rows.at(s)
+                gains = np.stack([of_own_fold(seen.basis, t, rows.fold) for t in theta])
+                best = gains.argmax(axis=0)
+                choice = np.where(np.take_along_axis(gains, best[None], 0)[0] > 0, best, -1)
+                new[s] = stops[s].take(choice, [goes[s, m] for m in after[s]])
+                self.theta[s] = tuple(after[s]), theta[:, -1]
+            ways = {**{s: w for s, w in ways.items() if len(s) == 1}, **new}
+        starts = [(s[0], self._asked(ways[s], s[0])) for s in sets if len(s) == 1]
+        value = np.stack([(w.aim - prices * w.paid).mean(axis=0) for _, w in starts])
+        best = value.argmax(axis=0)
+        self.value = value.max(axis=0)
+        self.first = [starts[b][0] for b in best.tolist()]
+        self.way = starts[0][1].take(
+            np.broadcast_to(best - 1, (n, len(prices))), [w for _, w in starts[1:]]
+        )
+
+    def _stop(self, called: Set) -> _Way:
+        seen, shape = self.rows.at(called), (len(self.rows.table), len(self.rows.prices))
+        worth, aim = (np.broadcast_to(v[:, None], shape) for v in (seen.worth, seen.aim))
+        return _Way(np.zeros(shape), np.array(worth), np.array(aim))
+
+    def _asked(self, way: _Way, model: int) -> _Way:
+        return replace(way, paid=way.paid + self.rows.costs[:, model, None])
+
+    def _regressed(
+        self, here: Sequence[Set], after: dict[Set, list[int]], stops: dict[Set, _Way],
+        goes: dict[tuple[Set, int], _Way],
+    ) -> dict[tuple[Set, int], Floats]:  # fmt: skip
+        """Return each action's coefficients at each standing of a size, (G+1, M+1, L)."""
+        rows, (shared, own) = self.rows, self.penalties
+        found = {}
+        for m in range(rows.k):
+            at = [s for s in here if m in after[s]]
+            if not at:
+                continue
+            gains = {s: goes[s, m].aim - stops[s].aim - rows.prices * goes[s, m].paid for s in at}
+            weights = {s: rows.at(s).weight / rows.at(s).weight.mean() for s in at}
+            wide = {s: rows.wide(s) for s in at}
+            pooled = ridge_without_each(
+                np.concatenate([wide[s] for s in at]), np.concatenate([weights[s] for s in at]),
+                np.concatenate([gains[s] for s in at]), np.tile(rows.fold, len(at)), shared * len(at),
+            )  # fmt: skip
+            for s in at:
+                kept = [0, *(1 + p for p in rows.places(s))]
+                theta = pooled[:, kept]
+                if len(at) > 1:
+                    rest = gains[s] - of_own_fold(rows.at(s).basis, theta, rows.fold)
+                    theta = theta + ridge_without_each(
+                        rows.at(s).basis, weights[s], rest, rows.fold, own
+                    )
+                found[s, m] = theta
+        return found
+
+    def arm(self, level: int) -> Arm:
+        """Return the deployed arm of a price: what can be reached of it."""
+        first, rows = self.first[level], self.rows
+        waiting, found = [(first,)], dict[Set, Standing]()
+        while waiting:
+            called = waiting.pop()
+            if called in found:
+                continue
+            standing = rows.at(called).standing
+            if called in self.theta:
+                actions, theta = self.theta[called]
+                standing = replace(standing, actions=actions, weights=theta[:, :, level])
+                waiting += [tuple(sorted((*called, m))) for m in actions]
+            found[called] = standing
+        return Arm(first, tuple(found[s] for s in sorted(found, key=lambda s: (len(s), s))))
+
+
+class _Levels:
+    """Policies of all prices, and which of them a target is met by."""
+
+    def __init__(self, rows: _Rows, tried: Sequence[_Induction]) -> None:
+        self.rows = rows
+        best = np.stack([one.value for one in tried]).argmax(axis=0)
+        self.of = [(tried[b], level) for level, b in enumerate(best.tolist())]
+        points = [(one.way.paid[:, i].mean(), one.way.aim[:, i].mean()) for one, i in self.of]
+        self.points = np.array(points)
+        self.hull = upper_hull(self.points)
+
+    def fitted(self, method: _Routing, target: Target, seed: int) -> FittedRouting:
+        """Return the best within a budget, or the cheapest at a floor: two neighbours on the hull, mixed."""
+        table, cost = self.rows.table, self.points[self.hull, 0]
+        aims = self.points[self.hull, 1]
+        rise = cost[: int(aims.argmax()) + 1]  # what buys nothing is not spent
+        worth = np.array([self.of[h][0].way.worth[:, self.of[h][1]].mean() for h in self.hull])
+        most, floor = target.most(table), target.floor(table)
+        if most is not None and most < cost[0] * (1 - 1e-9):
+            allowed = f"{cost[0]:.6g} {table.unit} or more: the cheapest model costs as much"
+            raise BudgetError(message("budget", allowed, f"{most:.6g}", "Raise it."))
+        at = float(rise[-1]) if most is None else min(most, float(rise[-1]))
+        if floor is not None:
+            low = float(np.interp(at, cost, worth))
+            if low < floor:
+                raise target.unmet(table, low, at, "Ask for less, or allow more cost.")
+            grid = np.linspace(cost[0], at, 513)
+            at = float(grid[int((np.interp(grid, cost, worth) >= floor).argmax())])
+        high = int(np.clip(np.searchsorted(cost, at), 1, max(len(cost) - 1, 1)))
+        if len(cost) == 1:
+            sides = [(1.0, int(self.hull[0]))]
+        else:
+            gap = cost[high] - cost[high - 1]
+            part = float(np.clip((at - cost[high - 1]) / gap, 0, 1)) if gap > 0 else 0.0
+            pair = [(1 - part, int(self.hull[high - 1])), (part, int(self.hull[high]))]
+            sides = [one for one in pair if one[0] > 0]
+        outcomes, arms = [], []
+        for weight, h in sides:
+            one, level = self.of[h]
+            outcomes.append((weight, one.way.paid[:, level], one.way.worth[:, level]))
+            arms.append(one.arm(level))
+        expected = replace(
+            expectation(outcomes), group=table.group, span=float(np.ptp(table.mean_costs)),
+            right=np.sum([w * right for w, _, right in outcomes], axis=0),
+        )  # fmt: skip
+        said = provenance_of(method, table, most, seed)
+        said |= expected.fields | {"target": target.text}
+        share = sides[1][0] if len(sides) > 1 else 0.0
+        policy = RoutingPolicy(
+            tuple(arms), share, int(seed), self.rows.ensemble, table.unit, table.kind, said
+        )
+        quality = float(sum(w * right.mean() for w, _, right in outcomes))
+        return FittedRouting(policy, most, expected, quality)

@@ -1,0 +1,572 @@
+"""`RoutingPolicy`: which model to ask first, and after each answer whether to stop or which model to ask next.
+
+Models are called in any order. What has been called is a *standing*, a set of models, and it is all that matters of
+the past besides what they said: the answer is their ensemble's, and for every model that may be asked next one short
+sum says by how much asking it is worth more than to stop. Asked is the one that is worth most, while that is more
+than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met.
+
+Answers are joined by a product of powers of the models' distributions (Genest & Zidek, Statistical Science 1, 1986),
+of records by votes with the log odds that each is right; both are sharpened by one number per standing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._answers import Identity
+from ._arithmetic import coin, row_product
+from ._checks import sample_numbers
+from ._errors import input_error
+from ._files import write_file
+from ._kinds import KINDS
+from ._outputs import ExitOutput, log_probabilities
+from ._parameters import numbers
+from ._policy import Decisions, Observer, read_json
+from ._reading import as_array, read_exits
+from ._strict_json import AGAIN, Form, to_text
+from ._typing import Array, Bools, Floats, Ints
+
+MAX_MODELS, MAX_STANDINGS = 256, 4096
+_EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds are taken
+#: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
+#: and the first times the last.
+GENERAL = 9
+_STEP = "Check the policy, or fit it again."
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What follows where a set of models has been called.
+
+    Parameters
+    ----------
+    called : tuple of int
+        The models, ascending.
+    powers : array of shape (S,)
+        Of each model's distribution, or vote, in their product.
+    answerer : int
+        The model whose answer is given, or -1: the ensemble's.
+    actions : tuple of int
+        The models that may be asked next.
+    weights : array of shape (A, M + 1)
+        Offset, and weight per column of `Ensemble.look`: what asking each is worth more than to stop.
+    """
+
+    called: tuple[int, ...]
+    powers: Floats
+    answerer: int = -1
+    actions: tuple[int, ...] = ()
+    weights: Floats = field(default_factory=lambda: np.empty((0, 0)))
+
+    def gains(self, columns: Floats) -> Floats:
+        """Return by how much asking each is worth more than to stop, (n, A)."""
+        return row_product(columns, self.weights[:, 1:]) + self.weights[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """How answers of several models are joined.
+
+    Parameters
+    ----------
+    odds : array of shape (K, 2)
+        Offset and slope of the log odds that a model is right, by those of its confidence.
+    costs : array of shape (K,)
+        Mean cost of each model alone.
+    classes : int
+        C; 0 where nobody says.
+    timed : bool
+        Whether what has been paid, beside what is usual, is one more column.
+    """
+
+    odds: Floats
+    costs: Floats
+    classes: int
+    timed: bool
+
+    def width(self, called: Sequence[int]) -> int:
+        """Return M, the columns of a standing."""
+        return GENERAL + 2 * len(called) + self.timed
+
+    def sure(self, output: ExitOutput, model: int) -> Floats:
+        """Return the log odds that a model's answer is right, (n,)."""
+        p = np.clip(np.nan_to_num(output.confidence), _EDGE, 1.0 - _EDGE)
+        return self.odds[model, 0] + self.odds[model, 1] * np.log(p / (1.0 - p))
+
+    def evidence(
+        self, seen: Mapping[int, ExitOutput], called: Sequence[int]
+    ) -> tuple[list[Floats], Floats, Array]:
+        """Return what each model says of V answers, (n, V) each, what is said before, and the answers, (n or 1, V).
+
+        Of distributions the answers are all classes. Of records they are those given, whoever gave one first, each with
+        the log odds that its model is right, and, as -1, all that nobody gave.
+        """
+        if seen[called[0]].log_prob is not None:
+            logs = [log_probabilities(seen[m]) for m in called]
+            return logs, np.zeros((1, self.classes)), np.arange(self.classes)[None]
+        said = np.stack([seen[m].prediction for m in called], axis=1)
+        alike = said[:, :, None] == said[:, None, :]
+        first = (alike.argmax(axis=2) == np.arange(len(called))) & (said >= 0)
+        others = np.maximum(self.least - first.sum(axis=1), 1e-9)[:, None]
+        base = np.concatenate([np.where(first, 0.0, -np.inf), np.log(others)], axis=1)
+        nobody = np.zeros((len(said), 1))
+        votes = [self.sure(seen[m], m) + np.log(self.least - 1.0) for m in called]
+        logs = [
+            np.concatenate([alike[:, :, at] * vote[:, None], nobody], axis=1)
+            for at, vote in enumerate(votes)
+        ]
+        return logs, base, np.concatenate([said, np.full((len(said), 1), -1)], axis=1)
+
+    def tally(
+        self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
+    ) -> tuple[Floats, Array]:
+        """Return the scores of V answers, (n, V), -inf of none, and the answers, (n, V) or (1, V)."""
+        logs, base, said = self.evidence(seen, called)
+        score = np.zeros(logs[0].shape)
+        for log, power in zip(logs, powers, strict=True):
+            score += power * log
+        return score + base, said
+
+    @cached_property
+    def least(self) -> int:
+        """Classes, or where nobody says, or two are told, as many as make a vote for one a vote."""
+        return max(self.classes, 3)
+
+    def look(
+        self, seen: Mapping[int, ExitOutput], one: Standing, paid: Floats | None = None
+    ) -> tuple[Array, Floats]:
+        """Return a standing's answers, (n,) int32, and the columns that decide what follows, (n, M)."""
+        answer, share = joined(*self.tally(seen, one.called, one.powers))
+        if one.answerer >= 0:
+            answer = seen[one.answerer].prediction
+        return answer, self.columns(seen, one.called, answer, share, paid)
+
+    def columns(
+        self, seen: Mapping[int, ExitOutput], called: Sequence[int], answer: Array, share: Floats,
+        paid: Floats | None = None,
+    ) -> Floats:  # fmt: skip
+        """Return the columns of a standing, (n, M); `share`: top, second, entropy of the ensemble, (n, 3)."""
+        agrees = np.stack([seen[m].prediction == answer for m in called], axis=1).astype(np.float64)
+        top = np.clip(share[:, 0], 0.01, 0.9999)
+        out = [
+            np.log(top / (1.0 - top)),
+            share[:, 2],
+            share[:, 0] - share[:, 1],
+            agrees.mean(axis=1),
+        ]
+        out += [*(column**2 for column in out), out[0] * out[3]]
+        for at, m in enumerate(called):
+            out += [self.sure(seen[m], m), agrees[:, at]]
+        if self.timed:
+            usual = self.costs[list(called)].sum()
+            spent = np.full(len(answer), usual) if paid is None else paid
+            out.append(np.log(np.maximum(spent, 1e-9 * usual) / usual))
+        return np.stack(out, axis=1)
+
+
+def joined(score: Floats, said: Array) -> tuple[Array, Floats]:
+    """Return the best answers, (n,) int32, -1 where there is none, and top share, second share and entropy, (n, 3)."""
+    here, said = np.arange(len(score)), np.broadcast_to(said, score.shape)
+    share = shares(score)
+    given = np.where(said >= 0, share, -1.0)
+    best = np.where(said >= 0, score, -np.inf).argmax(axis=1)
+    entropy = -(share * np.log(np.maximum(share, 1e-30))).sum(axis=1)
+    top, answer = np.maximum(given[here, best], 0.0), said[here, best].astype(np.int32)
+    given[here, best] = 0.0
+    return answer, np.stack([top, np.maximum(given.max(axis=1), 0.0), entropy], axis=1)
+
+
+def shares(score: Floats) -> Floats:
+    """Return the probabilities of V answers by their scores, (n, V)."""
+    share = np.exp(score - score.max(axis=1, keepdims=True))
+    return share / share.sum(axis=1, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """A way to route: the model that is asked first, and what follows by what has been called."""
+
+    first: int
+    standings: tuple[Standing, ...]
+
+    @cached_property
+    def by_called(self) -> dict[tuple[int, ...], Standing]:
+        """The standings by their models."""
+        return {one.called: one for one in self.standings}
+
+
+@dataclass(eq=False)
+class Route:
+    """Where one sample stands; owned by the caller, advanced by `RoutingPolicy.step`."""
+
+    arm: Arm
+    next: int | None  # the model to ask; None: stop
+    seen: dict[int, ExitOutput] = field(default_factory=dict)
+    paid: float = 0.0
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What `RoutingPolicy.step` says after a model's answer.
+
+    Attributes
+    ----------
+    next : int or None
+        The model to ask next; None: stop here.
+    prediction : int
+        Class of the answer that would be given now; -1 where nobody has answered.
+    gain : float
+        By how much asking `next` (or the best that might be asked) is worth more than to stop.
+    """
+
+    next: int | None
+    prediction: int
+    gain: float
+
+    @property
+    def exit(self) -> bool:
+        """Whether to stop."""
+        return self.next is None
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What a policy did with n samples."""
+
+    called: Bools  # (n, K): which models were asked
+    last: Ints  # (n,): the last of them
+    prediction: Array  # (n,), int32
+    answerer: Ints  # (n,): the model whose answer it is; -1 of an ensemble's
+    cost: Floats  # (n,)
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingPolicy:
+    """Which model to ask first, next, and when to stop: numpy only, ready to deploy.
+
+    Parameters
+    ----------
+    arms : tuple of Arm
+        One, or two between which a coin decides.
+    share : float
+        Of samples that the second arm decides about.
+    seed : int
+        Of the coin.
+    ensemble : Ensemble
+    unit, kind : str
+        Of costs; of what `step` and `decide` are given.
+    provenance : mapping
+        How it was found; JSON-able, not used to decide.
+
+    Raises
+    ------
+    InputError
+        Standings that lead nowhere, of models that are not there, or whose weights do not fit.
+
+    Examples
+    --------
+    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False)
+    >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 10]]))
+    >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
+    >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")
+    >>> policy.decide(np.array([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.1, 0.9]]])).cost
+    array([1., 6.])
+    >>> route = policy.start()
+    >>> route.next, policy.step([0.6, 0.4], route).next, policy.step([0.1, 0.9], route)
+    (0, 1, Routed(next=None, prediction=1, gain=0.0))
+    """
+
+    arms: tuple[Arm, ...]
+    share: float
+    seed: int
+    ensemble: Ensemble
+    unit: str
+    kind: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    # What other policies have, too.
+    abstention, mixture, calibrator, error_scale = None, None, None, 0.0
+
+    def __post_init__(self) -> None:
+        check_routing(self)
+
+    @property
+    def costs(self) -> Floats:
+        """Mean cost of each model alone, (K,)."""
+        return self.ensemble.costs
+
+    @property
+    def classes(self) -> int:
+        """C; 0 where nobody says."""
+        return self.ensemble.classes
+
+    @property
+    def model_exits(self) -> int:
+        """K, the models."""
+        return len(self.costs)
+
+    @property
+    def active_exits(self) -> tuple[int, ...]:
+        """Numbers of the models that may be asked."""
+        return tuple(sorted({m for arm in self.arms for one in arm.standings for m in one.called}))
+
+    @cached_property
+    def observer(self) -> Observer:
+        """How outputs are looked at."""
+        return Observer(Identity(), KINDS[self.kind], self.classes, full=KINDS[self.kind].whole)
+
+    def start(self, sample: int = 0) -> Route:
+        """Begin a sample; its number decides where a coin does.
+
+        Returns
+        -------
+        Route
+            ``next`` is the model to ask first.
+        """
+        arm = self.arms[int(self._second(np.array([sample]))[0])]
+        return Route(arm, arm.first)
+
+    def step(self, output: object, route: Route, cost: float | None = None) -> Routed:
+        """Say what follows the answer of the model that was asked, ``route.next``.
+
+        Parameters
+        ----------
+        output : array of shape (C,), or mapping for records
+        route : Route
+            From `start`; advanced in place.
+        cost : float, optional
+            What the call cost, where the policy `needs_costs`; default what it costs on average.
+
+        Returns
+        -------
+        Routed
+
+        Raises
+        ------
+        InputError
+            A route that has ended; a wrong shape, NaN or infinity; a cost that is none.
+        """
+        model = route.next
+        if model is None:
+            raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
+        if not self.observer.kind.record and not isinstance(output, ExitOutput):
+            output = as_array(output).reshape(1, -1)
+        route.seen[model] = self._look(model, output, 1)
+        spent = float(self.costs[model]) if cost is None else float(cost)
+        if not 0 <= spent < np.inf:
+            raise input_error("cost", "a finite number, 0 or more", cost, f"In {self.unit}.")
+        route.paid += spent
+        one = route.arm.by_called[tuple(sorted(route.seen))]
+        answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]))
+        gains = one.gains(columns)[0] if one.actions else np.zeros(1)
+        best = int(gains.argmax())
+        route.next = one.actions[best] if one.actions and gains[best] > 0 else None
+        return Routed(route.next, int(answer[0]), float(gains[best]))
+
+    def decide(
+        self,
+        outputs: object,
+        samples: npt.ArrayLike | None = None,
+        costs: npt.ArrayLike | None = None,
+    ) -> Decisions:
+        """Decide for many samples of which all models' outputs are known.
+
+        Parameters
+        ----------
+        outputs : array of shape (N, K, C), or sequence of K outputs of one model each
+        samples : array of shape (N,), int, optional
+            Their numbers; default 0..N-1.
+        costs : array of shape (N, K), optional
+            What each call costs; default the means.
+
+        Returns
+        -------
+        Decisions
+            ``exit`` is the last model that was asked.
+        """
+        n, rows = read_exits(
+            outputs, self.model_exits, KINDS[self.kind], self.classes, self.active_exits
+        )
+        seen = {m: self._look(m, rows(m, slice(None)), n) for m in self.active_exits}
+        found = self.follow(seen, sample_numbers(samples, n), costs)
+        return Decisions(found.last, found.prediction, found.cost, np.zeros(n, dtype=bool))
+
+    def follow(
+        self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None
+    ) -> Followed:
+        """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone."""
+        n = len(samples)
+        each = np.broadcast_to(
+            self.costs if costs is None else np.asarray(costs), (n, self.model_exits)
+        )
+        found = Followed(
+            np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32),
+            np.full(n, -1), np.zeros(n),
+        )  # fmt: skip
+        second = self._second(samples)
+        for number, arm in enumerate(self.arms):
+            waiting: dict[tuple[int, ...], Any] = {}
+            waiting[arm.first,] = [(arm.first, np.flatnonzero(second == number))]
+            # Smaller standings first: what comes to one comes from these.
+            for called in sorted(arm.by_called, key=len):
+                arrived = [(m, rows) for m, rows in waiting.pop(called, []) if len(rows)]
+                if not arrived:
+                    continue
+                for m, rows in arrived:
+                    found.called[rows, m], found.last[rows] = True, m
+                    found.cost[rows] += each[rows, m]
+                here = np.sort(np.concatenate([rows for _, rows in arrived]))
+                one = arm.by_called[called]
+                part = {m: seen[m].take(here) for m in called}
+                answer, columns = self.ensemble.look(part, one, found.cost[here])
+                found.prediction[here], found.answerer[here] = answer, one.answerer
+                if not one.actions:
+                    continue
+                gains = one.gains(columns)
+                best = gains.argmax(axis=1)
+                on = gains[np.arange(len(here)), best] > 0
+                for at, m in enumerate(one.actions):
+                    after = tuple(sorted((*called, m)))
+                    waiting.setdefault(after, []).append((m, here[on & (best == at)]))
+        return found
+
+    @property
+    def needs_costs(self) -> bool:
+        """Whether what calls have cost helps to decide."""
+        return self.ensemble.timed
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact, one JSON file, atomically."""
+        write_file(path, to_text(routing_to_dict(self), "policy", MAX_ROUTING_BYTES, indent=1))
+
+    def _second(self, samples: Ints) -> Bools:
+        if len(self.arms) == 1:
+            return np.zeros(len(samples), dtype=bool)
+        return coin(self.seed, samples) < self.share
+
+    def _look(self, model: int, output: Any, n: int) -> ExitOutput:
+        state = self.observer.start(n)
+        return self.observer.look(model, output, state, n, f"output of model {model}")[0]
+
+
+def check_routing(policy: RoutingPolicy) -> None:
+    """Refuse a policy that does not hang together."""
+    ensemble, k = policy.ensemble, policy.model_exits
+    if policy.kind not in KINDS or not KINDS[policy.kind].answers_class:
+        raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
+    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2):
+        raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
+    if ensemble.classes < 0 or (ensemble.costs < 0).any() or not ensemble.costs.sum() > 0:
+        got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
+        raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
+    if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
+        raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
+    for arm in policy.arms:
+        if len(arm.by_called) != len(arm.standings) or len(arm.standings) > MAX_STANDINGS:
+            got = len(arm.standings)
+            raise input_error("standings", f"{MAX_STANDINGS} or fewer, each once", got, _STEP)
+        if (arm.first,) not in arm.by_called:
+            raise input_error("first", "a model with a standing of its own", arm.first, _STEP)
+        for one in arm.standings:
+            good = len(one.called) > 0 and set(one.called) <= set(range(k))
+            good = good and tuple(sorted(set(one.called))) == one.called
+            good = (
+                good
+                and len(one.powers) in (1, len(one.called))
+                and one.answerer in (-1, *one.called)
+            )
+            after = [tuple(sorted((*one.called, m))) for m in one.actions]
+            good = good and not set(one.actions) & set(one.called)
+            good = good and all(a in arm.by_called for a in after)
+            shape = (len(one.actions), ensemble.width(one.called) + 1)
+            if not good or (one.actions and one.weights.shape != shape):
+                raise input_error("standing", "one that hangs together", one.called, _STEP)
+
+
+ROUTING = Form(
+    "a routing policy", "policyopt-routing", 1,
+    {
+        "format": str, "version": int, "kind": str, "classes": int, "unit": str,
+        "costs": list,  # of each model alone
+        "odds": list, "timed": bool,  # see `Ensemble`
+        "arms": list,  # each: first, standings; see `Arm`
+        "share": (int, float), "seed": int,
+        "provenance": dict, "sha256": str,
+    },
+    "po.fit_routing(...).save(PATH) writes one.",
+)  # fmt: skip
+MAX_ROUTING_BYTES = 64 << 20
+
+
+def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
+    """Return the file's content, checksum included."""
+    own = policy.ensemble
+    arms = [
+        {"first": arm.first, "standings": [
+            {"called": list(one.called), "powers": one.powers.tolist(), "answerer": one.answerer,
+             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else []}
+            for one in arm.standings
+        ]} for arm in policy.arms
+    ]  # fmt: skip
+    return ROUTING.signed(
+        kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
+        odds=own.odds.tolist(), timed=own.timed, arms=arms,
+        share=policy.share, seed=policy.seed, provenance=dict(policy.provenance),
+    )  # fmt: skip
+
+
+def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
+    """Build a routing policy from its file's content, checked; `source` names it in errors."""
+    ROUTING.check(content, source)
+    try:
+        arms = tuple(
+            Arm(_whole(arm["first"]), tuple(_standing(one) for one in arm["standings"]))
+            for arm in content["arms"]
+        )
+        ensemble = Ensemble(
+            numbers("odds", content["odds"], 2),
+            numbers("costs", content["costs"], 1), content["classes"], content["timed"],
+        )  # fmt: skip
+        return RoutingPolicy(
+            arms, float(content["share"]), content["seed"], ensemble, content["unit"], content["kind"],
+            content["provenance"],
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise input_error(source, "whole", str(error), AGAIN) from error
+
+
+def _standing(content: Any) -> Standing:
+    called, actions = (tuple(map(_whole, content[name])) for name in ("called", "actions"))
+    weights = numbers("weights", content["weights"], 2) if actions else np.empty((0, 0))
+    return Standing(
+        called,
+        numbers("powers", content["powers"], 1),
+        _whole(content["answerer"]),
+        actions,
+        weights,
+    )
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"whole numbers, not {value!r}")
+    return value
+
+
+def load_routing(path: str | os.PathLike[str]) -> RoutingPolicy:
+    """Read an artifact of a routing policy and check it.
+
+    Raises
+    ------
+    InputError
+        No such file, too large, not JSON, or no routing policy.
+    """
+    return routing_from_dict(read_json(path, MAX_ROUTING_BYTES), Path(path).name)

@@ -1,0 +1,160 @@
+"""Routing: which model to ask first and next. Oracles: the optimum by enumeration, and one sample at a time."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+
+import policyopt as po
+from policyopt._replay import replay
+from policyopt._table import Tables
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._routing import ROUTING, routing_from_dict, routing_to_dict
+from policyopt.runtime._several import policy_of
+
+
+def zoo(rows, models=4, seed=0, **more):
+    """Return a cache of classifiers whose noise is their own, the later ones better, paid one by one."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, rows)
+    signal = np.linspace(1.5, 3.0, models)[:, None] * np.eye(5)[labels][:, None]
+    logits = rng.normal(size=(rows, models, 5)) + signal
+    return po.from_arrays(
+        logits, labels, 2.0 ** np.arange(models), unit="ms", cost_kind="standalone", **more
+    )
+
+
+def specialists(rows):
+    """Return records of a cheap model whose confidence says who knows the answer: itself, model 1, or model 2."""
+    splits = {}
+    for seed, name in enumerate(("fit", "test")):
+        rng = np.random.default_rng(seed)
+        kind, labels = rng.permutation(np.arange(rows) % 3), rng.integers(0, 4, rows)
+        right = kind[:, None] == np.arange(3)
+        confidence = np.full((rows, 3), 0.5)
+        confidence[:, 0] = np.array([0.9, 0.6, 0.3])[kind]
+        splits[name] = {
+            "prediction": np.where(
+                right, labels[:, None], (labels[:, None] + 1 + np.arange(3)) % 4
+            ),
+            # Equal rows would be one group.
+            "confidence": confidence + 0.01 * rng.random(confidence.shape),
+            "labels": labels,
+        }
+    paid = {"costs": [1.0, 2.0, 2.0], "unit": "ms", "cost_kind": "standalone"}
+    return po.from_arrays(splits=splits, kind="summary", classes=4, **paid)
+
+
+def optimum(budget):
+    """Return the best quality of all policies of `specialists` within a mean cost, mixtures included."""
+    points = []
+    ways = {(): (0.0, []), (1,): (2.0, [1]), (2,): (2.0, [2]), (1, 2): (4.0, [1, 2])}
+    for plan in product(ways, repeat=3):  # of each kind, who is asked after model 0
+        cost = 1.0 + np.mean([ways[way][0] for way in plan])
+        points.append(
+            (cost, np.mean([kind in (0, *ways[way][1]) for kind, way in enumerate(plan)]))
+        )
+    points = np.array(sorted(points))
+    return max(
+        np.interp(budget, [a[0], b[0]], [a[1], b[1]])
+        for a in points
+        for b in points
+        if a[0] <= budget <= b[0]
+    )
+
+
+def test_who_knows_is_asked():
+    data = specialists(1500)
+    for budget in (1.4, 5 / 3, 2.2, 7 / 3):
+        fitted = po.fit_routing(data, budget)
+        outcome = po.evaluate(fitted, data)
+        best = optimum(outcome.cost.mean())
+        assert outcome.quality.mean() >= 1 / 3 + 0.95 * (best - 1 / 3)
+        assert outcome.quality.mean() <= best + 0.01
+        assert outcome.cost.mean() <= 1.03 * budget
+
+
+@pytest.mark.parametrize("kind", ["logits", "summary"])
+def test_steps_decide_as_batches(kind):
+    data = zoo(900) if kind == "logits" else specialists(900)
+    policy = po.fit_routing(data, "35%").policy
+    rows = Tables(data).get("test").take(np.arange(60))
+    outcome = replay(policy, rows)
+    raw = rows.source
+    for n, place in enumerate(rows.places):
+        route, cost = policy.start(n), 0.0
+        while (model := route.next) is not None:
+            if kind == "logits":
+                output = raw.array("outputs")[place, model]
+            else:
+                names = ("prediction", "confidence")
+                output = {name: raw.array(name)[place, model] for name in names}
+            told, cost = policy.step(output, route), cost + policy.costs[model]
+        assert told.exit and told.prediction == outcome.prediction[n]
+        assert cost == pytest.approx(outcome.cost[n]) and route.seen.keys() <= set(range(4))
+    with pytest.raises(InputError, match="has ended"):
+        policy.step(output, route)
+
+
+def test_saved_and_read(tmp_path):
+    data = zoo(900)
+    fitted = po.fit_routing(data, "35%")
+    fitted.save(tmp_path / "policy.json")
+    outputs = data.splits["pool"].array("outputs")
+    mine, read = fitted.policy, po.load_routing(tmp_path / "policy.json")
+    for name in ("exit", "prediction", "cost"):
+        assert (getattr(mine.decide(outputs), name) == getattr(read.decide(outputs), name)).all()
+    content = routing_to_dict(mine)
+    for change in ({"share": 7.0}, {"unit": "s"}, {"arms": []}):
+        with pytest.raises(InputError):
+            routing_from_dict({**content, **change})
+    torn = json.loads(json.dumps(content))
+    torn["arms"][0]["standings"].pop()
+    torn = {k: v for k, v in torn.items() if k not in ("sha256", "format", "version")}
+    with pytest.raises(InputError, match="hangs together"):
+        routing_from_dict(ROUTING.signed(**torn))
+
+
+def test_more_is_no_worse_and_budgets_are_kept():
+    data = zoo(6000)
+    fit, test = (Tables(data).get(name) for name in ("fit", "test"))
+    budgets = [1.0, 1.5, 2.5, 4.0, 7.0, 12.0]
+    fits = po.fit_routing(data, budgets)
+    seen = [replay(one.policy, test) for one in fits]
+    cost, quality = np.array([(o.cost.mean(), o.quality.mean()) for o in seen]).T
+    assert (cost <= 1.03 * np.array(budgets)).all()
+    assert (np.diff([one.quality for one in fits]) >= -1e-3).all() and quality[-1] > quality[
+        0
+    ] + 0.05
+    alone = test.quality.mean(axis=0)
+    for m, price in enumerate(fit.standalone_costs):  # never worse than one model for all
+        assert np.interp(price, cost, quality) >= alone[m] - 0.01
+
+
+def test_a_zoo_has_more_models_than_sets_can_be_listed_of():
+    data = zoo(1500, models=9)
+    fitted = po.fit_routing(data, "10%")
+    outcome = po.evaluate(fitted, data)
+    assert outcome.cost.mean() <= 1.05 * fitted.budget
+    one = po.evaluate(po.fit(data, budget="10%", method="max_prob"), data)
+    assert outcome.quality.mean() >= one.quality.mean()
+
+
+def test_what_cannot_be_routed_is_refused(tmp_path):
+    fitted, saved = po.fit_routing(zoo(600), "50%"), tmp_path / "policy.json"
+    fitted.save(saved)
+    rng = np.random.default_rng(0)
+    network = po.from_arrays(
+        rng.normal(size=(300, 2, 3)), rng.integers(0, 3, 300), [1, 4], unit="ms"
+    )
+    with pytest.raises(InputError, match="paid one by one"):
+        po.fit_routing(network, "60%")
+    with pytest.raises(BudgetError, match="cheapest model"):
+        po.fit_routing(zoo(300), 0.5)
+    with pytest.raises(BudgetError, match="accuracy"):
+        po.fit_routing(zoo(900), po.Target(accuracy="99.9%"))
+    with pytest.raises(InputError, match="load_routing reads it"):
+        po.load_policy(saved)
+    with pytest.raises(InputError, match="a Policy"):  # what other commands ask for
+        policy_of(fitted, single=True)
