@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
@@ -19,7 +20,16 @@ from policyopt._frontier import Path as Replays
 from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import dominance_figure, study_figure
 from policyopt._study.runs import letters
-from policyopt._study.study import JOINED, Study, _heights, _pairs, _Ran, named_caches, values_at
+from policyopt._study.study import (
+    JOINED,
+    Study,
+    _budgets,
+    _heights,
+    _pairs,
+    _Ran,
+    named_caches,
+    values_at,
+)
 from tests.conftest import refuses
 
 CLASSES = 4
@@ -65,14 +75,17 @@ def test_a_frontiers_heights_are_those_of_the_raw_line_and_their_errors_those_at
         assert value[:, 2].std(ddof=1) / 200**0.5 == pytest.approx(np.std(again), rel=0.15)
 
 
+def ran(model, value, universe="a", full=1.0, graded=False):
+    """Return what one entry's rows bring at one budget."""
+    value, none = np.asarray(value, dtype=float), ExitMetrics("test", [], {}, [])
+    ends = np.array([full, value.mean()]), np.ones(1)
+    at = value[:, None], np.arange(len(value)), universe, *ends
+    return _Ran({"model": model, "run": "0"}, model, *at, [], none, graded, [])
+
+
 def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_are_others():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 500)) + rng.normal(size=500)
-
-    def ran(model, value, universe):
-        rows, none = np.arange(len(value)), ExitMetrics("test", [], {}, [])
-        ones = np.ones(2), np.ones(1)
-        return _Ran({"model": model}, value[:, None], rows, universe, *ones, [], none, False, [])
 
     for universe, test in (
         ("a", stats.ttest_rel),
@@ -94,6 +107,36 @@ def test_pairs_are_scipys_tests_paired_where_rows_are_shared_and_not_where_they_
     assert (found.budgets[0]["lead_low"], found.budgets[0]["lead_high"]) == pytest.approx(
         tuple(half)
     )
+
+
+def test_few_rows_or_rows_that_are_all_apart_are_never_sure():
+    one = _heights([ran("a", [1.0]), ran("b", [0.0])], 0.05)
+    assert one.test([0], 0, 1) == (1.0, None, None, 1.0) and one.test([0], 0)[1:3] == (None, None)
+    assert _pairs(one)[0]["p"] == 1.0
+    assert _budgets(one, np.ones(1), [])[0]["winner"] is None
+    for count, graded in ((3, False), (10, False), (10, True)):
+        apart = _heights([ran("a", [1.0] * count, graded=graded), ran("b", [0.0] * count)], 0.05)
+        gap, low, high, p = apart.test([0], 0, 1)
+        assert gap == 1.0 and low < 1.0 < high and 0 < p < 0.5**count * 5
+    # What is equal but for rounding goes to the cheaper, and is not shown to be better.
+    dear = ran("dear", np.full(50, 0.7) + 2e-16, full=2.0, graded=True)
+    equal = _heights([dear, ran("cheap", np.full(50, 0.7), graded=True)], 0.05)
+    budget = _budgets(equal, np.ones(1), [])[0]
+    assert budget["best"] == _pairs(equal)[0]["better"] == "cheap" and budget["winner"] is None
+
+
+def test_intervals_of_heights_cover_near_one_and_of_few_groups():
+    rng, held, trials = np.random.default_rng(0), [0, 0], 400
+    for _ in range(trials):
+        value = rng.uniform(size=150) < 0.985
+        _, low, high, _ = _heights([ran("a", value)], 0.05).test([0], 0)
+        assert 0 <= low <= value.mean() <= high <= 1 and low < high
+        held[0] += low <= 0.985 <= high
+        # Eight groups of rows that are as hard as each other.
+        group = replace(ran("a", np.repeat(rng.uniform(size=8), 20)), row=np.repeat(range(8), 20))
+        _, low, high, _ = _heights([group], 0.05).test([0], 0)
+        held[1] += low <= 0.5 <= high
+    assert min(held) / trials > 0.93
 
 
 def test_equal_models_win_no_more_often_than_stated_and_a_better_one_is_found():
@@ -156,7 +199,12 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
         else stats.f_oneway(*groups, equal_var=alike)
     )
     assert found["p"] == pytest.approx(exact.pvalue)
-    after, names = stats.tukey_hsd(*groups, equal_var=alike), list(values)
+    after, names = stats.tukey_hsd(*groups, equal_var=alike).pvalue, list(values)
+    if found["test"] == "kruskal":  # whose pairs are ranked, too
+        two = [(names.index(pair["better"]), names.index(pair["worse"])) for pair in found["pairs"]]
+        each = holm(np.array([stats.mannwhitneyu(groups[a], groups[b]).pvalue for a, b in two]))
+        for (a, b), p in zip(two, each, strict=True):
+            after[a, b] = p
     paired = holm(
         np.array(
             [
@@ -167,25 +215,33 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
     )
     for pair, holm_p in zip(found["pairs"], paired, strict=True):
         a, b = names.index(pair["better"]), names.index(pair["worse"])
-        assert pair["p"] == pytest.approx(after.pvalue[a, b]) and pair["paired_p"] == pytest.approx(
-            holm_p
-        )
+        assert pair["p"] == pytest.approx(after[a, b]) and pair["paired_p"] == pytest.approx(holm_p)
         assert (
             (np.mean(groups[a]) <= np.mean(groups[b]))
             if less
             else (np.mean(groups[a]) >= np.mean(groups[b]))
         )
         together = set(found["groups"][pair["better"]]) & set(found["groups"][pair["worse"]])
-        if pair["p"] <= 0.05:
-            assert not together
+        assert bool(together) == (pair["p"] > 0.05)
     two = po.compare_runs({"a": [0.1, 0.2], "b": [0.4, 0.7]})
     assert two["levene_p"] is None and two["test"] == "anova"
     assert po.compare_runs({"a": [0.1, 0.1, 0.1], "b": [0.4, 0.5, 0.7]})["p"] < 0.05
-    assert letters(["a", "b", "c"], [{"better": "a", "worse": "c"}]) == {
-        "a": "a",
-        "b": "ab",
-        "c": "b",
-    }
+    ranked = po.compare_runs(
+        {"a": [1, 2, 3, 4, 900], "b": [11, 12.5, 13, 14, 15], "c": [5, 6, 7, 8, 9]}
+    )
+    assert ranked["test"] == "kruskal" and ranked["pairs"][0]["low"] is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 7), st.integers(0, 10**6), st.floats(0, 1))
+def test_two_share_a_letter_if_and_only_if_they_are_not_parted(count, seed, share):
+    rng, names = np.random.default_rng(seed), [f"m{i}" for i in range(count)]
+    every = list(combinations(names, 2))
+    apart = [pair for pair in every if rng.uniform() < share]
+    found = letters(names, [{"better": a, "worse": b} for a, b in apart])
+    for a, b in every:
+        assert bool(set(found[a]) & set(found[b])) == ((a, b) not in apart)
+    assert all(found.values()) and found[names[0]][0] == "a"
 
 
 def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_told():
@@ -199,17 +255,35 @@ def test_the_full_models_are_tried_as_one_cascade_and_what_cannot_be_joined_is_t
     assert {one["model"] for one in found.models} == {"small", "large", JOINED}
     joined = next(one for one in found.models if one["model"] == JOINED)
     assert joined["full_cost"] == 4 + 16  # each is paid where it is asked
-    other = po.study(
-        {"small": caches["small"], "large": models(4, large=0.4)["large"]}, "4", "max_prob"
-    )
+    # Other rows are told; few labels tell nothing, unless it is stated, and not where they contradict it.
+    two = {"small": caches["small"], "large": models(4, large=0.4)["large"]}
+    other = po.study(two, "4", "max_prob")
     assert any("not joined" in note for note in other.notes) and not other.pairs[0]["paired"]
-    stated = po.study(
-        {"small": caches["small"], "large": models(4, large=0.4)["large"]},
-        "4",
-        "max_prob",
-        paired=True,
-    )
-    assert stated.pairs[0]["paired"]
+    assert any("--paired states it" in note for note in other.notes)
+    with pytest.raises(po.InputError, match=r"large/0: .*other labels, or another number"):
+        po.study(two, "4", "max_prob", paired=True)
+    few = {}
+    for name, data in models(3, small=-0.3, large=0.4).items():
+        labels = np.zeros(4000, int)
+        few[name] = po.from_arrays(data.splits["pool"].array("outputs"), labels, costs=[1, 4])
+    for paired in (False, True):
+        assert po.study(few, "4", "max_prob", paired=paired).pairs[0]["paired"] == paired
+
+
+def test_rows_that_are_equal_in_one_model_only_are_the_same_rows_in_all():
+    caches, equal = models(3, 2000, a=0.0, b=0.05), {}
+    labels = caches["a"].splits["pool"].array("labels").copy()
+    labels[1000:1100] = labels[:100]
+    for name, data in caches.items():
+        outputs = data.splits["pool"].array("outputs").copy()
+        if name == "a":
+            outputs[1000:1100] = outputs[:100]
+        equal[name] = po.from_arrays(outputs, labels, costs=[1, 4], unit="ms")
+    assert equal["a"].splits["pool"].has("group") and not equal["b"].splits["pool"].has("group")
+    for jobs, paired in ((1, False), (2, False), (1, True)):
+        found = po.study(equal, "100%", "max_prob", jobs=jobs, paired=paired)
+        assert all(pair["paired"] for pair in found.pairs)
+        assert len({one["rows"] for one in found.models}) == 1  # all of the same test rows
 
 
 def test_the_chain_narrows_for_no_model_and_takes_the_rows_asked_for():
@@ -225,6 +299,73 @@ def test_the_chain_narrows_for_no_model_and_takes_the_rows_asked_for():
     assert f"{JOINED}: max_prob" in areas and areas["small: max_prob"] is not None
     assert {one["rows"] for one in found.models} == {1500}
     assert not any("training run" in note and JOINED in note for note in found.notes)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_costs_by_row_are_those_of_the_rows_that_fit(pooled):
+    rng, caches = np.random.default_rng(0), {}
+    for name, data in models(3, 600, a=0.0, b=0.2).items():
+        costs = np.cumsum(rng.lognormal([0, 1.5], 0.8, size=(600, 2)), axis=1)
+        outputs, labels = (data.splits["pool"].array(n) for n in ("outputs", "labels"))
+        rows = {"outputs": outputs, "labels": labels, "sample_costs": {"compute": costs}}
+        if pooled:
+            caches[name] = po.from_arrays(**rows, unit="ms")
+        else:
+            splits = {}
+            for split, at in (("fit", slice(300)), ("test", slice(300, 600))):
+                splits[split] = {"outputs": outputs[at], "labels": labels[at]}
+                splits[split]["sample_costs"] = {"compute": costs[at]}
+            caches[name] = po.from_arrays(splits=splits, unit="ms")
+    found = po.study(caches, "40%,60%,100%", "max_prob", seeds=3, join=False)
+    assert len(found.budgets) == 3 and found.pairs[0]["paired"]
+
+
+def test_budgets_are_spread_over_all_costs_and_must_be_within_reach():
+    caches = models(1, 1000, a=0.0, b=0.1)
+    found = po.study(caches, 3, "max_prob")
+    costs = [one["budget"] for one in found.budgets]
+    assert costs == pytest.approx(4.0 ** (np.arange(1, 4) / 4))
+    assert "3 budget(s) from 1.41421 to 2.82843 ms" in found.notes[0]
+    assert len(po.study(caches, "2,2,50%", "max_prob").budgets) == 1
+    for low in ("0.01", "-1,2", "0%,100%"):
+        with pytest.raises(po.BudgetError, match="1 ms at least"):
+            po.study(caches, low, "max_prob")
+
+
+def test_what_is_of_a_model_counts_once_whatever_its_policies_and_what_cannot_be_tested_is_told():
+    runs = models(7, 1200, a_0=0.0, a_1=0.05, b_0=0.1, b_1=0.12, c_0=0.5, c_1=0.6)
+    for run in range(2):
+        each = [runs[f"{m}/{run}"].splits["pool"].array("outputs") for m in "bc"]
+        outputs = np.concatenate(each, axis=1)
+        labels = runs["a/0"].splits["pool"].array("labels")
+        runs[f"three/{run}"] = po.from_arrays(outputs[:, 1:], labels, costs=[6, 7, 9], unit="ms")
+        del runs[f"c/{run}"]
+    found = po.study(runs, "3,7,8", "max_prob,entropy")
+    tests = {one["metric"]: one for one in found.tests}
+    assert set(tests["quality of exit 0"]["means"]) == {"a", "b"}
+    joined = {f"{JOINED}: max_prob", f"{JOINED}: entropy"}
+    assert joined <= {one["model"] for one in found.models if one["runs"] == 1}
+    assert not any(JOINED in m for one in found.tests for m in one["means"])
+    assert any("of one run: b/0, three/0" in note for note in found.notes)
+    assert {one["model"] for one in found.exits} == {"a", "b", "three", JOINED}
+    assert len(found.exits) == 2 * (2 + 2 + 3) + 2
+    assert any(note.startswith("three: not 2 exits") for note in found.notes)
+    # An area over runs is the area of the table of models.
+    areas = {one["model"]: one["area"] for one in found.models}
+    assert tests["area"]["means"] == pytest.approx({m: areas[m] for m in tests["area"]["means"]})
+
+
+def test_rows_that_fitted_are_told():
+    caches = {}
+    for name, data in models(3, 1000, a=0.0, b=0.2).items():
+        outputs, labels = (data.splits["pool"].array(n) for n in ("outputs", "labels"))
+        rows = {n: {"outputs": outputs[at], "labels": labels[at]} for n, at in (("fit", slice(500)), ("test", slice(500, 1000)))}  # fmt: skip
+        rows["fog"] = {"outputs": rows["fit"]["outputs"] / 2, "labels": rows["fit"]["labels"]}
+        rows["train"] = rows["test"]
+        caches[name] = po.from_arrays(splits=rows, costs=[1, 4])
+    for test, flattered in (("test", False), ("fit", True), ("fog", True), ("train", True)):
+        found = po.study(caches, "50%", "max_prob", test=test)
+        assert any("they flatter it" in note for note in found.notes) == flattered
 
 
 def test_opened_caches_are_handed_to_other_processes(tmp_path):
@@ -245,6 +386,11 @@ def test_a_model_without_early_exits_takes_part():
     found = po.study({**caches, "plain": plain}, "2,3.5,4", "max_prob", join=False)
     assert found.budgets[0]["too_dear"] == ["plain"] and found.budgets[0]["winner"] == "early"
     quality = po.Tables(plain).get("test").quality.mean()
+    rows = {"test": {"outputs": outputs[:, 1:], "labels": labels}}
+    alone = po.from_arrays(splits=rows, costs=[3.0], unit="ms")  # no rows to fit on are needed
+    assert (
+        po.study({**caches, "plain": alone}, "2,4", "max_prob").budgets[1]["cost"]["plain"] == 3.0
+    )
     assert (
         found.budgets[1]["quality"]["plain"]
         == found.budgets[2]["quality"]["plain"]
@@ -312,8 +458,33 @@ def test_names_runs_and_errors(tmp_path):
     other = po.from_arrays(np.zeros((10, 2, 3)), np.zeros(10, int), costs=[1, 2], unit="J")
     with pytest.raises(po.InputError, match="of one unit in all caches"):
         po.study({"a": models(0, a=0.0)["a"], "b": other})
-    with pytest.raises(po.InputError, match="two or more of each model"):
-        po.compare_runs({"a": [1.0, 2.0], "b": [1.0]})
+    a, b = models(0, 300, a=0.0, b=0.1).values()
+    for wrong, match in (
+        ({"=x": a, "": b}, "each of a name"),
+        ({"/": a, "b": b}, "each of a name"),
+        ({JOINED: a, "b": b}, "each of a name"),
+        ({"a": [], "b": b}, "cache a"),
+        ({"a": None, "b": b}, "cache a"),
+        ({"a/0": a, "a/1": a, "b": b}, "a/1 twice"),
+    ):
+        with pytest.raises(po.InputError, match=match):
+            po.study(wrong)
+    for more, match in (
+        ({"jobs": 0}, "'jobs'"),
+        ({"method": "all"}, "Got all"),
+        ({"method": "max_prop"}, "max_prob"),
+        ({"test": "fog"}, "^a/0: "),
+    ):
+        with pytest.raises(po.InputError, match=match):
+            po.study({"a": a, "b": b}, **more)
+    assert len(po.study({"a": a, "b": b}, 2, "max_prob,max_prob").models) == 2
+    for runs, match in (
+        ([1.0], "two or more finite numbers"),
+        ([1.0, np.inf], "runs of b"),
+        ([1.0, "x"], "runs of b"),
+    ):
+        with pytest.raises(po.InputError, match=match):
+            po.compare_runs({"a": [1.0, 2.0], "b": runs})
 
 
 # --- what is written, drawn, and found in folders ----------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 from policyopt._certificates.testing import holm
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._typing import Floats
 
 #: Spread that is rounding, as a share of the values.
 _ROUNDING = 1e-12
@@ -42,15 +43,16 @@ def compare_runs(
     dict
         ``shapiro_p`` of the pooled residuals (a model's few runs show no shape) and ``levene_p`` of the spreads (of
         medians); ``test``: anova, welch where spreads differ, kruskal where residuals are not normal, its
-        ``statistic`` and ``p``; ``eta_squared``, ``omega_squared``; ``post_hoc``: Tukey's HSD, or Games & Howell's
-        where spreads differ; ``pairs``: ``better`` by ``difference`` in absolute terms, with simultaneous interval,
-        ``p``, Hedges' ``g``, and ``paired_p`` of Holm where runs are matched by number; ``groups``: by model, letters
-        of the groups that are not parted; ``rank`` by mean.
+        ``statistic`` and ``p``; ``eta_squared``, ``omega_squared``; ``post_hoc``: Tukey's HSD, Games & Howell's
+        where spreads differ, Mann & Whitney's with Holm's correction, which has no intervals, after kruskal;
+        ``pairs``: ``better`` by ``difference`` in absolute terms, with simultaneous interval, ``p``, Hedges' ``g``,
+        and ``paired_p`` of Holm where runs are matched by number; ``groups``: by model, letters of the groups that
+        are not parted; ``rank`` by mean.
 
     Raises
     ------
     InputError
-        Fewer than two models, or a model with one run.
+        Fewer than two models, a model with one run, or what is no number.
 
     Examples
     --------
@@ -64,11 +66,22 @@ def compare_runs(
 
     delta = delta_of(confidence)
     check_whole("models", len(values), 2, step="ANOVA compares two or more.")
-    samples = {name: np.asarray(one, dtype=np.float64) for name, one in values.items()}
+    step = "Train it again with other seeds: rows of one model say nothing about training."
+    samples = dict[str, Floats]()
+    for name, given in values.items():
+        try:
+            samples[name] = np.asarray(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            samples[name] = np.empty(0)
+        if (
+            samples[name].ndim != 1
+            or len(samples[name]) < 2
+            or not np.isfinite(samples[name]).all()
+        ):
+            raise input_error(
+                f"runs of {name}", "two or more finite numbers, one per run", given, step
+            )
     names, runs = list(samples), list(samples.values())
-    if few := next((name for name, one in samples.items() if len(one) < 2), None):
-        step = "Train it again with other seeds: rows of one model say nothing about training."
-        raise input_error("runs", "two or more of each model", f"1 of {few}", step)
     residuals, whole = np.concatenate([one - one.mean() for one in runs]), np.concatenate(runs)
     means = {name: float(one.mean()) for name, one in samples.items()}
     order = sorted(names, key=lambda name: means[name], reverse=not less)
@@ -87,29 +100,37 @@ def compare_runs(
     tried = min(map(len, runs)) > 2 and all(np.ptp(one) > 0 for one in runs)
     spread = float(stats.levene(*runs, center="median").pvalue) if tried else None
     alike = spread is None or not spread < delta
-    if normal is not None and normal < delta:
-        test, outcome = "kruskal", stats.kruskal(*runs)
+    if ranked := normal is not None and normal < delta:
+        test, outcome, post_hoc = "kruskal", stats.kruskal(*runs), "Mann-Whitney, Holm"
     else:
         test, outcome = "anova" if alike else "welch", stats.f_oneway(*runs, equal_var=alike)
+        post_hoc = "Tukey HSD" if alike else "Games-Howell"
     within, total = float(residuals @ residuals), float(((whole - whole.mean()) ** 2).sum())
     between, square = total - within, within / (len(whole) - len(runs))
     omega = (between - (len(runs) - 1) * square) / (total + square)
     found |= {
         "shapiro_p": normal, "levene_p": spread, "test": test, "statistic": float(outcome.statistic),
         "p": float(outcome.pvalue), "eta_squared": between / total, "omega_squared": max(omega, 0.0),
-        "post_hoc": "Tukey HSD" if alike else "Games-Howell",
+        "post_hoc": post_hoc,
     }  # fmt: skip
-    after, pairs, paired = stats.tukey_hsd(*runs, equal_var=alike), [], []
-    ends = after.confidence_interval(1 - delta)
-    for two in combinations(range(len(runs)), 2):
+    every, pairs, paired, ends = list(combinations(range(len(runs)), 2)), [], [], None
+    if ranked:  # Tukey's numbers are of normal residuals
+        p_values = holm(np.array([stats.mannwhitneyu(runs[a], runs[b]).pvalue for a, b in every]))
+    else:
+        after = stats.tukey_hsd(*runs, equal_var=alike)
+        ends, p_values = after.confidence_interval(1 - delta), [after.pvalue[two] for two in every]
+    for two, p in zip(every, p_values, strict=True):
         a, b = sorted(two, key=lambda m: means[names[m]], reverse=not less)
-        gap, free = float(after.statistic[a, b]), len(runs[a]) + len(runs[b]) - 2
+        gap, free = means[names[a]] - means[names[b]], len(runs[a]) + len(runs[b]) - 2
         # In pooled standard deviations, corrected for few runs (Hedges, 1981).
         pooled = (sum(runs[m].var() * len(runs[m]) for m in two) / free) ** 0.5
         effect = float(gap / pooled * (1 - 3 / (4 * free - 1))) if pooled else None
+        low, high = (
+            (None, None) if ends is None else (float(ends.low[a, b]), float(ends.high[a, b]))
+        )
         pairs.append({
-            "better": names[a], "worse": names[b], "difference": gap, "low": float(ends.low[a, b]),
-            "high": float(ends.high[a, b]), "p": float(after.pvalue[a, b]), "hedges_g": effect,
+            "better": names[a], "worse": names[b], "difference": gap, "low": low, "high": high,
+            "p": float(p), "hedges_g": effect,
         })  # fmt: skip
         if len({len(one) for one in runs}) == 1:
             paired.append(stats.ttest_rel(runs[a], runs[b]).pvalue)
@@ -119,15 +140,19 @@ def compare_runs(
 
 
 def letters(order: Sequence[str], parted: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return by name, of names in order of rank, the letters of the groups within which no pair is parted."""
-    apart = {frozenset((pair["better"], pair["worse"])) for pair in parted}
-    groups = list[Sequence[str]]()
-    for first in range(len(order)):
-        end = first + 1
-        while end < len(order) and not any({one, order[end]} in apart for one in order[first:end]):
-            end += 1
-        if not groups or order[end - 1] not in groups[-1]:
-            groups.append(order[first:end])
+    """Return by name, of names in order of rank, letters such that two share one if, and only if, they are not parted.
+
+    Insert and absorb: Piepho, Journal of Computational and Graphical Statistics 13, 2004.
+    """
+    groups = [frozenset(order)]
+    for two in ({pair["better"], pair["worse"]} for pair in parted):
+        split = [group - {one} for group in groups if two <= group for one in two]
+        kept = [group for group in groups if not two <= group]
+        for group in sorted(split, key=len, reverse=True):
+            if not any(group <= other for other in kept):
+                kept.append(group)
+        groups = kept
+    groups.sort(key=lambda group: [i for i, name in enumerate(order) if name in group])
     signs = [chr(ord("a") + g) if g < 26 else f"[{g}]" for g in range(len(groups))]
     return {
         name: "".join(sign for sign, group in zip(signs, groups, strict=True) if name in group)

@@ -10,31 +10,36 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import combinations, product, takewhile
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from policyopt._cache.arrays import from_arrays
-from policyopt._cache.data import POOL, ExitData
+from policyopt._cache.data import GROUP, POOL, ExitData, Rows
 from policyopt._cache.manifest import CACHE, MANIFEST, UNFINISHED
 from policyopt._cache.reader import open_cache
 from policyopt._certificates.testing import holm
 from policyopt._costs import Cost, parse_budgets, positions
 from policyopt._frontier import Frontier, curve, path_through, split_for_seed
 from policyopt._frontier import Path as Replays
-from policyopt._intervals import with_interval, worth_fields
-from policyopt._methods.registry import OWN_FAMILY, ROWS, method_list
+from policyopt._intervals import wilson, with_interval, worth_fields
+from policyopt._limits import NEAR
+from policyopt._methods.registry import OWN_FAMILY, ROWS, make_method, method_list
+from policyopt._parts import share_rows
 from policyopt._study.exits import ExitMetrics, exit_metrics
 from policyopt._study.runs import compare_runs, less_is_better, letters
+from policyopt._study.streams import TRAIN
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_whole
-from policyopt.runtime._errors import input_error
+from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Floats, Ints
 
@@ -46,6 +51,8 @@ JOINED = "all joined"
 _TELLING = 30
 #: Runs of a model from which on tests over runs find more than large differences.
 _RUNS = 5
+#: Differences of means that are rounding.
+_ROUNDING = 1e-12
 #: A last part of a name that tells runs of one model apart: 0, seed1, run-2.
 _RUN = re.compile(r"(?:seed|run|fold|rep|s|r)?[-_]?\d{1,6}", re.IGNORECASE)
 
@@ -76,14 +83,16 @@ class _Entry:
     data: Any  # ExitData; on its way to another process, the source
     costs: Floats  # (K,), mean and cumulative
     spec: str = ""
-    budgets: Sequence[float] = ()
+    entrant: str = ""  # the model, and the policy where there are several
+    universe: Any = None  # of caches that are known to have the same rows
 
 
 @dataclass(frozen=True, eq=False)
 class _Ran:
     """What one entry's policies did: what each row brings at every budget, (N, B)."""
 
-    head: dict[str, str]  # model and run
+    head: dict[str, str]  # entrant and run
+    model: str
     value: Floats
     row: Ints  # (N,): the same number is the same row, or group of rows, in all entries of one universe
     universe: Any  # entries of another share no rows
@@ -117,9 +126,10 @@ def study(
     caches : mapping of str to ExitData, path, or sequence of these
         By name. ``"name/run"``, or several caches under one name: training runs of one model.
     budgets : int, str or sequence
-        Costs at which models are compared: as `curve` takes them, of the dearest full model.
+        Costs at which models are compared, shares are of the dearest full model's. A number of them: evenly spaced in
+        the logarithm between the cheapest first exit and the dearest full model.
     method : str
-        Spec of the policy that each model gets, or several, comma-separated: each is an entrant of its own.
+        Spec of the policy that each model gets, or several, comma-separated: each makes an entrant of its own.
     seeds, test, cost, utility
         As `curve` takes them; the cost must be of one unit in all caches. Divisions of pools are no training runs.
     confidence : float or str
@@ -150,6 +160,8 @@ def study(
     ------
     InputError
         Fewer than two models, costs of different units, or no labels.
+    BudgetError
+        A budget below what every model costs at least.
 
     Examples
     --------
@@ -169,34 +181,41 @@ def study(
     from policyopt._bounds import delta_of  # which loads scipy
 
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
-    delta, methods, notes = delta_of(confidence), method_list(method), list[str]()
-    entries = _entries(caches, cost)
-    every = np.unique(np.concatenate([entry.costs for entry in entries]))
-    asked = np.array(sorted(parse_budgets(budgets, every)))
+    check_whole("jobs", jobs, step="E.g. --jobs 2.")
+    delta, methods = delta_of(confidence), list(dict.fromkeys(method_list(method)))
+    for spec in methods:
+        make_method(spec)
+    entries, notes = _entries(caches, cost), list[str]()
+    asked = _asked(budgets, entries, cost, notes)
+    entries = _same_rows(entries, test, paired)
     if join:
-        chain, told = _chain(entries, cost, test)
-        entries, notes = [*entries, *chain], [told]
+        try:
+            chain, told = _chain(entries, cost, test)
+        except InputError as error:
+            chain, told = [], f"not joined as one cascade: {error}"
+        entries, notes = [*entries, *chain], [*notes, told]
     tasks = []
     for entry, spec in product(entries, methods):
-        model = f"{entry.model}: {spec}" if len(methods) > 1 else entry.model
-        own = _own_budgets(asked, entry.costs)
-        tasks.append(replace(entry, model=model, spec=spec, budgets=own))
+        entrant = f"{entry.model}: {spec}" if len(methods) > 1 else entry.model
+        tasks.append(replace(entry, entrant=entrant, spec=spec))
     work = partial(_run, asked=asked, test=test, seeds=seeds, cost=cost, utility=utility)
     ran = _in_turn(work, tasks, jobs, notes, progress)
-    if paired:
-        if len(counts := {len(one.row) for one in ran}) > 1:
-            step = "Leave it out, or give rows names: import --key group=ID."
-            raise input_error("paired", "of caches with as many test rows", sorted(counts), step)
-        ran = [replace(one, universe="stated") for one in ran]
+    if other := dict.fromkeys(one.model for one in ran if one.universe != ran[0].universe):
+        why = "groups or labels do not tell that they are the same; --paired states it"
+        notes.append(f"{', '.join(other)}: other rows than those of {ran[0].model}, or {why}")
     heights = _heights(ran, delta)
     pairs = _pairs(heights)
     return Study(
         models=_models(heights, pairs),
-        budgets=_budgets(heights, asked),
+        budgets=_budgets(heights, asked, notes),
         pairs=pairs,
         tests=_over_runs(heights, notes),
         points=[{**one.head, **point} for one in ran for point in one.points],
-        exits=[{**one.head, **exit_} for one in ran for exit_ in one.by_exit.exits],
+        exits=[
+            {**one.head, "model": one.model, **e}
+            for one in ran[:: len(methods)]
+            for e in one.by_exit.exits
+        ],
         unit=entries[0].data.cost(cost).unit,
         confidence=1 - delta,
         graded=any(one.graded for one in ran),
@@ -252,48 +271,121 @@ def _entries(caches: Mapping[str, Any], cost: str | None) -> list[_Entry]:
     if not isinstance(caches, Mapping):
         step = "E.g. po.study({'joint': data, 'separate': other})."
         raise input_error("caches", "a mapping of name to cache", type(caches).__name__, step)
-    found = dict[tuple[str, str], _Entry]()
+    found, seen = list[_Entry](), set[tuple[Any, ...]]()
     for name, given in caches.items():
         several = isinstance(given, (list, tuple))
-        for i, source in enumerate(given if several else [given]):
+        for i, source in enumerate((given or [None]) if several else [given]):
             model, mark, run = (str(name), "/", str(i)) if several else str(name).rpartition("/")
             model, run = (model, run) if mark else (run, "0")
-            if (model, run) in found:
-                got = f"{model}/{run} twice"
-                raise input_error("caches", "each of another name", got, "Rename one.")
-            data = source if isinstance(source, ExitData) else open_cache(source)
-            found[model, run] = _Entry(model, run, source, data, _costs(data, cost))
-    if len(models := {model for model, _ in found}) < 2:
+            if not (model.strip() and run.strip()) or model.startswith(JOINED):
+                step = "Rename it: NAME=CACHE, or NAME/RUN=CACHE."
+                raise input_error("caches", f"each of a name, not {JOINED!r}", str(name), step)
+            if not isinstance(source, (ExitData, str, Path)):
+                step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
+                raise input_error(f"cache {name}", "an opened cache, or a path", source, step)
+            with _naming(f"{model}/{run}"):
+                data = source if isinstance(source, ExitData) else open_cache(source)
+                found.append(_Entry(model, run, source, data, _costs(data, cost)))
+            marks = {(model, run), (model, data.fingerprint or id(data), "numbers")}
+            if marks & seen:
+                allowed = "each of another name, and runs of other numbers"
+                raise input_error("caches", allowed, f"{model}/{run} twice", "Leave one out.")
+            seen |= marks
+    if len(models := {entry.model for entry in found}) < 2:
         got = next(iter(models), "none")
         step = "Runs of one model need another to be compared with; policies of one: `policyopt compare`."
         raise input_error("caches", "of two or more models", got, step)
-    units = {entry.data.cost(cost).unit: entry.model for entry in found.values()}
+    units = {entry.data.cost(cost).unit: entry.model for entry in found}
     if len(units) > 1:
         got = ", ".join(f"{unit} ({model})" for unit, model in units.items())
         step = "Name one that all have: --cost."
         raise input_error("costs", "of one unit in all caches", got, step)
-    return list(found.values())
+    return found
+
+
+@contextmanager
+def _naming(cache: str) -> Iterator[None]:
+    """Say in errors which cache it is."""
+    try:
+        yield
+    except (InputError, BudgetError) as error:
+        raise type(error)(f"{cache}: {error}") from error
+
+
+def _asked(budgets: Any, entries: Sequence[_Entry], cost: str | None, notes: list[str]) -> Floats:
+    """Return the budgets in the unit of the costs, rising, (B,); say what they are, and of unlike tasks."""
+    least, dearest = min(e.costs[0] for e in entries), max(entries, key=lambda e: e.costs[-1])
+    most, unit = float(dearest.costs[-1]), dearest.data.cost(cost).unit
+    spaced = np.geomspace if least > 0 else np.linspace
+    asked = np.unique(parse_budgets(budgets, spaced(least, most, 1001)))
+    if asked[0] < least - NEAR * most:
+        allowed = f"{least:.6g} {unit} at least, the least that any of the models can cost"
+        step = f"Raise it: {-(-1000 * least // most) / 10:g}% of the dearest full model will do."
+        raise BudgetError(message("budgets", allowed, f"{asked[0]:.6g} {unit}", step))
+    told = f"{len(asked)} budget(s) from {asked[0]:.6g} to {asked[-1]:.6g} {unit}"
+    notes.append(f"{told}; the dearest full model, {dearest.model}, costs {most:.6g}")
+    for what in ("classes", "class_names"):
+        each = [(e.model, getattr(e.data, what, e.data.metadata.get(what))) for e in entries]
+        if len(apart := {str(value): model for model, value in each if value}) > 1:
+            told = f"{what} are not the same: heights of other tasks say nothing about each other"
+            notes.append(f"{', '.join(apart.values())}: {told}")
+    return asked
 
 
 def _costs(data: ExitData, name: str | None) -> Floats:
-    """Return mean cumulative costs per exit, (K,)."""
+    """Return mean cumulative costs per exit, (K,), of the rows that fit policies."""
     cost = data.cost(name)
     if cost.values is not None:
         return np.array(cost.values)
-    rows = data.splits[data.rows("fit")[0]]
-    return np.asarray(rows.array(f"cost:{cost.name}"), dtype=np.float64).mean(axis=0)
+    key, rows = data.rows("fit" if "fit" in data.split_names else data.split_names[0])
+    costs = data.splits[key].array(f"cost:{cost.name}")[rows]
+    return np.asarray(costs, dtype=np.float64).mean(axis=0)
 
 
-def _own_budgets(asked: Floats, costs: Floats) -> list[float]:
-    """Return at what a model's policies are fitted: the budgets in its range, or a few of its own, and all it costs."""
-    inside = asked[(asked >= costs[0]) & (asked < costs[-1])].tolist()
-    if len(inside) < _OWN and len(costs) > 1:
-        inside += positions(costs, _OWN).tolist()
-    return sorted({*inside, float(costs[-1])})
+def _own_budgets(asked: Floats, costs: Floats) -> list[float | str]:
+    """Return at what policies are fitted: the budgets in range of all divisions' costs, (S, K), or a few, and 100%."""
+    low, high = costs[:, 0].max(), costs[:, -1].min()
+    inside = asked[(asked >= low) & (asked < high)].tolist()
+    if len(inside) < _OWN:
+        inside += positions(np.clip(costs.mean(axis=0), low, high), _OWN).tolist()
+    return [*sorted(set(inside)), "100%"]
+
+
+def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entry]:
+    """Have caches of the same rows in the same order divide and count them alike, by the largest groups that one knows.
+
+    Equal rows are groups, and which are equal depends on the model.
+    """
+    found, same, first = list(entries), dict[Any, list[tuple[int, str, Rows]]](), np.empty(0)
+    for i, entry in enumerate(entries):
+        with _naming(f"{entry.model}/{entry.run}"):
+            key = entry.data.rows(test)[0]
+            rows = entry.data.splits[key]
+            labels = rows.array("labels") if rows.has("labels") else np.full(len(rows), -1)
+            first = first if i else labels
+            known = (labels >= 0) & (first >= 0) if len(labels) == len(first) else None
+            if paired and (known is None or (labels != first)[known].any()):
+                allowed = f"of caches of rows in the same order as those of {entries[0].model}"
+                got = "other labels, or another number of rows"
+                step = "Leave it out, or give rows names: import --key group=ID."
+                raise input_error("paired", allowed, got, step)
+        same.setdefault("stated" if paired else _order(rows) or i, []).append((i, key, rows))
+    for universe, of in same.items():
+        codes = [rows.array(GROUP) if rows.has(GROUP) else None for *_, rows in of]
+        apart = len({None if one is None else one.tobytes() for one in codes}) > 1
+        for i, key, rows in of if apart or paired else ():
+            found[i] = replace(entries[i], universe=universe)
+            if apart:
+                group = min((c for c in codes if c is not None), key=lambda c: len(np.unique(c)))
+                block: Any = {name: rows.array(name) for name in rows.blocks[0]} | {GROUP: group}
+                splits = {**entries[i].data.splits, key: Rows((block,))}
+                data = replace(entries[i].data, splits=splits)
+                found[i] = replace(found[i], source=data, data=data)
+    return found
 
 
 def _chain(entries: Sequence[_Entry], name: str | None, test: str) -> tuple[list[_Entry], str]:
-    """Join the full models, cheapest first, but those that a cheaper one beats on fit rows; say what was done."""
+    """Join the full models, cheapest first, but those that one no dearer beats on fit rows; say what was done."""
     first = list({entry.model: entry for entry in reversed(entries)}.values())
     first.sort(key=lambda entry: entry.costs[-1])
     data, lead, no = [entry.data for entry in first], first[0].data, "not joined as one cascade"
@@ -305,8 +397,9 @@ def _chain(entries: Sequence[_Entry], name: str | None, test: str) -> tuple[list
     orders = {part: _aligned(of) for part, of in tables.items()}
     if not all(orders.values()):
         return [], f"{no}: it takes the same rows, labels, outputs of one kind, a cost per exit"
-    worth = [float(known_rows(one.get("fit")).quality[:, -1].mean()) for one in every]
-    kept = [m for m in range(len(first)) if worth[m] > max(worth[:m], default=-1.0)]
+    worth, kept = [float(known_rows(one.get("fit")).quality[:, -1].mean()) for one in every], []
+    for m in sorted(range(len(first)), key=lambda m: (first[m].costs[-1], -worth[m])):
+        kept += [m] if worth[m] > max((worth[n] for n in kept), default=-1.0) else []
     names = [first[m].model for m in kept]
     if len(kept) < 2:
         return [], f"{no}: {names[0]} is the cheapest and the best"
@@ -323,7 +416,10 @@ def _chain(entries: Sequence[_Entry], name: str | None, test: str) -> tuple[list
         more = {"split": lead.shares, "seed": lead.split_seed, **blocks[POOL]}
     joined = from_arrays(costs=costs, kind=lead.kind, metadata={"names": names}, **more)
     told = f"{JOINED}: the full models {', '.join(names)} in turn, each paid where it is asked"
-    return [_Entry(JOINED, "0", joined, joined, _costs(joined, None))], told
+    if len(entries) > len(first):
+        told += ", of one run: " + ", ".join(f"{first[m].model}/{first[m].run}" for m in kept)
+    own = JOINED, "0", joined, joined, _costs(joined, None)
+    return [_Entry(*own, universe=first[0].universe)], told
 
 
 def _aligned(tables: Sequence[Table]) -> list[Ints]:
@@ -347,12 +443,17 @@ def _identity(table: Table) -> tuple[Any, Ints]:
     if table.group is not None:
         return "groups", table.group
     places = np.arange(len(table)) if table.places is None else table.places
-    if table.source is None or not table.source.has("labels"):
-        return object(), places
-    labels = table.source.array("labels")
+    return (table.source and _order(table.source)) or table.cache, places
+
+
+def _order(rows: Rows) -> str | None:
+    """Return a name of rows' labels in their order; None where others may have the same by chance."""
+    if not rows.has("labels"):
+        return None
+    labels = rows.array("labels")
     changes = int((labels[1:] != labels[:-1]).sum())
     telling = changes >= max(_TELLING, 2 * len(np.unique(labels)))
-    return blake2b(labels.tobytes()).hexdigest() if telling else object(), places
+    return blake2b(labels.tobytes()).hexdigest() if telling else None
 
 
 # --- what is run --------------------------------------------------------------------------------
@@ -378,9 +479,9 @@ def _in_turn(
     for task, one in zip(tasks, results, strict=True):
         found.append(one)
         for text in one.notes:
-            told.setdefault(text, {})[task.model] = None
+            told.setdefault(text, {})[task.entrant] = None
         if progress:
-            progress(len(found), len(tasks), f"{task.model}/{task.run}")
+            progress(len(found), len(tasks), f"{task.entrant}/{task.run}")
     for text, (first, *others) in told.items():
         notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {text}")
     return found
@@ -388,27 +489,37 @@ def _in_turn(
 
 def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility: Any) -> _Ran:
     """Fit one entry's policies and replay them; return what its rows bring."""
-    data = entry.data if isinstance(entry.data, ExitData) else open_cache(entry.data)
-    tables = Tables(data, cost, utility=utility)
-    if data.exits > 1:
-        of = {"seeds": seeds, "tables": tables, "test": test}
-        frontier = curve(data, [entry.spec], entry.budgets, **of)
-    else:  # one cost, and no policy
-        tests = {seed: split_for_seed(tables, seed, test, seeds)[1] for seed in range(seeds)}
-        frontier = Frontier([], {}, [], [], tables.cost.unit, tests=tests)
-    values, rows, means, universe = [], [], [], None
-    for seed, whole in frontier.tests.items():
-        table = known_rows(whole)
-        policies = [one.policy for key, one in frontier.fitted.items() if key[1] == seed]
-        value, paid = values_at(path_through(policies, table), asked)
-        universe, row = _identity(table)
-        values.append(value)
-        rows.append(row)
-        means.append([table.mean_costs[-1], table.quality[:, -1].mean(), *paid])
-    by_exit, mean = exit_metrics(data, test, tables=tables), np.mean(means, axis=0)
-    head, notes = {"model": entry.model, "run": entry.run}, [*frontier.notes, *by_exit.notes]
-    each = np.concatenate(values), np.concatenate(rows), universe, mean[:2], mean[2:]
-    return _Ran(head, *each, frontier.records, by_exit, frontier.graded, notes)
+    with _naming(f"{entry.model}/{entry.run}"):
+        data = entry.data if isinstance(entry.data, ExitData) else open_cache(entry.data)
+        tables, seen = Tables(data, cost, utility=utility), test == TRAIN
+        if data.exits > 1:
+            fits = [split_for_seed(tables, seed, test, seeds)[0] for seed in range(seeds)]
+            own = _own_budgets(asked, np.array([fit.mean_costs for fit in fits]))
+            of = {"seeds": seeds, "tables": tables, "test": test}
+            frontier = curve(data, [entry.spec], own, **of)
+            order = None if data.pooled else _order(data.splits[data.rows(test)[0]])
+            copied = order is not None and order == _order(data.splits["fit"])
+            seen = seen or copied or share_rows(data, test, data, "fit")
+        else:  # one cost, and no policy
+            divided = data.pooled and seeds > 1
+            tests = {seed: tables.get(test, seed if divided else None) for seed in range(seeds)}
+            frontier = Frontier([], {}, [], [], tables.cost.unit, tests=tests)
+        values, rows, means, universe = [], [], [], None
+        for seed, whole in frontier.tests.items():
+            table = known_rows(whole)
+            policies = [one.policy for key, one in frontier.fitted.items() if key[1] == seed]
+            value, paid = values_at(path_through(policies, table), asked)
+            universe, row = _identity(table)
+            values.append(value)
+            rows.append(row)
+            means.append([table.mean_costs[-1], table.quality[:, -1].mean(), *paid])
+        by_exit, mean = exit_metrics(data, test, tables=tables), np.mean(means, axis=0)
+    head, notes = {"model": entry.entrant, "run": entry.run}, [*frontier.notes, *by_exit.notes]
+    if seen:
+        notes.append(f"rows of {test} fitted the policies or the model: they flatter it")
+    each = np.concatenate(values), np.concatenate(rows), entry.universe or universe
+    more = mean[:2], mean[2:], frontier.records, by_exit, frontier.graded, notes
+    return _Ran(head, entry.model, *each, *more)
 
 
 def values_at(path: Replays, asked: Floats) -> tuple[Floats, Floats]:
@@ -420,15 +531,15 @@ def values_at(path: Replays, asked: Floats) -> tuple[Floats, Floats]:
     cost, quality = path.cost.mean(axis=0), path.quality.mean(axis=0)
     order = np.argsort(cost, kind="stable")
     cost, quality, last = cost[order], quality[order], len(order) - 1
+    too_dear, asked = asked < cost[0] - NEAR * cost[-1], np.maximum(asked, cost[0])
     high = np.clip(np.searchsorted(cost, asked, side="right"), 1, last)
-    gap, inside = cost[high] - cost[high - 1], (asked < cost[-1]) & (asked >= cost[0])
+    gap, inside = cost[high] - cost[high - 1], asked < cost[-1]
     gap = np.where(inside, gap, 1.0)
     share = np.where(inside, (asked - cost[high - 1]) / gap, 1.0)
     slope = np.where(inside, (quality[high] - quality[high - 1]) / gap, 0.0)
     weights, here = np.zeros((last + 1, len(asked))), np.arange(len(asked))
     weights[high - 1, here], weights[high, here] = 1.0 - share, share
     priced = path.cost[:, order] @ (weights * slope) - slope * asked
-    too_dear = asked < cost[0]
     value = np.where(too_dear, np.nan, path.quality[:, order] @ weights - priced)
     return value, np.where(too_dear, np.nan, np.minimum(asked, cost[-1]))
 
@@ -441,6 +552,7 @@ class _Heights:
     """Frontiers' heights at B budgets, of M models; NaN where a model costs more."""
 
     of: dict[str, list[_Ran]]  # by model, its runs
+    runs: list[list[_Ran]]  # the same
     each: list[Floats]  # (R, B) per model: of its runs
     adds: list[Any]  # frame (rows, B) per model: what a row, or group, adds to its means
     delta: float
@@ -454,8 +566,29 @@ class _Heights:
         """Return the numbers of the budgets that all of some models can keep."""
         return np.flatnonzero(~np.isnan(self.mean[list(models)]).any(axis=0)).tolist()
 
-    def test(self, at: Sequence[int], a: int, b: int | None = None) -> tuple[float, ...]:
-        """Return the mean difference a - b at some budgets (or a alone), its interval's ends and one-sided p-value."""
+    def order(self, models: Iterable[int], at: Sequence[int]) -> list[int]:
+        """Return models, best first at some budgets; of equal ones, but for rounding, the cheaper there."""
+
+        def key(m: int) -> tuple[float, ...]:
+            paid = np.mean([one.paid[at].mean() for one in self.runs[m]])
+            return -round(float(self.mean[m, at].mean()), 12), float(paid), self.runs[m][0].ends[0]
+
+        return sorted(models, key=key)
+
+    @cached_property
+    def areas(self) -> tuple[list[int], list[int]]:
+        """The budgets that all models with early exits can keep, and which models can, best first."""
+        # A model without early exits, or a chain, does not narrow for all others where they are compared.
+        staged = [one.model != JOINED and len(one.by_exit.exits) > 1 for one, *_ in self.runs]
+        at = self.common(np.flatnonzero(staged).tolist() or range(len(self.runs)))
+        can = ~np.isnan(self.mean[:, at]).any(axis=1) if at else np.zeros(len(self.runs))
+        return at, self.order(np.flatnonzero(can).tolist(), at)
+
+    def test(self, at: Sequence[int], a: int, b: int | None = None) -> tuple[Any, ...]:
+        """Return the mean difference a - b at some budgets (or a alone), its interval's ends and one-sided p-value.
+
+        Where one row, or group, is all there is, ends are None, and p is 1.
+        """
         from scipy.stats import t
 
         of = [a] if b is None else [a, b]
@@ -463,16 +596,26 @@ class _Heights:
         add, *other = (self.adds[m][at].mean(axis=1) for m in of)
         if less:  # of rows that are shared, differences: the error of a paired t-test
             gap, add = gap - less[0], add.sub(other[0], fill_value=0.0)
-        parts = [(float((add**2).sum()), min(len(self.adds[m]) for m in of) - 1)]
+            gap *= abs(gap) > _ROUNDING
+        if (rows := min(len(self.adds[m]) for m in of)) < 2:
+            return gap, None, None, 1.0
+        # As if one more row told them apart: that none does, of a few, does not say that none will.
+        unseen = gap**2 / (rows + 1) / rows if less else 0.0
+        parts = [(max(float((add**2).sum()), unseen), rows - 1)]
         runs = [self.each[m][:, at].mean(axis=1) for m in of if len(self.each[m]) > 1]
         parts += [(float(one.var(ddof=1)) / len(one), len(one) - 1) for one in runs]
-        variance = sum(part for part, _ in parts)
-        if not variance:
-            return gap, gap, gap, 0.5 * (gap <= 0)
-        squares = sum(part**2 / max(free, 1) for part, free in parts)
+        variance = sum(part for part, _ in parts) or _ROUNDING**3
+        squares = sum(part**2 / max(free, 1) for part, free in parts) or variance**2
         free, error = variance**2 / squares, variance**0.5  # Welch & Satterthwaite
-        half = float(t.ppf(1 - self.delta / 2, free)) * error
-        return gap, gap - half, gap + half, float(t.sf(gap / error, free))
+        wide = float(t.ppf(1 - self.delta / 2, free))
+        if less:
+            return gap, gap - wide * error, gap + wide * error, float(t.sf(gap / error, free))
+        # A height in [0, 1]: Wilson's, of as many rows as would be as sure, see `effective_rows`.
+        most = np.inf if self.runs[a][0].graded else len(self.runs[a][0].row)
+        alone, few = gap * (1 - gap), wide / NormalDist().inv_cdf(1 - self.delta / 2)
+        tells = alone > _ROUNDING and variance > _ROUNDING**2
+        count = min(alone / variance / few**2, most) if tells else rows
+        return gap, *wilson(gap, count, 1 - self.delta), 0.0
 
 
 def _heights(ran: Sequence[_Ran], delta: float) -> _Heights:
@@ -491,7 +634,7 @@ def _heights(ran: Sequence[_Ran], delta: float) -> _Heights:
             parts.append(pd.DataFrame(value, index=where))
         add = pd.concat(parts).groupby(level=[0, 1]).sum()
         adds.append(add * (len(add) / max(len(add) - 1, 1)) ** 0.5)
-    return _Heights(of, each, adds, delta)
+    return _Heights(of, list(of.values()), each, adds, delta)
 
 
 def _pairs(heights: _Heights) -> list[dict[str, Any]]:
@@ -500,12 +643,12 @@ def _pairs(heights: _Heights) -> list[dict[str, Any]]:
     for pair in combinations(range(len(names)), 2):
         if not (at := heights.common(pair)):
             continue
-        a, b = sorted(pair, key=lambda m, at=at: -heights.mean[m, at].mean())
+        a, b = heights.order(pair, at)
         *area, p = heights.test(at, a, b)
         shared = heights.adds[a].index.isin(heights.adds[b].index)
         found.append({
             "better": names[a], "worse": names[b], **with_interval("area", *area),
-            "budgets": len(at), "p": 2 * p, "holm_p": 1.0, "paired": bool(shared.any()),
+            "budgets": len(at), "p": min(2 * p, 1.0), "holm_p": 1.0, "paired": bool(shared.any()),
             "runs": [len(heights.each[a]), len(heights.each[b])],
         })  # fmt: skip
     for one, p in zip(found, holm(np.array([one["p"] for one in found])).tolist(), strict=True):
@@ -514,26 +657,22 @@ def _pairs(heights: _Heights) -> list[dict[str, Any]]:
 
 
 def _models(heights: _Heights, pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    # A model without early exits, or a chain, does not narrow for all others where they are compared.
-    staged = {m: len(mine[0].by_exit.exits) > 1 for m, mine in heights.of.items()}
-    early = [m for m, name in enumerate(staged) if staged[name] and not name.startswith(JOINED)]
-    at, found = heights.common(early or range(len(heights.of))), []
-    for m, (model, mine) in enumerate(heights.of.items()):
-        there = at and set(at) <= set(heights.common([m]))
-        area = heights.test(at, m)[:3] if there else (None, None, None)
+    (at, ranked), found, names = heights.areas, [], list(heights.of)
+    others = [m for m in range(len(names)) if m not in ranked]
+    for m in (*ranked, *others):
+        model, mine = names[m], heights.runs[m]
+        area = heights.test(at, m)[:3] if m in ranked else (None, None, None)
         cost, worth = np.mean([one.ends for one in mine], axis=0).tolist()
         worths = worth_fields(worth, any(one.graded for one in mine), "full_")
         head = {"model": model, "runs": len(mine), "rows": len(heights.adds[m]), "full_cost": cost}
         found.append({**head, **worths, **with_interval("area", *area)})
-    found.sort(key=lambda one: -1.0 if one["area"] is None else one["area"], reverse=True)
-    ranked = [one["model"] for one in found if one["area"] is not None]
-    group = letters(ranked, [pair for pair in pairs if pair["holm_p"] <= heights.delta])
+    group = letters([names[m] for m in ranked], [p for p in pairs if p["holm_p"] <= heights.delta])
     for i, one in enumerate(found):
         one |= {"rank": i + 1 if i < len(ranked) else None, "group": group.get(one["model"])}
     return found
 
 
-def _budgets(heights: _Heights, asked: Floats) -> list[dict[str, Any]]:
+def _budgets(heights: _Heights, asked: Floats, notes: list[str]) -> list[dict[str, Any]]:
     """Return per budget which model is best, whether that is shown, and among which it is.
 
     The best of M is held against each other one, one-sided, times M: so whichever of several equal ones looks best, it
@@ -543,11 +682,14 @@ def _budgets(heights: _Heights, asked: Floats) -> list[dict[str, Any]]:
     mean, names, found, claims = heights.mean, list(heights.of), [], []
     for b, budget in enumerate(asked.tolist()):
         there = [m for m in range(len(names)) if not np.isnan(mean[m, b])]
-        best, *others = sorted(there, key=lambda m: -mean[m, b])
+        if not there:  # of costs by row, those of rows to test on lie elsewhere
+            notes.append(f"budget {budget:.6g} left out: on rows to test on all models cost more")
+            continue
+        best, *others = heights.order(there, [b])
         leads = [heights.test([b], best, m) for m in others]
         p = [min(lead[3] * len(there), 1.0) for lead in leads]
         claims.append(max(p, default=0.0))  # 0: no other can be afforded
-        paid = {m: np.mean([one.paid[b] for one in heights.of[names[m]]]) for m in there}
+        paid = {m: np.mean([one.paid[b] for one in heights.runs[m]]) for m in there}
         contenders = [m for m, chance in zip(others, p, strict=True) if chance > heights.delta]
         found.append({
             "budget": budget, "best": names[best], "next": names[others[0]] if others else None,
@@ -564,38 +706,43 @@ def _budgets(heights: _Heights, asked: Floats) -> list[dict[str, Any]]:
 
 
 def _over_runs(heights: _Heights, notes: list[str]) -> list[dict[str, Any]]:
-    """Return the tests over training runs of every metric that all models with several runs have."""
-    several = {model: mine for model, mine in heights.of.items() if len(mine) > 1}
-    single = [m for m in heights.of if m not in several and not m.startswith(JOINED)]
+    """Return the tests over training runs: of the area per entrant, of every other metric that all models have."""
+    several = {name: mine for name, mine in heights.of.items() if len(mine) > 1}
+    models = {mine[0].model: mine for mine in several.values() if mine[0].model != JOINED}
+    each = dict.fromkeys(mine[0].model for mine in heights.of.values())
+    single = [model for model in each if model not in models and model != JOINED]
     if single:
         told = (
             "one training run. What rows show is of this trained model, not of how it was trained; ANOVA over rows, or "
             "over divisions of them, would take them for training runs: it means nothing"
         )
         notes.append(f"{', '.join(single)}: {told}")
-    if len(several) < 2:
+    if len(several) < 2 or not models:
         return []
     if min(map(len, several.values())) < _RUNS:
         notes.append(f"fewer than {_RUNS} runs of a model: their tests find large differences only")
-    at = heights.common([m for m, model in enumerate(heights.of) if model in several])
-    exits = max(len(one.by_exit.exits) for mine in heights.of.values() for one in mine)
-    metrics = dict[str, dict[str, list[float]]]()
-    for model, mine in several.items():
-        for name, value in ((n, v) for one in mine for n, v in _metrics(one, at, exits).items()):
+    counts = [len(mine[0].by_exit.exits) for mine in models.values()]
+    exits = max(counts, key=lambda count: (counts.count(count), count))
+    if out := [model for model, count in zip(models, counts, strict=True) if count != exits]:
+        notes.append(f"{', '.join(out)}: not {exits} exits: left out of the tests exit by exit")
+    (at, there), names, metrics = heights.areas, list(heights.of), dict[str, Any]()
+    areas = {names[m]: heights.each[m][:, at].mean(axis=1).tolist() for m in there}
+    metrics["area"] = {name: area for name, area in areas.items() if name in several}
+    for model, mine in models.items():
+        for name, value in ((n, v) for one in mine for n, v in _metrics(one, exits).items()):
             metrics.setdefault(name, {}).setdefault(model, []).append(value)
     tests = []
     for name in sorted(metrics, key=lambda name: not name.startswith(("area", "quality"))):
-        found = {m: of for m, of in metrics[name].items() if len(of) == len(several[m])}
+        found = {m: of for m, of in metrics[name].items() if len(of) == len((several | models)[m])}
         if len(found) > 1:
             told = compare_runs(found, 1 - heights.delta, less=less_is_better(name))
             tests.append({"metric": name, **told})
     return tests
 
 
-def _metrics(one: _Ran, at: Sequence[int], exits: int) -> dict[str, float]:
-    """Return the numbers of a run: its area, those of its exits, if they are as many, and of its training."""
-    found: dict[str, Any] = {"area": float(one.value.mean(axis=0)[at].mean())} if at else {}
-    own = one.by_exit.exits
+def _metrics(one: _Ran, exits: int) -> dict[str, float]:
+    """Return the numbers of a run's exits, if they are as many, and of its training."""
+    found, own = dict[str, Any](), one.by_exit.exits
     for name in ("quality", "loss", "accuracy_gap") if len(own) == exits else ():
         found |= {f"{name} of exit {exit_['exit']}": exit_[name] for exit_ in own}
     found |= {name: value for name, value in one.by_exit.training.items() if name != "seed"}
