@@ -19,7 +19,7 @@ from policyopt._certificates.testing import holm
 from policyopt._frontier import Path as Replays
 from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import dominance_figure, study_figure
-from policyopt._study.runs import letters
+from policyopt._study.runs import dunn, letters
 from policyopt._study.study import (
     JOINED,
     Study,
@@ -179,6 +179,17 @@ def test_runs_of_a_model_are_told_apart_and_their_spread_counts(tmp_path):
         figure.savefig(tmp_path / "one.png")
 
 
+def test_dunns_test_of_two_is_kruskals_and_of_few_runs_it_finds_what_is_far_apart():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        two = [rng.integers(0, 5, size) for size in (4, 6)]  # with ties
+        assert dunn(two, 0, 1) == pytest.approx(stats.kruskal(*two).pvalue)
+    far = {f"m{i}": [100.0 * (i + 1) ** 4 * (1 + 0.1 * run) for run in range(3)] for i in range(6)}
+    found = po.compare_runs(far)
+    assert found["test"] == "kruskal" and found["post_hoc"] == "Dunn, Holm"
+    assert not set(found["groups"]["m0"]) & set(found["groups"]["m5"])
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 5), st.integers(3, 6), st.integers(0, 10**6), st.booleans())
 def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs, seed, less):
@@ -202,7 +213,7 @@ def test_tests_over_runs_are_scipys_and_letters_part_what_they_part(count, runs,
     after, names = stats.tukey_hsd(*groups, equal_var=alike).pvalue, list(values)
     if found["test"] == "kruskal":  # whose pairs are ranked, too
         two = [(names.index(pair["better"]), names.index(pair["worse"])) for pair in found["pairs"]]
-        each = holm(np.array([stats.mannwhitneyu(groups[a], groups[b]).pvalue for a, b in two]))
+        each = holm(np.array([dunn(groups, a, b) for a, b in two]))
         for (a, b), p in zip(two, each, strict=True):
             after[a, b] = p
     paired = holm(
