@@ -581,3 +581,20 @@ def test_names_stand_beside_the_circles_and_each_other(count):
             (x, y), half = axes.transData.transform(line.get_xydata()[0]), 6 * figure.dpi / 72
             boxes.append(Bbox([[x - half, y - half], [x + half, y + half]]))
     assert len(boxes) == 12 * count and not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_groups_of_other_rows_are_not_shared():
+    """Import numbers equal rows from 0 in every cache: such groups, of other rows, name nothing in common."""
+    rng = np.random.default_rng(0)
+
+    def cache(labels, group):
+        logits = rng.normal(size=(400, 2, 4)) + 2 * np.eye(4)[labels][:, None]
+        return po.from_arrays(logits, labels, [1, 2], unit="ms", group=group)
+
+    labels, group = rng.integers(0, 4, 400), np.arange(400)
+    of = {"a": (labels, group), "b": (labels[::-1].copy(), group[::-1].copy())}
+    of["c"] = rng.integers(0, 4, 400), group
+    caches = {name: cache(*given) for name, given in of.items()}
+    found = po.study(caches, "60%,80%", "max_prob", join=False)
+    paired = {frozenset((p["better"], p["worse"])): p["paired"] for p in found.pairs}
+    assert paired == {frozenset("ab"): True, frozenset("ac"): False, frozenset("bc"): False}

@@ -356,7 +356,10 @@ def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entr
 
     Equal rows are groups, and which are equal depends on the model.
     """
+    import pandas as pd
+
     found, same, first = list(entries), dict[Any, list[tuple[int, str, Rows]]](), np.empty(0)
+    named = list[Any]()
     for i, entry in enumerate(entries):
         with _naming(f"{entry.model}/{entry.run}"):
             key = entry.data.rows(test)[0]
@@ -369,12 +372,21 @@ def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entr
                 got = "other labels, or another number of rows"
                 step = "Leave it out, or give rows names: import --key group=ID."
                 raise input_error("paired", allowed, got, step)
+        if rows.has(GROUP) and rows.has(
+            "labels"
+        ):  # groups of one name and other labels are others'
+            own = pd.Series(labels, rows.array(GROUP)).groupby(level=0).min()
+            both = [own.to_frame("a").join(one.rename("b"), how="inner") for one in named]
+            fits = [not len(one) or (one.a == one.b).mean() > 0.9 for one in both]
+            u = [*fits, True].index(True)
+            named += [own] * (u == len(named))
+            found[i] = replace(entry, universe=f"groups {u}") if u else entry
         same.setdefault("stated" if paired else _order(rows) or i, []).append((i, key, rows))
     for universe, of in same.items():
         codes = [rows.array(GROUP) if rows.has(GROUP) else None for *_, rows in of]
         apart = len({None if one is None else one.tobytes() for one in codes}) > 1
         for i, key, rows in of if apart or paired else ():
-            found[i] = replace(entries[i], universe=universe)
+            found[i] = replace(found[i], universe=universe)
             if apart:
                 group = min((c for c in codes if c is not None), key=lambda c: len(np.unique(c)))
                 block: Any = {name: rows.array(name) for name in rows.blocks[0]} | {GROUP: group}
