@@ -158,7 +158,10 @@ def main() -> None:
     given = parser.parse_args()
     if not given.table:
         run(OUT, given.methods.split(","))
-    print(page(read(OUT)))
+    head = "\n".join(["# Routing beside lists of models", "", (__doc__ or "").strip(), "", ""])
+    text = page(read(OUT))
+    OUT.with_suffix(".md").write_text(head + text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ COLUMNS = ("context", "label", "group")
 MOST_PARTS = 1000
 
 
-def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
+def by_part(
+    outcome: Replay, parts: Any, seed: int = 0, span: float | None = None
+) -> list[dict[str, Any]]:
     """Return what a policy did in each part of the rows: cost and quality with intervals, exit shares, coverage.
 
     Parameters
@@ -35,6 +37,8 @@ def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
         Name or number of each row's part; an empty text, None or NaN is none.
     seed : int
         Of the resampling; groups are resampled whole.
+    span : float, optional
+        How far rows' costs may lie apart on average, such as the policy's; default the largest less the least.
 
     Returns
     -------
@@ -56,7 +60,11 @@ def by_part(outcome: Replay, parts: Any, seed: int = 0) -> list[dict[str, Any]]:
     [('day', 1.0, False), ('night', 0.0, True)]
     """
     names, at = numbered(parts, len(outcome.exit), "parts")
-    of_all = float(np.ptp(outcome.cost)), bool(outcome.abstained.any()), check_seed(seed)
+    of_all = (
+        float(np.ptp(outcome.cost)) if span is None else span,
+        bool(outcome.abstained.any()),
+        check_seed(seed),
+    )
     records: list[dict[str, Any]] = [
         {"part": name, **told(outcome.take(np.flatnonzero(at == g)), *of_all)}
         for g, name in enumerate(names)

@@ -253,6 +253,11 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
 def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
     """Run a policy that asks models in any order over the rows, some at a time."""
     check_match(policy, table)
+    if not table.cascade:
+        step = (
+            "Use the policy with a cache of the same models, imported with --cost-kind standalone."
+        )
+        raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
     n = len(table)
     out = Replay(
         np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,

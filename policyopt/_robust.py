@@ -104,7 +104,9 @@ def parts_in(tables: Tables, split: str, over: Any) -> Parts:
         splits = [split] * len(names)
     table = _joined(tables, split, splits if streams else [split])
     kept = np.flatnonzero((at >= 0) & table.valued)
-    few = kept[some_rows(len(kept), MOST_REPLAYED, 0, table.take(kept).group)]
+    few = kept
+    if len(kept) > MOST_REPLAYED:
+        few = kept[some_rows(len(kept), MOST_REPLAYED, 0, table.take(kept).group)]
     count = np.bincount(at[few], minlength=len(names)).tolist()
     if len(names) < 2 or min(count) < LEAST_ROWS:
         told = ", ".join(f"{n} {c}" for n, c in zip(names, count, strict=True) if c < LEAST_ROWS)

@@ -30,6 +30,7 @@ import numpy as np
 
 from policyopt._cache.data import ExitData, folds_of
 from policyopt._costs import Budget
+from policyopt._methods.base import worth_interval
 from policyopt._methods.exit_batch import subsample_outputs
 from policyopt._methods.fitted import Expectation, expectation, provenance_of
 from policyopt._methods.regression import (
@@ -62,8 +63,7 @@ _MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
 _GROUPS = 20
 #: Of the search for members: rows, and numbers of the prices, the highest first.
 _SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
-#: Prices of cost, in value per cost of all models: 0, and so on up to where only the cheapest is asked.
-PRICES = np.concatenate([[0.0], np.logspace(-3.3, 2.3, 29)])
+_PRICES = 30
 _SHARPNESS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4])
 _SHRINK = 100.0  # rows of evidence that a standing's powers are as they are among all models
 #: Penalties, in rows: of what standings of a size share, and of each one's own.
@@ -151,7 +151,10 @@ def fit_routing(
     """
     check_share("soft", soft)
     tables = tables_of(data, cost, tables, utility)
-    table, several = tables.get(split), isinstance(budget, (list, tuple))
+    table, several = tables.get(split), isinstance(budget, (list, tuple, np.ndarray))
+    budget = budget.tolist() if isinstance(budget, np.ndarray) else budget
+    if several and not len(budget):  # type: ignore[arg-type]
+        raise input_error("budget", "given", "none", "E.g. po.fit_routing(data, '40%').")
     targets = targets_of(budget, table.mean_costs)
     for target in targets:
         if target.limits:
@@ -205,7 +208,7 @@ class _Rows:
         table = subsample(subsample_outputs(table, seed), _MOST_ROWS, seed)
         self.table, self.k, self.soft = table, table.exits, soft if table.whole else soft / 2
         self.costs = np.broadcast_to(table.standalone_costs, (len(table), self.k))
-        self.prices = PRICES / self.costs.sum(axis=1).mean()
+        self.prices = prices_of(self.costs.mean(axis=0))
         self.fold = folds_of(len(table), _GROUPS, seed, table.group)
         self.labels = table.statistics.labels
         self.joins = self.labels is not None and not table.plain_only
@@ -251,6 +254,8 @@ class _Rows:
             return np.full(self.k, 1.0 / self.k)
         found = self._powers(tuple(range(self.k)), np.full(self.k, 1.0 / self.k))
         found = np.maximum(found, 0.05 * found.mean())
+        if not found.sum() > 0.0:  # what they say tells nothing of the label
+            found = np.ones(self.k)
         return found / found.sum()
 
     def powers(self, called: Set) -> Floats:
@@ -317,10 +322,10 @@ class _Rows:
         if self._word is not None:
             chance, of = self._word
             soft = np.where(of == answer[:, None], chance, 0.0).max(axis=1)
-            if (
-                not table.whole
-            ):  # votes are less well calibrated: on average, too, it is what answers are worth
-                soft += worth.mean() - soft.mean()
+            # Less noisy row by row; on average, as far as that is not noise, what answers are worth.
+            off = worth - soft
+            error, mean = float(off.var()) / len(off), float(off.mean()) ** 2
+            soft += off.mean() * max(1.0 - error / mean, 0.0) if mean > 0 else 0.0
             aim = self.soft * soft + (1 - self.soft) * worth
         paid = self.costs[:, list(called)].sum(axis=1)
         basis = self.ensemble.columns(self.seen, called, answer, share, paid)
@@ -405,6 +410,13 @@ class _Rows:
             gain = of_own_fold(seen.basis, theta, self.fold)[:, 0]
             value = np.where(gain > 0, go_on, seen.aim)
         return float((value - price * self.costs[:, chain[0][0]]).mean())
+
+
+def prices_of(costs: Floats) -> Floats:
+    """Return prices of costs, (K,), in value per unit: from 0 to where only the cheapest model is asked."""
+    low, total = np.unique(costs), float(costs.sum())
+    last = max(10**2.3 / total, 2.0 / float(low[1] - low[0]) if len(low) > 1 else 0.0)
+    return np.concatenate([[0.0], np.geomspace(10**-3.3 / total, last, _PRICES - 1)])
 
 
 def _subsets(models: Sequence[int]) -> list[Set]:
@@ -548,15 +560,19 @@ class _Levels:
             one, level = self.of[h]
             outcomes.append((weight, one.way.paid[:, level], one.way.worth[:, level]))
             arms.append(one.arm(level))
+        ends = float(self.rows.ensemble.costs.min()), float(table.mean_costs[-1])
+        ends = ends if table.costs.ndim == 1 else (0.0, np.inf)  # of costs per row no more is known
         expected = replace(
             expectation(outcomes), group=table.group, span=float(np.ptp(table.mean_costs)),
+            ends=ends,
             right=np.sum([w * right for w, _, right in outcomes], axis=0),
         )  # fmt: skip
-        said = provenance_of(method, table, most, seed)
-        said |= expected.fields | {"target": target.text}
+        quality = float(sum(w * right.mean() for w, _, right in outcomes))
+        known = worth_interval(quality, np.asarray(expected.right), table.group, table.graded)
+        said = provenance_of(method, table, most, seed) | expected.fields | {"target": target.text}
+        said |= {"expected_quality": quality, "expected_quality_95": known}
         share = sides[1][0] if len(sides) > 1 else 0.0
         policy = RoutingPolicy(
             tuple(arms), share, int(seed), self.rows.ensemble, table.unit, table.kind, said
         )
-        quality = float(sum(w * right.mean() for w, _, right in outcomes))
         return FittedRouting(policy, most, expected, quality)

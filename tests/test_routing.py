@@ -158,3 +158,67 @@ def test_what_cannot_be_routed_is_refused(tmp_path):
         po.load_policy(saved)
     with pytest.raises(InputError, match="a Policy"):  # what other commands ask for
         policy_of(fitted, single=True)
+
+
+def test_models_that_tell_nothing_are_no_fault(tmp_path):
+    """Confidences that speak against the label, few rows of no signal: finite, and the best model is asked."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 4, 1000)
+    against = np.array([2.0, 2, 4])[:, None] * np.eye(4)[(labels + 1) % 4][:, None]
+    logits = rng.normal(size=(1000, 3, 4)) + against
+    logits[:, 2] = rng.normal(size=(1000, 4))
+    data = po.from_arrays(logits, labels, [1, 2, 8], unit="ms", cost_kind="standalone")
+    fitted = po.fit_routing(data, "100%")
+    fitted.save(tmp_path / "policy.json")
+    alone = Tables(data).get("test").quality.mean(axis=0)
+    assert po.evaluate(fitted, data).quality.mean() >= alone.max() - 0.05
+    for seed in range(5):
+        few = rng.normal(size=(60, 2, 3)), rng.integers(0, 3, 60), [1, 3]
+        noise = po.from_arrays(*few, unit="ms", cost_kind="standalone", seed=seed)
+        po.fit_routing(noise, "60%").save(tmp_path / "noise.json")
+
+
+def test_every_budget_from_the_cheapest_model_on_can_be_met(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 1200)
+    logits = (
+        rng.normal(size=(1200, 3, 5)) + np.array([1, 2, 3])[:, None] * np.eye(5)[labels][:, None]
+    )
+    far = po.from_arrays(logits, labels, [1, 10, 5000], unit="ct", cost_kind="standalone")
+    for budget in (1.0, 3.0, 40.0):
+        fitted = po.fit_routing(far, budget)
+        assert po.evaluate(fitted, far).cost.mean() <= (2.0 if budget > 3 else 1.3) * budget
+        low, high = fitted.policy.provenance["expected_cost_95"]
+        assert 1.0 <= low <= high <= 5011
+    paid = rng.gamma(4, size=(1200, 3)) * [0, 2, 4]
+    free = po.from_arrays(
+        logits, labels, sample_costs={"ct": paid}, unit="ct", cost_kind="standalone"
+    )
+    for fitted in po.fit_routing(free, np.array([1.0, 3.0])):
+        fitted.save(tmp_path / "free.json")
+        assert fitted.policy.needs_costs and fitted.expected.cost > 0.5
+
+
+def test_what_is_wrong_is_said():
+    data = zoo(600)
+    fitted = po.fit_routing(data, "50%")
+    policy, outputs = fitted.policy, data.splits["pool"].array("outputs")[:4]
+    network = po.from_arrays(outputs[[0, 1, 2, 3] * 90], [0, 1, 2] * 120, [1, 2, 4, 8], unit="ms")
+    with pytest.raises(InputError, match="paid one by one"):
+        po.evaluate(fitted, network)
+    for costs in (np.ones((3, 3)), "abc", [np.nan] * 4, [-1.0] * 4, np.ones((4, 1))):
+        with pytest.raises(InputError, match="costs"):
+            policy.decide(outputs, costs=costs)
+    for sample in ("a", 2**70, 1.5):
+        with pytest.raises(InputError):
+            policy.start(sample)
+    with pytest.raises(InputError, match="cost"):
+        policy.step(outputs[0, 0], policy.start(), cost="x")
+    with pytest.raises(InputError, match="budget"):
+        po.fit_routing(data, [])
+    content = routing_to_dict(policy)
+    content["arms"][0]["standings"][-1]["powers"] = [1.0, 1.0, 1.0, 1.0, 1.0]
+    for change in ({}, {"classes": 10**25}, {"costs": [1e308] * 4}, {"seed": -1}, {"unit": "m\ns"}):
+        given = {k: v for k, v in {**content, **change}.items() if k not in ("format", "version")}
+        with pytest.raises(InputError):
+            routing_from_dict(ROUTING.signed(**given))

@@ -89,7 +89,7 @@ def evaluate(
         records = [
             {**record, "part": None, "worst": False, **part, **({"budget": None} if part else {})}
             for record, outcome in zip(records, outcomes, strict=True)
-            for part in ({}, *by_part(outcome, values))
+            for part in ({}, *by_part(outcome, values, span=float(np.ptp(loaded.costs))))
         ]
     columns = {
         **({"level": "level"} if family else {}),

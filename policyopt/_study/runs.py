@@ -76,6 +76,9 @@ def compare_runs(
     from policyopt._bounds import delta_of
 
     delta = delta_of(confidence)
+    if not isinstance(values, Mapping):
+        step = "E.g. {'joint': [0.91, 0.92], 'separate': [0.88, 0.89]}."
+        raise input_error("values", "a mapping of model to its runs", type(values).__name__, step)
     check_whole("models", len(values), 2, step="ANOVA compares two or more.")
     step = "Train it again with other seeds: rows of one model say nothing about training."
     samples = dict[str, Floats]()

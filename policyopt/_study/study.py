@@ -289,7 +289,8 @@ def _entries(caches: Mapping[str, Any], cost: str | None) -> list[_Entry]:
             marks = {(model, run), (model, data.fingerprint or id(data), "numbers")}
             if marks & seen:
                 allowed = "each of another name, and runs of other numbers"
-                raise input_error("caches", allowed, f"{model}/{run} twice", "Leave one out.")
+                got = f"{model}/{run} twice, by its name or its numbers"
+                raise input_error("caches", allowed, got, "Leave one out.")
             seen |= marks
     if len(models := {entry.model for entry in found}) < 2:
         got = next(iter(models), "none")
@@ -510,7 +511,8 @@ def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility
             of = {"seeds": seeds, "tables": tables, "test": test}
             frontier = curve(data, [entry.spec], own, **of)
             order = None if data.pooled else _order(data.splits[data.rows(test)[0]])
-            copied = order is not None and order == _order(data.splits["fit"])
+            named = all(data.splits[data.rows(of)[0]].has(GROUP) for of in (test, "fit"))
+            copied = not named and order is not None and order == _order(data.splits["fit"])
             seen = seen or copied or share_rows(data, test, data, "fit")
         else:  # one cost, and no policy
             divided = data.pooled and seeds > 1

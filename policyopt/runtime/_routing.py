@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ._answers import Identity
 from ._arithmetic import coin, row_product
-from ._checks import sample_numbers
+from ._checks import check_seed, check_text, sample_numbers
 from ._errors import input_error
 from ._files import write_file
 from ._kinds import KINDS
@@ -168,7 +168,8 @@ class Ensemble:
         if self.timed:
             usual = self.costs[list(called)].sum()
             spent = np.full(len(answer), usual) if paid is None else paid
-            out.append(np.log(np.maximum(spent, 1e-9 * usual) / usual))
+            least = 1e-9 * self.costs.sum()  # of what is free by itself
+            out.append(np.log(np.maximum(spent, least) / max(usual, least)))
         return np.stack(out, axis=1)
 
 
@@ -331,7 +332,7 @@ class RoutingPolicy:
         Route
             ``next`` is the model to ask first.
         """
-        arm = self.arms[int(self._second(np.array([sample]))[0])]
+        arm = self.arms[int(self._second(sample_numbers(sample).reshape(1))[0])]
         return Route(arm, arm.first)
 
     def step(self, output: object, route: Route, cost: float | None = None) -> Routed:
@@ -360,9 +361,15 @@ class RoutingPolicy:
         if not self.observer.kind.record and not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1)
         route.seen[model] = self._look(model, output, 1)
-        spent = float(self.costs[model]) if cost is None else float(cost)
-        if not 0 <= spent < np.inf:
-            raise input_error("cost", "a finite number, 0 or more", cost, f"In {self.unit}.")
+        spent = float(self.costs[model])
+        if cost is not None:
+            if (
+                isinstance(cost, bool)
+                or not isinstance(cost, (int, float))
+                or not 0 <= cost < np.inf
+            ):
+                raise input_error("cost", "a finite number, 0 or more", cost, f"In {self.unit}.")
+            spent = float(cost)
         route.paid += spent
         one = route.arm.by_called[tuple(sorted(route.seen))]
         answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]))
@@ -404,9 +411,7 @@ class RoutingPolicy:
     ) -> Followed:
         """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone."""
         n = len(samples)
-        each = np.broadcast_to(
-            self.costs if costs is None else np.asarray(costs), (n, self.model_exits)
-        )
+        each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
             np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32),
             np.full(n, -1), np.zeros(n),
@@ -447,6 +452,16 @@ class RoutingPolicy:
         """Write the artifact, one JSON file, atomically."""
         write_file(path, to_text(routing_to_dict(self), "policy", MAX_ROUTING_BYTES, indent=1))
 
+    def _costs(self, costs: npt.ArrayLike, n: int) -> Floats:
+        """Return what each call costs, (n, K); refused unless numbers of 0 or more, one per model, or row and model."""
+        given, k = np.asarray(costs), self.model_exits
+        good = given.dtype.kind in "fiu" and given.shape in ((k,), (n, k))
+        if not good or not (np.isfinite(given) & (given >= 0)).all():
+            got = f"shape {given.shape}, dtype {given.dtype}, or a number below 0 or not finite"
+            allowed = f"numbers of 0 or more, of shape ({k},) or ({n}, {k})"
+            raise input_error("costs", allowed, got, "What each model's call costs by itself.")
+        return np.broadcast_to(given, (n, k)).astype(np.float64)
+
     def _second(self, samples: Ints) -> Bools:
         if len(self.arms) == 1:
             return np.zeros(len(samples), dtype=bool)
@@ -464,9 +479,12 @@ def check_routing(policy: RoutingPolicy) -> None:
         raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
     if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
-    if ensemble.classes < 0 or (ensemble.costs < 0).any() or not ensemble.costs.sum() > 0:
+    low, high = float(ensemble.costs.min()), float(ensemble.costs.max())
+    if not (0 <= ensemble.classes < 1 << 31 and low >= 0 and 0 < high < 1e300):
         got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
         raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
+    check_text("unit", policy.unit)
+    check_seed(policy.seed)
     if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
         raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
     for arm in policy.arms:
@@ -478,15 +496,12 @@ def check_routing(policy: RoutingPolicy) -> None:
         for one in arm.standings:
             good = len(one.called) > 0 and set(one.called) <= set(range(k))
             good = good and tuple(sorted(set(one.called))) == one.called
-            good = (
-                good
-                and len(one.powers) in (1, len(one.called))
-                and one.answerer in (-1, *one.called)
-            )
+            good = good and len(one.powers) == len(one.called) and one.answerer in (-1, *one.called)
             after = [tuple(sorted((*one.called, m))) for m in one.actions]
             good = good and not set(one.actions) & set(one.called)
             good = good and all(a in arm.by_called for a in after)
             shape = (len(one.actions), ensemble.width(one.called) + 1)
+            good = good and bool(np.isfinite(one.powers).all() and np.isfinite(one.weights).all())
             if not good or (one.actions and one.weights.shape != shape):
                 raise input_error("standing", "one that hangs together", one.called, _STEP)
 
