@@ -13,9 +13,11 @@ models of S have said; asked is the model of the largest estimate, if that is ov
 - It is cross-fitted: what a row earns later comes from decisions of coefficients that it took no part in. So are the
   costs and qualities of all prices, by whose upper hull a budget is met, two neighbours mixed by a coin.
 - An answer's worth is the probability that the ensemble of all models gives to it, which is less noisy than right or
-  wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). Of records it is half that.
-- Up to `EVERY` models all sets are standings. Of more, the models in the order of their costs are one chain, and all
-  sets of the few that serve best by themselves are standings, too.
+  wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). Its mean over a standing's rows
+  is brought to that of right and wrong, as far as they differ by more than noise. Of records it is half of the worth.
+- Up to `EVERY` models all sets are standings. Of more there are several structures, of which each price takes the one
+  that serves it best: all models as one chain in the order of their costs, chains of some, found by a search at a few
+  prices, and all sets of a short chain's models.
 """
 
 from __future__ import annotations
@@ -366,7 +368,7 @@ class _Rows:
         alone = [(m,) for m in range(self.k)]
         lists = [tuple(range(self.k)), *self._members()]
         found = [[*self._chain(members), *alone] for members in dict.fromkeys(lists)]
-        few = {members[:1] + members[1:][:4] for members in lists if len(members) <= 6}
+        few = dict.fromkeys(members[:5] for members in lists if len(members) <= EVERY)
         return found + [
             [*_subsets(members), *(a for a in alone if a[0] not in members)] for members in few
         ]

@@ -6,7 +6,7 @@ sum says by how much asking it is worth more than to stop. Asked is the one that
 than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met.
 
 Answers are joined by a product of powers of the models' distributions (Genest & Zidek, Statistical Science 1, 1986),
-of records by votes with the log odds that each is right; both are sharpened by one number per standing.
+of records by votes with the log odds that each is right, weighed likewise; a standing has powers of its own.
 """
 
 from __future__ import annotations
