@@ -196,17 +196,16 @@ def negative_log_likelihood(
         total += bias.astype(np.float32)
     for weight, log in zip(weights, logs, strict=True):
         total += np.float32(weight) * log
-    ones = np.ones(total.shape[1], dtype=np.float32)
     picked = total[rows, labels]
     with np.errstate(over="ignore"):
         powers = np.exp(total)
-    norm = powers @ ones
+    norm = np.einsum("nc->n", powers)  # not BLAS: its spare lanes may raise flags
     # Seldom: the largest log of each exit is near 0.
     if not ((norm > _UNDERFLOW) & np.isfinite(norm)).all():
         total -= total.max(axis=1, keepdims=True)
         picked = total[rows, labels]
         powers = np.exp(total)
-        norm = powers @ ones
+        norm = np.einsum("nc->n", powers)
     total = powers
     value = float((np.log(norm.astype(np.float64)) - picked.astype(np.float64)).mean())
     total /= norm[:, None]
