@@ -359,8 +359,10 @@ class _Rows:
     def places(self, called: Set) -> list[int]:
         """Return where a standing's columns stand among those of all models."""
         pairs = [GENERAL + 2 * m + i for m in called for i in range(2)]
-        first = range(GENERAL) if called else range(0)
-        return [*first, *pairs, *range(GENERAL + 2 * self.k, self.ensemble.width(range(self.k)))]
+        every = range(self.ensemble.width(range(self.k)))
+        if not called:
+            return [*every[len(every) - self.ensemble.width(()) :]]
+        return [*every[:GENERAL], *pairs, *every[GENERAL + 2 * self.k :]]
 
     def levels(self) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""

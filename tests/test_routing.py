@@ -111,14 +111,13 @@ def by_topic(rows, seed=0, width=3, query=True):
     rng = np.random.default_rng(seed)
     topic = rng.integers(0, 3, rows)
     right = rng.random((rows, 4)) < TOPICS[:, topic].T
-    told = np.eye(3)[topic]
-    if width > 3:
+    told, paid = np.eye(3)[topic], np.array([1.0, 2, 2, 10])
+    if width > 3:  # and calls have prices of their own
+        paid = paid * rng.gamma(20, 1 / 20, size=(rows, 4))
         told = told @ np.random.default_rng(9).normal(size=(3, width))
         told += rng.normal(size=(rows, width))
     more = {"query": told} if query else {}
-    return po.from_arrays(
-        correct=right, costs=[1, 2, 2, 10], unit="ct", cost_kind="standalone", **more
-    )
+    return po.from_arrays(correct=right, costs=paid, unit="ct", cost_kind="standalone", **more)
 
 
 def best_by_topic(cost):
