@@ -371,8 +371,8 @@ def _note_unsure(part: Part, n: int, exits: int, notes: list[str]) -> None:
             + (
                 "Routing chooses the first model by the query"
                 if QUERY in part.arrays
-                else "What is known before any model is asked (a router's score, a length, an embedding) goes under the key "
-                "query, for routing; what is known before exit k+1 alone becomes conf_k (0 to 1, higher: stop there)"
+                else "What is known before any model is asked (a router's score, a length, an embedding) goes under "
+                "the key query, for routing; what is known before exit k+1 alone is conf_k (0 to 1, higher: stop there)"
             )
         )
     elif given is not None and (given.size < n * exits or np.isnan(given).any()):

@@ -182,25 +182,18 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
 
 
 def without_texts(raw: Raw, at: Mapping[str, Place], first: Mapping[str, Any]) -> dict[str, Place]:
-    """Return the places of keys, but of a query whose first value is a text: no model of routing reads it."""
-    texts = [key for key, place in at.items() if QUERY in place.key and _is_word(first[key])]
-    for key in texts:
-        raw.unread[key] = ()
-        raw.note(
-            f"{key!r} holds texts: not used; give numbers (a length, an embedding) under query"
+    """Return the places of keys, but of a query whose first value is a text, which tells nothing as it is."""
+    words = {k: first[k] for k, place in at.items() if QUERY in place.key}
+    for key, value in words.items():
+        text = (
+            value.strip()[:1] not in "+-.0123456789" if isinstance(value, str) else is_text(value)
         )
-    return {key: place for key, place in at.items() if key not in texts}
-
-
-def _is_word(value: Any) -> bool:
-    """Whether a value is a text that is no number, or texts."""
-    if not isinstance(value, str):
-        return is_text(value)
-    try:
-        float(value)
-    except ValueError:
-        return bool(value.strip())
-    return False
+        if text:
+            raw.unread[key] = ()
+            raw.note(
+                f"key {key!r} not used, for it holds texts: give numbers (a length, an embedding)"
+            )
+    return {key: place for key, place in at.items() if key not in words or key not in raw.unread}
 
 
 def _shape(value: Any) -> tuple[int, ...]:

@@ -135,7 +135,8 @@ def info(
     content: dict[str, Any] = {
         "kind": data.kind, "exits": data.exits, "classes": data.classes, "names": list(data.names),
         **vars(data.measure),
-        "features": list(data.feature_widths), "query": data.query_width, "contexts": list(data.contexts), "pooled": data.pooled,
+        "features": list(data.feature_widths), "query": data.query_width,
+        "contexts": list(data.contexts), "pooled": data.pooled,
         "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
     }  # fmt: skip
