@@ -29,18 +29,10 @@ _PENALTIES = (10.0, 100.0, 1000.0)
 _DIGITS = 7
 
 
-def fit_query(
-    given: Floats, quality: Floats, paid: Floats | None, fold: Ints, seed: int
-) -> tuple[Query, Floats]:
-    """Return how queries (N, D) become columns, and those of the rows, (N, Q).
-
-    They are the log odds that each model is right, by its `quality` (N, K); the log of what calls cost, where `paid`
-    (N,) says; and the axes, where they are few.
-    """
-    cost = [] if paid is None else [np.log(np.maximum(paid, 1e-9 * paid.max()))]
-    target = np.column_stack([quality, *cost])
-    target = target - target.mean(axis=0)
-    ones, most, best = np.ones(len(given)), np.maximum((target**2).sum(axis=0), 1e-12), None
+def fit_query(given: Floats, quality: Floats, fold: Ints, seed: int) -> tuple[Query, Floats]:
+    """Return how queries (N, D) become columns, and those of the rows, (N, Q): log odds of quality (N, K), few axes."""
+    target, ones = quality - quality.mean(axis=0), np.ones(len(given))
+    tried = []
     for query in _shapes(given, seed):
         seen = query.seen(given)
         for penalty in _PENALTIES:
@@ -48,21 +40,18 @@ def fit_query(
             # Offsets of each fold would tell its labels' mean, turned round.
             theta[:, 0] = -(seen.mean(axis=0) @ theta[:, 1:])
             said = of_own_fold(seen, theta, fold)
-            error = float((((said - target) ** 2).sum(axis=0) / most).mean())
-            if best is None or error < best[0]:
-                best = error, query, theta[-1], said
-    assert best is not None
-    _, query, theta, said = best
+            tried.append((float(((said - target) ** 2).sum()), len(tried), query, theta[-1], said))
+    _, _, query, theta, said = min(tried)
     spread = np.maximum(said.std(axis=0), 1e-12)
-    fits = [fit_sigmoid(said[:, [k]] / spread[k], q, 3.0) for k, q in enumerate(quality.T)]
-    low, slope = np.array([*fits, *([[0.0, 1.0]] * len(cost))]).T
-    slope = np.maximum(slope, 0.0) / spread  # what speaks against the labels says nothing
-    theta = theta * slope
-    theta[0] += low
+    odds = np.array(
+        [fit_sigmoid(u[:, None], q, 3.0) for u, q in zip((said / spread).T, quality.T, strict=True)]
+    )
+    slope = np.maximum(odds[:, 1], 0.0) / spread  # what speaks against the labels says nothing
+    theta, columns = theta * slope, said * slope + odds[:, 0]
+    theta[0] += odds[:, 0]
     few = len(query.axes) if len(query.axes) <= _RAW else 0
-    weights = np.concatenate([theta.T, np.eye(few, len(theta), 1)])
-    columns = np.concatenate([said * slope + low, query.seen(given)[:, :few]], axis=1)
-    return replace(query, weights=weights), columns
+    whole = replace(query, weights=np.concatenate([theta.T, np.eye(few, len(theta), 1)]))
+    return whole, np.concatenate([columns, query.seen(given)[:, :few]], axis=1)
 
 
 def _shapes(given: Floats, seed: int) -> list[Query]:
