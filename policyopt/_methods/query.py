@@ -32,9 +32,9 @@ _DIGITS = 7
 def fit_query(given: Floats, quality: Floats, fold: Ints, seed: int) -> tuple[Query, Floats]:
     """Return how queries (N, D) become columns, and those of the rows, (N, Q): log odds of quality (N, K), few axes."""
     target, ones = quality - quality.mean(axis=0), np.ones(len(given))
-    tried = []
-    for query in _shapes(given, seed):
-        seen = query.seen(given)
+    (place, shapes), tried = _shapes(given, seed), []
+    for query in shapes:
+        seen = query.seen(place)
         for penalty in _PENALTIES:
             theta = ridge_without_each(seen, ones, target, fold, penalty)
             # Offsets of each fold would tell its labels' mean, turned round.
@@ -49,13 +49,13 @@ def fit_query(given: Floats, quality: Floats, fold: Ints, seed: int) -> tuple[Qu
     slope = np.maximum(odds[:, 1], 0.0) / spread  # what speaks against the labels says nothing
     theta, columns = theta * slope, said * slope + odds[:, 0]
     theta[0] += odds[:, 0]
-    few = len(query.axes) if len(query.axes) <= _RAW else 0
+    few = place.shape[1] if place.shape[1] <= _RAW else 0
     whole = replace(query, weights=np.concatenate([theta.T, np.eye(few, len(theta), 1)]))
-    return whole, np.concatenate([columns, query.seen(given)[:, :few]], axis=1)
+    return whole, np.concatenate([columns, place[:, :few]], axis=1)
 
 
-def _shapes(given: Floats, seed: int) -> list[Query]:
-    """Return what may be read of queries, without weights: axes, and nearness to their middle or to rows."""
+def _shapes(given: Floats, seed: int) -> tuple[Floats, list[Query]]:
+    """Return places of queries, and what may be read of them, without weights: nearness to their middle or to rows."""
     center, spread = given.mean(axis=0), given.std(axis=0)
     inverse = np.where(spread > 1e-9 * np.abs(center), 1.0 / np.maximum(spread, 1e-300), 0.0)
     axes = np.diag(inverse)
@@ -63,12 +63,13 @@ def _shapes(given: Floats, seed: int) -> list[Query]:
         standard = (given - center) * inverse
         axes = principal(standard, _AXES, seed)
         axes = axes * inverse / max(float((standard @ axes[0]).std()), 1e-12)
-    center, axes = short(center, _DIGITS), short(axes, _DIGITS)
+    center, axes = short(center, 9), short(axes, _DIGITS)
     r, count = len(axes), min(_POINTS, len(given) // _ROWS_EACH)
     plain = Query(center, axes, np.zeros((1, r)), r**0.5, np.empty((0, r + 2)))
     some = np.random.default_rng(seed).permutation(len(given))[:count]
-    points = short(plain.seen(given[some])[:, :r], _DIGITS)
+    place = plain.place(given)
+    points = short(place[some], _DIGITS)
     apart = np.sqrt(((points[:, None] - points[None]) ** 2).sum(axis=2))
     widths = [float(w * np.median(apart)) for w in _WIDTHS if count and np.median(apart) > 1e-6]
     none = np.empty((0, 1 + r + count))
-    return [plain, *(replace(plain, points=points, width=w, weights=none) for w in widths)]
+    return place, [plain, *(replace(plain, points=points, width=w, weights=none) for w in widths)]

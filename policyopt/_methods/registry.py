@@ -36,8 +36,8 @@ class MethodSpec:
     `factory`: ``module:Class`` of this package, or a class; `preset`: settings that make it this method,
     `defaults`: other than the class's own. `needs`: ``labels``, ``logits``, ``features``, or of summaries
     ``entropy``, ``top_prob``; ``query``; ``cascade``, models that are paid one by one. `trains`: for long, so that
-    ``all`` leaves it out. `online`: one number orders its policies. `seconds`: of a processor, for nine budgets and 549 or
-    5,000 rows of five exits and ten classes (benchmarks/few_rows.py). `discrete`: few distinct scores, so that
+    ``all`` leaves it out. `online`: one number orders its policies. `seconds`: of a processor, for nine budgets and
+    549 or 5,000 rows of five exits and ten classes (benchmarks/few_rows.py). `discrete`: few distinct scores, so that
     budgets are met by mixing.
     """
 
