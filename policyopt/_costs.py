@@ -31,6 +31,21 @@ _ARITHMETIC = re.compile(
     r"^(?P<scale>|k|kilo|m|mega|g|giga|t|tera)(?P<kind>flops?|macs?|ops?|madds?)$", re.IGNORECASE
 )
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+#: ``$3/1000``, ``3 USD per 1000``, ``$0.003``; of units ``usd``, ``ct``, ``1e-6 USD``, ``mUSD``, ``USD/1k``.
+_NUMBER = r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+_MONEY = re.compile(
+    rf"(?P<before>[^\d\s./+-]+)?\s*(?P<number>{_NUMBER})?\s*(?P<after>[^\d\s./+-]+)?"
+    r"(\s*(/|per)\s*(?P<per>1000|1e3|1k|k|thousand)?(\s*(requests?|calls?|queries|questions?|samples?))?)?",
+    re.IGNORECASE,
+)
+#: What currencies are called; a cent is one of any.
+_CURRENCIES = {
+    "$": "USD", "us$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD", "€": "EUR", "eur": "EUR",
+    "euro": "EUR", "euros": "EUR", "£": "GBP", "gbp": "GBP", "chf": "CHF", "jpy": "JPY", "cny": "CNY", "inr": "INR",
+    "ct": "ct", "cent": "ct", "cents": "ct", "¢": "ct",
+}  # fmt: skip
+_PARTS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6}
+_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£"}
 
 
 @dataclass(frozen=True)
@@ -259,29 +274,85 @@ def positions(costs: Floats, count: int) -> Floats:
     return np.interp(share * (len(costs) - 1), np.arange(len(costs)), costs)
 
 
-def parse_budget(budget: Budget, costs: Floats) -> float:
-    """Return a budget in the unit of `costs`."""
+def money(text: str, least: str = "1") -> tuple[float, str] | None:
+    """Return an amount of money per request, and its currency; None where a text is none. `least`: what no number is.
+
+    >>> money("$3/1000"), money("1e-6 USD"), money("2 ct"), money("ms")
+    ((0.003, 'USD'), (1e-06, 'USD'), (2.0, 'ct'), None)
+    """
+    found = _MONEY.fullmatch(text.strip())
+    named = [one for one in (found["before"], found["after"]) if one] if found else []
+    if found is None or len(named) != 1:
+        return None
+    name, part = named[0].lower(), ""
+    if name not in _CURRENCIES:
+        part, name = name[0], name[1:]
+    if name not in _CURRENCIES or part not in _PARTS:
+        return None
+    amount = float(found["number"] or least or "nan") * _PARTS[part]
+    return amount / (1000 if found["per"] else 1), _CURRENCIES[name]
+
+
+def in_unit(budget: str, unit: str) -> float | None:
+    """Return a budget in money in a unit of money, whichever amount of it that is; None: the budget is no money."""
+    asked, own = money(budget, ""), money(unit)
+    if asked is None or math.isnan(asked[0]):
+        return None
+    if own is None or own[0] <= 0:
+        step = "Give a number in the unit or a share such as 40%, or choose the cost that is money (--cost NAME)."
+        raise input_error("budget", f"in {unit or 'the unit of the costs'}, no money", budget, step)
+    cents = (
+        [1.0, 1.0] if asked[1] == own[1] else [0.01 if c == "ct" else 1.0 for _, c in (asked, own)]
+    )
+    if asked[1] != own[1] and 0.01 not in cents:
+        step = f"Convert it yourself, no rate is known: e.g. 3 {own[1]}/1000."
+        raise input_error("budget", f"in {own[1]}, as the costs", budget, step)
+    return asked[0] * cents[0] / (own[0] * cents[1])
+
+
+def per_thousand(cost: float | None, unit: str) -> str:
+    """Return a mean cost in money per 1,000 requests, such as ``$2.71/1000``; nothing where it is no money.
+
+    >>> per_thousand(2710.0, "1e-6 USD"), per_thousand(0.2, "ct"), per_thousand(3.0, "ms")
+    ('$2.71/1000', '200 ct/1000', '')
+    """
+    own = money(unit)
+    if own is None or cost is None or not math.isfinite(cost):
+        return ""
+    amount = f"{1000 * cost * own[0]:.3g}"
+    amount = amount if "e" not in amount else f"{1000 * cost * own[0]:g}"
+    return f"{_SIGNS[own[1]]}{amount}/1000" if own[1] in _SIGNS else f"{amount} {own[1]}/1000"
+
+
+def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
+    """Return a budget in the unit of `costs`: a number, a share of the last, or money (see `money`)."""
     text = str(budget).strip()
     try:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = math.nan
+        if (amount := in_unit(text, unit)) is not None:
+            return amount
     if not math.isfinite(value):
         step = (
             "Give it in the unit of the costs or in %; `fit` and `curve` take other targets, too."
         )
+        if money(unit):
+            step = "Money in single quotes, as a shell reads $3 itself: '$3/1000', or 3USD/1000."
         raise input_error("budget", "a number, or a share such as 40%", budget, step)
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 
 
-def budget_list(budgets: Budget | Iterable[Budget], costs: Floats) -> list[float]:
+def budget_list(budgets: Budget | Iterable[Budget], costs: Floats, unit: str = "") -> list[float]:
     """Return budgets, given as one or as several, in the unit of `costs`: no number is a count."""
     if isinstance(budgets, str) or not isinstance(budgets, Iterable):
-        return [parse_budget(budgets, costs)]
-    return [parse_budget(budget, costs) for budget in budgets]
+        return [parse_budget(budgets, costs, unit)]
+    return [parse_budget(budget, costs, unit) for budget in budgets]
 
 
-def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) -> list[float]:
+def parse_budgets(
+    budgets: int | float | str | Sequence[Budget], costs: Floats, unit: str = ""
+) -> list[float]:
     """Return one budget, a count of them (9), or a list ("20%,1.5"), in the unit of `costs`, (K,).
 
     >>> parse_budgets("20%,1.5", np.array([1.0, 5.0])), parse_budgets(3, np.array([1.0, 5.0]))
@@ -298,7 +369,7 @@ def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) 
     items = [b for b in (given if isinstance(given, Iterable) else ()) if str(b).strip()]
     if not items:
         raise input_error("budgets", "at least one budget", "none", "E.g. --budgets 9, or 20%,40%.")
-    return budget_list(items, costs)
+    return budget_list(items, costs, unit)
 
 
 def unit_per_multiply_add(unit: str) -> float | None:

@@ -157,7 +157,7 @@ def fit_routing(
     budget = budget.tolist() if isinstance(budget, np.ndarray) else budget
     if several and not len(budget):  # type: ignore[arg-type]
         raise input_error("budget", "given", "none", "E.g. po.fit_routing(data, '40%').")
-    targets = targets_of(budget, table.mean_costs)
+    targets = targets_of(budget, table)
     for target in targets:
         if target.limits:
             step = "Give a budget or a floor."
