@@ -31,21 +31,15 @@ _ARITHMETIC = re.compile(
     r"^(?P<scale>|k|kilo|m|mega|g|giga|t|tera)(?P<kind>flops?|macs?|ops?|madds?)$", re.IGNORECASE
 )
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
-#: ``$3/1000``, ``3 USD per 1000``, ``$0.003``; of units ``usd``, ``ct``, ``1e-6 USD``, ``mUSD``, ``USD/1k``.
-_NUMBER = r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+#: ``$3/1000``, ``3 USD per 1000 calls``, ``$0.003``; of units ``usd``, ``ct``, ``1e-6 USD``, ``USD/1k``.
 _MONEY = re.compile(
-    rf"(?P<before>[^\d\s./+-]+)?\s*(?P<number>{_NUMBER})?\s*(?P<after>[^\d\s./+-]+)?"
-    r"(\s*(/|per)\s*(?P<per>1000|1e3|1k|k|thousand)?(\s*(requests?|calls?|queries|questions?|samples?))?)?",
+    r"(?P<of>[^\d\s./+-]+)?\s*(?P<number>(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)?\s*(?P<by>[^\d\s./+-]+)?"
+    r"(\s*(/|per)\s*(?P<many>1000|1k|thousand)?\s*((request|call|question)s?|quer(y|ies))?)?",
     re.IGNORECASE,
 )
-#: What currencies are called; a cent is one of any.
-_CURRENCIES = {
-    "$": "USD", "us$": "USD", "usd": "USD", "dollar": "USD", "dollars": "USD", "€": "EUR", "eur": "EUR",
-    "euro": "EUR", "euros": "EUR", "£": "GBP", "gbp": "GBP", "chf": "CHF", "jpy": "JPY", "cny": "CNY", "inr": "INR",
-    "ct": "ct", "cent": "ct", "cents": "ct", "¢": "ct",
-}  # fmt: skip
-_PARTS = {"": 1.0, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6}
-_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£"}
+_CALLED = {"$": "USD", "US$": "USD", "DOLLARS": "USD", "€": "EUR", "EUROS": "EUR", "£": "GBP"}
+_CENTS = ("CT", "CENT", "CENTS", "¢")  # of any currency
+_CURRENCIES = ("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR")
 
 
 @dataclass(frozen=True)
@@ -275,53 +269,36 @@ def positions(costs: Floats, count: int) -> Floats:
 
 
 def money(text: str, least: str = "1") -> tuple[float, str] | None:
-    """Return an amount of money per request, and its currency; None where a text is none. `least`: what no number is.
+    """Return an amount per request, and its currency, "" of cents; None: no money. `least`: what no number is.
 
     >>> money("$3/1000"), money("1e-6 USD"), money("2 ct"), money("ms")
-    ((0.003, 'USD'), (1e-06, 'USD'), (2.0, 'ct'), None)
+    ((0.003, 'USD'), (1e-06, 'USD'), (0.02, ''), None)
     """
     found = _MONEY.fullmatch(text.strip())
-    named = [one for one in (found["before"], found["after"]) if one] if found else []
-    if found is None or len(named) != 1:
+    named = [one.upper() for one in (found["of"], found["by"]) if one] if found else []
+    name = _CALLED.get(named[0], named[0]) if len(named) == 1 else None
+    number = (found["number"] or least) if found else ""
+    if name not in (*_CURRENCIES, *_CENTS) or not number or not found or float(number) == 0:
         return None
-    name, part = named[0].lower(), ""
-    if name not in _CURRENCIES:
-        part, name = name[0], name[1:]
-    if name not in _CURRENCIES or part not in _PARTS:
-        return None
-    amount = float(found["number"] or least or "nan") * _PARTS[part]
-    return amount / (1000 if found["per"] else 1), _CURRENCIES[name]
-
-
-def in_unit(budget: str, unit: str) -> float | None:
-    """Return a budget in money in a unit of money, whichever amount of it that is; None: the budget is no money."""
-    asked, own = money(budget, ""), money(unit)
-    if asked is None or math.isnan(asked[0]):
-        return None
-    if own is None or own[0] <= 0:
-        step = "Give a number in the unit or a share such as 40%, or choose the cost that is money (--cost NAME)."
-        raise input_error("budget", f"in {unit or 'the unit of the costs'}, no money", budget, step)
-    cents = (
-        [1.0, 1.0] if asked[1] == own[1] else [0.01 if c == "ct" else 1.0 for _, c in (asked, own)]
-    )
-    if asked[1] != own[1] and 0.01 not in cents:
-        step = f"Convert it yourself, no rate is known: e.g. 3 {own[1]}/1000."
-        raise input_error("budget", f"in {own[1]}, as the costs", budget, step)
-    return asked[0] * cents[0] / (own[0] * cents[1])
+    amount = float(number) / (1000 if found["many"] else 1)
+    return (amount / 100, "") if name in _CENTS else (amount, name)
 
 
 def per_thousand(cost: float | None, unit: str) -> str:
-    """Return a mean cost in money per 1,000 requests, such as ``$2.71/1000``; nothing where it is no money.
+    """Return a mean cost in money per 1,000 requests; nothing where it is no money.
 
     >>> per_thousand(2710.0, "1e-6 USD"), per_thousand(0.2, "ct"), per_thousand(3.0, "ms")
     ('$2.71/1000', '200 ct/1000', '')
     """
     own = money(unit)
-    if own is None or cost is None or not math.isfinite(cost):
+    if own is None or cost is None:
         return ""
-    amount = f"{1000 * cost * own[0]:.3g}"
-    amount = amount if "e" not in amount else f"{1000 * cost * own[0]:g}"
-    return f"{_SIGNS[own[1]]}{amount}/1000" if own[1] in _SIGNS else f"{amount} {own[1]}/1000"
+    amount, sign = (
+        1000 * cost * own[0] * (1 if own[1] else 100),
+        {"USD": "$", "EUR": "€", "GBP": "£"},
+    )
+    told = f"{amount:.3g}" if amount < 1000 else f"{amount:.0f}"
+    return f"{sign[own[1]]}{told}/1000" if own[1] in sign else f"{told} {own[1] or 'ct'}/1000"
 
 
 def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
@@ -331,8 +308,13 @@ def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = math.nan
-        if (amount := in_unit(text, unit)) is not None:
-            return amount
+        asked, own = money(text, ""), money(unit)
+        if asked and (own is None or (asked[1] and own[1] and asked[1] != own[1])):
+            told = own[1] if own else unit or "the unit of the costs"
+            step = "Convert it, or take another cost (--cost NAME): a number in the unit, or 40%, does."
+            raise input_error("budget", f"in {told}, as the costs", budget, step) from None
+        if asked and own:
+            return asked[0] / own[0]
     if not math.isfinite(value):
         step = (
             "Give it in the unit of the costs or in %; `fit` and `curve` take other targets, too."

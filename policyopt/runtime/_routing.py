@@ -30,7 +30,7 @@ from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
 from ._policy import Decisions, Observer, read_json
-from ._reading import as_array, read_exits
+from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
 
@@ -212,6 +212,7 @@ class Route:
     next: int | None  # the model to ask; None: stop
     seen: dict[int, ExitOutput] = field(default_factory=dict)
     paid: float = 0.0
+    texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
 
 
 @dataclass(frozen=True)
@@ -222,14 +223,14 @@ class Routed:
     ----------
     next : int or None
         The model to ask next; None: stop here.
-    prediction : int
-        Class of the answer that would be given now; -1 where nobody has answered.
+    prediction : int or str
+        Class of the answer that would be given now, -1 where nobody has answered; or the text, None.
     gain : float
         By how much asking `next` (or the best that might be asked) is worth more than to stop.
     """
 
     next: int | None
-    prediction: int
+    prediction: Any
     gain: float
 
     @property
@@ -341,6 +342,7 @@ class RoutingPolicy:
         Parameters
         ----------
         output : array of shape (C,), or mapping for records
+            With ``prediction``, or ``answer``, a text (None: there was none): then predictions are texts, too.
         route : Route
             From `start`; advanced in place.
         cost : float, optional
@@ -358,6 +360,9 @@ class RoutingPolicy:
         model = route.next
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
+        if self.observer.kind.record and hasattr(output, "keys") and "answer" in output:
+            route.texts = {} if route.texts is None else route.texts
+            output = number_answer(output, route.texts)
         if not self.observer.kind.record and not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1)
         route.seen[model] = self._look(model, output, 1)
@@ -376,7 +381,8 @@ class RoutingPolicy:
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best = int(gains.argmax())
         route.next = one.actions[best] if one.actions and gains[best] > 0 else None
-        return Routed(route.next, int(answer[0]), float(gains[best]))
+        told: Any = int(answer[0]) if route.texts is None else text_of(int(answer[0]), route.texts)
+        return Routed(route.next, told, float(gains[best]))
 
     def decide(
         self,
