@@ -168,9 +168,9 @@ class Replay:
 def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""
     _ = known_rows(table).quality  # raises where no row has a label, before the work
+    policy = policy_of(policy, routes=True)
     if isinstance(policy, RoutingPolicy):
         return _replay_routing(policy, table)
-    policy = policy_of(policy)
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)
     return _replay_one(policy, table, np.arange(len(table)))

@@ -504,9 +504,8 @@ class Policy:
             Exits out of turn, wrong shape, NaN or infinity, features that are needed and lacking.
         """
         at, kind = position(self, k, state), self.observer.kind
-        if kind.record and state.scalar and hasattr(output, "keys") and "answer" in output:
-            state.texts = {} if state.texts is None else state.texts
-            output = number_answer(output, state.texts)
+        if kind.record and state.scalar:
+            output = number_answer(output, state)
         if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
@@ -527,10 +526,9 @@ class Policy:
             gone = stop & (standing < self.abstention.thresholds[at : at + 1])
         if state.scalar:
             number = None if number is None else int(number[0])
-            if state.texts is not None:
-                number = int(said[0])
+            number = number if state.texts is None else int(said[0])
             return Decision(
-                bool(stop[0]), _first(said, state.texts), float(score[0]), float(sure[0]), answer, number,
+                bool(stop[0]), _first(said, state), float(score[0]), float(sure[0]), answer, number,
                 abstained=bool(gone[0]),
             )  # fmt: skip
         return Decision(stop, said, score, sure, answer, number, abstained=gone, _standing=standing)
@@ -587,7 +585,7 @@ class Policy:
             raise input_error("state", allowed, "one before the first", "Step to an exit first.")
         (prediction, sure), k = state.answer, self.active_exits[state.position - 1]
         if state.scalar:
-            return Answer(k, _first(prediction, state.texts), float(sure[0]))
+            return Answer(k, _first(prediction, state), float(sure[0]))
         return Answer(np.full(len(prediction), k, dtype=np.int64), prediction, sure)
 
     def decide(
@@ -763,11 +761,9 @@ class Observer:
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
 
 
-def _first(said: Array, texts: dict[str, str] | None = None) -> Any:
+def _first(said: Array, state: State) -> Any:
     """Return the prediction of one sample: a number, the text it stands for, or a set of labels or values."""
-    if texts is not None:
-        return text_of(int(said[0]), texts)
-    return said[0] if said.ndim > 1 else said[0].item()
+    return said[0] if said.ndim > 1 else text_of(said[0].item(), state)
 
 
 def position(policy: Policy, k: int, state: State) -> int:
@@ -1031,8 +1027,8 @@ def _exactly(field: str, value: Any, names: set[str]) -> None:
         raise input_error(field, f"a mapping of {', '.join(sorted(names))}", value, AGAIN)
 
 
-def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read an artifact and check it.
+def load_policy(path: str | os.PathLike[str]) -> Any:
+    """Read an artifact of one policy and check it.
 
     Parameters
     ----------
@@ -1040,14 +1036,19 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 
     Returns
     -------
-    Policy
+    Policy, or RoutingPolicy (method ``routing``)
 
     Raises
     ------
     InputError
         No such file, too large, not JSON, or not a policy.
     """
-    return from_dict(read_json(path), Path(path).name)
+    from ._routing import MAX_ROUTING_BYTES, ROUTING, routing_from_dict  # which stands on this
+
+    name, content = Path(path).name, read_json(path, MAX_ROUTING_BYTES)
+    if isinstance(content, dict) and content.get("format") == ROUTING.format:
+        return routing_from_dict(content, name)
+    return from_dict(read_json(path), name)  # under the limit of one with thresholds
 
 
 def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:

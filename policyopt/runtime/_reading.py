@@ -163,21 +163,26 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
         raise input_error(f"entropy of {name}", f"of shape {shape}, 0 or more", got, "In nats.")
 
 
-def number_answer(output: Any, texts: dict[str, str]) -> Any:
-    """Return a summary with a number for its ``answer``, a text, among the `texts` of one request; none is -1, and unsure."""
+def number_answer(output: Any, state: Any) -> Any:
+    """Return a summary of one request, a number in the place of its ``answer``; `state` keeps the texts."""
+    if not hasattr(output, "keys") or "answer" not in output:
+        return output
+    state.texts = {} if state.texts is None else state.texts
     given, text = {key: output[key] for key in output if key != "answer"}, output["answer"]
     text = "" if text is None or text != text else text
     if not isinstance(text, str):
         raise input_error("answer", "a text, or None", text, "A class number is a prediction.")
-    if not text.strip():
+    if not text.strip():  # the least sure
         return {**given, "prediction": -1, "confidence": 0.0}
-    texts.setdefault(meant := same_answer(text), text.strip())
-    return {**given, "prediction": list(texts).index(meant)}
+    state.texts.setdefault(meant := same_answer(text), text.strip())
+    return {**given, "prediction": list(state.texts).index(meant)}
 
 
-def text_of(prediction: int, texts: dict[str, str]) -> str | None:
-    """Return the text that a number stands for; None of -1."""
-    return None if prediction < 0 else list(texts.values())[prediction]
+def text_of(prediction: Any, state: Any) -> Any:
+    """Return the text that a prediction stands for, None of -1; itself where answers are no texts."""
+    if state.texts is None:
+        return prediction
+    return None if prediction < 0 else list(state.texts.values())[prediction]
 
 
 def ranked(top: Array) -> Bools:

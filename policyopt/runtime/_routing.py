@@ -15,7 +15,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,13 @@ import numpy.typing as npt
 
 from ._answers import Identity
 from ._arithmetic import coin, row_product
-from ._checks import check_seed, check_text, sample_numbers
-from ._errors import input_error
+from ._checks import MAX_NAME, check_seed, check_text, sample_numbers
+from ._errors import InputError, input_error
 from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer, read_json
+from ._policy import Decisions, Observer
 from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
@@ -209,10 +208,18 @@ class Route:
     """Where one sample stands; owned by the caller, advanced by `RoutingPolicy.step`."""
 
     arm: Arm
-    next: int | None  # the model to ask; None: stop
+    next: int | None  # number of the model to ask; None: stop
+    names: tuple[str, ...] = ()
     seen: dict[int, ExitOutput] = field(default_factory=dict)
     paid: float = 0.0
     texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model to ask; its number as text where models have no names."""
+        return (
+            None if self.next is None else (self.names[self.next] if self.names else str(self.next))
+        )
 
 
 @dataclass(frozen=True)
@@ -222,16 +229,19 @@ class Routed:
     Attributes
     ----------
     next : int or None
-        The model to ask next; None: stop here.
+        Number of the model to ask next; None: stop here.
     prediction : int or str
         Class of the answer that would be given now, -1 where nobody has answered; or the text, None.
     gain : float
         By how much asking `next` (or the best that might be asked) is worth more than to stop.
+    model : str or None
+        Name of the model to ask next; its number as text where models have no names.
     """
 
     next: int | None
     prediction: Any
     gain: float
+    model: str | None = None
 
     @property
     def exit(self) -> bool:
@@ -267,6 +277,8 @@ class RoutingPolicy:
         Of costs; of what `step` and `decide` are given.
     provenance : mapping
         How it was found; JSON-able, not used to decide.
+    names : tuple of str
+        Of the models; empty where they have none.
 
     Raises
     ------
@@ -283,7 +295,7 @@ class RoutingPolicy:
     array([1., 6.])
     >>> route = policy.start()
     >>> route.next, policy.step([0.6, 0.4], route).next, policy.step([0.1, 0.9], route)
-    (0, 1, Routed(next=None, prediction=1, gain=0.0))
+    (0, 1, Routed(next=None, prediction=1, gain=0.0, model=None))
     """
 
     arms: tuple[Arm, ...]
@@ -293,6 +305,7 @@ class RoutingPolicy:
     unit: str
     kind: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     # What other policies have, too.
     abstention, mixture, calibrator, error_scale = None, None, None, 0.0
@@ -334,7 +347,7 @@ class RoutingPolicy:
             ``next`` is the model to ask first.
         """
         arm = self.arms[int(self._second(sample_numbers(sample).reshape(1))[0])]
-        return Route(arm, arm.first)
+        return Route(arm, arm.first, self.names)
 
     def step(self, output: object, route: Route, cost: float | None = None) -> Routed:
         """Say what follows the answer of the model that was asked, ``route.next``.
@@ -360,9 +373,8 @@ class RoutingPolicy:
         model = route.next
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
-        if self.observer.kind.record and hasattr(output, "keys") and "answer" in output:
-            route.texts = {} if route.texts is None else route.texts
-            output = number_answer(output, route.texts)
+        if self.observer.kind.record:
+            output = number_answer(output, route)
         if not self.observer.kind.record and not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1)
         route.seen[model] = self._look(model, output, 1)
@@ -381,8 +393,7 @@ class RoutingPolicy:
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best = int(gains.argmax())
         route.next = one.actions[best] if one.actions and gains[best] > 0 else None
-        told: Any = int(answer[0]) if route.texts is None else text_of(int(answer[0]), route.texts)
-        return Routed(route.next, told, float(gains[best]))
+        return Routed(route.next, text_of(int(answer[0]), route), float(gains[best]), route.model)
 
     def decide(
         self,
@@ -478,6 +489,12 @@ class RoutingPolicy:
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
 
 
+def no_thresholds(argument: str, what: str = "here") -> InputError:
+    """Return why a policy that asks models in any order will not do for `what`."""
+    step = "E.g. --method subset: which models to ask, in their order, by thresholds."
+    return input_error(argument, f"one with thresholds {what}", "routing, which has none", step)
+
+
 def check_routing(policy: RoutingPolicy) -> None:
     """Refuse a policy that does not hang together."""
     ensemble, k = policy.ensemble, policy.model_exits
@@ -490,6 +507,10 @@ def check_routing(policy: RoutingPolicy) -> None:
         got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
         raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
     check_text("unit", policy.unit)
+    if len(policy.names) not in (0, k):
+        raise input_error("names", f"none, or {k}", len(policy.names), _STEP)
+    for name in policy.names:
+        check_text("names", name, MAX_NAME)
     check_seed(policy.seed)
     if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
         raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
@@ -519,10 +540,10 @@ ROUTING = Form(
         "costs": list,  # of each model alone
         "odds": list, "timed": bool,  # see `Ensemble`
         "arms": list,  # each: first, standings; see `Arm`
-        "share": (int, float), "seed": int,
+        "share": (int, float), "seed": int, "names": list,
         "provenance": dict, "sha256": str,
     },
-    "po.fit_routing(...).save(PATH) writes one.",
+    "`policyopt fit --method routing` writes one.",
 )  # fmt: skip
 MAX_ROUTING_BYTES = 64 << 20
 
@@ -540,7 +561,8 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     return ROUTING.signed(
         kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
         odds=own.odds.tolist(), timed=own.timed, arms=arms,
-        share=policy.share, seed=policy.seed, provenance=dict(policy.provenance),
+        share=policy.share, seed=policy.seed, names=list(policy.names),
+        provenance=dict(policy.provenance),
     )  # fmt: skip
 
 
@@ -558,7 +580,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         )  # fmt: skip
         return RoutingPolicy(
             arms, float(content["share"]), content["seed"], ensemble, content["unit"], content["kind"],
-            content["provenance"],
+            content["provenance"], tuple(content["names"]),
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise input_error(source, "whole", str(error), AGAIN) from error
@@ -580,14 +602,3 @@ def _whole(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"whole numbers, not {value!r}")
     return value
-
-
-def load_routing(path: str | os.PathLike[str]) -> RoutingPolicy:
-    """Read an artifact of a routing policy and check it.
-
-    Raises
-    ------
-    InputError
-        No such file, too large, not JSON, or no routing policy.
-    """
-    return routing_from_dict(read_json(path, MAX_ROUTING_BYTES), Path(path).name)

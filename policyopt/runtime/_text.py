@@ -20,7 +20,7 @@ _NEXT = re.compile(rf"(;\s*)(?=[{re.escape(''.join(_FORMULA))}])")
 _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE | re.ASCII)
 
 #: What stands around an answer, or behind it, and is none of it; signs and a point before a number are.
-_AROUND, _BEHIND = " \"'`*_“”„‘’«»()[]{}", ".,;:?…"
+_AROUND, _BEHIND = " \"'`*_“”„‘’«»()[]{}", ".,;:?…"  # noqa: RUF001
 
 
 def printable(text: str, most: int = LINE) -> str:

@@ -26,28 +26,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from policyopt._cache.data import ExitData, folds_of
-from policyopt._costs import Budget
-from policyopt._methods.base import worth_interval
+from policyopt._cache.data import folds_of
+from policyopt._methods.base import Method, worth_interval
 from policyopt._methods.exit_batch import subsample_outputs
-from policyopt._methods.fitted import Expectation, expectation, provenance_of
+from policyopt._methods.fitted import Fitted, expectation, provenance_of
+from policyopt._methods.levels import Spend
 from policyopt._methods.regression import (
     fit_sigmoid,
     noise_weights,
     of_own_fold,
     ridge_without_each,
 )
-from policyopt._methods.targets import Target, targets_of
+from policyopt._methods.settings import Choice, Number
+from policyopt._methods.targets import Target
 from policyopt._progress import report
-from policyopt._table import Table, Tables, known_rows, subsample, tables_of
+from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
-from policyopt.runtime._checks import check_seed, check_share
+from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
-from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import ExitOutput, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
@@ -56,6 +56,7 @@ from policyopt.runtime._routing import (
     RoutingPolicy,
     Standing,
     joined,
+    no_thresholds,
     shares,
 )
 from policyopt.runtime._typing import Array, Floats, Ints
@@ -74,103 +75,61 @@ _PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
 Set = tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class FittedRouting:
-    """The result of `fit_routing`."""
-
-    policy: RoutingPolicy
-    budget: float | None
-    expected: Expectation
-    quality: float
-
-    def save(self, path: Any) -> None:
-        """Write the artifact (JSON)."""
-        self.policy.save(path)
-
-
 @dataclass(frozen=True)
-class _Routing:
-    """Settings, as provenance has them."""
-
-    soft: float
-    name = "routing"
-
-    def settings(self) -> dict[str, Any]:
-        return {"soft": self.soft}
-
-
-def fit_routing(
-    data: ExitData,
-    budget: Budget | Target | Sequence[Budget | Target],
-    *,
-    split: str = "fit",
-    cost: str | None = None,
-    seed: int = 0,
-    soft: float = 1.0,
-    utility: Any = None,
-    tables: Tables | None = None,
-) -> Any:
-    """Fit which model to ask first, and after each answer whether to stop or which to ask next.
+class Routing(Method):
+    """Which model to ask first, and after each answer whether to stop or which to ask next.
 
     Parameters
     ----------
-    data : ExitData
-        A cascade: models that are paid one by one (``cost_kind="standalone"``), answers that are classes. Their order
-        does not matter, nor does the later one have to be the better one.
-    budget : float, str or Target, or several
-        Most mean cost per sample, in the unit or ``"40%"`` of asking all models; or a floor, ``Target(accuracy=0.9)``.
-    split, cost, seed, utility, tables
-        As `fit` takes them.
     soft : float
         Weight of soft targets against what answers are worth, in [0, 1]; of records, which say less, half of it.
-
-    Returns
-    -------
-    FittedRouting, or a list of one per budget
-        Its ``policy`` is a `RoutingPolicy`; `evaluate` replays it, `load_routing` reads its file.
-
-    Raises
-    ------
-    InputError
-        No cascade, answers that are no classes, no labels.
-    BudgetError
-        A budget or floor that cannot be met.
-
-    Examples
-    --------
-    >>> import numpy as np, policyopt as po
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.integers(0, 3, 2000)
-    >>> signal = np.array([[1.0], [1.5], [3.0]]) * np.eye(3)[labels][:, None]
-    >>> logits = rng.normal(size=(2000, 3, 3)) + signal
-    >>> data = po.from_arrays(logits, labels, [1, 2, 8], unit="ct", cost_kind="standalone")
-    >>> fitted = po.fit_routing(data, 4.0)
-    >>> route = fitted.policy.start()
-    >>> while (model := route.next) is not None:
-    ...     told = fitted.policy.step(logits[0, model], route)
-    >>> told.exit, bool(po.evaluate(fitted, data).cost.mean() < 4.4)
-    (True, True)
     """
-    check_share("soft", soft)
-    tables = tables_of(data, cost, tables, utility)
-    table, several = tables.get(split), isinstance(budget, (list, tuple, np.ndarray))
-    budget = budget.tolist() if isinstance(budget, np.ndarray) else budget
-    if several and not len(budget):  # type: ignore[arg-type]
-        raise input_error("budget", "given", "none", "E.g. po.fit_routing(data, '40%').")
-    targets = targets_of(budget, table)
-    for target in targets:
-        if target.limits:
-            step = "Give a budget or a floor."
-            raise input_error("limits", "absent with routing", target.text, step)
-    if not table.cascade:
-        step = "Import with --cost-kind standalone; exits of one network, passed in turn, take fit."
-        raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
-    if not KINDS[table.kind].answers_class:
-        step = "Fit a threshold: po.fit(data, budget)."
-        raise input_error("outputs", "of a kind whose answers are classes", table.kind, step)
-    levels = _Rows(known_rows(table), soft, check_seed(seed)).levels()
-    found = [levels.fitted(_Routing(soft), target, seed) for target in targets]
-    return found if several else found[0]
+
+    soft: float = 1.0
+
+    label = "routing"
+    learned = True
+    routes = True
+    asks = "classes"
+    allowed: ClassVar = {"soft": Number(most=1.0)}
+    tuned: ClassVar = {"soft": Choice((0.5, 1.0))}
+    remedy = "which this cache does not hold. Use auto, which takes what fits."
+
+    def missing_columns(self, table: Table) -> list[str]:
+        apart = [] if table.cascade else ["models that are paid one by one"]
+        return [*apart, *super().missing_columns(table)]
+
+    def check(self, table: Table) -> None:
+        if not table.cascade:
+            step = (
+                "Import with --cost-kind standalone; exits of one network, passed in turn, take another method "
+                "(--method auto)."
+            )
+            raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
+        super().check(table)
+
+    def fit_targets(
+        self, table: Table, targets: Sequence[Target], seed: int = 0
+    ) -> list[Fitted | BudgetError]:
+        self.check(table)
+        for target in targets:
+            if target.limits:
+                step = "Give a budget or a floor; --method auto keeps limits, too."
+                raise input_error("limits", "absent with routing", target.text, step)
+        levels = _Rows(known_rows(table), self.soft, check_seed(seed)).levels()
+        found: list[Fitted | BudgetError] = []
+        for target in targets:
+            try:
+                found.append(levels.fitted(self, target, seed))
+            except BudgetError as error:
+                found.append(error)
+        return found
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        return self.fit_path(table, budgets, seed)
+
+    def trained(self, table: Table, seed: int) -> Spend:
+        raise no_thresholds("method", "inside another")
 
 
 @dataclass(frozen=True, eq=False)
@@ -532,11 +491,12 @@ class _Levels:
         self.points = np.array(points)
         self.hull = upper_hull(self.points)
 
-    def fitted(self, method: _Routing, target: Target, seed: int) -> FittedRouting:
+    def fitted(self, method: Routing, target: Target, seed: int) -> Fitted:
         """Return the best within a budget, or the cheapest at a floor: two neighbours on the hull, mixed."""
         table, cost = self.rows.table, self.points[self.hull, 0]
         aims = self.points[self.hull, 1]
-        rise = cost[: int(aims.argmax()) + 1]  # what buys nothing is not spent
+        # What buys nothing is not spent, unless that is asked for.
+        rise = cost if method.spend == "all" else cost[: int(aims.argmax()) + 1]
         worth = np.array([self.of[h][0].way.worth[:, self.of[h][1]].mean() for h in self.hull])
         most, floor = target.most(table), target.floor(table)
         if most is not None and most < cost[0] * (1 - 1e-9):
@@ -575,6 +535,13 @@ class _Levels:
         said |= {"expected_quality": quality, "expected_quality_95": known}
         share = sides[1][0] if len(sides) > 1 else 0.0
         policy = RoutingPolicy(
-            tuple(arms), share, int(seed), self.rows.ensemble, table.unit, table.kind, said
+            tuple(arms),
+            share,
+            int(seed),
+            self.rows.ensemble,
+            table.unit,
+            table.kind,
+            said,
+            table.names,
         )
-        return FittedRouting(policy, most, expected, quality)
+        return Fitted(policy, method.name, most, expected, quality)
