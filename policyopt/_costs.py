@@ -269,11 +269,7 @@ def positions(costs: Floats, count: int) -> Floats:
 
 
 def money(text: str, least: str = "1") -> tuple[float, str] | None:
-    """Return an amount per request, and its currency, "" of cents; None: no money. `least`: what no number is.
-
-    >>> money("$3/1000"), money("1e-6 USD"), money("2 ct"), money("ms")
-    ((0.003, 'USD'), (1e-06, 'USD'), (0.02, ''), None)
-    """
+    """Return an amount per request, and its currency, "" of cents; None: no money. `least`: what no number is."""
     found = _MONEY.fullmatch(text.strip())
     named = [one.upper() for one in (found["of"], found["by"]) if one] if found else []
     name = _CALLED.get(named[0], named[0]) if len(named) == 1 else None
@@ -285,20 +281,13 @@ def money(text: str, least: str = "1") -> tuple[float, str] | None:
 
 
 def per_thousand(cost: float | None, unit: str) -> str:
-    """Return a mean cost in money per 1,000 requests; nothing where it is no money.
-
-    >>> per_thousand(2710.0, "1e-6 USD"), per_thousand(0.2, "ct"), per_thousand(3.0, "ms")
-    ('$2.71/1000', '200 ct/1000', '')
-    """
+    """Return a mean cost in money per 1,000 requests; nothing where it is no money."""
     own = money(unit)
     if own is None or cost is None:
         return ""
-    amount, sign = (
-        1000 * cost * own[0] * (1 if own[1] else 100),
-        {"USD": "$", "EUR": "€", "GBP": "£"},
-    )
-    told = f"{amount:.3g}" if amount < 1000 else f"{amount:.0f}"
-    return f"{sign[own[1]]}{told}/1000" if own[1] in sign else f"{told} {own[1] or 'ct'}/1000"
+    amount, sign = 1000 * cost * own[0], {"USD": "$", "EUR": "€", "GBP": "£"}.get(own[1], "")
+    amount, after = (amount, "" if sign else f" {own[1]}") if own[1] else (100 * amount, " ct")
+    return f"{sign}{amount:.3g}{after}/1000" if amount < 1000 else f"{sign}{amount:.0f}{after}/1000"
 
 
 def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
@@ -325,13 +314,6 @@ def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 
 
-def budget_list(budgets: Budget | Iterable[Budget], costs: Floats, unit: str = "") -> list[float]:
-    """Return budgets, given as one or as several, in the unit of `costs`: no number is a count."""
-    if isinstance(budgets, str) or not isinstance(budgets, Iterable):
-        return [parse_budget(budgets, costs, unit)]
-    return [parse_budget(budget, costs, unit) for budget in budgets]
-
-
 def parse_budgets(
     budgets: int | float | str | Sequence[Budget], costs: Floats, unit: str = ""
 ) -> list[float]:
@@ -351,7 +333,7 @@ def parse_budgets(
     items = [b for b in (given if isinstance(given, Iterable) else ()) if str(b).strip()]
     if not items:
         raise input_error("budgets", "at least one budget", "none", "E.g. --budgets 9, or 20%,40%.")
-    return budget_list(items, costs, unit)
+    return [parse_budget(budget, costs, unit) for budget in items]
 
 
 def unit_per_multiply_add(unit: str) -> float | None:

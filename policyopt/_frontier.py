@@ -311,7 +311,7 @@ def threshold_sets(policy: Policy) -> list[Floats]:
 
 
 def threshold_fields(policy: Any) -> dict[str, Any]:
-    """Return a policy's thresholds for a record, over all the model's exits: never at those it skips; routing has none."""
+    """Return a policy's thresholds for a record, over all exits: never at those it skips; routing has none."""
     if isinstance(policy, RoutingPolicy):
         return {"thresholds": None, "mixture": None}
     sets, mixture = threshold_sets(policy), policy.mixture

@@ -22,7 +22,7 @@ Said = Mapping[str, Sequence[str]]
 TEXTUAL = ("labels", "prediction", "context")
 #: What stands for a missing text.
 MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "#n/a")
-#: Bits of a text's code that tell spellings of one answer apart.
+#: Bits of a text's code that tell spellings of one answer apart; those above are the same of all of them.
 SPELLING = 21
 #: Characters of a text that are kept to be shown.
 _KEPT = 60
@@ -93,20 +93,15 @@ class Raw:
 
 
 def coded(values: Iterable[Any], texts: dict[int, str]) -> Array:
-    """Return texts as codes, (n,) int64, what they say put into `texts`: the same text is the same code; -1: none.
-
-    The bits above `SPELLING` are the same of texts that mean the same (see `policyopt.runtime._text.same_answer`).
-    """
+    """Return texts as codes, (n,) int64, what they say put into `texts`: the same text is the same code; -1: none."""
     codes = []
     for value in values:
         text = "" if value is None or value != value else str(value).strip()
         code = -1
         if text.lower() not in MISSING:
-            meant = same_answer(text).encode()
-            code = int.from_bytes(blake2b(meant, digest_size=8).digest(), "little") >> (
-                1 + SPELLING
-            )
-            code = code << SPELLING | crc32(text.encode()) >> (32 - SPELLING)
+            digest = blake2b(same_answer(text).encode(), digest_size=8).digest()
+            code = int.from_bytes(digest, "little") >> (1 + SPELLING) << SPELLING
+            code |= crc32(text.encode()) >> (32 - SPELLING)
             texts.setdefault(code, text[:_KEPT])
         codes.append(code)
     return np.array(codes, dtype=np.int64)

@@ -705,11 +705,8 @@ class Subset(Choosing):
     ) -> Candidate:
         numbers = [table.active_exits[k] for k in kept]
         exits = ", ".join(table.names[k] if table.names else str(k) for k in numbers)
-        return (
-            f"{name} on {'' if table.names else 'exits '}{exits}",
-            OnExits(kept, method),
-            complexity,
-        )
+        on = f"{name} on {'' if table.names else 'exits '}{exits}"
+        return on, OnExits(kept, method), complexity
 
 
 def _larger(
