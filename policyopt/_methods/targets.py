@@ -96,7 +96,8 @@ class Target:
 
     def most(self, table: Table) -> float | None:
         """Return the budget in the table's unit; None: none is given."""
-        found = [] if self.budget is None else [parse_budget(self.budget, table.mean_costs, table.unit)]
+        budget, costs = self.budget, table.mean_costs
+        found = [] if budget is None else [parse_budget(budget, costs, table.unit)]
         if self.saving is not None:
             found.append((1.0 - float(self.saving)) * float(table.mean_costs[-1]))
         return min(found, default=None)
