@@ -42,8 +42,8 @@ _SHARES = ("confidence", "top_prob", "quality")
 WORTH = ("quality", "correct")
 #: Arrays with something for every exit, the last one included.
 ANSWERS = (*WORTH, "prediction")
-#: Arrays with one number per row, or one vector.
-ROW_NUMBERS = (*(name for name, (axes, _) in COLUMNS.items() if axes == "N"), QUERY)
+#: Arrays with one number per row.
+ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
 SUM_TOLERANCE = 1e-2
 #: What PyTorch and Hugging Face call labels that do not count.
@@ -298,10 +298,10 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         step = "Every split and batch needs the vectors of one model, or none has them."
         allowed = f"as in the rows before: {_shown(layout.features or ())}"
         raise input_error("features", allowed, _shown(features), step)
-    query = _query_width(block, rows)
-    if layout.query not in (None, query):
+    asked = _query_width(block, rows)
+    if layout.query not in (None, asked):
         allowed, step = f"{layout.query} numbers, as in the rows before", "Give every row the same."
-        raise input_error("query", allowed, f"{query}", step)
+        raise input_error("query", allowed, f"{asked}", step)
     classes, kind = layout.classes, KINDS[layout.kind]
     if "outputs" in block:
         width = block["outputs"].shape[2]
@@ -316,7 +316,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         allowed = f"of shape ({rows}, {classes}), a number for each of the {kind.name}'s"
         step = "Give them for the same rows and columns as the outputs."
         raise input_error("labels", allowed, f"shape {aims.shape}", step)
-    found = replace(layout, exits=exits, classes=classes, features=features, query=query)
+    found = replace(layout, exits=exits, classes=classes, features=features, query=asked)
     return found, block
 
 
