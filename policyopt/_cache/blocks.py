@@ -42,8 +42,8 @@ _SHARES = ("confidence", "top_prob", "quality")
 WORTH = ("quality", "correct")
 #: Arrays with something for every exit, the last one included.
 ANSWERS = (*WORTH, "prediction")
-#: Arrays with one number per row.
-ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
+#: Arrays with one number per row, or one vector.
+ROW_NUMBERS = (*(name for name, (axes, _) in COLUMNS.items() if axes == "N"), QUERY)
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
 SUM_TOLERANCE = 1e-2
 #: What PyTorch and Hugging Face call labels that do not count.
