@@ -26,7 +26,6 @@ from policyopt._cache.data import (
     FEATURES_PREFIX,
     MAX_EXITS,
     POOL,
-    QUERY,
     check_name,
 )  # fmt: skip
 from policyopt._cache.exits import CONFIDENCES, FILES, whole_numbers
@@ -367,13 +366,9 @@ def _note_unsure(part: Part, n: int, exits: int, notes: list[str]) -> None:
     given = next((part.arrays[role] for role in CONFIDENCES if role in part.arrays), None)
     if given is None and "top_prob" not in part.arrays:
         notes.append(
-            f"{part.source}: NO CONFIDENCES: all are 1, which tells no row from another. "
-            + (
-                "Routing chooses the first model by the query"
-                if QUERY in part.arrays
-                else "What is known before any model is asked (a router's score, a length, an embedding) goes under "
-                "the key query, for routing; what is known before exit k+1 alone is conf_k (0 to 1, higher: stop there)"
-            )
+            f"{part.source}: NO CONFIDENCES: all are 1, which tells no row from another, so a policy can only choose "
+            "shares of the rows; or routing by what is known before any model is asked (a router's score, a length, an "
+            "embedding): key query"
         )
     elif given is not None and (given.size < n * exits or np.isnan(given).any()):
         notes.append(f"{part.source}: exit {exits - 1} has no confidence; it needs none: set to 1")

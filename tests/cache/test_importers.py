@@ -579,7 +579,7 @@ def test_what_is_known_before_any_model_is_asked(tmp_path, load, run):
         splits = found.data.splits.values()
         np.testing.assert_allclose(np.concatenate([r.array("query") for r in splits]), wanted)
         assert (file == "wide.csv" and not options) == any("holds texts" in n for n in found.notes)
-        assert any("Routing chooses the first model" in note for note in found.notes)
+        assert any("NO CONFIDENCES" in note for note in found.notes)
     code, out, _ = run("info", tmp_path / "out", "--format", "json")
     assert code == 0 and json.loads(out)["query"] == 2
     given = {"correct": CORRECT, "query": known}
