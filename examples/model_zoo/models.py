@@ -1,4 +1,4 @@
-"""A dozen classifiers of Fashion-MNIST, from a linear map to residual networks: nobody's chain."""
+"""Eleven classifiers of Fashion-MNIST, from a linear map to residual networks: nobody's chain."""
 
 from __future__ import annotations
 
@@ -139,7 +139,6 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "kernel": lambda: nn.Sequential(Cosines(1024), nn.Linear(1024, 10)),
     "conv_medium": lambda: convs(16, 32, 64),
     "residual": lambda: residual(16),
-    "conv_large": lambda: convs(24, 48, 96),
 }
 
 
