@@ -65,11 +65,10 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, float], Any]:
 def from_folder(folder: Path) -> po.ExitData:
     """Return a folder of models as data."""
     logits, costs, labels = read_folder(folder)
-    data = po.from_arrays(
+    return po.from_arrays(
         [array.astype(np.float32) for array in logits.values()], labels, [*costs.values()], unit="MMACs",
-        cost_kind="standalone",
+        cost_kind="standalone", metadata={"names": [*logits]},
     )  # fmt: skip
-    return replace(data, metadata={"names": [*logits]})
 
 
 def ship(folder: Path, out: Path) -> None:
@@ -141,9 +140,10 @@ def picture(data: po.ExitData, found: dict[str, Any], asked: Any) -> Any:
     rows = data.splits["pool"]
     right = (rows.array("outputs").argmax(axis=2) == rows.array("labels")[:, None]).mean(axis=0)
     axes.plot(costs, 100 * right, "o", color="0.6", label="one model alone")
-    for name, cost, height in zip(data.names, costs, 100 * right, strict=True):
+    for k, (name, cost, height) in enumerate(zip(data.names, costs, 100 * right, strict=True)):
+        place = (4, -9 if k % 2 else 4)
         axes.annotate(
-            name, (cost, height), (4, -9), textcoords="offset points", fontsize=7, color="0.4"
+            name, (cost, height), place, textcoords="offset points", fontsize=7, color="0.4"
         )
     for method, values in found.items():
         mean, half = told(values)

@@ -14,7 +14,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._costs import Budget, parse_budgets
+from policyopt._costs import Budget, parse_budgets, per_thousand
 from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
@@ -269,7 +269,7 @@ def _budget(record: dict[str, Any]) -> str:
     if record["budget"] is None:
         return "-"
     budget, unit = record["budget"], record["unit"]
-    return f"{number(budget)} {unit}{output.in_money(budget, unit)}"
+    return f"{number(budget)} {unit}{per_thousand(budget, unit)}"
 
 
 def columns_of(record: Mapping[str, Any]) -> output.Columns:
@@ -277,7 +277,7 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
     return {
         "method": output.chosen_method, "budget": _budget,
         "expected cost [95 %]": lambda r: (
-            interval("expected_cost")(r) + output.in_money(r["expected_cost"], r["unit"])
+            interval("expected_cost")(r) + per_thousand(r["expected_cost"], r["unit"])
         ),
         **_expected_column(record), "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
     }  # fmt: skip

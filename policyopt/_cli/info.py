@@ -13,7 +13,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
-from policyopt._costs import Cost
+from policyopt._costs import Cost, per_thousand
 from policyopt._intervals import worth_fields
 from policyopt._measures import Measure
 from policyopt._table import Tables, known_rows
@@ -207,7 +207,7 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     )
     for k in range(data.exits):
         columns[f"exit {data.called(k)}"] = lambda r, k=k: (
-            number(r["cumulative_mean"][k]) + output.in_money(r["cumulative_mean"][k], r["unit"])
+            number(r["cumulative_mean"][k]) + per_thousand(r["cumulative_mean"][k], r["unit"])
         )
     stated = [one for one in content["costs"] if "heads" in one]
     heads = [{**r, "cost": f"{r['cost']}: head", "cumulative_mean": r["heads"]} for r in stated]
