@@ -248,15 +248,25 @@ class Routed:
         return self.next is None
 
 
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """What a policy did with n samples."""
+@dataclass(frozen=True)
+class Followed(Decisions):
+    """What a policy did with n samples; `exit` is the last model that was asked.
 
-    called: Bools  # (n, K): which models were asked
-    last: Ints  # (n,): the last of them
-    prediction: Array  # (n,), int32
-    answerer: Ints  # (n,): the model whose answer it is; -1 of an ensemble's
-    cost: Floats  # (n,)
+    Attributes
+    ----------
+    turn : ndarray of shape (n, K), int64
+        When each model was asked, from 1; 0 where it was not.
+    answerer : ndarray of shape (n,), int64
+        The model whose answer it is; -1 where several are joined.
+    """
+
+    turn: Ints
+    answerer: Ints
+
+    @property
+    def called(self) -> Bools:
+        """Which models were asked, (n, K)."""
+        return self.turn > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,6 +318,7 @@ class RoutingPolicy:
 
     # What other policies have, too.
     abstention, mixture, calibrator, error_scale = None, None, None, 0.0
+    abstains, needs_features = False, False
 
     def __post_init__(self) -> None:
         check_routing(self)
@@ -326,6 +337,24 @@ class RoutingPolicy:
     def model_exits(self) -> int:
         """K, the models."""
         return len(self.costs)
+
+    @property
+    def span(self) -> float:
+        """By how much what samples cost on average may differ."""
+        return float(self.costs.sum() - self.costs.min())
+
+    @property
+    def firsts(self) -> list[tuple[str, float]]:
+        """Models that are asked first, each with its share of the samples."""
+        shares = (1.0 - self.share, self.share) if len(self.arms) > 1 else (1.0,)
+        found = dict[str, float]()
+        for arm, share in zip(self.arms, shares, strict=True):
+            found[self.called(arm.first)] = found.get(self.called(arm.first), 0.0) + share
+        return list(found.items())
+
+    def called(self, model: int) -> str:
+        """Return what a model is called: its name, or its number as text."""
+        return self.names[model] if self.names else str(model)
 
     @property
     def active_exits(self) -> tuple[int, ...]:
@@ -396,7 +425,7 @@ class RoutingPolicy:
         outputs: object,
         samples: npt.ArrayLike | None = None,
         costs: npt.ArrayLike | None = None,
-    ) -> Decisions:
+    ) -> Followed:
         """Decide for many samples of which all models' outputs are known.
 
         Parameters
@@ -409,15 +438,13 @@ class RoutingPolicy:
 
         Returns
         -------
-        Decisions
-            ``exit`` is the last model that was asked.
+        Followed
         """
         n, rows = read_exits(
             outputs, self.model_exits, KINDS[self.kind], self.classes, self.active_exits
         )
         seen = {m: self._look(m, rows(m, slice(None)), n) for m in self.active_exits}
-        found = self.follow(seen, sample_numbers(samples, n), costs)
-        return Decisions(found.last, found.prediction, found.cost, np.zeros(n, dtype=bool))
+        return self.follow(seen, sample_numbers(samples, n), costs)
 
     def follow(
         self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None
@@ -426,8 +453,8 @@ class RoutingPolicy:
         n = len(samples)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
-            np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32),
-            np.full(n, -1), np.zeros(n),
+            np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n), np.zeros(n, bool),
+            np.zeros((n, self.model_exits), np.int64), np.full(n, -1),
         )  # fmt: skip
         second = self._second(samples)
         for number, arm in enumerate(self.arms):
@@ -439,7 +466,7 @@ class RoutingPolicy:
                 if not arrived:
                     continue
                 for m, rows in arrived:
-                    found.called[rows, m], found.last[rows] = True, m
+                    found.turn[rows, m], found.exit[rows] = len(called), m
                     found.cost[rows] += each[rows, m]
                 here = np.sort(np.concatenate([rows for _, rows in arrived]))
                 one = arm.by_called[called]
