@@ -276,7 +276,8 @@ def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
         if table.whole:
             every = part.log_prob()
             seen = {m: with_columns(output, every[:, m]) for m, output in seen.items()}
-        found = policy.follow(seen, rows, alone[rows])
+        query = part.query if policy.needs_query else None
+        found = policy.follow(seen, rows, alone[rows], query)
         own = found.answerer[:, None] == np.arange(table.exits)  # whose answer it is
         worth = part.worth(np.repeat(found.prediction[:, None], table.exits, axis=1))
         taken = np.asarray(part.quality if worth is None or part.plain_only else worth)

@@ -79,17 +79,22 @@ def test_who_knows_is_asked():
         assert outcome.cost.mean() <= 1.03 * budget
 
 
-@pytest.mark.parametrize("kind", ["logits", "summary"])
+@pytest.mark.parametrize("kind", ["logits", "summary", "query"])
 def test_steps_decide_as_batches(kind):
-    data = zoo(900) if kind == "logits" else specialists(900)
+    asked = np.random.default_rng(0).normal(size=(900, 70)) * 1e3
+    data = specialists(900) if kind == "summary" else zoo(900)
+    if kind == "query":
+        right = zoo(900).splits["pool"].array("labels") == 0
+        data = zoo(900, query=asked + 3e3 * right[:, None])
     policy = po.fit(data, "35%", "routing").policy
     rows = Tables(data).get("test").take(np.arange(60))
     outcome = replay(policy, rows)
     raw = rows.source
     for n, place in enumerate(rows.places):
-        route, cost = policy.start(n), 0.0
+        query = data.splits["pool"].array("query")[place] if kind == "query" else None
+        route, cost = policy.start(n, query), 0.0
         while (model := route.next) is not None:
-            if kind == "logits":
+            if kind != "summary":
                 output = raw.array("outputs")[place, model]
             else:
                 names = ("prediction", "confidence")
@@ -99,6 +104,47 @@ def test_steps_decide_as_batches(kind):
         assert cost == pytest.approx(outcome.cost[n]) and route.seen.keys() <= set(range(4))
     with pytest.raises(InputError, match="has ended"):
         policy.step(output, route)
+
+
+#: How often four models, costs 1, 2, 2 and 10, are right on three topics: each has its own best buy.
+TOPICS = np.array([[0.5, 0.5, 0.5], [0.9, 0.3, 0.3], [0.3, 0.9, 0.3], [0.8, 0.8, 0.9]])
+
+
+def by_topic(rows, seed=0, width=3, query=True):
+    """Return marks of the four models, no confidences, and a query that tells the topic, noisily where it is wide."""
+    rng = np.random.default_rng(seed)
+    topic = rng.integers(0, 3, rows)
+    right = rng.random((rows, 4)) < TOPICS[:, topic].T
+    told, paid = np.eye(3)[topic], np.array([1.0, 2, 2, 10])
+    if width > 3:  # and calls have prices of their own
+        paid = paid * rng.gamma(20, 1 / 20, size=(rows, 4))
+        told = told @ np.random.default_rng(9).normal(size=(3, width))
+        told += rng.normal(size=(rows, width))
+    more = {"query": told} if query else {}
+    return po.from_arrays(correct=right, costs=paid, unit="ct", cost_kind="standalone", **more)
+
+
+def best_by_topic(cost):
+    """Return the best quality of a first model by topic within a mean cost, by all assignments and their mixtures."""
+    paid = np.array([1.0, 2, 2, 10])
+    plans = [np.array(plan) for plan in product(range(4), repeat=3)]
+    points = sorted((paid[p].mean(), TOPICS[p, range(3)].mean()) for p in plans)
+    return max(
+        np.interp(cost, [a, b], [p, q]) for a, p in points for b, q in points if a <= cost <= b
+    )
+
+
+@pytest.mark.parametrize("width", [3, 200])
+def test_the_topic_decides_the_first_model(width):
+    data, blind = (by_topic(4000, width=width, query=query) for query in (True, False))
+    budgets = [1.4, 2.0, 4.0]
+    fits = ([po.fit(of, b, "routing") for b in budgets] for of in (data, blind))
+    for budget, fitted, other in zip(budgets, *fits, strict=True):
+        outcome, without = po.evaluate(fitted, data), po.evaluate(other, blind)
+        best = best_by_topic(outcome.cost.mean())
+        assert best - 0.03 <= outcome.quality.mean() <= best + 0.02
+        assert outcome.cost.mean() <= 1.05 * budget
+        assert outcome.quality.mean() >= without.quality.mean() + 0.12
 
 
 def test_saved_and_read(tmp_path):

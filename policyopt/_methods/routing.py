@@ -35,6 +35,7 @@ from policyopt._methods.base import Method, worth_interval
 from policyopt._methods.exit_batch import subsample_outputs
 from policyopt._methods.fitted import Fitted, expectation, provenance_of
 from policyopt._methods.levels import Spend
+from policyopt._methods.query import fit_query
 from policyopt._methods.regression import (
     fit_sigmoid,
     noise_weights,
@@ -180,7 +181,13 @@ class _Rows:
         right = table.quality
         odds = np.array([self._odds(self.seen[m], right[:, m]) for m in range(self.k)])
         timed = table.standalone_costs.ndim == 2
-        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed)
+        query, self.query = None, None
+        if (
+            given := table.query
+        ) is not None:  # its columns, of each row by what its fold has not seen
+            paid = self.costs.mean(axis=1) if timed else None
+            query, self.query = fit_query(given, right, paid, self.fold, seed)
+        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, query)
         self.refines = True  # the powers of each standing
         self._known: dict[Set, _Seen] = {}
 
@@ -268,6 +275,10 @@ class _Rows:
         """Return what a standing says of every row."""
         if called in self._known:
             return self._known[called]
+        if not called:  # what the query says
+            assert self.query is not None
+            none = np.zeros(len(self.table))
+            return _Seen(Standing((), np.empty(0)), none, none, self.query, none + 1.0)
         table, quality = self.table, self.table.quality
         best = max(called, key=lambda m: quality[:, m].mean())
         powers = self.powers(called)
@@ -289,7 +300,7 @@ class _Rows:
             soft += off.mean() * max(1.0 - error / mean, 0.0) if mean > 0 else 0.0
             aim = self.soft * soft + (1 - self.soft) * worth
         paid = self.costs[:, list(called)].sum(axis=1)
-        basis = self.ensemble.columns(self.seen, called, answer, share, paid)
+        basis = self.ensemble.columns(self.seen, called, answer, share, paid, self.query)
         standing = Standing(called, powers, answerer if len(called) > 1 else best)
         found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
         self._known[called] = found
@@ -307,7 +318,10 @@ class _Rows:
     def places(self, called: Set) -> list[int]:
         """Return where a standing's columns stand among those of all models."""
         pairs = [GENERAL + 2 * m + i for m in called for i in range(2)]
-        return [*range(GENERAL), *pairs, *([GENERAL + 2 * self.k] * self.ensemble.timed)]
+        every = range(self.ensemble.width(range(self.k)))
+        if not called:
+            return [*every[len(every) - self.ensemble.width(()) :]]
+        return [*every[:GENERAL], *pairs, *every[GENERAL + 2 * self.k :]]
 
     def levels(self) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
@@ -409,13 +423,7 @@ class _Induction:
                 if not after[s]:
                     new[s] = stops[s]
                     continue
-                theta = np.stack([thetas[s, m] for m in after[s]])  # (A, G+1, M+1, L)
-                seen = rows.at(s)
-                gains = np.stack([of_own_fold(seen.basis, t, rows.fold) for t in theta])
-                best = gains.argmax(axis=0)
-                choice = np.where(np.take_along_axis(gains, best[None], 0)[0] > 0, best, -1)
-                new[s] = stops[s].take(choice, [goes[s, m] for m in after[s]])
-                self.theta[s] = tuple(after[s]), theta[:, -1]
+                new[s] = self._decided(s, after[s], thetas, stops[s], goes)
             ways = {**{s: w for s, w in ways.items() if len(s) == 1}, **new}
         starts = [(s[0], self._asked(ways[s], s[0])) for s in sets if len(s) == 1]
         value = np.stack([(w.aim - prices * w.paid).mean(axis=0) for _, w in starts])
@@ -425,6 +433,29 @@ class _Induction:
         self.way = starts[0][1].take(
             np.broadcast_to(best - 1, (n, len(prices))), [w for _, w in starts[1:]]
         )
+        self.asks = np.zeros(len(prices), dtype=bool)  # at which prices the query says who is first
+        if rows.query is not None and len(starts) > 1:
+            goes = {((), m): way for m, way in starts}
+            models = [m for m, _ in starts]
+            thetas = self._regressed([()], {(): models}, {(): self.way}, goes)
+            way = self._decided((), models, thetas, self.way, goes)
+            value = (way.aim - prices * way.paid).mean(axis=0)
+            self.asks = value > self.value
+            self.value = np.maximum(value, self.value)
+            self.way = self.way.take(np.broadcast_to(self.asks - 1, (n, len(prices))), [way])
+
+    def _decided(
+        self, s: Set, models: list[int], thetas: dict[tuple[Set, int], Floats], stop: _Way,
+        goes: dict[tuple[Set, int], _Way],
+    ) -> _Way:  # fmt: skip
+        """Return what rows come to where the best of some models is asked, or none, and keep the coefficients."""
+        theta = np.stack([thetas[s, m] for m in models])  # (A, G+1, M+1, L)
+        basis, fold = self.rows.at(s).basis, self.rows.fold
+        gains = np.stack([of_own_fold(basis, t, fold) for t in theta])
+        best = gains.argmax(axis=0)
+        choice = np.where(np.take_along_axis(gains, best[None], 0)[0] > 0, best, -1)
+        self.theta[s] = tuple(models), theta[:, -1]
+        return stop.take(choice, [goes[s, m] for m in models])
 
     def _stop(self, called: Set) -> _Way:
         seen, shape = self.rows.at(called), (len(self.rows.table), len(self.rows.prices))
@@ -445,7 +476,10 @@ class _Induction:
             at = [s for s in here if m in after[s]]
             if not at:
                 continue
-            gains = {s: goes[s, m].aim - stops[s].aim - rows.prices * goes[s, m].paid for s in at}
+            gains = {
+                s: goes[s, m].aim - stops[s].aim - rows.prices * (goes[s, m].paid - stops[s].paid)
+                for s in at
+            }
             weights = {s: rows.at(s).weight / rows.at(s).weight.mean() for s in at}
             wide = {s: rows.wide(s) for s in at}
             pooled = ridge_without_each(
@@ -466,7 +500,7 @@ class _Induction:
     def arm(self, level: int) -> Arm:
         """Return the deployed arm of a price: what can be reached of it."""
         first, rows = self.first[level], self.rows
-        waiting, found = [(first,)], dict[Set, Standing]()
+        waiting, found = [(first,), *([()] if self.asks[level] else [])], dict[Set, Standing]()
         while waiting:
             called = waiting.pop()
             if called in found:

@@ -3,7 +3,8 @@
 Models are called in any order. What has been called is a *standing*, a set of models, and it is all that matters of
 the past besides what they said: the answer is their ensemble's, and for every model that may be asked next one short
 sum says by how much asking it is worth more than to stop. Asked is the one that is worth most, while that is more
-than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met.
+than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met. Where a query
+is known of a sample before, the standing in which nobody has been called says who is first, likewise.
 
 Answers are joined by a product of powers of the models' distributions (Genest & Zidek, Statistical Science 1, 1986),
 of records by votes with the log odds that each is right, weighed likewise; a standing has powers of its own.
@@ -29,6 +30,7 @@ from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
 from ._policy import Decisions, Observer
+from ._query import Query
 from ._reading import as_array, read_exits
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
@@ -84,16 +86,20 @@ class Ensemble:
         C; 0 where nobody says.
     timed : bool
         Whether what has been paid, beside what is usual, is one more column.
+    query : Query, optional
+        What is known of a sample before: the last columns, and the only ones where nobody has been called.
     """
 
     odds: Floats
     costs: Floats
     classes: int
     timed: bool
+    query: Query | None = None
 
     def width(self, called: Sequence[int]) -> int:
         """Return M, the columns of a standing."""
-        return GENERAL + 2 * len(called) + self.timed
+        own = GENERAL + 2 * len(called) + self.timed if called else 0
+        return own + (0 if self.query is None else len(self.query.weights))
 
     def sure(self, output: ExitOutput, model: int) -> Floats:
         """Return the log odds that a model's answer is right, (n,)."""
@@ -140,17 +146,18 @@ class Ensemble:
         return max(self.classes, 3)
 
     def look(
-        self, seen: Mapping[int, ExitOutput], one: Standing, paid: Floats | None = None
-    ) -> tuple[Array, Floats]:
+        self, seen: Mapping[int, ExitOutput], one: Standing, paid: Floats | None = None,
+        query: Floats | None = None,
+    ) -> tuple[Array, Floats]:  # fmt: skip
         """Return a standing's answers, (n,) int32, and the columns that decide what follows, (n, M)."""
         answer, share = joined(*self.tally(seen, one.called, one.powers))
         if one.answerer >= 0:
             answer = seen[one.answerer].prediction
-        return answer, self.columns(seen, one.called, answer, share, paid)
+        return answer, self.columns(seen, one.called, answer, share, paid, query)
 
     def columns(
         self, seen: Mapping[int, ExitOutput], called: Sequence[int], answer: Array, share: Floats,
-        paid: Floats | None = None,
+        paid: Floats | None = None, query: Floats | None = None,
     ) -> Floats:  # fmt: skip
         """Return the columns of a standing, (n, M); `share`: top, second, entropy of the ensemble, (n, 3)."""
         agrees = np.stack([seen[m].prediction == answer for m in called], axis=1).astype(np.float64)
@@ -169,7 +176,8 @@ class Ensemble:
             spent = np.full(len(answer), usual) if paid is None else paid
             least = 1e-9 * self.costs.sum()  # of what is free by itself
             out.append(np.log(np.maximum(spent, least) / max(usual, least)))
-        return np.stack(out, axis=1)
+        own = np.stack(out, axis=1)
+        return own if query is None else np.concatenate([own, query], axis=1)
 
 
 def joined(score: Floats, said: Array) -> tuple[Array, Floats]:
@@ -192,7 +200,10 @@ def shares(score: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A way to route: the model that is asked first, and what follows by what has been called."""
+    """A way to route: the model that is asked first, and what follows by what has been called.
+
+    A standing of none, where there is a query, says by how much another first model is worth more than `first`.
+    """
 
     first: int
     standings: tuple[Standing, ...]
@@ -201,6 +212,15 @@ class Arm:
     def by_called(self) -> dict[tuple[int, ...], Standing]:
         """The standings by their models."""
         return {one.called: one for one in self.standings}
+
+    def firsts(self, query: Floats | None, n: int) -> Ints:
+        """Return the models that are asked first, (n,), by the columns of a query, (n, Q)."""
+        root, found = self.by_called.get(()), np.full(n, self.first)
+        if root is None or query is None:
+            return found
+        gains = root.gains(query)
+        others = np.array(root.actions)[gains.argmax(axis=1)]
+        return np.where(gains.max(axis=1) > 0, others, found)
 
 
 @dataclass(eq=False)
@@ -212,6 +232,7 @@ class Route:
     names: tuple[str, ...] = ()
     seen: dict[int, ExitOutput] = field(default_factory=dict)
     paid: float = 0.0
+    query: Floats | None = None  # its columns, (1, Q)
 
     @property
     def model(self) -> str | None:
@@ -366,8 +387,14 @@ class RoutingPolicy:
         """How outputs are looked at."""
         return Observer(Identity(), KINDS[self.kind], self.classes, full=KINDS[self.kind].whole)
 
-    def start(self, sample: int = 0) -> Route:
+    def start(self, sample: int = 0, query: npt.ArrayLike | None = None) -> Route:
         """Begin a sample; its number decides where a coin does.
+
+        Parameters
+        ----------
+        sample : int
+        query : array of shape (D,), where the policy `needs_query`
+            What is known of the sample before any model is asked, as the cache had it.
 
         Returns
         -------
@@ -375,7 +402,8 @@ class RoutingPolicy:
             ``next`` is the model to ask first.
         """
         arm = self.arms[int(self._second(sample_numbers(sample).reshape(1))[0])]
-        return Route(arm, arm.first, self.names)
+        known = self._known(query, 1)
+        return Route(arm, int(arm.firsts(known, 1)[0]), self.names, query=known)
 
     def step(self, output: object, route: Route, cost: float | None = None) -> Routed:
         """Say what follows the answer of the model that was asked, ``route.next``.
@@ -414,7 +442,7 @@ class RoutingPolicy:
             spent = float(cost)
         route.paid += spent
         one = route.arm.by_called[tuple(sorted(route.seen))]
-        answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]))
+        answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]), route.query)
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best = int(gains.argmax())
         route.next = one.actions[best] if one.actions and gains[best] > 0 else None
@@ -425,6 +453,7 @@ class RoutingPolicy:
         outputs: object,
         samples: npt.ArrayLike | None = None,
         costs: npt.ArrayLike | None = None,
+        query: npt.ArrayLike | None = None,
     ) -> Followed:
         """Decide for many samples of which all models' outputs are known.
 
@@ -435,6 +464,8 @@ class RoutingPolicy:
             Their numbers; default 0..N-1.
         costs : array of shape (N, K), optional
             What each call costs; default the means.
+        query : array of shape (N, D), where the policy `needs_query`
+            What is known of the samples before.
 
         Returns
         -------
@@ -444,13 +475,15 @@ class RoutingPolicy:
             outputs, self.model_exits, KINDS[self.kind], self.classes, self.active_exits
         )
         seen = {m: self._look(m, rows(m, slice(None)), n) for m in self.active_exits}
-        return self.follow(seen, sample_numbers(samples, n), costs)
+        return self.follow(seen, sample_numbers(samples, n), costs, query)
 
     def follow(
-        self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None
-    ) -> Followed:
+        self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None,
+        query: npt.ArrayLike | None = None,
+    ) -> Followed:  # fmt: skip
         """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone."""
         n = len(samples)
+        known = self._known(query, n)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
             np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n), np.zeros(n, bool),
@@ -458,8 +491,11 @@ class RoutingPolicy:
         )  # fmt: skip
         second = self._second(samples)
         for number, arm in enumerate(self.arms):
-            waiting: dict[tuple[int, ...], Any] = {}
-            waiting[arm.first,] = [(arm.first, np.flatnonzero(second == number))]
+            mine = np.flatnonzero(second == number)
+            first = arm.firsts(None if known is None else known[mine], len(mine))
+            waiting: dict[tuple[int, ...], Any] = {
+                (m,): [(m, mine[first == m])] for m in np.unique(first).tolist()
+            }
             # Smaller standings first: what comes to one comes from these.
             for called in sorted(arm.by_called, key=len):
                 arrived = [(m, rows) for m, rows in waiting.pop(called, []) if len(rows)]
@@ -471,7 +507,8 @@ class RoutingPolicy:
                 here = np.sort(np.concatenate([rows for _, rows in arrived]))
                 one = arm.by_called[called]
                 part = {m: seen[m].take(here) for m in called}
-                answer, columns = self.ensemble.look(part, one, found.cost[here])
+                asked = None if known is None else known[here]
+                answer, columns = self.ensemble.look(part, one, found.cost[here], asked)
                 found.prediction[here], found.answerer[here] = answer, one.answerer
                 if not one.actions:
                     continue
@@ -488,9 +525,25 @@ class RoutingPolicy:
         """Whether what calls have cost helps to decide."""
         return self.ensemble.timed
 
+    @property
+    def needs_query(self) -> int:
+        """How many numbers must be known of a sample before any model is asked; 0: none."""
+        return 0 if self.ensemble.query is None else len(self.ensemble.query.center)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically."""
         write_file(path, to_text(routing_to_dict(self), "policy", MAX_ROUTING_BYTES, indent=1))
+
+    def _known(self, query: Any, n: int) -> Floats | None:
+        """Return the columns of queries, (n, Q); refused where they lack, or are of no use."""
+        own = self.ensemble.query
+        if (own is None) != (query is None):
+            allowed = f"given: {self.needs_query} numbers per sample" if own else "left out"
+            step = "The policy was fitted on a cache with one: policy.start(sample, query=...)."
+            if own is None:
+                step = "The policy was fitted on a cache without: import with a key query, and fit."
+            raise input_error("query", allowed, "none" if own else "one", step)
+        return None if own is None else own.columns(own.read(query, n))
 
     def _costs(self, costs: npt.ArrayLike, n: int) -> Floats:
         """Return what each call costs, (n, K); refused unless numbers of 0 or more, one per model, or row and model."""
@@ -544,7 +597,8 @@ def check_routing(policy: RoutingPolicy) -> None:
         if (arm.first,) not in arm.by_called:
             raise input_error("first", "a model with a standing of its own", arm.first, _STEP)
         for one in arm.standings:
-            good = len(one.called) > 0 and set(one.called) <= set(range(k))
+            good = len(one.called) > 0 or (ensemble.query is not None and len(one.actions) > 0)
+            good = good and set(one.called) <= set(range(k))
             good = good and tuple(sorted(set(one.called))) == one.called
             good = good and len(one.powers) == len(one.called) and one.answerer in (-1, *one.called)
             after = [tuple(sorted((*one.called, m))) for m in one.actions]
@@ -561,7 +615,7 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "odds": list, "timed": bool,  # see `Ensemble`
+        "odds": list, "timed": bool, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int, "names": list,
         "provenance": dict, "sha256": str,
@@ -581,8 +635,9 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
             for one in arm.standings
         ]} for arm in policy.arms
     ]  # fmt: skip
+    query = {} if own.query is None else {"query": own.query.params()}
     return ROUTING.signed(
-        kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
+        **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
         odds=own.odds.tolist(), timed=own.timed, arms=arms,
         share=policy.share, seed=policy.seed, names=list(policy.names),
         provenance=dict(policy.provenance),
@@ -600,6 +655,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         ensemble = Ensemble(
             numbers("odds", content["odds"], 2),
             numbers("costs", content["costs"], 1), content["classes"], content["timed"],
+            Query(**content["query"]) if "query" in content else None,
         )  # fmt: skip
         return RoutingPolicy(
             arms, float(content["share"]), content["seed"], ensemble, content["unit"], content["kind"],
