@@ -205,14 +205,13 @@ def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) ->
 def describe(fitted: Fitted, path: str) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
     routes = isinstance(fitted.policy, RoutingPolicy)
-    first = fitted.policy.firsts if routes else []
     return {
         "method": fitted.method, "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget, "unit": fitted.policy.unit,
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
         **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
-        **({"asked_first": [{"model": m, "share": s} for m, s in first]} if routes else {}),
+        **({"asked_first": fitted.policy.asked_first} if routes else {}),
         **threshold_fields(fitted.policy), "active_exits": list(fitted.policy.active_exits), "policy": path,
         **{name: fitted.policy.provenance[name] for name in _DECLINES if name in fitted.policy.provenance},
     }  # fmt: skip

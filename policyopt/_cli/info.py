@@ -302,7 +302,7 @@ def _facts(policy: Any) -> dict[str, Any]:
             "kind": policy.kind, "classes": policy.classes, "models": policy.model_exits,
             "models that may be asked": [policy.called(m) for m in policy.active_exits],
             "unit": policy.unit, "costs of a call": policy.costs.tolist(),
-            "asked first": dict(policy.firsts), "looks at what calls cost": policy.needs_costs,
+            "asked first": policy.asked_first, "looks at what calls cost": policy.needs_costs,
             "standings": sum(len(arm.standings) for arm in policy.arms),
             "provenance": dict(policy.provenance),
         }  # fmt: skip

@@ -232,9 +232,7 @@ def rule_column(record: Mapping[str, Any]) -> Columns:
     """Return the column of a fit's thresholds, or of the models that are asked first."""
     if "asked_first" not in record:
         return {"thresholds, exit 0 on": thresholds_text}
-    told = record["asked_first"]
-    whole = [f"{one['model']} for {percent(one['share'], 0)} %" for one in told]
-    return {"asked first": lambda _: " or ".join(whole) if told[1:] else told[0]["model"]}
+    return {"asked first": lambda r: " or ".join(r["asked_first"])}
 
 
 def thresholds_text(record: Mapping[str, Any]) -> str:

@@ -162,13 +162,13 @@ def run(
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
     mean = number(float(decisions.cost.mean()))
     if isinstance(loaded, RoutingPolicy):
-        asked: list[float] = decisions.called.mean(axis=0).tolist()
+        asked = (decisions.turn > 0).mean(axis=0)
         output.print_table(
             [{"at": m, "cost": float(loaded.costs[m])} for m in loaded.active_exits],
             {
                 "model": lambda r: loaded.called(r["at"]),
-                "asked %": lambda r: percent(asked[r["at"]], 1),
-                "asked last %": lambda r: percent(counts[r["at"]] / len(decisions.exit), 1),
+                "asked %": lambda r: percent(float(asked[r["at"]]), 1),
+                "asked last %": lambda r: percent(float(counts[r["at"]]) / len(decisions.exit), 1),
                 f"cost of a call [{loaded.unit}]": "cost",
             },
         )

@@ -173,7 +173,7 @@ def decide_arrays(
 ) -> Decisions:
     """Decide for a file's outputs, with what else of it the policy needs: features, contexts, what calls cost."""
     if isinstance(policy, RoutingPolicy):
-        return policy.decide(outputs, costs=costs)
+        return policy.decide(outputs, costs=costs, query=arrays.get("query"))
     features = features_of(arrays, policy, name)
     if isinstance(policy, ExpertPolicy):
         return policy.decide(outputs, context_of(arrays, policy, name), features=features)

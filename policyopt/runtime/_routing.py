@@ -365,13 +365,11 @@ class RoutingPolicy:
         return float(self.costs.sum() - self.costs.min())
 
     @property
-    def firsts(self) -> list[tuple[str, float]]:
-        """Models that are asked first, each with its share of the samples."""
-        shares = (1.0 - self.share, self.share) if len(self.arms) > 1 else (1.0,)
-        found = dict[str, float]()
-        for arm, share in zip(self.arms, shares, strict=True):
-            found[self.called(arm.first)] = found.get(self.called(arm.first), 0.0) + share
-        return list(found.items())
+    def asked_first(self) -> list[str]:
+        """Names of the models of which one is asked first: by the arms' coin, and by the query."""
+        roots = [one for arm in self.arms if (one := arm.by_called.get(())) is not None]
+        models = [*(arm.first for arm in self.arms), *(m for one in roots for m in one.actions)]
+        return [self.called(m) for m in dict.fromkeys(models)]
 
     def called(self, model: int) -> str:
         """Return what a model is called: its name, or its number as text."""
@@ -565,10 +563,11 @@ class RoutingPolicy:
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
 
 
-def no_thresholds(argument: str, what: str = "here") -> InputError:
-    """Return why a policy that asks models in any order will not do for `what`."""
+def no_thresholds(argument: str, what: str = "") -> InputError:
+    """Return why a policy that asks models in any order will not do, `what` for."""
     step = "E.g. --method subset: which models to ask, in their order, by thresholds."
-    return input_error(argument, f"one with thresholds {what}", "routing, which has none", step)
+    allowed = "one with thresholds" + (f", for {what}" if what else "")
+    return input_error(argument, allowed, "routing, which has none", step)
 
 
 def check_routing(policy: RoutingPolicy) -> None:
