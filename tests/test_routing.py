@@ -282,7 +282,7 @@ def test_what_cannot_be_routed_is_refused(tmp_path):
         po.fit(zoo(900), accuracy="99.9%", method="routing")
     with pytest.raises(InputError, match="load_policy reads it"):
         po.load_family(saved)
-    with pytest.raises(InputError, match="with thresholds here"):  # what other commands ask for
+    with pytest.raises(InputError, match="with thresholds"):  # what other commands ask for
         policy_of(fitted, single=True)
 
 

@@ -28,6 +28,7 @@ from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._routing import RoutingPolicy
 
 #: What the provenance of a policy says that may decline.
 _DECLINES = ("abstain", "expected_abstained", "expected_selective_quality")
@@ -203,12 +204,14 @@ def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) ->
 
 def describe(fitted: Fitted, path: str) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
+    routes = isinstance(fitted.policy, RoutingPolicy)
     return {
         "method": fitted.method, "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget, "unit": fitted.policy.unit,
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
         **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
+        **({"asked_first": fitted.policy.asked_first} if routes else {}),
         **threshold_fields(fitted.policy), "active_exits": list(fitted.policy.active_exits), "policy": path,
         **{name: fitted.policy.provenance[name] for name in _DECLINES if name in fitted.policy.provenance},
     }  # fmt: skip
@@ -279,7 +282,7 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
         "expected cost [95 %]": lambda r: (
             interval("expected_cost")(r) + per_thousand(r["expected_cost"], r["unit"])
         ),
-        **_expected_column(record), "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
+        **_expected_column(record), **output.rule_column(record), "policy": "policy",
     }  # fmt: skip
 
 

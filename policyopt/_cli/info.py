@@ -21,7 +21,7 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 
 if TYPE_CHECKING:
     from policyopt._methods.registry import MethodSpec
@@ -302,7 +302,16 @@ def _cut(text: str, most: int = _SHOWN) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def _facts(policy: Policy) -> dict[str, Any]:
+def _facts(policy: Any) -> dict[str, Any]:
+    if isinstance(policy, RoutingPolicy):
+        return {
+            "kind": policy.kind, "classes": policy.classes, "models": policy.model_exits,
+            "models that may be asked": [policy.called(m) for m in policy.active_exits],
+            "unit": policy.unit, "costs of a call": policy.costs.tolist(),
+            "asked first": policy.asked_first, "looks at what calls cost": policy.needs_costs,
+            "standings": sum(len(arm.standings) for arm in policy.arms),
+            "provenance": dict(policy.provenance),
+        }  # fmt: skip
     mixture, calibrator = policy.mixture, policy.calibrator
     return {
         "kind": policy.kind, "classes": policy.classes, "model exits": policy.model_exits,

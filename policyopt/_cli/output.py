@@ -21,7 +21,8 @@ from typing import Any
 
 from policyopt import _cli as cli
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy
+from policyopt.runtime._policy import ALWAYS, NEVER
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._text import csv_cell, printable
 
 #: Names of files that a note lists.
@@ -233,6 +234,13 @@ def threshold_text(threshold: float) -> str:
     return {ALWAYS: "always", NEVER: "never"}.get(threshold, text)
 
 
+def rule_column(record: Mapping[str, Any]) -> Columns:
+    """Return the column of a fit's thresholds, or of the models that are asked first."""
+    if "asked_first" not in record:
+        return {"thresholds, exit 0 on": thresholds_text}
+    return {"asked first": lambda r: " or ".join(r["asked_first"])}
+
+
 def thresholds_text(record: Mapping[str, Any]) -> str:
     """Return the thresholds of a record, or of its two sets, for people."""
     mixture = record.get("mixture")
@@ -241,8 +249,10 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
     return between.join(" ".join(map(threshold_text, one)) for one in sets)
 
 
-def scale_text(policy: Policy) -> str | None:
+def scale_text(policy: Any) -> str | None:
     """Return how thresholds are to be read where papers have another scale and direction; None: as they stand."""
+    if isinstance(policy, RoutingPolicy):
+        return None
     rule = policy.rule
     if rule.below is None:
         return None
