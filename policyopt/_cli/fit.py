@@ -40,7 +40,9 @@ _SHIPPED = Path("cache") / "fashion_mnist"
 
 def fit(
     cache: Path = options.CACHE,
-    budget: str | None = option(None, "Most mean cost: 2.5 in the unit, 40% of the full one, '$3/1000'."),
+    budget: str | None = option(
+        None, "Most mean cost: 2.5 in the unit, 40% of the full, '$3/1000'."
+    ),
     accuracy: str | None = options.ACCURACY,
     quality: str | None = options.QUALITY,
     max_drop: str | None = options.MAX_DROP,
