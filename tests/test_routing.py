@@ -27,8 +27,8 @@ def zoo(rows, models=4, seed=0, **more):
     )
 
 
-def fits_of(data, budgets):
-    return po.make_method("routing").fit_path(Tables(data).get("fit"), budgets)
+def fits_of(data, budgets, method="routing"):
+    return po.make_method(method).fit_path(Tables(data).get("fit"), budgets)
 
 
 def specialists(rows):
@@ -214,13 +214,31 @@ def best_by_topic(cost):
 def test_the_topic_decides_the_first_model(width):
     data, blind = (by_topic(4000, width=width, query=query) for query in (True, False))
     budgets = [1.4, 2.0, 4.0]
-    fits = ([po.fit(of, b, "routing") for b in budgets] for of in (data, blind))
-    for budget, fitted, other in zip(budgets, *fits, strict=True):
-        outcome, without = po.evaluate(fitted, data), po.evaluate(other, blind)
-        best = best_by_topic(outcome.cost.mean())
-        assert best - 0.03 <= outcome.quality.mean() <= best + 0.02
-        assert outcome.cost.mean() <= 1.05 * budget
-        assert outcome.quality.mean() >= without.quality.mean() + 0.12
+    without = [po.evaluate(one, blind).quality.mean() for one in fits_of(blind, budgets)]
+    for method in ("routing", "router"):
+        for budget, fitted, other in zip(
+            budgets, fits_of(data, budgets, method), without, strict=True
+        ):
+            outcome = po.evaluate(fitted, data)
+            best = best_by_topic(outcome.cost.mean())
+            assert best - 0.03 <= outcome.quality.mean() <= best + 0.02
+            assert outcome.cost.mean() <= 1.05 * budget
+            assert outcome.quality.mean() >= other + 0.12
+    told = data.splits["pool"].array("query")
+    asked = [fitted.policy.start(n, told[n]).next for n in range(200)]  # of the last, one call
+    assert asked == fitted.policy.follow(
+        dict(enumerate(Tables(data).get("pool").take(np.arange(200)).statistics.outputs())),
+        np.arange(200), query=told[:200],
+    ).last.tolist()  # fmt: skip
+    with pytest.raises(InputError, match="query' must be given: "):
+        fitted.policy.start(0)
+    for wrong in (told[0, 1:], told[0] * np.nan, "who?"):
+        with pytest.raises(InputError, match="query' must be"):
+            fitted.policy.start(0, wrong)
+    with pytest.raises(InputError, match="left out"):
+        fits_of(blind, [2.0])[0].policy.start(0, told[0])
+    with pytest.raises(InputError, match="key query"):
+        po.fit(blind, 2.0, "router")
 
 
 def test_saved_and_read(tmp_path):

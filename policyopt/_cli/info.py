@@ -135,7 +135,8 @@ def info(
     content: dict[str, Any] = {
         "kind": data.kind, "exits": data.exits, "classes": data.classes, "names": list(data.names),
         **vars(data.measure),
-        "features": list(data.feature_widths), "contexts": list(data.contexts), "pooled": data.pooled,
+        "features": list(data.feature_widths), "query": data.query_width,
+        "contexts": list(data.contexts), "pooled": data.pooled,
         "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
     }  # fmt: skip
@@ -186,6 +187,9 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
         output.say(str(data.measure))
     if data.feature_widths:
         output.say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
+    if data.query_width:
+        known = f"{data.query_width} number{'s' if data.query_width > 1 else ''}"
+        output.say(f"known of every row before any model is asked (query): {known}")
     if data.contexts:
         output.say(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
     if data.metadata:

@@ -94,6 +94,7 @@ class Routing(Method):
     asks = "classes"
     allowed: ClassVar = {"soft": Number(most=1.0)}
     tuned: ClassVar = {"soft": Choice((0.5, 1.0))}
+    one: ClassVar[bool] = False  # whether a single model is asked
     remedy = "which this cache does not hold. Use auto, which takes what fits."
 
     def missing_columns(self, table: Table) -> list[str]:
@@ -117,7 +118,7 @@ class Routing(Method):
             if target.limits:
                 step = "Give a budget or a floor; --method auto keeps limits, too."
                 raise input_error("limits", "absent with routing", target.text, step)
-        levels = _Rows(known_rows(table), self.soft, check_seed(seed)).levels()
+        levels = _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
         found: list[Fitted | BudgetError] = []
         for target in targets:
             try:
@@ -131,6 +132,17 @@ class Routing(Method):
 
     def trained(self, table: Table, seed: int) -> Spend:
         raise no_thresholds("method", "another to stand on")
+
+
+class Router(Routing):
+    """Which one model to ask, by what is known of a sample before (query): `Routing` of a single call."""
+
+    label = "router"
+    one = True
+    remedy = "which this cache does not hold: import with a key query (Python: query=)."
+
+    def required_columns(self) -> frozenset[str]:
+        return frozenset({"query"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,8 +197,7 @@ class _Rows:
         if (
             given := table.query
         ) is not None:  # its columns, of each row by what its fold has not seen
-            paid = self.costs.mean(axis=1) if timed else None
-            query, self.query = fit_query(given, right, paid, self.fold, seed)
+            query, self.query = fit_query(given, right, self.fold, seed)
         self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, query)
         self.refines = True  # the powers of each standing
         self._known: dict[Set, _Seen] = {}
@@ -323,10 +334,10 @@ class _Rows:
             return [*every[len(every) - self.ensemble.width(()) :]]
         return [*every[:GENERAL], *pairs, *every[GENERAL + 2 * self.k :]]
 
-    def levels(self) -> _Levels:
+    def levels(self, one: bool = False) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
         tried = []
-        structures = self._structures()
+        structures = [[(m,) for m in range(self.k)]] if one else self._structures()
         for i, sets in enumerate(structures):
             for j, penalties in enumerate(_PENALTIES):
                 report(

@@ -541,7 +541,7 @@ class RoutingPolicy:
         own = self.ensemble.query
         if (own is None) != (query is None):
             allowed = f"given: {self.needs_query} numbers per sample" if own else "left out"
-            step = "The policy was fitted on a cache with one: policy.start(sample, query=...)."
+            step = "Give what the cache had under that key: policy.start(sample, query=...)."
             if own is None:
                 step = "The policy was fitted on a cache without: import with a key query, and fit."
             raise input_error("query", allowed, "none" if own else "one", step)

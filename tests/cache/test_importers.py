@@ -617,6 +617,48 @@ def test_layouts_and_containers(root, monkeypatch, run):
     assert written == layouts.page(run), "run python benchmarks/layouts.py"
 
 
+def test_what_is_known_before_any_model_is_asked(tmp_path, load, run):
+    """A key query in any file, its columns by number, spelling or name; texts are told and left out."""
+    known = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
+    marks = {f"correct_{k}": CORRECT[:, k].astype(int) for k in range(K)}
+    numbered = pd.DataFrame({**marks, "query_0": known[:, 0], "query_1": known[:, 1]})
+    long = pd.DataFrame({
+        "sample": np.repeat(range(N), K), "exit": np.tile(range(K), N), "correct": CORRECT.ravel(),
+        "query_0": np.repeat(known[:, 0], K), "query_1": np.repeat(known[:, 1], K),
+    })  # fmt: skip
+    numbered.assign(query="who?").to_csv(tmp_path / "wide.csv", index=False)
+    numbered.to_parquet(tmp_path / "a.parquet")
+    long.to_csv(tmp_path / "long.csv", index=False)
+    torch.save({"correct": torch.tensor(CORRECT), "query": torch.tensor(known)}, tmp_path / "a.pt")
+    np.savez(tmp_path / "b.npz", **{
+        f"{s}_{name}": a[rows] for s, rows in (("val", slice(30)), ("test", slice(30, N)))
+        for name, a in (("correct", CORRECT), ("query", known))
+    })  # fmt: skip
+    named = {"keys": {"query": ["query_1", "query_0"]}}
+    for file, options, wanted in (
+        ("wide.csv", {}, known), ("a.parquet", {}, known), ("long.csv", {}, known),
+        ("a.pt", {"axes": "NK"}, known), ("wide.csv", named, known[:, ::-1]),
+        ("b.npz", {"axes": "NK"}, known),
+    ):  # fmt: skip
+        found = load(file, **options)
+        splits = found.data.splits.values()
+        np.testing.assert_allclose(np.concatenate([r.array("query") for r in splits]), wanted)
+        assert (file == "wide.csv" and not options) == any("holds texts" in n for n in found.notes)
+        assert any("NO CONFIDENCES" in note for note in found.notes)
+    code, out, _ = run("info", tmp_path / "out", "--format", "json")
+    assert code == 0 and json.loads(out)["query"] == 2
+    given = {"correct": CORRECT, "query": known}
+    for change, told in (
+        ({"query": known[1:]}, "of shape"), ({"query": known * np.nan}, "nan in column 0 at row 0"),
+        ({"query": known[:, :0]}, "of shape"),
+        ({"val_correct": CORRECT, "val_query": known[:, :1], "correct": None, "query": None,
+          "test_correct": ~CORRECT, "test_query": known}, "1 numbers, as in the rows before"),
+    ):  # fmt: skip
+        arrays = {k: a for k, a in {**given, **change}.items() if a is not None}
+        np.savez(tmp_path / "bad.npz", **arrays)
+        refuses(told, load, "bad.npz", axes="NK")
+
+
 @pytest.mark.parametrize(
     ("file", "options", "rows", "ends"),
     [
