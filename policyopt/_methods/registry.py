@@ -466,7 +466,7 @@ def at_most(method: Method, exits: int | None) -> Method:
         return method
     check_whole("max_exits", exits, step="E.g. --max-exits 2 (Python: max_exits=2).")
     if method.routes:
-        raise no_thresholds("method", "with max_exits")
+        raise no_thresholds("method", "max_exits")
     if method.fixed:
         step = "Leave the thresholds (or the exit) to the fit: they are of all exits."
         raise input_error("max_exits", "given with a method that chooses them", method.name, step)

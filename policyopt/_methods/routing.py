@@ -131,7 +131,7 @@ class Routing(Method):
         return self.fit_path(table, budgets, seed)
 
     def trained(self, table: Table, seed: int) -> Spend:
-        raise no_thresholds("method", "inside another")
+        raise no_thresholds("method", "another to stand on")
 
 
 class Router(Routing):

@@ -270,15 +270,25 @@ class Routed:
         return self.next is None
 
 
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """What a policy did with n samples."""
+@dataclass(frozen=True)
+class Followed(Decisions):
+    """What a policy did with n samples; `exit` is the last model that was asked.
 
-    called: Bools  # (n, K): which models were asked
-    last: Ints  # (n,): the last of them
-    prediction: Array  # (n,), int32
-    answerer: Ints  # (n,): the model whose answer it is; -1 of an ensemble's
-    cost: Floats  # (n,)
+    Attributes
+    ----------
+    turn : ndarray of shape (n, K), int64
+        When each model was asked, from 1; 0 where it was not.
+    answerer : ndarray of shape (n,), int64
+        The model whose answer it is; -1 where several are joined.
+    """
+
+    turn: Ints
+    answerer: Ints
+
+    @property
+    def called(self) -> Bools:
+        """Which models were asked, (n, K)."""
+        return self.turn > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,6 +340,7 @@ class RoutingPolicy:
 
     # What other policies have, too.
     abstention, mixture, calibrator, error_scale = None, None, None, 0.0
+    abstains, needs_features = False, False
 
     def __post_init__(self) -> None:
         check_routing(self)
@@ -348,6 +359,22 @@ class RoutingPolicy:
     def model_exits(self) -> int:
         """K, the models."""
         return len(self.costs)
+
+    @property
+    def span(self) -> float:
+        """By how much what samples cost on average may differ."""
+        return float(self.costs.sum() - self.costs.min())
+
+    @property
+    def asked_first(self) -> list[str]:
+        """Names of the models of which one is asked first: by the arms' coin, and by the query."""
+        roots = [one for arm in self.arms if (one := arm.by_called.get(())) is not None]
+        models = [*(arm.first for arm in self.arms), *(m for one in roots for m in one.actions)]
+        return [self.called(m) for m in dict.fromkeys(models)]
+
+    def called(self, model: int) -> str:
+        """Return what a model is called: its name, or its number as text."""
+        return self.names[model] if self.names else str(model)
 
     @property
     def active_exits(self) -> tuple[int, ...]:
@@ -429,7 +456,7 @@ class RoutingPolicy:
         samples: npt.ArrayLike | None = None,
         costs: npt.ArrayLike | None = None,
         query: npt.ArrayLike | None = None,
-    ) -> Decisions:
+    ) -> Followed:
         """Decide for many samples of which all models' outputs are known.
 
         Parameters
@@ -444,15 +471,13 @@ class RoutingPolicy:
 
         Returns
         -------
-        Decisions
-            ``exit`` is the last model that was asked.
+        Followed
         """
         n, rows = read_exits(
             outputs, self.model_exits, KINDS[self.kind], self.classes, self.active_exits
         )
         seen = {m: self._look(m, rows(m, slice(None)), n) for m in self.active_exits}
-        found = self.follow(seen, sample_numbers(samples, n), costs, query)
-        return Decisions(found.last, found.prediction, found.cost, np.zeros(n, dtype=bool))
+        return self.follow(seen, sample_numbers(samples, n), costs, query)
 
     def follow(
         self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None,
@@ -463,8 +488,8 @@ class RoutingPolicy:
         known = self._known(query, n)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
-            np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32),
-            np.full(n, -1), np.zeros(n),
+            np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n), np.zeros(n, bool),
+            np.zeros((n, self.model_exits), np.int64), np.full(n, -1),
         )  # fmt: skip
         second = self._second(samples)
         for number, arm in enumerate(self.arms):
@@ -479,7 +504,7 @@ class RoutingPolicy:
                 if not arrived:
                     continue
                 for m, rows in arrived:
-                    found.called[rows, m], found.last[rows] = True, m
+                    found.turn[rows, m], found.exit[rows] = len(called), m
                     found.cost[rows] += each[rows, m]
                 here = np.sort(np.concatenate([rows for _, rows in arrived]))
                 one = arm.by_called[called]
@@ -542,10 +567,11 @@ class RoutingPolicy:
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
 
 
-def no_thresholds(argument: str, what: str = "here") -> InputError:
-    """Return why a policy that asks models in any order will not do for `what`."""
+def no_thresholds(argument: str, what: str = "") -> InputError:
+    """Return why a policy that asks models in any order will not do, `what` for."""
     step = "E.g. --method subset: which models to ask, in their order, by thresholds."
-    return input_error(argument, f"one with thresholds {what}", "routing, which has none", step)
+    allowed = "one with thresholds" + (f", for {what}" if what else "")
+    return input_error(argument, allowed, "routing, which has none", step)
 
 
 def check_routing(policy: RoutingPolicy) -> None:

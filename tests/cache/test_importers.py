@@ -15,6 +15,7 @@ from policyopt._cache.arrays import from_arrays
 from policyopt._cache.importers import import_sources
 from policyopt._cache.reader import open_cache
 from policyopt._table import exit_statistics
+from policyopt.runtime._text import same_answer
 
 KNC = X.transpose(1, 0, 2)
 COSTS = [1.0, 2.0, 4.0]
@@ -377,8 +378,8 @@ REFUSED = {
     "samples for exits": ({f"q{i}_{k}": a[i] for i in range(N) for k, a in (("conf", CONF), ("correct", CORRECT))},
                           "60 exits, 3 rows"),
     "batches": ({"logits": X[:, :2], "labels": np.stack([Y, Y[::-1]], 1)}, "concatenate"),
-    "answers unlike the labels": ({"conf": CONF, "pred": np.array(list("abcde-"))[PRED], "labels": np.array(list("ABCDE"))[Y]},
-                                  "such as -, a.* and labels such as A, B.*Write both alike"),
+    "answers unlike the labels": ({"conf": CONF, "pred": np.array(list("pqrst-"))[PRED], "labels": np.array(list("ABCDE"))[Y]},
+                                  "such as -, p.* and labels such as A, B.*Write both alike"),
     "exits of splits": ({f"{s}_{n}": X[:, k] for s in ("val", "test") for k, n in enumerate("ab")},
                         "--key val_outputs=val_a,val_b --key test_outputs=test_a,test_b"),
     "class numbers without confidences": ({"pred": PRED, "labels": Y}, r"Add conf beside pred\. If it is \(N, C\)"),
@@ -416,6 +417,70 @@ MEANT = {
     "spelled in two ways": ({"a.npz": {"logits": X[:, 0], "labels": Y}, "b.npz": {"logits": X[:, 1], "label": Y}},
                             {"exits": True}, "outputs", X[:, :2], ""),
 }  # fmt: skip
+
+
+SPELLED = [
+    ' "The  Ibis. "',
+    "IBIS",
+    "the ibis,",
+    "\uff49\uff42\uff49\uff53",
+    "`ibis`",
+    "**Ibis**",
+    "“ibis”",
+    "(ibis)",
+]
+
+
+def test_answers_that_mean_the_same(tmp_path, load):
+    """Free text, and names of classes: case, width, spaces, quotes, full stops and "the" are none of the answer."""
+    said = [
+        (f"q{i}", "a", text, 0.9, "the ibis" if i % 2 else "Ibis") for i, text in enumerate(SPELLED)
+    ]
+    said += [
+        (i, "b", "ibis" if k % 3 else "emu", 0.5, gold) for k, (i, _, _, _, gold) in enumerate(said)
+    ]
+    head = ["question_id", "model", "answer", "confidence", "gold_answer"]
+    others = [
+        (f"o{i}", m, f"bird {i}", 0.4, f"bird {i + (m == 'b')}") for i in range(20) for m in "ab"
+    ]
+    others[0], others[3] = ("o0", "a", "", 0.8, "bird 0"), ("o1", "b", None, 0.7, "bird 1")
+    others = [(*row[:4], f"bird {row[0][1:]}") for row in others]
+    for ending, rows in (
+        ("csv", said + others),
+        ("jsonl", said + others),
+        ("tsv", [(*row[:4], "Ibis") for row in said]),
+    ):
+        table, path = pd.DataFrame(rows, columns=head), tmp_path / f"calls.{ending}"
+        if ending == "jsonl":
+            table.to_json(path, orient="records", lines=True)
+        else:
+            table.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
+        data = load(path.name, cost_kind="standalone", costs=[1.0, 2.0]).data
+        kept, told = data.splits["pool"], "class_names" in data.metadata
+        assert told == (ending == "tsv")
+        numbers = kept.array("prediction")
+        right = (
+            numbers == kept.array("labels")[:, None] if told else kept.array("correct").astype(bool)
+        )
+        same = np.arange(len(SPELLED)) % 3 != 0
+        np.testing.assert_array_equal(
+            numbers[: len(SPELLED), 0] == numbers[: len(SPELLED), 1], same
+        )
+        np.testing.assert_array_equal(right[: len(SPELLED), 1], same)
+        assert right[: len(SPELLED), 0].all()
+        if ending != "tsv":  # who gave no answer is wrong, and the least sure
+            gone = numbers < 0
+            assert np.argwhere(gone).tolist() == [[len(SPELLED), 0], [len(SPELLED) + 1, 1]]
+            assert not right[gone].any() and not kept.array("confidence")[gone].any()
+    for one, other in (
+        ("-5%", "5%"),
+        (".5", "5"),
+        ("C++", "C"),
+        ("n!", "n"),
+        ("a cat", "cat"),
+        ("$5", "5"),
+    ):
+        assert same_answer(one) != same_answer(other)
 
 
 @pytest.mark.parametrize("name", MEANT)
