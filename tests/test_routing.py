@@ -229,7 +229,7 @@ def test_the_topic_decides_the_first_model(width):
     assert asked == fitted.policy.follow(
         dict(enumerate(Tables(data).get("pool").take(np.arange(200)).statistics.outputs())),
         np.arange(200), query=told[:200],
-    ).last.tolist()  # fmt: skip
+    ).exit.tolist()  # fmt: skip
     with pytest.raises(InputError, match="query' must be given: "):
         fitted.policy.start(0)
     for wrong in (told[0, 1:], told[0] * np.nan, "who?"):
