@@ -47,6 +47,7 @@ from policyopt._methods.targets import Target
 from policyopt._progress import report
 from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
+from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._outputs import ExitOutput, with_columns
@@ -349,7 +350,12 @@ class _Rows:
         aim = worth
         if self._word is not None:
             odds = self._heard(answer) @ self._trust[1:] + self._trust[0]
-            aim = self.soft / (1.0 + np.exp(-odds)) + (1 - self.soft) * worth
+            soft = sigmoid(odds)
+            # Less noisy row by row; on average what answers are worth, where that is off by more than noise.
+            off = worth - soft
+            error, mean = float(off.var()) / len(off), float(off.mean()) ** 2
+            soft += off.mean() * max(1.0 - 9.0 * error / mean, 0.0) if mean > 0 else 0.0
+            aim = self.soft * soft + (1 - self.soft) * worth
         paid = self.costs[:, list(called)].sum(axis=1)
         basis = self.ensemble.columns(self.seen, called, answer, share, paid, self.query)
         standing = replace(standing, answerer=answerer if len(called) > 1 else best)
