@@ -333,7 +333,7 @@ class _Rows:
 
     @cached_property
     def _logs(self) -> list[Floats]:
-        """What models say of classes on those rows, (n, C) float32 each: as good for powers, and three times as fast."""
+        """What models say of classes on those rows, (n, C) float32 each: as good for powers, and a third of the time."""
         some = slice(max(_SEARCHED, _NUMBERS // self.table.classes))
         every = (log_probabilities(self.seen[m].take(some)) for m in range(self.k))
         return [log.astype(np.float32) for log in every]
