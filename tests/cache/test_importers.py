@@ -472,6 +472,20 @@ def test_answers_that_mean_the_same(tmp_path, load):
             gone = numbers < 0
             assert np.argwhere(gone).tolist() == [[len(SPELLED), 0], [len(SPELLED) + 1, 1]]
             assert not right[gone].any() and not kept.array("confidence")[gone].any()
+    # The last exit may lack a confidence, names of classes answers too.
+    texts = np.char.add(np.array(["cat", "dog", "emu"])[Y % 3][:, None], ["", ".", "!"])
+    texts[:, 2], texts[3, 1] = np.array(["Cat", "DOG", "emu"])[Y % 3], ""
+    wide = {f"answer_{k}": texts[:, k] for k in range(K)} | {
+        f"conf_{k}": CONF[:, k] for k in range(2)
+    }
+    pd.DataFrame(wide | {"gold": np.array(["cat", "dog", "emu"])[Y % 3]}).to_csv(
+        tmp_path / "w.csv", index=False
+    )
+    kept = load("w.csv").data.splits["pool"]
+    assert (kept.array("prediction") == np.where(texts == "", -1, (Y % 3)[:, None])).all()
+    np.testing.assert_allclose(
+        kept.array("confidence")[:, :2], np.where(texts == "", 0, CONF)[:, :2], rtol=1e-6
+    )
     for one, other in (
         ("-5%", "5%"),
         (".5", "5"),
