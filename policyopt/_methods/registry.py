@@ -18,7 +18,6 @@ import numpy as np
 from policyopt._methods.settings import parse_spec
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._routing import no_thresholds
 from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
 
 if TYPE_CHECKING:
@@ -461,8 +460,7 @@ def at_most(method: Method, exits: int | None) -> Method:
     if exits is None:
         return method
     check_whole("max_exits", exits, step="E.g. --max-exits 2 (Python: max_exits=2).")
-    if method.routes:
-        raise no_thresholds("method", "max_exits")
+    method = method.in_turn("max_exits")
     if method.fixed:
         step = "Leave the thresholds (or the exit) to the fit: they are of all exits."
         raise input_error("max_exits", "given with a method that chooses them", method.name, step)
