@@ -14,7 +14,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._costs import Budget, parse_budgets
+from policyopt._costs import Budget, parse_budgets, per_thousand
 from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
@@ -40,7 +40,9 @@ _SHIPPED = Path("cache") / "fashion_mnist"
 
 def fit(
     cache: Path = options.CACHE,
-    budget: str | None = option(None, "Most mean cost: 2.5 in the unit, or 40% of the full model."),
+    budget: str | None = option(
+        None, "Most mean cost: 2.5 in the unit, 40% of the full, '$3/1000'."
+    ),
     accuracy: str | None = options.ACCURACY,
     quality: str | None = options.QUALITY,
     max_drop: str | None = options.MAX_DROP,
@@ -272,7 +274,7 @@ def _budget(record: dict[str, Any]) -> str:
     if record["budget"] is None:
         return "-"
     budget, unit = record["budget"], record["unit"]
-    return f"{number(budget)} {unit}{output.in_money(budget, unit)}"
+    return f"{number(budget)} {unit}{per_thousand(budget, unit)}"
 
 
 def columns_of(record: Mapping[str, Any]) -> output.Columns:
@@ -280,7 +282,7 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
     return {
         "method": output.chosen_method, "budget": _budget,
         "expected cost [95 %]": lambda r: (
-            interval("expected_cost")(r) + output.in_money(r["expected_cost"], r["unit"])
+            interval("expected_cost")(r) + per_thousand(r["expected_cost"], r["unit"])
         ),
         **_expected_column(record), **output.rule_column(record), "policy": "policy",
     }  # fmt: skip

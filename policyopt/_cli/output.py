@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from policyopt import _cli as cli
-from policyopt._costs import per_thousand
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._routing import RoutingPolicy
@@ -197,11 +196,6 @@ PART: Columns = {
     "part": lambda r: (r["part"] or "all") + (" (worst)" if r.get("worst") else ""),
     "rows": "rows",
 }
-
-
-def in_money(cost: float, unit: str) -> str:
-    """Return what stands beside a mean cost in money: that of 1,000 requests."""
-    return f" ({many})" if (many := per_thousand(cost, unit)) else ""
 
 
 def names_of(provenance: Mapping[str, Any], exits: int) -> list[str]:

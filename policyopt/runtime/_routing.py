@@ -6,8 +6,9 @@ sum says by how much asking it is worth more than to stop. Asked is the one that
 than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met. Where a query
 is known of a sample before, the standing in which nobody has been called says who is first, likewise.
 
-Answers are joined by a product of powers of the models' distributions (Genest & Zidek, Statistical Science 1, 1986),
-of records by votes with the log odds that each is right, weighed likewise; a standing has powers of its own.
+Answers are joined by a product of powers of the models' distributions, times a power of their mean (the logarithmic and
+the linear opinion pool: Genest & Zidek, Statistical Science 1, 1986), of records by votes with the log odds that each
+is right, weighed likewise; a standing has powers of its own.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds 
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
 GENERAL = 9
+_LEAST = 1e-300  # of a probability
 _STEP = "Check the policy, or fit it again."
 
 
@@ -53,6 +55,8 @@ class Standing:
         The models, ascending.
     powers : array of shape (S,)
         Of each model's distribution, or vote, in their product.
+    parts : array of shape (S,), or (0,)
+        Of each model's distribution in their mean; their sum is the power by which the mean multiplies the product.
     answerer : int
         The model whose answer is given, or -1: the ensemble's.
     actions : tuple of int
@@ -66,6 +70,7 @@ class Standing:
     answerer: int = -1
     actions: tuple[int, ...] = ()
     weights: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    parts: Floats = field(default_factory=lambda: np.empty(0))
 
     def gains(self, columns: Floats) -> Floats:
         """Return by how much asking each is worth more than to stop, (n, A)."""
@@ -86,6 +91,8 @@ class Ensemble:
         C; 0 where nobody says.
     timed : bool
         Whether what has been paid, beside what is usual, is one more column.
+    temper : array of shape (K,)
+        Power of each model's distribution where it is a part of a mean.
     query : Query, optional
         What is known of a sample before: the last columns, and the only ones where nobody has been called.
     """
@@ -94,6 +101,7 @@ class Ensemble:
     costs: Floats
     classes: int
     timed: bool
+    temper: Floats
     query: Query | None = None
 
     def width(self, called: Sequence[int]) -> int:
@@ -130,15 +138,22 @@ class Ensemble:
         ]
         return logs, base, np.concatenate([said, np.full((len(said), 1), -1)], axis=1)
 
-    def tally(
-        self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
-    ) -> tuple[Floats, Array]:
+    def tally(self, seen: Mapping[int, ExitOutput], one: Standing) -> tuple[Floats, Array]:
         """Return the scores of V answers, (n, V), -inf of none, and the answers, (n, V) or (1, V)."""
-        logs, base, said = self.evidence(seen, called)
+        logs, base, said = self.evidence(seen, one.called)
+        return self.score(logs, one) + base, said
+
+    def score(self, logs: Sequence[Floats], one: Standing) -> Floats:
+        """Return what a standing's models say of V answers together, (n, V), by the evidence of each."""
         score = np.zeros(logs[0].shape)
-        for log, power in zip(logs, powers, strict=True):
+        for log, power in zip(logs, one.powers, strict=True):
             score += power * log
-        return score + base, said
+        if len(one.parts):
+            mean, power = np.zeros(score.shape), one.parts.sum()
+            for m, log, part in zip(one.called, logs, one.parts, strict=True):
+                mean += part / power * shares(self.temper[m] * log)
+            score += power * np.log(np.maximum(mean, _LEAST))
+        return score
 
     @cached_property
     def least(self) -> int:
@@ -150,7 +165,7 @@ class Ensemble:
         query: Floats | None = None,
     ) -> tuple[Array, Floats]:  # fmt: skip
         """Return a standing's answers, (n,) int32, and the columns that decide what follows, (n, M)."""
-        answer, share = joined(*self.tally(seen, one.called, one.powers))
+        answer, share = joined(*self.tally(seen, one))
         if one.answerer >= 0:
             answer = seen[one.answerer].prediction
         return answer, self.columns(seen, one.called, answer, share, paid, query)
@@ -318,7 +333,7 @@ class RoutingPolicy:
 
     Examples
     --------
-    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False)
+    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False, np.ones(2))
     >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 10]]))
     >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
     >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")
@@ -541,7 +556,7 @@ class RoutingPolicy:
         own = self.ensemble.query
         if (own is None) != (query is None):
             allowed = f"given: {self.needs_query} numbers per sample" if own else "left out"
-            step = "The policy was fitted on a cache with one: policy.start(sample, query=...)."
+            step = "Give what the cache had under that key: policy.start(sample, query=...)."
             if own is None:
                 step = "The policy was fitted on a cache without: import with a key query, and fit."
             raise input_error("query", allowed, "none" if own else "one", step)
@@ -579,7 +594,7 @@ def check_routing(policy: RoutingPolicy) -> None:
     ensemble, k = policy.ensemble, policy.model_exits
     if policy.kind not in KINDS or not KINDS[policy.kind].answers_class:
         raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
-    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2):
+    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2) or ensemble.temper.shape != (k,):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
     low, high = float(ensemble.costs.min()), float(ensemble.costs.max())
     if not (0 <= ensemble.classes < 1 << 31 and low >= 0 and 0 < high < 1e300):
@@ -608,7 +623,10 @@ def check_routing(policy: RoutingPolicy) -> None:
             good = good and not set(one.actions) & set(one.called)
             good = good and all(a in arm.by_called for a in after)
             shape = (len(one.actions), ensemble.width(one.called) + 1)
-            good = good and bool(np.isfinite(one.powers).all() and np.isfinite(one.weights).all())
+            told = (one.powers, one.weights, one.parts)
+            good = good and all(bool(np.isfinite(some).all()) for some in told)
+            good = good and len(one.parts) in (0, len(one.called))
+            good = good and (not len(one.parts) or (one.parts.min() >= 0 and one.parts.sum() > 0))
             if not good or (one.actions and one.weights.shape != shape):
                 raise input_error("standing", "one that hangs together", one.called, _STEP)
 
@@ -618,7 +636,7 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "odds": list, "timed": bool, "query?": dict,  # see `Ensemble`, `Query`
+        "odds": list, "timed": bool, "temper": list, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int, "names": list,
         "provenance": dict, "sha256": str,
@@ -634,14 +652,15 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     arms = [
         {"first": arm.first, "standings": [
             {"called": list(one.called), "powers": one.powers.tolist(), "answerer": one.answerer,
-             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else []}
+             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else [],
+             "parts": one.parts.tolist()}
             for one in arm.standings
         ]} for arm in policy.arms
     ]  # fmt: skip
     query = {} if own.query is None else {"query": own.query.params()}
     return ROUTING.signed(
         **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
-        odds=own.odds.tolist(), timed=own.timed, arms=arms,
+        odds=own.odds.tolist(), timed=own.timed, temper=own.temper.tolist(), arms=arms,
         share=policy.share, seed=policy.seed, names=list(policy.names),
         provenance=dict(policy.provenance),
     )  # fmt: skip
@@ -658,6 +677,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         ensemble = Ensemble(
             numbers("odds", content["odds"], 2),
             numbers("costs", content["costs"], 1), content["classes"], content["timed"],
+            numbers("temper", content["temper"], 1),
             Query(**content["query"]) if "query" in content else None,
         )  # fmt: skip
         return RoutingPolicy(
@@ -677,6 +697,7 @@ def _standing(content: Any) -> Standing:
         _whole(content["answerer"]),
         actions,
         weights,
+        numbers("parts", content["parts"], 1),
     )
 
 
