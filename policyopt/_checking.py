@@ -252,12 +252,17 @@ class Trial:
         if method.missing_columns(self.tables.get("fit")):
             self.cascade = True  # models that are paid one by one, which come to the same costs
             self.tables = self.rows(splits)
+        # What is known of a row before any exit, where that is read.
+        self.query = "query" in method.missing_columns(self.tables.get("fit"))
+        self.tables = self.rows(splits)
 
     def rows(self, splits: dict[str, Any], costs: Sequence[float] = COSTS) -> Tables:
         """Return the tables of splits, of a kind that the method takes."""
         paid: dict[str, Any] = {"costs": list(costs), "unit": "ms"}
         if getattr(self, "cascade", False):
             paid |= {"costs": np.diff(costs, prepend=0.0).tolist(), "cost_kind": "standalone"}
+        if getattr(self, "query", False):
+            splits = {n: {**s, "query": s["outputs"][:, 0, :2]} for n, s in splits.items()}
         return Tables(from_arrays(splits=splits, **paid))
 
     @cached_property
@@ -279,15 +284,21 @@ class Trial:
         wanted = any(fitted.policy.needs_features for fitted in self.fits)
         return [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)] if wanted else None
 
-    def decide(self, policy: Any, logits: npt.NDArray[Any]) -> Any:
-        """Decide for other rows."""
-        vectors = self.vectors(logits)
-        return policy.decide(logits, **({} if vectors is None else {"features": vectors}))
+    def decide(self, policy: Any, outputs: npt.NDArray[Any], logits: Any = None) -> Any:
+        """Decide for other rows, `logits` where their vectors are those of others."""
+        logits = outputs if logits is None else logits
+        vectors, more = self.vectors(logits), dict[str, Any]()
+        if vectors is not None:
+            more["features"] = vectors
+        if self.query:
+            more["query"] = logits[:, 0, :2]
+        return policy.decide(outputs, **more)
 
     def steps(self, policy: Any, logits: npt.NDArray[Any], row: int) -> tuple[int, int]:
         """Return exit and class of one row, stepped through alone."""
         if isinstance(policy, RoutingPolicy):
-            route, last, said = policy.start(row), -1, None
+            query = logits[row, 0, :2] if self.query else None
+            route, last, said = policy.start(row, query), -1, None
             while (model := route.next) is not None:
                 last, said = model, policy.step(logits[row, model], route)
             return last, said.prediction if said else -1
@@ -395,7 +406,7 @@ def _no_peeking(trial: Trial) -> None:
         before = trial.decide(policy, logits)
         if isinstance(policy, RoutingPolicy):
             noise = rng.normal(size=logits.shape).astype(logits.dtype) * 9
-            after = trial.decide(policy, np.where(before.called[:, :, None], logits, noise))
+            after = trial.decide(policy, np.where(before.called[:, :, None], logits, noise), logits)
             same = all(
                 np.array_equal(a, b)
                 for a, b in zip(*map(_columns_of, (before, after)), strict=True)
@@ -439,10 +450,7 @@ def _inputs(trial: Trial) -> None:
     broken[3, policy.active_exits[0], 2] = np.nan
     for wrong in (broken, logits[:, :3], logits[:, :, :5], logits.astype(str)):
         try:
-            policy.decide(
-                wrong,
-                **({} if trial.vectors(logits) is None else {"features": trial.vectors(logits)}),
-            )
+            trial.decide(policy, wrong, logits)
         except InputError:
             continue
         said = f"took outputs of shape {wrong.shape}, dtype {wrong.dtype}, or with NaN"
