@@ -36,7 +36,7 @@ SPECS = [
 ]  # fmt: skip
 EVERY = pytest.mark.parametrize("spec", SPECS)
 #: Whose policies have thresholds.
-IN_TURN = pytest.mark.parametrize("spec", [spec for spec in SPECS if spec != "routing"])
+IN_TURN = pytest.mark.parametrize("spec", [spec for spec in SPECS if "rout" not in spec])
 #: Methods that draw a coin, rows or folds by the row's number: their policy hangs on the order of rows.
 DRAW = {
     "random",
@@ -47,13 +47,14 @@ DRAW = {
     "frugalgpt",
     "subset",
     "routing",
+    "router",
 } | {
     name
     for name, row in ROWS.items()
     if row.discrete or issubclass(row.load(), (LearnedScore, NeuralPolicyMethod, LagrangianMethod))
 }
 #: Need not spend what is left of a budget: one static exit; a list of exits, calls that gain nothing by it.
-SPARES = {"always", "frugalgpt", "subset", "auto", "routing"}
+SPARES = {"always", "frugalgpt", "subset", "auto", "routing", "router"}
 
 
 @pytest.mark.parametrize(
@@ -182,12 +183,13 @@ def test_settings_reach_the_methods_that_have_them():
 
 
 @once
-def records(**paid):
+def records(query=False, **paid):
     rng = np.random.default_rng(0)
     right = rng.random((300, 3)) < [0.6, 0.7, 0.8]
     data = po.from_arrays(
         labels=np.zeros(300, int), prediction=np.where(right, 0, 1),
-        confidence=rng.random((300, 3)), **{"costs": [1.0, 2.0, 4.0], **paid},
+        confidence=rng.random((300, 3)), query=rng.random((300, 2)) if query else None,
+        **{"costs": [1.0, 2.0, 4.0], **paid},
     )  # fmt: skip
     return fit_table(data)
 
@@ -198,14 +200,15 @@ def test_a_row_says_what_its_method_needs(name):
     method, needs = make_method(CHEAP.get(name, name)), set(ROWS[name].needs)
     read, paid = needs_of(method.required_columns(), method.requires_labels()), {}
     if "cascade" in needs:
-        needs, paid = needs - {"cascade"}, {"cost_kind": "standalone"}
+        paid = {"cost_kind": "standalone", "query": "query" in needs}
+        needs -= {"cascade"}
         with pytest.raises(InputError, match="paid one by one"):
             method.fit_path(records(), [2.0])
     assert needs == set(read)
     unlabelled = fit_table(pool(outputs(300, 3)[0]))
     for table, able in (
-        (records(**paid), needs <= {"labels"}),
-        (unlabelled, not {"labels", "features"} & needs),
+        (records(**paid), needs <= {"labels", "query"}),
+        (unlabelled, not {"labels", "features", "query"} & needs),
     ):
         if able:
             assert method.fit_path(table, [2.0])[0].expected.cost <= 2.0 + 1e-9
