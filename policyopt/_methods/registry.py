@@ -247,7 +247,7 @@ METHODS: tuple[MethodSpec, ...] = (
     MethodSpec("routing", "cascade", "no model that might be asked next, in any order, is worth its price",
         "Dekoninck et al., cascade routing; this project", 2024, "arXiv:2410.10347", "routing:Routing",
         "Models paid by the call: which first, which next, answers joined. Not for exits of one network.",
-        online=False, needs=("labels", "cascade"), seconds=(3, 12)),
+        online=False, needs=("labels", "cascade"), seconds=(1.1, 2.7)),
     MethodSpec("router", "cascade", "always, at the one model that the query chooses",
         "Ding et al., Hybrid LLM; Hu et al., RouterBench", 2024, "arXiv:2404.14618; arXiv:2403.12031", "routing:Router",
         "One call per sample, where something is known before it. Where a second may follow, routing.",
