@@ -294,7 +294,9 @@ class _Rows:
     def _own(self) -> Floats:
         """The probability that each model gives to the label, (n, K)."""
         logs, _, mine = self._told(tuple(range(self.k)))
-        voices = (shares(t * log) for t, log in zip(self.ensemble.temper.tolist(), logs, strict=True))
+        voices = (
+            shares(t * log) for t, log in zip(self.ensemble.temper.tolist(), logs, strict=True)
+        )
         found = [voice[np.arange(len(mine)), mine] for voice in voices]
         return np.maximum(np.stack(found, axis=1).astype(np.float64), 1e-30)
 
