@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import copy
+import json
 import re
 import runpy
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +19,17 @@ import numpy as np
 from policyopt.runtime._certificate import comment
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
 from policyopt.runtime._typing import Array
 
 from .golden import Golden, Ran, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node
 from .symbolic import trace_policy
 
-#: Of the runtime: they, and what they import of it, go into the file as they are.
+#: Of the runtime: where files find what they use.
 _MODULES = ("_outputs", "_arithmetic", "_kinds")
+#: What the code of files uses besides.
+_IMPORTS = {"from typing import NamedTuple", "import numpy as np", "from numpy import inf, nan"}
 #: Operations in numpy's words: of operands by number, attributes by name.
 _WORDS = {
     "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
@@ -47,8 +52,40 @@ def python_source(policy: Policy | PolicyFamily, graphs: list[ExitGraph] | None 
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
-    made = [*_runtime(_MODULES).values(), "\n".join(tables.lines), *exits, _serving(policy, graphs)]
-    text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in made if part.strip())
+    own = ["\n".join(tables.lines), *exits, _serving(policy, graphs)]
+    return _file(_head(policy), own, _MODULES)
+
+
+def routing_source(policy: RoutingPolicy) -> str:
+    """Return the text of a module with a routing policy's ``start``, ``step`` and ``decide``, the runtime's own."""
+    content = json.dumps(routing_to_dict(policy), allow_nan=False)  # ASCII
+    pieces = "\n".join(repr(content[i : i + 90]) for i in range(0, len(content), 90))
+    own = f"POLICY = routing_from_dict(json.loads(\n{pieces}\n))\n"
+    own += "start, step, decide = POLICY.start, POLICY.step, POLICY.decide\n"
+    paid = ", cost=what it cost" if policy.needs_costs else ""
+    gave = {"summary": '{"confidence": ..., "prediction": ...}'}.get(policy.kind, policy.kind)
+    return _file(_ROUTING.format(version=version("policyopt"), paid=paid, gave=gave), [own], _ROUTES)
+
+
+_ROUTES = ("_routing", "_strict_json")
+_ROUTING = '''"""A routing policy: which model to ask, and when to stop. Made by policyopt {version}; needs numpy only.
+
+    route = start()                        # start(number) where samples are numbered
+    while route.next is not None:          # the number of the model to ask
+        told = step(output, route{paid})   # of that model: {gave}
+    told.prediction
+
+`decide(outputs)` does the same for many samples of which all models' outputs are known. Do not edit: export anew.
+"""
+'''
+
+
+def _file(head: str, own: list[str], modules: Sequence[str]) -> str:
+    """Return a file that begins with a docstring, then has what its own code uses of the runtime, then that."""
+    used = _Runtime("\n".join(own), modules)
+    imports = "\n".join(sorted(used.imports | _IMPORTS))
+    made = [f"{head}\n{imports}", *used.text(), *own]
+    text = "\n\n".join(part.strip() + "\n" for part in made if part.strip())
     ast.parse(text)  # what cannot be read is never written
     return text
 
@@ -80,45 +117,91 @@ Score {plain(words(policy, "rule"))}, answer {plain(words(policy, "answer"))}; h
 
 `decide(outputs)` does the same for many samples whose outputs are known. Do not edit: export anew.
 """
-
-import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-from numpy import inf, nan
-
 '''
 
 
-def _runtime(names: Iterable[str], found: dict[str, str] | None = None) -> dict[str, str]:
-    """Return modules of the runtime and those they import, in order, without docstrings and imports."""
-    found = {} if found is None else found
-    for name in names:
-        text = files("policyopt.runtime").joinpath(f"{name}.py").read_text(encoding="utf-8")
-        lines, tree = text.splitlines(), ast.parse(text)
-        own = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1]
-        _runtime([str(n.module) for n in own if n.module not in found], found)
-        _quote_own_names(tree, lines)
-        for node in reversed(tree.body):
-            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
-                del lines[node.lineno - 1 : node.end_lineno]
-        found.setdefault(name, "\n".join(lines))
-    return found
+class _Runtime:
+    """What a file takes of the runtime: definitions that it uses, and those that they use, as they are."""
+
+    def __init__(self, code: str, modules: Sequence[str]) -> None:
+        self.modules: dict[str, dict[str, Any]] = {}
+        self.taken: dict[str, list[ast.stmt]] = {}
+        self.imports = {"from typing import Any"}
+        for name in {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}:
+            self.take(next((m for m in modules if name in self.module(m)), modules[0]), name)
+
+    def module(self, name: str) -> dict[str, Any]:
+        """Return the statements of a module by what they define."""
+        if name not in self.modules:
+            path = files("policyopt.runtime").joinpath(f"{name}.py")
+            found = self.modules[name] = {}
+            for node in _Plain().visit(ast.parse(path.read_text(encoding="utf-8"))).body:
+                found |= dict.fromkeys(_defined(node), node)
+        return self.modules[name]
+
+    def take(self, module: str, name: str) -> None:
+        """Take a definition of a module, and what it uses; a name that is none of its own is passed over."""
+        node = self.module(module).get(name)
+        if isinstance(node, ast.ImportFrom) and node.level:
+            self.take(str(node.module), name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            alias = next(a for a in node.names if name in (a.asname, a.name))
+            whole: Any = copy.copy(node)
+            whole.names = [alias]
+            self.imports.add(ast.unparse(whole))
+        elif node is not None and node not in self.taken.setdefault(module, []):
+            self.taken[module].append(node)
+            for part in ast.walk(node):
+                if isinstance(part, ast.Name):
+                    self.take(module, part.id)
+
+    def text(self) -> list[str]:
+        """Return the definitions, of modules that others import first."""
+        order: dict[str, None] = {}
+
+        def place(name: str) -> None:
+            for node in self.module(name).values():
+                if isinstance(node, ast.ImportFrom) and node.level and node.module in self.modules:
+                    if node.module not in order:
+                        place(str(node.module))
+            order[name] = None
+
+        for name in list(self.modules):
+            place(name)
+        nodes = [n for name in order for n in sorted(self.taken.get(name, ()), key=lambda n: n.lineno)]
+        names = [name for node in nodes for name in _defined(node)]
+        assert len(names) == len(set(names)), "two definitions of one name"
+        return [ast.unparse(ast.fix_missing_locations(node)) for node in nodes]
 
 
-def _quote_own_names(tree: ast.Module, lines: list[str]) -> None:
-    """Quote annotations that name their own class: postponed ones would need the file in `sys.modules`."""
-    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
-        for node in ast.walk(owner):
-            told = getattr(node, "returns", None) or getattr(node, "annotation", None)
-            if told is not None and re.search(rf"\b{owner.name}\b", ast.unparse(told)):
-                line, start, end = lines[told.lineno - 1], told.col_offset, told.end_col_offset
-                lines[told.lineno - 1] = f'{line[:start]}"{line[start:end]}"{line[end:]}'
+def _defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement of a module defines."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return [alias.asname or alias.name for alias in node.names]
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        to = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [n.id for t in to for n in ast.walk(t) if isinstance(n, ast.Name)]
+    return []
+
+
+class _Plain(ast.NodeTransformer):
+    """Leaves out annotations, which may name what stands further down, and the writing of files."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
+        node.returns = None
+        self.generic_visit(node)
+        return None if node.name == "save" else node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        if "ClassVar" not in ast.unparse(node.annotation):
+            node.annotation = ast.Name("Any", ast.Load())
+        return node
 
 
 class _Tables:
