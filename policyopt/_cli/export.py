@@ -16,6 +16,7 @@ from policyopt._export.bundle import TARGETS, read_export, write_bundle
 from policyopt._export.c_native import WITHOUT
 from policyopt._export.golden import BYTES, Golden, by_name, given_output, row_bytes, rows_of
 from policyopt._export.rounding import ULPS
+from policyopt._export.routes import golden_routes
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
@@ -24,6 +25,7 @@ from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import shaped
 
 _digits = "{:.2g}".format
@@ -60,8 +62,11 @@ def export(
     data = None if cache is None else options.read_cache(cache)
     size = row_bytes(loaded, ())
     with output.progress("tracing the policy"):
-        graphs = trace_policy(loaded)
-        golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
+        if isinstance(loaded, RoutingPolicy):
+            graphs, golden = [], golden_routes(loaded, data, split or "test", rows, seed)
+        else:
+            graphs = trace_policy(loaded)
+            golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
     with output.progress("writing"), output.writing(out):
         write_bundle(loaded, out, wanted, golden, graphs, name)
     if BYTES // size < min(rows, golden.left_out.of):
@@ -165,7 +170,7 @@ def _rows(export: Any) -> str:
     if left.rows:
         text += (
             f" {left.rows:,} of {left.of:,} candidates for the others were left out: within "
-            f"{_digits(max(left.ulps))} float32 ulps of a threshold, where rounding may decide."
+            f"{_digits(max(left.ulps, default=ULPS['c']))} float32 ulps of a threshold, where rounding may decide."
         )
     return text
 

@@ -28,6 +28,7 @@ from policyopt.runtime._experts import any_to_dict
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy, read_json
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
@@ -433,6 +434,13 @@ _OPERATIONS: dict[str, Callable[[_Builder, Node, list[Any]], Any]] = {
 # Folders: ``exit_<number>.onnx`` per exit and a manifest of what feeds what.
 
 
+def graph_files(policy: Any) -> list[str]:
+    """Return the names of a policy's graphs."""
+    if isinstance(policy, RoutingPolicy):
+        return ["route.onnx", "step.onnx"]
+    return [f"exit_{k}.onnx" for k in policy.active_exits]
+
+
 def write_onnx(policy: Policy | PolicyFamily, graphs: list[ExitGraph], folder: Path) -> None:
     """Write a policy's ONNX graphs into a folder, and at last their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -493,7 +501,7 @@ def run_onnx(folder: Path, policy: Policy | PolicyFamily, golden: Golden) -> Ran
     """Return what a policy's ONNX export, its manifest checked, says of every golden sample at every exit."""
     import onnxruntime
 
-    names = [f"exit_{k}.onnx" for k in policy.active_exits]
+    names = graph_files(policy)
     step = "Export the policy again."
     data = [read_plain(folder / name, name, _MOST, step) for name in names]
     wanted, given = manifest_of(policy, trace_policy(policy), data), read_json(folder / MANIFEST)

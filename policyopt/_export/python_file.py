@@ -22,8 +22,9 @@ from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
 from policyopt.runtime._typing import Array
 
-from .golden import Golden, Ran, levels_of, words
+from .golden import Golden, Ran, Walk, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node
+from .routes import run_steps
 from .symbolic import trace_policy
 
 #: Of the runtime: where files find what they use.
@@ -47,8 +48,10 @@ _WORDS = {
 }  # fmt: skip
 
 
-def python_source(policy: Policy | PolicyFamily, graphs: list[ExitGraph] | None = None) -> str:
+def python_source(policy: Any, graphs: list[ExitGraph] | None = None) -> str:
     """Return the text of a module with ``start``, ``step`` and ``decide``; `graphs`: from `trace_policy`."""
+    if isinstance(policy, RoutingPolicy):
+        return routing_source(policy)
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
@@ -299,9 +302,11 @@ def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
     return f"{head}\n_EXITS = ({exits},)\n\n\n{template}"
 
 
-def run_python(path: Path, golden: Golden) -> Ran:
+def run_python(path: Path, golden: Golden) -> Any:
     """Return what an exported file says of golden vectors: it is run, so its checksum must be the manifest's."""
     module = runpy.run_path(str(path))
+    if isinstance(golden.expected, Walk):
+        return run_steps(module["POLICY"], golden)
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
     samples = golden.sample.T if golden.sample.ndim > 1 else [golden.sample]
     state = module["start"](*samples)

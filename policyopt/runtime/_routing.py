@@ -294,7 +294,7 @@ class RoutingPolicy:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     # What other policies have, too.
-    abstention, mixture, calibrator, error_scale = None, None, None, 0.0
+    abstention, mixture, calibrator, error_scale, needs_features = None, None, None, 0.0, False
 
     def __post_init__(self) -> None:
         check_routing(self)
@@ -407,9 +407,13 @@ class RoutingPolicy:
         return Decisions(found.last, found.prediction, found.cost, np.zeros(n, dtype=bool))
 
     def follow(
-        self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None
-    ) -> Followed:
-        """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone."""
+        self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None,
+        told: Any = None,
+    ) -> Followed:  # fmt: skip
+        """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone.
+
+        `told` is called with rows, their standing, its columns and what is found so far.
+        """
         n = len(samples)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
@@ -433,6 +437,8 @@ class RoutingPolicy:
                 part = {m: seen[m].take(here) for m in called}
                 answer, columns = self.ensemble.look(part, one, found.cost[here])
                 found.prediction[here], found.answerer[here] = answer, one.answerer
+                if told is not None:
+                    told(here, one, columns, found)
                 if not one.actions:
                     continue
                 gains = one.gains(columns)
