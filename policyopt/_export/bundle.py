@@ -53,11 +53,10 @@ from .golden import (
     write_golden,
 )
 from .graph import ExitGraph
-from .onnx_graphs import graph_files, write_onnx
+from .onnx_graphs import graph_files, graphs_of, write_onnx
 from .python_file import python_source
 from .rounding import ULPS, check_machine, this_machine
 from .samples import boundary_samples
-from .symbolic import trace_policy
 
 MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
@@ -106,8 +105,8 @@ def write_bundle(
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
     check_name(name)
     row_bytes(policy, graphs or ())  # before anything of that size is made
-    routes = isinstance(policy, RoutingPolicy)
-    graphs = trace_policy(policy) if graphs is None and not routes else graphs
+    plain = isinstance(policy, RoutingPolicy) and set(targets) == {"python"}  # the runtime's code
+    graphs = graphs or ([] if plain else graphs_of(policy))
     with new_folder(out, _check_old) as folder:
         policy.save(folder / POLICY)
         boundary = boundary_samples(policy, golden) if golden.boundary is None else golden.boundary

@@ -24,7 +24,7 @@ from policyopt.runtime._typing import Array
 
 from .golden import Golden, Ran, Walk, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node
-from .routes import run_steps
+from .routes import check_decide, run_steps
 from .symbolic import trace_policy
 
 #: Of the runtime: where files find what they use.
@@ -306,7 +306,7 @@ def run_python(path: Path, golden: Golden) -> Any:
     """Return what an exported file says of golden vectors: it is run, so its checksum must be the manifest's."""
     module = runpy.run_path(str(path))
     if isinstance(golden.expected, Walk):
-        return run_steps(module["POLICY"], golden)
+        return check_decide(module["POLICY"], golden, run_steps(module["POLICY"], golden))
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
     samples = golden.sample.T if golden.sample.ndim > 1 else [golden.sample]
     state = module["start"](*samples)
