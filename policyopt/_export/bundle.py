@@ -36,7 +36,6 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 

@@ -81,7 +81,12 @@ class Walk:
     @classmethod
     def empty(cls, n: int, steps: int) -> Walk:
         """Return one to be filled."""
-        return cls(*(np.full((n, steps), -1, np.int32) for _ in range(2)), np.zeros((n, steps)))
+        none = np.full((n, steps), -1, np.int32)
+        return cls(none, none.copy(), np.zeros((n, steps)))
+
+    def put(self, rows: Any, at: int, model: Any, prediction: Any, gain: Any) -> None:
+        """Take down a call of some rows, and what followed."""
+        self.model[rows, at], self.prediction[rows, at], self.gain[rows, at] = model, prediction, gain
 
 
 def steps_of(policy: RoutingPolicy) -> int:

@@ -67,7 +67,8 @@ def routing_source(policy: RoutingPolicy) -> str:
     own += "start, step, decide = POLICY.start, POLICY.step, POLICY.decide\n"
     paid = ", cost=what it cost" if policy.needs_costs else ""
     gave = {"summary": '{"confidence": ..., "prediction": ...}'}.get(policy.kind, policy.kind)
-    return _file(_ROUTING.format(version=version("policyopt"), paid=paid, gave=gave), [own], _ROUTES)
+    head = _ROUTING.format(version=version("policyopt"), paid=paid, gave=gave)
+    return _file(head, [own], _ROUTES)
 
 
 _ROUTES = ("_routing", "_strict_json")
@@ -164,14 +165,15 @@ class _Runtime:
 
         def place(name: str) -> None:
             for node in self.module(name).values():
-                if isinstance(node, ast.ImportFrom) and node.level and node.module in self.modules:
-                    if node.module not in order:
-                        place(str(node.module))
+                of = node.module if isinstance(node, ast.ImportFrom) and node.level else name
+                if of in self.modules and of not in order and of != name:
+                    place(of)
             order[name] = None
 
         for name in list(self.modules):
             place(name)
-        nodes = [n for name in order for n in sorted(self.taken.get(name, ()), key=lambda n: n.lineno)]
+        line = lambda node: node.lineno  # noqa: E731
+        nodes = [node for name in order for node in sorted(self.taken.get(name, ()), key=line)]
         names = [name for node in nodes for name in _defined(node)]
         assert len(names) == len(set(names)), "two definitions of one name"
         return [ast.unparse(ast.fix_missing_locations(node)) for node in nodes]

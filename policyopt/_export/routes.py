@@ -32,7 +32,7 @@ from .golden import (
     row_bytes,
     steps_of,
 )
-from .graph import ExitGraph, Node, Pool
+from .graph import ExitGraph, Pool
 from .rounding import ULPS, UNIT
 from .samples import candidates
 from .symbolic import Symbol
@@ -43,9 +43,9 @@ NEVER = -1e300
 
 
 def walked(policy: RoutingPolicy, golden: Golden) -> tuple[Walk, Floats, Floats]:
-    """Return what numpy does in a batch; how large sums of gains get, (n, T); how near rounding is to change it, (n,)."""
-    n, active = len(golden), policy.active_exits
-    walk, scale, near = Walk.empty(n, steps_of(policy)), np.ones((n, steps_of(policy))), np.full(n, np.inf)
+    """Return what numpy does in a batch, how large terms of gains are, (n, T), and how near it is to do else, (n,)."""
+    n, active, steps = len(golden), policy.active_exits, steps_of(policy)
+    walk, scale, near = Walk.empty(n, steps), np.ones((n, steps)), np.full(n, np.inf)
     seen = {
         m: policy._look(m, given_output(policy, given), n)
         for m, given in zip(active, golden.inputs, strict=True)
@@ -53,7 +53,7 @@ def walked(policy: RoutingPolicy, golden: Golden) -> tuple[Walk, Floats, Floats]
 
     def told(rows: Ints, one: Standing, columns: Floats, found: Any) -> None:
         at = len(one.called) - 1
-        walk.model[rows, at], walk.prediction[rows, at] = found.last[rows], found.prediction[rows]
+        walk.put(rows, at, found.last[rows], found.prediction[rows], 0.0)
         if one.answerer < 0:  # two answers as good as each other
             near[rows[columns[:, 2] <= JUMP]] = 0.0
         if one.actions:
@@ -92,9 +92,11 @@ def golden_routes(
     pool, distance, left, of = None, np.zeros(0), 0, 0
     for inputs, sample in candidates(policy, graphs, data, split, room, rng):
         if policy.needs_costs:
-            per_row = paid.ndim == 2
             spread = 1.0 if data is not None else rng.gamma(2.0, 0.5, (len(sample), len(paid)))
-            costs = (paid[sample] if per_row else paid) * np.broadcast_to(spread, (len(sample), policy.model_exits))
+            costs = np.broadcast_to(
+                paid, (len(paid) if paid.ndim > 1 else of + len(sample), policy.model_exits)
+            )
+            costs = costs[sample] * spread
             for m, given in zip(policy.active_exits, inputs, strict=True):
                 given["cost"] = np.ascontiguousarray(costs[:, m])
         found = Golden(inputs, sample, Walk.empty(len(sample), 1))
@@ -102,7 +104,8 @@ def golden_routes(
         found, sure = replace(found, expected=walk), np.flatnonzero(near >= ULPS["c"])
         left, of = left + len(near) - len(sure), of + len(near)
         found, near = part_of(found, sure), near[sure]
-        pool, distance = (found, near) if pool is None else (joined(pool, found), np.append(distance, near))
+        pool = found if pool is None else joined(pool, found)
+        distance = np.append(distance, near)
         if len(pool) > (most := min(rows, room)):
             close = np.argsort(distance, kind="stable")[: most // 2]
             others = rng.permutation(np.setdiff1d(np.arange(len(pool)), close))[: most - len(close)]
@@ -124,7 +127,7 @@ def run_steps(policy: Any, golden: Golden) -> Walk:
             given = {name: a[row] for name, a in golden.inputs[active.index(m)].items()}
             paid = {"cost": float(given.pop("cost"))} if "cost" in given else {}
             told = policy.step(given_output(policy, given), route, **paid)
-            walk.model[row, at], walk.prediction[row, at], walk.gain[row, at] = m, told.prediction, told.gain
+            walk.put(row, at, m, told.prediction, told.gain)
             at += 1
     return walk
 
@@ -140,7 +143,7 @@ def check_ends(
     off = np.abs(cost - paid) > ulps * UNIT * np.maximum(paid, 1.0)
     off |= (last != walk.model[rows, end]) | (prediction != walk.prediction[rows, end])
     if off.any():
-        raise CheckError(f"row {int(off.argmax())} of a batch is decided otherwise than step by step")
+        raise CheckError(f"row {int(off.argmax())} is decided otherwise in a batch than by steps")
 
 
 def check_decide(policy: Any, golden: Golden, walk: Walk) -> Walk:
@@ -154,7 +157,7 @@ def check_decide(policy: Any, golden: Golden, walk: Walk) -> Walk:
 
 
 def run_graphs(policy: RoutingPolicy, golden: Golden, batch: Any, step: Any) -> Walk:
-    """Return what graphs, functions from inputs to outputs by name, do step by step; and in a batch, or it is refused."""
+    """Return what graphs, functions from inputs to outputs by name, do step by step, if they do so in a batch, too."""
     n, k, active = len(golden), policy.model_exits, policy.active_exits
     whole: dict[str, Any] = {"sample": golden.sample, "costs": costs_of(policy, golden)}
     for m, given in zip(active, golden.inputs, strict=True):
@@ -168,9 +171,8 @@ def run_graphs(policy: RoutingPolicy, golden: Golden, batch: Any, step: Any) -> 
     for at in range(walk.model.shape[1]):
         called[rows[going], asked[going]] = True
         paid[going] += whole["costs"][rows[going], asked[going]]
-        walk.model[going, at] = asked[going]
         said = step({**whole, "called": called, "paid": paid})
-        walk.prediction[going, at], walk.gain[going, at] = said["prediction"][going], said["gain"][going]
+        walk.put(going, at, *(x[going] for x in (asked, said["prediction"], said["gain"])))
         asked, going = said["next"], going & (said["next"] >= 0)
     said = batch(whole)
     check_ends(policy, golden, walk, said["last"], said["prediction"], said["cost"], ULPS["onnx"])
@@ -182,8 +184,7 @@ def run_graphs(policy: RoutingPolicy, golden: Golden, batch: Any, step: Any) -> 
 class RouteGraphs:
     """A routing policy as graphs, in which where a sample stands is the number of a standing.
 
-    Of the models that may be asked alone: places 0 to P-1 among `active_exits`. S standings, all arms'; A actions at most;
-    W columns, those of all models.
+    S standings, all arms'; A actions at most; P models, those of `active_exits`, by their places; W columns of them all.
     """
 
     def __init__(self, policy: RoutingPolicy) -> None:
@@ -195,9 +196,9 @@ class RouteGraphs:
         s, p, most = len(every), len(self.active), max(1, *(len(one.actions) for _, one in every))
         width = GENERAL + 2 * p + own.timed
         if s * most * width > MOST_NUMBERS:
-            got = f"{s * most * width:,} numbers"
-            step = "Deploy policy.json or the Python file, or fit fewer models."
-            raise input_error("policy", f"one whose tables have {MOST_NUMBERS:,} at most", got, step)
+            allowed, got = f"of {MOST_NUMBERS:,} weights at most", f"{s * most * width:,}"
+            step = "Deploy policy.json or the Python file (--to python)."
+            raise input_error("policy", allowed, got, step)
         self.arm = np.array([a for a, _ in every], np.int32)
         self.first = [number[a, (arm.first,)] for a, arm in enumerate(policy.arms)]
         self.member, self.powers = np.zeros((s, p), bool), np.zeros((s, p))
@@ -222,6 +223,8 @@ class RouteGraphs:
             self.actions[i, :n] = [self.active.index(m) for m in one.actions]
             self.after[i, :n] = [number[a, tuple(sorted((*one.called, m)))] for m in one.actions]
 
+        self.lowest = self.member.argmax(axis=1).astype(np.int32)  # place of the first model
+
     def input(self, name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an input as a symbol."""
         return Symbol(self.pool, self.pool.make("input", (), shape, dtype, name=name))
@@ -243,8 +246,8 @@ class RouteGraphs:
         """Return what one model says, from its values (1, W): prediction, confidence, and logarithms (1, C)."""
         logits = self.kind.logits(given)
         output = logits.traced_reduce(1)
-        logs = with_log_prob(output, logits).log_prob.astype(np.float64)
-        return output.prediction, output.confidence, np.maximum(logs, LOWEST)
+        logs: Any = with_log_prob(output, logits).log_prob
+        return output.prediction, output.confidence, np.maximum(logs.astype(np.float64), LOWEST)
 
     def stand(self, at: Any, logs: Any, said: Any, sure: Any, paid: Any) -> dict[str, Any]:
         """Return the answer at a standing, the gain, whether to go on, with whom, and the standing after that.
@@ -266,7 +269,8 @@ class RouteGraphs:
             votes = power * (sure + np.log(least - 1.0))
             score = (alike.astype(np.float64) * votes[:, None, :]).sum(axis=2)
             others = np.maximum(least - first.astype(np.float64).sum(axis=1), 1e-9)
-            score = np.concatenate([np.where(first, score, -np.inf), np.log(others)[:, None]], axis=1)
+            score = np.where(first, score, -np.inf)
+            score = np.concatenate([score, np.log(others)[:, None]], axis=1)
             none = np.zeros_like(others, dtype=np.int32) - np.int32(1)
             mine = np.concatenate([mine, none[:, None]], axis=1)
             allowed = mine >= 0
@@ -288,8 +292,8 @@ class RouteGraphs:
         pairs = np.stack([sure, agrees], axis=2).copy().reshape(1, 2 * len(self.active))
         columns = [np.stack(out, axis=1), pairs]
         if policy.needs_costs:
-            ratio = np.maximum(paid, 1e-9 * float(policy.costs.sum())) / at.traced_lookup(self.usual)
-            columns.append(np.log(ratio)[:, None])
+            spent = np.maximum(paid, 1e-9 * float(policy.costs.sum()))
+            columns.append(np.log(spent / at.traced_lookup(self.usual))[:, None])
         terms = at.traced_lookup(self.weights) * np.concatenate(columns, axis=1)[:, None, :]
         gains = terms.sum(axis=2) + at.traced_lookup(self.offsets)
         place = gains.argmax(axis=1)
@@ -307,8 +311,8 @@ class RouteGraphs:
             outputs["costs"] = paid = self.input("costs", (1, policy.model_exits), np.float64)
         cost = np.stack([paid[:, m] for m in self.active], axis=1)
         at = self.start(sample)
-        last = at.traced_lookup(self.member.argmax(axis=1).astype(np.int32))
-        paid = cost[rows, last]
+        last = at.traced_lookup(self.lowest)
+        paid, found = cost[rows, last], {}
         for _ in range(steps_of(policy)):  # who has stopped stops again
             found = self.stand(at, *seen, paid)
             on = found["on"]
@@ -334,7 +338,7 @@ class RouteGraphs:
         known, at = same.max(axis=1), same.argmax(axis=1)
         found = self.stand(at, *seen, paid)
         begun, on = called.max(axis=1), np.logical_and(found["on"], known)
-        model = np.where(begun, found["model"], first.traced_lookup(self.member.argmax(axis=1).astype(np.int32)))
+        model = np.where(begun, found["model"], first.traced_lookup(self.lowest))
         on = np.logical_or(on, np.logical_not(begun))
         said = {
             "next": np.where(on, model.traced_lookup(numbers), np.int32(-1)),

@@ -107,7 +107,7 @@ def _doubt(policy: Policy | PolicyFamily, whole: Golden, ulps: Floats) -> Bools:
 
 
 def candidates(
-    policy: Policy | PolicyFamily, graphs: list[ExitGraph], data: ExitData | None, split: str, room: int,
+    policy: Any, graphs: list[ExitGraph], data: ExitData | None, split: str, room: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[list[Inputs], Ints]]:  # fmt: skip
     """Yield candidates for golden vectors and their numbers, at most `room` at a time."""
@@ -274,9 +274,7 @@ def _outputs(
     return given
 
 
-def boundary_samples(
-    policy: Policy | PolicyFamily, whole: Golden, close: Golden | None = None
-) -> Golden:
+def boundary_samples(policy: Any, whole: Golden, close: Golden | None = None) -> Golden:
     """Return samples made from `whole` on both sides of each threshold that can be met, and those of `close`."""
     found = [] if close is None else [(close.inputs, close.sample)]
     limits, arm = limits_of(policy, whole.sample), sides_of(policy, whole.sample)
