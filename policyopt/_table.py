@@ -19,6 +19,7 @@ from policyopt._cache.data import (
     COST_PREFIX,
     FEATURES_PREFIX,
     GROUP,
+    QUERY,
     TARGETS,
     Block,
     ExitData,
@@ -357,6 +358,13 @@ class Table:
             return None
         whole = self.source.array(GROUP)
         return whole if self.places is None else whole[self.places]
+
+    @property
+    def query(self) -> Floats | None:
+        """What is known of each row before any model is asked, (N, D); None where nothing is."""
+        if self.source is None or not self.source.has(QUERY):
+            return None
+        return self.source.pick(QUERY, self._at(slice(None))).astype(np.float64)
 
     @property
     def units(self) -> int:

@@ -289,6 +289,7 @@ _FUNCTIONS: dict[Any, Callable[..., Symbol]] = {
     np.zeros_like: _like(0), np.empty_like: _like(0), np.ones_like: _like(1),
     np.sum: Symbol.sum, np.max: Symbol.max, np.min: Symbol.min, np.argmax: Symbol.argmax,
     np.mean: Symbol.mean, np.clip: Symbol.clip,
+    np.nan_to_num: lambda x: _where(x == x, x, 0.0),
     np.searchsorted: lambda edges, x, side="left": x._new(
         "search", [x.node], x.shape, np.int64, edges=np.asarray(edges), side=side
     ),

@@ -56,6 +56,7 @@ from policyopt._methods.base import (
     cheapest,
     check_budgets,
     few_rows_note,
+    thresholded,
 )
 from policyopt._methods.baselines import Always, alone
 from policyopt._methods.fitted import Draft, Fitted
@@ -610,7 +611,9 @@ class Subset(Choosing):
         if not isinstance(self.inner, str) or self.inner.partition(":")[0] == "subset":
             step = "E.g. inner=max_prob."
             raise input_error("inner", "the name of another method", self.inner, step)
-        make_method(self.inner)  # refuses what does not exist, by name
+        thresholded(
+            make_method(self.inner), "inside subset"
+        )  # what does not exist is refused by name
         super().__post_init__()
 
     def origin(self, name: str, way: Method, draft: Draft) -> dict[str, Any]:

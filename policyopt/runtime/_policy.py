@@ -1020,8 +1020,8 @@ def _exactly(field: str, value: Any, names: set[str]) -> None:
         raise input_error(field, f"a mapping of {', '.join(sorted(names))}", value, AGAIN)
 
 
-def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read an artifact and check it.
+def load_policy(path: str | os.PathLike[str]) -> Any:
+    """Read an artifact of one policy and check it.
 
     Parameters
     ----------
@@ -1029,14 +1029,19 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 
     Returns
     -------
-    Policy
+    Policy, or RoutingPolicy (method ``routing``)
 
     Raises
     ------
     InputError
         No such file, too large, not JSON, or not a policy.
     """
-    return from_dict(read_json(path), Path(path).name)
+    from ._routing import MAX_ROUTING_BYTES, ROUTING, routing_from_dict  # which stands on this
+
+    name, content = Path(path).name, read_json(path, MAX_ROUTING_BYTES)
+    if isinstance(content, dict) and content.get("format") == ROUTING.format:
+        return routing_from_dict(content, name)
+    return from_dict(read_json(path), name)  # under the limit of one with thresholds
 
 
 def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:
