@@ -271,7 +271,7 @@ def given_output(policy: Any, given: Inputs) -> Any:
     """Return the output of an exit as `Policy.step` takes it."""
     if not policy.observer.kind.record:
         return given[policy.kind]
-    columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features", "cost"}}
+    columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features", "cost", "query"}}
     if "second" in given:
         columns["top_prob"] = np.stack([given["confidence"], given["second"]], axis=1)
     return columns
@@ -353,8 +353,10 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, ro
                     given[column] = read(f"input{at}:{column}", dtype)
         if policy.needs_features:
             given["features"] = read(f"input{at}:features", "<f4", None)
-        if f"input{at}:cost" in infos:
+        if getattr(policy, "needs_costs", False):
             given["cost"] = read(f"input{at}:cost", "<f8")
+        if at == 0 and getattr(policy, "needs_query", 0):
+            given["query"] = read(f"input{at}:query", "<f4", policy.needs_query)
         inputs.append(given)
     whole, steps = (Walk, steps_of(policy)) if isinstance(policy, RoutingPolicy) else (Ran, exits)
     empty = vars(whole.empty(1, 1))

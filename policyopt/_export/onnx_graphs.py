@@ -438,10 +438,7 @@ _OPERATIONS: dict[str, Callable[[_Builder, Node, list[Any]], Any]] = {
 
 def graphs_of(policy: Any) -> list[ExitGraph]:
     """Return the graphs of any policy: of a routing policy that of a batch, and that of a step."""
-    if not isinstance(policy, RoutingPolicy):
-        return trace_policy(policy)
-    made = RouteGraphs(policy)
-    return [made.batch(), made.step()]
+    return RouteGraphs(policy).graphs() if isinstance(policy, RoutingPolicy) else trace_policy(policy)
 
 
 def graph_files(policy: Any) -> list[str]:
