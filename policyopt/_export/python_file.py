@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 import json
 import re
 import runpy
@@ -32,7 +31,7 @@ _MODULES = ("_outputs", "_arithmetic", "_kinds")
 #: Of `runtime._typing`.
 _ARRAYS = {"Array", "Bools", "Floats", "Ints"}
 #: What the code of files uses besides.
-_IMPORTS = {"from typing import NamedTuple", "import numpy as np", "from numpy import inf, nan"}
+_IMPORTS = {"from typing import Any, NamedTuple", "import numpy as np", "from numpy import inf, nan"}
 #: Operations in numpy's words: of operands by number, attributes by name.
 _WORDS = {
     "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
@@ -53,7 +52,7 @@ _WORDS = {
 def python_source(policy: Any, graphs: list[ExitGraph] | None = None) -> str:
     """Return the text of a module with ``start``, ``step`` and ``decide``; `graphs`: from `trace_policy`."""
     if isinstance(policy, RoutingPolicy):
-        return routing_source(policy)
+        return _routing_source(policy)
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
@@ -61,8 +60,8 @@ def python_source(policy: Any, graphs: list[ExitGraph] | None = None) -> str:
     return _file(_head(policy), own, _MODULES)
 
 
-def routing_source(policy: RoutingPolicy) -> str:
-    """Return the text of a module with a routing policy's ``start``, ``step`` and ``decide``, the runtime's own."""
+def _routing_source(policy: RoutingPolicy) -> str:
+    """Return the same of a routing policy: the runtime's own, and the artifact as a text."""
     content = json.dumps(routing_to_dict(policy), allow_nan=False)  # ASCII
     pieces = "\n".join(repr(content[i : i + 90]) for i in range(0, len(content), 90))
     own = f"POLICY = routing_from_dict(json.loads(\n{pieces}\n))\n"
@@ -89,8 +88,8 @@ _ROUTING = '''"""A routing policy: which model to ask, and when to stop. Made by
 def _file(head: str, own: list[str], modules: Sequence[str]) -> str:
     """Return a file that begins with a docstring, then has what its own code uses of the runtime, then that."""
     used = _Runtime("\n".join(own), modules)
-    imports = "\n".join(sorted(used.imports | _IMPORTS))
-    made = [f"{head}\n{imports}", *used.text(), *own]
+    imports = "\n".join(sorted(used.imports))
+    made = [f"{head}\n{imports}", *used.text, *own]
     text = "\n\n".join(part.strip() + "\n" for part in made if part.strip())
     ast.parse(text)  # what cannot be read is never written
     return text
@@ -127,88 +126,49 @@ Score {plain(words(policy, "rule"))}, answer {plain(words(policy, "answer"))}; h
 
 
 class _Runtime:
-    """What a file takes of the runtime: definitions that it uses, and those that they use, as they are."""
+    """What code uses of the runtime, as it is but for annotations, which may name what stands further down."""
 
     def __init__(self, code: str, modules: Sequence[str]) -> None:
         self.modules: dict[str, dict[str, Any]] = {}
-        self.taken: dict[str, list[ast.stmt]] = {}
-        self.imports = {"from typing import Any"}
-        for name in {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}:
-            self.take(next((m for m in modules if name in self.module(m)), modules[0]), name)
+        self.seen, self.text, self.imports = set[Any](), list[str](), set(_IMPORTS)
+        for module in modules:
+            self.take(module, ast.parse(code))
 
-    def module(self, name: str) -> dict[str, Any]:
-        """Return the statements of a module by what they define."""
-        if name not in self.modules:
-            path = files("policyopt.runtime").joinpath(f"{name}.py")
-            found = self.modules[name] = {}
-            for node in _Plain().visit(ast.parse(path.read_text(encoding="utf-8"))).body:
-                found |= dict.fromkeys(_defined(node), node)
-        return self.modules[name]
+    def take(self, module: str, user: ast.AST) -> None:
+        """Take what a statement uses of a module, and what that uses."""
+        for name in (part.id for part in ast.walk(user) if isinstance(part, ast.Name)):
+            node, place = self.defined(module).get(name), module
+            while isinstance(node, ast.ImportFrom) and node.level:
+                place = str(node.module)
+                node = self.defined(place).get(name)
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.imports.add(ast.unparse(node))
+            elif node is not None and node not in self.seen:
+                self.seen.add(node)
+                self.take(place, node)
+                self.text.append(ast.unparse(ast.fix_missing_locations(node)))
 
-    def take(self, module: str, name: str) -> None:
-        """Take a definition of a module, and what it uses; a name that is none of its own is passed over."""
-        node = self.module(module).get(name)
-        if isinstance(node, ast.ImportFrom) and node.level:
-            self.take(str(node.module), name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            alias = next(a for a in node.names if name in (a.asname, a.name))
-            whole: Any = copy.copy(node)
-            whole.names = [alias]
-            self.imports.add(ast.unparse(whole))
-        elif node is not None and node not in self.taken.setdefault(module, []):
-            self.taken[module].append(node)
-            for part in ast.walk(node):
-                if isinstance(part, ast.Name):
-                    self.take(module, part.id)
-
-    def text(self) -> list[str]:
-        """Return the definitions, of modules that others import first."""
-        order: dict[str, None] = {}
-
-        def place(name: str) -> None:
-            for node in self.module(name).values():
-                of = node.module if isinstance(node, ast.ImportFrom) and node.level else name
-                if of in self.modules and of not in order and of != name:
-                    place(of)
-            order[name] = None
-
-        for name in list(self.modules):
-            place(name)
-        line = lambda node: node.lineno  # noqa: E731
-        nodes = [node for name in order for node in sorted(self.taken.get(name, ()), key=line)]
-        names = [name for node in nodes for name in _defined(node)]
-        assert len(names) == len(set(names)), "two definitions of one name"
-        return [ast.unparse(ast.fix_missing_locations(node)) for node in nodes]
-
-
-def _defined(node: ast.stmt) -> list[str]:
-    """Return the names that a statement of a module defines."""
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return [alias.asname or alias.name for alias in node.names]
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        return [node.name]
-    if isinstance(node, (ast.Assign, ast.AnnAssign)):
-        to = node.targets if isinstance(node, ast.Assign) else [node.target]
-        return [n.id for t in to for n in ast.walk(t) if isinstance(n, ast.Name)]
-    return []
-
-
-class _Plain(ast.NodeTransformer):
-    """Leaves out annotations, which may name what stands further down, and the writing of files."""
-
-    def visit_arg(self, node: ast.arg) -> ast.arg:
-        node.annotation = None
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef | None:
-        node.returns = None
-        self.generic_visit(node)
-        return None if node.name == "save" else node
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
-        if {n.id for n in ast.walk(node.annotation) if isinstance(n, ast.Name)} & _ARRAYS:
-            node.annotation = ast.Name("Any", ast.Load())
-        return node
+    def defined(self, module: str) -> dict[str, Any]:
+        """Return the statements of a module by the names that they define."""
+        if module in self.modules:
+            return self.modules[module]
+        path, found = files("policyopt.runtime").joinpath(f"{module}.py"), dict[str, Any]()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg):
+                node.annotation = None
+            elif isinstance(node, ast.FunctionDef):
+                node.returns = None
+            elif isinstance(node, ast.ClassDef):
+                node.body = [n for n in node.body if getattr(n, "name", "") != "save"]
+            elif isinstance(node, ast.AnnAssign) and set(re.findall(r"\w+", ast.unparse(node.annotation))) & _ARRAYS:
+                node.annotation = ast.Name("Any", ast.Load())
+        for node in tree.body:
+            names = [getattr(node, "name", ""), *(a.asname or a.name for a in getattr(node, "names", ()))]
+            for to in getattr(node, "targets", [getattr(node, "target", None)]):
+                names += [n.id for n in ast.walk(to) if isinstance(n, ast.Name)] if to else []
+            found |= dict.fromkeys(names, node)
+        return self.modules.setdefault(module, found)
 
 
 class _Tables:
