@@ -40,6 +40,7 @@ from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
 from .c_header import c_source, check_name
+from .c_routes import routes_source
 from .folder import new_folder
 from .golden import (
     Golden,
@@ -116,7 +117,9 @@ def write_bundle(
         if "onnx" in targets:
             write_onnx(policy, graphs, folder / "onnx")
         if "c" in targets:
-            write_file(folder / f"{name}.h", c_source(policy, graphs, name))
+            routes = isinstance(policy, RoutingPolicy)
+            source = routes_source(policy, name) if routes else c_source(policy, graphs, name)
+            write_file(folder / f"{name}.h", source)
         files = {
             path.relative_to(folder).as_posix(): checksum(path)
             for path in sorted(folder.rglob("[!.]*")) if path.is_file()

@@ -70,7 +70,7 @@ def ran(
 
 def _read(source: str, place: str) -> tuple[str, str, list[str]]:
     """Return the prefix of a header's names, the parameters of its step, and their names."""
-    named = re.match(r"/\* ([a-z][a-z0-9_]*): early-exit policy", source)
+    named = re.match(r"/\* ([a-z][a-z0-9_]*): (?:early-exit|routing) policy", source)
     call = named and re.search(rf"static inline int {named[1]}_step\((.*)\) {{", source)
     if named is None or call is None:
         raise input_error("header", "one that policyopt wrote", place, "Export again.")

@@ -298,7 +298,7 @@ class _Body:
         self.in_memory = {id(n) for user in self.nodes for n in _read_by_address(user)}
         self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
         for name, node in graph.inputs.items():
-            if node.dtype == np.float32:  # outputs and feature vectors, by address
+            if node.dtype == np.float32 or node.size > 1:  # outputs, vectors, by address
                 self.places[id(node)] = (name, 0)
             else:
                 self.names[id(node)] = f"state->{name}" if name in ("sample", "level") else name
@@ -667,7 +667,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         calls += f"    case {at}: leave = @_at{at}(state, {names}, decision); break;\n"
     own = json.dumps(any_to_dict(policy), sort_keys=True, allow_nan=False)
     plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
-    return _HEADER.format(
+    return (_HEAD + _PROLOGUE + _TEXT + _EPILOGUE).format(
         rule=plain(words(policy, "rule")), answer=plain(words(policy, "answer")), **_levels(policy),
         exits=policy.exits,
         of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
@@ -741,7 +741,7 @@ def _check(policy: Any, graph: ExitGraph, shared: _Shared) -> str:
     return " && ".join(checks)
 
 
-_HEADER = """\
+_HEAD = """\
 /* @: early-exit policy, written by policyopt. Do not edit: export it again.
 
    Score '{rule}', answer '{answer}'; {exits} of the model's {of} exits, {classes} classes, {kind}.
@@ -758,6 +758,8 @@ _HEADER = """\
            if (leave) break;
        }}
 {more}
+"""
+_PROLOGUE = """\
    C99 or C++, needs math.h only (link with -lm); no memory is allotted and nothing is global.
    Classes are computed with in float, what there is one of per row in double, in the order of
    policyopt.runtime, whose decisions these are. Compile without -ffast-math, and clang besides without
@@ -792,6 +794,8 @@ _HEADER = """\
 #pragma GCC optimize("fp-contract=off")
 #endif
 
+"""
+_TEXT = """\
 #define @@_EXITS {exits} /* that the policy runs */
 #define @@_MODEL_EXITS {of} /* that the model has */
 #define @@_CLASSES {classes}
@@ -847,7 +851,8 @@ static inline int @_step(@_state *state, int exit, {given}, @_decision *decision
     if (leave >= 0) ++state->next;
     return leave;
 }}
-
+"""
+_EPILOGUE = """
 #if defined(__GNUC__) && !defined(__clang__) && (!defined(__STRICT_ANSI__) || \
 defined(__cplusplus) || defined(__FP_FAST_FMA))
 #pragma GCC pop_options

@@ -133,16 +133,22 @@ def checked(
     return walk
 
 
+def of_models(policy: RoutingPolicy, golden: Golden) -> dict[str, Any]:
+    """Return what golden vectors hold of all models, (n, K, ...), by name."""
+    known = {"costs": costs_of(policy, golden)}
+    for m, given in zip(policy.active_exits, golden.inputs, strict=True):
+        for name, array in given.items():
+            empty = np.zeros((len(golden), policy.model_exits, *array.shape[1:]), array.dtype)
+            known.setdefault(name, empty)[:, m] = array
+    return known
+
+
 def run_graphs(
     policy: RoutingPolicy, golden: Golden, batch: Callable[[Any], Any], step: Callable[[Any], Any]
 ) -> Walk:
     """As `run_steps`, of graphs: functions from inputs by name to outputs by name."""
-    n, k = len(golden), policy.model_exits
-    known: dict[str, Any] = {"sample": golden.sample, "costs": costs_of(policy, golden)}
-    for m, given in zip(policy.active_exits, golden.inputs, strict=True):
-        for name, array in given.items():
-            known.setdefault(name, np.zeros((n, k, *array.shape[1:]), array.dtype))[:, m] = array
-    known |= {f"given_{name}": array for name, array in known.items()}
+    n, k, known = len(golden), policy.model_exits, of_models(policy, golden)
+    known |= {f"given_{name}": array for name, array in known.items()} | {"sample": golden.sample}
     known |= {"query": golden.inputs[0].get("query"), "paid": np.zeros(n), "called": np.zeros((n, k), bool)}
     walk, going, asked = Walk.empty(*golden.expected.model.shape), np.arange(n), step(known)["next"]
     for at in range(walk.model.shape[1]):
@@ -284,6 +290,33 @@ class RouteGraphs:
             "gain": np.where(known_at, found["gain"], 0.0),
         }  # fmt: skip
         return [self.graph(given, said) for said in (batch, step)]
+
+    def parts(self) -> tuple[ExitGraph, ExitGraph, ExitGraph]:
+        """Return the graphs of a start, of what a model says, and of a step, which read a state in C."""
+        policy, kind, p = self.policy, self.policy.observer.kind, len(self.active)
+        own, sample, known = policy.ensemble, self.input("sample", (1,), np.int64), None
+        at, paid = self.input("state->at", (1,), np.int64), self.input("state->paid", (1,), np.float64)
+        given, begin, look = {"number": sample, "state->at": at, "state->paid": paid}, {}, {}
+        if own.query is not None:
+            given["query"] = query = self.input("query", (1, policy.needs_query), np.float32)
+            begin["known"] = own.query.columns(query.astype(np.float64))
+            given["state->known"] = known = self.input("state->known", (1, len(own.query.weights)), np.float64)
+        begin = {"at": self.start(sample, begin.get("known")).astype(np.int64), **begin}
+        said = given["state->prediction"] = self.input("state->prediction", (1, p), np.int32)
+        sure = given["state->confidence"] = self.input("state->confidence", (1, p), np.float64)
+        logs: Any = None
+        if kind.whole:
+            values = given[policy.kind] = self.input(policy.kind, (1, kind.width(policy.classes)), np.float32)
+            one = self.look(values)
+            look = {"prediction": one.prediction, "confidence": one.confidence, "log_prob": one.log_prob}
+            logs = given["state->log_prob"] = self.input("state->log_prob", (1, p, policy.classes), np.float32)
+        seen = {
+            m: ExitOutput(said[:, i], sure[:, i, None], None, sure, sure, None if logs is None else logs[:, i])  # type: ignore[arg-type]
+            for i, m in enumerate(self.active)
+        }  # fmt: skip
+        found = self.stand(at, seen, paid, known)
+        found["model"] = np.where(found.pop("on"), found["model"], -1)
+        return self.graph(given, begin), self.graph(given, look), self.graph(given, found)
 
     def graph(self, given: dict[str, Any], said: dict[str, Any]) -> ExitGraph:
         """Return a graph of what is said, and of the inputs that this takes."""

@@ -24,6 +24,7 @@ from policyopt.runtime._typing import Array, Bools
 
 from .bundle import POLICY, Export, read_export
 from .c_compiler import NoCompiler, run_c
+from .c_routes import run_routes
 from .golden import Golden, Ran, Walk, begin, expect, exported, stepped
 from .onnx_graphs import run_onnx
 from .python_file import run_python
@@ -107,10 +108,16 @@ def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
     return run_onnx(folder / "onnx", exported(load_any(folder / POLICY)), golden)
 
 
+def _run_c(folder: Path, golden: Golden) -> Any:
+    if isinstance(golden.expected, Walk):
+        return run_routes(folder, exported(load_any(folder / POLICY)), golden)
+    return run_c(folder, golden)
+
+
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
 RUNNERS: dict[str, Callable[[Path, Golden], Any]] = {
     "python": lambda folder, golden: run_python(folder / "policy.py", golden),
-    "onnx": _run_onnx, "c": run_c,
+    "onnx": _run_onnx, "c": _run_c,
 }  # fmt: skip
 
 
