@@ -149,7 +149,7 @@ def fit_declining(
         shares = _shares(table, left, asked)
         return [(s, Target(left - asked.cost * s, limits=target.limits)) for s in shares]
 
-    wishes = [_wish(one, table, asked, spare) for one in targets_of(targets, table.mean_costs)]
+    wishes = [_wish(one, table, asked, spare) for one in targets_of(targets, table)]
     grids = [[] if target.floored else within(target, most) for target, most in wishes]
     met = fits({aim for grid in grids for _, aim in grid})
     out = []
@@ -169,7 +169,7 @@ def decline_or_refuse(
     calibrator: str | None = None,
 ) -> list[Fitted | BudgetError]:  # fmt: skip
     """Fit policies that may decline, one per target; for those that cannot be met return why not."""
-    given = targets_of(targets, table.mean_costs)
+    given = targets_of(targets, table)
     # One that is refused is that one alone.
     if len(given) > 1 and any(target.floored for target in given):
         return [

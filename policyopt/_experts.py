@@ -140,7 +140,7 @@ def fit_experts(
         raise input_error("cache", "one whose rows have a context", "one without", step)
     chosen = method_of(method, settings)
     thresholded(chosen, "for experts")
-    limit = parse_budget(budget, table.mean_costs)
+    limit = parse_budget(budget, table.mean_costs, table.unit)
     check_budgets(table, [limit])
     names = table.contexts
     rows = [np.flatnonzero(table.context == e) for e in range(len(names))]

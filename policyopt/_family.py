@@ -119,7 +119,7 @@ def fit_family(
     table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
     thresholded(chosen, "for levels of a family")
-    wanted = np.unique(parse_budgets(budgets, table.mean_costs)).tolist()
+    wanted = np.unique(parse_budgets(budgets, table.mean_costs, table.unit)).tolist()
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
         found = fit_where_possible(chosen, table, wanted, seed)

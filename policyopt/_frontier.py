@@ -182,9 +182,9 @@ def targets_in(budgets: Any, table: Table) -> list[Target]:
     budgets = [budgets] if isinstance(budgets, Target) else budgets
     several = isinstance(budgets, Sequence) and not isinstance(budgets, str)
     if several and any(isinstance(one, Target) for one in budgets):
-        found = targets_of(budgets, table.mean_costs)
+        found = targets_of(budgets, table)
     else:
-        found = targets_of(parse_budgets(budgets, table.mean_costs), table.mean_costs)
+        found = targets_of(parse_budgets(budgets, table.mean_costs, table.unit), table)
     for target in found:
         target.check(table)
     most = [target.most(table) for target in found]

@@ -201,7 +201,7 @@ class _Search:
         if most is not None:
             aims = [*[aim for aim in aims if aim < most][:: 3 if levels.per_budget else 1], most]
         for _ in range(1 if levels.per_budget else 2):
-            fits = validated(levels, targets_of(aims, table.mean_costs), self.seed, validate)
+            fits = validated(levels, targets_of(aims, table), self.seed, validate)
             for aim, one in zip(aims, fits, strict=True):
                 found[aim] = None
                 if isinstance(one, Fitted):

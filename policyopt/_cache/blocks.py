@@ -298,10 +298,10 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         step = "Every split and batch needs the vectors of one model, or none has them."
         allowed = f"as in the rows before: {_shown(layout.features or ())}"
         raise input_error("features", allowed, _shown(features), step)
-    width = _query_width(block, rows)
-    if layout.query not in (None, width):
+    asked = _query_width(block, rows)
+    if layout.query not in (None, asked):
         allowed, step = f"{layout.query} numbers, as in the rows before", "Give every row the same."
-        raise input_error("query", allowed, f"{width}", step)
+        raise input_error("query", allowed, f"{asked}", step)
     classes, kind = layout.classes, KINDS[layout.kind]
     if "outputs" in block:
         width = block["outputs"].shape[2]
@@ -316,7 +316,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         allowed = f"of shape ({rows}, {classes}), a number for each of the {kind.name}'s"
         step = "Give them for the same rows and columns as the outputs."
         raise input_error("labels", allowed, f"shape {aims.shape}", step)
-    found = replace(layout, exits=exits, classes=classes, features=features, query=width)
+    found = replace(layout, exits=exits, classes=classes, features=features, query=asked)
     return found, block
 
 

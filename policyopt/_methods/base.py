@@ -125,7 +125,7 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         BudgetError
             A budget, floor or limit that no policy can meet.
         """
-        targets = targets_of(budgets, table.mean_costs)
+        targets = targets_of(budgets, table)
         most = [target.most(table) for target in targets]
         check_budgets(table, [budget for budget in most if budget is not None])  # before the work
         found = self.fit_targets(table, targets, seed)
@@ -367,7 +367,7 @@ def fit_or_refuse(
     method: Method, table: Table, budgets: Any, seed: int
 ) -> list[Fitted | BudgetError]:
     """Fit each budget or target that the method can meet; for others return why not."""
-    targets = targets_of(budgets, table.mean_costs)
+    targets = targets_of(budgets, table)
     try:
         return method.fit_targets(table, targets, seed)
     except BudgetError as error:  # whatever is asked for

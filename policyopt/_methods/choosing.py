@@ -479,7 +479,7 @@ class Auto(Choosing):
         """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for them."""
         # What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone
         # may do what no chain does.
-        targets = targets_of(budgets, table.mean_costs)
+        targets = targets_of(budgets, table)
         if not (table.saves and any(target.limits for target in targets)):
             return super().fit_path(table, targets, seed)
         return [self._limited(table, target, seed) for target in targets]
@@ -703,8 +703,10 @@ class Subset(Choosing):
     def _on(
         kept: tuple[int, ...], table: Table, name: str, method: Method, complexity: int
     ) -> Candidate:
-        exits = ", ".join(str(table.active_exits[k]) for k in kept)
-        return f"{name} on exits {exits}", OnExits(kept, method), complexity
+        numbers = [table.active_exits[k] for k in kept]
+        exits = ", ".join(table.names[k] if table.names else str(k) for k in numbers)
+        on = f"{name} on {'' if table.names else 'exits '}{exits}"
+        return on, OnExits(kept, method), complexity
 
 
 def _larger(

@@ -183,7 +183,7 @@ def refit(
         raise input_error("recent", "of one row or more", "none", "Keep requests run to the end.")
     check_alike(labelled, recent)
     recent = unlabelled(recent)
-    limit = parse_budget(budget, recent.mean_costs)
+    limit = parse_budget(budget, recent.mean_costs, recent.unit)
     if method.requires_labels():
         soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.whole
         soft &= not labelled.plain_only  # which no teacher knows

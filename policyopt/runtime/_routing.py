@@ -31,7 +31,7 @@ from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
 from ._policy import Decisions, Observer
 from ._query import Query
-from ._reading import as_array, read_exits
+from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
 
@@ -233,6 +233,7 @@ class Route:
     seen: dict[int, ExitOutput] = field(default_factory=dict)
     paid: float = 0.0
     query: Floats | None = None  # its columns, (1, Q)
+    texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
 
     @property
     def model(self) -> str | None:
@@ -250,8 +251,8 @@ class Routed:
     ----------
     next : int or None
         Number of the model to ask next; None: stop here.
-    prediction : int
-        Class of the answer that would be given now; -1 where nobody has answered.
+    prediction : int or str
+        Class of the answer that would be given now, -1 where nobody has answered; or the text, None.
     gain : float
         By how much asking `next` (or the best that might be asked) is worth more than to stop.
     model : str or None
@@ -259,7 +260,7 @@ class Routed:
     """
 
     next: int | None
-    prediction: int
+    prediction: Any
     gain: float
     model: str | None = None
 
@@ -382,6 +383,7 @@ class RoutingPolicy:
         Parameters
         ----------
         output : array of shape (C,), or mapping for records
+            With ``prediction``, or ``answer``, a text (None: there was none): then predictions are texts, too.
         route : Route
             From `start`; advanced in place.
         cost : float, optional
@@ -399,6 +401,8 @@ class RoutingPolicy:
         model = route.next
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
+        if self.observer.kind.record:
+            output = number_answer(output, route)
         if not self.observer.kind.record and not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1)
         route.seen[model] = self._look(model, output, 1)
@@ -417,7 +421,7 @@ class RoutingPolicy:
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best = int(gains.argmax())
         route.next = one.actions[best] if one.actions and gains[best] > 0 else None
-        return Routed(route.next, int(answer[0]), float(gains[best]), route.model)
+        return Routed(route.next, text_of(int(answer[0]), route), float(gains[best]), route.model)
 
     def decide(
         self,
