@@ -39,7 +39,12 @@ def routes_source(policy: RoutingPolicy, name: str = "policyopt_policy") -> str:
     check_name(name)
     shared, made, query = _Shared(), RouteGraphs(policy), policy.ensemble.query
     start, look, stand = made.parts()
-    p, c, record, timed = len(made.active), policy.classes, policy.observer.kind.record, policy.needs_costs
+    p, c, record, timed = (
+        len(made.active),
+        policy.classes,
+        policy.observer.kind.record,
+        policy.needs_costs,
+    )
     fields = {"at": (np.int64, 1), "paid": (np.float64, 1), "confidence": (np.float64, p)}
     fields |= {} if query is None else {"known": (np.float64, len(query.weights))}
     fields |= {} if record else {"log_prob": (np.float32, p * c)}
@@ -59,7 +64,9 @@ def routes_source(policy: RoutingPolicy, name: str = "policyopt_policy") -> str:
     }  # fmt: skip
     alone, path = (shared.table("places", np.array(t), np.int32) for t in (made.alone, made.active))
     content = json.dumps(routing_to_dict(policy), sort_keys=True)
-    declared = {n: f"[{size}]" * (n not in ("at", "paid", "place")) for n, (_, size) in fields.items()}
+    declared = {
+        n: f"[{size}]" * (n not in ("at", "paid", "place")) for n, (_, size) in fields.items()
+    }
     text = (_HEAD + _PROLOGUE + _TEXT + _EPILOGUE).format(
         models=policy.model_exits, kind=policy.kind, classes=c, unit=string(policy.unit), code=UNMEASURED,
         bytes=shared.bytes, state=sum(np.dtype(d).itemsize * n for d, n in fields.values()),
@@ -96,7 +103,9 @@ def _lines(graph: ExitGraph, to: Mapping[str, str], shared: _Shared) -> list[str
             f"{to[name]}[{_flat(ix, node.shape)}] = ({kind})({_strip(body.value(node, ix))});"
         ))  # fmt: skip
     kinds = {"at": "int64_t", "after": "int64_t", "gain": "double", "confidence": "double"}
-    return body.lines + [f"{to[n]} = ({kinds.get(n, 'int32_t')}){value};" for n, value in ready.items()]
+    return body.lines + [
+        f"{to[n]} = ({kinds.get(n, 'int32_t')}){value};" for n, value in ready.items()
+    ]
 
 
 _HEAD = """\

@@ -31,7 +31,11 @@ _MODULES = ("_outputs", "_arithmetic", "_kinds")
 #: Of `runtime._typing`.
 _ARRAYS = {"Array", "Bools", "Floats", "Ints"}
 #: What the code of files uses besides.
-_IMPORTS = {"from typing import Any, NamedTuple", "import numpy as np", "from numpy import inf, nan"}
+_IMPORTS = {
+    "from typing import Any, NamedTuple",
+    "import numpy as np",
+    "from numpy import inf, nan",
+}
 #: Operations in numpy's words: of operands by number, attributes by name.
 _WORDS = {
     "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
@@ -161,10 +165,16 @@ class _Runtime:
                 node.returns = None
             elif isinstance(node, ast.ClassDef):
                 node.body = [n for n in node.body if getattr(n, "name", "") != "save"]
-            elif isinstance(node, ast.AnnAssign) and set(re.findall(r"\w+", ast.unparse(node.annotation))) & _ARRAYS:
+            elif (
+                isinstance(node, ast.AnnAssign)
+                and set(re.findall(r"\w+", ast.unparse(node.annotation))) & _ARRAYS
+            ):
                 node.annotation = ast.Name("Any", ast.Load())
         for node in tree.body:
-            names = [getattr(node, "name", ""), *(a.asname or a.name for a in getattr(node, "names", ()))]
+            names = [
+                getattr(node, "name", ""),
+                *(a.asname or a.name for a in getattr(node, "names", ())),
+            ]
             for to in getattr(node, "targets", [getattr(node, "target", None)]):
                 names += [n.id for n in ast.walk(to) if isinstance(n, ast.Name)] if to else []
             found |= dict.fromkeys(names, node)
