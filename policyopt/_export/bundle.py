@@ -39,8 +39,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
-from .c_header import c_source, check_name
-from .c_routes import routes_source
+from .c_header import c_source, check_name, routes_source
 from .folder import new_folder
 from .golden import (
     Golden,

@@ -142,6 +142,7 @@ def checked(
 def of_models(policy: RoutingPolicy, golden: Golden) -> dict[str, Any]:
     """Return what golden vectors hold of all models, (n, K, ...), by name."""
     known = {"costs": costs_of(policy, golden)}
+    known |= {"query": golden.inputs[0]["query"]} if policy.needs_query else {}
     for m, given in zip(policy.active_exits, golden.inputs, strict=True):
         for name in given.keys() - {"query", "cost"}:
             shape = (len(golden), policy.model_exits, *given[name].shape[1:])
@@ -154,7 +155,6 @@ def run_graphs(policy: RoutingPolicy, golden: Golden, batch: Any, step: Any) -> 
     n, k, known = len(golden), policy.model_exits, of_models(policy, golden)
     known |= {f"given_{name}": array for name, array in known.items()} | {"sample": golden.sample}
     known |= {"paid": np.zeros(n), "called": np.zeros((n, k), dtype=bool)}
-    known |= {"query": golden.inputs[0].get("query")}
     walk, going = Walk.empty(*golden.expected.model.shape), np.arange(n)
     asked = step(known)["next"]
     for at in range(walk.model.shape[1]):

@@ -24,7 +24,6 @@ from policyopt.runtime._typing import Array, Bools
 
 from .bundle import POLICY, Export, read_export
 from .c_compiler import NoCompiler, run_c
-from .c_routes import run_routes
 from .golden import Golden, Ran, Walk, begin, expect, exported, stepped
 from .onnx_graphs import run_onnx
 from .python_file import run_python
@@ -109,9 +108,8 @@ def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
 
 
 def _run_c(folder: Path, golden: Golden) -> Any:
-    if isinstance(golden.expected, Walk):
-        return run_routes(folder, exported(load_any(folder / POLICY)), golden)
-    return run_c(folder, golden)
+    walk = isinstance(golden.expected, Walk)
+    return run_c(folder, golden, load_any(folder / POLICY) if walk else None)
 
 
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
