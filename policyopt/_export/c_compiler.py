@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime._typing import Array
 from policyopt.runtime._errors import InputError, input_error, message
 from policyopt.runtime._files import refusing, write_file
+from policyopt.runtime._typing import Array
 
 from .c_functions import TYPES
 from .golden import Golden, Ran, Walk

@@ -296,7 +296,7 @@ def write_golden(golden: Golden, path: Path) -> None:
     write_file(path, data.getvalue())
 
 
-def read_golden(path: Path, policy: Policy | PolicyFamily, rows: int) -> Golden:
+def read_golden(path: Path, policy: Any, rows: int) -> Golden:
     """Return so many golden vectors; arrays are checked by name, shape and type before they are read."""
     name = path.name
     data = read_plain(path, name, _MOST, _AGAIN)
@@ -311,7 +311,7 @@ def read_golden(path: Path, policy: Policy | PolicyFamily, rows: int) -> Golden:
         raise input_error(name, "an .npz of golden vectors", got, _AGAIN) from error
 
 
-def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, rows: int) -> Golden:
+def _read(archive: zipfile.ZipFile, file: str, policy: Any, rows: int) -> Golden:
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if sum(info.file_size for info in infos.values()) > _MOST_UNPACKED:
         raise input_error(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)

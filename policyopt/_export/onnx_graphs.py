@@ -485,7 +485,7 @@ def manifest_of(policy: Any, graphs: list[ExitGraph], data: Sequence[bytes]) -> 
         sha = hashlib.sha256(content).hexdigest()
         files.append({"file": name, "sha256": sha, "inputs": inputs, "outputs": outputs})
     if isinstance(policy, RoutingPolicy):
-        return {**head, "format": ROUTES, "share": policy.share if keys else None, "graphs": files}
+        return {**head, "format": ROUTES, "share": policy.share if keys else None, "names": list(policy.names), "graphs": files}
     levels, none = None, [None] * policy.exits
     limits, others, mixture = none, none, None
     if isinstance(policy, PolicyFamily):
