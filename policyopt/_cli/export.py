@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,9 @@ def export(
 def verify(
     folder: Path = argument("What `policyopt export` wrote, or a policy file.", "DIR"),
     cache: Path | None = argument(
-        "Of a policy file: the cache that its certificate is of.", "CACHE", None
+        "Of a policy file: the cache that its certificate is of; of a routing policy: whose rows to try.",
+        "CACHE",
+        None,
     ),
     require: str = option("", "Runtimes that must be here: python, onnx, c."),
     style: output.Format = options.STYLE,
@@ -94,7 +97,13 @@ def verify(
     The Python file and the C header are run for that: verify folders whose writer you trust.
     """
     if cache is not None or folder.is_file():
-        _recheck(folder, cache, style)
+        if cache and isinstance(policy := load_any(folder), RoutingPolicy):
+            with TemporaryDirectory() as temporary:
+                golden = golden_routes(policy, options.read_cache(cache))
+                write_bundle(policy, out := Path(temporary) / "out", ["python"], golden)
+                verify(out, None, require, style)
+        else:
+            _recheck(folder, cache, style)
         return
     needed = [name.strip() for name in require.split(",") if name.strip()]
     for name in needed:

@@ -249,8 +249,8 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
 
 def scale_text(policy: Policy) -> str | None:
     """Return how thresholds are to be read where papers have another scale and direction; None: as they stand."""
-    rule = policy.rule
-    if rule.below is None:
+    rule = getattr(policy, "rule", None)  # routing has none
+    if rule is None or rule.below is None:
         return None
     what, form = rule.below
     told = f"score {rule.name} is {form}: leave at or above the threshold"

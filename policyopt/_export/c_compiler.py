@@ -143,7 +143,7 @@ def run_c(folder: str | os.PathLike[str], golden: Golden, policy: Any = None) ->
         write_file(place / headers[0].name, source)
         abstains = "    int abstained;" in source
         made = (headers[0].name, name, names, golden, abstains)
-        text = program(*made) if policy is None else _routes(*made[:2], inputs[0], exits, policy)
+        text = program(*made) if policy is None else routes_program(*made[:2], inputs[0], exits, policy)
         write_file(place / "run.c", text)
         with refusing(place / "in.bin"), (place / "in.bin").open("wb") as file:
             for row, sample in enumerate(golden.sample.astype(np.int64)):
@@ -193,7 +193,7 @@ def program(
     )  # fmt: skip
 
 
-def _routes(header: str, name: str, given: dict[str, Array], steps: int, policy: Any) -> str:
+def routes_program(header: str, name: str, given: dict[str, Array], steps: int, policy: Any) -> str:
     """Return the same of a routing policy: all models' outputs are there, and those asked for are shown."""
     kinds = {n: TYPES[a.dtype.name] for n, a in given.items()}
     sizes = {n: a[0].size for n, a in given.items()}

@@ -177,6 +177,9 @@ class RouteGraphs:
     """
 
     def __init__(self, policy: RoutingPolicy) -> None:
+        if getattr(policy, "explore", 0):
+            step = "Export policy.exploring(0.0), or the Python file (--to python)."
+            raise input_error("policy", "one that does not explore", "one that does", step)
         self.policy, self.pool, self.active = policy, Pool(), list(policy.active_exits)
         self.inputs, self.numbers = dict[str, Any](), np.array(self.active, np.int32)
         own, p, every = policy.ensemble, len(self.active), self.active

@@ -190,7 +190,7 @@ def _routing() -> Schema:
         "costs": {**models, "items": AMOUNT, "minItems": 1},
         "odds": {**models, "items": {**VECTOR, "minItems": 2, "maxItems": 2}, "minItems": 1},
         "timed": {"type": "boolean"}, "share": SHARE, "seed": COUNT, "names": {**models, "items": TEXT},
-        "query": rule_schema(Query)["properties"]["params"],
+        "explore": SHARE, "query": rule_schema(Query)["properties"]["params"],
         "arms": _list(object_of({"first": COUNT, "standings": standings}), minItems=1, maxItems=2),
     }  # fmt: skip
     return _file(ROUTING, known)

@@ -139,6 +139,8 @@ def test_the_commands_ship_a_fitted_policy(run, tmp_path):
     code, told, err = run("verify", place["out"], "--format", "json")
     assert code == 0, err
     assert {r["runtime"] for r in json.loads(told)} == {"numpy batch", "numpy step", *TARGETS}
+    code, told, err = run("verify", place["p.json"], place["cache"], "--format", "json")
+    assert code == 0 and {r["error_ulps"] for r in json.loads(told)} == {0.0}, err
     rules.assert_valid(json.loads((place["out"] / "onnx" / "manifest.json").read_text()))
 
 
