@@ -51,7 +51,7 @@ def walked(policy: RoutingPolicy, golden: Golden) -> tuple[Walk, Floats, Floats]
             near[rows[columns[:, 2] <= JUMP]] = 0.0
         if one.actions:
             gain, scale[rows, at] = gains(one, columns, rows)
-        walk.put(rows, at, found.last[rows], found.prediction[rows], gain)
+        walk.put(rows, at, found.exit[rows], found.prediction[rows], gain)
 
     outputs = zip(policy.active_exits, golden.inputs, strict=True)
     seen = {m: policy._look(m, given_output(policy, given), n) for m, given in outputs}
@@ -197,6 +197,7 @@ class RouteGraphs:
             raise input_error("policy", f"of {_MOST:,} weights at most", s * most * width, step)
         self.arm = np.array([a for a, _ in stood], np.int32)
         self.called, self.powers = np.zeros((s, policy.model_exits), bool), np.zeros((s, p))
+        self.mean, self.voices = any(len(one.parts) for _, one in stood), np.zeros((s, p))
         self.who, self.actions, self.after = (
             np.full(s, -1),
             np.full((s, most), -1),
@@ -207,6 +208,7 @@ class RouteGraphs:
         for i, (a, one) in enumerate(stood):
             at, n = [every.index(m) for m in one.called], len(one.actions)
             self.called[i, list(one.called)], self.powers[i, at] = True, one.powers
+            self.voices[i, at] = one.parts if len(one.parts) else 1e-200  # as good as none
             self.who[i] = every.index(one.answerer) if one.answerer >= 0 else -1
             if not n:
                 self.offsets[i] = 0.0
@@ -261,15 +263,18 @@ class RouteGraphs:
     def stand(self, at: Any, seen: dict[int, ExitOutput], paid: Any, known: Any) -> dict[str, Any]:
         """Return the answer at a standing, the gain, whether to go on, with whom, and the standing after that."""
         own, every, rows, masked = self.policy.ensemble, self.active, np.arange(1), {}
-        called, powers = at.traced_lookup(self.called[:, every]), at.traced_lookup(self.powers)
+        called = at.traced_lookup(self.called[:, every])
         for i, m in enumerate(every):
             one, mine = seen[m], called[:, i]
             logs = one.log_prob
             logs = None if logs is None else np.where(mine[:, None], logs, np.float32(0))
             said = np.where(mine, one.prediction, _UNCALLED)
             masked[m] = output(said, np.where(mine, one.confidence, 0.5), logs)
-        powers = [powers[:, i, None] for i in range(len(every))]
-        answer, share = joined(*own.tally(masked, every, powers))  # type: ignore[arg-type]
+        tables = (self.powers, self.voices) if self.mean else (self.powers,)
+        by = [[x[:, i, None] for i in range(len(every))] for x in map(at.traced_lookup, tables)]
+        one: Any = Standing(tuple(every), by[0], parts=by[-1] if self.mean else [])  # type: ignore[arg-type]
+        score, said = own.tally(masked, one)
+        answer, share = joined(score, at.of(said))
         who, said = (
             at.traced_lookup(self.who),
             np.stack([masked[m].prediction for m in every], axis=1),

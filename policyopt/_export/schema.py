@@ -182,12 +182,14 @@ def _routing() -> Schema:
         "called": {**EXITS, "minItems": 0, "maxItems": MAX_MODELS}, "powers": VECTOR,
         "answerer": {**WHOLE, "minimum": -1},
         "actions": {**EXITS, "minItems": 0, "maxItems": MAX_MODELS}, "weights": _nested(2),
+        "parts": VECTOR,
     }  # fmt: skip
     standings = _list(object_of(standing), minItems=1, maxItems=MAX_STANDINGS)
     known = {
         **{name: of[name] for name in ("kind", "classes", "unit", "provenance")},
         "kind": {"enum": [name for name, kind in KINDS.items() if kind.answers_class]},
         "costs": {**models, "items": AMOUNT, "minItems": 1},
+        "temper": {**models, "items": NUMBER, "minItems": 1},
         "odds": {**models, "items": {**VECTOR, "minItems": 2, "maxItems": 2}, "minItems": 1},
         "timed": {"type": "boolean"}, "share": SHARE, "seed": COUNT, "names": {**models, "items": TEXT},
         "explore": SHARE, "query": rule_schema(Query)["properties"]["params"],

@@ -173,6 +173,8 @@ class Symbol(NDArrayOperatorsMixin):
         return self._new("take", [self.node, self.of(parts[-1]).node], shape, self.dtype, axis=axis)
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(key, tuple) and isinstance(key[0], np.ndarray):  # one number of each row
+            key = np.arange(self.shape[1])[None] == key[1][:, None]
         if not (isinstance(key, Symbol) and key.dtype == bool):
             raise TypeError("a traced rule writes where a mask says, and nowhere else")
         mask = key[(..., *[None] * (self.ndim - key.ndim))]
@@ -289,6 +291,7 @@ _FUNCTIONS: dict[Any, Callable[..., Symbol]] = {
     np.zeros_like: _like(0), np.empty_like: _like(0), np.ones_like: _like(1),
     np.sum: Symbol.sum, np.max: Symbol.max, np.min: Symbol.min, np.argmax: Symbol.argmax,
     np.mean: Symbol.mean, np.clip: Symbol.clip,
+    np.broadcast_to: lambda x, shape: x.of(np.zeros(shape, x.dtype)) + x,
     np.nan_to_num: lambda x: _where(x == x, x, 0.0),
     np.searchsorted: lambda edges, x, side="left": x._new(
         "search", [x.node], x.shape, np.int64, edges=np.asarray(edges), side=side

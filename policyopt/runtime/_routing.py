@@ -6,8 +6,9 @@ sum says by how much asking it is worth more than to stop. Asked is the one that
 than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met. Where a query
 is known of a sample before, the standing in which nobody has been called says who is first, likewise.
 
-Answers are joined by a product of powers of the models' distributions (Genest & Zidek, Statistical Science 1, 1986),
-of records by votes with the log odds that each is right, weighed likewise; a standing has powers of its own.
+Answers are joined by a product of powers of the models' distributions, times a power of their mean (the logarithmic and
+the linear opinion pool: Genest & Zidek, Statistical Science 1, 1986), of records by votes with the log odds that each
+is right, weighed likewise; a standing has powers of its own.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds 
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
 GENERAL = 9
+_LEAST = 1e-300  # of a probability
 _STEP = "Check the policy, or fit it again."
 
 
@@ -53,6 +55,8 @@ class Standing:
         The models, ascending.
     powers : array of shape (S,)
         Of each model's distribution, or vote, in their product.
+    parts : array of shape (S,), or (0,)
+        Of each model's distribution in their mean; their sum is the power by which the mean multiplies the product.
     answerer : int
         The model whose answer is given, or -1: the ensemble's.
     actions : tuple of int
@@ -66,6 +70,7 @@ class Standing:
     answerer: int = -1
     actions: tuple[int, ...] = ()
     weights: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    parts: Floats = field(default_factory=lambda: np.empty(0))
 
     def gains(self, columns: Floats) -> Floats:
         """Return by how much asking each is worth more than to stop, (n, A)."""
@@ -86,6 +91,8 @@ class Ensemble:
         C; 0 where nobody says.
     timed : bool
         Whether what has been paid, beside what is usual, is one more column.
+    temper : array of shape (K,)
+        Power of each model's distribution where it is a part of a mean.
     query : Query, optional
         What is known of a sample before: the last columns, and the only ones where nobody has been called.
     """
@@ -94,6 +101,7 @@ class Ensemble:
     costs: Floats
     classes: int
     timed: bool
+    temper: Floats
     query: Query | None = None
 
     def width(self, called: Sequence[int]) -> int:
@@ -130,15 +138,22 @@ class Ensemble:
         ]
         return logs, base, np.concatenate([said, np.full((len(said), 1), -1)], axis=1)
 
-    def tally(
-        self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
-    ) -> tuple[Floats, Array]:
+    def tally(self, seen: Mapping[int, ExitOutput], one: Standing) -> tuple[Floats, Array]:
         """Return the scores of V answers, (n, V), -inf of none, and the answers, (n, V) or (1, V)."""
-        logs, base, said = self.evidence(seen, called)
-        score: Any = 0.0
-        for log, power in zip(logs, powers, strict=True):
-            score = score + power * log
-        return score + base, said
+        logs, base, said = self.evidence(seen, one.called)
+        return self.score(logs, one) + base, said
+
+    def score(self, logs: Sequence[Floats], one: Standing) -> Floats:
+        """Return what a standing's models say of V answers together, (n, V), by the evidence of each."""
+        score = np.zeros_like(logs[0])
+        for log, power in zip(logs, one.powers, strict=True):
+            score += power * log
+        if len(one.parts):
+            mean, power = np.zeros_like(score), sum(one.parts)
+            for m, log, part in zip(one.called, logs, one.parts, strict=True):
+                mean += part / power * shares(self.temper[m] * log)
+            score += power * np.log(np.maximum(mean, _LEAST))
+        return score
 
     @cached_property
     def least(self) -> int:
@@ -150,7 +165,7 @@ class Ensemble:
         query: Floats | None = None,
     ) -> tuple[Array, Floats]:  # fmt: skip
         """Return a standing's answers, (n,) int32, and the columns that decide what follows, (n, M)."""
-        answer, share = joined(*self.tally(seen, one.called, one.powers))
+        answer, share = joined(*self.tally(seen, one))
         if one.answerer >= 0:
             answer = seen[one.answerer].prediction
         return answer, self.columns(seen, one.called, answer, share, paid, query)
@@ -182,14 +197,14 @@ class Ensemble:
 
 def joined(score: Floats, said: Array) -> tuple[Array, Floats]:
     """Return the best answers, (n,) int32, -1 where there is none, and top share, second share and entropy, (n, 3)."""
-    here, share = np.arange(len(score)), shares(score)
-    said = np.where(score == score, said, -1)  # of all rows
+    here, said = np.arange(len(score)), np.broadcast_to(said, score.shape)
+    share = shares(score)
     given = np.where(said >= 0, share, -1.0)
     best = np.where(said >= 0, score, -np.inf).argmax(axis=1)
     entropy = -(share * np.log(np.maximum(share, 1e-30))).sum(axis=1)
     top, answer = np.maximum(given[here, best], 0.0), said[here, best].astype(np.int32)
-    others = np.where(np.arange(score.shape[1]) == best[:, None], 0.0, given)
-    return answer, np.stack([top, np.maximum(others.max(axis=1), 0.0), entropy], axis=1)
+    given[here, best] = 0.0
+    return answer, np.stack([top, np.maximum(given.max(axis=1), 0.0), entropy], axis=1)
 
 
 def shares(score: Floats) -> Floats:
@@ -270,15 +285,25 @@ class Routed:
         return self.next is None
 
 
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """What a policy did with n samples."""
+@dataclass(frozen=True)
+class Followed(Decisions):
+    """What a policy did with n samples; `exit` is the last model that was asked.
 
-    called: Bools  # (n, K): which models were asked
-    last: Ints  # (n,): the last of them
-    prediction: Array  # (n,), int32
-    answerer: Ints  # (n,): the model whose answer it is; -1 of an ensemble's
-    cost: Floats  # (n,)
+    Attributes
+    ----------
+    turn : ndarray of shape (n, K), int64
+        When each model was asked, from 1; 0 where it was not.
+    answerer : ndarray of shape (n,), int64
+        The model whose answer it is; -1 where several are joined.
+    """
+
+    turn: Ints
+    answerer: Ints
+
+    @property
+    def called(self) -> Bools:
+        """Which models were asked, (n, K)."""
+        return self.turn > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +333,7 @@ class RoutingPolicy:
 
     Examples
     --------
-    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False)
+    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False, np.ones(2))
     >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 10]]))
     >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
     >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")
@@ -329,7 +354,8 @@ class RoutingPolicy:
     names: tuple[str, ...] = ()
 
     # What other policies have, too.
-    abstention, mixture, calibrator, error_scale, needs_features = None, None, None, 0.0, False
+    abstention, mixture, calibrator, error_scale = None, None, None, 0.0
+    abstains, needs_features = False, False
 
     def __post_init__(self) -> None:
         check_routing(self)
@@ -348,6 +374,22 @@ class RoutingPolicy:
     def model_exits(self) -> int:
         """K, the models."""
         return len(self.costs)
+
+    @property
+    def span(self) -> float:
+        """By how much what samples cost on average may differ."""
+        return float(self.costs.sum() - self.costs.min())
+
+    @property
+    def asked_first(self) -> list[str]:
+        """Names of the models of which one is asked first: by the arms' coin, and by the query."""
+        roots = [one for arm in self.arms if (one := arm.by_called.get(())) is not None]
+        models = [*(arm.first for arm in self.arms), *(m for one in roots for m in one.actions)]
+        return [self.called(m) for m in dict.fromkeys(models)]
+
+    def called(self, model: int) -> str:
+        """Return what a model is called: its name, or its number as text."""
+        return self.names[model] if self.names else str(model)
 
     @property
     def active_exits(self) -> tuple[int, ...]:
@@ -429,7 +471,7 @@ class RoutingPolicy:
         samples: npt.ArrayLike | None = None,
         costs: npt.ArrayLike | None = None,
         query: npt.ArrayLike | None = None,
-    ) -> Decisions:
+    ) -> Followed:
         """Decide for many samples of which all models' outputs are known.
 
         Parameters
@@ -444,15 +486,13 @@ class RoutingPolicy:
 
         Returns
         -------
-        Decisions
-            ``exit`` is the last model that was asked.
+        Followed
         """
         n, rows = read_exits(
             outputs, self.model_exits, KINDS[self.kind], self.classes, self.active_exits
         )
         seen = {m: self._look(m, rows(m, slice(None)), n) for m in self.active_exits}
-        found = self.follow(seen, sample_numbers(samples, n), costs, query)
-        return Decisions(found.last, found.prediction, found.cost, np.zeros(n, dtype=bool))
+        return self.follow(seen, sample_numbers(samples, n), costs, query)
 
     def follow(
         self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None,
@@ -466,8 +506,8 @@ class RoutingPolicy:
         known = self._known(query, n)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
-            np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32),
-            np.full(n, -1), np.zeros(n),
+            np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n), np.zeros(n, bool),
+            np.zeros((n, self.model_exits), np.int64), np.full(n, -1),
         )  # fmt: skip
         second = self._second(samples)
         for number, arm in enumerate(self.arms):
@@ -482,7 +522,7 @@ class RoutingPolicy:
                 if not arrived:
                     continue
                 for m, rows in arrived:
-                    found.called[rows, m], found.last[rows] = True, m
+                    found.turn[rows, m], found.exit[rows] = len(called), m
                     found.cost[rows] += each[rows, m]
                 here = np.sort(np.concatenate([rows for _, rows in arrived]))
                 one = arm.by_called[called]
@@ -521,7 +561,7 @@ class RoutingPolicy:
         own = self.ensemble.query
         if (own is None) != (query is None):
             allowed = f"given: {self.needs_query} numbers per sample" if own else "left out"
-            step = "The policy was fitted on a cache with one: policy.start(sample, query=...)."
+            step = "Give what the cache had under that key: policy.start(sample, query=...)."
             if own is None:
                 step = "The policy was fitted on a cache without: import with a key query, and fit."
             raise input_error("query", allowed, "none" if own else "one", step)
@@ -547,10 +587,11 @@ class RoutingPolicy:
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
 
 
-def no_thresholds(argument: str, what: str = "here") -> InputError:
-    """Return why a policy that asks models in any order will not do for `what`."""
+def no_thresholds(argument: str, what: str = "") -> InputError:
+    """Return why a policy that asks models in any order will not do, `what` for."""
     step = "E.g. --method subset: which models to ask, in their order, by thresholds."
-    return input_error(argument, f"one with thresholds {what}", "routing, which has none", step)
+    allowed = "one with thresholds" + (f", for {what}" if what else "")
+    return input_error(argument, allowed, "routing, which has none", step)
 
 
 def check_routing(policy: RoutingPolicy) -> None:
@@ -558,7 +599,7 @@ def check_routing(policy: RoutingPolicy) -> None:
     ensemble, k = policy.ensemble, policy.model_exits
     if policy.kind not in KINDS or not KINDS[policy.kind].answers_class:
         raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
-    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2):
+    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2) or ensemble.temper.shape != (k,):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
     low, high = float(ensemble.costs.min()), float(ensemble.costs.max())
     if not (0 <= ensemble.classes < 1 << 31 and low >= 0 and 0 < high < 1e300):
@@ -587,7 +628,11 @@ def check_routing(policy: RoutingPolicy) -> None:
             good = good and not set(one.actions) & set(one.called)
             good = good and all(a in arm.by_called for a in after)
             shape = (len(one.actions), ensemble.width(one.called) + 1)
-            good = good and bool(np.isfinite(one.powers).all() and np.isfinite(one.weights).all())
+            told = (one.powers, one.weights, one.parts)
+            good = good and all(bool(np.isfinite(some).all()) for some in told)
+            good = good and len(one.parts) in (0, len(one.called))
+            parts = not len(one.parts) or (one.parts.min() >= 0 and one.parts.sum() > 0)
+            good = good and parts and (KINDS[policy.kind].whole or not len(one.parts))
             if not good or (one.actions and one.weights.shape != shape):
                 raise input_error("standing", "one that hangs together", one.called, _STEP)
 
@@ -597,7 +642,7 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "odds": list, "timed": bool, "query?": dict,  # see `Ensemble`, `Query`
+        "odds": list, "timed": bool, "temper": list, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int, "names": list,
         "provenance": dict, "sha256": str,
@@ -613,14 +658,15 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     arms = [
         {"first": arm.first, "standings": [
             {"called": list(one.called), "powers": one.powers.tolist(), "answerer": one.answerer,
-             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else []}
+             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else [],
+             "parts": one.parts.tolist()}
             for one in arm.standings
         ]} for arm in policy.arms
     ]  # fmt: skip
     query = {} if own.query is None else {"query": own.query.params()}
     return ROUTING.signed(
         **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
-        odds=own.odds.tolist(), timed=own.timed, arms=arms,
+        odds=own.odds.tolist(), timed=own.timed, temper=own.temper.tolist(), arms=arms,
         share=policy.share, seed=policy.seed, names=list(policy.names),
         provenance=dict(policy.provenance),
     )  # fmt: skip
@@ -637,6 +683,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         ensemble = Ensemble(
             numbers("odds", content["odds"], 2),
             numbers("costs", content["costs"], 1), content["classes"], content["timed"],
+            numbers("temper", content["temper"], 1),
             Query(**content["query"]) if "query" in content else None,
         )  # fmt: skip
         return RoutingPolicy(
@@ -656,6 +703,7 @@ def _standing(content: Any) -> Standing:
         _whole(content["answerer"]),
         actions,
         weights,
+        numbers("parts", content["parts"], 1),
     )
 
 
