@@ -125,7 +125,8 @@ def _sizes(source: str, command: list[str], folder: Path) -> str:
 
 
 def run_c(folder: str | os.PathLike[str], golden: Golden, policy: Any = None) -> Any:
-    """Return what the one header in a folder says of golden vectors; `policy`: of a routing policy's."""
+    """Return what the one header in a folder, of a routing policy's if it is that, says of golden vectors."""
+    routes = isinstance(golden.expected, Walk)
     command = compiler()
     headers = sorted(Path(folder).glob("*.h"))
     if len(headers) != 1:
@@ -135,7 +136,7 @@ def run_c(folder: str | os.PathLike[str], golden: Golden, policy: Any = None) ->
     name, _, names = _read(source, str(headers[0]))
     inputs, names, n = golden.inputs, names[2:-1], len(golden)
     exits = len(inputs)
-    if policy is not None:
+    if routes:
         inputs, exits = [of_models(policy, golden)], golden.expected.model.shape[1]
         names = list(inputs[0])
     with tempfile.TemporaryDirectory() as temporary:
@@ -143,7 +144,7 @@ def run_c(folder: str | os.PathLike[str], golden: Golden, policy: Any = None) ->
         write_file(place / headers[0].name, source)
         abstains = "    int abstained;" in source
         made = (headers[0].name, name, names, golden, abstains)
-        text = program(*made) if policy is None else routes_program(*made[:2], inputs[0], exits, policy)
+        text = program(*made) if not routes else routes_program(*made[:2], inputs[0], exits, policy)
         write_file(place / "run.c", text)
         with refusing(place / "in.bin"), (place / "in.bin").open("wb") as file:
             for row, sample in enumerate(golden.sample.astype(np.int64)):
@@ -157,7 +158,7 @@ def run_c(folder: str | os.PathLike[str], golden: Golden, policy: Any = None) ->
         got = f"{len(said)} decisions"
         raise input_error("header", f"for {exits} exits and {n} samples", got, "")
     said = said.reshape(n, exits)
-    if policy is not None:
+    if routes:
         columns = (said[name] for name in ("leave", "prediction", "score"))
         return Walk(*map(np.ascontiguousarray, columns))
     if (said["leave"] < 0).any():

@@ -86,7 +86,11 @@ class Walk:
 
     def put(self, rows: Any, at: int, model: Any, prediction: Any, gain: Any) -> None:
         """Take down a call of some rows, and what followed."""
-        self.model[rows, at], self.prediction[rows, at], self.gain[rows, at] = model, prediction, gain
+        self.model[rows, at], self.prediction[rows, at], self.gain[rows, at] = (
+            model,
+            prediction,
+            gain,
+        )
 
 
 def steps_of(policy: RoutingPolicy) -> int:
@@ -271,7 +275,9 @@ def given_output(policy: Any, given: Inputs) -> Any:
     """Return the output of an exit as `Policy.step` takes it."""
     if not policy.observer.kind.record:
         return given[policy.kind]
-    columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features", "cost", "query"}}
+    columns: dict[str, Any] = {
+        n: given[n] for n in given.keys() - {"second", "features", "cost", "query"}
+    }
     if "second" in given:
         columns["top_prob"] = np.stack([given["confidence"], given["second"]], axis=1)
     return columns

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +439,9 @@ _OPERATIONS: dict[str, Callable[[_Builder, Node, list[Any]], Any]] = {
 
 def graphs_of(policy: Any) -> list[ExitGraph]:
     """Return the graphs of any policy: of a routing policy that of a batch, and that of a step."""
-    return RouteGraphs(policy).graphs() if isinstance(policy, RoutingPolicy) else trace_policy(policy)
+    return (
+        RouteGraphs(policy).graphs() if isinstance(policy, RoutingPolicy) else trace_policy(policy)
+    )
 
 
 def graph_files(policy: Any) -> list[str]:
@@ -485,7 +488,13 @@ def manifest_of(policy: Any, graphs: list[ExitGraph], data: Sequence[bytes]) -> 
         sha = hashlib.sha256(content).hexdigest()
         files.append({"file": name, "sha256": sha, "inputs": inputs, "outputs": outputs})
     if isinstance(policy, RoutingPolicy):
-        return {**head, "format": ROUTES, "share": policy.share if keys else None, "names": list(policy.names), "graphs": files}
+        return {
+            **head,
+            "format": ROUTES,
+            "share": policy.share if keys else None,
+            "names": list(policy.names),
+            "graphs": files,
+        }
     levels, none = None, [None] * policy.exits
     limits, others, mixture = none, none, None
     if isinstance(policy, PolicyFamily):
@@ -527,13 +536,8 @@ def run_onnx(folder: Path, policy: Any, golden: Golden) -> Any:
     here = ["CPUExecutionProvider"]
     sessions = [onnxruntime.InferenceSession(one, options, providers=here) for one in data]
     if isinstance(policy, RoutingPolicy):
-        calls = []
-        for session, entry in zip(sessions, wanted["graphs"], strict=True):
-            outputs = [p["name"] for p in entry["outputs"]]
-            calls.append(lambda known, s=session, e=entry, o=outputs: dict(
-                zip(o, s.run(o, {p["name"]: known[p["name"]] for p in e["inputs"]}), strict=True)
-            ))  # fmt: skip
-        return run_graphs(policy, golden, *calls)
+        calls = zip(sessions, wanted["graphs"], strict=True)
+        return run_graphs(policy, golden, *(partial(_said, *one) for one in calls))
     ran = Ran.empty(len(golden), policy.exits)
     for part in few_at_a_time(golden.inputs, len(golden)):
         left: dict[str, Any] = {}
@@ -542,11 +546,16 @@ def run_onnx(folder: Path, policy: Any, golden: Golden) -> Any:
             known = {**inputs[at], **by_name(golden.sample[part])}
             known |= {GIVEN + name: column for name, column in inputs[at].items()}
             known |= {state["input"]: left[state["output"]] for state in entry["states"]}
-            # Floats with gaps between rows are copied: onnxruntime reads them side by side.
-            feeds = {p["name"]: np.ascontiguousarray(known[p["name"]]) for p in entry["inputs"]}
-            outputs = [p["name"] for p in entry["outputs"]]
-            left = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+            left = _said(session, entry, known)
             ran.score[part, at], ran.confidence[part, at] = left["score"], left["confidence"]
             ran.prediction[part, at], ran.leave[part, at] = left["prediction"], left["exit"]
             ran.abstained[part, at] = left.get("abstained", False)
     return ran
+
+
+def _said(session: Any, entry: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a graph says of inputs by name."""
+    # Floats with gaps between rows are copied: onnxruntime reads them side by side.
+    feeds = {p["name"]: np.ascontiguousarray(known[p["name"]]) for p in entry["inputs"]}
+    outputs = [p["name"] for p in entry["outputs"]]
+    return dict(zip(outputs, session.run(outputs, feeds), strict=True))

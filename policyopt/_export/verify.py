@@ -107,15 +107,11 @@ def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
     return run_onnx(folder / "onnx", exported(load_any(folder / POLICY)), golden)
 
 
-def _run_c(folder: Path, golden: Golden) -> Any:
-    walk = isinstance(golden.expected, Walk)
-    return run_c(folder, golden, load_any(folder / POLICY) if walk else None)
-
-
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
 RUNNERS: dict[str, Callable[[Path, Golden], Any]] = {
     "python": lambda folder, golden: run_python(folder / "policy.py", golden),
-    "onnx": _run_onnx, "c": _run_c,
+    "onnx": _run_onnx,
+    "c": lambda folder, golden: run_c(folder, golden, exported(load_any(folder / POLICY))),
 }  # fmt: skip
 
 

@@ -39,7 +39,9 @@ def zoo(rows=900, models=4, paid=False):
     logits += np.linspace(1.5, 3.0, models)[:, None] * np.eye(5)[labels][:, None]
     costs = {"costs": 2.0 ** np.arange(models)}
     if paid:
-        costs = {"sample_costs": {"ms": rng.gamma(4, size=(rows, models)) * 2.0 ** np.arange(models)}}
+        costs = {
+            "sample_costs": {"ms": rng.gamma(4, size=(rows, models)) * 2.0 ** np.arange(models)}
+        }
     return po.from_arrays(logits, labels, unit="ms", cost_kind="standalone", **costs)
 
 
@@ -176,12 +178,21 @@ def test_the_python_file_needs_numpy_alone_and_pastes_no_name(tmp_path):
 
 
 def test_torn_files_are_refused_and_not_valid():
-    for policy in (po.fit(zoo(), "35%", "routing").policy, random_routing(3, query=True, arms=2, models=4)):
+    for policy in (
+        po.fit(zoo(), "35%", "routing").policy,
+        random_routing(3, query=True, arms=2, models=4),
+    ):
         content = json.loads(json.dumps(routing_to_dict(policy)))
         rules.assert_valid(content)
-        torn = [{n: v for n, v in content.items() if n != name} for name in content if name != "query"]
+        torn = [
+            {n: v for n, v in content.items() if n != name} for name in content if name != "query"
+        ]
         torn += [{**content, "extra": 1}, {**content, "version": 9}, {**content, "arms": []}]
-        torn += [{**content, "kind": "regression"}, {**content, "costs": [-1.0]}, {**content, "share": 2}]
+        torn += [
+            {**content, "kind": "regression"},
+            {**content, "costs": [-1.0]},
+            {**content, "share": 2},
+        ]
         standing = {**content["arms"][0]["standings"][0], "called": [0, 0]}
         torn.append({**content, "arms": [{"first": 0, "standings": [standing]}]})
         for wrong in torn:
