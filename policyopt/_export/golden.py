@@ -361,8 +361,8 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Any, rows: int) -> Golden
             given["features"] = read(f"input{at}:features", "<f4", None)
         if getattr(policy, "needs_costs", False):
             given["cost"] = read(f"input{at}:cost", "<f8")
-        if at == 0 and getattr(policy, "needs_query", 0):
-            given["query"] = read(f"input{at}:query", "<f4", policy.needs_query)
+        if at == 0 and (width := getattr(policy, "needs_query", 0)):
+            given["query"] = read("input0:query", "<f4", width)
         inputs.append(given)
     whole, steps = (Walk, steps_of(policy)) if isinstance(policy, RoutingPolicy) else (Ran, exits)
     empty = vars(whole.empty(1, 1))

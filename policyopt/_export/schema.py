@@ -236,7 +236,8 @@ def _onnx(routes: bool = False) -> Schema:
         graph = object_of({n: entry[n] for n in ("file", "sha256", "inputs", "outputs")})
         own = {"names": _list(TEXT), "graphs": _list(graph, minItems=2, maxItems=2)}
     return object_of({
-        "format": {"const": onnx_graphs.ROUTES if routes else onnx_graphs.FORMAT}, "version": {"const": onnx_graphs.VERSION},
+        "format": {"const": onnx_graphs.ROUTES if routes else onnx_graphs.FORMAT},
+        "version": {"const": onnx_graphs.VERSION},
         "opset": {"const": onnx_graphs.OPSET}, "ir_version": {"const": onnx_graphs.IR},
         "policy_sha256": SHA, "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "model_exits": {**COUNT, "minimum": 1}, "unit": {**TEXT, "maxLength": MAX_UNIT},

@@ -30,7 +30,7 @@ from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer
+from ._policy import Decisions, Observer, _exactly
 from ._query import Query
 from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
@@ -633,7 +633,8 @@ def check_routing(policy: RoutingPolicy) -> None:
             good = good and len(one.parts) in (0, len(one.called))
             parts = not len(one.parts) or (one.parts.min() >= 0 and one.parts.sum() > 0)
             good = good and parts and (KINDS[policy.kind].whole or not len(one.parts))
-            if not good or (one.actions and one.weights.shape != shape):
+            weighs = one.actions or one.weights.size
+            if not good or (weighs and one.weights.shape != shape):
                 raise input_error("standing", "one that hangs together", one.called, _STEP)
 
 
@@ -676,6 +677,8 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
     """Build a routing policy from its file's content, checked; `source` names it in errors."""
     ROUTING.check(content, source)
     try:
+        for arm in content["arms"]:
+            _exactly("arm", arm, {"first", "standings"})
         arms = tuple(
             Arm(_whole(arm["first"]), tuple(_standing(one) for one in arm["standings"]))
             for arm in content["arms"]
@@ -695,8 +698,10 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
 
 
 def _standing(content: Any) -> Standing:
+    _exactly("standing", content, {"called", "powers", "answerer", "actions", "weights", "parts"})
     called, actions = (tuple(map(_whole, content[name])) for name in ("called", "actions"))
-    weights = numbers("weights", content["weights"], 2) if actions else np.empty((0, 0))
+    weights = content["weights"]
+    weights = numbers("weights", weights, 2) if actions or weights != [] else np.empty((0, 0))
     return Standing(
         called,
         numbers("powers", content["powers"], 1),

@@ -32,9 +32,9 @@ from policyopt._export.c_compiler import (
     compiler,
     measured,
     program,
+    routes_program,
     run_c,
 )
-from policyopt._export.c_compiler import routes_program
 from policyopt._export.c_header import c_source, routes_source
 from policyopt._export.c_native import ASK, native
 from policyopt._export.rounding import ULPS, scaled_error

@@ -115,10 +115,10 @@ def test_a_fitted_policy_on_the_rows_of_its_cache(paid, tmp_path):
     golden = exported(policy, tmp_path / "out", data, ["python", "c"], rows)
     table = po.Tables(data).get("test")
     outputs = table.source.array("outputs")[table.places[golden.sample]]
-    for m, given in zip(policy.active_exits, golden.inputs, strict=True):
-        np.testing.assert_array_equal(given["logits"], outputs[:, m])
+    for m, told in zip(policy.active_exits, golden.inputs, strict=True):
+        np.testing.assert_array_equal(told["logits"], outputs[:, m])
         if paid:
-            np.testing.assert_array_equal(given["cost"], table.standalone_costs[golden.sample, m])
+            np.testing.assert_array_equal(told["cost"], table.standalone_costs[golden.sample, m])
     assert policy.needs_costs == paid and len(golden) == rows
     assert ran(tmp_path / "out")["python"] == 0
     rules.assert_valid(json.loads((tmp_path / "out" / "manifest.json").read_text()))
