@@ -271,7 +271,7 @@ class RouteGraphs:
             said = np.where(mine, one.prediction, _UNCALLED)
             masked[m] = output(said, np.where(mine, one.confidence, 0.5), logs)
         tables = (self.powers, self.voices) if self.mean else (self.powers,)
-        by = [[x[:, i, None] for i in range(len(every))] for x in map(at.traced_lookup, tables)]
+        by = [_Each(x[:, i, None] for i in range(len(every))) for x in map(at.traced_lookup, tables)]
         one: Any = Standing(tuple(every), by[0], parts=by[-1] if self.mean else [])  # type: ignore[arg-type]
         score, said = own.tally(masked, one)
         answer, share = joined(score, at.of(said))
@@ -359,6 +359,13 @@ class RouteGraphs:
         used = {id(node) for node in made.order()}
         given = {name: x.node for name, x in self.inputs.items() if id(x.node) in used}
         return replace(made, inputs=given)
+
+
+class _Each(list[Any]):
+    """An array of numbers that differ by row."""
+
+    def tolist(self) -> list[Any]:
+        return self
 
 
 def output(said: Any, sure: Any, logs: Any = None) -> ExitOutput:
