@@ -201,7 +201,9 @@ class _Rows:
         if (
             given := table.query
         ) is not None:  # its columns, of each row by what its fold has not seen
-            query, self.query = fit_query(given, right, self.fold, seed)
+            rank = self.costs.mean(axis=1).argsort().argsort() / len(given)  # of what calls cost
+            shown = np.column_stack([right, rank]) if timed else right
+            query, self.query = fit_query(given, shown, self.fold, seed)
         none = np.ones(self.k)
         self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, none, query)
         if self.joins and table.whole:
