@@ -36,7 +36,7 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
 from .c_header import c_source, check_name
@@ -60,6 +60,7 @@ from .symbolic import trace_policy
 
 MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
+ROUTED = ("python",)  # forms of routing policies
 _AGAIN = "Export anew, to another folder."
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
@@ -82,7 +83,7 @@ class Export:
     """A folder that was read and checked."""
 
     folder: Path
-    policy: Policy | PolicyFamily
+    policy: Any
     targets: tuple[str, ...]
     golden: Golden  # rows of golden.npz, then those of boundary.npz
     boundary: int  # how many of them are the latter
@@ -103,9 +104,13 @@ def write_bundle(
     policy, targets = exported(policy), check_names("targets", targets, "E.g. c.")
     if unknown := [t for t in targets if t not in TARGETS]:
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
+    routes = issubclass(type(policy), RoutingPolicy)  # whose file is the runtime's code
+    if routes and not set(targets) <= set(ROUTED):
+        allowed, step = ", ".join(ROUTED), "Python serves it with numpy alone: --to python."
+        raise input_error("--to", f"of {allowed} with routing", ", ".join(targets), step)
     check_name(name)
     row_bytes(policy, graphs or ())  # before anything of that size is made
-    graphs = trace_policy(policy) if graphs is None else graphs
+    graphs = graphs or ([] if routes else trace_policy(policy))
     with new_folder(out, _check_old) as folder:
         policy.save(folder / POLICY)
         boundary = boundary_samples(policy, golden) if golden.boundary is None else golden.boundary
@@ -133,10 +138,13 @@ def write_bundle(
         write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _told(policy: Policy | PolicyFamily) -> dict[str, Any]:
+def _told(policy: Any) -> dict[str, Any]:
     """Return what the manifest says of the policy."""
+    names = ("routing", "ensemble")
+    if not isinstance(policy, RoutingPolicy):
+        names = (one := levels_of(policy)[-1]).rule.name, one.answer.name
     return {
-        "score": (one := levels_of(policy)[-1]).rule.name, "answer": one.answer.name,
+        "score": names[0], "answer": names[1],
         "levels": len(policy) if isinstance(policy, PolicyFamily) else None,
         "active_exits": list(policy.active_exits), "kind": policy.kind, "classes": policy.classes,
         "unit": policy.unit, "costs": policy.costs.tolist(),
@@ -174,7 +182,7 @@ def read_export(folder: Path) -> Export:
     return Export(folder, policy, ordered, whole, len(boundary), out, manifest["machine"])
 
 
-def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy | PolicyFamily]:
+def read_manifest(folder: Path) -> tuple[dict[str, Any], Any]:
     """Return the manifest and the policy of an export: whole, as it was written, nothing besides."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -206,7 +214,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy | PolicyFamily]:
     policy = exported(load_any(folder / POLICY))
     for name, value in _told(policy).items():
         need(name, _same(manifest[name], value), f"{value!r}, as in {POLICY}")
-    ulps, wanted = left["ulps"], policy.exits - 1
+    ulps, wanted = left["ulps"], len(policy.active_exits) - 1
     fits = isinstance(ulps, list) and len(ulps) in (0, wanted)
     fits = fits and all(type(u) in (int, float) and 0 <= u <= 64 for u in ulps)
     need("left_out", fits, f"{wanted} ulps, 0 to 64")

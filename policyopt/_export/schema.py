@@ -26,6 +26,8 @@ from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
 from policyopt.runtime._online.serving import ONLINE
 from policyopt.runtime._parameters import Array, Choice, fields_of
 from policyopt.runtime._policy import POLICY
+from policyopt.runtime._query import Query
+from policyopt.runtime._routing import MAX_MODELS, MAX_STANDINGS, ROUTING
 from policyopt.runtime._scores import OWN
 from policyopt.runtime._scores.history import Hidden
 from policyopt.runtime._strict_json import Form
@@ -173,12 +175,35 @@ def _online() -> Schema:
     return _file(ONLINE, known)
 
 
+def _routing() -> Schema:
+    """Return the schema of a file of a routing policy."""
+    of, models = _policy_fields(), {"type": "array", "maxItems": MAX_MODELS}
+    standing = {
+        "called": {**EXITS, "minItems": 0, "maxItems": MAX_MODELS}, "powers": VECTOR,
+        "answerer": {**WHOLE, "minimum": -1},
+        "actions": {**EXITS, "minItems": 0, "maxItems": MAX_MODELS}, "weights": _nested(2),
+        "parts": VECTOR,
+    }  # fmt: skip
+    standings = _list(object_of(standing), minItems=1, maxItems=MAX_STANDINGS)
+    known = {
+        **{name: of[name] for name in ("kind", "classes", "unit", "provenance")},
+        "kind": {"enum": [name for name, kind in KINDS.items() if kind.answers_class]},
+        "costs": {**models, "items": AMOUNT, "minItems": 1},
+        "temper": {**models, "items": NUMBER, "minItems": 1},
+        "odds": {**models, "items": {**VECTOR, "minItems": 2, "maxItems": 2}, "minItems": 1},
+        "timed": {"type": "boolean"}, "share": SHARE, "seed": COUNT, "names": {**models, "items": TEXT},
+        "explore": SHARE, "query": rule_schema(Query)["properties"]["params"],
+        "arms": _list(object_of({"first": COUNT, "standings": standings}), minItems=1, maxItems=2),
+    }  # fmt: skip
+    return _file(ROUTING, known)
+
+
 def _export() -> Schema:
     """Return the schema of the manifest of an export."""
     targets = {t: object_of({"ulps": {"const": ULPS[t]}}) for t in bundle.TARGETS}
     known = {
         "score": {**TEXT, "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
-        "answer": {"enum": sorted(ANSWERS)}, "levels": or_null({**COUNT, "minimum": 1}),
+        "answer": {"enum": sorted([*ANSWERS, "ensemble"])}, "levels": or_null({**COUNT, "minimum": 1}),
         "active_exits": EXITS, "kind": {"enum": list(KINDS)},
         "classes": COUNT, "unit": {**TEXT, "maxLength": MAX_UNIT},
         "costs": _list(AMOUNT, minItems=1), "rows": {**COUNT, "minimum": 1}, "boundary": COUNT,
@@ -236,6 +261,10 @@ def schemas() -> dict[str, Schema]:
         "online": (
             "a file of an online policy", "A family, who steers it, and what was learned so far.",
             _online(), {**parts, "family": family},
+        ),
+        "routing": (
+            "a file of a routing policy", "Which model first, and, by what has been called, which next.",
+            _routing(), {},
         ),
         "export": (
             title("an export", EXPORT.version), "What is in the folder, with checksums. What it "
