@@ -52,15 +52,14 @@ from .golden import (
     write_golden,
 )
 from .graph import ExitGraph
-from .onnx_graphs import write_onnx
+from .onnx_graphs import graph_files, graphs_of, write_onnx
 from .python_file import python_source
 from .rounding import ULPS, check_machine, this_machine
 from .samples import boundary_samples
-from .symbolic import trace_policy
 
 MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
-ROUTED = ("python",)  # forms of routing policies
+ROUTED = ("python", "onnx")  # forms of routing policies
 _AGAIN = "Export anew, to another folder."
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
@@ -104,13 +103,13 @@ def write_bundle(
     policy, targets = exported(policy), check_names("targets", targets, "E.g. c.")
     if unknown := [t for t in targets if t not in TARGETS]:
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
-    routes = issubclass(type(policy), RoutingPolicy)  # whose file is the runtime's code
-    if routes and not set(targets) <= set(ROUTED):
+    if isinstance(policy, RoutingPolicy) and not set(targets) <= set(ROUTED):
         allowed, step = ", ".join(ROUTED), "Python serves it with numpy alone: --to python."
         raise input_error("--to", f"of {allowed} with routing", ", ".join(targets), step)
     check_name(name)
     row_bytes(policy, graphs or ())  # before anything of that size is made
-    graphs = graphs or ([] if routes else trace_policy(policy))
+    plain = isinstance(policy, RoutingPolicy) and set(targets) == {"python"}  # the runtime's code
+    graphs = graphs or ([] if plain else graphs_of(policy))
     with new_folder(out, _check_old) as folder:
         policy.save(folder / POLICY)
         boundary = boundary_samples(policy, golden) if golden.boundary is None else golden.boundary
@@ -221,7 +220,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Any]:
     headers = [name for name in files if _HEADER.fullmatch(name)]
     of = {
         "python": ["policy.py"], "c": headers if len(headers) == 1 else [_USUAL],
-        "onnx": [f"onnx/{MANIFEST}", *(f"onnx/exit_{k}.onnx" for k in policy.active_exits)],
+        "onnx": [f"onnx/{MANIFEST}", *(f"onnx/{name}" for name in graph_files(policy))],
     }  # fmt: skip
     names = {POLICY, GOLDEN, BOUNDARY, *(name for target in targets for name in of[target])}
     if differ := ", ".join(sorted(files.keys() ^ names)):

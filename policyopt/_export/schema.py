@@ -218,28 +218,32 @@ def _export() -> Schema:
     return _file(EXPORT, known)
 
 
-def _onnx() -> Schema:
-    """Return the schema of the manifest of ONNX graphs."""
+def _onnx(routes: bool = False) -> Schema:
+    """Return the schema of the manifest of ONNX graphs; `routes`: of a routing policy's."""
     shape = {
         "type": "array", "prefixItems": [{"const": "n"}], "items": {**COUNT, "minimum": 1},
         "minItems": 1,
     }  # fmt: skip
     puts, limit = _list(object_of({"name": TEXT, "dtype": TEXT, "shape": shape})), or_null(NUMBER)
     entry = {
-        "exit": COUNT, "file": {**TEXT, "pattern": r"^exit_[0-9]{1,4}\.onnx$"}, "sha256": SHA,
+        "exit": COUNT, "file": {**TEXT, "pattern": r"^(exit_[0-9]{1,4}|route|step)\.onnx$"}, "sha256": SHA,
         "cost": AMOUNT, "threshold": limit, "threshold_of_share": limit, "inputs": puts,
         "outputs": puts, "states": _list(object_of({"output": TEXT, "input": TEXT})),
     }  # fmt: skip
     keys = _list({**TEXT, "pattern": "^0x[0-9A-F]{16}$"}, minItems=1)
+    own = {"levels": or_null({**COUNT, "minimum": 1}), "exits": _list(object_of(entry), minItems=1)}
+    if routes:
+        graph = object_of({n: entry[n] for n in ("file", "sha256", "inputs", "outputs")})
+        own = {"names": _list(TEXT), "graphs": _list(graph, minItems=2, maxItems=2)}
     return object_of({
-        "format": {"const": onnx_graphs.FORMAT}, "version": {"const": onnx_graphs.VERSION},
+        "format": {"const": onnx_graphs.ROUTES if routes else onnx_graphs.FORMAT},
+        "version": {"const": onnx_graphs.VERSION},
         "opset": {"const": onnx_graphs.OPSET}, "ir_version": {"const": onnx_graphs.IR},
         "policy_sha256": SHA, "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "model_exits": {**COUNT, "minimum": 1}, "unit": {**TEXT, "maxLength": MAX_UNIT},
-        "levels": or_null({**COUNT, "minimum": 1}), "share": or_null(SHARE),
+        **own, "share": or_null(SHARE),
         "coin": or_null(object_of({"formula": TEXT, "keys": keys})),
         "tolerance_ulps": {"const": ULPS["onnx"]},
-        "exits": _list(object_of(entry), minItems=1),
     })  # fmt: skip
 
 
@@ -273,6 +277,10 @@ def schemas() -> dict[str, Schema]:
         "onnx": (
             title("ONNX graphs", onnx_graphs.VERSION), "The exits' graphs in order, their inputs "
             "and outputs, and which output feeds which input.", _onnx(), {},
+        ),
+        "onnx-routing": (
+            title("ONNX graphs of a routing policy", onnx_graphs.VERSION), "The graph that decides for "
+            "a batch, that of a step, and their inputs and outputs.", _onnx(routes=True), {},
         ),
     }  # fmt: skip
     return {f"{name}.schema.json": _whole(*whole) for name, whole in found.items()}
