@@ -13,7 +13,7 @@ import numpy as np
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import shown
-from policyopt._export.bundle import ROUTED, TARGETS, read_export, write_bundle
+from policyopt._export.bundle import TARGETS, read_export, write_bundle
 from policyopt._export.c_native import WITHOUT
 from policyopt._export.golden import BYTES, Golden, by_name, given_output, row_bytes, rows_of
 from policyopt._export.rounding import ULPS
@@ -56,9 +56,8 @@ def export(
         raise input_error("POLICY", "a policy", got, step)
     if split is not None and cache is None:
         raise input_error("--split", "given with --cache", split, "Made-up rows have no splits.")
-    forms = ROUTED if isinstance(loaded, RoutingPolicy) else TARGETS
-    wanted = [t.strip() for part in to or forms for t in part.split(",")]
-    if "onnx" in forms and not to and find_spec("onnx") is None:
+    wanted = [t.strip() for part in to or TARGETS for t in part.split(",")]
+    if not to and find_spec("onnx") is None:
         output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
         wanted.remove("onnx")
     data = None if cache is None else options.read_cache(cache)

@@ -39,7 +39,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
-from .c_header import c_source, check_name
+from .c_header import c_source, check_name, routes_source
 from .folder import new_folder
 from .golden import (
     Golden,
@@ -59,7 +59,6 @@ from .samples import boundary_samples
 
 MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
-ROUTED = ("python", "onnx")  # forms of routing policies
 _AGAIN = "Export anew, to another folder."
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
@@ -103,9 +102,6 @@ def write_bundle(
     policy, targets = exported(policy), check_names("targets", targets, "E.g. c.")
     if unknown := [t for t in targets if t not in TARGETS]:
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
-    if isinstance(policy, RoutingPolicy) and not set(targets) <= set(ROUTED):
-        allowed, step = ", ".join(ROUTED), "Python serves it with numpy alone: --to python."
-        raise input_error("--to", f"of {allowed} with routing", ", ".join(targets), step)
     check_name(name)
     row_bytes(policy, graphs or ())  # before anything of that size is made
     plain = isinstance(policy, RoutingPolicy) and set(targets) == {"python"}  # the runtime's code
@@ -120,7 +116,9 @@ def write_bundle(
         if "onnx" in targets:
             write_onnx(policy, graphs, folder / "onnx")
         if "c" in targets:
-            write_file(folder / f"{name}.h", c_source(policy, graphs, name))
+            routes = isinstance(policy, RoutingPolicy)
+            source = routes_source(policy, name) if routes else c_source(policy, graphs, name)
+            write_file(folder / f"{name}.h", source)
         files = {
             path.relative_to(folder).as_posix(): checksum(path)
             for path in sorted(folder.rglob("[!.]*")) if path.is_file()

@@ -271,9 +271,7 @@ class RouteGraphs:
             said = np.where(mine, one.prediction, _UNCALLED)
             masked[m] = output(said, np.where(mine, one.confidence, 0.5), logs)
         tables = (self.powers, self.voices) if self.mean else (self.powers,)
-        by = [
-            _Each(x[:, i, None] for i in range(len(every))) for x in map(at.traced_lookup, tables)
-        ]
+        by = [_Each(x[:, i, None] for i in range(len(every))) for x in map(at.traced_lookup, tables)]
         one: Any = Standing(tuple(every), by[0], parts=by[-1] if self.mean else [])  # type: ignore[arg-type]
         score, said = own.tally(masked, one)
         answer, share = joined(score, at.of(said))
@@ -329,6 +327,31 @@ class RouteGraphs:
             prediction=np.where(there, found["prediction"], np.int32(-1)),
             gain=np.where(there, found["gain"], 0.0),
         )]  # fmt: skip
+
+    def parts(self) -> list[ExitGraph]:
+        """Return the graphs of a start, of what a model says, and of a step, that read the state of a C header."""
+        policy, p, classes = self.policy, len(self.active), self.policy.classes
+        known = self.known()
+        begin: dict[str, Any] = {"at": self.start(self.input("number", (1,), np.int64), known)}
+        if known is not None:
+            begin["known"], known = known, self.input("state->known", known.shape)
+        look, logs, kind = {}, None, policy.observer.kind
+        if kind.whole:
+            one = self.look(self.input(policy.kind, (1, kind.width(classes)), np.float32))
+            look = {n: getattr(one, n) for n in ("prediction", "confidence", "log_prob")}
+            logs = self.input("state->log_prob", (1, p, classes), np.float32)
+        said, sure = (
+            self.input("state->prediction", (1, p), np.int32),
+            self.input("state->confidence", (1, p)),
+        )
+        seen = {
+            m: output(said[:, i], sure[:, i], None if logs is None else logs[:, i])
+            for i, m in enumerate(self.active)
+        }
+        at, paid = self.input("state->at", (1,), np.int64), self.input("state->paid", (1,))
+        found = self.stand(at, seen, paid, known)
+        found["model"] = np.where(found.pop("on"), found["model"], -1)
+        return [self.graph(**said) for said in (begin, look, found)]
 
     def graph(self, **said: Any) -> ExitGraph:
         """Return a graph of what is said, and of the inputs that this takes."""

@@ -110,7 +110,8 @@ def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
 RUNNERS: dict[str, Callable[[Path, Golden], Any]] = {
     "python": lambda folder, golden: run_python(folder / "policy.py", golden),
-    "onnx": _run_onnx, "c": run_c,
+    "onnx": _run_onnx,
+    "c": lambda folder, golden: run_c(folder, golden, exported(load_any(folder / POLICY))),
 }  # fmt: skip
 
 

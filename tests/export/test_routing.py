@@ -15,7 +15,9 @@ from mutations import signed
 from random_routes import random_routing
 
 import policyopt as po
-from policyopt._export.bundle import ROUTED, read_export, write_bundle
+from policyopt._export.bundle import TARGETS, read_export, write_bundle
+from policyopt._export.c_compiler import NoCompiler, compiler
+from policyopt._export.c_header import routes_source
 from policyopt._export.graph import evaluate
 from policyopt._export.python_file import python_source
 from policyopt._export.rounding import ULPS
@@ -43,7 +45,7 @@ def zoo(rows=900, models=4, paid=False):
     return po.from_arrays(logits, labels, unit="ms", cost_kind="standalone", **costs)
 
 
-def exported(policy, folder, data=None, targets=ROUTED, rows=80):
+def exported(policy, folder, data=None, targets=TARGETS, rows=80):
     golden = golden_routes(policy, data, rows=rows)
     write_bundle(policy, folder, list(targets), golden)
     return golden
@@ -52,11 +54,18 @@ def exported(policy, folder, data=None, targets=ROUTED, rows=80):
 def ran(folder):
     """Verify a folder; return how far gains were off by runtime, of those that are here."""
     found = {v.runtime: v for v in verify(folder)}
-    lacking = {"onnx": find_spec("onnxruntime") is None}
+    lacking = {"onnx": find_spec("onnxruntime") is None, "c": not has_compiler()}
     for name, v in found.items():
         assert bool(v.absent) == lacking.get(name, False), v
         assert v.absent or v.rows == len(read_export(folder).golden)
     return {name: v.error for name, v in found.items() if not v.absent}
+
+
+def has_compiler():
+    try:
+        return bool(compiler())
+    except NoCompiler:
+        return False
 
 
 @pytest.mark.parametrize("query", [False, True])
@@ -103,7 +112,7 @@ def test_a_fitted_policy_on_the_rows_of_its_cache(paid, tmp_path):
     """Steps, batches and every form on outputs, numbers and costs as the cache has them."""
     data, rows = zoo(paid=paid), 60
     policy = po.fit(data, "35%", "routing").policy
-    golden = exported(policy, tmp_path / "out", data, ["python"], rows)
+    golden = exported(policy, tmp_path / "out", data, ["python", "c"], rows)
     table = po.Tables(data).get("test")
     outputs = table.source.array("outputs")[table.places[golden.sample]]
     for m, told in zip(policy.active_exits, golden.inputs, strict=True):
@@ -131,7 +140,7 @@ def test_the_commands_ship_a_fitted_policy(run, tmp_path):
         assert code == 0, err
     code, told, err = run("verify", place["out"], "--format", "json")
     assert code == 0, err
-    assert {r["runtime"] for r in json.loads(told)} == {"numpy batch", "numpy step", *ROUTED}
+    assert {r["runtime"] for r in json.loads(told)} == {"numpy batch", "numpy step", *TARGETS}
     code, told, err = run("verify", place["p.json"], place["cache"], "--format", "json")
     assert code == 0 and {r["error_ulps"] for r in json.loads(told)} == {0.0}, err
     rules.assert_valid(json.loads((place["out"] / "onnx" / "manifest.json").read_text()))
@@ -165,6 +174,7 @@ def test_the_python_file_needs_numpy_alone_and_pastes_no_name(tmp_path):
         [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == repr(names)
+    assert 'UNIT "\\052/\\042\\042\\042\\134"' in routes_source(policy)
 
 
 def test_torn_files_are_refused_and_not_valid():
@@ -196,7 +206,6 @@ def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="rows"):
         golden_routes(policy, rows=0)
     monkeypatch.setattr("policyopt._export.routes._MOST", 10)
-    for targets in (["c"], ["onnx"]):
-        with pytest.raises(InputError, match="--to python"):
-            exported(policy, tmp_path / "out", targets=targets)
+    with pytest.raises(InputError, match="--to python"):
+        exported(policy, tmp_path / "out", targets=["c"])
     exported(policy, tmp_path / "out", targets=["python"])
