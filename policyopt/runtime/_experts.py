@@ -272,7 +272,7 @@ def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
     return experts_from_dict(read_json(path, MAX_EXPERTS_BYTES), Path(path).name)
 
 
-def any_to_dict(policy: Any) -> dict[str, Any]:
+def any_to_dict(policy: Policy | ExpertPolicy | PolicyFamily | RoutingPolicy) -> dict[str, Any]:
     """Return the content of the file that `load_any` reads, checksum included."""
     if isinstance(policy, RoutingPolicy):
         return routing_to_dict(policy)
