@@ -325,7 +325,7 @@ def test_budgets_under_the_first_exit_are_reached_by_lists_of_exits():
     """Three models, the second dear and bad; the third cheaper by itself than the first."""
     right = np.random.default_rng(0).random((3, 3000)).T < [0.7, 0.3, 0.9]
     table = fit_table(records(3000, 3, right, costs=[2.0, 5.0, 1.5]))
-    for method in ("subset", "frugalgpt", "auto"):
+    for method in ("subset", "frugalgpt", "auto:routes=false"):
         low, high = make_method(method).fit_path(table, [1.6, 8.5])
         assert low.policy.active_exits == (2,) and low.expected.cost == pytest.approx(1.5)
         assert low.quality > 0.85
@@ -491,7 +491,7 @@ def test_a_cascade_may_jump_models(kind, costs, path):
     logits, labels = outputs(1500, exits=3, seed=8)
     logits[:, 1] = logits[:, 0] + np.random.default_rng(0).normal(size=logits[:, 0].shape) * 0.1
     data = po.from_arrays(logits, labels, costs=costs, unit="USD", cost_kind=kind)
-    assert fit_one("auto:folds=3", fit_table(data), 8.0).policy.active_exits == path
+    assert fit_one("auto:folds=3+routes=false", fit_table(data), 8.0).policy.active_exits == path
 
 
 # Exits whose scores differ by rounding only.
