@@ -5,6 +5,10 @@ the past besides what they said: the answer is their ensemble's, and for every m
 sum says by how much asking it is worth more than to stop. Asked is the one that is worth most, while that is more
 than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met.
 
+A policy that explores calls a model at random now and then, by coins of their own, so that its log tells what other
+choices would have come to: at each decision one request in ``2 / explore`` begins to, and from then on does so at every
+other decision. Dearer models are drawn less often, as the inverse root of their cost: most is learnt for what is paid.
+
 Answers are joined by a product of powers of the models' distributions (Genest & Zidek, Statistical Science 1, 1986),
 of records by votes with the log odds that each is right, weighed likewise; a standing has powers of its own.
 """
@@ -13,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ import numpy.typing as npt
 
 from ._answers import Identity
 from ._arithmetic import coin, row_product
-from ._checks import check_seed, check_text, sample_numbers
+from ._checks import check_seed, check_share, check_text, sample_numbers
 from ._errors import input_error
 from ._files import write_file
 from ._kinds import KINDS
@@ -35,6 +39,8 @@ from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
 
 MAX_MODELS, MAX_STANDINGS = 256, 4096
+#: Of the dearest cost: what a model is taken to cost at least where one is drawn.
+_CHEAP = 0.01
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds are taken
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
@@ -203,6 +209,11 @@ class Arm:
         """The standings by their models."""
         return {one.called: one for one in self.standings}
 
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The models that have standings of their own."""
+        return tuple(one.called[0] for one in self.standings if len(one.called) == 1)
+
 
 @dataclass(eq=False)
 class Route:
@@ -212,6 +223,13 @@ class Route:
     next: int | None  # the model to ask; None: stop
     seen: dict[int, ExitOutput] = field(default_factory=dict)
     paid: float = 0.0
+    sample: int = 0
+    explores: bool = False
+    #: Of each decision so far, the probability of what was done.
+    propensity: list[float] = field(default_factory=list)
+    said: dict[int, Any] = field(default_factory=dict)  # what models said, as it was given
+    spent: list[float] = field(default_factory=list)
+    prediction: int = -1
 
 
 @dataclass(frozen=True)
@@ -242,11 +260,17 @@ class Routed:
 class Followed:
     """What a policy did with n samples."""
 
-    called: Bools  # (n, K): which models were asked
+    order: Ints  # (n, K): which models were asked, 1 the first; 0 of others
+    propensity: Floats  # (n, K): of the decision to ask it; 1 of others
     last: Ints  # (n,): the last of them
     prediction: Array  # (n,), int32
     answerer: Ints  # (n,): the model whose answer it is; -1 of an ensemble's
     cost: Floats  # (n,)
+
+    @property
+    def called(self) -> Bools:
+        """Which models were asked, (n, K)."""
+        return self.order > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +290,8 @@ class RoutingPolicy:
         Of costs; of what `step` and `decide` are given.
     provenance : mapping
         How it was found; JSON-able, not used to decide.
+    explore : float
+        About the share of requests that call some model at random, in [0, 1), see `exploring`.
 
     Raises
     ------
@@ -292,6 +318,7 @@ class RoutingPolicy:
     unit: str
     kind: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    explore: float = 0.0
 
     # What other policies have, too.
     abstention, mixture, calibrator, error_scale = None, None, None, 0.0
@@ -332,8 +359,11 @@ class RoutingPolicy:
         Route
             ``next`` is the model to ask first.
         """
-        arm = self.arms[int(self._second(sample_numbers(sample).reshape(1))[0])]
-        return Route(arm, arm.first)
+        number = sample_numbers(sample).reshape(1)
+        arm = self.arms[int(self._second(number)[0])]
+        route = Route(arm, None, sample=int(number[0]))
+        self._decided(route, arm.starts, arm.starts.index(arm.first))
+        return route
 
     def step(self, output: object, route: Route, cost: float | None = None) -> Routed:
         """Say what follows the answer of the model that was asked, ``route.next``.
@@ -358,6 +388,7 @@ class RoutingPolicy:
         model = route.next
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
+        route.said[model] = output
         if not self.observer.kind.record and not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1)
         route.seen[model] = self._look(model, output, 1)
@@ -371,12 +402,54 @@ class RoutingPolicy:
                 raise input_error("cost", "a finite number, 0 or more", cost, f"In {self.unit}.")
             spent = float(cost)
         route.paid += spent
+        route.spent.append(spent)
         one = route.arm.by_called[tuple(sorted(route.seen))]
         answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]))
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
-        best = int(gains.argmax())
-        route.next = one.actions[best] if one.actions and gains[best] > 0 else None
-        return Routed(route.next, int(answer[0]), float(gains[best]))
+        best, route.prediction = int(gains.argmax()), int(answer[0])
+        self._decided(route, one.actions, best if gains[best] > 0 else -1)
+        return Routed(route.next, route.prediction, float(gains[best]))
+
+    def _decided(self, route: Route, models: tuple[int, ...], wanted: int) -> None:
+        """Go on with the model at the wanted place, -1: stop; or, exploring, with another."""
+        does, chance, explores = self._explored(
+            np.array([route.sample]), len(route.seen), models, np.array([wanted]), np.array([route.explores])
+        )  # fmt: skip
+        route.next = models[does[0]] if does[0] >= 0 else None
+        route.propensity.append(float(chance[0]))
+        route.explores = bool(explores[0])
+
+    def _explored(
+        self, samples: Ints, made: int, models: Sequence[int], wanted: Ints, explores: Bools
+    ) -> tuple[Ints, Floats, Bools]:
+        """Return what is done after `made` calls, (n,): places among `models`, -1: stop; how likely; who explores now."""
+        if not self.explore or not models:
+            return wanted, np.ones(len(samples)), explores
+        share = np.maximum(self.costs[list(models)], _CHEAP * self.costs.max()) ** -0.5
+        share /= share.sum()
+        chance = np.where(explores, 0.5, self.explore / 2)
+        draws = coin(self.seed, samples, 2 * made + 1) < chance
+        at = np.searchsorted(share.cumsum(), coin(self.seed, samples, 2 * made + 2), side="right")
+        does = np.where(draws, np.minimum(at, len(models) - 1), wanted)
+        likely = chance * np.where(does >= 0, share[does], 0.0) + (1 - chance) * (does == wanted)
+        return does, likely, explores | draws
+
+    def exploring(self, explore: float) -> RoutingPolicy:
+        """Return the policy, exploring: of about this share of requests, in [0, 1), some model is called at random.
+
+        Models that the policy never begins with may come first, too; after such a one it stops, where it does not
+        explore. `DecisionLog` writes what was done, and how likely that was; replays pay for it. 0 ends it.
+        """
+        known = {called: one for arm in self.arms for called, one in arm.by_called.items()}
+        models = range(self.model_exits)
+        for m in models:
+            if (m,) not in known:
+                then = tuple(a for a in models if tuple(sorted((m, a))) in known)
+                weights = np.zeros((len(then), self.ensemble.width((m,)) + 1 if then else 0))
+                known[m,] = Standing((m,), np.ones(1), m, then, weights)
+        arms = [(arm.first, known | arm.by_called) for arm in self.arms]
+        opened = tuple(Arm(first, tuple(own[called] for called in sorted(own))) for first, own in arms)
+        return replace(self, arms=opened if explore else self.arms, explore=explore)
 
     def decide(
         self,
@@ -413,20 +486,35 @@ class RoutingPolicy:
         n = len(samples)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
-            np.zeros((n, self.model_exits), bool), np.zeros(n, np.int64), np.full(n, -1, np.int32),
-            np.full(n, -1), np.zeros(n),
+            np.zeros((n, self.model_exits), np.int16), np.ones((n, self.model_exits)),
+            np.zeros(n, np.int64), np.full(n, -1, np.int32), np.full(n, -1), np.zeros(n),
         )  # fmt: skip
-        second = self._second(samples)
+        second, explores = self._second(samples), np.zeros(n, dtype=bool)
         for number, arm in enumerate(self.arms):
             waiting: dict[tuple[int, ...], Any] = {}
-            waiting[arm.first,] = [(arm.first, np.flatnonzero(second == number))]
+
+            def go_on(
+                rows: Ints, called: tuple[int, ...], models: tuple[int, ...], wanted: Ints,
+                waiting: dict[tuple[int, ...], Any] = waiting,
+            ) -> None:  # fmt: skip
+                does, likely, explores[rows] = self._explored(
+                    samples[rows], len(called), models, wanted, explores[rows]
+                )
+                for at, m in enumerate(models):
+                    mine = does == at
+                    found.propensity[rows[mine], m] = likely[mine]
+                    after = tuple(sorted((*called, m)))
+                    waiting.setdefault(after, []).append((m, rows[mine]))
+
+            here = np.flatnonzero(second == number)
+            go_on(here, (), arm.starts, np.full(len(here), arm.starts.index(arm.first)))
             # Smaller standings first: what comes to one comes from these.
             for called in sorted(arm.by_called, key=len):
                 arrived = [(m, rows) for m, rows in waiting.pop(called, []) if len(rows)]
                 if not arrived:
                     continue
                 for m, rows in arrived:
-                    found.called[rows, m], found.last[rows] = True, m
+                    found.order[rows, m], found.last[rows] = len(called), m
                     found.cost[rows] += each[rows, m]
                 here = np.sort(np.concatenate([rows for _, rows in arrived]))
                 one = arm.by_called[called]
@@ -438,9 +526,7 @@ class RoutingPolicy:
                 gains = one.gains(columns)
                 best = gains.argmax(axis=1)
                 on = gains[np.arange(len(here)), best] > 0
-                for at, m in enumerate(one.actions):
-                    after = tuple(sorted((*called, m)))
-                    waiting.setdefault(after, []).append((m, here[on & (best == at)]))
+                go_on(here, called, one.actions, np.where(on, best, -1))
         return found
 
     @property
@@ -485,6 +571,9 @@ def check_routing(policy: RoutingPolicy) -> None:
         raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
     check_text("unit", policy.unit)
     check_seed(policy.seed)
+    check_share("explore", policy.explore)
+    if policy.explore == 1:
+        raise input_error("explore", "a share of requests, below 1", 1, "E.g. 0.1.")
     if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
         raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
     for arm in policy.arms:
@@ -514,6 +603,7 @@ ROUTING = Form(
         "odds": list, "timed": bool,  # see `Ensemble`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int,
+        "explore?": (int, float),  # absent: 0
         "provenance": dict, "sha256": str,
     },
     "po.fit_routing(...).save(PATH) writes one.",
@@ -535,6 +625,7 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
         kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
         odds=own.odds.tolist(), timed=own.timed, arms=arms,
         share=policy.share, seed=policy.seed, provenance=dict(policy.provenance),
+        **({"explore": policy.explore} if policy.explore else {}),
     )  # fmt: skip
 
 
@@ -552,7 +643,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         )  # fmt: skip
         return RoutingPolicy(
             arms, float(content["share"]), content["seed"], ensemble, content["unit"], content["kind"],
-            content["provenance"],
+            content["provenance"], float(content.get("explore", 0.0)),
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise input_error(source, "whole", str(error), AGAIN) from error
