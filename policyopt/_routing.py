@@ -153,7 +153,10 @@ def fit_routing(
     """
     check_share("soft", soft)
     tables = tables_of(data, cost, tables, utility)
-    table, several = tables.get(split), isinstance(budget, (list, tuple, np.ndarray))
+    table, several = (
+        tables.get(split, censored=True),
+        isinstance(budget, (list, tuple, np.ndarray)),
+    )
     budget = budget.tolist() if isinstance(budget, np.ndarray) else budget
     if several and not len(budget):  # type: ignore[arg-type]
         raise input_error("budget", "given", "none", "E.g. po.fit_routing(data, '40%').")
@@ -168,7 +171,13 @@ def fit_routing(
     if not KINDS[table.kind].answers_class:
         step = "Fit a threshold: po.fit(data, budget)."
         raise input_error("outputs", "of a kind whose answers are classes", table.kind, step)
-    levels = _Rows(known_rows(table), soft, check_seed(seed)).levels()
+    table = known_rows(table)
+    if table.log is None:
+        levels = _Rows(table, soft, check_seed(seed)).levels()
+    else:
+        from policyopt._routing_logs import LoggedRows
+
+        levels = LoggedRows(table, 0.0, check_seed(seed)).levels()
     found = [levels.fitted(_Routing(soft), target, seed) for target in targets]
     return found if several else found[0]
 
@@ -206,8 +215,10 @@ class _Way:
 class _Rows:
     """Rows of a fit, and what standings say of them."""
 
+    most, notes = _MOST_ROWS, ()
+
     def __init__(self, table: Table, soft: float, seed: int) -> None:
-        table = subsample(subsample_outputs(table, seed), _MOST_ROWS, seed)
+        table = subsample(subsample_outputs(table, seed), self.most, seed)
         self.table, self.k, self.soft = table, table.exits, soft if table.whole else soft / 2
         self.costs = np.broadcast_to(table.standalone_costs, (len(table), self.k))
         self.prices = prices_of(self.costs.mean(axis=0))
@@ -219,15 +230,24 @@ class _Rows:
             every = table.log_prob()
             self.seen = {m: with_columns(o, every[:, m]) for m, o in self.seen.items()}
         right = table.quality
-        odds = np.array([self._odds(self.seen[m], right[:, m]) for m in range(self.k)])
+        odds = np.array([self._odds(m, right[:, m]) for m in range(self.k)])
         timed = table.standalone_costs.ndim == 2
         self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed)
         self.refines = True  # the powers of each standing
         self._known: dict[Set, _Seen] = {}
 
-    def _odds(self, output: ExitOutput, right: Floats) -> Floats:
-        p = np.clip(np.nan_to_num(output.confidence), 1e-6, 1 - 1e-6)
-        return fit_sigmoid(np.log(p / (1 - p))[:, None], right, 3.0)
+    def told(self, called: Set, all_rows: bool = False) -> Any:
+        """Return which rows know what these models said: all; of logs those that stood there (`all_rows`: and others)."""
+        return slice(None)
+
+    def taken(self, called: Set, model: int) -> Any:
+        """Return the places of those rows, among those that stood there, that know what asking a model came to: all."""
+        return slice(None)
+
+    def _odds(self, model: int, right: Floats) -> Floats:
+        here = self.told((model,), all_rows=True)
+        p = np.clip(np.nan_to_num(self.seen[model].confidence[here]), 1e-6, 1 - 1e-6)
+        return fit_sigmoid(np.log(p / (1 - p))[:, None], right[here], 3.0)
 
     def _sharpest(self, called: Set, powers: Floats) -> float:
         """Return by which power of a product labels are likeliest."""
@@ -295,9 +315,11 @@ class _Rows:
 
     def _told(self, called: Set) -> tuple[list[Floats], Floats, Ints]:
         """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
-        some = {m: self.seen[m].take(slice(_SEARCHED)) for m in called}
+        here = self.told(called, all_rows=True)
+        here = slice(_SEARCHED) if isinstance(here, slice) else here[:_SEARCHED]
+        some = {m: self.seen[m].take(here) for m in called}
         logs, base, said = self.ensemble.evidence(some, called)
-        labels = np.asarray(self.labels)[: len(logs[0])]
+        labels = np.asarray(self.labels)[here]
         mine = (said == labels[:, None]) & np.isfinite(base)
         return (
             logs,
@@ -306,20 +328,24 @@ class _Rows:
         )
 
     def at(self, called: Set) -> _Seen:
-        """Return what a standing says of every row."""
+        """Return what a standing says of every row, of logs of those that stood there."""
         if called in self._known:
             return self._known[called]
-        table, quality = self.table, self.table.quality
+        here, table, given, costs = self.told(called), self.table, self.seen, self.costs
+        if not isinstance(here, slice):
+            table, costs = table.take(here), costs[here]
+            given = {m: given[m].take(here) for m in called}
+        quality = table.quality
         best = max(called, key=lambda m: quality[:, m].mean())
         powers = self.powers(called)
-        answer, share = joined(*self.ensemble.tally(self.seen, called, powers))
+        answer, share = joined(*self.ensemble.tally(given, called, powers))
         worth, answerer = quality[:, best], best
         if self.joins and len(called) > 1:
             own = table.worth(np.repeat(answer[:, None], self.k, axis=1))
             if own is not None and own[:, 0].mean() >= worth.mean():
                 worth, answerer = own[:, 0].astype(np.float64), -1
         if answerer >= 0:
-            answer = self.seen[answerer].prediction
+            answer = given[answerer].prediction
         aim = worth
         if self._word is not None:
             chance, of = self._word
@@ -329,8 +355,8 @@ class _Rows:
             error, mean = float(off.var()) / len(off), float(off.mean()) ** 2
             soft += off.mean() * max(1.0 - error / mean, 0.0) if mean > 0 else 0.0
             aim = self.soft * soft + (1 - self.soft) * worth
-        paid = self.costs[:, list(called)].sum(axis=1)
-        basis = self.ensemble.columns(self.seen, called, answer, share, paid)
+        paid = costs[:, list(called)].sum(axis=1)
+        basis = self.ensemble.columns(given, called, answer, share, paid)
         standing = Standing(called, powers, answerer if len(called) > 1 else best)
         found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
         self._known[called] = found
@@ -338,10 +364,8 @@ class _Rows:
 
     def wide(self, called: Set) -> Floats:
         """Return a standing's columns among those of all models, 0 of others, (N, M)."""
-        own, out = (
-            self.at(called).basis,
-            np.zeros((len(self.table), self.ensemble.width(range(self.k)))),
-        )
+        own = self.at(called).basis
+        out = np.zeros((len(own), self.ensemble.width(range(self.k))))
         out[:, self.places(called)] = own
         return out
 
@@ -359,8 +383,12 @@ class _Rows:
                 report(
                     i * len(_PENALTIES) + j, len(structures) * len(_PENALTIES), "training routing"
                 )
-                tried.append(_Induction(self, sets, penalties))
+                tried.append(self.induction(sets, penalties))
         return _Levels(self, tried)
+
+    def induction(self, sets: Sequence[Set], penalties: tuple[float, float]) -> _Induction:
+        """Return what is found of a structure with some penalties."""
+        return _Induction(self, sets, penalties)
 
     def _structures(self) -> list[list[Set]]:
         if self.k <= EVERY:
@@ -444,7 +472,10 @@ class _Induction:
             goes = {
                 (s, m): self._asked(ways[tuple(sorted((*s, m)))], m) for s in here for m in after[s]
             }
-            thetas = self._regressed(here, after, stops, goes)
+            gains = {
+                (s, m): way.aim - stops[s].aim - prices * way.paid for (s, m), way in goes.items()
+            }
+            thetas = self._regressed(here, after, gains)
             new = {}
             for s in here:
                 if not after[s]:
@@ -476,30 +507,33 @@ class _Induction:
         return replace(way, paid=way.paid + self.rows.costs[:, model, None])
 
     def _regressed(
-        self, here: Sequence[Set], after: dict[Set, list[int]], stops: dict[Set, _Way],
-        goes: dict[tuple[Set, int], _Way],
+        self, here: Sequence[Set], after: dict[Set, list[int]],
+        gains: dict[tuple[Set, int], Floats],
     ) -> dict[tuple[Set, int], Floats]:  # fmt: skip
-        """Return each action's coefficients at each standing of a size, (G+1, M+1, L)."""
+        """Return each action's coefficients at each standing of a size, (G+1, M+1, L), by the rows that know its gains."""
         rows, (shared, own) = self.rows, self.penalties
-        found = {}
+        found, folds = {}, int(rows.fold.max(initial=0)) + 1
         for m in range(rows.k):
             at = [s for s in here if m in after[s]]
             if not at:
                 continue
-            gains = {s: goes[s, m].aim - stops[s].aim - rows.prices * goes[s, m].paid for s in at}
-            weights = {s: rows.at(s).weight / rows.at(s).weight.mean() for s in at}
-            wide = {s: rows.wide(s) for s in at}
+            places = {s: rows.taken(s, m) for s in at}
+            fold = {s: rows.fold[rows.told(s)][places[s]] for s in at}
+            weights = {s: rows.at(s).weight[places[s]] for s in at}
+            weights = {s: weight / weight.mean() for s, weight in weights.items()}
             pooled = ridge_without_each(
-                np.concatenate([wide[s] for s in at]), np.concatenate([weights[s] for s in at]),
-                np.concatenate([gains[s] for s in at]), np.tile(rows.fold, len(at)), shared * len(at),
+                np.concatenate([rows.wide(s)[places[s]] for s in at]),
+                np.concatenate([weights[s] for s in at]), np.concatenate([gains[s, m] for s in at]),
+                np.concatenate([fold[s] for s in at]), shared * len(at), folds,
             )  # fmt: skip
             for s in at:
                 kept = [0, *(1 + p for p in rows.places(s))]
                 theta = pooled[:, kept]
                 if len(at) > 1:
-                    rest = gains[s] - of_own_fold(rows.at(s).basis, theta, rows.fold)
+                    basis = rows.at(s).basis[places[s]]
+                    rest = gains[s, m] - of_own_fold(basis, theta, fold[s])
                     theta = theta + ridge_without_each(
-                        rows.at(s).basis, weights[s], rest, rows.fold, own
+                        basis, weights[s], rest, fold[s], own, folds
                     )
                 found[s, m] = theta
         return found
@@ -570,9 +604,11 @@ class _Levels:
             right=np.sum([w * right for w, _, right in outcomes], axis=0),
         )  # fmt: skip
         quality = float(sum(w * right.mean() for w, _, right in outcomes))
-        known = worth_interval(quality, np.asarray(expected.right), table.group, table.graded)
+        graded = table.graded or table.log is not None  # as estimates of rows may be anything
+        known = worth_interval(quality, np.asarray(expected.right), table.group, graded)
         said = provenance_of(method, table, most, seed) | expected.fields | {"target": target.text}
         said |= {"expected_quality": quality, "expected_quality_95": known}
+        said |= {"notes": list(self.rows.notes)} if self.rows.notes else {}
         share = sides[1][0] if len(sides) > 1 else 0.0
         policy = RoutingPolicy(
             tuple(arms), share, int(seed), self.rows.ensemble, table.unit, table.kind, said

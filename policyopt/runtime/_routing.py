@@ -40,7 +40,7 @@ from ._typing import Array, Bools, Floats, Ints
 
 MAX_MODELS, MAX_STANDINGS = 256, 4096
 #: Of the dearest cost: what a model is taken to cost at least where one is drawn.
-_CHEAP = 0.01
+CHEAP = 0.01
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds are taken
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
@@ -425,7 +425,7 @@ class RoutingPolicy:
         """Return what is done after `made` calls, (n,): places among `models`, -1: stop; how likely; who explores now."""
         if not self.explore or not models:
             return wanted, np.ones(len(samples)), explores
-        share = np.maximum(self.costs[list(models)], _CHEAP * self.costs.max()) ** -0.5
+        share = np.maximum(self.costs[list(models)], CHEAP * self.costs.max()) ** -0.5
         share /= share.sum()
         chance = np.where(explores, 0.5, self.explore / 2)
         draws = coin(self.seed, samples, 2 * made + 1) < chance
