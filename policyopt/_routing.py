@@ -215,7 +215,7 @@ class _Way:
 class _Rows:
     """Rows of a fit, and what standings say of them."""
 
-    most, notes = _MOST_ROWS, ()
+    most, penalties, notes = _MOST_ROWS, _PENALTIES, tuple[str, ...]()
 
     def __init__(self, table: Table, soft: float, seed: int) -> None:
         table = subsample(subsample_outputs(table, seed), self.most, seed)
@@ -243,6 +243,10 @@ class _Rows:
     def taken(self, called: Set, model: int) -> Any:
         """Return the places of those rows, among those that stood there, that know what asking a model came to: all."""
         return slice(None)
+
+    def weights_of(self, called: Set, model: int) -> Floats:
+        """Return how much each of these rows counts."""
+        return self.at(called).weight
 
     def _odds(self, model: int, right: Floats) -> Floats:
         here = self.told((model,), all_rows=True)
@@ -379,10 +383,9 @@ class _Rows:
         tried = []
         structures = self._structures()
         for i, sets in enumerate(structures):
-            for j, penalties in enumerate(_PENALTIES):
-                report(
-                    i * len(_PENALTIES) + j, len(structures) * len(_PENALTIES), "training routing"
-                )
+            for j, penalties in enumerate(self.penalties):
+                count = len(self.penalties)
+                report(i * count + j, len(structures) * count, "training routing")
                 tried.append(self.induction(sets, penalties))
         return _Levels(self, tried)
 
@@ -519,7 +522,7 @@ class _Induction:
                 continue
             places = {s: rows.taken(s, m) for s in at}
             fold = {s: rows.fold[rows.told(s)][places[s]] for s in at}
-            weights = {s: rows.at(s).weight[places[s]] for s in at}
+            weights = {s: rows.weights_of(s, m) for s in at}
             weights = {s: weight / weight.mean() for s, weight in weights.items()}
             pooled = ridge_without_each(
                 np.concatenate([rows.wide(s)[places[s]] for s in at]),

@@ -19,20 +19,21 @@ import numpy as np
 
 from policyopt._methods.exit_batch import subsample_outputs
 from policyopt._methods.regression import of_own_fold
-from policyopt._routing import Set, _Induction, _Rows, _Way
+from policyopt._routing import _PENALTIES, Set, _Induction, _Rows, _Way
 from policyopt._table import Table, subsample
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._routing import CHEAP
-from policyopt.runtime._typing import Floats, Ints
+from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: Rows by which it can be told what asking a model at a standing comes to; rows of each that learn well.
 _LEAST, _ENOUGH = 40, 250
+_SHRINK, _MOST_WEIGHT = 20.0, 20.0
 
 
 class LoggedRows(_Rows):
     """Rows of a log: of each standing those that stood there."""
 
-    most = 50_000
+    most, penalties = 50_000, _PENALTIES[:1]
 
     def __init__(self, table: Table, soft: float, seed: int) -> None:
         table = subsample(subsample_outputs(table, seed), self.most, seed)
@@ -40,6 +41,10 @@ class LoggedRows(_Rows):
         self.order, self.likely = table.log
         self._places: dict[tuple[Set, int | bool], Ints] = {}
         super().__init__(table, soft, seed)
+
+    def induction(self, sets: Sequence[Set], penalties: tuple[float, float]) -> _Induction:
+        """Return what is found of a structure with some penalties."""
+        return _Logged(self, sets, penalties)
 
     def told(self, called: Set, all_rows: bool = False) -> Ints:
         """Return the rows that stood there; or all that know what these models said."""
@@ -59,6 +64,12 @@ class LoggedRows(_Rows):
         out = np.zeros(len(rows))
         out[asked] = 1.0 / self.likely[rows[asked], model]
         return out
+
+    def weights_of(self, called: Set, model: int) -> Floats:
+        """Return how much each of these rows counts: as those that stood there, as far as its weight is no outlier."""
+        asked = self.taken(called, model)
+        weight = np.minimum(self.weights(called, model)[asked], _MOST_WEIGHT)
+        return self.at(called).weight[asked] * weight
 
     def supported(self, called: Set, model: int) -> bool:
         """Whether the log tells what asking the model comes to."""
@@ -111,77 +122,92 @@ class LoggedRows(_Rows):
 class _Logged(_Induction):
     """Backward induction over the standings of a log, at all prices."""
 
+    rows: LoggedRows
+
     def __init__(
         self, rows: LoggedRows, sets: Sequence[Set], penalties: tuple[float, float]
     ) -> None:
         self.rows, self.penalties, self.sets = rows, penalties, list(sets)
         self.theta = dict[Set, tuple[tuple[int, ...], Floats]]()
-        prices, levels = rows.prices, len(rows.prices)
+        prices, n, levels = rows.prices, len(rows.table), len(rows.prices)
         learnt, robust = dict[Set, _Way](), dict[Set, _Way]()
         for size in range(max(map(len, sets)), 0, -1):
             here = [s for s in sets if len(s) == size]
-            goes: dict[tuple[Set, int], tuple[_Way, _Way]] = {}
-            for s, m in [(s, m) for s in here for m in rows.actions[s]]:
-                asked = rows.told(s)[rows.taken(s, m)]
-                after = tuple(sorted((*s, m)))
-                at, cost = np.searchsorted(rows.told(after), asked), rows.costs[asked, m, None]
-                ways = learnt[after], robust[after]
-                goes[s, m] = tuple(
-                    _Way(w.paid[at] + cost, w.worth[at], w.aim[at]) for w in ways
-                )  # type: ignore[assignment]
+            came = {
+                (s, m): tuple(self._came(ways, s, m) for ways in (learnt, robust))
+                for s in here
+                for m in rows.actions[s]
+            }
             target = {
                 (s, m): np.hstack([way.aim - rows.at(s).aim[rows.taken(s, m), None], way.paid])
-                for (s, m), (way, _) in goes.items()
+                for (s, m), (way, _) in came.items()
             }
             thetas = self._regressed(here, rows.actions, target)
             for s in here:
-                seen, n = rows.at(s), len(rows.told(s))
+                seen, models = rows.at(s), rows.actions[s]
                 stop = np.repeat(seen.worth[:, None], levels, axis=1)
                 learnt[s] = robust[s] = _Way(np.zeros_like(stop), stop, stop)
-                models = rows.actions[s]
                 if not models:
                     continue
-                theta = np.stack([thetas[s, m] for m in models])
-                fold = rows.fold[rows.told(s)]
-                est = np.stack([of_own_fold(seen.basis, t, fold) for t in theta])  # (A, n, 2L)
-                more, paid = est[..., :levels], est[..., levels:]
+                theta = np.stack([thetas[s, m] for m in models])  # (A, G+1, M+1, 2L)
+                guess = np.stack([of_own_fold(seen.basis, t, rows.fold[rows.told(s)]) for t in theta])
+                more, paid = guess[..., :levels], guess[..., levels:]
                 gains = more - prices * paid
                 best = gains.argmax(axis=0)
                 choice = np.where(np.take_along_axis(gains, best[None], 0)[0] > 0, best, -1)
-                worth, cost, right, spent = stop.copy(), np.zeros_like(stop), stop.copy(), np.zeros_like(stop)
-                for a, m in enumerate(models):
-                    mine = choice == a
-                    values = stop + more[a], paid[a]
-                    asked, weight = rows.taken(s, m), rows.weights(s, m)
-                    weight /= weight.mean()
-                    plain, true = goes[s, m]
-                    for out, guess, came in ((worth, values[0], plain.aim), (cost, values[1], plain.paid)):
-                        guess = guess.copy()
-                        guess[asked] = came
-                        np.copyto(out, guess, where=mine)
-                    for out, guess, came in ((right, values[0], true.aim), (spent, values[1], true.paid)):
-                        guess = guess.copy()
-                        guess[asked] += weight[asked, None] * (came - guess[asked])
-                        np.copyto(out, guess, where=mine)
-                learnt[s], robust[s] = _Way(cost, worth, worth), _Way(spent, right, right)
+                for ways, which in ((learnt, 0), (robust, 1)):
+                    asked = [
+                        self._valued(choice == a, stop + more[a], paid[a], s, m, came[s, m][which], bool(which))
+                        for a, m in enumerate(models)
+                    ]
+                    ways[s] = ways[s].take(choice, asked)
                 theta = theta[..., :levels] - prices * theta[..., levels:]
                 self.theta[s] = tuple(models), theta[:, -1]
-        starts = rows.actions[()]
-        values, ways = [], []
+        starts, every = rows.actions[()], np.ones((n, levels), dtype=bool)
+        values, chosen = [], list[_Way]()
         for m in starts:
-            told, weight = rows.told((m,)), rows.weights((), m)
-            weight /= weight.mean()
-            plain, true = learnt[m,], robust[m,]
-            share = weight[told, None] / weight.sum()
-            cost = rows.costs[told, m, None]
-            aim, paid = (share * plain.aim).sum(axis=0), (share * (plain.paid + cost)).sum(axis=0)
-            values.append(aim - prices * paid)
-            right, spent = (np.repeat(v[None], len(rows.table), axis=0) for v in (aim, paid))
-            right[told] += weight[told, None] * (true.aim - aim)
-            spent[told] += weight[told, None] * (true.paid + cost - paid)
-            ways.append(_Way(spent, right, right))
+            ways = [self._came(ways, (), m) for ways in (learnt, robust)]
+            share = rows.weights((), m)[rows.taken((), m), None]
+            share = share / share.sum()
+            aim, paid = (np.repeat((share * x).sum(axis=0)[None], n, axis=0) for x in (ways[0].aim, ways[0].paid))
+            found = [self._valued(every, aim, paid, (), m, way, True) for way in ways]
+            net = found[0].aim - prices * found[0].paid
+            values.append(net.mean(axis=0) - 2.0 * net.std(axis=0) / n**0.5)
+            chosen.append(_Way(found[0].paid, found[1].worth, found[0].aim))
         best = np.stack(values).argmax(axis=0)
         self.value = np.stack(values).max(axis=0)
         self.first = [starts[b] for b in best.tolist()]
-        shape = np.broadcast_to(best - 1, (len(rows.table), levels))
-        self.way = ways[0].take(shape, ways[1:])
+        shape = np.broadcast_to(best - 1, (n, levels))
+        self.way = chosen[0].take(shape, chosen[1:])
+
+    def _came(self, ways: dict[Set, _Way], called: Set, model: int) -> _Way:
+        """Return what the rows that asked a model at a standing came to."""
+        rows, after = self.rows, tuple(sorted((*called, model)))
+        asked = rows.told(called)[rows.taken(called, model)]
+        at = np.searchsorted(rows.told(after), asked)
+        way = ways[after]
+        return _Way(way.paid[at] + rows.costs[asked, model, None], way.worth[at], way.aim[at])
+
+    def _valued(
+        self, mine: Bools, aim: Floats, paid: Floats, called: Set, model: int, came: _Way, whole: bool
+    ) -> _Way:
+        """Return estimates, (n, L), of what rows at a standing come to if they ask a model, corrected by those that did.
+
+        Of the rows that are to ask it, `mine`, the weights add up to their number. `whole`: each row that did has its own
+        correction; else all have the mean one, shrunk where few did.
+        """
+        asked = self.rows.taken(called, model)
+        weight = self.rows.weights(called, model)[asked, None] * mine[asked]
+        share = weight / np.maximum(weight.sum(axis=0), 1e-30)
+        trust = (weight > 0).sum(axis=0)
+        trust = trust / (trust + _SHRINK)
+        out = []
+        for guess, true in ((aim, came.aim), (paid, came.paid)):
+            off = share * (true - guess[asked])
+            if whole:
+                guess = guess.copy()
+                guess[asked] += off * mine.sum(axis=0)
+            else:
+                guess = guess + trust * off.sum(axis=0)
+            out.append(guess)
+        return _Way(out[1], out[0], out[0])
