@@ -84,10 +84,7 @@ def run(out: Path, methods: list[str]) -> None:
             )
             for method in todo:
                 start = time.perf_counter()
-                if method == "routing":
-                    fits: Any = po.fit_routing(data, budgets, tables=tables)
-                else:
-                    fits = make_method(method).fit_path(fit, budgets)
+                fits = make_method(method).fit_path(fit, budgets)
                 spent = time.perf_counter() - start
                 path = path_through([one.policy for one in fits], test)
                 value, _ = values_at(path, np.array(budgets))

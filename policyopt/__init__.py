@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
     from policyopt._parts import by_part
-    from policyopt._routing import FittedRouting, fit_routing
     from policyopt._study.exits import exit_metrics
     from policyopt._study.runs import compare_runs
     from policyopt._study.streams import robustness
@@ -56,7 +55,7 @@ if TYPE_CHECKING:
     from policyopt.runtime._family import PolicyFamily, load_family
     from policyopt.runtime._parameters import array, choice, number
     from policyopt.runtime._policy import Policy, load_policy
-    from policyopt.runtime._routing import RoutingPolicy, load_routing
+    from policyopt.runtime._routing import RoutingPolicy
     from policyopt.runtime._scores import ScoreRule, make_score, register_score
 
 _NAMES = {
@@ -85,7 +84,6 @@ _NAMES = {
     "_study.runs": "compare_runs",
     "_study.study": "Study study",
     "_parts": "by_part",
-    "_routing": "FittedRouting fit_routing",
     "_study.exits": "exit_metrics",
     "_study.streams": "robustness",
     "_table": "Tables",
@@ -96,17 +94,17 @@ _NAMES = {
     "_tuning": "tune",
     "runtime": "BudgetError CheckError ExpertPolicy InputError Policy PolicyFamily PolicyOptError ScoreRule array "
     "choice load_experts load_family load_policy lookup make_score number register_score route row_product",
-    "runtime._routing": "RoutingPolicy load_routing",
+    "runtime._routing": "RoutingPolicy",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
     "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
-    "FittedFamily", "FittedRouting", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method",
+    "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method",
     "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule", "Study", "Tables",
     "Target", "Tier", "TierPolicy", "Tiers", "array", "by_part", "certified_plan", "certify",
     "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
-    "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "fit_routing", "from_arrays",
-    "import_sources", "load_experts", "load_family", "load_policy", "load_routing", "load_tier",
+    "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
+    "import_sources", "load_experts", "load_family", "load_policy", "load_tier",
     "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number", "open_cache", "refit",
     "register_method", "register_risk", "register_score", "risk_coverage", "robustness", "route",
     "row_product", "simulate", "study", "tier_policies", "tune", "watch_policy",

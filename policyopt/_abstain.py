@@ -34,6 +34,7 @@ from policyopt._methods.base import (
     outcome_of,
     own_costs,
     subsample,
+    thresholded,
     worth_interval,
 )
 from policyopt._methods.fitted import Fitted
@@ -108,6 +109,7 @@ def fit_declining(
     calibrator: str | None = None,
 ) -> list[Fitted | None]:  # fmt: skip
     """Fit policies that may decline, one per target, None where a budget is not met."""
+    thresholded(method, "with abstain")
     # Where confidence drives that, it is calibrated, by Platt's map unless said.
     name = calibrator or ("platt" if asked.score is None else None)
     # With what they cost, by exits run.
@@ -147,7 +149,7 @@ def fit_declining(
         shares = _shares(table, left, asked)
         return [(s, Target(left - asked.cost * s, limits=target.limits)) for s in shares]
 
-    wishes = [_wish(one, table, asked, spare) for one in targets_of(targets, table.mean_costs)]
+    wishes = [_wish(one, table, asked, spare) for one in targets_of(targets, table)]
     grids = [[] if target.floored else within(target, most) for target, most in wishes]
     met = fits({aim for grid in grids for _, aim in grid})
     out = []
@@ -167,7 +169,7 @@ def decline_or_refuse(
     calibrator: str | None = None,
 ) -> list[Fitted | BudgetError]:  # fmt: skip
     """Fit policies that may decline, one per target; for those that cannot be met return why not."""
-    given = targets_of(targets, table.mean_costs)
+    given = targets_of(targets, table)
     # One that is refused is that one alone.
     if len(given) > 1 and any(target.floored for target in given):
         return [

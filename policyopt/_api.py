@@ -13,7 +13,7 @@ from policyopt._answers.calibrators import FITS
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget
 from policyopt._limits import Limit
-from policyopt._methods.base import Method
+from policyopt._methods.base import Method, thresholded
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import at_most, make_method
 from policyopt._methods.targets import Target
@@ -24,7 +24,6 @@ from policyopt._utility import Utility, told_utility, utility_of
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import BudgetError, input_error
 from policyopt.runtime._policy import ALWAYS, Abstention, Policy
-from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of
 
 DEFAULT_METHOD = "auto"
@@ -138,8 +137,10 @@ def fit(
     if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     tables = tables_of(data, cost, tables, utility, head_cost)
-    table = tables.get(split)
     chosen = at_most(method_of(method, settings), max_exits)
+    table = tables.get(split, censored=chosen.routes)
+    if calibrator is not None:
+        thresholded(chosen, "with a calibrator")
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
     wishes = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}
@@ -226,8 +227,7 @@ def evaluate(
     >>> po.evaluate(fitted, data).cost
     array([1., 4.])
     """
-    given = getattr(policy, "policy", policy)
-    found = given if isinstance(given, RoutingPolicy) else policy_of(policy)
+    found = policy_of(policy, routes=True)
     return replay(found, _table_for(found, data, split, cost, utility))
 
 

@@ -31,6 +31,15 @@ _ARITHMETIC = re.compile(
     r"^(?P<scale>|k|kilo|m|mega|g|giga|t|tera)(?P<kind>flops?|macs?|ops?|madds?)$", re.IGNORECASE
 )
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+#: ``$3/1000``, ``3 USD per 1000 calls``, ``$0.003``; of units ``usd``, ``ct``, ``1e-6 USD``, ``USD/1k``.
+_MONEY = re.compile(
+    r"(?P<of>[^\d\s./+-]+)?\s*(?P<number>(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)?\s*(?P<by>[^\d\s./+-]+)?"
+    r"(\s*(/|per)\s*(?P<many>1000|1k|thousand)?\s*((request|call|question)s?|quer(y|ies))?)?",
+    re.IGNORECASE,
+)
+_CALLED = {"$": "USD", "US$": "USD", "DOLLARS": "USD", "€": "EUR", "EUROS": "EUR", "£": "GBP"}
+_CENTS = ("CT", "CENT", "CENTS", "¢")  # of any currency
+_CURRENCIES = ("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR")
 
 
 @dataclass(frozen=True)
@@ -259,29 +268,55 @@ def positions(costs: Floats, count: int) -> Floats:
     return np.interp(share * (len(costs) - 1), np.arange(len(costs)), costs)
 
 
-def parse_budget(budget: Budget, costs: Floats) -> float:
-    """Return a budget in the unit of `costs`."""
+def money(text: str, least: str = "1") -> tuple[float, str] | None:
+    """Return an amount per request, and its currency, "" of cents; None: no money. `least`: what no number is."""
+    found = _MONEY.fullmatch(text.strip())
+    named = [one.upper() for one in (found["of"], found["by"]) if one] if found else []
+    name = _CALLED.get(named[0], named[0]) if len(named) == 1 else None
+    number = (found["number"] or least) if found else ""
+    if name not in (*_CURRENCIES, *_CENTS) or not number or not found or float(number) == 0:
+        return None
+    amount = float(number) / (1000 if found["many"] else 1)
+    return (amount / 100, "") if name in _CENTS else (amount, name)
+
+
+def per_thousand(cost: float | None, unit: str) -> str:
+    """Return a mean cost in money per 1,000 requests; nothing where it is no money."""
+    own = money(unit)
+    if own is None or cost is None:
+        return ""
+    amount, sign = 1000 * cost * own[0], {"USD": "$", "EUR": "€", "GBP": "£"}.get(own[1], "")
+    amount, after = (amount, "" if sign else f" {own[1]}") if own[1] else (100 * amount, " ct")
+    return f"{sign}{amount:.3g}{after}/1000" if amount < 1000 else f"{sign}{amount:.0f}{after}/1000"
+
+
+def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
+    """Return a budget in the unit of `costs`: a number, a share of the last, or money (see `money`)."""
     text = str(budget).strip()
     try:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = math.nan
+        asked, own = money(text, ""), money(unit)
+        if asked and (own is None or (asked[1] and own[1] and asked[1] != own[1])):
+            told = own[1] if own else unit or "the unit of the costs"
+            step = "Convert it, or take another cost (--cost NAME): a number in the unit, or 40%, does."
+            raise input_error("budget", f"in {told}, as the costs", budget, step) from None
+        if asked and own:
+            return asked[0] / own[0]
     if not math.isfinite(value):
         step = (
             "Give it in the unit of the costs or in %; `fit` and `curve` take other targets, too."
         )
+        if money(unit):
+            step = "Money in single quotes, as a shell reads $3 itself: '$3/1000', or 3USD/1000."
         raise input_error("budget", "a number, or a share such as 40%", budget, step)
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 
 
-def budget_list(budgets: Budget | Iterable[Budget], costs: Floats) -> list[float]:
-    """Return budgets, given as one or as several, in the unit of `costs`: no number is a count."""
-    if isinstance(budgets, str) or not isinstance(budgets, Iterable):
-        return [parse_budget(budgets, costs)]
-    return [parse_budget(budget, costs) for budget in budgets]
-
-
-def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) -> list[float]:
+def parse_budgets(
+    budgets: int | float | str | Sequence[Budget], costs: Floats, unit: str = ""
+) -> list[float]:
     """Return one budget, a count of them (9), or a list ("20%,1.5"), in the unit of `costs`, (K,).
 
     >>> parse_budgets("20%,1.5", np.array([1.0, 5.0])), parse_budgets(3, np.array([1.0, 5.0]))
@@ -298,7 +333,7 @@ def parse_budgets(budgets: int | float | str | Sequence[Budget], costs: Floats) 
     items = [b for b in (given if isinstance(given, Iterable) else ()) if str(b).strip()]
     if not items:
         raise input_error("budgets", "at least one budget", "none", "E.g. --budgets 9, or 20%,40%.")
-    return budget_list(items, costs)
+    return [parse_budget(budget, costs, unit) for budget in items]
 
 
 def unit_per_multiply_add(unit: str) -> float | None:

@@ -21,7 +21,13 @@ import numpy.typing as npt
 from policyopt._api import method_of
 from policyopt._cache.data import ExitData, folds_of
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method, check_budgets, fit_where_possible, outcome_of
+from policyopt._methods.base import (
+    Method,
+    check_budgets,
+    fit_where_possible,
+    outcome_of,
+    thresholded,
+)
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.settings import check_number
 from policyopt._replay import replay
@@ -133,7 +139,8 @@ def fit_experts(
         step = "Import with a key 'context' (Python: context=), or fit one policy without experts."
         raise input_error("cache", "one whose rows have a context", "one without", step)
     chosen = method_of(method, settings)
-    limit = parse_budget(budget, table.mean_costs)
+    thresholded(chosen, "for experts")
+    limit = parse_budget(budget, table.mean_costs, table.unit)
     check_budgets(table, [limit])
     names = table.contexts
     rows = [np.flatnonzero(table.context == e) for e in range(len(names))]

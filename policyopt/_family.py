@@ -12,7 +12,7 @@ from policyopt._abstain import calibrated, declining, fit_declining
 from policyopt._api import method_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
-from policyopt._methods.base import Method, cheapest, fit_where_possible
+from policyopt._methods.base import Method, cheapest, fit_where_possible, thresholded
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._table import Tables, tables_of
 from policyopt.runtime._answers import AnswerRule
@@ -118,7 +118,8 @@ def fit_family(
     """
     table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
-    wanted = np.unique(parse_budgets(budgets, table.mean_costs)).tolist()
+    thresholded(chosen, "for levels of a family")
+    wanted = np.unique(parse_budgets(budgets, table.mean_costs, table.unit)).tolist()
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
         found = fit_where_possible(chosen, table, wanted, seed)

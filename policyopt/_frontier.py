@@ -37,6 +37,7 @@ from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy, over_model_exits
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
@@ -181,9 +182,9 @@ def targets_in(budgets: Any, table: Table) -> list[Target]:
     budgets = [budgets] if isinstance(budgets, Target) else budgets
     several = isinstance(budgets, Sequence) and not isinstance(budgets, str)
     if several and any(isinstance(one, Target) for one in budgets):
-        found = targets_of(budgets, table.mean_costs)
+        found = targets_of(budgets, table)
     else:
-        found = targets_of(parse_budgets(budgets, table.mean_costs), table.mean_costs)
+        found = targets_of(parse_budgets(budgets, table.mean_costs, table.unit), table)
     for target in found:
         target.check(table)
     most = [target.most(table) for target in found]
@@ -309,8 +310,10 @@ def threshold_sets(policy: Policy) -> list[Floats]:
     return sets if policy.mixture is None else [*sets, policy.mixture.thresholds]
 
 
-def threshold_fields(policy: Policy) -> dict[str, Any]:
-    """Return a policy's thresholds for a record, over all the model's exits: never at those it skips."""
+def threshold_fields(policy: Any) -> dict[str, Any]:
+    """Return a policy's thresholds for a record, over all exits: never at those it skips; routing has none."""
+    if isinstance(policy, RoutingPolicy):
+        return {"thresholds": None, "mixture": None}
     sets, mixture = threshold_sets(policy), policy.mixture
     whole = [over_model_exits(t, policy.active_exits, policy.model_exits).tolist() for t in sets]
     if mixture is None:

@@ -168,9 +168,9 @@ class Replay:
 def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""
     _ = known_rows(table).quality  # raises where no row has a label, before the work
+    policy = policy_of(policy, routes=True)
     if isinstance(policy, RoutingPolicy):
         return _replay_routing(policy, table)
-    policy = policy_of(policy)
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)
     return _replay_one(policy, table, np.arange(len(table)))
@@ -271,7 +271,8 @@ def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
         if table.whole:
             every = part.log_prob()
             seen = {m: with_columns(output, every[:, m]) for m, output in seen.items()}
-        found = policy.follow(seen, rows, alone[rows])
+        query = part.query if policy.needs_query else None
+        found = policy.follow(seen, rows, alone[rows], query)
         own = found.answerer[:, None] == np.arange(table.exits)  # whose answer it is
         worth = part.worth(np.repeat(found.prediction[:, None], table.exits, axis=1))
         taken = np.asarray(part.quality if worth is None or part.plain_only else worth)

@@ -19,7 +19,7 @@ import numpy as np
 
 from policyopt._cache.data import GROUP, PART, RESERVED, Rows, some_rows
 from policyopt._limits import NEAR
-from policyopt._methods.base import Method, outcome_of, stated, validated
+from policyopt._methods.base import Method, outcome_of, stated, thresholded, validated
 from policyopt._methods.choosing import OnExits
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.levels import MOST_REPLAYED, Levels, aims_of
@@ -149,6 +149,7 @@ def fit_robust(
     method: Method, tables: Tables, split: str, target: Target, robust: Any, over: Any, seed: int
 ) -> Fitted:
     """Return a method's best policy within a budget, or cheapest at a floor, for the mean or the worst of parts."""
+    thresholded(method, "with robust")
     step = "E.g. robust='worst', over='context' (--robust worst --over context)."
     check_one_of("robust", robust, ROBUST, step)
     if over is None:
@@ -200,7 +201,7 @@ class _Search:
         if most is not None:
             aims = [*[aim for aim in aims if aim < most][:: 3 if levels.per_budget else 1], most]
         for _ in range(1 if levels.per_budget else 2):
-            fits = validated(levels, targets_of(aims, table.mean_costs), self.seed, validate)
+            fits = validated(levels, targets_of(aims, table), self.seed, validate)
             for aim, one in zip(aims, fits, strict=True):
                 found[aim] = None
                 if isinstance(one, Fitted):

@@ -21,6 +21,7 @@ from policyopt._cache.data import (
     FEATURES_PREFIX,
     GROUP,
     PROPENSITY,
+    QUERY,
     TARGETS,
     Block,
     ExitData,
@@ -367,6 +368,13 @@ class Table:
             return None
         at = self._at(slice(None))
         return self.source.pick(CALLED, at).astype(np.int64), self.source.pick(PROPENSITY, at)
+
+    @property
+    def query(self) -> Floats | None:
+        """What is known of each row before any model is asked, (N, D); None where nothing is."""
+        if self.source is None or not self.source.has(QUERY):
+            return None
+        return self.source.pick(QUERY, self._at(slice(None))).astype(np.float64)
 
     @property
     def units(self) -> int:

@@ -171,7 +171,7 @@ def tune(
         "objective": objective,
         "cost": table.cost_name,
         "rows": len(table),
-        "budgets": [float(b) for b in aim.wanted(table.mean_costs)],
+        "budgets": [float(b) for b in aim.wanted(table)],
         "budget": budget,
         "folds": folds,
         "seed": seed,
@@ -569,11 +569,13 @@ class Objective:
             got = f"{self.budget or 'none'} with {self.name}"
             raise input_error("budget", allowed, got, "E.g. --objective accuracy --budget 40%.")
 
-    def wanted(self, costs: Floats) -> list[float]:
-        """Return the budgets to fit, in the unit of `costs` (K,), ascending."""
+    def wanted(self, table: Table) -> list[float]:
+        """Return the budgets to fit, in the unit of the table's costs, ascending."""
+        costs, unit = table.mean_costs, table.unit
         if self.budget is None:
-            return sorted(set(parse_budgets(self.budgets, costs)))
-        target, low, high = parse_budget(self.budget, costs), float(costs[0]), float(costs[-1])
+            return sorted(set(parse_budgets(self.budgets, costs, unit)))
+        target = parse_budget(self.budget, costs, unit)
+        low, high = float(costs[0]), float(costs[-1])
         beside = _BESIDE * (high - low)
         # Near an end, half-way to it: the end itself is on the polyline anyway.
         lower = max(target - beside, (target + low) / 2)
@@ -582,9 +584,9 @@ class Objective:
 
     def check(self, table: Table) -> None:
         """Refuse budgets that no policy can meet on all rows (`BudgetError`), before any fit."""
-        costs = table.mean_costs
-        asked = None if self.budget is None else [parse_budget(self.budget, costs)]
-        check_budgets(table, asked or self.wanted(costs))
+        costs, unit = table.mean_costs, table.unit
+        asked = None if self.budget is None else [parse_budget(self.budget, costs, unit)]
+        check_budgets(table, asked or self.wanted(table))
 
 
 class FoldScore(NamedTuple):
@@ -623,11 +625,11 @@ def score_fold(
     method: Method, train: Table, held: Table, objective: Objective, seed: int
 ) -> FoldScore:
     """Fit a method on `train`, replay it on `held` and return the objective there."""
-    budgets = objective.wanted(train.mean_costs)
+    budgets = objective.wanted(train)
     fitted = fit_where_possible(method, train, budgets, seed, validate=False)
     target = None
     if objective.budget is not None:
-        target = parse_budget(objective.budget, train.mean_costs)
+        target = parse_budget(objective.budget, train.mean_costs, train.unit)
         if fitted[budgets.index(target)] is None:
             method.propose(train, [target], seed)  # says what it cannot meet
     # Of the others, those that the method can meet: its own arithmetic may be too much for some.

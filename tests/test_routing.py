@@ -25,6 +25,10 @@ def zoo(rows, models=4, seed=0, **more):
     )
 
 
+def fits_of(data, budgets):
+    return po.make_method("routing").fit_path(Tables(data).get("fit"), budgets)
+
+
 def specialists(rows):
     """Return records of a cheap model whose confidence says who knows the answer: itself, model 1, or model 2."""
     splits = {}
@@ -67,7 +71,7 @@ def optimum(budget):
 def test_who_knows_is_asked():
     data = specialists(1500)
     for budget in (1.4, 5 / 3, 2.2, 7 / 3):
-        fitted = po.fit_routing(data, budget)
+        fitted = po.fit(data, budget, "routing")
         outcome = po.evaluate(fitted, data)
         best = optimum(outcome.cost.mean())
         assert outcome.quality.mean() >= 1 / 3 + 0.95 * (best - 1 / 3)
@@ -75,17 +79,22 @@ def test_who_knows_is_asked():
         assert outcome.cost.mean() <= 1.03 * budget
 
 
-@pytest.mark.parametrize("kind", ["logits", "summary"])
+@pytest.mark.parametrize("kind", ["logits", "summary", "query"])
 def test_steps_decide_as_batches(kind):
-    data = zoo(900) if kind == "logits" else specialists(900)
-    policy = po.fit_routing(data, "35%").policy
+    asked = np.random.default_rng(0).normal(size=(900, 70)) * 1e3
+    data = specialists(900) if kind == "summary" else zoo(900)
+    if kind == "query":
+        right = zoo(900).splits["pool"].array("labels") == 0
+        data = zoo(900, query=asked + 3e3 * right[:, None])
+    policy = po.fit(data, "35%", "routing").policy
     rows = Tables(data).get("test").take(np.arange(60))
     outcome = replay(policy, rows)
     raw = rows.source
     for n, place in enumerate(rows.places):
-        route, cost = policy.start(n), 0.0
+        query = data.splits["pool"].array("query")[place] if kind == "query" else None
+        route, cost = policy.start(n, query), 0.0
         while (model := route.next) is not None:
-            if kind == "logits":
+            if kind != "summary":
                 output = raw.array("outputs")[place, model]
             else:
                 names = ("prediction", "confidence")
@@ -97,12 +106,53 @@ def test_steps_decide_as_batches(kind):
         policy.step(output, route)
 
 
+#: How often four models, costs 1, 2, 2 and 10, are right on three topics: each has its own best buy.
+TOPICS = np.array([[0.5, 0.5, 0.5], [0.9, 0.3, 0.3], [0.3, 0.9, 0.3], [0.8, 0.8, 0.9]])
+
+
+def by_topic(rows, seed=0, width=3, query=True):
+    """Return marks of the four models, no confidences, and a query that tells the topic, noisily where it is wide."""
+    rng = np.random.default_rng(seed)
+    topic = rng.integers(0, 3, rows)
+    right = rng.random((rows, 4)) < TOPICS[:, topic].T
+    told, paid = np.eye(3)[topic], np.array([1.0, 2, 2, 10])
+    if width > 3:  # and calls have prices of their own
+        paid = paid * rng.gamma(20, 1 / 20, size=(rows, 4))
+        told = told @ np.random.default_rng(9).normal(size=(3, width))
+        told += rng.normal(size=(rows, width))
+    more = {"query": told} if query else {}
+    return po.from_arrays(correct=right, costs=paid, unit="ct", cost_kind="standalone", **more)
+
+
+def best_by_topic(cost):
+    """Return the best quality of a first model by topic within a mean cost, by all assignments and their mixtures."""
+    paid = np.array([1.0, 2, 2, 10])
+    plans = [np.array(plan) for plan in product(range(4), repeat=3)]
+    points = sorted((paid[p].mean(), TOPICS[p, range(3)].mean()) for p in plans)
+    return max(
+        np.interp(cost, [a, b], [p, q]) for a, p in points for b, q in points if a <= cost <= b
+    )
+
+
+@pytest.mark.parametrize("width", [3, 200])
+def test_the_topic_decides_the_first_model(width):
+    data, blind = (by_topic(4000, width=width, query=query) for query in (True, False))
+    budgets = [1.4, 2.0, 4.0]
+    fits = ([po.fit(of, b, "routing") for b in budgets] for of in (data, blind))
+    for budget, fitted, other in zip(budgets, *fits, strict=True):
+        outcome, without = po.evaluate(fitted, data), po.evaluate(other, blind)
+        best = best_by_topic(outcome.cost.mean())
+        assert best - 0.03 <= outcome.quality.mean() <= best + 0.02
+        assert outcome.cost.mean() <= 1.05 * budget
+        assert outcome.quality.mean() >= without.quality.mean() + 0.12
+
+
 def test_saved_and_read(tmp_path):
     data = zoo(900)
-    fitted = po.fit_routing(data, "35%")
+    fitted = po.fit(data, "35%", "routing")
     fitted.save(tmp_path / "policy.json")
     outputs = data.splits["pool"].array("outputs")
-    mine, read = fitted.policy, po.load_routing(tmp_path / "policy.json")
+    mine, read = fitted.policy, po.load_policy(tmp_path / "policy.json")
     for name in ("exit", "prediction", "cost"):
         assert (getattr(mine.decide(outputs), name) == getattr(read.decide(outputs), name)).all()
     content = routing_to_dict(mine)
@@ -120,7 +170,7 @@ def test_more_is_no_worse_and_budgets_are_kept():
     data = zoo(6000)
     fit, test = (Tables(data).get(name) for name in ("fit", "test"))
     budgets = [1.0, 1.5, 2.5, 4.0, 7.0, 12.0]
-    fits = po.fit_routing(data, budgets)
+    fits = fits_of(data, budgets)
     seen = [replay(one.policy, test) for one in fits]
     cost, quality = np.array([(o.cost.mean(), o.quality.mean()) for o in seen]).T
     assert (cost <= 1.03 * np.array(budgets)).all()
@@ -134,7 +184,7 @@ def test_more_is_no_worse_and_budgets_are_kept():
 
 def test_a_zoo_has_more_models_than_sets_can_be_listed_of():
     data = zoo(1500, models=9)
-    fitted = po.fit_routing(data, "10%")
+    fitted = po.fit(data, "10%", "routing")
     outcome = po.evaluate(fitted, data)
     assert outcome.cost.mean() <= 1.05 * fitted.budget
     one = po.evaluate(po.fit(data, budget="10%", method="max_prob"), data)
@@ -142,21 +192,21 @@ def test_a_zoo_has_more_models_than_sets_can_be_listed_of():
 
 
 def test_what_cannot_be_routed_is_refused(tmp_path):
-    fitted, saved = po.fit_routing(zoo(600), "50%"), tmp_path / "policy.json"
+    fitted, saved = po.fit(zoo(600), "50%", "routing"), tmp_path / "policy.json"
     fitted.save(saved)
     rng = np.random.default_rng(0)
     network = po.from_arrays(
         rng.normal(size=(300, 2, 3)), rng.integers(0, 3, 300), [1, 4], unit="ms"
     )
     with pytest.raises(InputError, match="paid one by one"):
-        po.fit_routing(network, "60%")
-    with pytest.raises(BudgetError, match="cheapest model"):
-        po.fit_routing(zoo(300), 0.5)
+        po.fit(network, "60%", "routing")
+    with pytest.raises(BudgetError, match="budget"):
+        po.fit(zoo(300), 0.5, "routing")
     with pytest.raises(BudgetError, match="accuracy"):
-        po.fit_routing(zoo(900), po.Target(accuracy="99.9%"))
-    with pytest.raises(InputError, match="load_routing reads it"):
-        po.load_policy(saved)
-    with pytest.raises(InputError, match="a Policy"):  # what other commands ask for
+        po.fit(zoo(900), accuracy="99.9%", method="routing")
+    with pytest.raises(InputError, match="load_policy reads it"):
+        po.load_family(saved)
+    with pytest.raises(InputError, match="with thresholds here"):  # what other commands ask for
         policy_of(fitted, single=True)
 
 
@@ -168,14 +218,14 @@ def test_models_that_tell_nothing_are_no_fault(tmp_path):
     logits = rng.normal(size=(1000, 3, 4)) + against
     logits[:, 2] = rng.normal(size=(1000, 4))
     data = po.from_arrays(logits, labels, [1, 2, 8], unit="ms", cost_kind="standalone")
-    fitted = po.fit_routing(data, "100%")
+    fitted = po.fit(data, "100%", "routing")
     fitted.save(tmp_path / "policy.json")
     alone = Tables(data).get("test").quality.mean(axis=0)
     assert po.evaluate(fitted, data).quality.mean() >= alone.max() - 0.05
     for seed in range(5):
         few = rng.normal(size=(60, 2, 3)), rng.integers(0, 3, 60), [1, 3]
         noise = po.from_arrays(*few, unit="ms", cost_kind="standalone", seed=seed)
-        po.fit_routing(noise, "60%").save(tmp_path / "noise.json")
+        po.fit(noise, "60%", "routing").save(tmp_path / "noise.json")
 
 
 def test_every_budget_from_the_cheapest_model_on_can_be_met(tmp_path):
@@ -186,7 +236,7 @@ def test_every_budget_from_the_cheapest_model_on_can_be_met(tmp_path):
     )
     far = po.from_arrays(logits, labels, [1, 10, 5000], unit="ct", cost_kind="standalone")
     for budget in (1.0, 3.0, 40.0):
-        fitted = po.fit_routing(far, budget)
+        fitted = po.fit(far, budget, "routing")
         assert po.evaluate(fitted, far).cost.mean() <= (2.0 if budget > 3 else 1.3) * budget
         low, high = fitted.policy.provenance["expected_cost_95"]
         assert 1.0 <= low <= high <= 5011
@@ -194,14 +244,14 @@ def test_every_budget_from_the_cheapest_model_on_can_be_met(tmp_path):
     free = po.from_arrays(
         logits, labels, sample_costs={"ct": paid}, unit="ct", cost_kind="standalone"
     )
-    for fitted in po.fit_routing(free, np.array([1.0, 3.0])):
+    for fitted in fits_of(free, np.array([1.0, 3.0])):
         fitted.save(tmp_path / "free.json")
         assert fitted.policy.needs_costs and fitted.expected.cost > 0.5
 
 
 def test_what_is_wrong_is_said():
     data = zoo(600)
-    fitted = po.fit_routing(data, "50%")
+    fitted = po.fit(data, "50%", "routing")
     policy, outputs = fitted.policy, data.splits["pool"].array("outputs")[:4]
     network = po.from_arrays(outputs[[0, 1, 2, 3] * 90], [0, 1, 2] * 120, [1, 2, 4, 8], unit="ms")
     with pytest.raises(InputError, match="paid one by one"):
@@ -214,8 +264,6 @@ def test_what_is_wrong_is_said():
             policy.start(sample)
     with pytest.raises(InputError, match="cost"):
         policy.step(outputs[0, 0], policy.start(), cost="x")
-    with pytest.raises(InputError, match="budget"):
-        po.fit_routing(data, [])
     content = routing_to_dict(policy)
     content["arms"][0]["standings"][-1]["powers"] = [1.0, 1.0, 1.0, 1.0, 1.0]
     for change in ({}, {"classes": 10**25}, {"costs": [1e308] * 4}, {"seed": -1}, {"unit": "m\ns"}):

@@ -96,20 +96,25 @@ def locate(folder: Path) -> Path:
     return root / "FashionMNIST" / "raw"
 
 
+def load_official(folder: Path) -> tuple[Split, Split]:
+    """Return the official training and test rows."""
+    place = locate(folder)
+    return _read_part(place, "train", 60_000), _read_part(place, "t10k", 10_000)
+
+
 def load_splits(folder: Path) -> dict[str, Split]:
     """Return the splits ``train``, ``fit``, ``calibrate`` and ``test``.
 
     `fit` and `calibrate` are rows of the official training set that the network never
     sees: exit thresholds fitted on rows it was trained on would trust it too much.
     """
-    place = locate(folder)
-    official = _read_part(place, "train", 60_000)
+    official, test = load_official(folder)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(official))
     edges = np.cumsum([FIT_ROWS, CALIBRATE_ROWS])
     splits: dict[str, Split] = {}
     for name, rows in zip(("fit", "calibrate", "train"), np.split(order, edges), strict=True):
         splits[name] = Split(official.images[rows], official.labels[rows])
-    splits["test"] = _read_part(place, "t10k", 10_000)
+    splits["test"] = test
     return splits
 
 

@@ -23,7 +23,7 @@ from policyopt.runtime._typing import Array
 _LEADS = ("outputs", "confidence", "top_prob", *blocks.WORTH)
 _ROW_ARRAYS = (
     "outputs", "labels", "quality", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "group",
-    "variances",
+    "query", "variances",
 )  # fmt: skip
 
 
@@ -54,6 +54,7 @@ def from_arrays(
     context: Any = None,
     contexts: Sequence[str] | None = None,
     group: Any = None,
+    query: Any = None,
     variances: Any = None,
     quality_of: str | None = None,
     error_scale: float | None = None,
@@ -108,6 +109,8 @@ def from_arrays(
     group : array of shape (n,), optional
         Whole numbers or names of what rows belong to, see `CacheWriter.append`. Without it, equal rows of a pool are
         such groups (noted in the metadata).
+    query : array of shape (n, D) or (n,), optional
+        What is known of a row before any model is asked, see `CacheWriter.append`.
     variances : array as `outputs`, optional
         Of a regression: predicted variances of its values.
     quality_of, error_scale : optional
@@ -135,7 +138,7 @@ def from_arrays(
         "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
         "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
         "sample_costs": sample_costs, "features": features, "context": context, "group": group,
-        "variances": variances,
+        "query": query, "variances": variances,
     }  # fmt: skip
     seed, notes = check_seed(seed), list[str]()
     groups = _groups({k: v for k, v in given.items() if v is not None}, splits, split)

@@ -15,6 +15,7 @@ from policyopt._cache.data import (
     FEATURES_PREFIX,
     GROUP,
     PROPENSITY,
+    QUERY,
     TARGETS,
     Block,
     Layout,
@@ -35,7 +36,7 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     "prediction": ("NK", "int32"), "confidence": ("NK", None), "top_prob": ("NKC", None),
     "entropy": ("NK", None), "correct": ("NK", "bool"), "quality": ("NK", "float32"),
     CALLED: ("NK", "int16"), PROPENSITY: ("NK", "float64"),
-    COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"),
+    COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"), QUERY: ("ND", "float32"),
 }  # fmt: skip
 SUMMARY_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
 #: Shares, kept within [0, 1].
@@ -197,7 +198,7 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
         block[name] = group_codes(np.asarray(value)) if name == GROUP else to_numpy(name, value)
         if name == "labels":
             block[name] = known_labels(block[name])
-        if name == TARGETS and block[name].ndim == 1:
+        if name in (TARGETS, QUERY) and block[name].ndim == 1:
             block[name] = block[name][:, None]
         if order == "N" and block[name].ndim != 1:
             step = label_step(block[name])
@@ -278,7 +279,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
     block = dict(arrays)
     _check_names(layout, block)
     for name, array in block.items():
-        if not array.size and not is_features(name):
+        if not array.size and COLUMNS.get(column_of(name), ("NK",))[0] != "ND":
             got = f"{name} of shape {array.shape}"
             raise input_error("rows", "at least 1, with an exit and a class", got, "Leave it out.")
     rows, exits = block["outputs" if "outputs" in block else "confidence"].shape[:2]
@@ -300,6 +301,10 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         step = "Every split and batch needs the vectors of one model, or none has them."
         allowed = f"as in the rows before: {_shown(layout.features or ())}"
         raise input_error("features", allowed, _shown(features), step)
+    asked = _query_width(block, rows)
+    if layout.query not in (None, asked):
+        allowed, step = f"{layout.query} numbers, as in the rows before", "Give every row the same."
+        raise input_error("query", allowed, f"{asked}", step)
     classes, kind = layout.classes, KINDS[layout.kind]
     if "outputs" in block:
         width = block["outputs"].shape[2]
@@ -314,7 +319,8 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         allowed = f"of shape ({rows}, {classes}), a number for each of the {kind.name}'s"
         step = "Give them for the same rows and columns as the outputs."
         raise input_error("labels", allowed, f"shape {aims.shape}", step)
-    return replace(layout, exits=exits, classes=classes, features=features), block
+    found = replace(layout, exits=exits, classes=classes, features=features, query=asked)
+    return found, block
 
 
 def _refuse_width(kind: Kind, width: int) -> None:
@@ -383,6 +389,17 @@ def _widths(block: Mapping[str, Array], rows: int, exits: int) -> tuple[int, ...
             step = "Save them for the same rows, flattened to vectors."
             raise input_error(f"features of exit {k}", allowed, f"shape {shape}", step)
     return tuple(block[name].shape[1] for name in wanted)
+
+
+def _query_width(block: Mapping[str, Array], rows: int) -> int:
+    """Return D of what is known of rows before any model is asked, 0 where nothing is."""
+    if QUERY not in block:
+        return 0
+    shape = block[QUERY].shape
+    if len(shape) != 2 or shape[0] != rows or not shape[1]:
+        step = "Give each row a vector, or a number."
+        raise input_error("query", f"of shape ({rows}, D)", f"shape {shape}", step)
+    return shape[1]
 
 
 def _shown(widths: tuple[int, ...]) -> str:
@@ -528,7 +545,8 @@ class _Piece:
 
     def features(self, name: str, array: Array) -> None:
         """Numbers that are finite in float32."""
-        name = f"features of exit {name.removeprefix(FEATURES_PREFIX)}"
+        if is_features(name):
+            name = f"features of exit {name.removeprefix(FEATURES_PREFIX)}"
         if array.dtype.kind not in "fiu":
             got = f"dtype {array.dtype} ({self.where})"
             raise input_error(name, "numbers", got, "Convert them to float.")
@@ -610,7 +628,7 @@ _CHECKS = {
     "prediction": _Piece.classes, "confidence": _Piece.share, "top_prob": _Piece.share,
     "entropy": _Piece.entropy, "correct": _Piece.correct, "quality": _Piece.share,
     CALLED: _Piece.called, PROPENSITY: _Piece.likely,
-    COST_PREFIX: _Piece.cost, FEATURES_PREFIX: _Piece.features,
+    COST_PREFIX: _Piece.cost, FEATURES_PREFIX: _Piece.features, QUERY: _Piece.features,
 }  # fmt: skip
 
 

@@ -32,6 +32,8 @@ TARGETS = "targets"
 GROUP = "group"
 #: Of rows that a policy logged: when each model was called (1 first, 0 not), and how likely that decision was.
 CALLED, PROPENSITY = "called", "propensity"
+#: What is known of rows before any model is asked: embeddings, lengths, a router's score.
+QUERY = "query"
 #: More exits than this are a wrong axis order, not a model.
 MAX_EXITS = 1024
 #: As in a policy: outputs of one sample and exit must fit into memory many times.
@@ -78,6 +80,7 @@ class Layout:
     features: tuple[int, ...] | None = None  # widths by exit; () where there are none, None: open
     contexts: tuple[str, ...] = ()  # names; (): rows have none
     measure: Measure = field(default_factory=Measure)
+    query: int | None = None  # width; 0 where there is none, None: open
 
     def __post_init__(self) -> None:
         check_one_of("kind", self.kind, tuple(KINDS), "Say what the outputs are.")
@@ -137,6 +140,7 @@ class Rows:
     ``features:<k>`` (n, D_k) the model's feature vectors at exit k: of every exit or of none
     ``context``      (n,) number of the context whose expert gave the outputs (optional)
     ``group``        (n,) code of the rows that it belongs with: a patient, a video (optional)
+    ``query``        (n, D) what is known of it before any model is asked (optional)
     ``called``       (n, K) when a policy that served called the model, 1 first; 0: not, all else of it is unknown (logs)
     ``propensity``   (n, K) in (0, 1], how likely that decision was (logs)
     """
@@ -278,6 +282,12 @@ class ExitData:
         block = next(iter(self.splits.values())).blocks[0]
         found = [block.get(f"{FEATURES_PREFIX}{k}") for k in range(self.exits)]
         return tuple(array.shape[1] for array in found if array is not None)
+
+    @property
+    def query_width(self) -> int:
+        """D of what is known of rows before any model is asked; 0 where nothing is."""
+        array = next(iter(self.splits.values())).blocks[0].get(QUERY)
+        return 0 if array is None else array.shape[1]
 
     def cost(self, name: str | None = None) -> Cost:
         """Return the cost called `name` (default: the first)."""

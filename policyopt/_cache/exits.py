@@ -19,7 +19,7 @@ from policyopt._cache.keys import (
     parse_key,
     without_split,
 )
-from policyopt._cache.raw import Raw, recoded
+from policyopt._cache.raw import SPELLING, Raw, recoded
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Array
 
@@ -371,8 +371,14 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     labels = [raw.arrays[key] for raw, key in mine if _parsed(key)[1] == "labels"]
     every = np.concatenate([a.ravel() for a in labels or [raw.arrays[key] for raw, key in mine]])
     every = every[every >= 0]
-    _refuse_unlike(mine)
     own = len(np.unique(every)) > max(len(every) / 2, 1) or len(texts) > _MOST_NAMES
+    if labels:  # what means the same as a label is spelled like it
+        known = set(every.tolist())
+        alike = {code >> SPELLING: code for code in sorted(known)}
+        spelled = {c: c if c in known else alike.get(c >> SPELLING, c) for c in (*texts, -1)}
+        _renumber(mine, spelled)
+        texts = {c: texts[c] for c in spelled.values() if c != -1}
+    _refuse_unlike(mine)
     if own and not wide:  # an answer of its own for each row
         for raw in raws:
             _as_answers(raw, notes)
@@ -465,10 +471,10 @@ def _as_answers(raw: Raw, notes: list[str]) -> None:
         head, answers = key.removesuffix(base), raw.arrays[key]
         label = next((k for k in raw.arrays if _parsed(k)[:2] == (prefix, "labels")), None)
         rows_first = raw.axes == "NKC" or label is None or len(answers) == len(raw.arrays[label])
-        turned = answers if rows_first else answers.T
+        turned = (answers if rows_first else answers.T) >> SPELLING  # -1 stays
         if label is not None and f"{head}correct" not in raw.arrays and turned.ndim == 2:
             truth = raw.arrays[label]
-            right = (turned == truth[:, None]) & (turned >= 0)
+            right = (turned == truth[:, None] >> SPELLING) & (turned >= 0)
             raw.arrays[f"{head}correct"] = right if rows_first else right.T
             notes.append(f"{raw.name}: answers as text: right where equal to the label's text")
         if turned.ndim == 2:
@@ -476,5 +482,10 @@ def _as_answers(raw: Raw, notes: list[str]) -> None:
             first = (turned[:, :, None] == turned[:, None, :]).argmax(axis=2)
             kept = np.where(turned < 0, -1, first)
             raw.arrays[key] = kept if rows_first else kept.T
+        for k in [
+            k for k in raw.arrays if _parsed(k)[1] in CONFIDENCES and _parsed(k)[0] == prefix
+        ]:
+            least = -np.inf if _parsed(k)[1] == "conf_logprob" else 0.0  # of no answer
+            raw.arrays[k] = np.where(answers < 0, least, raw.arrays[k])
     for key in [k for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "labels"]:
         del raw.arrays[key]

@@ -30,7 +30,7 @@ CACHE = strict_json.Form(
     "a cache's manifest", "policyopt-cache", 1,
     {
         "format": str, "version": int, "complete": bool, "kind": str, "exits": int, "classes": int,
-        "dtype": str, "features?": list, "contexts?": list, "costs": list, "shares": dict,
+        "dtype": str, "features?": list, "query?": int, "contexts?": list, "costs": list, "shares": dict,
         "split_seed": int, "metadata": dict, "shards": list, "sha256": str,
         "quality_of?": str, "error_scale?": (int, float),
     },
@@ -97,6 +97,7 @@ def dump(manifest: Manifest) -> bytes:
     content |= {"kind": at.kind, "exits": at.exits, "classes": at.classes, "dtype": at.dtype}
     # Only where there are any, as of a cascade.
     content |= {"features": list(at.features)} if at.features else {}
+    content |= {"query": at.query} if at.query else {}
     content |= {"contexts": list(at.contexts)} if at.contexts else {}
     content |= {name: value for name, value in vars(at.measure).items() if value}
     content["costs"] = [
@@ -152,7 +153,8 @@ def _read(content: dict[str, Any]) -> Manifest:
     kind, exits, classes, dtype = (content[n] for n in ("kind", "exits", "classes", "dtype"))
     widths, contexts = (tuple(content.get(name, ())) for name in ("features", "contexts"))
     measure = Measure(content.get("quality_of", ""), content.get("error_scale", 0.0))
-    layout = Layout(kind, exits, classes, dtype, tuple(costs), widths, contexts, measure)
+    query = content.get("query", 0)
+    layout = Layout(kind, exits, classes, dtype, tuple(costs), widths, contexts, measure, query)
     if not all(type(width) is int and 0 < width < 1 << 31 for width in widths):
         raise input_error("features", "a width of 1 or more per exit", list(widths), _ANEW)
     if widths and len(widths) != layout.exits:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, cast
+from zlib import crc32
 
 import numpy as np
 
 from policyopt._cache.data import GROUP, group_codes
 from policyopt._cache.keys import OPTIONS, Place, parse_key, place_of, places, suffixed
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._text import same_answer
 from policyopt.runtime._typing import Array
 
 #: The keys that a user gives a role: ``{"labels": ("gt",)}``, or several, one per exit.
@@ -20,6 +22,8 @@ Said = Mapping[str, Sequence[str]]
 TEXTUAL = ("labels", "prediction", "context")
 #: What stands for a missing text.
 MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "#n/a")
+#: Bits of a text's code that tell spellings of one answer apart; those above are the same of all of them.
+SPELLING = 21
 #: Characters of a text that are kept to be shown.
 _KEPT = 60
 
@@ -95,7 +99,9 @@ def coded(values: Iterable[Any], texts: dict[int, str]) -> Array:
         text = "" if value is None or value != value else str(value).strip()
         code = -1
         if text.lower() not in MISSING:
-            code = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+            digest = blake2b(same_answer(text).encode(), digest_size=8).digest()
+            code = int.from_bytes(digest, "little") >> (1 + SPELLING) << SPELLING
+            code |= crc32(text.encode()) >> (32 - SPELLING)
             texts.setdefault(code, text[:_KEPT])
         codes.append(code)
     return np.array(codes, dtype=np.int64)

@@ -166,6 +166,7 @@ class CacheWriter:
         features: Sequence[Any] | None = None,
         context: Any = None,
         group: Any = None,
+        query: Any = None,
         variances: Any = None,
     ) -> None:
         """Check a batch of n rows and add it to a split; all of it or, on an error, nothing.
@@ -205,6 +206,9 @@ class CacheWriter:
         group : array of shape (n,), optional
             Whole numbers or names of what rows belong to (a patient, a video, a conversation): rows of one group
             are never divided, and resampled together.
+        query : array of shape (n, D) or (n,), optional
+            What is known of a row before any model is asked (an embedding, a length, a router's score), which
+            `routing` chooses the first model by; for every batch or for none.
         variances : array as `outputs`, optional
             Kind ``regression_variances``: predicted variances of the values.
 
@@ -217,7 +221,7 @@ class CacheWriter:
             "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
             "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
             "sample_costs": sample_costs, "features": features, "context": context, "group": group,
-            "variances": variances,
+            "query": query, "variances": variances,
         }  # fmt: skip
         self.add(split, arrays, axes)
 

@@ -26,7 +26,7 @@ from policyopt._methods.levels import SPARED
 from policyopt._methods.registry import ROWS, apply_settings, at_most, method_list
 from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
-from policyopt._table import Tables
+from policyopt._table import Table, Tables
 from policyopt.runtime._errors import input_error
 
 #: What the provenance of a policy says that may decline.
@@ -124,7 +124,7 @@ def fit(
         output.print_records(records, style, {"level": "level", **columns_of(records[0])})
         return
     fits = 6 if robust == "worst" and not chosen.chooses else 1  # as many weightings of the parts
-    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1, fits)
+    foretell([method or DEFAULT_METHOD], len(tables.get("fit", censored=True)), 1, fits)
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
@@ -173,8 +173,8 @@ def _fit_family(
     """Fit and write a family; return a record of each level."""
     from policyopt._family import fit_family
 
-    table = tables.get("fit")
-    foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs)))
+    table = tables.get("fit", censored=method.routes)
+    foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs, table.unit)))
     with output.progress("fitting") as step, progress_callback(step):
         more = {"seed": seed, "calibrator": calibrator, "tables": tables, **declines}
         fitted = fit_family(data, budgets, method, **more)
@@ -266,15 +266,20 @@ def _known(value: float) -> float | None:
 
 
 def _budget(record: dict[str, Any]) -> str:
-    return "-" if record["budget"] is None else f"{number(record['budget'])} {record['unit']}"
+    if record["budget"] is None:
+        return "-"
+    budget, unit = record["budget"], record["unit"]
+    return f"{number(budget)} {unit}{output.in_money(budget, unit)}"
 
 
 def columns_of(record: Mapping[str, Any]) -> output.Columns:
     """Return the columns of a fit."""
     return {
         "method": output.chosen_method, "budget": _budget,
-        "expected cost [95 %]": interval("expected_cost"), **_expected_column(record),
-        "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
+        "expected cost [95 %]": lambda r: (
+            interval("expected_cost")(r) + output.in_money(r["expected_cost"], r["unit"])
+        ),
+        **_expected_column(record), "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
     }  # fmt: skip
 
 
@@ -369,10 +374,10 @@ def _targets(
     if len(given) > 1:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise input_error(names, "one of them, a list", "several", "Leave all but one out.")
-    limits, costs = tuple(map(Limit.parse, limit or ())), tables.get("fit").mean_costs
+    limits, table = tuple(map(Limit.parse, limit or ())), tables.get("fit")
     if not given:
-        return [Target(budget, limits=limits) for budget in _each(budgets or "9", costs)]
-    most = [None] if budgets is None else _each(budgets, costs)
+        return [Target(budget, limits=limits) for budget in _each(budgets or "9", table)]
+    most = [None] if budgets is None else _each(budgets, table)
     if len(most) > 1:
         step = "E.g. --budgets 40% --accuracy 85%,90%."
         raise input_error("--budgets", "one beside a list of floors or savings", budgets, step)
@@ -380,11 +385,11 @@ def _targets(
     return [Target(most[0], **{name: value.strip()}, limits=limits) for value in values]
 
 
-def _each(budgets: str, costs: Any) -> Sequence[Budget]:
+def _each(budgets: str, table: Table) -> Sequence[Budget]:
     """Return several budgets, shares as they are written: each division of the rows has costs of its own."""
     texts = [text.strip() for text in budgets.split(",") if text.strip()]
     shares = all(text.endswith("%") for text in texts)
-    found = parse_budgets(budgets, costs)  # refuses what is none
+    found = parse_budgets(budgets, table.mean_costs, table.unit)  # refuses what is none
     return texts if shares else found
 
 
@@ -491,7 +496,7 @@ def _print_curve(frontier: Frontier, names: Sequence[str], metric: str | None = 
         **output.share_columns(names),
         **output.coverage_columns(frontier.records[0], frontier.graded),
     }  # fmt: skip
-    output.print_table(_mean_over_seeds(frontier.records), columns)
+    output.print_table(_mean_over_seeds(frontier.records, names), columns)
 
 
 def _asked_column(frontier: Frontier) -> output.Columns:
@@ -500,10 +505,13 @@ def _asked_column(frontier: Frontier) -> output.Columns:
     return {f"budget [{frontier.unit}]": "budget"} if plain else {"target": "target"}
 
 
-def _mean_over_seeds(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _mean_over_seeds(
+    records: Sequence[dict[str, Any]], names: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     found = []
     for group in over_seeds(records):
-        kept = dict.fromkeys(" ".join(map(str, r["active_exits"] or ())) for r in group)
+        sets = dict.fromkeys(tuple(r["active_exits"] or ()) for r in group)
+        kept = [" ".join(names[k] if names else str(k) for k in one) for one in sets]
         found.append({**group[0], "kept": " or ".join(kept), **means_over(group)})
     return found
 

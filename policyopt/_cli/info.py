@@ -214,10 +214,16 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
         "is free" if r["cascade"] else "saves its head" if any(r.get("heads", ())) else "is paid"
     )
     for k in range(data.exits):
-        columns[f"exit {data.called(k)}"] = lambda r, k=k: number(r["cumulative_mean"][k])
+        columns[f"exit {data.called(k)}"] = lambda r, k=k: (
+            number(r["cumulative_mean"][k]) + output.in_money(r["cumulative_mean"][k], r["unit"])
+        )
     stated = [one for one in content["costs"] if "heads" in one]
     heads = [{**r, "cost": f"{r['cost']}: head", "cumulative_mean": r["heads"]} for r in stated]
-    output.print_table([*content["costs"], *heads], columns, title="cumulative cost")
+    alone = [
+        {**r, "cost": f"{r['cost']}: alone", "cumulative_mean": np.diff(r["cumulative_mean"], prepend=0.0)}
+        for r in content["costs"] if r["cascade"]
+    ]  # fmt: skip
+    output.print_table([*content["costs"], *alone, *heads], columns, title="cumulative cost")
 
 
 def _print_metrics(found: ExitMetrics) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from policyopt import _cli as cli
+from policyopt._costs import per_thousand
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import ALWAYS, NEVER, Policy
 from policyopt.runtime._text import csv_cell, printable
@@ -195,6 +196,17 @@ PART: Columns = {
     "part": lambda r: (r["part"] or "all") + (" (worst)" if r.get("worst") else ""),
     "rows": "rows",
 }
+
+
+def in_money(cost: float, unit: str) -> str:
+    """Return what stands beside a mean cost in money: that of 1,000 requests."""
+    return f" ({many})" if (many := per_thousand(cost, unit)) else ""
+
+
+def names_of(provenance: Mapping[str, Any], exits: int) -> list[str]:
+    """Return what a policy's exits are called where its provenance, which may hold anything, names all of them."""
+    names = provenance.get("names")
+    return list(map(str, names)) if isinstance(names, list) and len(names) == exits else []
 
 
 def share_columns(names: Sequence[str], head: str = "exit share %") -> Columns:

@@ -155,10 +155,11 @@ def run(
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
         output.print_records(_rows(decisions, columns, loaded), style)
         return
+    names = output.names_of(loaded.provenance, loaded.model_exits)
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
     output.print_table(
         [
-            {"exit": k, "rows": int(counts[k]), "cost": float(cost)}
+            {"exit": names[k] if names else k, "rows": int(counts[k]), "cost": float(cost)}
             for k, cost in zip(loaded.active_exits, loaded.costs, strict=True)
         ],
         {

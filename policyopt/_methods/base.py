@@ -45,6 +45,7 @@ from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import no_thresholds
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
 
@@ -93,6 +94,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     chooses: ClassVar[bool] = False
     #: Whether each budget is trained for: no other budgets are tried, then.
     per_budget: ClassVar[bool] = False
+    #: Whether its policies ask models in any order (`RoutingPolicy`), without thresholds.
+    routes: ClassVar[bool] = False
 
     #: "needed": a budget is a limit (see `policyopt._methods.levels`); "all": it is spent, as in papers.
     spend: str = field(default="needed", kw_only=True)
@@ -122,14 +125,20 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         BudgetError
             A budget, floor or limit that no policy can meet.
         """
-        targets = targets_of(budgets, table.mean_costs)
+        targets = targets_of(budgets, table)
         most = [target.most(table) for target in targets]
         check_budgets(table, [budget for budget in most if budget is not None])  # before the work
-        found = validated(Levels(self, table, check_seed(seed)), targets, seed)
+        found = self.fit_targets(table, targets, seed)
         for one in found:
             if isinstance(one, BudgetError):
                 raise one
         return [one for one in found if isinstance(one, Fitted)]
+
+    def fit_targets(
+        self, table: Table, targets: Sequence[Target], seed: int = 0
+    ) -> list[Fitted | BudgetError]:
+        """Return the fitted policy of each target, or why it cannot be met."""
+        return validated(Levels(self, table, check_seed(seed)), targets, seed)
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
@@ -343,6 +352,12 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
+def thresholded(method: Method, what: str) -> None:
+    """Refuse a method whose policies have no thresholds, where `what` asks for some."""
+    if method.routes:
+        raise no_thresholds("method", what)
+
+
 def cheapest(table: Table) -> float:
     """Return the least mean cost of any policy: of exit 0, or of the cheapest exit alone where skipping saves."""
     return float(table.alone(table.mean_costs).min())
@@ -352,9 +367,9 @@ def fit_or_refuse(
     method: Method, table: Table, budgets: Any, seed: int
 ) -> list[Fitted | BudgetError]:
     """Fit each budget or target that the method can meet; for others return why not."""
-    targets = targets_of(budgets, table.mean_costs)
+    targets = targets_of(budgets, table)
     try:
-        return validated(Levels(method, table, seed), targets, seed)
+        return method.fit_targets(table, targets, seed)
     except BudgetError as error:  # whatever is asked for
         return [error] * len(targets)
 

@@ -56,6 +56,7 @@ from policyopt._methods.base import (
     cheapest,
     check_budgets,
     few_rows_note,
+    thresholded,
 )
 from policyopt._methods.baselines import Always, alone
 from policyopt._methods.fitted import Draft, Fitted
@@ -478,7 +479,7 @@ class Auto(Choosing):
         """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for them."""
         # What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone
         # may do what no chain does.
-        targets = targets_of(budgets, table.mean_costs)
+        targets = targets_of(budgets, table)
         if not (table.saves and any(target.limits for target in targets)):
             return super().fit_path(table, targets, seed)
         return [self._limited(table, target, seed) for target in targets]
@@ -610,7 +611,9 @@ class Subset(Choosing):
         if not isinstance(self.inner, str) or self.inner.partition(":")[0] == "subset":
             step = "E.g. inner=max_prob."
             raise input_error("inner", "the name of another method", self.inner, step)
-        make_method(self.inner)  # refuses what does not exist, by name
+        thresholded(
+            make_method(self.inner), "inside subset"
+        )  # what does not exist is refused by name
         super().__post_init__()
 
     def origin(self, name: str, way: Method, draft: Draft) -> dict[str, Any]:
@@ -700,8 +703,10 @@ class Subset(Choosing):
     def _on(
         kept: tuple[int, ...], table: Table, name: str, method: Method, complexity: int
     ) -> Candidate:
-        exits = ", ".join(str(table.active_exits[k]) for k in kept)
-        return f"{name} on exits {exits}", OnExits(kept, method), complexity
+        numbers = [table.active_exits[k] for k in kept]
+        exits = ", ".join(table.names[k] if table.names else str(k) for k in numbers)
+        on = f"{name} on {'' if table.names else 'exits '}{exits}"
+        return on, OnExits(kept, method), complexity
 
 
 def _larger(

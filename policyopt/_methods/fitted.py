@@ -96,7 +96,7 @@ class Fitted:
 
     Attributes
     ----------
-    policy : Policy
+    policy : Policy, or RoutingPolicy
         What is deployed.
     method : str
         Label of the method.
@@ -113,7 +113,7 @@ class Fitted:
         samples, or by a coin (see `policyopt._thresholds.degenerate_scores`). The provenance's ``notes`` say so.
     """
 
-    policy: Policy
+    policy: Any
     method: str
     budget: float | None
     expected: Expectation

@@ -18,6 +18,7 @@ import numpy as np
 from policyopt._methods.settings import parse_spec
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._routing import no_thresholds
 from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class MethodSpec:
     `summary` completes "leaves where ...", `wins` says when to choose it, `reference` where the paper is.
     `factory`: ``module:Class`` of this package, or a class; `preset`: settings that make it this method,
     `defaults`: other than the class's own. `needs`: ``labels``, ``logits``, ``features``, or of summaries
-    ``entropy``, ``top_prob``. `trains`: for long, so that ``all`` leaves it out. `online`: one number orders
-    its policies. `seconds`: of a processor, for nine budgets and 549 or 5,000 rows of five exits and ten
-    classes (benchmarks/few_rows.py). `discrete`: few distinct scores, so that budgets are met by mixing.
+    ``entropy``, ``top_prob``; ``cascade``, models that are paid one by one. `trains`: for long, so that ``all``
+    leaves it out. `online`: one number orders its policies. `seconds`: of a processor, for nine budgets and 549 or
+    5,000 rows of five exits and ten classes (benchmarks/few_rows.py). `discrete`: few distinct scores, so that
+    budgets are met by mixing.
     """
 
     name: str
@@ -243,6 +245,10 @@ METHODS: tuple[MethodSpec, ...] = (
         "choosing:Subset",
         "Cascades in which some model is dear for what it knows; where exits better each other it keeps all.",
         online=False, seconds=(1.7, 1.8)),
+    MethodSpec("routing", "cascade", "no model that might be asked next, in any order, is worth its price",
+        "Dekoninck et al., cascade routing; this project", 2024, "arXiv:2410.10347", "routing:Routing",
+        "Models paid by the call: which first, which next, answers joined. Not for exits of one network.",
+        online=False, needs=("labels", "cascade"), seconds=(3, 12)),
     # Choice among methods.
     MethodSpec("auto", "choice", "whichever of several does best at the budget says so",
         "this project; shrinkage of Efron & Morris", 1973, "JASA 68, 117-130",
@@ -455,6 +461,8 @@ def at_most(method: Method, exits: int | None) -> Method:
     if exits is None:
         return method
     check_whole("max_exits", exits, step="E.g. --max-exits 2 (Python: max_exits=2).")
+    if method.routes:
+        raise no_thresholds("method", "with max_exits")
     if method.fixed:
         step = "Leave the thresholds (or the exit) to the fit: they are of all exits."
         raise input_error("max_exits", "given with a method that chooses them", method.name, step)

@@ -96,7 +96,8 @@ class Target:
 
     def most(self, table: Table) -> float | None:
         """Return the budget in the table's unit; None: none is given."""
-        found = [] if self.budget is None else [parse_budget(self.budget, table.mean_costs)]
+        budget, costs = self.budget, table.mean_costs
+        found = [] if budget is None else [parse_budget(budget, costs, table.unit)]
         if self.saving is not None:
             found.append((1.0 - float(self.saving)) * float(table.mean_costs[-1]))
         return min(found, default=None)
@@ -154,8 +155,11 @@ def read_share(value: Any, name: str) -> float:
     return found
 
 
-def targets_of(budgets: Any, costs: Any) -> list[Target]:
-    """Return budgets and targets, one or several, as targets."""
+def targets_of(budgets: Any, table: Table) -> list[Target]:
+    """Return budgets and targets, one or several, as targets in the unit of a table."""
     several = isinstance(budgets, Iterable) and not isinstance(budgets, str)
     given: list[Any] = list(budgets) if several else [budgets]
-    return [one if isinstance(one, Target) else Target(parse_budget(one, costs)) for one in given]
+    costs, unit = table.mean_costs, table.unit
+    return [
+        one if isinstance(one, Target) else Target(parse_budget(one, costs, unit)) for one in given
+    ]

@@ -23,7 +23,14 @@ import numpy as np
 
 from policyopt._cache.data import GROUP, Block, Rows
 from policyopt._costs import Budget, parse_budget
-from policyopt._methods.base import Method, bounded, cheapest, fit_where_possible, tail_remarks
+from policyopt._methods.base import (
+    Method,
+    bounded,
+    cheapest,
+    fit_where_possible,
+    tail_remarks,
+    thresholded,
+)
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.registry import ROWS, make_method
@@ -33,6 +40,7 @@ from policyopt.runtime._checks import check_seed, check_type
 from policyopt.runtime._drift import DriftWatch
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._typing import Floats, Ints
 
@@ -154,8 +162,8 @@ def refit(
     for name, table in (("labelled", labelled), ("recent", recent)):
         check_type(name, table, Table, "a Table", "E.g. Tables(data).get('fit').")
     before: Policy | None = None
-    if isinstance(method, (Fitted, Policy)):
-        before = policy = method.policy if isinstance(method, Fitted) else method
+    if isinstance(method, (Fitted, Policy, RoutingPolicy)):
+        before = policy = policy_of(method)
         if policy.abstention is not None:
             step = "Fit it anew, with --abstain, on labelled rows: these tell whom to decline."
             raise input_error("method", "a fit that declines nobody", "one that may abstain", step)
@@ -168,13 +176,14 @@ def refit(
     elif isinstance(method, str):
         method = make_method(method)
     check_type("method", method, Method, "a Fitted, a Policy, a Method or a name", "E.g. max_prob.")
+    thresholded(method, "to refit without labels")
     if budget is None:
         raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):
         raise input_error("recent", "of one row or more", "none", "Keep requests run to the end.")
     check_alike(labelled, recent)
     recent = unlabelled(recent)
-    limit = parse_budget(budget, recent.mean_costs)
+    limit = parse_budget(budget, recent.mean_costs, recent.unit)
     if method.requires_labels():
         soft = isinstance(method, LagrangianMethod) and method.soft > 0 and recent.whole
         soft &= not labelled.plain_only  # which no teacher knows

@@ -86,8 +86,8 @@ def steering_family(
     """
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
     # What steers may need any cost in the range, also where it buys nothing on these rows.
-    method, costs = replace(steerable(method), spend="all"), table.mean_costs
-    budgets = _budgets(points, costs)
+    method = replace(steerable(method), spend="all")
+    budgets = _budgets(points, table)
     fitted = method.fit_path(table, [float(b) for b in budgets], seed)
     policies = [one.policy for one in fitted]
     if any(policy.exits < policy.model_exits for policy in policies):
@@ -203,16 +203,16 @@ def _arms(arms: Any) -> int | list[float]:
         raise error if isinstance(error, InputError) else wrong from error
 
 
-def _budgets(points: Any, costs: Floats) -> Floats:
+def _budgets(points: Any, table: Table) -> Floats:
     """Return the budgets of a family, ascending."""
-    points = to_python(points)
+    points, costs = to_python(points), table.mean_costs
     if type(points) is int:
         return positions(costs, check_whole("points", points, 1, 1000, "E.g. 30."))
     if not isinstance(points, (str, Sequence, np.ndarray)) or not len(points):
         step = "E.g. 30, or ['20%', '40%']."
         raise input_error("points", "a whole number of points, or budgets", points, step)
     given = points.split(",") if isinstance(points, str) else points
-    return np.unique([parse_budget(point, costs) for point in given])
+    return np.unique([parse_budget(point, costs, table.unit) for point in given])
 
 
 def steerable(method: str | Method) -> Method:

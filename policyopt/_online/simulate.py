@@ -200,7 +200,9 @@ def simulate(
     seen = outcomes(family.policy, seen_tables, reward, fit, tiers)
     exits = family.exits_of(seen.scores)
     baseline = RegretBaseline(plan, arm_means(seen, exits, over))
-    limit = None if budget is None or fit is None else parse_budget(budget, fit.mean_costs)
+    limit = (
+        None if budget is None or fit is None else parse_budget(budget, fit.mean_costs, fit.unit)
+    )
     if limit is not None and fit is not None:
         check_budgets(fit, [limit])
     own_method = steerable(method)

@@ -318,7 +318,7 @@ def _asked(budgets: Any, entries: Sequence[_Entry], cost: str | None, notes: lis
     least, dearest = min(e.costs[0] for e in entries), max(entries, key=lambda e: e.costs[-1])
     most, unit = float(dearest.costs[-1]), dearest.data.cost(cost).unit
     spaced = np.geomspace if least > 0 else np.linspace
-    asked = np.unique(parse_budgets(budgets, spaced(least, most, 1001)))
+    asked = np.unique(parse_budgets(budgets, spaced(least, most, 1001), unit))
     if asked[0] < least - NEAR * most:
         allowed = f"{least:.6g} {unit} at least, the least that any of the models can cost"
         step = f"Raise it: {-(-1000 * least // most) / 10:g}% of the dearest full model will do."

@@ -42,20 +42,20 @@ if TYPE_CHECKING:
     from ._drift import DriftWatch
     from ._online import UEEUCB, Controller, LinUCB, Online, SplitEE
     from ._risk_monitor import RiskMonitor, audited
-    from ._routing import RoutingPolicy, load_routing
+    from ._routing import RoutingPolicy
 
 #: Where names stand that most who decide do without.
 _LATER = {
     "Controller": "_online", "DecisionLog": "_decision_log", "DriftWatch": "_drift", "LinUCB": "_online", "Online": "_online",
     "RiskMonitor": "_risk_monitor", "RoutingPolicy": "_routing", "SplitEE": "_online", "UEEUCB": "_online",
-    "audited": "_risk_monitor", "load_routing": "_routing", "make_bandit": "_bandits",
+    "audited": "_risk_monitor", "make_bandit": "_bandits",
 }  # fmt: skip
 __all__ = [
     "ALWAYS", "NEVER", "UEEUCB", "Abstention", "Answer", "BudgetError", "CheckError", "Controller",
     "Decision", "DecisionLog", "Decisions", "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB",
     "MissingExtraError", "Mixture", "Online", "Policy", "PolicyFamily", "PolicyOptError", "RiskMonitor",
     "RoutingPolicy", "ScoreRule", "SplitEE", "State", "array", "audited", "choice", "distances",
-    "first_exit", "load_any", "load_experts", "load_family", "load_policy", "load_routing", "log_odds",
+    "first_exit", "load_any", "load_experts", "load_family", "load_policy", "log_odds",
     "lookup", "make_bandit", "make_score", "number", "reduce_exit", "register_score", "route",
     "row_product", "sigmoid",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ._errors import input_error
 from ._family import FAMILY, PolicyFamily, family_from_dict, family_to_dict
 from ._files import write_file
-from ._policy import Decisions, Policy, from_dict, read_json, to_dict
+from ._policy import Decisions, Policy, from_dict, load_policy, read_json, to_dict
 from ._reading import as_array
 from ._several import Several, SeveralState, chosen_numbers
 from ._strict_json import AGAIN, Form, to_text
@@ -278,7 +278,7 @@ def any_to_dict(policy: Policy | ExpertPolicy | PolicyFamily) -> dict[str, Any]:
     return experts_to_dict(policy) if isinstance(policy, ExpertPolicy) else to_dict(policy)
 
 
-def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy | PolicyFamily:
+def load_any(path: str | os.PathLike[str]) -> Any:
     """Read a policy file, of one policy, of a family or of expert policies, and check it.
 
     Raises
@@ -292,4 +292,4 @@ def load_any(path: str | os.PathLike[str]) -> Policy | ExpertPolicy | PolicyFami
         return experts_from_dict(content, name)
     if form == FAMILY.format:
         return family_from_dict(content, name)
-    return from_dict(read_json(path), name)  # under the limit of one policy
+    return load_policy(path)

@@ -39,12 +39,14 @@ from ._reading import (
     FEWEST,
     as_array,
     check_finite,
+    number_answer,
     read_exits,
     read_features,
     read_values,
     read_vectors,
     reduce_exit,
     refuse_probabilities,
+    text_of,
 )
 from ._scores import RULES, ScoreRule, make_rule
 from ._scores.base import scored
@@ -201,6 +203,7 @@ class State:
     scalar: bool
     position: int = 0  # how many exits have been looked at
     answer: tuple[Array, Floats] | None = None  # prediction and confidence at the last of them
+    texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
 
     def keep(self, rows: Array) -> State:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
@@ -484,7 +487,8 @@ class Policy:
         k : int
             The model's number of the exit: those of `active_exits` in turn, 0, 1, ... unless some are skipped.
         output : array of shape (C,) for one sample, (n, C) for several; mapping for records
-            What exit k gave, of the policy's `kind`; numpy or torch.
+            What exit k gave, of the policy's `kind`; numpy or torch. Of one sample a record may have ``answer``, a text
+            (None: there was none), in the place of ``prediction``: then predictions are texts, too.
         state : State
             From `start`; advanced in place.
         features : array of shape (D_k,) for one sample, (n, D_k) for several, optional
@@ -500,6 +504,8 @@ class Policy:
             Exits out of turn, wrong shape, NaN or infinity, features that are needed and lacking.
         """
         at, kind = position(self, k, state), self.observer.kind
+        if kind.record and state.scalar:
+            output = number_answer(output, state)
         if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
@@ -520,8 +526,9 @@ class Policy:
             gone = stop & (standing < self.abstention.thresholds[at : at + 1])
         if state.scalar:
             number = None if number is None else int(number[0])
+            number = number if state.texts is None else int(said[0])
             return Decision(
-                bool(stop[0]), _first(said), float(score[0]), float(sure[0]), answer, number,
+                bool(stop[0]), _first(said, state), float(score[0]), float(sure[0]), answer, number,
                 abstained=bool(gone[0]),
             )  # fmt: skip
         return Decision(stop, said, score, sure, answer, number, abstained=gone, _standing=standing)
@@ -578,7 +585,7 @@ class Policy:
             raise input_error("state", allowed, "one before the first", "Step to an exit first.")
         (prediction, sure), k = state.answer, self.active_exits[state.position - 1]
         if state.scalar:
-            return Answer(k, _first(prediction), float(sure[0]))
+            return Answer(k, _first(prediction, state), float(sure[0]))
         return Answer(np.full(len(prediction), k, dtype=np.int64), prediction, sure)
 
     def decide(
@@ -754,9 +761,9 @@ class Observer:
         return with_log_prob(reduced, logits) if self.full else reduced, logits, state
 
 
-def _first(said: Array) -> Any:
-    """Return the prediction of one sample: a number, or a set of labels or values."""
-    return said[0] if said.ndim > 1 else said[0].item()
+def _first(said: Array, state: State) -> Any:
+    """Return the prediction of one sample: a number, the text it stands for, or a set of labels or values."""
+    return said[0] if said.ndim > 1 else text_of(said[0].item(), state)
 
 
 def position(policy: Policy, k: int, state: State) -> int:
@@ -1020,8 +1027,8 @@ def _exactly(field: str, value: Any, names: set[str]) -> None:
         raise input_error(field, f"a mapping of {', '.join(sorted(names))}", value, AGAIN)
 
 
-def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Read an artifact and check it.
+def load_policy(path: str | os.PathLike[str]) -> Any:
+    """Read an artifact of one policy and check it.
 
     Parameters
     ----------
@@ -1029,14 +1036,19 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 
     Returns
     -------
-    Policy
+    Policy, or RoutingPolicy (method ``routing``)
 
     Raises
     ------
     InputError
         No such file, too large, not JSON, or not a policy.
     """
-    return from_dict(read_json(path), Path(path).name)
+    from ._routing import MAX_ROUTING_BYTES, ROUTING, routing_from_dict  # which stands on this
+
+    name, content = Path(path).name, read_json(path, MAX_ROUTING_BYTES)
+    if isinstance(content, dict) and content.get("format") == ROUTING.format:
+        return routing_from_dict(content, name)
+    return from_dict(read_json(path), name)  # under the limit of one with thresholds
 
 
 def read_json(path: str | os.PathLike[str], most: int = MAX_BYTES) -> Any:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ._errors import input_error
 from ._kinds import KINDS, Kind, looks_after_sigmoid
 from ._outputs import ExitOutput, check_peaks, reduce_logits, reduce_record
+from ._text import same_answer
 from ._typing import Array, Bools
 
 _COLUMNS = ("confidence", "prediction", "top_prob", "entropy")
@@ -60,6 +61,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
             step = "The policy was fitted on summaries; pass summaries."
             raise input_error(name, allowed, type(output).__name__, step)
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
+        _mark_missing(columns)
         _check_record(columns, name)
         return reduce_record(**{"prediction": -1, **columns})
     read, values = KINDS[kind], read_values(output, KINDS[kind], classes, name)
@@ -116,6 +118,18 @@ def refuse_probabilities(output: object, name: str, kind: str = "logits") -> Non
         )
 
 
+def _mark_missing(columns: dict[str, Any]) -> None:
+    """Take predictions that are missing, None or NaN, as -1, and the confidence in one as the least."""
+    try:
+        said, sure = (columns[n].astype(np.float64) for n in ("prediction", "confidence"))
+    except (KeyError, TypeError, ValueError):  # lacking, or refused by name
+        return
+    if said.shape == sure.shape and (gone := np.isnan(np.where(said == -1, sure, said))).any():
+        said = np.where(gone, -1.0, said)
+        columns["prediction"] = said.astype(np.int64) if (said % 1 == 0).all() else said
+        columns["confidence"] = np.where(gone, 0.0, sure)
+
+
 def _check_record(columns: dict[str, Any], name: str) -> None:
     """Refuse summaries that lack a column, hold an unknown one, or a confidence that is none."""
     if "confidence" not in columns or columns.keys() - set(_COLUMNS):
@@ -130,7 +144,9 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
         raise input_error(f"pred and conf of {name}", allowed, got, "Take both from the same rows.")
     if prediction.dtype.kind not in "iu":
         got = f"dtype {prediction.dtype}"
-        raise input_error(f"pred of {name}", "whole numbers", got, "Number the classes.")
+        raise input_error(
+            f"pred of {name}", "whole numbers", got, 'Number the classes, or say {"answer": text}.'
+        )
     if confidence.dtype.kind not in "fiu" or not ((confidence >= 0) & (confidence <= 1)).all():
         got = confidence.ravel()[:5].tolist()
         raise input_error(f"confidence of {name}", "numbers in [0, 1]", got)
@@ -145,6 +161,28 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
     if entropy is not None and not (entropy.shape == shape and (entropy >= 0).all()):
         got = f"shape {entropy.shape}: {entropy.ravel()[:6].tolist()}"
         raise input_error(f"entropy of {name}", f"of shape {shape}, 0 or more", got, "In nats.")
+
+
+def number_answer(output: Any, state: Any) -> Any:
+    """Return a summary of one request, a number in the place of its ``answer``; `state` keeps the texts."""
+    if not hasattr(output, "keys") or "answer" not in output:
+        return output
+    state.texts = {} if state.texts is None else state.texts
+    given, text = {key: output[key] for key in output if key != "answer"}, output["answer"]
+    text = "" if text is None or text != text else text
+    if not isinstance(text, str):
+        raise input_error("answer", "a text, or None", text, "A class number is a prediction.")
+    if not text.strip():  # the least sure
+        return {**given, "prediction": -1, "confidence": 0.0}
+    state.texts.setdefault(meant := same_answer(text), text.strip())
+    return {**given, "prediction": list(state.texts).index(meant)}
+
+
+def text_of(prediction: Any, state: Any) -> Any:
+    """Return the text that a prediction stands for, None of -1; itself where answers are no texts."""
+    if state.texts is None:
+        return prediction
+    return None if prediction < 0 else list(state.texts.values())[prediction]
 
 
 def ranked(top: Array) -> Bools:

@@ -3,7 +3,8 @@
 Models are called in any order. What has been called is a *standing*, a set of models, and it is all that matters of
 the past besides what they said: the answer is their ensemble's, and for every model that may be asked next one short
 sum says by how much asking it is worth more than to stop. Asked is the one that is worth most, while that is more
-than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met.
+than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met. Where a query
+is known of a sample before, the standing in which nobody has been called says who is first, likewise.
 
 A policy that explores calls a model at random now and then, by coins of their own, so that its log tells what other
 choices would have come to: at each decision one request in ``2 / explore`` begins to, and from then on does so at every
@@ -19,7 +20,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,14 +27,15 @@ import numpy.typing as npt
 
 from ._answers import Identity
 from ._arithmetic import coin, row_product
-from ._checks import check_seed, check_share, check_text, sample_numbers
-from ._errors import input_error
+from ._checks import MAX_NAME, check_seed, check_share, check_text, sample_numbers
+from ._errors import InputError, input_error
 from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer, read_json
-from ._reading import as_array, read_exits
+from ._policy import Decisions, Observer
+from ._query import Query
+from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
 
@@ -91,16 +92,20 @@ class Ensemble:
         C; 0 where nobody says.
     timed : bool
         Whether what has been paid, beside what is usual, is one more column.
+    query : Query, optional
+        What is known of a sample before: the last columns, and the only ones where nobody has been called.
     """
 
     odds: Floats
     costs: Floats
     classes: int
     timed: bool
+    query: Query | None = None
 
     def width(self, called: Sequence[int]) -> int:
         """Return M, the columns of a standing."""
-        return GENERAL + 2 * len(called) + self.timed
+        own = GENERAL + 2 * len(called) + self.timed if called else 0
+        return own + (0 if self.query is None else len(self.query.weights))
 
     def sure(self, output: ExitOutput, model: int) -> Floats:
         """Return the log odds that a model's answer is right, (n,)."""
@@ -147,17 +152,18 @@ class Ensemble:
         return max(self.classes, 3)
 
     def look(
-        self, seen: Mapping[int, ExitOutput], one: Standing, paid: Floats | None = None
-    ) -> tuple[Array, Floats]:
+        self, seen: Mapping[int, ExitOutput], one: Standing, paid: Floats | None = None,
+        query: Floats | None = None,
+    ) -> tuple[Array, Floats]:  # fmt: skip
         """Return a standing's answers, (n,) int32, and the columns that decide what follows, (n, M)."""
         answer, share = joined(*self.tally(seen, one.called, one.powers))
         if one.answerer >= 0:
             answer = seen[one.answerer].prediction
-        return answer, self.columns(seen, one.called, answer, share, paid)
+        return answer, self.columns(seen, one.called, answer, share, paid, query)
 
     def columns(
         self, seen: Mapping[int, ExitOutput], called: Sequence[int], answer: Array, share: Floats,
-        paid: Floats | None = None,
+        paid: Floats | None = None, query: Floats | None = None,
     ) -> Floats:  # fmt: skip
         """Return the columns of a standing, (n, M); `share`: top, second, entropy of the ensemble, (n, 3)."""
         agrees = np.stack([seen[m].prediction == answer for m in called], axis=1).astype(np.float64)
@@ -176,7 +182,8 @@ class Ensemble:
             spent = np.full(len(answer), usual) if paid is None else paid
             least = 1e-9 * self.costs.sum()  # of what is free by itself
             out.append(np.log(np.maximum(spent, least) / max(usual, least)))
-        return np.stack(out, axis=1)
+        own = np.stack(out, axis=1)
+        return own if query is None else np.concatenate([own, query], axis=1)
 
 
 def joined(score: Floats, said: Array) -> tuple[Array, Floats]:
@@ -199,7 +206,10 @@ def shares(score: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A way to route: the model that is asked first, and what follows by what has been called."""
+    """A way to route: the model that is asked first, and what follows by what has been called.
+
+    A standing of none, where there is a query, says by how much another first model is worth more than `first`.
+    """
 
     first: int
     standings: tuple[Standing, ...]
@@ -214,13 +224,23 @@ class Arm:
         """The models that have standings of their own."""
         return tuple(one.called[0] for one in self.standings if len(one.called) == 1)
 
+    def firsts(self, query: Floats | None, n: int) -> Ints:
+        """Return the models that are asked first, (n,), by the columns of a query, (n, Q)."""
+        root, found = self.by_called.get(()), np.full(n, self.first)
+        if root is None or query is None:
+            return found
+        gains = root.gains(query)
+        others = np.array(root.actions)[gains.argmax(axis=1)]
+        return np.where(gains.max(axis=1) > 0, others, found)
+
 
 @dataclass(eq=False)
 class Route:
     """Where one sample stands; owned by the caller, advanced by `RoutingPolicy.step`."""
 
     arm: Arm
-    next: int | None  # the model to ask; None: stop
+    next: int | None  # number of the model to ask; None: stop
+    names: tuple[str, ...] = ()
     seen: dict[int, ExitOutput] = field(default_factory=dict)
     paid: float = 0.0
     sample: int = 0
@@ -230,6 +250,15 @@ class Route:
     said: dict[int, Any] = field(default_factory=dict)  # what models said, as it was given
     spent: list[float] = field(default_factory=list)
     prediction: int = -1
+    query: Floats | None = None  # its columns, (1, Q)
+    texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
+
+    @property
+    def model(self) -> str | None:
+        """Name of the model to ask; its number as text where models have no names."""
+        return (
+            None if self.next is None else (self.names[self.next] if self.names else str(self.next))
+        )
 
 
 @dataclass(frozen=True)
@@ -239,16 +268,19 @@ class Routed:
     Attributes
     ----------
     next : int or None
-        The model to ask next; None: stop here.
-    prediction : int
-        Class of the answer that would be given now; -1 where nobody has answered.
+        Number of the model to ask next; None: stop here.
+    prediction : int or str
+        Class of the answer that would be given now, -1 where nobody has answered; or the text, None.
     gain : float
         By how much asking `next` (or the best that might be asked) is worth more than to stop.
+    model : str or None
+        Name of the model to ask next; its number as text where models have no names.
     """
 
     next: int | None
-    prediction: int
+    prediction: Any
     gain: float
+    model: str | None = None
 
     @property
     def exit(self) -> bool:
@@ -290,6 +322,8 @@ class RoutingPolicy:
         Of costs; of what `step` and `decide` are given.
     provenance : mapping
         How it was found; JSON-able, not used to decide.
+    names : tuple of str
+        Of the models; empty where they have none.
     explore : float
         About the share of requests that call some model at random, in [0, 1), see `exploring`.
 
@@ -308,7 +342,7 @@ class RoutingPolicy:
     array([1., 6.])
     >>> route = policy.start()
     >>> route.next, policy.step([0.6, 0.4], route).next, policy.step([0.1, 0.9], route)
-    (0, 1, Routed(next=None, prediction=1, gain=0.0))
+    (0, 1, Routed(next=None, prediction=1, gain=0.0, model=None))
     """
 
     arms: tuple[Arm, ...]
@@ -318,6 +352,7 @@ class RoutingPolicy:
     unit: str
     kind: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
     explore: float = 0.0
 
     # What other policies have, too.
@@ -351,8 +386,14 @@ class RoutingPolicy:
         """How outputs are looked at."""
         return Observer(Identity(), KINDS[self.kind], self.classes, full=KINDS[self.kind].whole)
 
-    def start(self, sample: int = 0) -> Route:
+    def start(self, sample: int = 0, query: npt.ArrayLike | None = None) -> Route:
         """Begin a sample; its number decides where a coin does.
+
+        Parameters
+        ----------
+        sample : int
+        query : array of shape (D,), where the policy `needs_query`
+            What is known of the sample before any model is asked, as the cache had it.
 
         Returns
         -------
@@ -360,9 +401,9 @@ class RoutingPolicy:
             ``next`` is the model to ask first.
         """
         number = sample_numbers(sample).reshape(1)
-        arm = self.arms[int(self._second(number)[0])]
-        route = Route(arm, None, sample=int(number[0]))
-        self._decided(route, arm.starts, arm.starts.index(arm.first))
+        arm, known = self.arms[int(self._second(number)[0])], self._known(query, 1)
+        route = Route(arm, None, self.names, query=known, sample=int(number[0]))
+        self._decided(route, arm.starts, arm.starts.index(int(arm.firsts(known, 1)[0])))
         return route
 
     def step(self, output: object, route: Route, cost: float | None = None) -> Routed:
@@ -371,6 +412,7 @@ class RoutingPolicy:
         Parameters
         ----------
         output : array of shape (C,), or mapping for records
+            With ``prediction``, or ``answer``, a text (None: there was none): then predictions are texts, too.
         route : Route
             From `start`; advanced in place.
         cost : float, optional
@@ -388,6 +430,8 @@ class RoutingPolicy:
         model = route.next
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
+        if self.observer.kind.record:
+            output = number_answer(output, route)
         route.said[model] = output
         if not self.observer.kind.record and not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1)
@@ -404,11 +448,12 @@ class RoutingPolicy:
         route.paid += spent
         route.spent.append(spent)
         one = route.arm.by_called[tuple(sorted(route.seen))]
-        answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]))
+        answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]), route.query)
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best, route.prediction = int(gains.argmax()), int(answer[0])
         self._decided(route, one.actions, best if gains[best] > 0 else -1)
-        return Routed(route.next, route.prediction, float(gains[best]))
+        told = text_of(route.prediction, route)
+        return Routed(route.next, told, float(gains[best]), route.model)
 
     def _decided(self, route: Route, models: tuple[int, ...], wanted: int) -> None:
         """Go on with the model at the wanted place, -1: stop; or, exploring, with another."""
@@ -456,6 +501,7 @@ class RoutingPolicy:
         outputs: object,
         samples: npt.ArrayLike | None = None,
         costs: npt.ArrayLike | None = None,
+        query: npt.ArrayLike | None = None,
     ) -> Decisions:
         """Decide for many samples of which all models' outputs are known.
 
@@ -466,6 +512,8 @@ class RoutingPolicy:
             Their numbers; default 0..N-1.
         costs : array of shape (N, K), optional
             What each call costs; default the means.
+        query : array of shape (N, D), where the policy `needs_query`
+            What is known of the samples before.
 
         Returns
         -------
@@ -476,17 +524,19 @@ class RoutingPolicy:
             outputs, self.model_exits, KINDS[self.kind], self.classes, self.active_exits
         )
         seen = {m: self._look(m, rows(m, slice(None)), n) for m in self.active_exits}
-        found = self.follow(seen, sample_numbers(samples, n), costs)
+        found = self.follow(seen, sample_numbers(samples, n), costs, query)
         return Decisions(found.last, found.prediction, found.cost, np.zeros(n, dtype=bool))
 
     def follow(
-        self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None
-    ) -> Followed:
+        self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None,
+        query: npt.ArrayLike | None = None,
+    ) -> Followed:  # fmt: skip
         """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone."""
         n = len(samples)
+        known = self._known(query, n)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
-            np.zeros((n, self.model_exits), np.int16), np.ones((n, self.model_exits)),
+            np.zeros((n, self.model_exits), np.int64), np.ones((n, self.model_exits)),
             np.zeros(n, np.int64), np.full(n, -1, np.int32), np.full(n, -1), np.zeros(n),
         )  # fmt: skip
         second, explores = self._second(samples), np.zeros(n, dtype=bool)
@@ -506,8 +556,10 @@ class RoutingPolicy:
                     after = tuple(sorted((*called, m)))
                     waiting.setdefault(after, []).append((m, rows[mine]))
 
-            here = np.flatnonzero(second == number)
-            go_on(here, (), arm.starts, np.full(len(here), arm.starts.index(arm.first)))
+            mine = np.flatnonzero(second == number)
+            first = arm.firsts(None if known is None else known[mine], len(mine))
+            order = np.argsort(arm.starts)
+            go_on(mine, (), arm.starts, order[np.searchsorted(arm.starts, first, sorter=order)])
             # Smaller standings first: what comes to one comes from these.
             for called in sorted(arm.by_called, key=len):
                 arrived = [(m, rows) for m, rows in waiting.pop(called, []) if len(rows)]
@@ -519,7 +571,8 @@ class RoutingPolicy:
                 here = np.sort(np.concatenate([rows for _, rows in arrived]))
                 one = arm.by_called[called]
                 part = {m: seen[m].take(here) for m in called}
-                answer, columns = self.ensemble.look(part, one, found.cost[here])
+                asked = None if known is None else known[here]
+                answer, columns = self.ensemble.look(part, one, found.cost[here], asked)
                 found.prediction[here], found.answerer[here] = answer, one.answerer
                 if not one.actions:
                     continue
@@ -534,9 +587,25 @@ class RoutingPolicy:
         """Whether what calls have cost helps to decide."""
         return self.ensemble.timed
 
+    @property
+    def needs_query(self) -> int:
+        """How many numbers must be known of a sample before any model is asked; 0: none."""
+        return 0 if self.ensemble.query is None else len(self.ensemble.query.center)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically."""
         write_file(path, to_text(routing_to_dict(self), "policy", MAX_ROUTING_BYTES, indent=1))
+
+    def _known(self, query: Any, n: int) -> Floats | None:
+        """Return the columns of queries, (n, Q); refused where they lack, or are of no use."""
+        own = self.ensemble.query
+        if (own is None) != (query is None):
+            allowed = f"given: {self.needs_query} numbers per sample" if own else "left out"
+            step = "The policy was fitted on a cache with one: policy.start(sample, query=...)."
+            if own is None:
+                step = "The policy was fitted on a cache without: import with a key query, and fit."
+            raise input_error("query", allowed, "none" if own else "one", step)
+        return None if own is None else own.columns(own.read(query, n))
 
     def _costs(self, costs: npt.ArrayLike, n: int) -> Floats:
         """Return what each call costs, (n, K); refused unless numbers of 0 or more, one per model, or row and model."""
@@ -558,6 +627,12 @@ class RoutingPolicy:
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
 
 
+def no_thresholds(argument: str, what: str = "here") -> InputError:
+    """Return why a policy that asks models in any order will not do for `what`."""
+    step = "E.g. --method subset: which models to ask, in their order, by thresholds."
+    return input_error(argument, f"one with thresholds {what}", "routing, which has none", step)
+
+
 def check_routing(policy: RoutingPolicy) -> None:
     """Refuse a policy that does not hang together."""
     ensemble, k = policy.ensemble, policy.model_exits
@@ -570,6 +645,10 @@ def check_routing(policy: RoutingPolicy) -> None:
         got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
         raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
     check_text("unit", policy.unit)
+    if len(policy.names) not in (0, k):
+        raise input_error("names", f"none, or {k}", len(policy.names), _STEP)
+    for name in policy.names:
+        check_text("names", name, MAX_NAME)
     check_seed(policy.seed)
     check_share("explore", policy.explore)
     if policy.explore == 1:
@@ -583,7 +662,8 @@ def check_routing(policy: RoutingPolicy) -> None:
         if (arm.first,) not in arm.by_called:
             raise input_error("first", "a model with a standing of its own", arm.first, _STEP)
         for one in arm.standings:
-            good = len(one.called) > 0 and set(one.called) <= set(range(k))
+            good = len(one.called) > 0 or (ensemble.query is not None and len(one.actions) > 0)
+            good = good and set(one.called) <= set(range(k))
             good = good and tuple(sorted(set(one.called))) == one.called
             good = good and len(one.powers) == len(one.called) and one.answerer in (-1, *one.called)
             after = [tuple(sorted((*one.called, m))) for m in one.actions]
@@ -600,13 +680,13 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "odds": list, "timed": bool,  # see `Ensemble`
+        "odds": list, "timed": bool, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
-        "share": (int, float), "seed": int,
+        "share": (int, float), "seed": int, "names": list,
         "explore?": (int, float),  # absent: 0
         "provenance": dict, "sha256": str,
     },
-    "po.fit_routing(...).save(PATH) writes one.",
+    "`policyopt fit --method routing` writes one.",
 )  # fmt: skip
 MAX_ROUTING_BYTES = 64 << 20
 
@@ -621,11 +701,13 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
             for one in arm.standings
         ]} for arm in policy.arms
     ]  # fmt: skip
+    query = {} if own.query is None else {"query": own.query.params()}
     return ROUTING.signed(
-        kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
+        **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
         odds=own.odds.tolist(), timed=own.timed, arms=arms,
-        share=policy.share, seed=policy.seed, provenance=dict(policy.provenance),
+        share=policy.share, seed=policy.seed, names=list(policy.names),
         **({"explore": policy.explore} if policy.explore else {}),
+        provenance=dict(policy.provenance),
     )  # fmt: skip
 
 
@@ -640,10 +722,11 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         ensemble = Ensemble(
             numbers("odds", content["odds"], 2),
             numbers("costs", content["costs"], 1), content["classes"], content["timed"],
+            Query(**content["query"]) if "query" in content else None,
         )  # fmt: skip
         return RoutingPolicy(
             arms, float(content["share"]), content["seed"], ensemble, content["unit"], content["kind"],
-            content["provenance"], float(content.get("explore", 0.0)),
+            content["provenance"], tuple(content["names"]), float(content.get("explore", 0.0)),
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise input_error(source, "whole", str(error), AGAIN) from error
@@ -665,14 +748,3 @@ def _whole(value: Any) -> int:
     if type(value) is not int:
         raise TypeError(f"whole numbers, not {value!r}")
     return value
-
-
-def load_routing(path: str | os.PathLike[str]) -> RoutingPolicy:
-    """Read an artifact of a routing policy and check it.
-
-    Raises
-    ------
-    InputError
-        No such file, too large, not JSON, or no routing policy.
-    """
-    return routing_from_dict(read_json(path, MAX_ROUTING_BYTES), Path(path).name)

@@ -20,6 +20,7 @@ from ._kinds import KINDS
 from ._outputs import ExitOutput
 from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
 from ._reading import as_array, read_exits
+from ._routing import RoutingPolicy, no_thresholds
 from ._typing import Array, Floats, Ints
 
 
@@ -216,12 +217,18 @@ def chosen_numbers(which: npt.ArrayLike, policies: int, samples: int, role: str,
     return array.astype(np.int64)
 
 
-def policy_of(given: Any, single: bool = False, argument: str = "policy") -> Any:
-    """Return the policy that this is, or that a fit holds; `single`: several are refused."""
+def policy_of(
+    given: Any, single: bool = False, argument: str = "policy", routes: bool = False
+) -> Any:
+    """Return the policy that this is, or that a fit holds; several are refused if `single`, routing unless `routes`."""
     fitted = hasattr(given, "policy") and hasattr(given, "expected")  # Fitted and its kin
     found = given.policy if fitted else given
     if single and isinstance(found, Several):
         raise input_error(argument, "one policy", found.named(), found.singly)
+    if isinstance(found, RoutingPolicy):
+        if not routes:
+            raise no_thresholds(argument)
+        return found
     if isinstance(given, type) or not isinstance(found, (Policy, Several)):
         step = "E.g. what policyopt.fit returns, or policyopt.load_policy(path)."
         raise input_error(argument, "a Policy, or a fit that holds one", type(given).__name__, step)

@@ -36,7 +36,7 @@ _KNOWN = {f"policyopt-{name}": text for name, text in {
     "family": "a policy family: load_family reads it",
     "online": "an online policy: runtime.Online.load reads it", "tier-policy": "a tier's policy: load_tier reads it",
     "plan": "a plan's report, whose policy is policy.json", "export": "an export: `policyopt verify` reads its folder",
-    "routing": "a routing policy: po.load_routing reads it",
+    "routing": "a routing policy: load_policy reads it",
 }.items()}  # fmt: skip
 _SHOWN = 20  # unknown fields that are named, and letters of each
 # A string, closed or cut off. Possessive, so that it is read once whatever stands in it.

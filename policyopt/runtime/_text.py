@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 #: Characters shown of one value, of a whole line, and of a cell.
@@ -17,6 +18,9 @@ _FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001
 # Where lists are divided by semicolons, what follows one begins a cell.
 _NEXT = re.compile(rf"(;\s*)(?=[{re.escape(''.join(_FORMULA))}])")
 _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?%?", re.IGNORECASE | re.ASCII)
+
+#: What stands around an answer, or behind it, and is none of it; signs and a point before a number are.
+_AROUND, _BEHIND = " \"'`*_“”„‘’«»()[]{}", ".,;:?…"  # noqa: RUF001
 
 
 def printable(text: str, most: int = LINE) -> str:
@@ -40,6 +44,12 @@ def picture_text(text: str) -> str:
     """Return a text that a picture shows letter by letter: no mathematics between dollar signs."""
     text = printable(text, SHOWN).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text  # legends leave those out
+
+
+def same_answer(text: str) -> str:
+    """Return what texts that mean the same have in common: no case, spaces, quotes, brackets, full stop or "the"."""
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return text.lstrip(_AROUND).rstrip(_AROUND + _BEHIND).removeprefix("the ") or text
 
 
 def _shortened(text: str, most: int) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from policyopt._methods.exit_batch import subsample_outputs
 from policyopt._methods.regression import of_own_fold
-from policyopt._routing import _PENALTIES, Set, _Induction, _Rows, _Way
+from policyopt._methods.routing import _PENALTIES, Set, _Induction, _Rows, _Way
 from policyopt._table import Table, subsample
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._routing import CHEAP
@@ -129,6 +129,7 @@ class _Logged(_Induction):
     ) -> None:
         self.rows, self.penalties, self.sets = rows, penalties, list(sets)
         self.theta = dict[Set, tuple[tuple[int, ...], Floats]]()
+        self.asks = np.zeros(len(rows.prices), dtype=bool)
         prices, n, levels = rows.prices, len(rows.table), len(rows.prices)
         learnt, robust = dict[Set, _Way](), dict[Set, _Way]()
         for size in range(max(map(len, sets)), 0, -1):

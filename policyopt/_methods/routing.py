@@ -26,28 +26,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from policyopt._cache.data import ExitData, folds_of
-from policyopt._costs import Budget
-from policyopt._methods.base import worth_interval
+from policyopt._cache.data import folds_of
+from policyopt._methods.base import Method, worth_interval
 from policyopt._methods.exit_batch import subsample_outputs
-from policyopt._methods.fitted import Expectation, expectation, provenance_of
+from policyopt._methods.fitted import Fitted, expectation, provenance_of
+from policyopt._methods.levels import Spend
+from policyopt._methods.query import fit_query
 from policyopt._methods.regression import (
     fit_sigmoid,
     noise_weights,
     of_own_fold,
     ridge_without_each,
 )
-from policyopt._methods.targets import Target, targets_of
+from policyopt._methods.settings import Choice, Number
+from policyopt._methods.targets import Target
 from policyopt._progress import report
-from policyopt._table import Table, Tables, known_rows, subsample, tables_of
+from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
-from policyopt.runtime._checks import check_seed, check_share
+from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
-from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import ExitOutput, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
@@ -56,6 +57,7 @@ from policyopt.runtime._routing import (
     RoutingPolicy,
     Standing,
     joined,
+    no_thresholds,
     shares,
 )
 from policyopt.runtime._typing import Array, Floats, Ints
@@ -74,112 +76,69 @@ _PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
 Set = tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class FittedRouting:
-    """The result of `fit_routing`."""
-
-    policy: RoutingPolicy
-    budget: float | None
-    expected: Expectation
-    quality: float
-
-    def save(self, path: Any) -> None:
-        """Write the artifact (JSON)."""
-        self.policy.save(path)
-
-
 @dataclass(frozen=True)
-class _Routing:
-    """Settings, as provenance has them."""
-
-    soft: float
-    name = "routing"
-
-    def settings(self) -> dict[str, Any]:
-        return {"soft": self.soft}
-
-
-def fit_routing(
-    data: ExitData,
-    budget: Budget | Target | Sequence[Budget | Target],
-    *,
-    split: str = "fit",
-    cost: str | None = None,
-    seed: int = 0,
-    soft: float = 1.0,
-    utility: Any = None,
-    tables: Tables | None = None,
-) -> Any:
-    """Fit which model to ask first, and after each answer whether to stop or which to ask next.
+class Routing(Method):
+    """Which model to ask first, and after each answer whether to stop or which to ask next.
 
     Parameters
     ----------
-    data : ExitData
-        A cascade: models that are paid one by one (``cost_kind="standalone"``), answers that are classes. Their order
-        does not matter, nor does the later one have to be the better one.
-    budget : float, str or Target, or several
-        Most mean cost per sample, in the unit or ``"40%"`` of asking all models; or a floor, ``Target(accuracy=0.9)``.
-    split, cost, seed, utility, tables
-        As `fit` takes them.
     soft : float
         Weight of soft targets against what answers are worth, in [0, 1]; of records, which say less, half of it.
-
-    Returns
-    -------
-    FittedRouting, or a list of one per budget
-        Its ``policy`` is a `RoutingPolicy`; `evaluate` replays it, `load_routing` reads its file.
-
-    Raises
-    ------
-    InputError
-        No cascade, answers that are no classes, no labels.
-    BudgetError
-        A budget or floor that cannot be met.
-
-    Examples
-    --------
-    >>> import numpy as np, policyopt as po
-    >>> rng = np.random.default_rng(0)
-    >>> labels = rng.integers(0, 3, 2000)
-    >>> signal = np.array([[1.0], [1.5], [3.0]]) * np.eye(3)[labels][:, None]
-    >>> logits = rng.normal(size=(2000, 3, 3)) + signal
-    >>> data = po.from_arrays(logits, labels, [1, 2, 8], unit="ct", cost_kind="standalone")
-    >>> fitted = po.fit_routing(data, 4.0)
-    >>> route = fitted.policy.start()
-    >>> while (model := route.next) is not None:
-    ...     told = fitted.policy.step(logits[0, model], route)
-    >>> told.exit, bool(po.evaluate(fitted, data).cost.mean() < 4.4)
-    (True, True)
+    explore : float
+        About the share of requests that call some model at random, see `RoutingPolicy.exploring`; beside the budget.
     """
-    check_share("soft", soft)
-    tables = tables_of(data, cost, tables, utility)
-    table, several = (
-        tables.get(split, censored=True),
-        isinstance(budget, (list, tuple, np.ndarray)),
-    )
-    budget = budget.tolist() if isinstance(budget, np.ndarray) else budget
-    if several and not len(budget):  # type: ignore[arg-type]
-        raise input_error("budget", "given", "none", "E.g. po.fit_routing(data, '40%').")
-    targets = targets_of(budget, table.mean_costs)
-    for target in targets:
-        if target.limits:
-            step = "Give a budget or a floor."
-            raise input_error("limits", "absent with routing", target.text, step)
-    if not table.cascade:
-        step = "Import with --cost-kind standalone; exits of one network, passed in turn, take fit."
-        raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
-    if not KINDS[table.kind].answers_class:
-        step = "Fit a threshold: po.fit(data, budget)."
-        raise input_error("outputs", "of a kind whose answers are classes", table.kind, step)
-    table = known_rows(table)
-    if table.log is None:
-        levels = _Rows(table, soft, check_seed(seed)).levels()
-    else:
-        from policyopt._routing_logs import LoggedRows
 
-        levels = LoggedRows(table, 0.0, check_seed(seed)).levels()
-    found = [levels.fitted(_Routing(soft), target, seed) for target in targets]
-    return found if several else found[0]
+    soft: float = 1.0
+    explore: float = 0.0
+
+    label = "routing"
+    learned = True
+    routes = True
+    asks = "classes"
+    allowed: ClassVar = {"soft": Number(most=1.0), "explore": Number(most=0.99)}
+    tuned: ClassVar = {"soft": Choice((0.5, 1.0))}
+    remedy = "which this cache does not hold. Use auto, which takes what fits."
+
+    def missing_columns(self, table: Table) -> list[str]:
+        apart = [] if table.cascade else ["models that are paid one by one"]
+        return [*apart, *super().missing_columns(table)]
+
+    def check(self, table: Table) -> None:
+        if not table.cascade:
+            step = (
+                "Import with --cost-kind standalone; exits of one network, passed in turn, take another method "
+                "(--method auto)."
+            )
+            raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
+        super().check(table)
+
+    def fit_targets(
+        self, table: Table, targets: Sequence[Target], seed: int = 0
+    ) -> list[Fitted | BudgetError]:
+        self.check(table)
+        for target in targets:
+            if target.limits:
+                step = "Give a budget or a floor; --method auto keeps limits, too."
+                raise input_error("limits", "absent with routing", target.text, step)
+        if table.log is None:
+            levels = _Rows(known_rows(table), self.soft, check_seed(seed)).levels()
+        else:
+            from policyopt._methods.routing_logs import LoggedRows
+
+            levels = LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels()
+        found: list[Fitted | BudgetError] = []
+        for target in targets:
+            try:
+                found.append(levels.fitted(self, target, seed))
+            except BudgetError as error:
+                found.append(error)
+        return found
+
+    def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
+        return self.fit_path(table, budgets, seed)
+
+    def trained(self, table: Table, seed: int) -> Spend:
+        raise no_thresholds("method", "inside another")
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,7 +191,12 @@ class _Rows:
         right = table.quality
         odds = np.array([self._odds(m, right[:, m]) for m in range(self.k)])
         timed = table.standalone_costs.ndim == 2
-        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed)
+        query, self.query = None, None
+        given = None if table.log is not None else table.query
+        if given is not None:  # its columns, of each row by what its fold has not seen
+            paid = self.costs.mean(axis=1) if timed else None
+            query, self.query = fit_query(given, right, paid, self.fold, seed)
+        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, query)
         self.refines = True  # the powers of each standing
         self._known: dict[Set, _Seen] = {}
 
@@ -335,6 +299,10 @@ class _Rows:
         """Return what a standing says of every row, of logs of those that stood there."""
         if called in self._known:
             return self._known[called]
+        if not called:  # what the query says
+            assert self.query is not None
+            none = np.zeros(len(self.table))
+            return _Seen(Standing((), np.empty(0)), none, none, self.query, none + 1.0)
         here, table, given, costs = self.told(called), self.table, self.seen, self.costs
         if not isinstance(here, slice):
             table, costs = table.take(here), costs[here]
@@ -360,7 +328,7 @@ class _Rows:
             soft += off.mean() * max(1.0 - error / mean, 0.0) if mean > 0 else 0.0
             aim = self.soft * soft + (1 - self.soft) * worth
         paid = costs[:, list(called)].sum(axis=1)
-        basis = self.ensemble.columns(given, called, answer, share, paid)
+        basis = self.ensemble.columns(given, called, answer, share, paid, self.query)
         standing = Standing(called, powers, answerer if len(called) > 1 else best)
         found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
         self._known[called] = found
@@ -376,7 +344,10 @@ class _Rows:
     def places(self, called: Set) -> list[int]:
         """Return where a standing's columns stand among those of all models."""
         pairs = [GENERAL + 2 * m + i for m in called for i in range(2)]
-        return [*range(GENERAL), *pairs, *([GENERAL + 2 * self.k] * self.ensemble.timed)]
+        every = range(self.ensemble.width(range(self.k)))
+        if not called:
+            return [*every[len(every) - self.ensemble.width(()) :]]
+        return [*every[:GENERAL], *pairs, *every[GENERAL + 2 * self.k :]]
 
     def levels(self) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
@@ -475,22 +446,14 @@ class _Induction:
             goes = {
                 (s, m): self._asked(ways[tuple(sorted((*s, m)))], m) for s in here for m in after[s]
             }
-            gains = {
-                (s, m): way.aim - stops[s].aim - prices * way.paid for (s, m), way in goes.items()
-            }
+            gains = {sm: self._gain(way, stops[sm[0]]) for sm, way in goes.items()}
             thetas = self._regressed(here, after, gains)
             new = {}
             for s in here:
                 if not after[s]:
                     new[s] = stops[s]
                     continue
-                theta = np.stack([thetas[s, m] for m in after[s]])  # (A, G+1, M+1, L)
-                seen = rows.at(s)
-                gains = np.stack([of_own_fold(seen.basis, t, rows.fold) for t in theta])
-                best = gains.argmax(axis=0)
-                choice = np.where(np.take_along_axis(gains, best[None], 0)[0] > 0, best, -1)
-                new[s] = stops[s].take(choice, [goes[s, m] for m in after[s]])
-                self.theta[s] = tuple(after[s]), theta[:, -1]
+                new[s] = self._decided(s, after[s], thetas, stops[s], goes)
             ways = {**{s: w for s, w in ways.items() if len(s) == 1}, **new}
         starts = [(s[0], self._asked(ways[s], s[0])) for s in sets if len(s) == 1]
         value = np.stack([(w.aim - prices * w.paid).mean(axis=0) for _, w in starts])
@@ -500,6 +463,33 @@ class _Induction:
         self.way = starts[0][1].take(
             np.broadcast_to(best - 1, (n, len(prices))), [w for _, w in starts[1:]]
         )
+        self.asks = np.zeros(len(prices), dtype=bool)  # at which prices the query says who is first
+        if rows.query is not None and len(starts) > 1:
+            goes = {((), m): way for m, way in starts}
+            models = [m for m, _ in starts]
+            gains = {sm: self._gain(way, self.way) for sm, way in goes.items()}
+            thetas = self._regressed([()], {(): models}, gains)
+            way = self._decided((), models, thetas, self.way, goes)
+            value = (way.aim - prices * way.paid).mean(axis=0)
+            self.asks = value > self.value
+            self.value = np.maximum(value, self.value)
+            self.way = self.way.take(np.broadcast_to(self.asks - 1, (n, len(prices))), [way])
+
+    def _decided(
+        self, s: Set, models: list[int], thetas: dict[tuple[Set, int], Floats], stop: _Way,
+        goes: dict[tuple[Set, int], _Way],
+    ) -> _Way:  # fmt: skip
+        """Return what rows come to where the best of some models is asked, or none, and keep the coefficients."""
+        theta = np.stack([thetas[s, m] for m in models])  # (A, G+1, M+1, L)
+        basis, fold = self.rows.at(s).basis, self.rows.fold
+        gains = np.stack([of_own_fold(basis, t, fold) for t in theta])
+        best = gains.argmax(axis=0)
+        choice = np.where(np.take_along_axis(gains, best[None], 0)[0] > 0, best, -1)
+        self.theta[s] = tuple(models), theta[:, -1]
+        return stop.take(choice, [goes[s, m] for m in models])
+
+    def _gain(self, way: _Way, stop: _Way) -> Floats:
+        return way.aim - stop.aim - self.rows.prices * (way.paid - stop.paid)
 
     def _stop(self, called: Set) -> _Way:
         seen, shape = self.rows.at(called), (len(self.rows.table), len(self.rows.prices))
@@ -541,10 +531,11 @@ class _Induction:
                 found[s, m] = theta
         return found
 
-    def arm(self, level: int) -> Arm:
-        """Return the deployed arm of a price: what can be reached of it."""
+    def arm(self, level: int, every: bool = False) -> Arm:
+        """Return the deployed arm of a price: what can be reached of it, or `every` standing."""
         first, rows = self.first[level], self.rows
-        waiting, found = [(first,)], dict[Set, Standing]()
+        waiting, found = [(first,), *([()] if self.asks[level] else [])], dict[Set, Standing]()
+        waiting += self.sets if every else []
         while waiting:
             called = waiting.pop()
             if called in found:
@@ -569,11 +560,12 @@ class _Levels:
         self.points = np.array(points)
         self.hull = upper_hull(self.points)
 
-    def fitted(self, method: _Routing, target: Target, seed: int) -> FittedRouting:
+    def fitted(self, method: Routing, target: Target, seed: int) -> Fitted:
         """Return the best within a budget, or the cheapest at a floor: two neighbours on the hull, mixed."""
         table, cost = self.rows.table, self.points[self.hull, 0]
         aims = self.points[self.hull, 1]
-        rise = cost[: int(aims.argmax()) + 1]  # what buys nothing is not spent
+        # What buys nothing is not spent, unless that is asked for.
+        rise = cost if method.spend == "all" else cost[: int(aims.argmax()) + 1]
         worth = np.array([self.of[h][0].way.worth[:, self.of[h][1]].mean() for h in self.hull])
         most, floor = target.most(table), target.floor(table)
         if most is not None and most < cost[0] * (1 - 1e-9):
@@ -598,7 +590,7 @@ class _Levels:
         for weight, h in sides:
             one, level = self.of[h]
             outcomes.append((weight, one.way.paid[:, level], one.way.worth[:, level]))
-            arms.append(one.arm(level))
+            arms.append(one.arm(level, every=method.explore > 0))
         ends = float(self.rows.ensemble.costs.min()), float(table.mean_costs[-1])
         ends = ends if table.costs.ndim == 1 else (0.0, np.inf)  # of costs per row no more is known
         expected = replace(
@@ -614,6 +606,13 @@ class _Levels:
         said |= {"notes": list(self.rows.notes)} if self.rows.notes else {}
         share = sides[1][0] if len(sides) > 1 else 0.0
         policy = RoutingPolicy(
-            tuple(arms), share, int(seed), self.rows.ensemble, table.unit, table.kind, said
-        )
-        return FittedRouting(policy, most, expected, quality)
+            tuple(arms),
+            share,
+            int(seed),
+            self.rows.ensemble,
+            table.unit,
+            table.kind,
+            said,
+            table.names,
+        ).exploring(method.explore)
+        return Fitted(policy, method.name, most, expected, quality)
