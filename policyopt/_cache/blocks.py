@@ -564,7 +564,7 @@ class _Piece:
         cumulative(array, "cumulative", shown, self.first)
 
     def called(self, name: str, array: Array) -> None:
-        """The order of calls: each of 1, 2, ... once, 0 of models not called."""
+        """Orders of calls."""
         order = -np.sort(-array.astype(np.int64), axis=1)
         count = (order > 0).sum(axis=1, keepdims=True)
         off = (order != np.maximum(count - np.arange(order.shape[1]), 0)).any(axis=1) | (count < 1)[:, 0]

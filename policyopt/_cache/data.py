@@ -141,7 +141,7 @@ class Rows:
     ``context``      (n,) number of the context whose expert gave the outputs (optional)
     ``group``        (n,) code of the rows that it belongs with: a patient, a video (optional)
     ``query``        (n, D) what is known of it before any model is asked (optional)
-    ``called``       (n, K) when a policy that served called the model, 1 first; 0: not, all else of it is unknown (logs)
+    ``called``       (n, K) when a policy called the model, 1 first; 0: not, and all else of it is unknown (logs)
     ``propensity``   (n, K) in (0, 1], how likely that decision was (logs)
     """
 

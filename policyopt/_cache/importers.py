@@ -173,9 +173,7 @@ def import_sources(
             step = "Join them to one file (cat A B > AB), in the order of time."
             raise input_error("SRC", "one log of decisions", f"{len(_listed(sources))} files", step)
         truth = _label_arrays(labels, allow_pickle, []).get(None)
-        told = import_log(
-            logs[0], target, labels=truth, shares=shares, seed=seed, overwrite=overwrite
-        )
+        told = import_log(logs[0], target, truth, shares, seed, overwrite)
         return ImportReport(open_cache(target, verify=False), tuple(told))
     said = {
         role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()

@@ -207,7 +207,8 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
         )
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
-    output.print_table(content["splits"], columns, title=f"{'called' if data.censored else output.quality_word(graded)} [%]")
+    word = "called" if data.censored else output.quality_word(graded)
+    output.print_table(content["splits"], columns, title=f"{word} [%]")
     columns = {"cost": "cost", "unit": "unit"}
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
     columns["a skipped exit"] = lambda r: (

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -49,7 +49,7 @@ from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
-from policyopt.runtime._outputs import ExitOutput, with_columns
+from policyopt.runtime._outputs import with_columns
 from policyopt.runtime._routing import (
     GENERAL,
     Arm,
@@ -72,6 +72,9 @@ _SHARPNESS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4])
 _SHRINK = 100.0  # rows of evidence that a standing's powers are as they are among all models
 #: Penalties, in rows: of what standings of a size share, and of each one's own.
 _PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
+
+if TYPE_CHECKING:
+    from typing import Self
 
 Set = tuple[int, ...]
 
@@ -160,7 +163,7 @@ class _Way:
     worth: Floats
     aim: Floats
 
-    def take(self, choice: Array, others: Sequence[_Way]) -> _Way:
+    def take(self, choice: Array, others: Sequence[Self]) -> Self:
         """Return the ways of another where `choice` (N, L) names it by its number; -1 is this one."""
         columns = {}
         for name, column in vars(self).items():
@@ -168,7 +171,7 @@ class _Way:
             for at, other in enumerate(others):
                 np.copyto(out, getattr(other, name), where=choice == at)
             columns[name] = out
-        return _Way(**columns)
+        return type(self)(**columns)
 
 
 class _Rows:
@@ -201,7 +204,7 @@ class _Rows:
         self._known: dict[Set, _Seen] = {}
 
     def told(self, called: Set, all_rows: bool = False) -> Any:
-        """Return which rows know what these models said: all; of logs those that stood there (`all_rows`: and others)."""
+        """Return which rows know what models said: all; of logs those that stood there (`all_rows`: and others)."""
         return slice(None)
 
     def taken(self, called: Set, model: int) -> Any:
@@ -503,7 +506,7 @@ class _Induction:
         self, here: Sequence[Set], after: dict[Set, list[int]],
         gains: dict[tuple[Set, int], Floats],
     ) -> dict[tuple[Set, int], Floats]:  # fmt: skip
-        """Return each action's coefficients at each standing of a size, (G+1, M+1, L), by the rows that know its gains."""
+        """Return each action's coefficients at each standing of a size, (G+1, M+1, L), by rows that know its gains."""
         rows, (shared, own) = self.rows, self.penalties
         found, folds = {}, int(rows.fold.max(initial=0)) + 1
         for m in range(rows.k):
@@ -525,9 +528,7 @@ class _Induction:
                 if len(at) > 1:
                     basis = rows.at(s).basis[places[s]]
                     rest = gains[s, m] - of_own_fold(basis, theta, fold[s])
-                    theta = theta + ridge_without_each(
-                        basis, weights[s], rest, fold[s], own, folds
-                    )
+                    theta = theta + ridge_without_each(basis, weights[s], rest, fold[s], own, folds)
                 found[s, m] = theta
         return found
 
@@ -598,7 +599,7 @@ class _Levels:
             ends=ends,
             right=np.sum([w * right for w, _, right in outcomes], axis=0),
         )  # fmt: skip
-        quality = float(sum(w * right.mean() for w, _, right in outcomes))
+        quality = float(np.clip(sum(w * right.mean() for w, _, right in outcomes), 0.0, 1.0))
         graded = table.graded or table.log is not None  # as estimates of rows may be anything
         known = worth_interval(quality, np.asarray(expected.right), table.group, graded)
         said = provenance_of(method, table, most, seed) | expected.fields | {"target": target.text}

@@ -1,19 +1,21 @@
 """Routing from logs: what a policy that explored did, and how likely it was, in the place of all models' outputs.
 
-At a standing only the rows are known that stood there, and what asking a model came to only of those of them that
-asked it. Regressed on these, its gain is an estimate for all that stood there: who asks which model is decided by what
-the standing knows, and a coin. What rows come to is then *doubly robust* (Dudik, Langford & Li, arXiv:1103.4601; Jiang & Li,
-arXiv:1511.03722): the estimate of what the new policy would do and, where the log did the same, the inverse of its
-probability times what it really came to, less the estimate. Costs and qualities that are stated are means of these. Choices
-are learnt without that correction, whose noise is large: from rows that did the same as they are, else from the estimates.
+At a standing only the rows are known that stood there, and what asking a model came to only of those that asked it.
+Regressed on these, its gain is an estimate for all that stood there: who asks which model is decided by what the
+standing knows, and by a coin. Estimates are corrected by the rows that did what the new policy would do, weighed by the
+inverse of how likely that was, so they are *doubly robust* (Dudik, Langford & Li, arXiv:1103.4601; Jiang & Li,
+arXiv:1511.03722); the weights add up to the rows that they stand for. A row's own correction is noisy and, on average,
+right: of such are the quality that is stated, and both intervals. Choices and costs are of estimates with the mean
+correction, shrunk where few rows make it; the first model is another than the usual one only if that is clear.
 
-The weights of rows that asked a model add up to all rows that stood there, if each of them might have asked it. Where
+The weights of rows that asked a model at a standing add up to all that stood there, if each might have asked it. Where
 they do not, or the rows are few, the model is not asked there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +28,8 @@ from policyopt.runtime._routing import CHEAP
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: Rows by which it can be told what asking a model at a standing comes to; rows of each that learn well.
-_LEAST, _ENOUGH = 40, 250
+_LEAST, _ENOUGH, _EXPLORE = 40, 250, 0.1
+#: Rows of evidence that estimates need no correction; most that a row counts in a regression.
 _SHRINK, _MOST_WEIGHT = 20.0, 20.0
 
 
@@ -96,27 +99,37 @@ class LoggedRows(_Rows):
         often = [(s, m) for s, m in left if len(self.told(s)) >= _ENOUGH]
         if not any(len(models) > 1 for models in self.actions.values()):
             self._refuse()
+        called = self.table.names or [*map(str, range(self.k))]
         if often:
-            shown = "; ".join(
-                f"{m} after {', '.join(map(str, s)) or 'nothing'}" for s, m in often[:5]
-            )
+            texts = [f"{called[m]} {self._after(s, called)}" for s, m in often[:5]]
             more = f" and {len(often) - 5} more" if len(often) > 5 else ""
-            self.notes = (f"left out, too seldom tried: model {shown}{more}",)
+            self.notes = (f"left out, tried too seldom: {', '.join(texts)}{more}",)
+        if self.table.query is not None:
+            self.notes += ("query features of logs are not used",)
         return [found]
+
+    def _after(self, standing: Set, called: Sequence[str]) -> str:
+        return f"after {' and '.join(called[m] for m in standing)}" if standing else "first"
 
     def _refuse(self) -> None:
         """Refuse a log that tells of nothing but what was done anyhow."""
-        costs = self.ensemble.costs
-        share = np.maximum(costs, CHEAP * costs.max()) ** -0.5
-        explore = 0.1
-        need = int(np.ceil(_ENOUGH / (explore / 2 * share.min() / share.sum()) / 1000)) * 1000
-        explored = float((self.likely < 1).any(axis=1).mean())
-        got = f"{len(self.table)} requests, of which {100 * explored:.0f} % had another choice"
+        share = np.maximum(self.ensemble.costs, CHEAP * self.ensemble.costs.max()) ** -0.5
+        # Half of those that explore begin to at the first choice, the others after the usual first answer.
+        need = _ENOUGH / (_EXPLORE / 2 * share.min() / share.sum())
+        explored = 100 * float((self.likely < 1).any(axis=1).mean())
+        got = f"{len(self.table):,} requests, of which {explored:.0f} % might have asked another model than they did"
         step = (
-            f"Serve with policy.exploring({explore:g}): about {need:,} requests then try each model {_ENOUGH} times "
-            "first, and as often after the usual first one."
+            f"Serve with policy.exploring({_EXPLORE}): about {round(need, -3):,.0f} requests try each model {_ENOUGH} "
+            "times as the first, and as often after the usual first one; fewer teach less."
         )
         raise input_error("log", "of a policy that explores, long enough to learn from", got, step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Estimate(_Way):
+    """What rows come to, estimated: `aim` and `paid` with mean corrections, `worth` and `spent` with each row's own."""
+
+    spent: Floats
 
 
 class _Logged(_Induction):
@@ -128,87 +141,69 @@ class _Logged(_Induction):
         self, rows: LoggedRows, sets: Sequence[Set], penalties: tuple[float, float]
     ) -> None:
         self.rows, self.penalties, self.sets = rows, penalties, list(sets)
-        self.theta = dict[Set, tuple[tuple[int, ...], Floats]]()
-        self.asks = np.zeros(len(rows.prices), dtype=bool)
+        self.theta, self.ways = dict[Set, tuple[tuple[int, ...], Floats]](), dict[Set, _Estimate]()
         prices, n, levels = rows.prices, len(rows.table), len(rows.prices)
-        learnt, robust = dict[Set, _Way](), dict[Set, _Way]()
+        self.asks = np.zeros(levels, dtype=bool)
         for size in range(max(map(len, sets)), 0, -1):
             here = [s for s in sets if len(s) == size]
-            came = {
-                (s, m): tuple(self._came(ways, s, m) for ways in (learnt, robust))
-                for s in here
-                for m in rows.actions[s]
-            }
+            came = {(s, m): self._came(s, m) for s in here for m in rows.actions[s]}
             target = {
                 (s, m): np.hstack([way.aim - rows.at(s).aim[rows.taken(s, m), None], way.paid])
-                for (s, m), (way, _) in came.items()
+                for (s, m), way in came.items()
             }
             thetas = self._regressed(here, rows.actions, target)
             for s in here:
-                seen, models = rows.at(s), rows.actions[s]
-                stop = np.repeat(seen.worth[:, None], levels, axis=1)
-                learnt[s] = robust[s] = _Way(np.zeros_like(stop), stop, stop)
+                seen, models, fold = rows.at(s), rows.actions[s], rows.fold[rows.told(s)]
+                stop, none = np.repeat(seen.worth[:, None], levels, axis=1), np.zeros((len(fold), levels))
+                self.ways[s] = _Estimate(none, stop, stop, none)
                 if not models:
                     continue
                 theta = np.stack([thetas[s, m] for m in models])  # (A, G+1, M+1, 2L)
-                guess = np.stack([of_own_fold(seen.basis, t, rows.fold[rows.told(s)]) for t in theta])
-                more, paid = guess[..., :levels], guess[..., levels:]
+                said = np.stack([of_own_fold(seen.basis, t, fold) for t in theta])
+                more, paid = said[..., :levels], said[..., levels:]
                 gains = more - prices * paid
-                best = gains.argmax(axis=0)
-                choice = np.where(np.take_along_axis(gains, best[None], 0)[0] > 0, best, -1)
-                for ways, which in ((learnt, 0), (robust, 1)):
-                    asked = [
-                        self._valued(choice == a, stop + more[a], paid[a], s, m, came[s, m][which], bool(which))
-                        for a, m in enumerate(models)
-                    ]
-                    ways[s] = ways[s].take(choice, asked)
-                theta = theta[..., :levels] - prices * theta[..., levels:]
-                self.theta[s] = tuple(models), theta[:, -1]
-        starts, every = rows.actions[()], np.ones((n, levels), dtype=bool)
-        values, chosen = [], list[_Way]()
-        for m in starts:
-            ways = [self._came(ways, (), m) for ways in (learnt, robust)]
-            share = rows.weights((), m)[rows.taken((), m), None]
+                best = np.where(gains.max(axis=0) > 0, gains.argmax(axis=0), -1)
+                asked = [
+                    self._corrected(best == a, stop + more[a], paid[a], s, m, came[s, m])
+                    for a, m in enumerate(models)
+                ]
+                self.ways[s] = self.ways[s].take(best, asked)
+                self.theta[s] = tuple(models), theta[:, -1, :, :levels] - prices * theta[:, -1, :, levels:]
+        values, ways, every = [], list[_Way](), np.ones((n, levels), dtype=bool)
+        for m in rows.actions[()]:
+            way, share = self._came((), m), rows.weights((), m)[rows.taken((), m), None]
             share = share / share.sum()
-            aim, paid = (np.repeat((share * x).sum(axis=0)[None], n, axis=0) for x in (ways[0].aim, ways[0].paid))
-            found = [self._valued(every, aim, paid, (), m, way, True) for way in ways]
-            net = found[0].aim - prices * found[0].paid
-            values.append(net.mean(axis=0) - 2.0 * net.std(axis=0) / n**0.5)
-            chosen.append(_Way(found[0].paid, found[1].worth, found[0].aim))
+            aim, paid = (share * way.aim).sum(axis=0), (share * way.paid).sum(axis=0)
+            off = share * (way.aim - aim - prices * (way.paid - paid))
+            values.append(aim - prices * paid - 2.0 * np.sqrt((off**2).sum(axis=0)))
+            found = self._corrected(every, every * aim, every * paid, (), m, way)
+            spent = found.spent + paid - found.spent.mean(axis=0)  # as uncertain, about the other
+            ways.append(_Way(spent, found.worth, found.aim))
         best = np.stack(values).argmax(axis=0)
         self.value = np.stack(values).max(axis=0)
-        self.first = [starts[b] for b in best.tolist()]
-        shape = np.broadcast_to(best - 1, (n, levels))
-        self.way = chosen[0].take(shape, chosen[1:])
+        self.first = [rows.actions[()][b] for b in best.tolist()]
+        self.way = ways[0].take(np.broadcast_to(best - 1, (n, levels)), ways[1:])
 
-    def _came(self, ways: dict[Set, _Way], called: Set, model: int) -> _Way:
+    def _came(self, called: Set, model: int) -> _Estimate:
         """Return what the rows that asked a model at a standing came to."""
         rows, after = self.rows, tuple(sorted((*called, model)))
-        asked = rows.told(called)[rows.taken(called, model)]
-        at = np.searchsorted(rows.told(after), asked)
-        way = ways[after]
-        return _Way(way.paid[at] + rows.costs[asked, model, None], way.worth[at], way.aim[at])
+        asked, way = rows.told(called)[rows.taken(called, model)], self.ways[after]
+        at, cost = np.searchsorted(rows.told(after), asked), rows.costs[asked, model, None]
+        return _Estimate(way.paid[at] + cost, way.worth[at], way.aim[at], way.spent[at] + cost)
 
-    def _valued(
-        self, mine: Bools, aim: Floats, paid: Floats, called: Set, model: int, came: _Way, whole: bool
-    ) -> _Way:
-        """Return estimates, (n, L), of what rows at a standing come to if they ask a model, corrected by those that did.
+    def _corrected(
+        self, mine: Bools, aim: Floats, paid: Floats, called: Set, model: int, came: _Estimate
+    ) -> _Estimate:
+        """Return what rows at a standing come to by asking a model, (n, L), by guesses and by those that asked it.
 
-        Of the rows that are to ask it, `mine`, the weights add up to their number. `whole`: each row that did has its own
-        correction; else all have the mean one, shrunk where few did.
+        Of the rows that are to ask it, `mine`, weights of those that did add up to their number.
         """
-        asked = self.rows.taken(called, model)
+        asked, out = self.rows.taken(called, model), dict[str, Floats]()
         weight = self.rows.weights(called, model)[asked, None] * mine[asked]
         share = weight / np.maximum(weight.sum(axis=0), 1e-30)
-        trust = (weight > 0).sum(axis=0)
-        trust = trust / (trust + _SHRINK)
-        out = []
-        for guess, true in ((aim, came.aim), (paid, came.paid)):
-            off = share * (true - guess[asked])
-            if whole:
-                guess = guess.copy()
-                guess[asked] += off * mine.sum(axis=0)
-            else:
-                guess = guess + trust * off.sum(axis=0)
-            out.append(guess)
-        return _Way(out[1], out[0], out[0])
+        count = (weight > 0).sum(axis=0)
+        for plain, own, guess in (("aim", "worth", aim), ("paid", "spent", paid)):
+            off = (share * (getattr(came, plain) - guess[asked])).sum(axis=0)
+            out[plain], out[own] = guess + count / (count + _SHRINK) * off, guess.copy()
+            out[own][asked] += mine.sum(axis=0) * share * (getattr(came, own) - guess[asked])
+        return _Estimate(**out)

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 
 #: Where names stand that most who decide do without.
 _LATER = {
-    "Controller": "_online", "DecisionLog": "_decision_log", "DriftWatch": "_drift", "LinUCB": "_online", "Online": "_online",
+    "Controller": "_online", "DecisionLog": "_decision_log", "DriftWatch": "_drift", "LinUCB": "_online",
+    "Online": "_online",
     "RiskMonitor": "_risk_monitor", "RoutingPolicy": "_routing", "SplitEE": "_online", "UEEUCB": "_online",
     "audited": "_risk_monitor", "make_bandit": "_bandits",
 }  # fmt: skip

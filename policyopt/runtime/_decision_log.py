@@ -47,11 +47,10 @@ class DecisionLog:
 
     def __init__(self, path: str | os.PathLike[str], policy: RoutingPolicy) -> None:
         self.path = Path(path)
-        names = policy.provenance.get("names")
         self._append({
             "format": FORMAT, "version": 1, "policy": routing_to_dict(policy)["sha256"], "kind": policy.kind,
             "classes": policy.classes, "unit": policy.unit, "costs": policy.costs.tolist(),
-            **({"names": names} if names else {}),
+            "names": list(policy.names),
         })  # fmt: skip
 
     def write(
@@ -71,7 +70,7 @@ class DecisionLog:
     def feedback(
         self, id: str | int, *, label: int | None = None, correct: Sequence[bool] | None = None
     ) -> None:
-        """Append what came out about a request: the right answer, or of each model called, in turn, whether it was right."""
+        """Append what came out: the right answer, or of each model called, in turn, whether it was right."""
         if (label is None) == (correct is None):
             raise input_error("feedback", "a label, or correct", "both or neither", "Give one.")
         told = {"label": label} if correct is None else {"correct": [bool(c) for c in correct]}

@@ -467,7 +467,7 @@ class RoutingPolicy:
     def _explored(
         self, samples: Ints, made: int, models: Sequence[int], wanted: Ints, explores: Bools
     ) -> tuple[Ints, Floats, Bools]:
-        """Return what is done after `made` calls, (n,): places among `models`, -1: stop; how likely; who explores now."""
+        """Return what is done after `made` calls, (n,), a place or -1: stop; how likely that is; who explores now."""
         if not self.explore or not models:
             return wanted, np.ones(len(samples)), explores
         share = np.maximum(self.costs[list(models)], CHEAP * self.costs.max()) ** -0.5
@@ -493,7 +493,9 @@ class RoutingPolicy:
                 weights = np.zeros((len(then), self.ensemble.width((m,)) + 1 if then else 0))
                 known[m,] = Standing((m,), np.ones(1), m, then, weights)
         arms = [(arm.first, known | arm.by_called) for arm in self.arms]
-        opened = tuple(Arm(first, tuple(own[called] for called in sorted(own))) for first, own in arms)
+        opened = tuple(
+            Arm(first, tuple(own[called] for called in sorted(own))) for first, own in arms
+        )
         return replace(self, arms=opened if explore else self.arms, explore=explore)
 
     def decide(
