@@ -72,6 +72,7 @@ class Layout:
     refused: str = ""  # what the message must say
     then: str | Write = ""
     right: Any = None  # (N, K), the worth of every answer
+    query: int = 0  # numbers that are known of a row before any model is asked
 
 
 def npz(**arrays: Any) -> Write:
@@ -471,6 +472,21 @@ def layouts() -> Iterator[Layout]:
     )
     yield Layout("wide: `conf_0`, `pred_0`, ...", ".parquet", parquet(wide))
     yield Layout("wide: `conf_0`, `pred_0`, ...", ".csv", csv(wide))
+    # What is known before any model is asked: the answers' worth alone beside it, as routers have.
+    marks = {f"correct_{k}": M["right"][:, k] for k in range(K)}
+    known = np.random.default_rng(0).normal(size=(N, 2)).round(3)
+    yield Layout(
+        "marks and a `query` (N, D)", ".npz", npz(correct=M["right"].T, query=known), query=2
+    )
+    yield Layout(
+        "wide: `correct_0`, ... and a `router_score`", ".csv",
+        csv(pd.DataFrame({**marks, "router_score": known[:, 0]})), query=1,
+    )  # fmt: skip
+    yield Layout(
+        "marks and `query`, a list", ".jsonl",
+        lines(samples(correct=lambda i: M["right"][i].astype(int).tolist(), query=lambda i: known[i].tolist())),
+        query=2,
+    )  # fmt: skip
     yield Layout(
         "wide, the last exit by name: `conf_final`, `pred_final`",
         ".csv",
@@ -712,6 +728,7 @@ def _imported(layout: Layout, write: Write, words: str, at: Path, run: Run) -> t
         np.testing.assert_allclose(
             found, expected, atol=1e-4, err_msg=f"{layout.what}, {layout.container}: {err}"
         )
+        assert data.query_width == layout.query, (layout, err)
         assert not layout.names or data.names == layout.names, (layout, data.names)
     return code, err
 

@@ -109,7 +109,7 @@ def fit_declining(
     calibrator: str | None = None,
 ) -> list[Fitted | None]:  # fmt: skip
     """Fit policies that may decline, one per target, None where a budget is not met."""
-    thresholded(method, "with abstain")
+    thresholded(method, "abstain")
     # Where confidence drives that, it is calibrated, by Platt's map unless said.
     name = calibrator or ("platt" if asked.score is None else None)
     # With what they cost, by exits run.

@@ -140,7 +140,7 @@ def fit(
     chosen = at_most(method_of(method, settings), max_exits)
     table = tables.get(split, censored=chosen.routes)
     if calibrator is not None:
-        thresholded(chosen, "with a calibrator")
+        thresholded(chosen, "calibrator")
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
     wishes = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}

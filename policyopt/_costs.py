@@ -281,13 +281,13 @@ def money(text: str, least: str = "1") -> tuple[float, str] | None:
 
 
 def per_thousand(cost: float | None, unit: str) -> str:
-    """Return a mean cost in money per 1,000 requests; nothing where it is no money."""
+    """Return what stands beside a mean cost in money, `` ($2.71/1000)``, requests; beside others nothing."""
     own = money(unit)
     if own is None or cost is None:
         return ""
     amount, sign = 1000 * cost * own[0], {"USD": "$", "EUR": "€", "GBP": "£"}.get(own[1], "")
     amount, after = (amount, "" if sign else f" {own[1]}") if own[1] else (100 * amount, " ct")
-    return f"{sign}{amount:.3g}{after}/1000" if amount < 1000 else f"{sign}{amount:.0f}{after}/1000"
+    return f" ({sign}{amount:{'.3g' if amount < 1000 else '.0f'}}{after}/1000)"
 
 
 def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:

@@ -139,7 +139,7 @@ def fit_experts(
         step = "Import with a key 'context' (Python: context=), or fit one policy without experts."
         raise input_error("cache", "one whose rows have a context", "one without", step)
     chosen = method_of(method, settings)
-    thresholded(chosen, "for experts")
+    thresholded(chosen, "experts")
     limit = parse_budget(budget, table.mean_costs, table.unit)
     check_budgets(table, [limit])
     names = table.contexts

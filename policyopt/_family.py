@@ -118,7 +118,7 @@ def fit_family(
     """
     table = tables_of(data, cost, tables, utility).get(split)
     chosen = method_of(method, settings)
-    thresholded(chosen, "for levels of a family")
+    thresholded(chosen, "a family or certificate")
     wanted = np.unique(parse_budgets(budgets, table.mean_costs, table.unit)).tolist()
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:

@@ -35,7 +35,6 @@ from policyopt._table import Table, Tables, known_rows, tables_of, unlabelled
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
-from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._policy import Policy, over_model_exits
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._typing import Bools, Floats, Ints
@@ -274,10 +273,18 @@ def told_metric(name: str, table: Table, outcome: Replay, seed: int = 0) -> dict
     return metric_fields(name, labels, said, seed, group)
 
 
-def summary(outcome: Replay, policy: Policy | ExpertPolicy, seed: int = 0) -> dict[str, Any]:
+def summary(outcome: Replay, policy: Any, seed: int = 0) -> dict[str, Any]:
     """Return realised cost, accuracy and quality of a replay, with 95 % intervals (see `quality_fields`)."""
     declines = getattr(policy, "abstention", None) is not None
-    return told(outcome, float(np.ptp(policy.costs)), declines, seed)
+    found = told(outcome, span_of(policy), declines, seed)
+    if outcome.turn is not None:
+        found["asked_share"] = (outcome.turn > 0).mean(axis=0).tolist()
+    return found
+
+
+def span_of(policy: Any) -> float:
+    """Return by how much mean costs of rows may differ."""
+    return policy.span if isinstance(policy, RoutingPolicy) else float(np.ptp(policy.costs))
 
 
 def told(outcome: Replay, span: float, declines: bool, seed: int = 0) -> dict[str, Any]:

@@ -153,6 +153,10 @@ class Replay:
     correct: Array | None = None
     graded: bool = False  # whether quality may be anything from 0 to 1
     group: Ints | None = None  # (N,): codes of what rows belong to, see `Table.group`
+    turn: Ints | None = (
+        None  # (N, K) of routing: when each model was asked, from 1; 0 where it was not
+    )
+    answerer: Ints | None = None  # (N,) of routing: whose answer it is; -1 where several are joined
 
     @property
     def exit_share(self) -> Floats:
@@ -261,7 +265,8 @@ def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
     n = len(table)
     out = Replay(
         np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
-        np.zeros(n, bool), None, table.graded, table.group,
+        np.zeros(n, bool), None, table.graded, table.group, np.zeros((n, table.exits), np.int64),
+        np.empty(n, np.int64),
     )  # fmt: skip
     alone = np.broadcast_to(table.standalone_costs, (n, table.exits))
     for low in range(0, n, _ROWS):
@@ -277,11 +282,8 @@ def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
         worth = part.worth(np.repeat(found.prediction[:, None], table.exits, axis=1))
         taken = np.asarray(part.quality if worth is None or part.plain_only else worth)
         quality = np.where(own.any(axis=1), (taken * own).sum(axis=1), taken[:, 0])
-        out.exit[rows], out.prediction[rows], out.cost[rows] = (
-            found.last,
-            found.prediction,
-            found.cost,
-        )
+        for name in ("exit", "prediction", "cost", "turn", "answerer"):
+            getattr(out, name)[rows] = getattr(found, name)
         out.quality[rows] = np.where(part.valued, quality, np.nan)
     right = None if table.graded or not table.labelled else out.quality > 0.5
     return replace(out, correct=right)

@@ -149,7 +149,7 @@ def fit_robust(
     method: Method, tables: Tables, split: str, target: Target, robust: Any, over: Any, seed: int
 ) -> Fitted:
     """Return a method's best policy within a budget, or cheapest at a floor, for the mean or the worst of parts."""
-    thresholded(method, "with robust")
+    thresholded(method, "robust")
     step = "E.g. robust='worst', over='context' (--robust worst --over context)."
     check_one_of("robust", robust, ROBUST, step)
     if over is None:

@@ -469,6 +469,7 @@ class Table:
     def known(self) -> frozenset[str]:
         """Which of the columns a score may need are there: those of the statistics, and more."""
         more = {"log_prob": self.source is not None and self.whole, "features": self.has_features}
+        more["query"] = self.source is not None and self.source.has(QUERY)
         return self.statistics.known | {name for name, there in more.items() if there}
 
     def feature(self, k: int, rows: slice | Ints = slice(None)) -> npt.NDArray[np.float32]:

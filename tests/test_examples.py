@@ -1,6 +1,7 @@
 """The examples run: small, on stand-in data of the real format."""
 
 import gzip
+import json
 import struct
 import subprocess
 import sys
@@ -253,6 +254,47 @@ def test_the_loop_pays_for_the_calls_it_makes(root, monkeypatch):
     asked = np.searchsorted(policy.active_exits, replayed.exit) + 1
     assert models.calls.sum() == asked.sum() < 0.6 * models.calls.size * len(answers)
     assert not models.calls[[k for k in range(5) if k not in policy.active_exits]].any()
+
+
+def test_model_zoo_from_training_to_the_page(example, stand_in, root, run):
+    """Training, the folder as commands take it, the small cache, and the table of the page, on what ships too."""
+    zoo, page = stand_in / "zoo", stand_in / "page.md"
+    names = ("linear_half", "mlp_64", "conv_tiny")
+    words = ("--quick", "--data", stand_in, "--out", zoo)
+    code, said, err = example("model_zoo.train", *words, "--models", ",".join(names))
+    assert code == 0 and [line.split()[0] for line in said.splitlines()] == [*names], err
+    assert example("model_zoo.train", *words, "--models", "mlp_64")[1] == ""  # it is there
+    costs = json.loads((zoo / "costs.json").read_text())
+    # By hand: 14 x 14 pixels to 10; a hidden layer; two convolutions of stride two and a head of 3 x 3 places.
+    tiny = 9 * 8 * 14**2 + 9 * 8 * 16 * 7**2 + 9 * 16 * 10
+    wanted = [1960, 784 * 64 + 640, tiny]
+    assert [costs[name] for name in names] == pytest.approx([c / 1e6 for c in wanted], abs=1e-4)
+    files = [zoo / f"{name}.npy" for name in names]
+    paid = ",".join(str(costs[name]) for name in names)
+    line = ("--labels", zoo / "labels.npy", "--costs", paid, "--unit", "MMACs", "--cost-kind")
+    assert run("import", "--exits", *files, *line, "standalone", "--out", stand_in / "c")[0] == 0
+    assert po.open_cache(stand_in / "c").names == names
+    assert example("model_zoo", "--folder", zoo, "--ship", stand_in / "small")[0] == 0
+    assert po.open_cache(stand_in / "small").cost().values == pytest.approx(
+        np.cumsum(wanted) / 1e6, abs=1e-4
+    )
+    shipped = shipped_cache(root, "model_zoo")
+    assert sum(file.stat().st_size for file in shipped.iterdir()) < 1e6
+    page.write_text("<!-- begin results: generated -->\n<!-- end results -->\n")
+    words = (
+        "--divisions",
+        1,
+        "--budgets",
+        "0.1,0.8",
+        "--out",
+        stand_in / "z.png",
+        "--readme",
+        page,
+    )
+    code, said, err = example("model_zoo", shipped, *words, "--methods", "always,routing")
+    assert code == 0 and said in page.read_text(), err
+    always, routing = ([float(c) for c in line.split("|")[2:4]] for line in said.splitlines()[2:4])
+    assert min(np.subtract(routing, always)) > 0 and (stand_in / "z.png").stat().st_size > 20_000
 
 
 def test_training_strategies_from_training_to_the_page(example, stand_in):

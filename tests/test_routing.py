@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import policyopt as po
+from policyopt._cache.importers import import_sources
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._routing import ROUTING, routing_from_dict, routing_to_dict
 from policyopt.runtime._several import policy_of
+from policyopt.runtime._text import same_answer
 
 
 def zoo(rows, models=4, seed=0, **more):
@@ -25,8 +27,8 @@ def zoo(rows, models=4, seed=0, **more):
     )
 
 
-def fits_of(data, budgets):
-    return po.make_method("routing").fit_path(Tables(data).get("fit"), budgets)
+def fits_of(data, budgets, method="routing"):
+    return po.make_method(method).fit_path(Tables(data).get("fit"), budgets)
 
 
 def specialists(rows):
@@ -106,6 +108,80 @@ def test_steps_decide_as_batches(kind):
         policy.step(output, route)
 
 
+@pytest.mark.parametrize("method", ["routing", "max_prob", "agreement_cascade"])
+def test_a_step_takes_answers_as_texts_and_decides_as_their_numbers_do(method, tmp_path):
+    """A table of texts, spelled anyhow and at times missing: each served row costs and answers what its replay does."""
+    rng = np.random.default_rng(0)
+    right = rng.random((600, 3)) < [0.5, 0.7, 0.9]
+    sure = np.clip(np.where(right, 0.7, 0.45) + 0.15 * rng.normal(size=right.shape), 0, 1).round(3)
+    forms = ("city {}", "City {}.", '"CITY  {}"', "the city {}", "")
+    texts = [
+        [
+            forms[rng.integers(5)].format(n if right[n, k] else n + rng.integers(600, 602))
+            for k in range(3)
+        ]
+        for n in range(600)
+    ]
+    rows = [
+        {
+            "model": f"m{k}",
+            "sample": n,
+            "answer": texts[n][k],
+            "confidence": sure[n, k],
+            "label": f"City {n}",
+        }
+        for n, k in np.ndindex(600, 3)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = {"costs": [1.0, 3.0, 9.0], "unit": "ct", "cost_kind": "standalone"}
+    data = import_sources([tmp_path / "a.jsonl"], tmp_path / "cache", **options).data
+    policy = po.fit(data, "60%", method).policy
+    table = Tables(data).get("test")
+    outcome = replay(policy, table)
+    for n, place in enumerate(table.places.tolist()):
+        state, cost = policy.start(n), 0.0
+        model = getattr(state, "next", 0)
+        while model is not None:
+            said = {
+                "answer": texts[place][model] or (None, "", float("nan"))[n % 3],
+                "confidence": sure[place, model],
+            }
+            if method == "routing":
+                told, cost = policy.step(said, state), cost + policy.costs[model]
+                model = told.next
+            else:
+                told = policy.step(model, said, state)
+                cost, model = policy.costs[model], None if told.exit else model + 1
+                assert policy.answer_now(state).prediction == told.prediction
+        assert cost == pytest.approx(outcome.cost[n])
+        number = outcome.prediction[n]  # the model that gave it first
+        wanted = None if number < 0 else texts[place][number]
+        assert (told.prediction and same_answer(told.prediction)) == (
+            wanted and same_answer(wanted)
+        )
+        assert (wanted is not None and same_answer(wanted) == f"city {place}") == outcome.quality[n]
+    with pytest.raises(InputError, match="a text, or None"):
+        policy.step(*[0][: method != "routing"], {"answer": 3, "confidence": 0.5}, policy.start())
+
+
+@pytest.mark.parametrize("method", ["routing", "max_prob"])
+def test_a_model_without_an_answer_is_the_least_sure_in_batch_and_step(method):
+    data = specialists(600)
+    policy = po.fit(data, "60%", method).policy
+    rows = {"prediction": np.array([-1, 2, 1]), "confidence": np.array([0.0, 0.9, 0.6])}
+    gaps = {"prediction": np.array([np.nan, 2, 1]), "confidence": np.array([np.nan, 0.9, 0.6])}
+    one, other = (policy.decide([given] * 3) for given in (rows, gaps))
+    for name in ("exit", "prediction", "cost"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for said in (
+        {"prediction": None, "confidence": None},
+        {"prediction": -1, "confidence": np.nan},
+    ):
+        state = policy.start()
+        told = policy.step(*[0][: method != "routing"], said, state)
+        assert not told.exit and told.prediction == -1
+
+
 #: How often four models, costs 1, 2, 2 and 10, are right on three topics: each has its own best buy.
 TOPICS = np.array([[0.5, 0.5, 0.5], [0.9, 0.3, 0.3], [0.3, 0.9, 0.3], [0.8, 0.8, 0.9]])
 
@@ -138,13 +214,31 @@ def best_by_topic(cost):
 def test_the_topic_decides_the_first_model(width):
     data, blind = (by_topic(4000, width=width, query=query) for query in (True, False))
     budgets = [1.4, 2.0, 4.0]
-    fits = ([po.fit(of, b, "routing") for b in budgets] for of in (data, blind))
-    for budget, fitted, other in zip(budgets, *fits, strict=True):
-        outcome, without = po.evaluate(fitted, data), po.evaluate(other, blind)
-        best = best_by_topic(outcome.cost.mean())
-        assert best - 0.03 <= outcome.quality.mean() <= best + 0.02
-        assert outcome.cost.mean() <= 1.05 * budget
-        assert outcome.quality.mean() >= without.quality.mean() + 0.12
+    without = [po.evaluate(one, blind).quality.mean() for one in fits_of(blind, budgets)]
+    for method in ("routing", "router"):
+        for budget, fitted, other in zip(
+            budgets, fits_of(data, budgets, method), without, strict=True
+        ):
+            outcome = po.evaluate(fitted, data)
+            best = best_by_topic(outcome.cost.mean())
+            assert best - 0.03 <= outcome.quality.mean() <= best + 0.02
+            assert outcome.cost.mean() <= 1.05 * budget
+            assert outcome.quality.mean() >= other + 0.12
+    told = data.splits["pool"].array("query")
+    asked = [fitted.policy.start(n, told[n]).next for n in range(200)]  # of the last, one call
+    assert asked == fitted.policy.follow(
+        dict(enumerate(Tables(data).get("pool").take(np.arange(200)).statistics.outputs())),
+        np.arange(200), query=told[:200],
+    ).exit.tolist()  # fmt: skip
+    with pytest.raises(InputError, match="query' must be given: "):
+        fitted.policy.start(0)
+    for wrong in (told[0, 1:], told[0] * np.nan, "who?"):
+        with pytest.raises(InputError, match="query' must be"):
+            fitted.policy.start(0, wrong)
+    with pytest.raises(InputError, match="left out"):
+        fits_of(blind, [2.0])[0].policy.start(0, told[0])
+    with pytest.raises(InputError, match="key query"):
+        po.fit(blind, 2.0, "router")
 
 
 def test_saved_and_read(tmp_path):
@@ -206,7 +300,7 @@ def test_what_cannot_be_routed_is_refused(tmp_path):
         po.fit(zoo(900), accuracy="99.9%", method="routing")
     with pytest.raises(InputError, match="load_policy reads it"):
         po.load_family(saved)
-    with pytest.raises(InputError, match="with thresholds here"):  # what other commands ask for
+    with pytest.raises(InputError, match="with thresholds"):  # what other commands ask for
         policy_of(fitted, single=True)
 
 

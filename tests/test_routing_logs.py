@@ -31,7 +31,7 @@ def served(policy, table, out):
     with CacheWriter(out, costs=cost, shares={"fit": 1.0}, overwrite=True) as writer:
         writer.add("pool", {
             "outputs": np.where(found.called[:, :, None], outputs, 0.0), "labels": table.statistics.labels,
-            "called": found.order, "propensity": found.propensity, "group": np.arange(n),
+            "called": found.turn, "propensity": found.propensity, "group": np.arange(n),
         })  # fmt: skip
     return po.open_cache(out)
 
@@ -72,11 +72,11 @@ def test_decisions_are_as_likely_as_is_said(first):
         found = first.follow(seen, np.arange(draws))
         paths = np.where(found.called, found.propensity, 1.0).cumprod(axis=1)[:, -1]
         for m in range(k):
-            begins = found.order[:, m] == 1
+            begins = found.turn[:, m] == 1
             weight = begins / found.propensity[:, m]
             assert abs(weight.mean() - 1) < 5 * weight.std() / draws**0.5  # of each model: 1
             for then in {*range(k)} - {m}:
-                both = begins & (found.order[:, then] == 2)
+                both = begins & (found.turn[:, then] == 2)
                 pair = both / (found.propensity[:, m] * found.propensity[:, then])
                 assert abs(pair.mean() - 1) < 5 * pair.std() / draws**0.5
         assert (paths > 0).all() and (paths <= 1).all()

@@ -45,8 +45,8 @@ _SHARES = ("confidence", "top_prob", "quality")
 WORTH = ("quality", "correct")
 #: Arrays with something for every exit, the last one included.
 ANSWERS = (*WORTH, "prediction")
-#: Arrays with one number per row.
-ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
+#: Arrays with one number per row, or one vector.
+ROW_NUMBERS = (*(name for name, (axes, _) in COLUMNS.items() if axes == "N"), QUERY)
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
 SUM_TOLERANCE = 1e-2
 #: What PyTorch and Hugging Face call labels that do not count.
@@ -292,6 +292,8 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
             got = f"{len(array)} {name}" if array.ndim == 1 else shape
             step = label_step(array) if array.ndim == 2 else "Add them, or check the axes."
             raise input_error(name, f"one for each of the {rows} rows", got, step)
+        if name == QUERY and (array.ndim != 2 or len(array) != rows or not array.shape[1]):
+            raise input_error(name, f"of shape ({rows}, D)", shape, "Give each row a vector.")
         if axes == "NC" and array.ndim != 2:
             raise input_error("labels", f"of shape ({rows}, C)", shape, "One row per sample.")
         if "K" in axes and (array.shape[:2] != (rows, exits) or array.ndim != len(axes)):
@@ -301,7 +303,7 @@ def to_block(layout: Layout, arrays: Mapping[str, Array]) -> tuple[Layout, dict[
         step = "Every split and batch needs the vectors of one model, or none has them."
         allowed = f"as in the rows before: {_shown(layout.features or ())}"
         raise input_error("features", allowed, _shown(features), step)
-    asked = _query_width(block, rows)
+    asked = block[QUERY].shape[1] if QUERY in block else 0
     if layout.query not in (None, asked):
         allowed, step = f"{layout.query} numbers, as in the rows before", "Give every row the same."
         raise input_error("query", allowed, f"{asked}", step)
@@ -389,17 +391,6 @@ def _widths(block: Mapping[str, Array], rows: int, exits: int) -> tuple[int, ...
             step = "Save them for the same rows, flattened to vectors."
             raise input_error(f"features of exit {k}", allowed, f"shape {shape}", step)
     return tuple(block[name].shape[1] for name in wanted)
-
-
-def _query_width(block: Mapping[str, Array], rows: int) -> int:
-    """Return D of what is known of rows before any model is asked, 0 where nothing is."""
-    if QUERY not in block:
-        return 0
-    shape = block[QUERY].shape
-    if len(shape) != 2 or shape[0] != rows or not shape[1]:
-        step = "Give each row a vector, or a number."
-        raise input_error("query", f"of shape ({rows}, D)", f"shape {shape}", step)
-    return shape[1]
 
 
 def _shown(widths: tuple[int, ...]) -> str:

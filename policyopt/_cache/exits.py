@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.blocks import ANSWERS, WORTH
-from policyopt._cache.data import MAX_EXITS
+from policyopt._cache.data import MAX_EXITS, QUERY
 from policyopt._cache.keys import (
     DEPTHS,
     PER_SAMPLE,
     SYNONYMS,
+    Place,
     counted,
     names_split,
     parse_key,
@@ -56,7 +57,7 @@ def by_exit(raw: Raw) -> Raw:
         return raw
     for at in raw.pieces.values():
         for e, columns in at.items():
-            at[e] = _of_classes(raw, e, columns) if isinstance(columns, dict) else columns
+            at[e] = _of_classes(raw, f"exit {e}", columns) if isinstance(columns, dict) else columns
     _refuse_left_out(raw)
     exits = _exits(raw)
     for key, at in raw.pieces.items():
@@ -72,6 +73,20 @@ def with_logarithms(raw: Raw) -> Raw:
         if logs not in raw.arrays and (array < 0).any() and not (array > 0).any():
             raw.arrays[logs] = raw.arrays.pop(key)
             raw.note(f"{key}: confidences are all 0 or less: read as their logarithms")
+    return raw
+
+
+def with_queries(raw: Raw) -> Raw:
+    """Put columns query_0, query_1, ... together, (N, D); one alone is (N, 1)."""
+    several = dict[str, dict[int, Array]]()
+    for key in [k for k in raw.arrays if _parsed(k)[1] == QUERY]:
+        whole, _, number = key.rpartition("_")
+        if number.isdecimal():
+            several.setdefault(whole, {})[int(number)] = raw.arrays.pop(key)
+        elif raw.arrays[key].ndim == 1:
+            raw.arrays[key] = raw.arrays[key][:, None]
+    for key, columns in several.items():
+        raw.put(f"{key}_0", Place(key), _of_classes(raw, key, columns))
     return raw
 
 
@@ -161,11 +176,11 @@ def _same(raw: Raw, key: str, array: Array, of: str) -> None:
         raise input_error(key, "the same for every exit, row by row", got, step)
 
 
-def _of_classes(raw: Raw, e: Any, columns: Mapping[int, Array]) -> Array:
-    """Return the columns of an exit's classes, numbered from 0 or 1, as (N, C)."""
+def _of_classes(raw: Raw, of: str, columns: Mapping[int, Array]) -> Array:
+    """Return the columns of an exit's classes, or of a query, numbered from 0 or 1, as (N, C)."""
     numbers = sorted(columns)
     if numbers != list(range(numbers[0], numbers[0] + len(numbers))) or numbers[0] > 1:
-        allowed, got = "a column for each class, numbered from 0", f"{numbers[:12]} of exit {e}"
+        allowed, got = "a column for each class or number, from 0 on", f"{numbers[:12]} of {of}"
         raise input_error(f"{raw.name}: columns", allowed, got, "Add the columns that lack.")
     return np.stack([columns[c] for c in numbers], axis=1)
 

@@ -19,7 +19,14 @@ from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, TARGETS, ExitData
 from policyopt._cache.decision_log import import_log, is_log
-from policyopt._cache.exits import by_exit, joined, number_contexts, numbered, with_logarithms
+from policyopt._cache.exits import (
+    by_exit,
+    joined,
+    number_contexts,
+    numbered,
+    with_logarithms,
+    with_queries,
+)
 from policyopt._cache.files import Progress
 from policyopt._cache.keys import SYNONYMS, parse_key, split_name
 from policyopt._cache.manifest import MANIFEST, with_told
@@ -328,7 +335,7 @@ def read_file(
             raw = reader(source, said or {}, *more)
         raw.folder = path.absolute().parent.name
         with _telling([raw]):
-            return with_logarithms(by_exit(raw))
+            return with_logarithms(by_exit(with_queries(raw)))
     except PolicyOptError:
         raise
     except Exception as error:  # zip, numpy, pandas and Arrow raise many kinds on damaged files

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from policyopt._cache.data import GROUP
+from policyopt._cache.data import GROUP, QUERY
 from policyopt.runtime._errors import input_error
 
 #: Keys as this package writes them, and the name each has in `Rows` (or its role).
@@ -19,7 +19,7 @@ SYNONYMS = {
     "conf_logprob": "conf_logprob", "pred": "prediction", "prediction": "prediction",
     "correct": "correct", "quality": "quality", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
     "context": "context", "group": "group", "groups": "group", "group_id": "group", "costs": "costs", "cost": "costs",
-    "sample": "sample", "exit": "exit", "split": "split",
+    "sample": "sample", "exit": "exit", "split": "split", "query": QUERY,
 }  # fmt: skip
 #: How others spell them, by the key that it means.
 _SPELLINGS = {
@@ -35,6 +35,7 @@ _SPELLINGS = {
         "conf_logprob": "logprob log_prob log_conf log_confidence log_confidences conf_logprobs",
         "correct": "is_correct corrects correctness",
         "group": "group_ids",
+        "query": "router_score query_embedding query_embeddings",
         "outputs": "exits exit_outputs",
         "sample": "sample_id sample_idx id ids idx ind index uid guid qid question_id example_id row_id",
         "exit": "exit_id exit_idx exit_index model model_name layer tier",
@@ -43,13 +44,13 @@ _SPELLINGS = {
 }
 #: Too short or too common to stand after anything but the name of a split.
 _SHORT = ("y", "gt", "gold", "id", "ids", "idx", "ind", "index")
-_SHORT += ("exit", "model", "layer", "tier", "sample", "split")
+_SHORT += ("exit", "model", "layer", "tier", "sample", "split", "query")
 #: Texts a file may hold about itself.
 OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
 _BASES = "|".join(sorted({*SYNONYMS, *_SPELLINGS}, key=len, reverse=True))
 _KEY = re.compile(
     r"(?:(?P<prefix>[A-Za-z0-9_.-]+?)_)??"
-    rf"(?P<base>mean_\w+|names|contexts|(?i:{_BASES})|features_\d{{1,4}}|cost_\w+|latency_\w+)"
+    rf"(?P<base>mean_\w+|names|contexts|(?i:{_BASES})|features_\d{{1,4}}|query_\d{{1,5}}|cost_\w+|latency_\w+)"
 )
 _MAX_KEY = 256  # characters: reading one takes time that grows with their square
 _ALIASES = {
@@ -64,7 +65,7 @@ _COUNTED += ("arr", "out", "output")
 DEPTHS = ("layer", "block", "level")
 _LAST = re.compile(r"(?i)(?<![a-z])(?:final|last)(?![a-z])")
 #: Roles with one value per sample, whatever the exit.
-PER_SAMPLE = ("labels", "context", GROUP, "split", "sample", "exit")
+PER_SAMPLE = ("labels", "context", GROUP, "split", "sample", "exit", QUERY)
 _ROLE_WORDS = {*SYNONYMS, *_SPELLINGS} - {"exit", "model", "layer", "tier"}
 
 
@@ -97,10 +98,12 @@ def parse_key(key: str) -> tuple[str | None, str, str] | None:
     if base in ("names", "contexts") or base.startswith("mean_"):
         return prefix, "metadata", base
     base = base if base.startswith(("cost_", "latency_", "features_")) else base.lower()
-    if base in _SHORT and prefix is not None and not names_split(prefix):
+    numbered = re.fullmatch(r"query_\d+", base)  # one number of several
+    if (base in _SHORT or numbered) and prefix is not None and not names_split(prefix):
         return None
     base = _SPELLINGS.get(base, base)
     role = base if base.startswith("features_") else SYNONYMS.get(base, "cost")
+    role = QUERY if numbered else role
     return prefix, role, base
 
 
@@ -198,6 +201,8 @@ def places(
         for k, key in enumerate(named):
             if key in keys:
                 found[key] = place if len(named) == 1 else Place(place.key, k)
+            if len(named) > 1 and _thing(place)[1] == QUERY:
+                found[key] = Place(f"{place.key}_{k}")
                 taken[_thing(found[key]), found[key].exit, found[key].column] = key
     claimed = {_thing(place): key for key, place in found.items()}
     # The order of spellings, ours first, decides which of two keys for one thing is taken.

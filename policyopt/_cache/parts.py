@@ -366,9 +366,9 @@ def _note_unsure(part: Part, n: int, exits: int, notes: list[str]) -> None:
     given = next((part.arrays[role] for role in CONFIDENCES if role in part.arrays), None)
     if given is None and "top_prob" not in part.arrays:
         notes.append(
-            f"{part.source}: NO CONFIDENCES: nothing tells one row from another, so a policy can only choose shares "
-            "of the rows. A score that is known before exit k+1 (such as a router's) becomes usable as conf_k "
-            "(0 to 1, higher: stop there); the last exit needs none"
+            f"{part.source}: NO CONFIDENCES: all are 1, which tells no row from another, so a policy can only choose "
+            "shares of the rows; or routing by what is known before any model is asked (a router's score, a length, an "
+            "embedding): key query"
         )
     elif given is not None and (given.size < n * exits or np.isnan(given).any()):
         notes.append(f"{part.source}: exit {exits - 1} has no confidence; it needs none: set to 1")

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
-from policyopt._cache.data import GROUP, group_codes
+from policyopt._cache.data import GROUP, QUERY, group_codes
 from policyopt._cache.keys import OPTIONS, Place, parse_key, place_of, places, suffixed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._text import same_answer
@@ -68,8 +68,13 @@ class Raw:
         self.keys = list(keys)
         found, others = places(self.keys, said, self.note)
         self.unread = dict.fromkeys(others, ())
-        for named in said.values():
-            if len(named) > 1 and set(named) <= set(self.keys) and not self.listed:
+        for role, named in said.items():
+            if (
+                QUERY not in role
+                and len(named) > 1
+                and set(named) <= set(self.keys)
+                and not self.listed
+            ):
                 self.listed = [(parse_key(key) or (None,))[0] or key for key in named]
                 self.note(f"exits in the order that is said: {', '.join(self.listed)}")
         return found
@@ -131,7 +136,7 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
     """Divide named values (arrays, lists, texts, numbers) into arrays, options and metadata."""
     raw, found = Raw(name), flat(found)
     own = [key for key in found if key in OPTIONS or key == "cost_unit"]
-    at = raw.plan([key for key in found if key not in own], said)
+    at = without_texts(raw, raw.plan([key for key in found if key not in own], said), found)
     for key, value in found.items():
         place, argument = at.get(key), f"{name}: {key}"
         known = parse_key(place.key) if place else None
@@ -180,6 +185,21 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             except (TypeError, ValueError) as error:
                 raise input_error(argument, "an array", f"{error}", "Mend the file.") from error
     return raw
+
+
+def without_texts(raw: Raw, at: Mapping[str, Place], first: Mapping[str, Any]) -> dict[str, Place]:
+    """Return the places of keys, but of a query whose first value is a text, which tells nothing as it is."""
+    words = {k: first[k] for k, place in at.items() if QUERY in place.key}
+    for key, value in words.items():
+        text = (
+            value.strip()[:1] not in "+-.0123456789" if isinstance(value, str) else is_text(value)
+        )
+        if text:
+            raw.unread[key] = ()
+            raw.note(
+                f"key {key!r} not used, for it holds texts: give numbers (a length, an embedding)"
+            )
+    return {key: place for key, place in at.items() if key not in words or key not in raw.unread}
 
 
 def _shape(value: Any) -> tuple[int, ...]:

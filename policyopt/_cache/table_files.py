@@ -20,7 +20,7 @@ from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import GROUP, MAX_EXITS, group_codes
 from policyopt._cache.exits import CONFIDENCES
 from policyopt._cache.keys import PER_SAMPLE, Place, counted, parse_key, place_of
-from policyopt._cache.raw import MISSING, TEXTUAL, Raw, Said, coded, declared
+from policyopt._cache.raw import MISSING, TEXTUAL, Raw, Said, coded, declared, without_texts
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._sizes import PIECE, Room
@@ -168,7 +168,7 @@ def _from_objects(path: Path, objects: Callable[[], Iterator[Line]], said: Said)
     inner = [key for key, value in fields if any(place_of(f"{key}_{k}") for k in value)]
     rows = ((i, _flattened(row, inner), size) for i, row, size in objects())
     raw, head = Raw(path.name), _flattened(first[1], inner)
-    at = raw.plan(head, said)
+    at = without_texts(raw, raw.plan(head, said), head)
     if any(isinstance(head[key], (list, dict)) for key in at):
         return _from_lists(raw, at, rows, path)
     return _gather(raw, at, _frames(path, list(at), rows), path)
@@ -415,6 +415,7 @@ def _gather(
     if not len(frame):
         raise input_error(f"{raw.name}: rows", "at least 1", 0, "Is it the right file?")
     raw.axes, raw.table = "NKC", True
+    at = without_texts(raw, at, frame.iloc[0])
     for column in raw.unread:
         raw.unread[column] = (len(frame),)
         raw.ignore("column", column)

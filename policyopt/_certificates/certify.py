@@ -30,7 +30,7 @@ from policyopt._certificates.risks import (
     taken,
 )  # fmt: skip
 from policyopt._certificates.testing import fallback, holm
-from policyopt._costs import Budget
+from policyopt._costs import Budget, money, parse_budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._parts import origins, share_rows, took_part
@@ -150,6 +150,8 @@ def certify(
     check_type("data", data, ExitData, "an ExitData", "E.g. open_cache(PATH).")
     check_type("split", split, str, "a name", "E.g. calibrate.")
     level = 1.0 if procedure == "crc" else delta_of(confidence)
+    if isinstance(budget, str) and money(budget, ""):
+        budget = parse_budget(budget, np.empty(0), data.cost(cost).unit)
     risks = _risks(risk, budget)
     _check_how(risks, procedure, testing, starts, covers)
     if cost_bound is not None:

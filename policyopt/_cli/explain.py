@@ -38,6 +38,7 @@ from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy, no_thresholds
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -61,6 +62,12 @@ def explain(
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
+    if isinstance(routing := load_any(policy), RoutingPolicy):
+        if reference is not None:
+            step = "Leave it out; `policyopt compare` holds methods against each other."
+            raise input_error("--reference", "absent with routing", str(reference), step)
+        _explain_routing(at_level(routing, level), policy, cache, split, out, utility, cost, style)
+        return
     loaded = _single("POLICY", policy, level)
     against = None if reference is None else _single("--reference", reference, level)
     data = options.read_cache(cache)
@@ -96,10 +103,51 @@ def explain(
         output.say(f"wrote explain.json, rows.csv and pictures to {out}")
 
 
+def _explain_routing(
+    loaded: RoutingPolicy, path: Path, cache: Path, split: str, out: Path | None, utility: str | None,
+    cost: str | None, style: output.Format,
+) -> None:  # fmt: skip
+    """Show which model is asked after which: a tree of ways with their shares, costs and accuracies."""
+    from policyopt._report.routes import explain_routing, routes_figure
+
+    data = options.read_cache(cache)
+    worth, told = utility_for(loaded, data, utility)
+    tables = options.make_tables(data, cost_for(loaded, data, cost), (split,), worth)
+    found = explain_routing(loaded, tables.get(split))
+    record = found.record
+    for remark in filter(None, [*record["notes"], told]):
+        output.note(remark)
+    if out is not None:
+        title = f"{record['policy']['method'] or path.name} on {cache.resolve().name}, {split}"
+        files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
+        output.write_results(out, {**files, "routes.png": routes_figure(record, title)})
+    if output.print_data(style, record, record["ways"]):
+        return
+    unit = record["unit"]
+    word = output.quality_word(record["quality"] != record["accuracy"])
+    told = f"{record['rows']:,} rows of {record['split']}: mean cost {number(record['realised_cost'])} {unit}"
+    output.say(f"{told}, {word} {percent(record['quality'])} %")
+    output.print_table(record["models"], {
+        "model": "model", f"cost of a call [{unit}]": "cost", "asked %": shown("asked", _share),
+        "first %": shown("first", _share), "last %": shown("last", _share), "of cost %": shown("cost_share", _share),
+    })  # fmt: skip
+    output.print_table(record["ways"], {
+        "asked, one after the other": lambda r: f"{'   ' * (r['depth'] - 1)}{'└ ' * (r['depth'] > 1)}{r['model']}",
+        "rows %": shown("share", _share), "stop here %": shown("stop", _share),
+        f"their cost [{unit}]": "cost", f"their {word} %": shown("quality", _share),
+    })  # fmt: skip
+    if record["rare"]:
+        output.say(f"{_share(record['rare'])} % go ways that under 1 % go each, which are left out")
+    if out is not None:
+        output.say(f"wrote explain.json, rows.csv and routes.png to {out}")
+
+
 def _single(name: str, path: Path, level: str | None) -> Policy:
     """Return the policy of a file that holds one, or of a family's level; not one per context."""
     found = load_any(path)
     found = at_level(found, level) if isinstance(found, PolicyFamily) else found
+    if isinstance(found, RoutingPolicy):
+        raise no_thresholds(name)
     if isinstance(found, ExpertPolicy):
         got = f"{path.name}, with one each for {', '.join(found.contexts)}"
         step = "`policyopt evaluate` replays it whole; fit without --experts for one policy."

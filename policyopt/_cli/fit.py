@@ -14,7 +14,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._costs import Budget, parse_budgets
+from policyopt._costs import Budget, parse_budgets, per_thousand
 from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
@@ -28,6 +28,7 @@ from policyopt._methods.targets import Target
 from policyopt._progress import progress_callback
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._routing import RoutingPolicy
 
 #: What the provenance of a policy says that may decline.
 _DECLINES = ("abstain", "expected_abstained", "expected_selective_quality")
@@ -39,7 +40,9 @@ _SHIPPED = Path("cache") / "fashion_mnist"
 
 def fit(
     cache: Path = options.CACHE,
-    budget: str | None = option(None, "Most mean cost: 2.5 in the unit, or 40% of the full model."),
+    budget: str | None = option(
+        None, "Most mean cost: 2.5 in the unit, 40% of the full, '$3/1000'."
+    ),
     accuracy: str | None = options.ACCURACY,
     quality: str | None = options.QUALITY,
     max_drop: str | None = options.MAX_DROP,
@@ -203,12 +206,14 @@ def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) ->
 
 def describe(fitted: Fitted, path: str) -> dict[str, Any]:
     """Return a fit as a record, with the interval that its artifact states."""
+    routes = isinstance(fitted.policy, RoutingPolicy)
     return {
         "method": fitted.method, "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget, "unit": fitted.policy.unit,
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
         **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
+        **({"asked_first": fitted.policy.asked_first} if routes else {}),
         **threshold_fields(fitted.policy), "active_exits": list(fitted.policy.active_exits), "policy": path,
         **{name: fitted.policy.provenance[name] for name in _DECLINES if name in fitted.policy.provenance},
     }  # fmt: skip
@@ -269,7 +274,7 @@ def _budget(record: dict[str, Any]) -> str:
     if record["budget"] is None:
         return "-"
     budget, unit = record["budget"], record["unit"]
-    return f"{number(budget)} {unit}{output.in_money(budget, unit)}"
+    return f"{number(budget)} {unit}{per_thousand(budget, unit)}"
 
 
 def columns_of(record: Mapping[str, Any]) -> output.Columns:
@@ -277,9 +282,9 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
     return {
         "method": output.chosen_method, "budget": _budget,
         "expected cost [95 %]": lambda r: (
-            interval("expected_cost")(r) + output.in_money(r["expected_cost"], r["unit"])
+            interval("expected_cost")(r) + per_thousand(r["expected_cost"], r["unit"])
         ),
-        **_expected_column(record), "thresholds, exit 0 on": output.thresholds_text, "policy": "policy",
+        **_expected_column(record), **output.rule_column(record), "policy": "policy",
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
-from policyopt._costs import Cost
+from policyopt._costs import Cost, per_thousand
 from policyopt._intervals import worth_fields
 from policyopt._measures import Measure
 from policyopt._table import Tables, known_rows
@@ -21,7 +21,7 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 
 if TYPE_CHECKING:
     from policyopt._methods.registry import MethodSpec
@@ -135,7 +135,8 @@ def info(
     content: dict[str, Any] = {
         "kind": data.kind, "exits": data.exits, "classes": data.classes, "names": list(data.names),
         **vars(data.measure),
-        "features": list(data.feature_widths), "contexts": list(data.contexts), "pooled": data.pooled,
+        "features": list(data.feature_widths), "query": data.query_width,
+        "contexts": list(data.contexts), "pooled": data.pooled,
         "splits": splits, "costs": [_cost(data, cost) for cost in data.costs],
         "metadata": dict(data.metadata), "fingerprint": data.fingerprint,
     }  # fmt: skip
@@ -192,6 +193,9 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
         output.say("a log of decisions: models not called are unknown, so only routing is fitted on it")
     if data.feature_widths:
         output.say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
+    if data.query_width:
+        known = f"{data.query_width} number{'s' if data.query_width > 1 else ''}"
+        output.say(f"known of every row before any model is asked (query): {known}")
     if data.contexts:
         output.say(f"every row has a context: {', '.join(data.contexts)}; their shares stand last")
     if data.metadata:
@@ -216,7 +220,7 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     )
     for k in range(data.exits):
         columns[f"exit {data.called(k)}"] = lambda r, k=k: (
-            number(r["cumulative_mean"][k]) + output.in_money(r["cumulative_mean"][k], r["unit"])
+            number(r["cumulative_mean"][k]) + per_thousand(r["cumulative_mean"][k], r["unit"])
         )
     stated = [one for one in content["costs"] if "heads" in one]
     heads = [{**r, "cost": f"{r['cost']}: head", "cumulative_mean": r["heads"]} for r in stated]
@@ -311,7 +315,16 @@ def _cut(text: str, most: int = _SHOWN) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def _facts(policy: Policy) -> dict[str, Any]:
+def _facts(policy: Any) -> dict[str, Any]:
+    if isinstance(policy, RoutingPolicy):
+        return {
+            "kind": policy.kind, "classes": policy.classes, "models": policy.model_exits,
+            "models that may be asked": [policy.called(m) for m in policy.active_exits],
+            "unit": policy.unit, "costs of a call": policy.costs.tolist(),
+            "asked first": policy.asked_first, "looks at what calls cost": policy.needs_costs,
+            "standings": sum(len(arm.standings) for arm in policy.arms),
+            "provenance": dict(policy.provenance),
+        }  # fmt: skip
     mixture, calibrator = policy.mixture, policy.calibrator
     return {
         "kind": policy.kind, "classes": policy.classes, "model exits": policy.model_exits,

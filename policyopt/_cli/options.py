@@ -41,7 +41,7 @@ SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", meta
 SEED = option(0, "Seed.", "--seed", callback=check_seed)
 SPLIT = option("test", "Split or stream to look at.", "--split")
 TEST = option("test", "Split or stream to replay on.", "--test")
-COUNTED = "A count (9), or a list: 0.2,0.4 in the unit, or 20%,40% of the full model."
+COUNTED = "A count (9), or a list: 0.2,0.4 in the unit, 20%,40% of the full model, '$3/1000'."
 BUDGETS = option("9", COUNTED, "--budgets")
 LEVEL = option(
     None, "Of a family: a number from 0 (the cheapest), a budget (35%, 2.5), or a name.", "--level"

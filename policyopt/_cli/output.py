@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from policyopt import _cli as cli
-from policyopt._costs import per_thousand
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy
+from policyopt.runtime._policy import ALWAYS, NEVER
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._text import csv_cell, printable
 
 #: Names of files that a note lists.
@@ -198,11 +198,6 @@ PART: Columns = {
 }
 
 
-def in_money(cost: float, unit: str) -> str:
-    """Return what stands beside a mean cost in money: that of 1,000 requests."""
-    return f" ({many})" if (many := per_thousand(cost, unit)) else ""
-
-
 def names_of(provenance: Mapping[str, Any], exits: int) -> list[str]:
     """Return what a policy's exits are called where its provenance, which may hold anything, names all of them."""
     names = provenance.get("names")
@@ -239,6 +234,13 @@ def threshold_text(threshold: float) -> str:
     return {ALWAYS: "always", NEVER: "never"}.get(threshold, text)
 
 
+def rule_column(record: Mapping[str, Any]) -> Columns:
+    """Return the column of a fit's thresholds, or of the models that are asked first."""
+    if "asked_first" not in record:
+        return {"thresholds, exit 0 on": thresholds_text}
+    return {"asked first": lambda r: " or ".join(r["asked_first"])}
+
+
 def thresholds_text(record: Mapping[str, Any]) -> str:
     """Return the thresholds of a record, or of its two sets, for people."""
     mixture = record.get("mixture")
@@ -247,8 +249,10 @@ def thresholds_text(record: Mapping[str, Any]) -> str:
     return between.join(" ".join(map(threshold_text, one)) for one in sets)
 
 
-def scale_text(policy: Policy) -> str | None:
+def scale_text(policy: Any) -> str | None:
     """Return how thresholds are to be read where papers have another scale and direction; None: as they stand."""
+    if isinstance(policy, RoutingPolicy):
+        return None
     rule = policy.rule
     if rule.below is None:
         return None

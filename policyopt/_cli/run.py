@@ -22,6 +22,7 @@ from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._files import write_file
 from policyopt.runtime._outputs_file import decide_arrays, outputs_of
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
+from policyopt.runtime._routing import RoutingPolicy
 
 _COLUMNS = ("row", "exit", "prediction", "cost", "quality")
 _AXES = ("KNC", "NKC", "KN", "NK")
@@ -41,7 +42,7 @@ def evaluate(
 ) -> None:
     """Show realised cost and accuracy of a policy, or of a family's levels."""
     from policyopt._api import cost_for, utility_for
-    from policyopt._frontier import summary, told_metric
+    from policyopt._frontier import span_of, summary, told_metric
     from policyopt._parts import by_part, column, took_part
     from policyopt._replay import replay
     from policyopt._table import Tables, unlabelled
@@ -53,6 +54,7 @@ def evaluate(
     if family and out is not None:
         raise input_error("--out", f"given with --level: {family.told()}", out, "E.g. --level 0.")
     found = list(family.policies) if family else [at_level(loaded, level)]
+    routes = isinstance(loaded, RoutingPolicy)
     data = options.read_cache(cache)
     worth, told = utility_for(found[0], data, utility)
     if told:
@@ -89,7 +91,7 @@ def evaluate(
         records = [
             {**record, "part": None, "worst": False, **part, **({"budget": None} if part else {})}
             for record, outcome in zip(records, outcomes, strict=True)
-            for part in ({}, *by_part(outcome, values, span=float(np.ptp(loaded.costs))))
+            for part in ({}, *by_part(outcome, values, span=span_of(found[0])))
         ]
     columns = {
         **({"level": "level"} if family else {}),
@@ -97,7 +99,8 @@ def evaluate(
         f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
         **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
-        **output.share_columns(data.names),
+        **output.share_columns(data.names, "ends with %" if routes else "exit share %"),
+        **({"asked %": output.shares("asked_share")} if routes else {}),
         **output.coverage_columns(records[0], outcomes[0].graded),
     }  # fmt: skip
     output.print_records(records, style, columns)
@@ -150,13 +153,28 @@ def run(
     order, keys = raw.axes or axes or raw.options.get("axes"), [*raw.arrays, *raw.metadata]
     found = outputs_of(arrays, loaded, order and order.upper(), raw.name, keys)
     _refuse_odd(found, loaded.kind, raw.name)
-    decisions = decide_arrays(loaded, found, arrays, raw.name)
+    costs = _costs_of(raw, loaded)
+    decisions: Any = decide_arrays(loaded, found, arrays, raw.name, costs)
     if style is not output.Format.table:
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
         output.print_records(_rows(decisions, columns, loaded), style)
         return
     names = output.names_of(loaded.provenance, loaded.model_exits)
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
+    mean = number(float(decisions.cost.mean()))
+    if isinstance(loaded, RoutingPolicy):
+        asked = (decisions.turn > 0).mean(axis=0)
+        output.print_table(
+            [{"at": m, "cost": float(loaded.costs[m])} for m in loaded.active_exits],
+            {
+                "model": lambda r: loaded.called(r["at"]),
+                "asked %": lambda r: percent(float(asked[r["at"]]), 1),
+                "asked last %": lambda r: percent(float(counts[r["at"]]) / len(decisions.exit), 1),
+                f"cost of a call [{loaded.unit}]": "cost",
+            },
+        )
+        output.say(f"mean cost {mean} {loaded.unit}; --format csv prints a line per row")
+        return
     output.print_table(
         [
             {"exit": names[k] if names else k, "rows": int(counts[k]), "cost": float(cost)}
@@ -169,7 +187,6 @@ def run(
             f"cost [{loaded.unit}]": "cost",
         },
     )
-    mean = number(float(decisions.cost.mean()))
     if loaded.abstains:
         output.say(f"{percent(float(decisions.abstained.mean()))} % are handed over")
     output.say(f"mean cost {mean} {loaded.unit}; --format csv prints a line per row")
@@ -180,6 +197,14 @@ def _rows(outcome: Any, columns: tuple[str, ...], policy: Any) -> list[dict[str,
     from policyopt._utility import ANSWERS, coarse_exits, coarse_note
 
     values = [getattr(outcome, name).tolist() for name in columns[1:]]
+    if isinstance(policy, RoutingPolicy):
+        columns = (*columns, "answer_of", "asked")
+        values.append([policy.called(m) if m >= 0 else "joined" for m in outcome.answerer.tolist()])
+        order = np.argsort(
+            np.where(outcome.turn > 0, outcome.turn, outcome.turn.shape[1] + 1), axis=1
+        )
+        pairs = zip(order.tolist(), (outcome.turn > 0).sum(axis=1).tolist(), strict=True)
+        values.append([[policy.called(m) for m in row[:count]] for row, count in pairs])
     if coarse := coarse_exits(policy.provenance):
         output.note(coarse_note(policy.provenance))
         columns = (*columns, "answers")
@@ -188,6 +213,19 @@ def _rows(outcome: Any, columns: tuple[str, ...], policy: Any) -> list[dict[str,
         dict(zip(columns, row, strict=True))
         for row in zip(range(len(outcome.exit)), *values, strict=True)
     ]
+
+
+def _costs_of(raw: Any, policy: Any) -> Any:
+    """Return what each call cost, (N, K), where a routing policy looks at it and the file says."""
+    if not isinstance(policy, RoutingPolicy) or not policy.needs_costs:
+        return None
+    found = raw.costs.get(policy.provenance.get("cost"))
+    if found is None or found.ndim != 2:
+        output.note(
+            "the file says no costs of calls: each is taken to cost what it does on average"
+        )
+        return None
+    return found if found.shape[1] == policy.model_exits else found.T
 
 
 def _refuse_odd(found: list[Any], kind: str, path: str) -> None:

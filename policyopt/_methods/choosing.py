@@ -611,9 +611,7 @@ class Subset(Choosing):
         if not isinstance(self.inner, str) or self.inner.partition(":")[0] == "subset":
             step = "E.g. inner=max_prob."
             raise input_error("inner", "the name of another method", self.inner, step)
-        thresholded(
-            make_method(self.inner), "inside subset"
-        )  # what does not exist is refused by name
+        thresholded(make_method(self.inner), "subset")  # what does not exist is refused by name
         super().__post_init__()
 
     def origin(self, name: str, way: Method, draft: Draft) -> dict[str, Any]:

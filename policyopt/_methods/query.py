@@ -29,44 +29,33 @@ _PENALTIES = (10.0, 100.0, 1000.0)
 _DIGITS = 7
 
 
-def fit_query(
-    given: Floats, quality: Floats, paid: Floats | None, fold: Ints, seed: int
-) -> tuple[Query, Floats]:
-    """Return how queries (N, D) become columns, and those of the rows, (N, Q).
-
-    They are the log odds that each model is right, by its `quality` (N, K); the log of what calls cost, where `paid`
-    (N,) says; and the axes, where they are few.
-    """
-    cost = [] if paid is None else [np.log(np.maximum(paid, 1e-9 * paid.max()))]
-    target = np.column_stack([quality, *cost])
-    target = target - target.mean(axis=0)
-    ones, most, best = np.ones(len(given)), np.maximum((target**2).sum(axis=0), 1e-12), None
-    for query in _shapes(given, seed):
-        seen = query.seen(given)
+def fit_query(given: Floats, quality: Floats, fold: Ints, seed: int) -> tuple[Query, Floats]:
+    """Return how queries (N, D) become columns, and those of the rows, (N, Q): log odds of quality (N, K), few axes."""
+    target, ones = quality - quality.mean(axis=0), np.ones(len(given))
+    (place, shapes), tried = _shapes(given, seed), []
+    for query in shapes:
+        seen = query.seen(place)
         for penalty in _PENALTIES:
             theta = ridge_without_each(seen, ones, target, fold, penalty)
             # Offsets of each fold would tell its labels' mean, turned round.
             theta[:, 0] = -(seen.mean(axis=0) @ theta[:, 1:])
             said = of_own_fold(seen, theta, fold)
-            error = float((((said - target) ** 2).sum(axis=0) / most).mean())
-            if best is None or error < best[0]:
-                best = error, query, theta[-1], said
-    assert best is not None
-    _, query, theta, said = best
+            tried.append((float(((said - target) ** 2).sum()), len(tried), query, theta[-1], said))
+    _, _, query, theta, said = min(tried)
     spread = np.maximum(said.std(axis=0), 1e-12)
-    fits = [fit_sigmoid(said[:, [k]] / spread[k], q, 3.0) for k, q in enumerate(quality.T)]
-    low, slope = np.array([*fits, *([[0.0, 1.0]] * len(cost))]).T
-    slope = np.maximum(slope, 0.0) / spread  # what speaks against the labels says nothing
-    theta = theta * slope
-    theta[0] += low
-    few = len(query.axes) if len(query.axes) <= _RAW else 0
-    weights = np.concatenate([theta.T, np.eye(few, len(theta), 1)])
-    columns = np.concatenate([said * slope + low, query.seen(given)[:, :few]], axis=1)
-    return replace(query, weights=weights), columns
+    odds = np.array(
+        [fit_sigmoid(u[:, None], q, 3.0) for u, q in zip((said / spread).T, quality.T, strict=True)]
+    )
+    slope = np.maximum(odds[:, 1], 0.0) / spread  # what speaks against the labels says nothing
+    theta, columns = theta * slope, said * slope + odds[:, 0]
+    theta[0] += odds[:, 0]
+    few = place.shape[1] if place.shape[1] <= _RAW else 0
+    whole = replace(query, weights=np.concatenate([theta.T, np.eye(few, len(theta), 1)]))
+    return whole, np.concatenate([columns, place[:, :few]], axis=1)
 
 
-def _shapes(given: Floats, seed: int) -> list[Query]:
-    """Return what may be read of queries, without weights: axes, and nearness to their middle or to rows."""
+def _shapes(given: Floats, seed: int) -> tuple[Floats, list[Query]]:
+    """Return places of queries, and what may be read of them, without weights: nearness to their middle or to rows."""
     center, spread = given.mean(axis=0), given.std(axis=0)
     inverse = np.where(spread > 1e-9 * np.abs(center), 1.0 / np.maximum(spread, 1e-300), 0.0)
     axes = np.diag(inverse)
@@ -74,12 +63,13 @@ def _shapes(given: Floats, seed: int) -> list[Query]:
         standard = (given - center) * inverse
         axes = principal(standard, _AXES, seed)
         axes = axes * inverse / max(float((standard @ axes[0]).std()), 1e-12)
-    center, axes = short(center, _DIGITS), short(axes, _DIGITS)
+    center, axes = short(center, 9), short(axes, _DIGITS)
     r, count = len(axes), min(_POINTS, len(given) // _ROWS_EACH)
     plain = Query(center, axes, np.zeros((1, r)), r**0.5, np.empty((0, r + 2)))
     some = np.random.default_rng(seed).permutation(len(given))[:count]
-    points = short(plain.seen(given[some])[:, :r], _DIGITS)
+    place = plain.place(given)
+    points = short(place[some], _DIGITS)
     apart = np.sqrt(((points[:, None] - points[None]) ** 2).sum(axis=2))
     widths = [float(w * np.median(apart)) for w in _WIDTHS if count and np.median(apart) > 1e-6]
     none = np.empty((0, 1 + r + count))
-    return [plain, *(replace(plain, points=points, width=w, weights=none) for w in widths)]
+    return place, [plain, *(replace(plain, points=points, width=w, weights=none) for w in widths)]

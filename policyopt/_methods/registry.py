@@ -35,9 +35,9 @@ class MethodSpec:
     `summary` completes "leaves where ...", `wins` says when to choose it, `reference` where the paper is.
     `factory`: ``module:Class`` of this package, or a class; `preset`: settings that make it this method,
     `defaults`: other than the class's own. `needs`: ``labels``, ``logits``, ``features``, or of summaries
-    ``entropy``, ``top_prob``; ``cascade``, models that are paid one by one. `trains`: for long, so that ``all``
-    leaves it out. `online`: one number orders its policies. `seconds`: of a processor, for nine budgets and 549 or
-    5,000 rows of five exits and ten classes (benchmarks/few_rows.py). `discrete`: few distinct scores, so that
+    ``entropy``, ``top_prob``; ``query``; ``cascade``, models that are paid one by one. `trains`: for long, so that
+    ``all`` leaves it out. `online`: one number orders its policies. `seconds`: of a processor, for nine budgets and
+    549 or 5,000 rows of five exits and ten classes (benchmarks/few_rows.py). `discrete`: few distinct scores, so that
     budgets are met by mixing.
     """
 
@@ -249,6 +249,10 @@ METHODS: tuple[MethodSpec, ...] = (
         "Dekoninck et al., cascade routing; this project", 2024, "arXiv:2410.10347", "routing:Routing",
         "Models paid by the call: which first, which next, answers joined. Not for exits of one network.",
         online=False, needs=("labels", "cascade"), seconds=(3, 12)),
+    MethodSpec("router", "cascade", "always, at the one model that the query chooses",
+        "Ding et al., Hybrid LLM; Hu et al., RouterBench", 2024, "arXiv:2404.14618; arXiv:2403.12031", "routing:Router",
+        "One call per sample, where something is known before it. Where a second may follow, routing.",
+        online=False, needs=("labels", "cascade", "query"), seconds=(2, 6)),
     # Choice among methods.
     MethodSpec("auto", "choice", "whichever of several does best at the budget says so",
         "this project; shrinkage of Efron & Morris", 1973, "JASA 68, 117-130",
@@ -462,7 +466,7 @@ def at_most(method: Method, exits: int | None) -> Method:
         return method
     check_whole("max_exits", exits, step="E.g. --max-exits 2 (Python: max_exits=2).")
     if method.routes:
-        raise no_thresholds("method", "with max_exits")
+        raise no_thresholds("method", "max_exits")
     if method.fixed:
         step = "Leave the thresholds (or the exit) to the fit: they are of all exits."
         raise input_error("max_exits", "given with a method that chooses them", method.name, step)

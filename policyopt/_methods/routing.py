@@ -65,10 +65,12 @@ from policyopt.runtime._typing import Array, Floats, Ints
 EVERY = 6  # models of which all sets are standings
 _MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
 _GROUPS = 20
+_FEW = 4  # models: of fewer a mean adds nothing to a product
 #: Of the search for members: rows, and numbers of the prices, the highest first.
 _SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
 _PRICES = 30
 _SHARPNESS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4])
+_STEPS = 50  # of EM
 _SHRINK = 100.0  # rows of evidence that a standing's powers are as they are among all models
 #: Penalties, in rows: of what standings of a size share, and of each one's own.
 _PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
@@ -100,6 +102,7 @@ class Routing(Method):
     asks = "classes"
     allowed: ClassVar = {"soft": Number(most=1.0), "explore": Number(most=0.99)}
     tuned: ClassVar = {"soft": Choice((0.5, 1.0))}
+    one: ClassVar[bool] = False  # whether a single model is asked
     remedy = "which this cache does not hold. Use auto, which takes what fits."
 
     def missing_columns(self, table: Table) -> list[str]:
@@ -124,11 +127,11 @@ class Routing(Method):
                 step = "Give a budget or a floor; --method auto keeps limits, too."
                 raise input_error("limits", "absent with routing", target.text, step)
         if table.log is None:
-            levels = _Rows(known_rows(table), self.soft, check_seed(seed)).levels()
+            levels = _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
         else:
             from policyopt._methods.routing_logs import LoggedRows
 
-            levels = LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels()
+            levels = LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels(self.one)
         found: list[Fitted | BudgetError] = []
         for target in targets:
             try:
@@ -141,7 +144,18 @@ class Routing(Method):
         return self.fit_path(table, budgets, seed)
 
     def trained(self, table: Table, seed: int) -> Spend:
-        raise no_thresholds("method", "inside another")
+        raise no_thresholds("method", "another to stand on")
+
+
+class Router(Routing):
+    """Which one model to ask, by what is known of a sample before (query): `Routing` of a single call."""
+
+    label = "router"
+    one = True
+    remedy = "which this cache does not hold: import with a key query (Python: query=)."
+
+    def required_columns(self) -> frozenset[str]:
+        return frozenset({"query"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +211,12 @@ class _Rows:
         query, self.query = None, None
         given = None if table.log is not None else table.query
         if given is not None:  # its columns, of each row by what its fold has not seen
-            paid = self.costs.mean(axis=1) if timed else None
-            query, self.query = fit_query(given, right, paid, self.fold, seed)
-        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, query)
+            query, self.query = fit_query(given, right, self.fold, seed)
+        none = np.ones(self.k)
+        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, none, query)
+        if self.joins and table.whole:
+            temper = [self._sharpest(Standing((m,), none[:1])) for m in range(self.k)]
+            self.ensemble = replace(self.ensemble, temper=np.array(temper))
         self.refines = True  # the powers of each standing
         self._known: dict[Set, _Seen] = {}
 
@@ -220,11 +237,10 @@ class _Rows:
         p = np.clip(np.nan_to_num(self.seen[model].confidence[here]), 1e-6, 1 - 1e-6)
         return fit_sigmoid(np.log(p / (1 - p))[:, None], right[here], 3.0)
 
-    def _sharpest(self, called: Set, powers: Floats) -> float:
-        """Return by which power of a product labels are likeliest."""
-        logs, base, mine = self._told(called)
-        score = sum(power * log for power, log in zip(powers, logs, strict=True))
-        here = np.arange(len(mine))
+    def _sharpest(self, one: Standing) -> float:
+        """Return by which power of what a standing says labels are likeliest."""
+        logs, base, mine = self._told(one.called)
+        score, here = self.ensemble.score(logs, one), np.arange(len(mine))
         loss = [
             -np.log(np.maximum(shares(t * score + base)[here, mine], 1e-30)).mean()
             for t in _SHARPNESS
@@ -237,8 +253,22 @@ class _Rows:
         if not self.joins or not self.soft or self.table.graded:
             return None
         every = tuple(range(self.k))
-        score, said = self.ensemble.tally(self.seen, every, self.powers(every))
+        score, said = self.ensemble.tally(self.seen, self.standing(every))
         return shares(score), said
+
+    def _heard(self, answer: Array) -> Floats:
+        """Return the log odds that all models together give to answers, (N, 1)."""
+        assert self._word is not None
+        chance, of = self._word
+        soft = np.where(of == answer[:, None], chance, 0.0).max(axis=1)
+        soft = np.clip(soft, 1e-4, 1 - 1e-4)
+        return np.log(soft / (1.0 - soft))[:, None]
+
+    @cached_property
+    def _trust(self) -> Floats:
+        """How far that word is to be believed, by what the models' own answers are worth: one map for all standings."""
+        heard = [self._heard(self.seen[m].prediction) for m in range(self.k)]
+        return fit_sigmoid(np.concatenate(heard), self.table.quality.T.ravel(), 3.0)
 
     @cached_property
     def common(self) -> Floats:
@@ -251,13 +281,39 @@ class _Rows:
             found = np.ones(self.k)
         return found / found.sum()
 
-    def powers(self, called: Set) -> Floats:
-        """Return the powers of a standing's models, (S,), near those that they have among all; of records one."""
+    def standing(self, called: Set) -> Standing:
+        """Return how a standing's models are joined, near as they are among all; of records each is one vote."""
         if not self.joins:
-            return np.ones(len(called))
+            return Standing(called, np.ones(len(called)))
         start = self.common[list(called)] / self.common[list(called)].sum()
-        start = start * self._sharpest(called, start)
-        return self._powers(called, start) if self.refines and len(called) > 1 else start
+        one = Standing(called, start * self._sharpest(Standing(called, start)))
+        if len(called) > 1 and self.refines:
+            one = replace(one, powers=self._powers(called, one.powers))
+        if len(called) < _FEW or not self.table.whole:
+            return one
+        # Of many models some may be sure and wrong: in a product that is a veto, in a mean one voice.
+        one = replace(one, parts=(len(called) - 1) / 2 * self._parts(called))
+        sharp = self._sharpest(one)
+        return replace(one, powers=sharp * one.powers, parts=sharp * one.parts)
+
+    @cached_property
+    def _own(self) -> Floats:
+        """The probability that each model gives to the label, (n, K)."""
+        found = []
+        for m in range(self.k):
+            logs, _, mine = self._told((m,))
+            found.append(shares(self.ensemble.temper[m] * logs[0])[np.arange(len(mine)), mine])
+        return np.stack(found, axis=1)
+
+    def _parts(self, called: Set) -> Floats:
+        """Return the parts of a mean at which labels are likeliest, (S,): steps of EM."""
+        own, prior = self._own[:, list(called)], 10.0 / len(called)
+        parts = np.full(len(called), 1.0 / len(called))
+        for _ in range(_STEPS):
+            parts = ((own * (parts / (own @ parts)[:, None])).sum(axis=0) + prior) / (
+                len(own) + 10.0
+            )
+        return parts
 
     def _powers(self, called: Set, start: Floats) -> Floats:
         """Return the powers at which a product is likeliest to give the labels, shrunk to the start's ratios."""
@@ -312,8 +368,8 @@ class _Rows:
             given = {m: given[m].take(here) for m in called}
         quality = table.quality
         best = max(called, key=lambda m: quality[:, m].mean())
-        powers = self.powers(called)
-        answer, share = joined(*self.ensemble.tally(given, called, powers))
+        standing = self.standing(called)
+        answer, share = joined(*self.ensemble.tally(given, standing))
         worth, answerer = quality[:, best], best
         if self.joins and len(called) > 1:
             own = table.worth(np.repeat(answer[:, None], self.k, axis=1))
@@ -323,16 +379,11 @@ class _Rows:
             answer = given[answerer].prediction
         aim = worth
         if self._word is not None:
-            chance, of = self._word
-            soft = np.where(of == answer[:, None], chance, 0.0).max(axis=1)
-            # Less noisy row by row; on average, as far as that is not noise, what answers are worth.
-            off = worth - soft
-            error, mean = float(off.var()) / len(off), float(off.mean()) ** 2
-            soft += off.mean() * max(1.0 - error / mean, 0.0) if mean > 0 else 0.0
-            aim = self.soft * soft + (1 - self.soft) * worth
+            odds = self._heard(answer) @ self._trust[1:] + self._trust[0]
+            aim = self.soft / (1.0 + np.exp(-odds)) + (1 - self.soft) * worth
         paid = costs[:, list(called)].sum(axis=1)
         basis = self.ensemble.columns(given, called, answer, share, paid, self.query)
-        standing = Standing(called, powers, answerer if len(called) > 1 else best)
+        standing = replace(standing, answerer=answerer if len(called) > 1 else best)
         found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
         self._known[called] = found
         return found
@@ -352,10 +403,10 @@ class _Rows:
             return [*every[len(every) - self.ensemble.width(()) :]]
         return [*every[:GENERAL], *pairs, *every[GENERAL + 2 * self.k :]]
 
-    def levels(self) -> _Levels:
+    def levels(self, one: bool = False) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
         tried = []
-        structures = self._structures()
+        structures = [[(m,) for m in range(self.k)]] if one else self._structures()
         for i, sets in enumerate(structures):
             for j, penalties in enumerate(self.penalties):
                 count = len(self.penalties)

@@ -24,7 +24,7 @@ from policyopt._methods.regression import of_own_fold
 from policyopt._methods.routing import _PENALTIES, Set, _Induction, _Rows, _Way
 from policyopt._table import Table, subsample
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._routing import CHEAP
+from policyopt.runtime._routing import CHEAP, Standing
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: Rows by which it can be told what asking a model at a standing comes to; rows of each that learn well.
@@ -48,6 +48,19 @@ class LoggedRows(_Rows):
     def induction(self, sets: Sequence[Set], penalties: tuple[float, float]) -> _Induction:
         """Return what is found of a structure with some penalties."""
         return _Logged(self, sets, penalties)
+
+    # Of models that no row called, or not with the others, nothing is known.
+    def _odds(self, model: int, right: Floats) -> Floats:
+        return super()._odds(model, right) if len(self.told((model,), True)) else np.zeros(2)
+
+    def _sharpest(self, one: Standing) -> float:
+        return super()._sharpest(one) if len(self.told(one.called, True)) else 1.0
+
+    def _powers(self, called: Set, start: Floats) -> Floats:
+        return super()._powers(called, start) if len(self.told(called, True)) else start
+
+    def _parts(self, called: Set) -> Floats:
+        return np.full(len(called), 1.0 / len(called))
 
     def told(self, called: Set, all_rows: bool = False) -> Ints:
         """Return the rows that stood there; or all that know what these models said."""

@@ -176,7 +176,7 @@ def refit(
     elif isinstance(method, str):
         method = make_method(method)
     check_type("method", method, Method, "a Fitted, a Policy, a Method or a name", "E.g. max_prob.")
-    thresholded(method, "to refit without labels")
+    thresholded(method, "refit")
     if budget is None:
         raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):

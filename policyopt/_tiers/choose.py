@@ -151,7 +151,7 @@ def make_plan(
     """
     table, task = known_rows(table), Task(tiers, goal, check_seed(seed))
     if method is not None:
-        thresholded(method, "for a plan")
+        thresholded(method, "a plan")
     searched = search(tiers, table, goal, seed=seed)
     # Plans by the search's own thresholds first, then the method on the best: learning takes long.
     candidates: list[Candidate] = [(f, None) for f in searched.found[:shortlist]]

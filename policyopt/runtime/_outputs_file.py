@@ -17,6 +17,7 @@ from ._experts import ExpertPolicy, checked_names, context_numbers, renumbered
 from ._kinds import KINDS
 from ._policy import Decisions, Policy
 from ._reading import UNIT_TOLERANCE
+from ._routing import RoutingPolicy
 from ._sizes import PIECE, Room
 from ._typing import Array, Ints
 
@@ -168,9 +169,11 @@ def context_of(arrays: Mapping[str, Array], policy: ExpertPolicy, name: str) -> 
 
 
 def decide_arrays(
-    policy: Policy | ExpertPolicy, outputs: Any, arrays: Mapping[str, Array], name: str
+    policy: Any, outputs: Any, arrays: Mapping[str, Array], name: str, costs: Any = None
 ) -> Decisions:
-    """Decide for a file's outputs, with what else of it the policy needs: features, contexts."""
+    """Decide for a file's outputs, with what else of it the policy needs: features, contexts, what calls cost."""
+    if isinstance(policy, RoutingPolicy):
+        return policy.decide(outputs, costs=costs, query=arrays.get("query"))
     features = features_of(arrays, policy, name)
     if isinstance(policy, ExpertPolicy):
         return policy.decide(outputs, context_of(arrays, policy, name), features=features)

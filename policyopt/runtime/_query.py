@@ -30,11 +30,14 @@ class Query(Rule):
 
     def columns(self, given: Floats) -> Floats:
         """Return the columns (n, Q) of queries (n, D)."""
-        return row_product(self.seen(given), self.weights[:, 1:]) + self.weights[:, 0]
+        return row_product(self.seen(self.place(given)), self.weights[:, 1:]) + self.weights[:, 0]
 
-    def seen(self, given: Floats) -> Floats:
-        """Return where queries (n, D) lie, and how near the points, (n, R + P)."""
-        place = np.clip(row_product(given - self.center, self.axes), -_FAR, _FAR)
+    def place(self, given: Floats) -> Floats:
+        """Return where queries (n, D) lie, (n, R)."""
+        return np.clip(row_product(given - self.center, self.axes), -_FAR, _FAR)
+
+    def seen(self, place: Floats) -> Floats:
+        """Return places (n, R), and how near the points they are, (n, R + P)."""
         near = np.exp(-0.5 * (distances(place, self.points) / self.width) ** 2)
         return np.concatenate([place, near], axis=1)
 

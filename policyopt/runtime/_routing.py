@@ -10,8 +10,9 @@ A policy that explores calls a model at random now and then, by coins of their o
 choices would have come to: at each decision one request in ``2 / explore`` begins to, and from then on does so at every
 other decision. Dearer models are drawn less often, as the inverse root of their cost: most is learnt for what is paid.
 
-Answers are joined by a product of powers of the models' distributions (Genest & Zidek, Statistical Science 1, 1986),
-of records by votes with the log odds that each is right, weighed likewise; a standing has powers of its own.
+Answers are joined by a product of powers of the models' distributions, times a power of their mean (the logarithmic and
+the linear opinion pool: Genest & Zidek, Statistical Science 1, 1986), of records by votes with the log odds that each
+is right, weighed likewise; a standing has powers of its own.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds 
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
 GENERAL = 9
+_LEAST = 1e-300  # of a probability
 _STEP = "Check the policy, or fit it again."
 
 
@@ -59,6 +61,8 @@ class Standing:
         The models, ascending.
     powers : array of shape (S,)
         Of each model's distribution, or vote, in their product.
+    parts : array of shape (S,), or (0,)
+        Of each model's distribution in their mean; their sum is the power by which the mean multiplies the product.
     answerer : int
         The model whose answer is given, or -1: the ensemble's.
     actions : tuple of int
@@ -72,6 +76,7 @@ class Standing:
     answerer: int = -1
     actions: tuple[int, ...] = ()
     weights: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    parts: Floats = field(default_factory=lambda: np.empty(0))
 
     def gains(self, columns: Floats) -> Floats:
         """Return by how much asking each is worth more than to stop, (n, A)."""
@@ -92,6 +97,8 @@ class Ensemble:
         C; 0 where nobody says.
     timed : bool
         Whether what has been paid, beside what is usual, is one more column.
+    temper : array of shape (K,)
+        Power of each model's distribution where it is a part of a mean.
     query : Query, optional
         What is known of a sample before: the last columns, and the only ones where nobody has been called.
     """
@@ -100,6 +107,7 @@ class Ensemble:
     costs: Floats
     classes: int
     timed: bool
+    temper: Floats
     query: Query | None = None
 
     def width(self, called: Sequence[int]) -> int:
@@ -136,15 +144,22 @@ class Ensemble:
         ]
         return logs, base, np.concatenate([said, np.full((len(said), 1), -1)], axis=1)
 
-    def tally(
-        self, seen: Mapping[int, ExitOutput], called: Sequence[int], powers: Floats
-    ) -> tuple[Floats, Array]:
+    def tally(self, seen: Mapping[int, ExitOutput], one: Standing) -> tuple[Floats, Array]:
         """Return the scores of V answers, (n, V), -inf of none, and the answers, (n, V) or (1, V)."""
-        logs, base, said = self.evidence(seen, called)
+        logs, base, said = self.evidence(seen, one.called)
+        return self.score(logs, one) + base, said
+
+    def score(self, logs: Sequence[Floats], one: Standing) -> Floats:
+        """Return what a standing's models say of V answers together, (n, V), by the evidence of each."""
         score = np.zeros(logs[0].shape)
-        for log, power in zip(logs, powers, strict=True):
+        for log, power in zip(logs, one.powers, strict=True):
             score += power * log
-        return score + base, said
+        if len(one.parts):
+            mean, power = np.zeros(score.shape), one.parts.sum()
+            for m, log, part in zip(one.called, logs, one.parts, strict=True):
+                mean += part / power * shares(self.temper[m] * log)
+            score += power * np.log(np.maximum(mean, _LEAST))
+        return score
 
     @cached_property
     def least(self) -> int:
@@ -156,7 +171,7 @@ class Ensemble:
         query: Floats | None = None,
     ) -> tuple[Array, Floats]:  # fmt: skip
         """Return a standing's answers, (n,) int32, and the columns that decide what follows, (n, M)."""
-        answer, share = joined(*self.tally(seen, one.called, one.powers))
+        answer, share = joined(*self.tally(seen, one))
         if one.answerer >= 0:
             answer = seen[one.answerer].prediction
         return answer, self.columns(seen, one.called, answer, share, paid, query)
@@ -288,21 +303,28 @@ class Routed:
         return self.next is None
 
 
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """What a policy did with n samples."""
+@dataclass(frozen=True)
+class Followed(Decisions):
+    """What a policy did with n samples; `exit` is the last model that was asked.
 
-    order: Ints  # (n, K): which models were asked, 1 the first; 0 of others
-    propensity: Floats  # (n, K): of the decision to ask it; 1 of others
-    last: Ints  # (n,): the last of them
-    prediction: Array  # (n,), int32
-    answerer: Ints  # (n,): the model whose answer it is; -1 of an ensemble's
-    cost: Floats  # (n,)
+    Attributes
+    ----------
+    turn : ndarray of shape (n, K), int64
+        When each model was asked, from 1; 0 where it was not.
+    answerer : ndarray of shape (n,), int64
+        The model whose answer it is; -1 where several are joined.
+    propensity : ndarray of shape (n, K)
+        How likely the decision was to ask each model, of a policy that explores; 1 of models not asked.
+    """
+
+    turn: Ints
+    answerer: Ints
+    propensity: Floats
 
     @property
     def called(self) -> Bools:
         """Which models were asked, (n, K)."""
-        return self.order > 0
+        return self.turn > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,7 +356,7 @@ class RoutingPolicy:
 
     Examples
     --------
-    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False)
+    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False, np.ones(2))
     >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 10]]))
     >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
     >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")
@@ -357,6 +379,7 @@ class RoutingPolicy:
 
     # What other policies have, too.
     abstention, mixture, calibrator, error_scale = None, None, None, 0.0
+    abstains, needs_features = False, False
 
     def __post_init__(self) -> None:
         check_routing(self)
@@ -375,6 +398,22 @@ class RoutingPolicy:
     def model_exits(self) -> int:
         """K, the models."""
         return len(self.costs)
+
+    @property
+    def span(self) -> float:
+        """By how much what samples cost on average may differ."""
+        return float(self.costs.sum() - self.costs.min())
+
+    @property
+    def asked_first(self) -> list[str]:
+        """Names of the models of which one is asked first: by the arms' coin, and by the query."""
+        roots = [one for arm in self.arms if (one := arm.by_called.get(())) is not None]
+        models = [*(arm.first for arm in self.arms), *(m for one in roots for m in one.actions)]
+        return [self.called(m) for m in dict.fromkeys(models)]
+
+    def called(self, model: int) -> str:
+        """Return what a model is called: its name, or its number as text."""
+        return self.names[model] if self.names else str(model)
 
     @property
     def active_exits(self) -> tuple[int, ...]:
@@ -504,7 +543,7 @@ class RoutingPolicy:
         samples: npt.ArrayLike | None = None,
         costs: npt.ArrayLike | None = None,
         query: npt.ArrayLike | None = None,
-    ) -> Decisions:
+    ) -> Followed:
         """Decide for many samples of which all models' outputs are known.
 
         Parameters
@@ -519,15 +558,13 @@ class RoutingPolicy:
 
         Returns
         -------
-        Decisions
-            ``exit`` is the last model that was asked.
+        Followed
         """
         n, rows = read_exits(
             outputs, self.model_exits, KINDS[self.kind], self.classes, self.active_exits
         )
         seen = {m: self._look(m, rows(m, slice(None)), n) for m in self.active_exits}
-        found = self.follow(seen, sample_numbers(samples, n), costs, query)
-        return Decisions(found.last, found.prediction, found.cost, np.zeros(n, dtype=bool))
+        return self.follow(seen, sample_numbers(samples, n), costs, query)
 
     def follow(
         self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None,
@@ -538,8 +575,8 @@ class RoutingPolicy:
         known = self._known(query, n)
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
-            np.zeros((n, self.model_exits), np.int64), np.ones((n, self.model_exits)),
-            np.zeros(n, np.int64), np.full(n, -1, np.int32), np.full(n, -1), np.zeros(n),
+            np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n), np.zeros(n, bool),
+            np.zeros((n, self.model_exits), np.int64), np.full(n, -1), np.ones((n, self.model_exits)),
         )  # fmt: skip
         second, explores = self._second(samples), np.zeros(n, dtype=bool)
         for number, arm in enumerate(self.arms):
@@ -568,7 +605,7 @@ class RoutingPolicy:
                 if not arrived:
                     continue
                 for m, rows in arrived:
-                    found.order[rows, m], found.last[rows] = len(called), m
+                    found.turn[rows, m], found.exit[rows] = len(called), m
                     found.cost[rows] += each[rows, m]
                 here = np.sort(np.concatenate([rows for _, rows in arrived]))
                 one = arm.by_called[called]
@@ -603,7 +640,7 @@ class RoutingPolicy:
         own = self.ensemble.query
         if (own is None) != (query is None):
             allowed = f"given: {self.needs_query} numbers per sample" if own else "left out"
-            step = "The policy was fitted on a cache with one: policy.start(sample, query=...)."
+            step = "Give what the cache had under that key: policy.start(sample, query=...)."
             if own is None:
                 step = "The policy was fitted on a cache without: import with a key query, and fit."
             raise input_error("query", allowed, "none" if own else "one", step)
@@ -629,10 +666,11 @@ class RoutingPolicy:
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
 
 
-def no_thresholds(argument: str, what: str = "here") -> InputError:
-    """Return why a policy that asks models in any order will not do for `what`."""
+def no_thresholds(argument: str, what: str = "") -> InputError:
+    """Return why a policy that asks models in any order will not do, `what` for."""
     step = "E.g. --method subset: which models to ask, in their order, by thresholds."
-    return input_error(argument, f"one with thresholds {what}", "routing, which has none", step)
+    allowed = "one with thresholds" + (f", for {what}" if what else "")
+    return input_error(argument, allowed, "routing, which has none", step)
 
 
 def check_routing(policy: RoutingPolicy) -> None:
@@ -640,7 +678,7 @@ def check_routing(policy: RoutingPolicy) -> None:
     ensemble, k = policy.ensemble, policy.model_exits
     if policy.kind not in KINDS or not KINDS[policy.kind].answers_class:
         raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
-    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2):
+    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2) or ensemble.temper.shape != (k,):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
     low, high = float(ensemble.costs.min()), float(ensemble.costs.max())
     if not (0 <= ensemble.classes < 1 << 31 and low >= 0 and 0 < high < 1e300):
@@ -672,7 +710,10 @@ def check_routing(policy: RoutingPolicy) -> None:
             good = good and not set(one.actions) & set(one.called)
             good = good and all(a in arm.by_called for a in after)
             shape = (len(one.actions), ensemble.width(one.called) + 1)
-            good = good and bool(np.isfinite(one.powers).all() and np.isfinite(one.weights).all())
+            told = (one.powers, one.weights, one.parts)
+            good = good and all(bool(np.isfinite(some).all()) for some in told)
+            good = good and len(one.parts) in (0, len(one.called))
+            good = good and (not len(one.parts) or (one.parts.min() >= 0 and one.parts.sum() > 0))
             if not good or (one.actions and one.weights.shape != shape):
                 raise input_error("standing", "one that hangs together", one.called, _STEP)
 
@@ -682,7 +723,7 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "odds": list, "timed": bool, "query?": dict,  # see `Ensemble`, `Query`
+        "odds": list, "timed": bool, "temper": list, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int, "names": list,
         "explore?": (int, float),  # absent: 0
@@ -699,14 +740,15 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     arms = [
         {"first": arm.first, "standings": [
             {"called": list(one.called), "powers": one.powers.tolist(), "answerer": one.answerer,
-             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else []}
+             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else [],
+             "parts": one.parts.tolist()}
             for one in arm.standings
         ]} for arm in policy.arms
     ]  # fmt: skip
     query = {} if own.query is None else {"query": own.query.params()}
     return ROUTING.signed(
         **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
-        odds=own.odds.tolist(), timed=own.timed, arms=arms,
+        odds=own.odds.tolist(), timed=own.timed, temper=own.temper.tolist(), arms=arms,
         share=policy.share, seed=policy.seed, names=list(policy.names),
         **({"explore": policy.explore} if policy.explore else {}),
         provenance=dict(policy.provenance),
@@ -724,6 +766,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         ensemble = Ensemble(
             numbers("odds", content["odds"], 2),
             numbers("costs", content["costs"], 1), content["classes"], content["timed"],
+            numbers("temper", content["temper"], 1),
             Query(**content["query"]) if "query" in content else None,
         )  # fmt: skip
         return RoutingPolicy(
@@ -743,6 +786,7 @@ def _standing(content: Any) -> Standing:
         _whole(content["answerer"]),
         actions,
         weights,
+        numbers("parts", content["parts"], 1),
     )
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file as save_torch
 from policyopt._cache.importers import import_sources
 from policyopt._cache.reader import open_cache
 from policyopt._table import exit_statistics
+from policyopt.runtime._text import same_answer
 
 KNC = X.transpose(1, 0, 2)
 COSTS = [1.0, 2.0, 4.0]
@@ -376,8 +377,8 @@ REFUSED = {
     "samples for exits": ({f"q{i}_{k}": a[i] for i in range(N) for k, a in (("conf", CONF), ("correct", CORRECT))},
                           "60 exits, 3 rows"),
     "batches": ({"logits": X[:, :2], "labels": np.stack([Y, Y[::-1]], 1)}, "concatenate"),
-    "answers unlike the labels": ({"conf": CONF, "pred": np.array(list("abcde-"))[PRED], "labels": np.array(list("ABCDE"))[Y]},
-                                  "such as -, a.* and labels such as A, B.*Write both alike"),
+    "answers unlike the labels": ({"conf": CONF, "pred": np.array(list("pqrst-"))[PRED], "labels": np.array(list("ABCDE"))[Y]},
+                                  "such as -, p.* and labels such as A, B.*Write both alike"),
     "exits of splits": ({f"{s}_{n}": X[:, k] for s in ("val", "test") for k, n in enumerate("ab")},
                         "--key val_outputs=val_a,val_b --key test_outputs=test_a,test_b"),
     "class numbers without confidences": ({"pred": PRED, "labels": Y}, r"Add conf beside pred\. If it is \(N, C\)"),
@@ -415,6 +416,70 @@ MEANT = {
     "spelled in two ways": ({"a.npz": {"logits": X[:, 0], "labels": Y}, "b.npz": {"logits": X[:, 1], "label": Y}},
                             {"exits": True}, "outputs", X[:, :2], ""),
 }  # fmt: skip
+
+
+SPELLED = [
+    ' "The  Ibis. "',
+    "IBIS",
+    "the ibis,",
+    "\uff49\uff42\uff49\uff53",
+    "`ibis`",
+    "**Ibis**",
+    "“ibis”",
+    "(ibis)",
+]
+
+
+def test_answers_that_mean_the_same(tmp_path, load):
+    """Free text, and names of classes: case, width, spaces, quotes, full stops and "the" are none of the answer."""
+    said = [
+        (f"q{i}", "a", text, 0.9, "the ibis" if i % 2 else "Ibis") for i, text in enumerate(SPELLED)
+    ]
+    said += [
+        (i, "b", "ibis" if k % 3 else "emu", 0.5, gold) for k, (i, _, _, _, gold) in enumerate(said)
+    ]
+    head = ["question_id", "model", "answer", "confidence", "gold_answer"]
+    others = [
+        (f"o{i}", m, f"bird {i}", 0.4, f"bird {i + (m == 'b')}") for i in range(20) for m in "ab"
+    ]
+    others[0], others[3] = ("o0", "a", "", 0.8, "bird 0"), ("o1", "b", None, 0.7, "bird 1")
+    others = [(*row[:4], f"bird {row[0][1:]}") for row in others]
+    for ending, rows in (
+        ("csv", said + others),
+        ("jsonl", said + others),
+        ("tsv", [(*row[:4], "Ibis") for row in said]),
+    ):
+        table, path = pd.DataFrame(rows, columns=head), tmp_path / f"calls.{ending}"
+        if ending == "jsonl":
+            table.to_json(path, orient="records", lines=True)
+        else:
+            table.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
+        data = load(path.name, cost_kind="standalone", costs=[1.0, 2.0]).data
+        kept, told = data.splits["pool"], "class_names" in data.metadata
+        assert told == (ending == "tsv")
+        numbers = kept.array("prediction")
+        right = (
+            numbers == kept.array("labels")[:, None] if told else kept.array("correct").astype(bool)
+        )
+        same = np.arange(len(SPELLED)) % 3 != 0
+        np.testing.assert_array_equal(
+            numbers[: len(SPELLED), 0] == numbers[: len(SPELLED), 1], same
+        )
+        np.testing.assert_array_equal(right[: len(SPELLED), 1], same)
+        assert right[: len(SPELLED), 0].all()
+        if ending != "tsv":  # who gave no answer is wrong, and the least sure
+            gone = numbers < 0
+            assert np.argwhere(gone).tolist() == [[len(SPELLED), 0], [len(SPELLED) + 1, 1]]
+            assert not right[gone].any() and not kept.array("confidence")[gone].any()
+    for one, other in (
+        ("-5%", "5%"),
+        (".5", "5"),
+        ("C++", "C"),
+        ("n!", "n"),
+        ("a cat", "cat"),
+        ("$5", "5"),
+    ):
+        assert same_answer(one) != same_answer(other)
 
 
 @pytest.mark.parametrize("name", MEANT)
@@ -550,6 +615,48 @@ def test_layouts_and_containers(root, monkeypatch, run):
     written = (root / "docs" / "layouts.md").read_text()
     assert len(list(layouts.layouts())) >= 40
     assert written == layouts.page(run), "run python benchmarks/layouts.py"
+
+
+def test_what_is_known_before_any_model_is_asked(tmp_path, load, run):
+    """A key query in any file, its columns by number, spelling or name; texts are told and left out."""
+    known = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
+    marks = {f"correct_{k}": CORRECT[:, k].astype(int) for k in range(K)}
+    numbered = pd.DataFrame({**marks, "query_0": known[:, 0], "query_1": known[:, 1]})
+    long = pd.DataFrame({
+        "sample": np.repeat(range(N), K), "exit": np.tile(range(K), N), "correct": CORRECT.ravel(),
+        "query_0": np.repeat(known[:, 0], K), "query_1": np.repeat(known[:, 1], K),
+    })  # fmt: skip
+    numbered.assign(query="who?").to_csv(tmp_path / "wide.csv", index=False)
+    numbered.to_parquet(tmp_path / "a.parquet")
+    long.to_csv(tmp_path / "long.csv", index=False)
+    torch.save({"correct": torch.tensor(CORRECT), "query": torch.tensor(known)}, tmp_path / "a.pt")
+    np.savez(tmp_path / "b.npz", **{
+        f"{s}_{name}": a[rows] for s, rows in (("val", slice(30)), ("test", slice(30, N)))
+        for name, a in (("correct", CORRECT), ("query", known))
+    })  # fmt: skip
+    named = {"keys": {"query": ["query_1", "query_0"]}}
+    for file, options, wanted in (
+        ("wide.csv", {}, known), ("a.parquet", {}, known), ("long.csv", {}, known),
+        ("a.pt", {"axes": "NK"}, known), ("wide.csv", named, known[:, ::-1]),
+        ("b.npz", {"axes": "NK"}, known),
+    ):  # fmt: skip
+        found = load(file, **options)
+        splits = found.data.splits.values()
+        np.testing.assert_allclose(np.concatenate([r.array("query") for r in splits]), wanted)
+        assert (file == "wide.csv" and not options) == any("holds texts" in n for n in found.notes)
+        assert any("NO CONFIDENCES" in note for note in found.notes)
+    code, out, _ = run("info", tmp_path / "out", "--format", "json")
+    assert code == 0 and json.loads(out)["query"] == 2
+    given = {"correct": CORRECT, "query": known}
+    for change, told in (
+        ({"query": known[1:]}, "of shape"), ({"query": known * np.nan}, "nan in column 0 at row 0"),
+        ({"query": known[:, :0]}, "of shape"),
+        ({"val_correct": CORRECT, "val_query": known[:, :1], "correct": None, "query": None,
+          "test_correct": ~CORRECT, "test_query": known}, "1 numbers, as in the rows before"),
+    ):  # fmt: skip
+        arrays = {k: a for k, a in {**given, **change}.items() if a is not None}
+        np.savez(tmp_path / "bad.npz", **arrays)
+        refuses(told, load, "bad.npz", axes="NK")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from policyopt._cli.app import COMMANDS
 from policyopt._cli.fit import foretell
 from policyopt._cli.options import usual_budget
 from policyopt._cli.output import threshold_text
+from policyopt._costs import parse_budget
 from policyopt.runtime import load_policy
 
 
@@ -293,6 +294,64 @@ def test_which_exits_to_build(run, cache, tmp_path):
     ):
         code, _, error = run(*fit, *wrong)
         assert code == 2 and re.search(said, error), (wrong, error)
+
+
+@pytest.mark.parametrize(
+    ("budget", "unit", "found"),
+    [
+        ("$3/1000", "1e-6 USD", 3000), ("3 USD/1000", "usd", 0.003), ("3USD per 1000 calls", "$", 0.003),
+        ("$0.003", "USD/1k", 3), ("€ 2.5/1000", "EUR", 0.0025), ("0.2ct", "USD", 0.002), ("$3/1000", "ct", 0.3),
+        ("2 cents", "ct", 2), ("£1e-3", "1e-6 GBP", 1000), ("0.5", "USD", 0.5), ("50%", "$", 2),
+    ],
+)  # fmt: skip
+def test_a_budget_may_be_money(budget, unit, found):
+    assert parse_budget(budget, np.array([1.0, 4.0]), unit) == pytest.approx(found, rel=1e-12)
+
+
+def test_money_on_the_command_line_and_models_by_their_names(run, tmp_path):
+    """One budget in three ways of writing; what cannot be read or converted is refused with what can be done."""
+    logits, labels = outputs(800, exits=3)
+    names, line = (
+        ("haiku", "sonnet", "opus"),
+        ("--labels", tmp_path / "y.npy", "--cost-kind", "standalone"),
+    )
+    np.save(tmp_path / "y.npy", labels)
+    for k, name in enumerate(names):
+        np.save(tmp_path / f"{name}.npy", logits[:, k])
+    files = [tmp_path / f"{name}.npy" for name in names]
+    cache, out = tmp_path / "c", tmp_path / "p.json"
+    for unit, costs, place in (
+        ("1e-6 USD", "100,900,4000", cache),
+        ("ms", "1,9,40", tmp_path / "ms"),
+    ):
+        made = run(
+            "import", "--exits", *files, *line, "--costs", costs, "--unit", unit, "--out", place
+        )
+        assert made[0] == 0, made
+    fit = ("--method", "subset:inner=max_prob", "--out", out)
+    ways = ("$1.5/1000", "1.5 USD per 1000", "$0.0015", "1500")
+    found = [
+        json.loads(run("fit", cache, *fit, "--format", "json", "--budget", b)[1])[0] for b in ways
+    ]
+    assert {one["budget"] for one in found} == {1500.0} and len({str(one) for one in found}) == 1
+    _, told, notes = run("fit", cache, *fit, "--budget", ways[0])
+    assert "($1.5/1000)" in told and re.search(r"max_prob on \w+, \w+", notes)
+    said = run("curve", cache, "--methods", "always", "--budgets", "$0.5/1000,0.3 ct")[1]
+    assert re.search(r"500 .* haiku .*\n.* 3000 .* sonnet", said)
+    assert (
+        "900 ($0.9/1000)" in run("info", cache)[1]
+        and "/1000" not in run("info", tmp_path / "ms")[1]
+    )
+    assert re.search("haiku|sonnet|opus", run("run", out, *files)[1])
+    for place, budget, words in (
+        (cache, "€3/1000", "'budget' must be in USD.*Convert it"),
+        (cache, "/1000", "single quotes.*3USD/1000"),  # what a shell makes of "$3/1000"
+        (cache, "$/1000", "single quotes"),
+        (tmp_path / "ms", "$3/1000", "'budget' must be in ms.*--cost NAME"),
+        (cache, "3 USD/day", "'budget' must be a number"),
+    ):
+        code, _, error = run("fit", place, *fit, "--budget", budget)
+        assert code == 2 and re.search(words, error), (budget, error)
 
 
 def test_settings_and_bounds(run, cache):
