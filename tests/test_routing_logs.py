@@ -122,7 +122,10 @@ def test_a_log_becomes_a_cache_of_what_was_called(kind, tmp_path):
 
 
 def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
-    policy, path = po.fit(specialists(300), "50%", "routing", explore=0.3).policy, tmp_path / "log.jsonl"
+    policy, path = (
+        po.fit(specialists(300), "50%", "routing", explore=0.3).policy,
+        tmp_path / "log.jsonl",
+    )
     write_log(path, policy, specialists(300), 30)
     lines = path.read_text().splitlines()
     request = json.loads(lines[3])
@@ -135,7 +138,12 @@ def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
         path.write_text("\n".join(changed) + "\n")
         with pytest.raises(InputError, match=r"line 4|line 2"):
             po.import_sources(path, tmp_path / "cache")
-    for text in (lines[:1], lines[1:], [*lines, '{"id": "nobody", "label": 1}'], [*lines, lines[0].replace("ms", "s")]):
+    for text in (
+        lines[:1],
+        lines[1:],
+        [*lines, '{"id": "nobody", "label": 1}'],
+        [*lines, lines[0].replace("ms", "s")],
+    ):
         path.write_text("\n".join(text) + "\n")
         with pytest.raises(InputError):
             po.import_sources(path, tmp_path / "cache")

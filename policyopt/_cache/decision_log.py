@@ -6,9 +6,9 @@ What stands at the other models (no answer, confidence 0, outputs of no informat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -53,96 +53,85 @@ class _Log:
         self.name, self.notes, self.head = path.name, list[str](), dict[str, Any]()
         self.requests: dict[str | int, tuple[int, dict[str, Any]]] = {}
         self.known: dict[str | int, dict[str, Any]] = {}
-        self.room = Room("SRC", path.name)
+        room = Room("SRC", path.name)
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_LINE + 1), b""), 1):
-                text = line.strip()
-                if len(line) > _LINE:
-                    self._refuse(number, "at most 4 MiB", "more")
-                if text and not text.endswith(b"}"):
-                    self.notes.append(f"{path.name}: line {number} is torn: left out")
+                text, where = line.strip(), f"{path.name}: line {number}"
+                if text and not text.endswith(b"}") and len(line) <= _LINE:
+                    self.notes.append(f"{where} is torn: left out")
                 elif text:
-                    content = parse(text, f"{path.name}: line {number}", _LINE, _MEND)
-                    self._take(number, content, len(line))
+                    room.take(self._row, len(line))
+                    content = parse(text, where, _LINE, _MEND)
+                    for allowed, fine in self._take(number, content, where):
+                        if not fine:
+                            raise input_error(where, allowed, str(content)[:80], _MEND)
 
-    def _refuse(self, number: int, allowed: str, got: Any, step: str = _MEND) -> NoReturn:
-        raise input_error(f"{self.name}: line {number}", allowed, str(got)[:80], step)
+    @property
+    def _row(self) -> int:
+        """Bytes that a request takes."""
+        head = self.head
+        return (
+            len(head["costs"]) * (20 + 4 * KINDS[head["kind"]].width(head["classes"]))
+            if head
+            else 0
+        )
 
-    def _take(self, number: int, content: Any, size: int) -> None:
+    def _take(self, number: int, content: Any, where: str) -> Iterator[tuple[str, bool]]:
+        """Keep a line's content; yield what it must be, and whether it is."""
         given = content.keys() if isinstance(content, dict) else set()
         fields = _HEAD if "format" in given else _REQUEST if "called" in given else _FEEDBACK
-        check_fields(content, fields, f"{self.name}: line {number}", _MEND)
+        check_fields(content, fields, where, _MEND)
+        head = self.head
         if fields is _HEAD:
-            unlike = [n for n in _ALIKE if self.head and content[n] != self.head[n]]
-            kind, costs = KINDS.get(content["kind"]), content["costs"]
-            fine = (content["format"], content["version"]) == (FORMAT, 1) and not unlike
-            fine = (
-                fine
-                and kind is not None
-                and kind.answers_class
-                and 0 <= content["classes"] < 1 << 31
-            )
-            if not fine or not 1 <= len(costs) <= MAX_MODELS or not _numbers(costs, 0.0):
-                step = "Import logs of other models apart."
-                self._refuse(
-                    number, "a policy of the same models as before", f"another {unlike}", step
-                )
+            fine = (content["format"], content["version"]) == (FORMAT, 1)
+            fine = fine and getattr(KINDS.get(content["kind"]), "answers_class", False)
+            yield "a policy that routes", fine and 0 <= content["classes"] < 1 << 31
+            yield "a policy of models with costs", _numbers(content["costs"], 0.0, 1, MAX_MODELS)
+            alike = not head or all(content[n] == head[n] for n in _ALIKE)
+            yield "a policy of the same models as before (import logs of others apart)", alike
             self.head = content
             return
         name = content["id"]
-        if not self.head or (fields is _REQUEST) == (name in self.requests):
-            got = "one before any policy" if not self.head else f"id {name!r}"
-            self._refuse(
-                number, "a request with an id of its own, or what came out about one before", got
-            )
-        if fields is _REQUEST:
-            self._check(number, content)
-            models, width = (
-                len(self.head["costs"]),
-                KINDS[self.head["kind"]].width(self.head["classes"]),
-            )
-            self.room.take(models * (20 + 4 * width), size)
-            self.requests[name] = number, content
+        fresh = bool(head) and (fields is _REQUEST) != (name in self.requests)
+        yield (
+            "after a policy, a request with an id of its own, or what came out about one before",
+            fresh,
+        )
+        if fields is _FEEDBACK:
+            called = self.requests[name][1]["called"]
+            types = [*map(type, content.get("correct", [True] * len(called)))]
+            yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
+            self.known[name] = content  # what is told later counts
             return
-        called = self.requests[name][1]["called"]
-        if [*map(type, content.get("correct", [True] * len(called)))] != [bool] * len(called):
-            self._refuse(number, f"correct: {len(called)} of true or false", content["correct"])
-        self.known[name] = content  # what is told later counts
-
-    def _check(self, number: int, content: dict[str, Any]) -> None:
-        """Refuse a request that no policy of these models could have logged."""
-        head, called, likely = self.head, content["called"], content["propensity"]
+        called, said = content["called"], content["said"]
         models, kind, count = len(head["costs"]), KINDS[head["kind"]], len(called)
-        if (
-            not all(type(m) is int and 0 <= m < models for m in called)
-            or not 0 < len(set(called)) == count
-        ):
-            self._refuse(number, f"called: some of models 0 to {models - 1}, each once", called)
-        if len(likely) != count + 1 or not _numbers(likely, 1e-12, 1.0):
-            self._refuse(
-                number, f"propensity: {count + 1} numbers in (0, 1], the last of stopping", likely
-            )
-        if len(content["cost"]) != count or not _numbers(content["cost"], 0.0):
-            self._refuse(number, f"cost: {count} numbers, 0 or more", content["cost"])
-        width, said = kind.width(head["classes"]), content["said"]
-        fine, what = len(said) == count, f"{width} numbers"
+        fine = all(type(m) is int and 0 <= m < models for m in called)
+        yield (
+            f"called: some of models 0 to {models - 1}, each once",
+            fine and 0 < len(set(called)) == count,
+        )
+        fine = _numbers(content["propensity"], 1e-12, count + 1, most=1.0)
+        yield f"propensity: {count + 1} numbers in (0, 1], the last of stopping", fine
+        yield f"cost: {count} numbers, 0 or more", _numbers(content["cost"], 0.0, count)
         if kind.record:
-            what = "a confidence in [0, 1] and a prediction, a whole number"
-            fine = fine and all(
-                isinstance(one, dict) and _numbers([one.get("confidence")], 0.0, 1.0)
+            fine = all(
+                isinstance(one, dict) and _numbers([one.get("confidence")], 0.0, 1, most=1.0)
                 and type(one.get("prediction", -1)) is int and -1 <= one.get("prediction", -1) < 1 << 31
                 for one in said
             )  # fmt: skip
         else:
-            fine = fine and all(
-                isinstance(o, list) and len(o) == width and _numbers(o, -1e30) for o in said
-            )
-        if not fine:
-            self._refuse(number, f"said: of each model called {what}", said)
+            fine = all(_numbers(one, -1e30, kind.width(head["classes"])) for one in said)
+        what = (
+            "a confidence in [0, 1], a prediction" if kind.record else "the numbers of its output"
+        )
+        yield f"said: of each model called {what}", fine and len(said) == count
+        self.requests[name] = number, content
 
 
-def _numbers(values: Any, low: float, high: float = 1e30) -> bool:
-    return all(type(value) in (int, float) and low <= value <= high for value in values)
+def _numbers(values: Any, low: float, least: int, longest: int = 0, most: float = 1e30) -> bool:
+    """Whether this is a list of that many numbers in a range."""
+    fine = isinstance(values, list) and least <= len(values) <= max(longest, least)
+    return fine and all(type(v) in (int, float) and low <= v <= most for v in values)
 
 
 def import_log(

@@ -131,7 +131,10 @@ class Routing(Method):
         else:
             from policyopt._methods.routing_logs import LoggedRows
 
-            levels = LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels(self.one)
+            if self.one:
+                step = "Their queries are not used yet."
+                raise input_error("method", "routing, for logs of decisions", self.name, step)
+            levels = LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels()
         found: list[Fitted | BudgetError] = []
         for target in targets:
             try:
@@ -221,11 +224,11 @@ class _Rows:
         self._known: dict[Set, _Seen] = {}
 
     def told(self, called: Set, all_rows: bool = False) -> Any:
-        """Return which rows know what models said: all; of logs those that stood there (`all_rows`: and others)."""
+        """Return the rows that know what models said: all; of logs those that stood there (`all_rows`: and others)."""
         return slice(None)
 
     def taken(self, called: Set, model: int) -> Any:
-        """Return the places of those rows, among those that stood there, that know what asking a model came to: all."""
+        """Return the places, among these rows, of those that know what asking a model came to: all."""
         return slice(None)
 
     def weights_of(self, called: Set, model: int) -> Floats:

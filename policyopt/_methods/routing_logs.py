@@ -167,7 +167,8 @@ class _Logged(_Induction):
             thetas = self._regressed(here, rows.actions, target)
             for s in here:
                 seen, models, fold = rows.at(s), rows.actions[s], rows.fold[rows.told(s)]
-                stop, none = np.repeat(seen.worth[:, None], levels, axis=1), np.zeros((len(fold), levels))
+                stop = np.repeat(seen.worth[:, None], levels, axis=1)
+                none = np.zeros_like(stop)
                 self.ways[s] = _Estimate(none, stop, stop, none)
                 if not models:
                     continue
@@ -181,7 +182,8 @@ class _Logged(_Induction):
                     for a, m in enumerate(models)
                 ]
                 self.ways[s] = self.ways[s].take(best, asked)
-                self.theta[s] = tuple(models), theta[:, -1, :, :levels] - prices * theta[:, -1, :, levels:]
+                last = theta[:, -1]  # of all folds
+                self.theta[s] = tuple(models), last[..., :levels] - prices * last[..., levels:]
         values, ways, every = [], list[_Way](), np.ones((n, levels), dtype=bool)
         for m in rows.actions[()]:
             way, share = self._came((), m), rows.weights((), m)[rows.taken((), m), None]
