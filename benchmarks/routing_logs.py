@@ -174,10 +174,11 @@ def page(lines: list[dict[str, Any]]) -> str:
             paid = sum(
                 one["stated_cost"][0] <= one["real_cost"] <= one["stated_cost"][1] for one in here
             )
+            back = f"{100 * gain:.0f} %" if mean("whole") - mean("fixed") > 0.01 else "-"
+            more = f"{100 * (mean('cost_exploring') / mean('cost') - 1):+.0f} %"
             rows.append([
                 f"{budget:g}", str(len(here)), *(f"{100 * mean(n):.2f}" for n in ("fixed", "first", "log", "whole")),
-                f"{100 * gain:.0f} %" if mean("whole") - mean("fixed") > 0.01 else "-", f"{100 * (mean('cost_exploring') / mean('cost') - 1):+.0f} %",
-                f"{kept} of {len(here)}", f"{paid} of {len(here)}",
+                back, more, f"{kept} of {len(here)}", f"{paid} of {len(here)}",
             ])  # fmt: skip
         name = f"{cache}, requests served {times} times, {100 * explore:g} % explore"
         head = [
