@@ -211,7 +211,7 @@ def best_by_topic(cost):
 
 
 @pytest.mark.parametrize("width", [3, 200])
-def test_the_topic_decides_the_first_model(width):
+def test_the_topic_decides_the_first_model(width, tmp_path):
     data, blind = (by_topic(4000, width=width, query=query) for query in (True, False))
     budgets = [1.4, 2.0, 4.0]
     without = [po.evaluate(one, blind).quality.mean() for one in fits_of(blind, budgets)]
@@ -230,6 +230,18 @@ def test_the_topic_decides_the_first_model(width):
         dict(enumerate(Tables(data).get("pool").take(np.arange(200)).statistics.outputs())),
         np.arange(200), query=told[:200],
     ).exit.tolist()  # fmt: skip
+    fitted.save(tmp_path / "router.json")
+    read = po.load_policy(tmp_path / "router.json")
+    assert asked == [read.start(n, told[n]).next for n in range(200)]
+    content = routing_to_dict(read)
+    for change in (
+        {"width": 0.0}, {"points": [[0.0]]}, {"weights": content["query"]["weights"][1:]},
+        {"more": 1}, {"axes": []}, {"center": "abc"}, None,
+    ):  # fmt: skip
+        torn = {k: v for k, v in content.items() if k not in ("format", "version", "query")}
+        torn |= {} if change is None else {"query": {**content["query"], **change}}
+        with pytest.raises(InputError):
+            routing_from_dict(ROUTING.signed(**torn))
     with pytest.raises(InputError, match="query' must be given: "):
         fitted.policy.start(0)
     for wrong in (told[0, 1:], told[0] * np.nan, "who?"):

@@ -30,6 +30,8 @@ METHODS = ("always", "subset", "optimal_stopping", "routing")
 BUDGETS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 #: Images that come with the project.
 ROWS = 4000
+#: Models whose names stand above their points, and not below.
+ABOVE = ("linear_half", "mlp_64", "depthwise", "kernel")
 MARKS = ("<!-- begin results: generated -->\n", "<!-- end results -->")
 
 CARD = """# A zoo of {count} classifiers
@@ -133,21 +135,33 @@ def table(found: dict[str, Any], asked: Any) -> str:
 
 
 def picture(data: po.ExitData, found: dict[str, Any], asked: Any) -> Any:
-    """Return accuracy against cost: single models as points, methods as lines with their intervals."""
+    """Return accuracy against cost: single models as points, methods as lines, the last with its intervals."""
     figure = new_figure(7.5, 5.0)
     axes = figure.add_subplot()
     costs = np.diff(data.cost().values, prepend=0.0)
     rows = data.splits["pool"]
     right = (rows.array("outputs").argmax(axis=2) == rows.array("labels")[:, None]).mean(axis=0)
     axes.plot(costs, 100 * right, "o", color="0.6", label="one model alone")
-    for k, (name, cost, height) in enumerate(zip(data.names, costs, 100 * right, strict=True)):
-        place = (4, -9 if k % 2 else 4)
+    for name, cost, height in zip(data.names, costs, 100 * right, strict=True):
+        place = (4, 4 if name in ABOVE else -10)
         axes.annotate(
             name, (cost, height), place, textcoords="offset points", fontsize=7, color="0.4"
         )
+    *_, last = found
     for method, values in found.items():
         mean, half = told(values)
-        axes.errorbar(asked, mean, half, marker=".", capsize=2, lw=1.3, label=method)
+        (line,) = axes.plot(asked, mean, marker=".", lw=1.3, label=method)
+        if method == last:
+            band = f"{method}: 95 %"
+            axes.fill_between(
+                asked,
+                mean - half,
+                mean + half,
+                color=line.get_color(),
+                alpha=0.15,
+                lw=0,
+                label=band,
+            )
     log_scale(axes)
     tidy(axes, "both", xlabel="million multiply-adds per image, realised", ylabel="accuracy [%]")
     add_legend(figure)

@@ -20,7 +20,7 @@ from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._typing import Array
 
 #: The arrays that show n and K.
-_LEADS = ("outputs", "confidence", "top_prob", *blocks.WORTH)
+_LEADS = ("outputs", "confidence", "top_prob", *blocks.WORTH, data.QUERY)
 _ROW_ARRAYS = (
     "outputs", "labels", "quality", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "group",
     "query", "variances",

@@ -45,8 +45,8 @@ _SHARES = ("confidence", "top_prob", "quality")
 WORTH = ("quality", "correct")
 #: Arrays with something for every exit, the last one included.
 ANSWERS = (*WORTH, "prediction")
-#: Arrays with one number per row, or one vector.
-ROW_NUMBERS = (*(name for name, (axes, _) in COLUMNS.items() if axes == "N"), QUERY)
+#: Arrays with one number per row.
+ROW_NUMBERS = tuple(name for name, (axes, _) in COLUMNS.items() if axes == "N")
 #: A row of probabilities sums to 1 within this: covers float16 and tables rounded to 4 digits.
 SUM_TOLERANCE = 1e-2
 #: What PyTorch and Hugging Face call labels that do not count.
@@ -223,7 +223,7 @@ def confident(block: dict[str, Array]) -> dict[str, Array]:
         return {**block, "confidence": block["top_prob"][:, :, 0]}
     given = block.get("confidence")
     lead = next((name for name in ANSWERS if name in block), None)
-    if lead is None or (given is None and lead not in WORTH):
+    if lead is None or (given is None and lead not in WORTH and QUERY not in block):
         return block
     n, exits = block[lead].shape[:2]
     if given is None:  # a view of one number: it takes no memory

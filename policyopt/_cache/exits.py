@@ -394,6 +394,13 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
         _renumber(mine, spelled)
         texts = {c: texts[c] for c in spelled.values() if c != -1}
     _refuse_unlike(mine)
+    for raw, key in mine:  # who gave no answer is the least sure
+        of, role, _ = _parsed(key)
+        for k in [k for k in raw.arrays if role == "prediction" and _parsed(k)[0] == of]:
+            if _parsed(k)[1] in CONFIDENCES:  # which the last exit may lack
+                gone = raw.arrays[key][tuple(map(slice, raw.arrays[k].shape))] < 0
+                least = -np.inf if _parsed(k)[1] == "conf_logprob" else 0.0
+                raw.arrays[k] = np.where(gone, least, raw.arrays[k])
     if own and not wide:  # an answer of its own for each row
         for raw in raws:
             _as_answers(raw, notes)
@@ -497,10 +504,5 @@ def _as_answers(raw: Raw, notes: list[str]) -> None:
             first = (turned[:, :, None] == turned[:, None, :]).argmax(axis=2)
             kept = np.where(turned < 0, -1, first)
             raw.arrays[key] = kept if rows_first else kept.T
-        for k in [
-            k for k in raw.arrays if _parsed(k)[1] in CONFIDENCES and _parsed(k)[0] == prefix
-        ]:
-            least = -np.inf if _parsed(k)[1] == "conf_logprob" else 0.0  # of no answer
-            raw.arrays[k] = np.where(answers < 0, least, raw.arrays[k])
     for key in [k for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "labels"]:
         del raw.arrays[key]

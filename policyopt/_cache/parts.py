@@ -26,6 +26,7 @@ from policyopt._cache.data import (
     FEATURES_PREFIX,
     MAX_EXITS,
     POOL,
+    QUERY,
     check_name,
 )  # fmt: skip
 from policyopt._cache.exits import CONFIDENCES, FILES, whole_numbers
@@ -99,10 +100,11 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
     for prefix, part in parts.items():
-        part.key = next((role for role in _LEADS[kind] if role in part.arrays), "")
+        known = ("prediction",) if QUERY in part.arrays and kind in (None, "summary") else ()
+        part.key = next((role for role in (*_LEADS[kind], *known) if role in part.arrays), "")
         if kind is None and part.key == "logit" and not raw.table:
             part.kind = "logit"
-        if part.key in _LEADS["summary"]:
+        if part.key in (*_LEADS["summary"], *known):
             part.kind = "summary"
         if part.key in CONFIDENCES:  # the last exit may lack one
             least = part.arrays[part.key].size
@@ -145,7 +147,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         summary = part.kind == "summary"
         part.kind = kind_with(part.kind, "variances" in part.arrays and not summary)
         kept = (part.key, "variances", *ROW_NUMBERS, "quality", *(_SUMMARY if summary else ()))
-        kept += CONFIDENCES if summary and part.key in ANSWERS else ()
+        kept += (QUERY, *(CONFIDENCES if summary and part.key in ANSWERS else ()))
         arrays = {r: a for r, a in part.arrays.items() if r in kept or r.startswith("features")}
         for role in part.arrays.keys() - arrays.keys() - {*_LEADS[None]}:
             raw.note(f"{keys[prefix, role]} not used beside {keys[prefix, part.key]}")

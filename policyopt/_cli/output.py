@@ -198,12 +198,6 @@ PART: Columns = {
 }
 
 
-def names_of(provenance: Mapping[str, Any], exits: int) -> list[str]:
-    """Return what a policy's exits are called where its provenance, which may hold anything, names all of them."""
-    names = provenance.get("names")
-    return list(map(str, names)) if isinstance(names, list) and len(names) == exits else []
-
-
 def share_columns(names: Sequence[str], head: str = "exit share %") -> Columns:
     """Return the column of the share that leaves at each exit, with their names where they have some."""
     told = f" ({', '.join(names)})" if names else ""

@@ -159,7 +159,8 @@ def run(
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
         output.print_records(_rows(decisions, columns, loaded), style)
         return
-    names = output.names_of(loaded.provenance, loaded.model_exits)
+    names, of = loaded.provenance.get("names"), range(loaded.model_exits)
+    names = names if isinstance(names, list) and len(names) == len(of) else of
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
     mean = number(float(decisions.cost.mean()))
     if isinstance(loaded, RoutingPolicy):
@@ -177,7 +178,7 @@ def run(
         return
     output.print_table(
         [
-            {"exit": names[k] if names else k, "rows": int(counts[k]), "cost": float(cost)}
+            {"exit": str(names[k]), "rows": int(counts[k]), "cost": float(cost)}
             for k, cost in zip(loaded.active_exits, loaded.costs, strict=True)
         ],
         {

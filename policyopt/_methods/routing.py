@@ -47,9 +47,10 @@ from policyopt._methods.targets import Target
 from policyopt._progress import report
 from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
+from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
-from policyopt.runtime._outputs import with_columns
+from policyopt.runtime._outputs import log_probabilities, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
     Arm,
@@ -68,6 +69,7 @@ _GROUPS = 20
 _FEW = 4  # models: of fewer a mean adds nothing to a product
 #: Of the search for members: rows, and numbers of the prices, the highest first.
 _SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
+_NUMBERS = 50_000  # of a model's distributions that powers are chosen by, on 2,500 rows or more
 _PRICES = 30
 _SHARPNESS = np.array([0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4])
 _STEPS = 50  # of EM
@@ -246,7 +248,7 @@ class _Rows:
         score, here = self.ensemble.score(logs, one), np.arange(len(mine))
         loss = [
             -np.log(np.maximum(shares(t * score + base)[here, mine], 1e-30)).mean()
-            for t in _SHARPNESS
+            for t in _SHARPNESS.tolist()
         ]
         return float(_SHARPNESS[int(np.argmin(loss))])
 
@@ -302,11 +304,10 @@ class _Rows:
     @cached_property
     def _own(self) -> Floats:
         """The probability that each model gives to the label, (n, K)."""
-        found = []
-        for m in range(self.k):
-            logs, _, mine = self._told((m,))
-            found.append(shares(self.ensemble.temper[m] * logs[0])[np.arange(len(mine)), mine])
-        return np.stack(found, axis=1)
+        logs, _, mine = self._told(tuple(range(self.k)))
+        voices = (shares(t * log) for t, log in zip(self.ensemble.temper.tolist(), logs, strict=True))
+        found = [voice[np.arange(len(mine)), mine] for voice in voices]
+        return np.maximum(np.stack(found, axis=1).astype(np.float64), 1e-30)
 
     def _parts(self, called: Set) -> Floats:
         """Return the parts of a mean at which labels are likeliest, (S,): steps of EM."""
@@ -327,9 +328,9 @@ class _Rows:
         weight = _SHRINK / n / float(start @ start)
 
         def loss(power: Floats) -> tuple[float, Floats]:
-            score = base.copy()
+            score = np.array(np.broadcast_to(base, logs[0].shape))
             for p, log in zip(power, logs, strict=True):
-                score += p * log
+                score += log * log.dtype.type(p)
             score -= score.max(axis=1, keepdims=True)
             share = np.exp(score)
             total = share.sum(axis=1)
@@ -345,17 +346,31 @@ class _Rows:
 
     def _told(self, called: Set) -> tuple[list[Floats], Floats, Ints]:
         """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
-        here = self.told(called, all_rows=True)
-        here = slice(_SEARCHED) if isinstance(here, slice) else here[:_SEARCHED]
+        here, most = self.told(called, all_rows=True), self._most
+        here = slice(most) if isinstance(here, slice) else here[:most]
+        labels = np.asarray(self.labels)[here]
+        if self.table.whole:
+            logs = [self._logs[m][here] for m in called]
+            return logs, np.zeros((len(labels), 1), np.float32), labels
         some = {m: self.seen[m].take(here) for m in called}
         logs, base, said = self.ensemble.evidence(some, called)
-        labels = np.asarray(self.labels)[here]
         mine = (said == labels[:, None]) & np.isfinite(base)
         return (
             logs,
             np.broadcast_to(base, logs[0].shape),
             np.where(mine.any(axis=1), mine.argmax(axis=1), -1),
         )
+
+    @property
+    def _most(self) -> int:
+        return max(_SEARCHED, _NUMBERS // max(self.table.classes, 1))
+
+    @cached_property
+    def _logs(self) -> list[Floats]:
+        """What models say of classes on those rows, (n, C) float32 each: as good for powers, and a third of the time."""
+        some = slice(self._most if self.table.log is None else None)
+        every = (log_probabilities(self.seen[m].take(some)) for m in range(self.k))
+        return [log.astype(np.float32) for log in every]
 
     def at(self, called: Set) -> _Seen:
         """Return what a standing says of every row, of logs of those that stood there."""
@@ -383,7 +398,12 @@ class _Rows:
         aim = worth
         if self._word is not None:
             odds = self._heard(answer) @ self._trust[1:] + self._trust[0]
-            aim = self.soft / (1.0 + np.exp(-odds)) + (1 - self.soft) * worth
+            soft = sigmoid(odds)
+            # Less noisy row by row; on average what answers are worth, where that is off by more than noise.
+            off = worth - soft
+            error, mean = float(off.var()) / len(off), float(off.mean()) ** 2
+            soft += off.mean() * max(1.0 - 9.0 * error / mean, 0.0) if mean > 0 else 0.0
+            aim = self.soft * soft + (1 - self.soft) * worth
         paid = costs[:, list(called)].sum(axis=1)
         basis = self.ensemble.columns(given, called, answer, share, paid, self.query)
         standing = replace(standing, answerer=answerer if len(called) > 1 else best)

@@ -119,15 +119,16 @@ def refuse_probabilities(output: object, name: str, kind: str = "logits") -> Non
 
 
 def _mark_missing(columns: dict[str, Any]) -> None:
-    """Take predictions that are missing, None or NaN, as -1, and the confidence in one as the least."""
+    """Take predictions that are missing, None or NaN, as -1, and a confidence that lacks with one as the least."""
     try:
         said, sure = (columns[n].astype(np.float64) for n in ("prediction", "confidence"))
     except (KeyError, TypeError, ValueError):  # lacking, or refused by name
         return
-    if said.shape == sure.shape and (gone := np.isnan(np.where(said == -1, sure, said))).any():
+    gone = np.isnan(said) | (said == -1)
+    if said.shape == sure.shape and (np.isnan(said) | np.isnan(sure) & gone).any():
         said = np.where(gone, -1.0, said)
         columns["prediction"] = said.astype(np.int64) if (said % 1 == 0).all() else said
-        columns["confidence"] = np.where(gone, 0.0, sure)
+        columns["confidence"] = np.where(gone & np.isnan(sure), 0.0, sure)
 
 
 def _check_record(columns: dict[str, Any], name: str) -> None:

@@ -47,7 +47,7 @@ _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds 
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
 GENERAL = 9
-_LEAST = 1e-300  # of a probability
+_LEAST = 1e-30  # of a probability
 _STEP = "Check the policy, or fit it again."
 
 
@@ -151,13 +151,13 @@ class Ensemble:
 
     def score(self, logs: Sequence[Floats], one: Standing) -> Floats:
         """Return what a standing's models say of V answers together, (n, V), by the evidence of each."""
-        score = np.zeros(logs[0].shape)
-        for log, power in zip(logs, one.powers, strict=True):
+        score = np.zeros_like(logs[0])
+        for log, power in zip(logs, one.powers.tolist(), strict=True):
             score += power * log
         if len(one.parts):
-            mean, power = np.zeros(score.shape), one.parts.sum()
-            for m, log, part in zip(one.called, logs, one.parts, strict=True):
-                mean += part / power * shares(self.temper[m] * log)
+            mean, power = np.zeros_like(score), float(one.parts.sum())
+            for m, log, part in zip(one.called, logs, one.parts.tolist(), strict=True):
+                mean += part / power * shares(float(self.temper[m]) * log)
             score += power * np.log(np.maximum(mean, _LEAST))
         return score
 

@@ -11,6 +11,7 @@ from conftest import refuses
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
+from policyopt._cache.arrays import from_arrays
 from policyopt._cache.importers import import_sources
 from policyopt._cache.reader import open_cache
 from policyopt._table import exit_statistics
@@ -471,6 +472,20 @@ def test_answers_that_mean_the_same(tmp_path, load):
             gone = numbers < 0
             assert np.argwhere(gone).tolist() == [[len(SPELLED), 0], [len(SPELLED) + 1, 1]]
             assert not right[gone].any() and not kept.array("confidence")[gone].any()
+    # The last exit may lack a confidence, names of classes answers too.
+    texts = np.char.add(np.array(["cat", "dog", "emu"])[Y % 3][:, None], ["", ".", "!"])
+    texts[:, 2], texts[3, 1] = np.array(["Cat", "DOG", "emu"])[Y % 3], ""
+    wide = {f"answer_{k}": texts[:, k] for k in range(K)} | {
+        f"conf_{k}": CONF[:, k] for k in range(2)
+    }
+    pd.DataFrame(wide | {"gold": np.array(["cat", "dog", "emu"])[Y % 3]}).to_csv(
+        tmp_path / "w.csv", index=False
+    )
+    kept = load("w.csv").data.splits["pool"]
+    assert (kept.array("prediction") == np.where(texts == "", -1, (Y % 3)[:, None])).all()
+    np.testing.assert_allclose(
+        kept.array("confidence")[:, :2], np.where(texts == "", 0, CONF)[:, :2], rtol=1e-6
+    )
     for one, other in (
         ("-5%", "5%"),
         (".5", "5"),
@@ -647,6 +662,14 @@ def test_what_is_known_before_any_model_is_asked(tmp_path, load, run):
         assert any("NO CONFIDENCES" in note for note in found.notes)
     code, out, _ = run("info", tmp_path / "out", "--format", "json")
     assert code == 0 and json.loads(out)["query"] == 2
+    answers = {
+        f"pred_{k}": PRED[:, k] for k in range(K)
+    }  # no marks either: labels tell what they are worth
+    pd.DataFrame({**answers, "label": Y, "router_score": known[:, 0]}).to_csv(tmp_path / "c.csv")
+    for data in (load("c.csv").data, from_arrays(prediction=PRED, labels=Y, query=known[:, 0])):
+        rows = data.splits["pool"]
+        np.testing.assert_array_equal(exit_statistics(rows, data.kind).quality, CORRECT)
+        np.testing.assert_allclose(rows.array("query"), known[:, :1])
     given = {"correct": CORRECT, "query": known}
     for change, told in (
         ({"query": known[1:]}, "of shape"), ({"query": known * np.nan}, "nan in column 0 at row 0"),
