@@ -142,6 +142,7 @@ def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
         lines[:1],
         lines[1:],
         [*lines, '{"id": "nobody", "label": 1}'],
+        [*lines, f'{{"id": "request 1", "label": {2**70}}}'],
         [*lines, lines[0].replace("ms", "s")],
     ):
         path.write_text("\n".join(text) + "\n")

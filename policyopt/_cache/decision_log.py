@@ -101,6 +101,7 @@ class _Log:
             called = self.requests[name][1]["called"]
             types = [*map(type, content.get("correct", [True] * len(called)))]
             yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
+            yield "label: a class number, or -1", -1 <= content.get("label", -1) < 1 << 31
             self.known[name] = content  # what is told later counts
             return
         called, said = content["called"], content["said"]
@@ -113,6 +114,8 @@ class _Log:
         fine = _numbers(content["propensity"], 1e-12, count + 1, most=1.0)
         yield f"propensity: {count + 1} numbers in (0, 1], the last of stopping", fine
         yield f"cost: {count} numbers, 0 or more", _numbers(content["cost"], 0.0, count)
+        query = content.get("query", [0])
+        yield "query: numbers", _numbers(query, -1e30, 1, len(query))
         if kind.record:
             fine = all(
                 isinstance(one, dict) and _numbers([one.get("confidence")], 0.0, 1, most=1.0)
@@ -184,7 +187,7 @@ def import_log(
         )
     else:
         arrays["labels"] = truth
-    if all("query" in one for one in asked):
+    if len({len(one.get("query", ())) for one in asked}) == 1 and "query" in asked[0]:
         arrays[QUERY] = np.array([one["query"] for one in asked], dtype=np.float32)
     same = bool((paid == usual).all())
     if not same:
