@@ -690,4 +690,9 @@ class _Levels:
             said,
             table.names,
         ).exploring(method.explore)
+        if method.explore and table.log is None:
+            every = np.arange(len(table)), self.rows.costs, table.query
+            more = policy.follow(self.rows.seen, *every).cost.mean() - expected.cost
+            told = f"exploring costs {more:.3g} {table.unit} per request beside the budget"
+            said["notes"] = [*said.get("notes", []), f"{told}, {100 * more / expected.cost:.0f} %"]
         return Fitted(policy, method.name, most, expected, quality)
