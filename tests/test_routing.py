@@ -253,6 +253,18 @@ def test_the_topic_decides_the_first_model(width, tmp_path):
         po.fit(blind, 2.0, "router")
 
 
+def test_the_length_decides_the_price():
+    """Two models pay by the length of a question, which tells nothing of what they know: the dearer has short ones."""
+    rng = np.random.default_rng(0)
+    length = rng.choice([0.2, 1.8], 4000)
+    right = rng.random((4000, 2)) < [0.6, 0.9]
+    paid = length[:, None] * [1.0, 10.0] * rng.gamma(50, 1 / 50, (4000, 2))
+    told = np.c_[np.log(length), rng.normal(size=(4000, 3))]
+    data = po.from_arrays(correct=right, costs=paid, unit="ct", cost_kind="standalone", query=told)
+    outcome = po.evaluate(fits_of(data, [1.9], "router")[0], data)
+    assert outcome.cost.mean() <= 2.1 and outcome.quality.mean() >= 0.72  # 0.75; without, 0.63
+
+
 def test_saved_and_read(tmp_path):
     data = zoo(900)
     fitted = po.fit(data, "35%", "routing")

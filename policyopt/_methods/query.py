@@ -21,7 +21,6 @@ from policyopt._methods.regression import (
 from policyopt.runtime._query import Query
 from policyopt.runtime._typing import Floats, Ints
 
-_RAW = 8  # axes, or fewer, are columns themselves
 _AXES = 64  # of more numbers, the principal ones
 _POINTS, _ROWS_EACH = 200, 5  # rows that are points: one in five at most
 _WIDTHS = (0.5, 1.0)  # of the middle distance between points
@@ -29,9 +28,12 @@ _PENALTIES = (10.0, 100.0, 1000.0)
 _DIGITS = 7
 
 
-def fit_query(given: Floats, quality: Floats, fold: Ints, seed: int) -> tuple[Query, Floats]:
-    """Return how queries (N, D) become columns, and those of the rows, (N, Q): log odds of quality (N, K), few axes."""
-    target, ones = quality - quality.mean(axis=0), np.ones(len(given))
+def fit_query(given: Floats, share: Floats, fold: Ints, seed: int) -> tuple[Query, Floats]:
+    """Return how queries (N, D) become log odds of shares (N, Q) in [0, 1], as qualities are, and those of the rows.
+
+    The numbers themselves are no columns: with few rows they did harm where they told nothing.
+    """
+    target, ones = share - share.mean(axis=0), np.ones(len(given))
     (place, shapes), tried = _shapes(given, seed), []
     for query in shapes:
         seen = query.seen(place)
@@ -43,15 +45,12 @@ def fit_query(given: Floats, quality: Floats, fold: Ints, seed: int) -> tuple[Qu
             tried.append((float(((said - target) ** 2).sum()), len(tried), query, theta[-1], said))
     _, _, query, theta, said = min(tried)
     spread = np.maximum(said.std(axis=0), 1e-12)
-    odds = np.array(
-        [fit_sigmoid(u[:, None], q, 3.0) for u, q in zip((said / spread).T, quality.T, strict=True)]
-    )
+    pairs = zip((said / spread).T, share.T, strict=True)
+    odds = np.array([fit_sigmoid(column[:, None], right, 3.0) for column, right in pairs])
     slope = np.maximum(odds[:, 1], 0.0) / spread  # what speaks against the labels says nothing
     theta, columns = theta * slope, said * slope + odds[:, 0]
     theta[0] += odds[:, 0]
-    few = place.shape[1] if place.shape[1] <= _RAW else 0
-    whole = replace(query, weights=np.concatenate([theta.T, np.eye(few, len(theta), 1)]))
-    return whole, np.concatenate([columns, place[:, :few]], axis=1)
+    return replace(query, weights=theta.T), columns
 
 
 def _shapes(given: Floats, seed: int) -> tuple[Floats, list[Query]]:

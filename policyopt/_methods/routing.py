@@ -216,7 +216,9 @@ class _Rows:
         query, self.query = None, None
         given = None if table.log is not None else table.query
         if given is not None:  # its columns, of each row by what its fold has not seen
-            query, self.query = fit_query(given, right, self.fold, seed)
+            rank = self.costs.mean(axis=1).argsort().argsort() / len(given)  # of what calls cost
+            shown = np.column_stack([right, rank]) if timed else right
+            query, self.query = fit_query(given, shown, self.fold, seed)
         none = np.ones(self.k)
         self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, none, query)
         if self.joins and table.whole:
@@ -367,7 +369,7 @@ class _Rows:
 
     @cached_property
     def _logs(self) -> list[Floats]:
-        """What models say of classes on those rows, (n, C) float32 each: as good for powers, and a third of the time."""
+        """What models say of classes on such rows, (n, C) float32 each: as good for powers, and a third of the time."""
         some = slice(self._most if self.table.log is None else None)
         every = (log_probabilities(self.seen[m].take(some)) for m in range(self.k))
         return [log.astype(np.float32) for log in every]
