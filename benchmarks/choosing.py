@@ -27,7 +27,7 @@ _TITLES = {
     "learned": "Learned: what an exit's answer is worth",
     "halting": "Halting: evidence that adds up",
     "reinforcement": "Reinforcement learning: the exit problem as a Markov decision process",
-    "cascade": "Cascades: models called in turn, each paid for",
+    "cascade": "Cascades: models that are each paid for",
     "choice": "Choice among methods",
     "null": "Null baselines",
 }
@@ -74,11 +74,11 @@ and from the measurements of `benchmarks/catalogue.py`; a test keeps it up to da
 
 - **Start with `auto`**, the default: it tries several methods on held-out rows, shrinks what they gain by what noise
   can explain, and takes the best; the simpler one where there is nothing to choose. Where models are paid one by one it
-  tries single models and lists of them, too.
+  tries single models and lists of them, and takes `routing` unless these are better.
 - **Compare on your own cache**: `policyopt curve CACHE --methods all --seeds 5 --out DIR`, then
   `policyopt compare CACHE --methods a,b`. What wins on five caches need not win on yours.
-- **In a cascade of models that are paid for one by one**, look at `subset`, `frugalgpt` and `always` first: which
-  models to ask can matter more than when to stop. `auto` tries lists of models there.
+- **In a cascade of models that are paid for one by one**, look at `routing`, `subset` and `always` first: which models
+  to ask, and in what order, can matter more than when to stop.
 - All methods stand in the same frame: thresholds are set on rows that did not train the score (`act` and `cbt`
   say why they do otherwise), so that the budget is the mean cost really paid; and any score may use other
   answers (`--set answer=combined`), which often gains more than another score.

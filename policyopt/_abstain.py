@@ -34,7 +34,6 @@ from policyopt._methods.base import (
     outcome_of,
     own_costs,
     subsample,
-    thresholded,
     worth_interval,
 )
 from policyopt._methods.fitted import Fitted
@@ -109,7 +108,7 @@ def fit_declining(
     calibrator: str | None = None,
 ) -> list[Fitted | None]:  # fmt: skip
     """Fit policies that may decline, one per target, None where a budget is not met."""
-    thresholded(method, "abstain")
+    method = method.in_turn("abstain")
     # Where confidence drives that, it is calibrated, by Platt's map unless said.
     name = calibrator or ("platt" if asked.score is None else None)
     # With what they cost, by exits run.

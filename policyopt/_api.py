@@ -13,7 +13,7 @@ from policyopt._answers.calibrators import FITS
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget
 from policyopt._limits import Limit
-from policyopt._methods.base import Method, thresholded
+from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import at_most, make_method
 from policyopt._methods.targets import Target
@@ -138,9 +138,9 @@ def fit(
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     tables = tables_of(data, cost, tables, utility, head_cost)
     chosen = at_most(method_of(method, settings), max_exits)
-    table = tables.get(split, censored=chosen.routes)
+    table = tables.get(split, censored=chosen.logs)
     if calibrator is not None:
-        thresholded(chosen, "calibrator")
+        chosen = chosen.in_turn("calibrator")
     several = (limits,) if isinstance(limits, (str, Limit)) else limits
     kept = tuple(Limit.parse(one) if isinstance(one, str) else one for one in several)
     wishes = {"accuracy": accuracy, "quality": quality, "max_drop": max_drop, "saving": saving}

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import combinations
@@ -24,9 +24,11 @@ from policyopt._methods.registry import make_method
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
+from policyopt.runtime._experts import any_to_dict
 from policyopt.runtime._outputs import ExitOutput, reduce_logits, with_columns, with_log_prob
 from policyopt.runtime._parameters import Array, Choice, Number, fields_of, size_of
-from policyopt.runtime._policy import Policy, from_dict, to_dict
+from policyopt.runtime._policy import Policy, from_dict
+from policyopt.runtime._routing import RoutingPolicy, routing_from_dict
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
 
@@ -246,7 +248,22 @@ class Trial:
             logits, labels = made_up(1000, seed=seed)
             vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
             splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
-        self.tables = Tables(from_arrays(splits=splits, costs=list(COSTS), unit="ms"))
+        self.tables, self.cascade = self.rows(splits), False
+        if method.missing_columns(self.tables.get("fit")):
+            self.cascade = True  # models that are paid one by one, which come to the same costs
+            self.tables = self.rows(splits)
+        # What is known of a row before any exit, where that is read.
+        self.query = "query" in method.missing_columns(self.tables.get("fit"))
+        self.tables = self.rows(splits)
+
+    def rows(self, splits: dict[str, Any], costs: Sequence[float] = COSTS) -> Tables:
+        """Return the tables of splits, of a kind that the method takes."""
+        paid: dict[str, Any] = {"costs": list(costs), "unit": "ms"}
+        if getattr(self, "cascade", False):
+            paid |= {"costs": np.diff(costs, prepend=0.0).tolist(), "cost_kind": "standalone"}
+        if getattr(self, "query", False):
+            splits = {n: {**s, "query": s["outputs"][:, 0, :2]} for n, s in splits.items()}
+        return Tables(from_arrays(splits=splits, **paid))
 
     @cached_property
     def fits(self) -> list[Fitted]:
@@ -267,8 +284,24 @@ class Trial:
         wanted = any(fitted.policy.needs_features for fitted in self.fits)
         return [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)] if wanted else None
 
-    def steps(self, policy: Policy, logits: npt.NDArray[Any], row: int) -> tuple[int, int]:
+    def decide(self, policy: Any, outputs: npt.NDArray[Any], logits: Any = None) -> Any:
+        """Decide for other rows, `logits` where their vectors are those of others."""
+        logits = outputs if logits is None else logits
+        vectors, more = self.vectors(logits), dict[str, Any]()
+        if vectors is not None:
+            more["features"] = vectors
+        if self.query:
+            more["query"] = logits[:, 0, :2]
+        return policy.decide(outputs, **more)
+
+    def steps(self, policy: Any, logits: npt.NDArray[Any], row: int) -> tuple[int, int]:
         """Return exit and class of one row, stepped through alone."""
+        if isinstance(policy, RoutingPolicy):
+            query = logits[row, 0, :2] if self.query else None
+            route, last, said = policy.start(row, query), -1, None
+            while (model := route.next) is not None:
+                last, said = model, policy.step(logits[row, model], route)
+            return last, said.prediction if said else -1
         state, vectors = policy.start(row), self.vectors(logits)
         for k in policy.active_exits:
             vector = None if vectors is None else vectors[k][row]
@@ -303,7 +336,9 @@ def _budget_out_of_range(trial: Trial) -> None:
 def _same_seed(trial: Trial) -> None:
     """Require: the same seed gives the same policies."""
     for a, b in zip(trial.fits, trial.fit(BUDGETS), strict=True):
-        trial.require(to_dict(a.policy) == to_dict(b.policy), f"two policies for {a.budget:g}")
+        trial.require(
+            any_to_dict(a.policy) == any_to_dict(b.policy), f"two policies for {a.budget:g}"
+        )
 
 
 def _alone(trial: Trial) -> None:
@@ -312,7 +347,7 @@ def _alone(trial: Trial) -> None:
         return
     for fitted in trial.fits[1::2]:
         (one,) = trial.fit((fitted.budget or 0.0,))
-        same = to_dict(one.policy) == to_dict(fitted.policy)
+        same = any_to_dict(one.policy) == any_to_dict(fitted.policy)
         trial.require(same, f"another policy for {fitted.budget:g} alone")
 
 
@@ -326,7 +361,7 @@ def _more_is_never_worse(trial: Trial) -> None:
         logits[:, -1] += np.random.default_rng(seed).normal(size=logits[:, -1].shape) * 2.5
         vectors = [logits[:, k, :FEATURES] * 0.5 for k in range(EXITS)]
         splits[name] = {"outputs": logits, "labels": labels, "features": vectors}
-    tables = Tables(from_arrays(splits=splits, costs=list(COSTS), unit="ms"))
+    tables = trial.rows(splits)
     fits = trial.method.fit_path(tables.get("fit"), [1.5, 3.0, 4.5, 6.0, 8.0])
     here, there = ([outcome_of(f.policy, tables.get(n)).right for f in fits] for n in splits)
     for i, j in combinations(range(len(fits)), 2):
@@ -344,11 +379,13 @@ def _batch_is_step(trial: Trial) -> None:
     vectors = trial.vectors(logits)
     for fitted in trial.fits:
         policy = fitted.policy
-        batch = policy.decide(logits, features=vectors)
+        batch = trial.decide(policy, logits)
         for row in range(0, len(logits), 3):
             came = trial.steps(policy, logits, row)
             wanted = (batch.exit[row], batch.prediction[row])
             trial.require(came == wanted, f"row {row} leaves with {came}, in a batch with {wanted}")
+        if isinstance(policy, RoutingPolicy):
+            continue
         alive, exits = np.arange(len(logits)), np.full(len(logits), -1)
         state = policy.start(alive)
         for k in policy.active_exits:
@@ -361,30 +398,45 @@ def _batch_is_step(trial: Trial) -> None:
 
 
 def _no_peeking(trial: Trial) -> None:
-    """Require: what comes after exit k cannot change a decision at exit k."""
+    """Require: what comes after exit k, or what a model says that is not asked, cannot change a decision."""
     logits, _ = made_up(400, seed=11)
     rng = np.random.default_rng(0)
     for fitted in trial.fits:
         policy = fitted.policy
-        before = policy.decide(logits, features=trial.vectors(logits))
+        before = trial.decide(policy, logits)
+        if isinstance(policy, RoutingPolicy):
+            noise = rng.normal(size=logits.shape).astype(logits.dtype) * 9
+            after = trial.decide(policy, np.where(before.called[:, :, None], logits, noise), logits)
+            same = all(
+                np.array_equal(a, b)
+                for a, b in zip(*map(_columns_of, (before, after)), strict=True)
+            )
+            trial.require(same, "models that are not asked change decisions")
+            continue
         for k in policy.active_exits[:-1]:
             other = logits.copy()
             other[:, k + 1 :] = rng.normal(size=other[:, k + 1 :].shape) * 9
-            after, early = policy.decide(other, features=trial.vectors(other)), before.exit <= k
+            after, early = trial.decide(policy, other), before.exit <= k
             same = np.array_equal(after.exit[early], before.exit[early])
             same &= np.array_equal(after.prediction[early], before.prediction[early])
             same &= np.array_equal(after.exit <= k, early)
             trial.require(same, f"exits after {k} change decisions up to {k}")
 
 
+def _columns_of(decisions: Any) -> tuple[Any, ...]:
+    return decisions.turn, decisions.prediction, decisions.cost
+
+
 def _round_trip(trial: Trial) -> None:
     """Require: a policy comes back from its file as it was, and decides as it did."""
     logits, _ = made_up(200, seed=12)
-    vectors = trial.vectors(logits)
     for fitted in trial.fits:
-        again = from_dict(json.loads(json.dumps(to_dict(fitted.policy), allow_nan=False)))
-        trial.require(to_dict(again) == to_dict(fitted.policy), "its file reads as another policy")
-        exits = [policy.decide(logits, features=vectors).exit for policy in (again, fitted.policy)]
+        read = routing_from_dict if isinstance(fitted.policy, RoutingPolicy) else from_dict
+        again = read(json.loads(json.dumps(any_to_dict(fitted.policy), allow_nan=False)))
+        trial.require(
+            any_to_dict(again) == any_to_dict(fitted.policy), "its file reads as another policy"
+        )
+        exits = [trial.decide(policy, logits).exit for policy in (again, fitted.policy)]
         trial.require(np.array_equal(exits[0], exits[1]), "read from its file it decides otherwise")
 
 
@@ -393,12 +445,12 @@ def _inputs(trial: Trial) -> None:
     logits, _ = made_up(100, seed=13)
     logits.flags.writeable = False
     policy = trial.fits[0].policy
-    policy.decide(logits, features=trial.vectors(logits))
+    trial.decide(policy, logits)
     broken = logits.copy()
     broken[3, policy.active_exits[0], 2] = np.nan
     for wrong in (broken, logits[:, :3], logits[:, :, :5], logits.astype(str)):
         try:
-            policy.decide(wrong, features=trial.vectors(logits))
+            trial.decide(policy, wrong, logits)
         except InputError:
             continue
         said = f"took outputs of shape {wrong.shape}, dtype {wrong.dtype}, or with NaN"
@@ -411,9 +463,9 @@ def _small(trial: Trial) -> None:
     for logits in (one, np.repeat(one, 40, axis=0)):
         rows: dict[str, Any] = {"outputs": logits, "labels": np.ones(len(logits), dtype=np.int32)}
         rows["features"] = [logits[:, k] for k in range(2)]
-        data = from_arrays(splits={"fit": rows}, costs=[1.0, 3.0], unit="ms")
+        table = trial.rows({"fit": rows}, [1.0, 3.0]).get("fit")
         for budget in (1.0, 2.0, 3.0):
-            (fitted,) = trial.method.fit_path(Tables(data).get("fit"), [budget])
+            (fitted,) = trial.method.fit_path(table, [budget])
             cost = fitted.expected.cost
             fits = 1.0 - 1e-9 <= cost <= budget + 1e-9
             trial.require(fits, f"{cost:g} for a budget of {budget:g}")

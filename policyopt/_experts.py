@@ -26,7 +26,6 @@ from policyopt._methods.base import (
     check_budgets,
     fit_where_possible,
     outcome_of,
-    thresholded,
 )
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.settings import check_number
@@ -138,8 +137,7 @@ def fit_experts(
     if table.context is None:
         step = "Import with a key 'context' (Python: context=), or fit one policy without experts."
         raise input_error("cache", "one whose rows have a context", "one without", step)
-    chosen = method_of(method, settings)
-    thresholded(chosen, "experts")
+    chosen = method_of(method, settings).in_turn("experts")
     limit = parse_budget(budget, table.mean_costs, table.unit)
     check_budgets(table, [limit])
     names = table.contexts

@@ -12,7 +12,7 @@ from policyopt._abstain import calibrated, declining, fit_declining
 from policyopt._api import method_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
-from policyopt._methods.base import Method, cheapest, fit_where_possible, thresholded
+from policyopt._methods.base import Method, cheapest, fit_where_possible
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._table import Tables, tables_of
 from policyopt.runtime._answers import AnswerRule
@@ -117,8 +117,7 @@ def fit_family(
     2.0
     """
     table = tables_of(data, cost, tables, utility).get(split)
-    chosen = method_of(method, settings)
-    thresholded(chosen, "a family or certificate")
+    chosen = method_of(method, settings).in_turn("a family or certificate")
     wanted = np.unique(parse_budgets(budgets, table.mean_costs, table.unit)).tolist()
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from policyopt._cache.data import GROUP, PART, RESERVED, Rows, some_rows
 from policyopt._limits import NEAR
-from policyopt._methods.base import Method, outcome_of, stated, thresholded, validated
+from policyopt._methods.base import Method, outcome_of, stated, validated
 from policyopt._methods.choosing import OnExits
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.levels import MOST_REPLAYED, Levels, aims_of
@@ -149,7 +149,7 @@ def fit_robust(
     method: Method, tables: Tables, split: str, target: Target, robust: Any, over: Any, seed: int
 ) -> Fitted:
     """Return a method's best policy within a budget, or cheapest at a floor, for the mean or the worst of parts."""
-    thresholded(method, "robust")
+    method = method.in_turn("robust")
     step = "E.g. robust='worst', over='context' (--robust worst --over context)."
     check_one_of("robust", robust, ROBUST, step)
     if over is None:

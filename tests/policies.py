@@ -3,18 +3,23 @@
 from functools import cache as once
 
 import numpy as np
-from synthetic import cache
+from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt._checking import BUDGETS
-from policyopt._methods.registry import make_method
+from policyopt._methods.registry import ROWS, make_method
 from policyopt._table import Tables
 
 
 @once
 def fits(spec, budgets=BUDGETS, rows=1000, seed=0):
     """Return the fits for the budgets and the tables they were fitted on."""
-    tables = Tables(cache(rows))
+    needs, more = ROWS[spec.partition(":")[0]].needs, {}
+    if "cascade" in needs:  # in turn the models cost the same
+        more |= {"costs": [1.0, 1.0, 2.0, 4.0], "cost_kind": "standalone"}
+    if "query" in needs:
+        more["query"] = outputs(rows)[0][:, 0, :2]
+    tables = Tables(cache(rows, **more))
     return make_method(spec).fit_path(tables.get("fit"), list(budgets), seed), tables
 
 

@@ -35,14 +35,26 @@ SPECS = [
     "margin:answer=vector", "vote:thresholds=geometric", "max_prob:thresholds=joint", "margin:thresholds=shared", "entropy:thresholds=joint+mix=true",
 ]  # fmt: skip
 EVERY = pytest.mark.parametrize("spec", SPECS)
+#: Whose policies have thresholds.
+IN_TURN = pytest.mark.parametrize("spec", [spec for spec in SPECS if "rout" not in spec])
 #: Methods that draw a coin, rows or folds by the row's number: their policy hangs on the order of rows.
-DRAW = {"random", "agreement_cascade", "auto", "eenet", "eenet_released", "frugalgpt", "subset"} | {
+DRAW = {
+    "random",
+    "agreement_cascade",
+    "auto",
+    "eenet",
+    "eenet_released",
+    "frugalgpt",
+    "subset",
+    "routing",
+    "router",
+} | {
     name
     for name, row in ROWS.items()
     if row.discrete or issubclass(row.load(), (LearnedScore, NeuralPolicyMethod, LagrangianMethod))
 }
-#: Need not spend what is left of a budget: one static exit; a list of exits that gain nothing by it.
-SPARES = {"always", "frugalgpt", "subset", "auto"}
+#: Need not spend what is left of a budget: one static exit; a list of exits, calls that gain nothing by it.
+SPARES = {"always", "frugalgpt", "subset", "auto", "routing", "router"}
 
 
 @pytest.mark.parametrize(
@@ -56,7 +68,7 @@ def test_row_order_does_not_matter(spec):
     np.testing.assert_array_equal(*exits)
 
 
-@EVERY
+@IN_TURN
 def test_files_satisfy_the_schema(spec):
     for result in fits(spec)[0]:
         assert_valid(json.loads(json.dumps(to_dict(result.policy), allow_nan=False)))
@@ -69,7 +81,7 @@ def test_budget_is_spent_where_it_is_asked_for(spec):
         assert result.expected.cost >= result.budget * 0.99
 
 
-@EVERY
+@IN_TURN
 def test_replay_is_what_is_deployed(spec):
     """A table is run as its outputs are: scores, predictions, exits, costs."""
     results, tables = fits(spec)
@@ -171,12 +183,13 @@ def test_settings_reach_the_methods_that_have_them():
 
 
 @once
-def records():
+def records(query=False, **paid):
     rng = np.random.default_rng(0)
     right = rng.random((300, 3)) < [0.6, 0.7, 0.8]
     data = po.from_arrays(
         labels=np.zeros(300, int), prediction=np.where(right, 0, 1),
-        confidence=rng.random((300, 3)), costs=[1.0, 2.0, 4.0],
+        confidence=rng.random((300, 3)), query=rng.random((300, 2)) if query else None,
+        **{"costs": [1.0, 2.0, 4.0], **paid},
     )  # fmt: skip
     return fit_table(data)
 
@@ -185,11 +198,17 @@ def records():
 def test_a_row_says_what_its_method_needs(name):
     """What `policyopt methods` says of labels and records is what the class says, and what a fit finds."""
     method, needs = make_method(CHEAP.get(name, name)), set(ROWS[name].needs)
-    assert ROWS[name].needs == needs_of(method.required_columns(), method.requires_labels())
+    read, paid = needs_of(method.required_columns(), method.requires_labels()), {}
+    if "cascade" in needs:
+        paid = {"cost_kind": "standalone", "query": "query" in needs}
+        needs -= {"cascade"}
+        with pytest.raises(InputError, match="paid one by one"):
+            method.fit_path(records(), [2.0])
+    assert needs == set(read)
     unlabelled = fit_table(pool(outputs(300, 3)[0]))
     for table, able in (
-        (records(), needs <= {"labels"}),
-        (unlabelled, not {"labels", "features"} & needs),
+        (records(**paid), needs <= {"labels", "query"}),
+        (unlabelled, not {"labels", "features", "query"} & needs),
     ):
         if able:
             assert method.fit_path(table, [2.0])[0].expected.cost <= 2.0 + 1e-9

@@ -40,6 +40,15 @@ def logits(n=N, seed=0):
 FAST = [name for name, row in ROWS.items() if not row.trains]
 
 
+def paid(name):
+    more = {"cost_kind": "standalone"} if "cascade" in ROWS[name].needs else {}
+    return {
+        **COSTS,
+        **more,
+        **({"query": logits()[0][:, 0]} if "query" in ROWS[name].needs else {}),
+    }
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_grades_of_0_and_1_are_right_or_wrong(name):
     """Every method finds the same policy, whether right or wrong are called so or graded 1 and 0."""
@@ -48,7 +57,7 @@ def test_grades_of_0_and_1_are_right_or_wrong(name):
     known = {"confidence": confidence, "prediction": prediction}
     right = quality > 0.6
     tables = [
-        po.Tables(po.from_arrays(**known, **more, **COSTS)).get("fit")
+        po.Tables(po.from_arrays(**known, **more, **paid(name))).get("fit")
         for more in ({"correct": right}, {"quality": right.astype(float)})
     ]
     method = make_method(name)
@@ -70,12 +79,12 @@ def test_every_method_on_grades_with_logits(name):
     """Whatever does not ask for classes fits on grades, within the grades' range and the budget."""
     outputs, labels = logits()
     quality = graded(seed=1)[1]
-    table = po.Tables(po.from_arrays(outputs, quality=quality, **COSTS)).get("fit")
+    table = po.Tables(po.from_arrays(outputs, quality=quality, **paid(name))).get("fit")
     # Its own answer, the nearest mean, is of a worth that nobody knows.
     method = make_method("e2cm:answer=plain" if name == "e2cm" else name)
     if missing := method.missing_columns(table):
         assert any("class labels" in one for one in missing)
-        with_labels = po.from_arrays(outputs, labels, quality=quality, **COSTS)
+        with_labels = po.from_arrays(outputs, labels, quality=quality, **paid(name))
         table = po.Tables(with_labels).get("fit")
         assert not method.missing_columns(table)
     fitted = method.fit_path(table, [2.0])[0]

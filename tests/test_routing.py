@@ -388,3 +388,78 @@ def test_what_is_wrong_is_said():
         given = {k: v for k, v in {**content, **change}.items() if k not in ("format", "version")}
         with pytest.raises(InputError):
             routing_from_dict(ROUTING.signed(**given))
+
+
+def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
+    """A fit tells who is asked first; ways, calls and costs of rows are told; the rest names a next step."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 800)
+    logits = (
+        rng.normal(size=(800, 3, 5))
+        + np.array([1.5, 2.0, 3.0])[:, None] * np.eye(5)[labels][:, None]
+    )
+    for k, name in enumerate(("small", "mid", "large")):
+        np.save(room / f"{name}.npy", logits[:, k])
+    np.save(room / "labels.npy", labels)
+    files = [room / f"{name}.npy" for name in ("small", "mid", "large")]
+    paid = ["--costs", "1,2,4", "--unit", "ms", "--cost-kind", "standalone"]
+    code, _, err = run(
+        "import", "--exits", *files, "--labels", room / "labels.npy", "--out", room / "zoo", *paid
+    )
+    assert code == 0, err
+    policy = room / "routing.json"
+    fit = ["fit", room / "zoo", "--method", "routing", "--out", policy]
+    code, out, _ = run(*fit, "--budget", "50%", "--format", "json")
+    assert code == 0
+    (record,) = json.loads(out)
+    assert record["thresholds"] is None and set(record["asked_first"]) <= {"small", "mid", "large"}
+    code, out, _ = run("run", policy, *files, "--format", "json")
+    rows = json.loads(out)
+    for row in rows:
+        own = {"small": 1.0, "mid": 2.0, "large": 4.0}
+        assert row["cost"] == sum(own[name] for name in row["asked"])
+        assert row["answer_of"] in (*row["asked"], "joined")
+    code, out, _ = run("explain", policy, room / "zoo", "--out", room / "seen", "--format", "json")
+    record = json.loads(out)
+    ways = {tuple(one["asked"]): one for one in record["ways"]}
+    assert sum(one["share"] for way, one in ways.items() if len(way) == 1) == pytest.approx(
+        1, abs=0.03
+    )
+    stop = sum(one["stop"] * one["cost"] for one in ways.values() if one["stop"])
+    assert stop == pytest.approx(record["realised_cost"], abs=0.2)
+    assert sum(one["stop"] for one in ways.values()) + record["rare"] == pytest.approx(1)
+    assert (room / "seen" / "routes.png").stat().st_size > 5000
+    assert run("explain", policy, room / "zoo")[1].count("└") >= 1
+    for arguments in (
+        ["evaluate", policy, room / "zoo", "--by", "label"], ["info", policy], ["run", policy, *files],
+        ["compare", room / "zoo", "--methods", "routing,max_prob", "--budgets", "2"],
+        [*fit, "--accuracy", "80%"],
+    ):  # fmt: skip
+        assert run(*arguments)[0] == 0, arguments
+    for arguments in (
+        ["calibration", room / "zoo", "--policy", policy], ["risk-coverage", policy, room / "zoo"],
+        ["certify", room / "zoo", "--policy", policy, "--risk", "drop<=2%"],
+        [*fit, "--budgets", "3"], [*fit, "--budget", "50%", "--abstain", "5%"],
+        [*fit, "--budget", "50%", "--max-exits", "2"], [*fit, "--budget", "50%", "--calibrator", "beta"],
+        [*fit, "--budget", "50%", "--robust", "worst", "--over", "label"],
+        [*fit, "--budget", "50%", "--limit", "p95<=4"],
+        ["fit", room / "zoo", "--method", "subset:inner=routing", "--budget", "50%"],
+    ):  # fmt: skip
+        code, _, err = run(*arguments)
+        assert code == 2 and ("--method subset" in err or "--method auto" in err), (arguments, err)
+
+
+def test_auto_takes_routing_where_it_may():
+    """Where who knows is asked out of turn, auto routes; what needs thresholds, and exits of a network, have them."""
+    data = specialists(1500)
+    fitted = po.fit(data, 2.0)
+    chosen = fitted.policy.provenance["chosen"]["method"]
+    assert fitted.method == "auto" and chosen == "routing" and fitted.policy.asked_first == ["0"]
+    assert "routing" in {one["method"] for one in fitted.policy.provenance["compared"]}
+    for same in (po.fit(data, 2.0, "auto:routes=false"), po.fit(data, 2.0, max_exits=2)):
+        assert len(same.policy.thresholds) == len(same.policy.active_exits) - 1
+    assert po.fit_family(data, [1.5, 2.5]).policy.levels >= 1
+    network = po.Tables(
+        po.from_arrays(np.zeros((300, 2, 3)) + np.eye(3)[:2], [0, 1, 2] * 100, [1, 4], unit="ms")
+    )
+    assert po.make_method("routing").missing_columns(network.get("fit"))

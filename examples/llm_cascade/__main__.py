@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, default=_SHARED / "mmlu_llama5_test.npz")
     parser.add_argument("--stand-in", action="store_true", help="use generated records")
     parser.add_argument("--budget", default="30%", help="of asking every model in turn")
-    parser.add_argument("--methods", default="max_prob,subset,frugalgpt,auto")
+    parser.add_argument("--methods", default="max_prob,subset,frugalgpt,auto:routes=false")
     parser.add_argument("--out", type=Path, default=Path("llm_cascade.json"))
     options = parser.parse_args()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from policyopt._export.bundle import TARGETS, read_export, write_bundle
 from policyopt._export.c_native import WITHOUT
 from policyopt._export.golden import BYTES, Golden, by_name, given_output, row_bytes, rows_of
 from policyopt._export.rounding import ULPS
+from policyopt._export.routes import golden_routes
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
@@ -24,6 +26,7 @@ from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import shaped
 
 _digits = "{:.2g}".format
@@ -60,8 +63,11 @@ def export(
     data = None if cache is None else options.read_cache(cache)
     size = row_bytes(loaded, ())
     with output.progress("tracing the policy"):
-        graphs = trace_policy(loaded)
-        golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
+        if isinstance(loaded, RoutingPolicy):
+            graphs, golden = [], golden_routes(loaded, data, split or "test", rows, seed)
+        else:
+            graphs = trace_policy(loaded)
+            golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
     with output.progress("writing"), output.writing(out):
         write_bundle(loaded, out, wanted, golden, graphs, name)
     if BYTES // size < min(rows, golden.left_out.of):
@@ -76,7 +82,9 @@ def export(
 def verify(
     folder: Path = argument("What `policyopt export` wrote, or a policy file.", "DIR"),
     cache: Path | None = argument(
-        "Of a policy file: the cache that its certificate is of.", "CACHE", None
+        "Of a policy file: the cache that its certificate is of; of a routing policy: whose rows to try.",
+        "CACHE",
+        None,
     ),
     require: str = option("", "Runtimes that must be here: python, onnx, c."),
     style: output.Format = options.STYLE,
@@ -89,7 +97,13 @@ def verify(
     The Python file and the C header are run for that: verify folders whose writer you trust.
     """
     if cache is not None or folder.is_file():
-        _recheck(folder, cache, style)
+        if cache and isinstance(policy := load_any(folder), RoutingPolicy):
+            with TemporaryDirectory() as temporary:
+                golden = golden_routes(policy, options.read_cache(cache))
+                write_bundle(policy, out := Path(temporary) / "out", ["python"], golden)
+                verify(out, None, require, style)
+        else:
+            _recheck(folder, cache, style)
         return
     needed = [name.strip() for name in require.split(",") if name.strip()]
     for name in needed:
@@ -165,7 +179,7 @@ def _rows(export: Any) -> str:
     if left.rows:
         text += (
             f" {left.rows:,} of {left.of:,} candidates for the others were left out: within "
-            f"{_digits(max(left.ulps))} float32 ulps of a threshold, where rounding may decide."
+            f"{_digits(max(left.ulps, default=ULPS['c']))} float32 ulps of a threshold, where rounding may decide."
         )
     return text
 

@@ -176,7 +176,7 @@ def _fit_family(
     """Fit and write a family; return a record of each level."""
     from policyopt._family import fit_family
 
-    table = tables.get("fit", censored=method.routes)
+    table = tables.get("fit", censored=method.logs)
     foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs, table.unit)))
     with output.progress("fitting") as step, progress_callback(step):
         more = {"seed": seed, "calibrator": calibrator, "tables": tables, **declines}

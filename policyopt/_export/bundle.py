@@ -36,10 +36,10 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import Form, parse, read_plain
 
-from .c_header import c_source, check_name
+from .c_header import c_source, check_name, routes_source
 from .folder import new_folder
 from .golden import (
     Golden,
@@ -52,11 +52,10 @@ from .golden import (
     write_golden,
 )
 from .graph import ExitGraph
-from .onnx_graphs import write_onnx
+from .onnx_graphs import graph_files, graphs_of, write_onnx
 from .python_file import python_source
 from .rounding import ULPS, check_machine, this_machine
 from .samples import boundary_samples
-from .symbolic import trace_policy
 
 MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
@@ -82,7 +81,7 @@ class Export:
     """A folder that was read and checked."""
 
     folder: Path
-    policy: Policy | PolicyFamily
+    policy: Any
     targets: tuple[str, ...]
     golden: Golden  # rows of golden.npz, then those of boundary.npz
     boundary: int  # how many of them are the latter
@@ -105,7 +104,8 @@ def write_bundle(
         raise input_error("--to", f"of {', '.join(TARGETS)}", ", ".join(unknown), "E.g. --to c.")
     check_name(name)
     row_bytes(policy, graphs or ())  # before anything of that size is made
-    graphs = trace_policy(policy) if graphs is None else graphs
+    plain = isinstance(policy, RoutingPolicy) and set(targets) == {"python"}  # the runtime's code
+    graphs = graphs or ([] if plain else graphs_of(policy))
     with new_folder(out, _check_old) as folder:
         policy.save(folder / POLICY)
         boundary = boundary_samples(policy, golden) if golden.boundary is None else golden.boundary
@@ -116,7 +116,9 @@ def write_bundle(
         if "onnx" in targets:
             write_onnx(policy, graphs, folder / "onnx")
         if "c" in targets:
-            write_file(folder / f"{name}.h", c_source(policy, graphs, name))
+            routes = isinstance(policy, RoutingPolicy)
+            source = routes_source(policy, name) if routes else c_source(policy, graphs, name)
+            write_file(folder / f"{name}.h", source)
         files = {
             path.relative_to(folder).as_posix(): checksum(path)
             for path in sorted(folder.rglob("[!.]*")) if path.is_file()
@@ -133,10 +135,13 @@ def write_bundle(
         write_file(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
-def _told(policy: Policy | PolicyFamily) -> dict[str, Any]:
+def _told(policy: Any) -> dict[str, Any]:
     """Return what the manifest says of the policy."""
+    names = ("routing", "ensemble")
+    if not isinstance(policy, RoutingPolicy):
+        names = (one := levels_of(policy)[-1]).rule.name, one.answer.name
     return {
-        "score": (one := levels_of(policy)[-1]).rule.name, "answer": one.answer.name,
+        "score": names[0], "answer": names[1],
         "levels": len(policy) if isinstance(policy, PolicyFamily) else None,
         "active_exits": list(policy.active_exits), "kind": policy.kind, "classes": policy.classes,
         "unit": policy.unit, "costs": policy.costs.tolist(),
@@ -174,7 +179,7 @@ def read_export(folder: Path) -> Export:
     return Export(folder, policy, ordered, whole, len(boundary), out, manifest["machine"])
 
 
-def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy | PolicyFamily]:
+def read_manifest(folder: Path) -> tuple[dict[str, Any], Any]:
     """Return the manifest and the policy of an export: whole, as it was written, nothing besides."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -206,14 +211,14 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], Policy | PolicyFamily]:
     policy = exported(load_any(folder / POLICY))
     for name, value in _told(policy).items():
         need(name, _same(manifest[name], value), f"{value!r}, as in {POLICY}")
-    ulps, wanted = left["ulps"], policy.exits - 1
+    ulps, wanted = left["ulps"], len(policy.active_exits) - 1
     fits = isinstance(ulps, list) and len(ulps) in (0, wanted)
     fits = fits and all(type(u) in (int, float) and 0 <= u <= 64 for u in ulps)
     need("left_out", fits, f"{wanted} ulps, 0 to 64")
     headers = [name for name in files if _HEADER.fullmatch(name)]
     of = {
         "python": ["policy.py"], "c": headers if len(headers) == 1 else [_USUAL],
-        "onnx": [f"onnx/{MANIFEST}", *(f"onnx/exit_{k}.onnx" for k in policy.active_exits)],
+        "onnx": [f"onnx/{MANIFEST}", *(f"onnx/{name}" for name in graph_files(policy))],
     }  # fmt: skip
     names = {POLICY, GOLDEN, BOUNDARY, *(name for target in targets for name in of[target])}
     if differ := ", ".join(sorted(files.keys() ^ names)):

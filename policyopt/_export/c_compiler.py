@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from policyopt.runtime._errors import InputError, input_error, message
 from policyopt.runtime._files import refusing, write_file
+from policyopt.runtime._typing import Array
 
 from .c_functions import TYPES
-from .golden import Golden, Ran
+from .golden import Golden, Ran, Walk
+from .routes import of_models
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wconversion", "-Wshadow",
           "-Wdouble-promotion")  # fmt: skip
@@ -70,7 +73,7 @@ def ran(
 
 def _read(source: str, place: str) -> tuple[str, str, list[str]]:
     """Return the prefix of a header's names, the parameters of its step, and their names."""
-    named = re.match(r"/\* ([a-z][a-z0-9_]*): early-exit policy", source)
+    named = re.match(r"/\* ([a-z][a-z0-9_]*): (?:early-exit|routing) policy", source)
     call = named and re.search(rf"static inline int {named[1]}_step\((.*)\) {{", source)
     if named is None or call is None:
         raise input_error("header", "one that policyopt wrote", place, "Export again.")
@@ -121,8 +124,9 @@ def _sizes(source: str, command: list[str], folder: Path) -> str:
     return f"code {max(text - tables, 0)} ({how}){stack}"
 
 
-def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
-    """Return what the one header in a folder, written by `c_source`, says of golden vectors."""
+def run_c(folder: str | os.PathLike[str], golden: Golden, policy: Any = None) -> Any:
+    """Return what the one header in a folder, of a routing policy's if it is that, says of golden vectors."""
+    routes = isinstance(golden.expected, Walk)
     command = compiler()
     headers = sorted(Path(folder).glob("*.h"))
     if len(headers) != 1:
@@ -130,16 +134,22 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
         raise input_error("folder", "with one C header", got, "Export again.")
     source = headers[0].read_text(encoding="utf-8")
     name, _, names = _read(source, str(headers[0]))
-    names, n, exits = names[2:-1], len(golden), len(golden.inputs)
+    inputs, names, n = golden.inputs, names[2:-1], len(golden)
+    exits = len(inputs)
+    if routes:
+        inputs, exits = [of_models(policy, golden)], golden.expected.model.shape[1]
+        names = list(inputs[0])
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         write_file(place / headers[0].name, source)
         abstains = "    int abstained;" in source
-        write_file(place / "run.c", program(headers[0].name, name, names, golden, abstains))
+        made = (headers[0].name, name, names, golden, abstains)
+        text = program(*made) if not routes else routes_program(*made[:2], inputs[0], exits, policy)
+        write_file(place / "run.c", text)
         with refusing(place / "in.bin"), (place / "in.bin").open("wb") as file:
             for row, sample in enumerate(golden.sample.astype(np.int64)):
                 file.write(sample.tobytes())
-                for given in golden.inputs:
+                for given in inputs:
                     file.writelines(given[what][row].tobytes() for what in names if what in given)
         ran([*command, *STRICT, "-O2", "run.c", "-o", "run", "-lm"], place)
         ran([str(place / "run")], place)
@@ -148,6 +158,9 @@ def run_c(folder: str | os.PathLike[str], golden: Golden) -> Ran:
         got = f"{len(said)} decisions"
         raise input_error("header", f"for {exits} exits and {n} samples", got, "")
     said = said.reshape(n, exits)
+    if routes:
+        columns = (said[name] for name in ("leave", "prediction", "score"))
+        return Walk(*map(np.ascontiguousarray, columns))
     if (said["leave"] < 0).any():
         got = "row {} refused at exit {}".format(*np.argwhere(said["leave"] < 0)[0])
         raise input_error("golden inputs", "fit for the policy", got, "")
@@ -176,8 +189,34 @@ def program(
         level = {"level": ", (int)level", "level_of": ", level", "level_read": read}
     said = "decision->abstained" if abstains else "none"
     return _PROGRAM.format(
-        header=header, name=name, exits="\n".join(exits), abstained=said, **level
-    )
+        header=header, name=name, exits="\n".join(exits), abstained=said, **level,
+        score="score", confidence="confidence",
+    )  # fmt: skip
+
+
+def routes_program(header: str, name: str, given: dict[str, Array], steps: int, policy: Any) -> str:
+    """Return the same of a routing policy: all models' outputs are there, and those asked for are shown."""
+    kinds = {n: TYPES[a.dtype.name] for n, a in given.items()}
+    sizes = {n: a[0].size for n, a in given.items()}
+    taken = [f"        TAKE({kinds[n]}, {n}, {size})" for n, size in sizes.items()]
+    asked = [n for n in given if n != "query" and (n != "costs" or policy.needs_costs)]
+    asked.sort(key=["prediction", "confidence", policy.kind, "costs"].index)
+    at = {
+        n: f"{n}[asked]" if given[n].ndim < 3 else f"{n} + asked * {given[n].shape[2]}"
+        for n in asked
+    }
+    lines = [
+        f"        for (int i = 0; i < {steps}; ++i) {{",
+        "            const int32_t asked = leave;",
+        "            decision.prediction = -1; decision.gain = 0.0;",
+        f"            if (leave >= 0) leave = {name}_step(&state, {', '.join(at.values())}, &decision);",
+        "            put(out, &decision, asked);", "        }",
+    ]  # fmt: skip
+    return _PROGRAM.format(
+        header=header, name=name, exits="\n".join(lines), abstained="none", score="gain",
+        confidence="gain", level=", query" * ("query" in given), level_of="",
+        level_read="\n".join([*taken, "        leave =\n"]),
+    )  # fmt: skip
 
 
 #: What the program says at each exit.
@@ -192,8 +231,8 @@ _PROGRAM = """\
 static void put(FILE *out, const {name}_decision *decision, int leave) {{
     const int32_t said = leave, none = 0;
     (void)none;
-    fwrite(&decision->score, 8, 1, out);
-    fwrite(&decision->confidence, 8, 1, out);
+    fwrite(&decision->{score}, 8, 1, out);
+    fwrite(&decision->{confidence}, 8, 1, out);
     fwrite(&decision->prediction, 4, 1, out);
     fwrite(&said, 4, 1, out);
     fwrite(&{abstained}, 4, 1, out);

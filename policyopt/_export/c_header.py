@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,14 @@ from policyopt.runtime._certificate import comment
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import any_to_dict
 from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._typing import Array
 
 from .c_compiler import UNMEASURED, measured
 from .c_functions import TYPES, function
 from .golden import words
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
+from .routes import RouteGraphs
 
 #: How elementwise operations are written: of operands {0}, {1}, ..., or all of them, `bare`; `f` ends the
 #: names of functions of float.
@@ -80,6 +82,79 @@ def c_source(
     check_name(name)
     text = _source(policy, graphs).replace("@@", name.upper()).replace("@", name)
     return text.replace(UNMEASURED, measured(text), 1) if sizes else text
+
+
+def routes_source(policy: RoutingPolicy, name: str = "policyopt_policy") -> str:
+    """Return a routing policy as a C header, `name` before all its names."""
+    check_name(name)
+    made, shared, kind, fields = (
+        RouteGraphs(policy),
+        _Shared(),
+        policy.observer.kind,
+        dict[str, Node](),
+    )
+    start, look, stand = made.parts()
+    for graph in (start, stand):  # what is read of the state
+        fields |= {n[7:]: x for n, x in graph.inputs.items() if n.startswith("state->")}
+    given = dict.fromkeys(kind.record * ("prediction", "confidence") or (policy.kind,))
+    parameters = [_COLUMNS.get(n, f"const float *{n}") for n in given]
+    parameters += ["double cost"] * policy.needs_costs
+    paid = "cost >= 0.0 && cost <= DBL_MAX" if policy.needs_costs else ""
+    check = " && ".join(filter(None, (_check(policy, look, shared), paid))) or "1"
+    to = {n: f"state->{n}[place]" for n in ("prediction", "confidence") if n in fields}
+    seen = [f"{place} = {n};" for n, place in to.items()]
+    if kind.whole:
+        seen = _put(
+            look, to | {"log_prob": f"(state->log_prob + place * {policy.classes})"}, shared
+        )
+    seen += ["state->paid[0] += cost;"] * policy.needs_costs
+    then = {"prediction": "decision->prediction", "gain": "decision->gain", "after": "state->at[0]"}
+    bodies = {
+        "begin": _put(start, {"at": "state->at[0]", "known": "state->known"}, shared), "look": seen,
+        "decide": _put(stand, then | {"model": "state->place"}, shared),
+    }  # fmt: skip
+    tables = {"alone": made.alone, "path": made.numbers}
+    names = {n: shared.table(n, table, np.int32) for n, table in tables.items()}
+    own = json.dumps(any_to_dict(policy), sort_keys=True, allow_nan=False)
+    size = sum(x.size * x.dtype.itemsize for x in fields.values())
+    query = ["", ", const float *query", ", query"] if "query" in start.inputs else [""] * 3
+    text = (_ROUTES_HEAD + _PROLOGUE + _ROUTES_TEXT + _EPILOGUE).format(
+        models=policy.model_exits, kind=policy.kind, classes=policy.classes, places=len(made.active),
+        unit=string(policy.unit), code=UNMEASURED, bytes=shared.bytes, state=size + 4, check=check,
+        number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}", given=", ".join(parameters),
+        fields="".join(f"    {TYPES[x.dtype.name]} {n}[{x.size}];\n" for n, x in fields.items()),
+        zeros=_zeros((n, x.size) for n, x in fields.items()), query=query[1], of_query=query[2],
+        tables="".join(f"{line}\n" for line in shared.lines), **names,
+        functions="\n".join(shared.functions.values()),
+        **{n: "".join(f"    {line}\n" for line in lines) for n, lines in bodies.items()},
+    )  # fmt: skip
+    text = text.replace("@@", name.upper()).replace("@", name)
+    return text.replace(UNMEASURED, measured(text), 1)
+
+
+def _put(graph: ExitGraph, to: Mapping[str, str], shared: _Shared) -> list[str]:
+    """Return statements that put what a graph says where it goes."""
+    body, last = _Body(graph, [], [], shared), []
+    for node in body.main:
+        body._write(node)
+    for name, node in graph.outputs.items():
+        kind = TYPES[node.dtype.name]
+        if node.size > 1:
+            body.loop(node.shape, lambda ix, n=name, x=node: body.add(
+                f"{to[n]}[{_flat(ix, x.shape)}] = {_strip(body.value(x, ix))};"
+            ))  # fmt: skip
+            continue
+        body.add(f"const {kind} said_{name} = {_strip(body.value(node))};")
+        kind = "int32_t" if name in ("prediction", "model") else kind
+        last.append(f"{to[name]} = ({kind})said_{name};")  # after all that reads what was there
+    return ["{", *_indented(body.lines + last), "}"]
+
+
+def _zeros(fields: Iterable[tuple[str, int]]) -> str:
+    """Return statements that set the arrays of a state: what exits have left compilers cannot see."""
+    return "".join(
+        f"    for (int i = 0; i < {n}; ++i) state->{name}[i] = 0;\n" for name, n in fields
+    )
 
 
 def check_name(name: str) -> None:
@@ -298,7 +373,7 @@ class _Body:
         self.in_memory = {id(n) for user in self.nodes for n in _read_by_address(user)}
         self.in_memory |= {id(_base(n)) for n in graph.left if n.size > 1}
         for name, node in graph.inputs.items():
-            if node.dtype == np.float32:  # outputs and feature vectors, by address
+            if node.dtype == np.float32 or name.startswith("state->"):  # arrays, by address
                 self.places[id(node)] = (name, 0)
             else:
                 self.names[id(node)] = f"state->{name}" if name in ("sample", "level") else name
@@ -667,7 +742,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         calls += f"    case {at}: leave = @_at{at}(state, {names}, decision); break;\n"
     own = json.dumps(any_to_dict(policy), sort_keys=True, allow_nan=False)
     plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
-    return _HEADER.format(
+    return (_HEAD + _PROLOGUE + _TEXT + _EPILOGUE).format(
         rule=plain(words(policy, "rule")), answer=plain(words(policy, "answer")), **_levels(policy),
         exits=policy.exits,
         of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
@@ -684,10 +759,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         tables="".join(line + "\n" for line in shared.lines),
         functions="\n".join(shared.functions.values()),
         bodies="\n".join(exits), given=parameters, calls=calls,
-        # Exits read what exits before them have left, which compilers cannot see: no unset numbers.
-        zeros="".join(
-            f"    for (int i = 0; i < {f.size}; ++i) state->{f.name}[i] = 0;\n" for f in fields
-        ),
+        zeros=_zeros((f.name, f.size) for f in fields),
     )  # fmt: skip
 
 
@@ -741,7 +813,7 @@ def _check(policy: Any, graph: ExitGraph, shared: _Shared) -> str:
     return " && ".join(checks)
 
 
-_HEADER = """\
+_HEAD = """\
 /* @: early-exit policy, written by policyopt. Do not edit: export it again.
 
    Score '{rule}', answer '{answer}'; {exits} of the model's {of} exits, {classes} classes, {kind}.
@@ -758,6 +830,8 @@ _HEADER = """\
            if (leave) break;
        }}
 {more}
+"""
+_PROLOGUE = """\
    C99 or C++, needs math.h only (link with -lm); no memory is allotted and nothing is global.
    Classes are computed with in float, what there is one of per row in double, in the order of
    policyopt.runtime, whose decisions these are. Compile without -ffast-math, and clang besides without
@@ -792,6 +866,8 @@ _HEADER = """\
 #pragma GCC optimize("fp-contract=off")
 #endif
 
+"""
+_TEXT = """\
 #define @@_EXITS {exits} /* that the policy runs */
 #define @@_MODEL_EXITS {of} /* that the model has */
 #define @@_CLASSES {classes}
@@ -847,13 +923,67 @@ static inline int @_step(@_state *state, int exit, {given}, @_decision *decision
     if (leave >= 0) ++state->next;
     return leave;
 }}
-
+"""
+_EPILOGUE = """
 #if defined(__GNUC__) && !defined(__clang__) && (!defined(__STRICT_ANSI__) || \
 defined(__cplusplus) || defined(__FP_FAST_FMA))
 #pragma GCC pop_options
 #endif
 
 #endif /* @@_H */
+"""
+_ROUTES_HEAD = """\
+/* @: routing policy, written by policyopt. Do not edit: export it again.
+
+   Which of {models} models to ask first, and after each answer which next; {classes} classes, {kind}.
+   Bytes: tables {bytes}, state {state}, {code}.
+
+       @_state state;
+       @_decision decision;
+       int model = @_start(&state, request_number{of_query});
+       while (model >= 0) {{
+           ... ask the model of that number ...
+           model = @_step(&state, ..., &decision);
+       }}
+       if (model != @@_STOP) ... what it said cannot be decided on: NaN, say (@@_BAD_INPUT) ...
+
+"""
+_ROUTES_TEXT = """\
+#define @@_MODELS {models}
+#define @@_CLASSES {classes}
+#define @@_UNIT {unit}
+/* What a start and a step return where it is no model's number. */
+#define @@_STOP (-1)
+#define @@_BAD_INPUT (-2)
+
+/* One sample between calls. */
+typedef struct {{
+{fields}    int32_t place; /* of the model that is asked */
+}} @_state;
+
+typedef struct {{
+    int32_t prediction; /* class that would be answered now; -1 where nobody has answered */
+    double gain;        /* of asking the model that comes next, or the best that might, instead of stopping */
+}} @_decision;
+
+{tables}
+{functions}
+/* Begin a sample: the number of the model to ask first. The same number, the same decisions. */
+static inline int @_start(@_state *state, int64_t number{query}) {{
+{zeros}    (void)number;
+{begin}    state->place = {alone}[state->at[0]];
+    return {path}[state->place];
+}}
+
+/* Take what that model said: the number of the model to ask next, or @@_STOP; @@_BAD_INPUT on misuse, after
+   which the sample must be started anew. */
+static inline int @_step(@_state *state, {given}, @_decision *decision) {{
+    const int32_t place = state->place;
+    decision->prediction = state->place = -1;
+    decision->gain = 0.0;
+    if (place < 0 || place >= {places} || !({check})) return @@_BAD_INPUT;
+{look}{decide}    return state->place < 0 ? @@_STOP : {path}[state->place];
+}}
 """
 _SAID = {
     "logits": "class; -1 where the exit gave no answer",

@@ -18,6 +18,7 @@ from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
 from policyopt.runtime._outputs_file import check_zip, read_header, read_member
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
@@ -69,6 +70,34 @@ class Ran:
         self.abstained[rows, at] = seen.abstained
 
 
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """What a runtime did with n samples, call by call, (n, T); nothing after the last."""
+
+    model: Array  # int32: who was asked; -1 of nobody
+    prediction: Array  # int32: the answer that would be given then; -1
+    gain: Floats  # of asking the best that may be asked next; 0
+
+    @classmethod
+    def empty(cls, n: int, steps: int) -> Walk:
+        """Return one to be filled."""
+        none = np.full((n, steps), -1, np.int32)
+        return cls(none, none.copy(), np.zeros((n, steps)))
+
+    def put(self, rows: Any, at: int, model: Any, prediction: Any, gain: Any) -> None:
+        """Take down a call of some rows, and what followed."""
+        self.model[rows, at], self.prediction[rows, at], self.gain[rows, at] = (
+            model,
+            prediction,
+            gain,
+        )
+
+
+def steps_of(policy: RoutingPolicy) -> int:
+    """Return T, the most models that a sample may be shown to."""
+    return max(len(one.called) for arm in policy.arms for one in arm.standings)
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Candidates for golden vectors that were left out, for they are within rounding of a threshold."""
@@ -90,7 +119,7 @@ class Golden:
     inputs: list[Inputs]
     #: Numbers of the samples, counters of the coin, (n,); of a family (n, 2): these, and their levels.
     sample: Ints
-    expected: Ran  # by `policyopt.runtime`
+    expected: Any  # `Ran`, of a routing policy `Walk`: by `policyopt.runtime`
     boundary: Golden | None = None  # samples as near to the thresholds as can be
     left_out: LeftOut = field(default_factory=LeftOut)
     #: Whose class rounding elsewhere cannot change, at any exit; empty where it was not looked at.
@@ -100,8 +129,11 @@ class Golden:
         return len(self.sample)
 
 
-def exported(policy: Any) -> Policy | PolicyFamily:
+def exported(policy: Any) -> Any:
     """Return the policy or family that this is, or that a fit holds; other policies have no exports."""
+    found = getattr(policy, "policy", policy)
+    if isinstance(found, RoutingPolicy):
+        return found
     found = policy_of(policy)
     return found if isinstance(found, PolicyFamily) else policy_of(policy, single=True)
 
@@ -194,13 +226,14 @@ def row_bytes(policy: Any, graphs: Any) -> int:
     kind = policy.observer.kind
     width = 32 if kind.record else 4 * kind.width(policy.classes)
     features = sum(g.inputs["features"].size for g in graphs if "features" in g.inputs)
-    size = policy.exits * (width + 64) + 4 * features
+    exits = len(policy.active_exits)
+    size = exits * (width + 64) + 4 * features
     arms = sum(1 if one.mixture is None else 2 for one in levels_of(policy))
-    if size * max(FEW, 2 * arms * (policy.exits - 1)) > MOST_BYTES:
+    if size * max(FEW, 2 * arms * (exits - 1)) > MOST_BYTES:
         raise input_error(
             "policy", f"small enough that golden vectors take at most {MOST_BYTES >> 20} MiB, {FEW} rows "
             "and 2 at each threshold",
-            f"{policy.exits} exits of {policy.classes} classes: {size:,} bytes a row",
+            f"{exits} exits of {policy.classes} classes: {size:,} bytes a row",
             "Deploy it with policyopt.runtime, or keep fewer exits.",
         )  # fmt: skip
     return size
@@ -213,7 +246,7 @@ def joined(one: Golden, other: Golden) -> Golden:
         return {name: np.concatenate([array, there[name]]) for name, array in here.items()}
 
     inputs = [both(here, there) for here, there in zip(one.inputs, other.inputs, strict=True)]
-    expected = Ran(**both(vars(one.expected), vars(other.expected)))
+    expected = type(one.expected)(**both(vars(one.expected), vars(other.expected)))
     sample = np.concatenate([one.sample, other.sample])
     sure = np.append(one.sure, other.sure)
     return Golden(inputs, sample, expected, sure=sure)
@@ -221,7 +254,7 @@ def joined(one: Golden, other: Golden) -> Golden:
 
 def part_of(golden: Golden, rows: Any) -> Golden:
     """Return some rows, without those at thresholds."""
-    expected = Ran(**{name: array[rows] for name, array in vars(golden.expected).items()})
+    expected = type(golden.expected)(**{n: a[rows] for n, a in vars(golden.expected).items()})
     sure = golden.sure[rows] if len(golden.sure) else golden.sure
     return Golden(rows_of(golden.inputs, rows), golden.sample[rows], expected, sure=sure)
 
@@ -242,7 +275,9 @@ def given_output(policy: Any, given: Inputs) -> Any:
     """Return the output of an exit as `Policy.step` takes it."""
     if not policy.observer.kind.record:
         return given[policy.kind]
-    columns: dict[str, Any] = {n: given[n] for n in given.keys() - {"second", "features"}}
+    columns: dict[str, Any] = {
+        n: given[n] for n in given.keys() - {"second", "features", "cost", "query"}
+    }
     if "second" in given:
         columns["top_prob"] = np.stack([given["confidence"], given["second"]], axis=1)
     return columns
@@ -256,7 +291,7 @@ def write_golden(golden: Golden, path: Path) -> None:
         for name, array in given.items()
     }
     size = sum(array.nbytes + _HEADER for array in inputs.values())
-    size += 64 * golden.expected.score.size
+    size += sum(2 * array.nbytes + _HEADER for array in vars(golden.expected).values())
     if size > _MOST_UNPACKED or len(golden) > _MOST_ROWS:
         got = f"{len(golden)} rows, {size} bytes"
         step = "Fewer: --rows."
@@ -267,7 +302,7 @@ def write_golden(golden: Golden, path: Path) -> None:
     write_file(path, data.getvalue())
 
 
-def read_golden(path: Path, policy: Policy | PolicyFamily, rows: int) -> Golden:
+def read_golden(path: Path, policy: Any, rows: int) -> Golden:
     """Return so many golden vectors; arrays are checked by name, shape and type before they are read."""
     name = path.name
     data = read_plain(path, name, _MOST, _AGAIN)
@@ -282,7 +317,7 @@ def read_golden(path: Path, policy: Policy | PolicyFamily, rows: int) -> Golden:
         raise input_error(name, "an .npz of golden vectors", got, _AGAIN) from error
 
 
-def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, rows: int) -> Golden:
+def _read(archive: zipfile.ZipFile, file: str, policy: Any, rows: int) -> Golden:
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if sum(info.file_size for info in infos.values()) > _MOST_UNPACKED:
         raise input_error(file, f"of {_MOST_UNPACKED} bytes unpacked at most", "more", _AGAIN)
@@ -309,7 +344,7 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, ro
             return read_member(member, info, label)
 
     pair = (2,) if isinstance(policy, PolicyFamily) else ()
-    sample, exits, inputs = read("sample", "<i8", *pair), policy.exits, []
+    sample, exits, inputs = read("sample", "<i8", *pair), len(policy.active_exits), []
     if pair and ((sample[:, 1] < 0) | (sample[:, 1] >= len(levels_of(policy)))).any():
         raise input_error(f"sample of {file}", "of levels that there are", "others", _AGAIN)
     kind = policy.observer.kind
@@ -324,10 +359,14 @@ def _read(archive: zipfile.ZipFile, file: str, policy: Policy | PolicyFamily, ro
                     given[column] = read(f"input{at}:{column}", dtype)
         if policy.needs_features:
             given["features"] = read(f"input{at}:features", "<f4", None)
+        if getattr(policy, "needs_costs", False):
+            given["cost"] = read(f"input{at}:cost", "<f8")
+        if at == 0 and (width := getattr(policy, "needs_query", 0)):
+            given["query"] = read("input0:query", "<f4", width)
         inputs.append(given)
-    kinds = dict.fromkeys(("score", "confidence"), "<f8") | {"prediction": "<i4"}
-    kinds |= dict.fromkeys(("leave", "abstained"), "|b1")
-    expected = Ran(**{name: read(name, kind, exits) for name, kind in kinds.items()})
+    whole, steps = (Walk, steps_of(policy)) if isinstance(policy, RoutingPolicy) else (Ran, exits)
+    empty = vars(whole.empty(1, 1))
+    expected = whole(**{name: read(name, one.dtype.str, steps) for name, one in empty.items()})
     if infos:
         raise input_error(file, "of the policy's exits", f"'{min(infos)}' besides", _AGAIN)
     return Golden(inputs, sample, expected)

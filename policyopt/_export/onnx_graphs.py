@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ from policyopt.runtime._experts import any_to_dict
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import Policy, read_json
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
 from .golden import Golden, Ran, by_name, few_at_a_time, rows_of
 from .graph import ExitGraph, Node
+from .routes import RouteGraphs, run_graphs
 from .symbolic import trace_policy
 
 FORMAT, VERSION = "policyopt-onnx", 1
+ROUTES = "policyopt-onnx-routing"  # of graphs of a routing policy
 OPSET, IR = 18, 8
 MANIFEST = "manifest.json"
 _MOST = 1 << 30  # bytes of one graph: a protobuf holds no more than twice that
@@ -433,29 +437,44 @@ _OPERATIONS: dict[str, Callable[[_Builder, Node, list[Any]], Any]] = {
 # Folders: ``exit_<number>.onnx`` per exit and a manifest of what feeds what.
 
 
-def write_onnx(policy: Policy | PolicyFamily, graphs: list[ExitGraph], folder: Path) -> None:
+def graphs_of(policy: Any) -> list[ExitGraph]:
+    """Return the graphs of any policy: of a routing policy that of a batch, and that of a step."""
+    return (
+        RouteGraphs(policy).graphs() if isinstance(policy, RoutingPolicy) else trace_policy(policy)
+    )
+
+
+def graph_files(policy: Any) -> list[str]:
+    """Return the names of a policy's graphs."""
+    if isinstance(policy, RoutingPolicy):
+        return ["route.onnx", "step.onnx"]
+    return [f"exit_{k}.onnx" for k in policy.active_exits]
+
+
+def write_onnx(policy: Any, graphs: list[ExitGraph], folder: Path) -> None:
     """Write a policy's ONNX graphs into a folder, and at last their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     data = [m.SerializeToString(deterministic=True) for m in onnx_models(policy, graphs)]
-    for graph, content in zip(graphs, data, strict=True):
-        write_file(folder / f"exit_{graph.exit}.onnx", content)
+    for name, content in zip(graph_files(policy), data, strict=True):
+        write_file(folder / name, content)
     manifest = manifest_of(policy, graphs, data)
     write_file(folder / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
 
 
-def manifest_of(
-    policy: Policy | PolicyFamily, graphs: list[ExitGraph], data: Sequence[bytes]
-) -> dict[str, Any]:
+def manifest_of(policy: Any, graphs: list[ExitGraph], data: Sequence[bytes]) -> dict[str, Any]:
     """Return what the manifest says of a policy whose graphs' files have these contents."""
-    levels, none = None, [None] * policy.exits
-    limits, others, mixture = none, none, None
-    if isinstance(policy, PolicyFamily):
-        levels = len(policy)
-    else:
-        limits, mixture = [*policy.thresholds.tolist(), None], policy.mixture
-        others = [*mixture.thresholds.tolist(), None] if mixture else none
     coins = [node.attrs for graph in graphs for node in graph.order() if node.op == "coin"]
     keys = sorted({key_of(c["seed"], c["stream"]) for c in coins})
+    head = {
+        "format": FORMAT, "version": VERSION, "opset": OPSET, "ir_version": IR,
+        "policy_sha256": any_to_dict(policy)["sha256"],
+        "kind": policy.kind, "classes": policy.classes, "model_exits": policy.model_exits,
+        "unit": policy.unit,
+        "coin": {"formula": _COIN, "keys": [f"0x{key:016X}" for key in keys]} if keys else None,
+        # Of scores and confidences, in units of 2**-23 of the larger of them and 1; exits and
+        # predictions are equal.
+        "tolerance_ulps": ULPS,
+    }  # fmt: skip
 
     def described(puts: Mapping[str, Node]) -> list[dict[str, Any]]:
         return [
@@ -463,40 +482,49 @@ def manifest_of(
             for name, node in puts.items()
         ]
 
-    exits = []
-    for at, (graph, content) in enumerate(zip(passed_on(graphs), data, strict=True)):
+    files = []
+    for name, graph, content in zip(graph_files(policy), passed_on(graphs), data, strict=True):
         inputs, outputs = map(described, puts(graph))
+        sha = hashlib.sha256(content).hexdigest()
+        files.append({"file": name, "sha256": sha, "inputs": inputs, "outputs": outputs})
+    if isinstance(policy, RoutingPolicy):
+        return {
+            **head,
+            "format": ROUTES,
+            "share": policy.share if keys else None,
+            "names": list(policy.names),
+            "graphs": files,
+        }
+    levels, none = None, [None] * policy.exits
+    limits, others, mixture = none, none, None
+    if isinstance(policy, PolicyFamily):
+        levels = len(policy)
+    else:
+        limits, mixture = [*policy.thresholds.tolist(), None], policy.mixture
+        others = [*mixture.thresholds.tolist(), None] if mixture else none
+    exits = []
+    for at, (graph, file) in enumerate(zip(passed_on(graphs), files, strict=True)):
         exits.append({
-            "exit": graph.exit, "file": f"exit_{graph.exit}.onnx",
-            "sha256": hashlib.sha256(content).hexdigest(), "cost": float(policy.costs[at]),
-            "threshold": limits[at], "threshold_of_share": others[at],
-            "inputs": inputs, "outputs": outputs,
+            "exit": graph.exit, "cost": float(policy.costs[at]),
+            "threshold": limits[at], "threshold_of_share": others[at], **file,
             # Which outputs of the exit before are which inputs of this one.
             "states": [
                 {"output": f"left_{i}", "input": node.attrs["name"]}
                 for i, node in enumerate(graph.states)
             ],
         })  # fmt: skip
-    return {
-        "format": FORMAT, "version": VERSION, "opset": OPSET, "ir_version": IR,
-        "policy_sha256": any_to_dict(policy)["sha256"],
-        "kind": policy.kind, "classes": policy.classes, "model_exits": policy.model_exits,
-        "unit": policy.unit, "levels": levels, "share": float(mixture.share) if mixture else None,
-        "coin": {"formula": _COIN, "keys": [f"0x{key:016X}" for key in keys]} if keys else None,
-        # Of scores and confidences, in units of 2**-23 of the larger of them and 1; exits and
-        # predictions are equal.
-        "tolerance_ulps": ULPS, "exits": exits,
-    }  # fmt: skip
+    share = float(mixture.share) if mixture else None
+    return {**head, "levels": levels, "share": share, "exits": exits}
 
 
-def run_onnx(folder: Path, policy: Policy | PolicyFamily, golden: Golden) -> Ran:
+def run_onnx(folder: Path, policy: Any, golden: Golden) -> Any:
     """Return what a policy's ONNX export, its manifest checked, says of every golden sample at every exit."""
     import onnxruntime
 
-    names = [f"exit_{k}.onnx" for k in policy.active_exits]
+    names = graph_files(policy)
     step = "Export the policy again."
     data = [read_plain(folder / name, name, _MOST, step) for name in names]
-    wanted, given = manifest_of(policy, trace_policy(policy), data), read_json(folder / MANIFEST)
+    wanted, given = manifest_of(policy, graphs_of(policy), data), read_json(folder / MANIFEST)
     for name, value in wanted.items():
         if not isinstance(given, dict) or given.get(name) != value:
             got = given.get(name) if isinstance(given, dict) else type(given).__name__
@@ -507,6 +535,9 @@ def run_onnx(folder: Path, policy: Policy | PolicyFamily, golden: Golden) -> Ran
     options.log_severity_level = 3  # errors only
     here = ["CPUExecutionProvider"]
     sessions = [onnxruntime.InferenceSession(one, options, providers=here) for one in data]
+    if isinstance(policy, RoutingPolicy):
+        calls = zip(sessions, wanted["graphs"], strict=True)
+        return run_graphs(policy, golden, *(partial(_said, *one) for one in calls))
     ran = Ran.empty(len(golden), policy.exits)
     for part in few_at_a_time(golden.inputs, len(golden)):
         left: dict[str, Any] = {}
@@ -515,11 +546,16 @@ def run_onnx(folder: Path, policy: Policy | PolicyFamily, golden: Golden) -> Ran
             known = {**inputs[at], **by_name(golden.sample[part])}
             known |= {GIVEN + name: column for name, column in inputs[at].items()}
             known |= {state["input"]: left[state["output"]] for state in entry["states"]}
-            # Floats with gaps between rows are copied: onnxruntime reads them side by side.
-            feeds = {p["name"]: np.ascontiguousarray(known[p["name"]]) for p in entry["inputs"]}
-            outputs = [p["name"] for p in entry["outputs"]]
-            left = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+            left = _said(session, entry, known)
             ran.score[part, at], ran.confidence[part, at] = left["score"], left["confidence"]
             ran.prediction[part, at], ran.leave[part, at] = left["prediction"], left["exit"]
             ran.abstained[part, at] = left.get("abstained", False)
     return ran
+
+
+def _said(session: Any, entry: Any, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a graph says of inputs by name."""
+    # Floats with gaps between rows are copied: onnxruntime reads them side by side.
+    feeds = {p["name"]: np.ascontiguousarray(known[p["name"]]) for p in entry["inputs"]}
+    outputs = [p["name"] for p in entry["outputs"]]
+    return dict(zip(outputs, session.run(outputs, feeds), strict=True))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -17,14 +18,24 @@ import numpy as np
 from policyopt.runtime._certificate import comment
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
 from policyopt.runtime._typing import Array
 
-from .golden import Golden, Ran, levels_of, words
+from .golden import Golden, Ran, Walk, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node
+from .routes import run_steps
 from .symbolic import trace_policy
 
-#: Of the runtime: they, and what they import of it, go into the file as they are.
+#: Of the runtime: where files find what they use.
 _MODULES = ("_outputs", "_arithmetic", "_kinds")
+#: Of `runtime._typing`.
+_ARRAYS = {"Array", "Bools", "Floats", "Ints"}
+#: What the code of files uses besides.
+_IMPORTS = {
+    "from typing import Any, NamedTuple",
+    "import numpy as np",
+    "from numpy import inf, nan",
+}
 #: Operations in numpy's words: of operands by number, attributes by name.
 _WORDS = {
     "const": "{value}", "where": "np.where({0}, {1}, {2})", "cast": "{0}.astype({dtype})",
@@ -42,13 +53,48 @@ _WORDS = {
 }  # fmt: skip
 
 
-def python_source(policy: Policy | PolicyFamily, graphs: list[ExitGraph] | None = None) -> str:
+def python_source(policy: Any, graphs: list[ExitGraph] | None = None) -> str:
     """Return the text of a module with ``start``, ``step`` and ``decide``; `graphs`: from `trace_policy`."""
+    if isinstance(policy, RoutingPolicy):
+        return _routing_source(policy)
     graphs = trace_policy(policy) if graphs is None else graphs
     tables = _Tables()
     exits = [_exit_source(graph, tables) for graph in graphs]
-    made = [*_runtime(_MODULES).values(), "\n".join(tables.lines), *exits, _serving(policy, graphs)]
-    text = _head(policy) + "\n\n".join(part.strip() + "\n" for part in made if part.strip())
+    own = ["\n".join(tables.lines), *exits, _serving(policy, graphs)]
+    return _file(_head(policy), own, _MODULES)
+
+
+def _routing_source(policy: RoutingPolicy) -> str:
+    """Return the same of a routing policy: the runtime's own, and the artifact as a text."""
+    content = json.dumps(routing_to_dict(policy), allow_nan=False)  # ASCII
+    pieces = "\n".join(repr(content[i : i + 90]) for i in range(0, len(content), 90))
+    own = f"POLICY = routing_from_dict(json.loads(\n{pieces}\n))\n"
+    own += "start, step, decide = POLICY.start, POLICY.step, POLICY.decide\n"
+    paid = ", cost=what it cost" if policy.needs_costs else ""
+    gave = {"summary": '{"confidence": ..., "prediction": ...}'}.get(policy.kind, policy.kind)
+    head = _ROUTING.format(version=version("policyopt"), paid=paid, gave=gave)
+    return _file(head, [own], _ROUTES)
+
+
+_ROUTES = ("_routing", "_strict_json")
+_ROUTING = '''"""A routing policy: which model to ask, and when to stop. Made by policyopt {version}; needs numpy only.
+
+    route = start()                        # start(number) where samples are numbered
+    while route.next is not None:          # the number of the model to ask
+        told = step(output, route{paid})   # of that model: {gave}
+    told.prediction
+
+`decide(outputs)` does the same for many samples of which all models' outputs are known. Do not edit: export anew.
+"""
+'''
+
+
+def _file(head: str, own: list[str], modules: Sequence[str]) -> str:
+    """Return a file that begins with a docstring, then has what its own code uses of the runtime, then that."""
+    used = _Runtime("\n".join(own), modules)
+    imports = "\n".join(sorted(used.imports))
+    made = [f"{head}\n{imports}", *used.text, *own]
+    text = "\n\n".join(part.strip() + "\n" for part in made if part.strip())
     ast.parse(text)  # what cannot be read is never written
     return text
 
@@ -80,45 +126,59 @@ Score {plain(words(policy, "rule"))}, answer {plain(words(policy, "answer"))}; h
 
 `decide(outputs)` does the same for many samples whose outputs are known. Do not edit: export anew.
 """
-
-import math
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-from numpy import inf, nan
-
 '''
 
 
-def _runtime(names: Iterable[str], found: dict[str, str] | None = None) -> dict[str, str]:
-    """Return modules of the runtime and those they import, in order, without docstrings and imports."""
-    found = {} if found is None else found
-    for name in names:
-        text = files("policyopt.runtime").joinpath(f"{name}.py").read_text(encoding="utf-8")
-        lines, tree = text.splitlines(), ast.parse(text)
-        own = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.level == 1]
-        _runtime([str(n.module) for n in own if n.module not in found], found)
-        _quote_own_names(tree, lines)
-        for node in reversed(tree.body):
-            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-            if docstring or isinstance(node, (ast.Import, ast.ImportFrom)):
-                del lines[node.lineno - 1 : node.end_lineno]
-        found.setdefault(name, "\n".join(lines))
-    return found
+class _Runtime:
+    """What code uses of the runtime, as it is but for annotations, which may name what stands further down."""
 
+    def __init__(self, code: str, modules: Sequence[str]) -> None:
+        self.modules: dict[str, dict[str, Any]] = {}
+        self.seen, self.text, self.imports = set[Any](), list[str](), set(_IMPORTS)
+        for module in modules:
+            self.take(module, ast.parse(code))
 
-def _quote_own_names(tree: ast.Module, lines: list[str]) -> None:
-    """Quote annotations that name their own class: postponed ones would need the file in `sys.modules`."""
-    for owner in (node for node in tree.body if isinstance(node, ast.ClassDef)):
-        for node in ast.walk(owner):
-            told = getattr(node, "returns", None) or getattr(node, "annotation", None)
-            if told is not None and re.search(rf"\b{owner.name}\b", ast.unparse(told)):
-                line, start, end = lines[told.lineno - 1], told.col_offset, told.end_col_offset
-                lines[told.lineno - 1] = f'{line[:start]}"{line[start:end]}"{line[end:]}'
+    def take(self, module: str, user: ast.AST) -> None:
+        """Take what a statement uses of a module, and what that uses."""
+        for name in (part.id for part in ast.walk(user) if isinstance(part, ast.Name)):
+            node, place = self.defined(module).get(name), module
+            while isinstance(node, ast.ImportFrom) and node.level:
+                place = str(node.module)
+                node = self.defined(place).get(name)
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                self.imports.add(ast.unparse(node))
+            elif node is not None and node not in self.seen:
+                self.seen.add(node)
+                self.take(place, node)
+                self.text.append(ast.unparse(ast.fix_missing_locations(node)))
+
+    def defined(self, module: str) -> dict[str, Any]:
+        """Return the statements of a module by the names that they define."""
+        if module in self.modules:
+            return self.modules[module]
+        path, found = files("policyopt.runtime").joinpath(f"{module}.py"), dict[str, Any]()
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg):
+                node.annotation = None
+            elif isinstance(node, ast.FunctionDef):
+                node.returns = None
+            elif isinstance(node, ast.ClassDef):
+                node.body = [n for n in node.body if getattr(n, "name", "") != "save"]
+            elif (
+                isinstance(node, ast.AnnAssign)
+                and set(re.findall(r"\w+", ast.unparse(node.annotation))) & _ARRAYS
+            ):
+                node.annotation = ast.Name("Any", ast.Load())
+        for node in tree.body:
+            names = [
+                getattr(node, "name", ""),
+                *(a.asname or a.name for a in getattr(node, "names", ())),
+            ]
+            for to in getattr(node, "targets", [getattr(node, "target", None)]):
+                names += [n.id for n in ast.walk(to) if isinstance(n, ast.Name)] if to else []
+            found |= dict.fromkeys(names, node)
+        return self.modules.setdefault(module, found)
 
 
 class _Tables:
@@ -216,9 +276,11 @@ def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
     return f"{head}\n_EXITS = ({exits},)\n\n\n{template}"
 
 
-def run_python(path: Path, golden: Golden) -> Ran:
+def run_python(path: Path, golden: Golden) -> Any:
     """Return what an exported file says of golden vectors: it is run, so its checksum must be the manifest's."""
     module = runpy.run_path(str(path))
+    if isinstance(golden.expected, Walk):
+        return run_steps(module["POLICY"], golden)
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
     samples = golden.sample.T if golden.sample.ndim > 1 else [golden.sample]
     state = module["start"](*samples)

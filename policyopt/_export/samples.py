@@ -76,7 +76,7 @@ def golden_of(
     room = max(BYTES // row_bytes(policy, graphs), FEW)
     pool: Golden | None = None
     ulps, left, of = np.zeros(policy.exits - 1), 0, 0
-    for inputs, sample in _candidates(policy, graphs, data, split, room, rng):
+    for inputs, sample in candidates(policy, graphs, data, split, room, rng):
         found = expect(policy, inputs, sample)
         if not np.isfinite(score := found.expected.score).all():
             got, step = score[~np.isfinite(score)][0], "log_prob is -inf where a class cannot be."
@@ -106,15 +106,15 @@ def _doubt(policy: Policy | PolicyFamily, whole: Golden, ulps: Floats) -> Bools:
     return np.any(gaps(policy, whole) < ulps, axis=1) | ~whole.sure
 
 
-def _candidates(
-    policy: Policy | PolicyFamily, graphs: list[ExitGraph], data: ExitData | None, split: str, room: int,
+def candidates(
+    policy: Any, graphs: list[ExitGraph], data: ExitData | None, split: str, room: int,
     rng: np.random.Generator,
 ) -> Iterator[tuple[list[Inputs], Ints]]:  # fmt: skip
     """Yield candidates for golden vectors and their numbers, at most `room` at a time."""
     if data is not None:
         yield from from_cache(policy, graphs, data, split, room)
         return
-    most = max(min(CANDIDATES, _NUMBERS // max(policy.exits * policy.classes, 1)), FEW)
+    most = max(min(CANDIDATES, _NUMBERS // max(len(graphs) * policy.classes, 1)), FEW)
     for low in range(0, most, room):
         n = min(room, most - low)
         yield made_up(policy, graphs, rng, n), numbered(policy, low, low + n)
@@ -230,7 +230,7 @@ def made_up(
     likely = rng.normal(size=(n, c)) * rng.choice([0.3, 1, 3, 10], size=(n, 1))
     inputs: list[Inputs] = []
     for graph in graphs:
-        sharp = (graph.position + 1.0) / policy.exits
+        sharp = (graph.position + 1.0) / len(graphs)
         logits = likely * sharp + rng.normal(size=(n, c)) * rng.choice([0.1, 0.5, 2], size=(n, 1))
         logits[:part] = np.round(logits[:part])  # equal ones
         logits[part : 2 * part] *= 10  # saturated
@@ -274,9 +274,7 @@ def _outputs(
     return given
 
 
-def boundary_samples(
-    policy: Policy | PolicyFamily, whole: Golden, close: Golden | None = None
-) -> Golden:
+def boundary_samples(policy: Any, whole: Golden, close: Golden | None = None) -> Golden:
     """Return samples made from `whole` on both sides of each threshold that can be met, and those of `close`."""
     found = [] if close is None else [(close.inputs, close.sample)]
     limits, arm = limits_of(policy, whole.sample), sides_of(policy, whole.sample)

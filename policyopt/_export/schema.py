@@ -26,6 +26,8 @@ from policyopt.runtime._online.serving import EXIT_RULES as BY_EXIT
 from policyopt.runtime._online.serving import ONLINE
 from policyopt.runtime._parameters import Array, Choice, fields_of
 from policyopt.runtime._policy import POLICY
+from policyopt.runtime._query import Query
+from policyopt.runtime._routing import MAX_MODELS, MAX_STANDINGS, ROUTING
 from policyopt.runtime._scores import OWN
 from policyopt.runtime._scores.history import Hidden
 from policyopt.runtime._strict_json import Form
@@ -173,12 +175,35 @@ def _online() -> Schema:
     return _file(ONLINE, known)
 
 
+def _routing() -> Schema:
+    """Return the schema of a file of a routing policy."""
+    of, models = _policy_fields(), {"type": "array", "maxItems": MAX_MODELS}
+    standing = {
+        "called": {**EXITS, "minItems": 0, "maxItems": MAX_MODELS}, "powers": VECTOR,
+        "answerer": {**WHOLE, "minimum": -1},
+        "actions": {**EXITS, "minItems": 0, "maxItems": MAX_MODELS}, "weights": _nested(2),
+        "parts": VECTOR,
+    }  # fmt: skip
+    standings = _list(object_of(standing), minItems=1, maxItems=MAX_STANDINGS)
+    known = {
+        **{name: of[name] for name in ("kind", "classes", "unit", "provenance")},
+        "kind": {"enum": [name for name, kind in KINDS.items() if kind.answers_class]},
+        "costs": {**models, "items": AMOUNT, "minItems": 1},
+        "temper": {**models, "items": NUMBER, "minItems": 1},
+        "odds": {**models, "items": {**VECTOR, "minItems": 2, "maxItems": 2}, "minItems": 1},
+        "timed": {"type": "boolean"}, "share": SHARE, "seed": COUNT, "names": {**models, "items": TEXT},
+        "explore": SHARE, "query": rule_schema(Query)["properties"]["params"],
+        "arms": _list(object_of({"first": COUNT, "standings": standings}), minItems=1, maxItems=2),
+    }  # fmt: skip
+    return _file(ROUTING, known)
+
+
 def _export() -> Schema:
     """Return the schema of the manifest of an export."""
     targets = {t: object_of({"ulps": {"const": ULPS[t]}}) for t in bundle.TARGETS}
     known = {
         "score": {**TEXT, "pattern": "^[a-z][a-z0-9_]{0,63}$"},  # perhaps one of your own
-        "answer": {"enum": sorted(ANSWERS)}, "levels": or_null({**COUNT, "minimum": 1}),
+        "answer": {"enum": sorted([*ANSWERS, "ensemble"])}, "levels": or_null({**COUNT, "minimum": 1}),
         "active_exits": EXITS, "kind": {"enum": list(KINDS)},
         "classes": COUNT, "unit": {**TEXT, "maxLength": MAX_UNIT},
         "costs": _list(AMOUNT, minItems=1), "rows": {**COUNT, "minimum": 1}, "boundary": COUNT,
@@ -193,28 +218,32 @@ def _export() -> Schema:
     return _file(EXPORT, known)
 
 
-def _onnx() -> Schema:
-    """Return the schema of the manifest of ONNX graphs."""
+def _onnx(routes: bool = False) -> Schema:
+    """Return the schema of the manifest of ONNX graphs; `routes`: of a routing policy's."""
     shape = {
         "type": "array", "prefixItems": [{"const": "n"}], "items": {**COUNT, "minimum": 1},
         "minItems": 1,
     }  # fmt: skip
     puts, limit = _list(object_of({"name": TEXT, "dtype": TEXT, "shape": shape})), or_null(NUMBER)
     entry = {
-        "exit": COUNT, "file": {**TEXT, "pattern": r"^exit_[0-9]{1,4}\.onnx$"}, "sha256": SHA,
+        "exit": COUNT, "file": {**TEXT, "pattern": r"^(exit_[0-9]{1,4}|route|step)\.onnx$"}, "sha256": SHA,
         "cost": AMOUNT, "threshold": limit, "threshold_of_share": limit, "inputs": puts,
         "outputs": puts, "states": _list(object_of({"output": TEXT, "input": TEXT})),
     }  # fmt: skip
     keys = _list({**TEXT, "pattern": "^0x[0-9A-F]{16}$"}, minItems=1)
+    own = {"levels": or_null({**COUNT, "minimum": 1}), "exits": _list(object_of(entry), minItems=1)}
+    if routes:
+        graph = object_of({n: entry[n] for n in ("file", "sha256", "inputs", "outputs")})
+        own = {"names": _list(TEXT), "graphs": _list(graph, minItems=2, maxItems=2)}
     return object_of({
-        "format": {"const": onnx_graphs.FORMAT}, "version": {"const": onnx_graphs.VERSION},
+        "format": {"const": onnx_graphs.ROUTES if routes else onnx_graphs.FORMAT},
+        "version": {"const": onnx_graphs.VERSION},
         "opset": {"const": onnx_graphs.OPSET}, "ir_version": {"const": onnx_graphs.IR},
         "policy_sha256": SHA, "kind": {"enum": list(KINDS)}, "classes": COUNT,
         "model_exits": {**COUNT, "minimum": 1}, "unit": {**TEXT, "maxLength": MAX_UNIT},
-        "levels": or_null({**COUNT, "minimum": 1}), "share": or_null(SHARE),
+        **own, "share": or_null(SHARE),
         "coin": or_null(object_of({"formula": TEXT, "keys": keys})),
         "tolerance_ulps": {"const": ULPS["onnx"]},
-        "exits": _list(object_of(entry), minItems=1),
     })  # fmt: skip
 
 
@@ -237,6 +266,10 @@ def schemas() -> dict[str, Schema]:
             "a file of an online policy", "A family, who steers it, and what was learned so far.",
             _online(), {**parts, "family": family},
         ),
+        "routing": (
+            "a file of a routing policy", "Which model first, and, by what has been called, which next.",
+            _routing(), {},
+        ),
         "export": (
             title("an export", EXPORT.version), "What is in the folder, with checksums. What it "
             "says of the policy is what policy.json says.", _export(), {},
@@ -244,6 +277,10 @@ def schemas() -> dict[str, Schema]:
         "onnx": (
             title("ONNX graphs", onnx_graphs.VERSION), "The exits' graphs in order, their inputs "
             "and outputs, and which output feeds which input.", _onnx(), {},
+        ),
+        "onnx-routing": (
+            title("ONNX graphs of a routing policy", onnx_graphs.VERSION), "The graph that decides for "
+            "a batch, that of a step, and their inputs and outputs.", _onnx(routes=True), {},
         ),
     }  # fmt: skip
     return {f"{name}.schema.json": _whole(*whole) for name, whole in found.items()}

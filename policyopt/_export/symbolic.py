@@ -31,8 +31,8 @@ _COMPARE = ("ge", "gt", "le", "lt", "eq", "ne")
 _DTYPES = ("bool", "int32", "int64", "float32", "float64")
 
 
-def _fold(op: str) -> Callable[..., _Symbol]:
-    def fold(self: _Symbol, axis: int | None = None, *, keepdims: bool = False) -> _Symbol:
+def _fold(op: str) -> Callable[..., Symbol]:
+    def fold(self: Symbol, axis: int | None = None, *, keepdims: bool = False) -> Symbol:
         x = self.astype(np.int64) if op == "sum" and self.dtype.kind != "f" else self
         if axis is None or (axis := axis % x.ndim) == 0:
             raise TypeError("a traced rule must not mix samples: reduce along another axis")
@@ -45,7 +45,7 @@ def _fold(op: str) -> Callable[..., _Symbol]:
     return fold
 
 
-class _Symbol(NDArrayOperatorsMixin):
+class Symbol(NDArrayOperatorsMixin):
     """A node with numpy's manners."""
 
     def __init__(self, pool: Pool, node: Node) -> None:
@@ -69,25 +69,25 @@ class _Symbol(NDArrayOperatorsMixin):
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(_unknown(f"an array's {name}"))
 
-    def _new(self, op: str, args: Sequence[Node], shape: Any, dtype: Any, **attrs: Any) -> _Symbol:
-        return _Symbol(self.pool, self.pool.make(op, args, shape, dtype, **attrs))
+    def _new(self, op: str, args: Sequence[Node], shape: Any, dtype: Any, **attrs: Any) -> Symbol:
+        return Symbol(self.pool, self.pool.make(op, args, shape, dtype, **attrs))
 
-    def of(self, value: Any, dtype: Any = None) -> _Symbol:
+    def of(self, value: Any, dtype: Any = None) -> Symbol:
         """Return an array or number as a symbol."""
-        if isinstance(value, _Symbol):
+        if isinstance(value, Symbol):
             return value
-        return _Symbol(self.pool, self.pool.constant(np.asarray(value, dtype=dtype)))
+        return Symbol(self.pool, self.pool.constant(np.asarray(value, dtype=dtype)))
 
-    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> _Symbol:
+    def astype(self, dtype: Any, order: str = "K", copy: bool = True) -> Symbol:
         if np.dtype(dtype) == self.dtype:
             return self.copy() if copy else self
         return self._new("cast", [self.node], self.shape, dtype)
 
-    def copy(self) -> _Symbol:
+    def copy(self) -> Symbol:
         """Return a symbol that may be written to."""
-        return _Symbol(self.pool, self.node)
+        return Symbol(self.pool, self.node)
 
-    def reshape(self, *shape: Any) -> _Symbol:
+    def reshape(self, *shape: Any) -> Symbol:
         shape = np.empty(self.shape, bool).reshape(*shape).shape
         if shape[:1] != (1,):
             raise TypeError("a traced rule must not mix samples")
@@ -95,30 +95,31 @@ class _Symbol(NDArrayOperatorsMixin):
 
     sum, max, min, argmax = map(_fold, ("sum", "max", "min", "argmax"))
 
-    def mean(self, axis: Any = None, *, keepdims: bool = False) -> _Symbol:
+    def mean(self, axis: Any = None, *, keepdims: bool = False) -> Symbol:
         return self.sum(axis=axis, keepdims=keepdims) / self.shape[axis]
 
     def clip(self, a_min: Any = None, a_max: Any = None) -> Any:
         x = self if a_min is None else np.maximum(self, a_min)
         return x if a_max is None else np.minimum(x, a_max)
 
-    def _part(self, op: str, shape: Any, **attrs: Any) -> _Symbol:
+    def _part(self, op: str, shape: Any, **attrs: Any) -> Symbol:
         part = self._new(op, [self.node], shape, self.dtype, **attrs)
         self.shared = part.shared = True
         return part
 
     # Domain operations, each one node: `policyopt.runtime` asks for them where it meets a symbol.
-    def traced_linear(self, weight: Floats) -> _Symbol:
+    def traced_linear(self, weight: Floats) -> Symbol:
         x = self.astype(np.float64).node
         return self._new("linear", [x], (1, len(weight)), np.float64, weight=weight)
 
-    def traced_distances(self, points: Floats) -> _Symbol:
+    def traced_distances(self, points: Floats) -> Symbol:
         return self._new("distances", [self.node], (1, len(points)), np.float64, points=points)
 
-    def traced_lookup(self, table: Array) -> _Symbol:
-        return self._new("lookup", [self.node], self.shape, table.dtype, table=table)
+    def traced_lookup(self, table: Array) -> Symbol:
+        shape = (*self.shape, *table.shape[1:])
+        return self._new("lookup", [self.node], shape, table.dtype, table=table)
 
-    def traced_coin(self, seed: int, stream: int) -> _Symbol:
+    def traced_coin(self, seed: int, stream: int) -> Symbol:
         return self._new("coin", [self.node], (1,), np.float64, seed=seed, stream=stream)
 
     def traced_reduce(self, top: int) -> ExitOutput:
@@ -131,7 +132,7 @@ class _Symbol(NDArrayOperatorsMixin):
         new: Any = whole._new
         return ExitOutput(**{n: new("field", [whole.node], *kinds[n], name=n) for n in kinds})
 
-    def __getitem__(self, key: Any) -> _Symbol:
+    def __getitem__(self, key: Any) -> Symbol:
         parts = list(key) if isinstance(key, tuple) else [key]
         for at in [i for i, part in enumerate(parts) if part is Ellipsis]:
             named = sum(part is not None for part in parts) - 1
@@ -158,13 +159,13 @@ class _Symbol(NDArrayOperatorsMixin):
             axis += 1
         return out.reshape(*shape, *self.shape[axis:])
 
-    def _sliced(self, axis: int, start: int, stop: int) -> _Symbol:
+    def _sliced(self, axis: int, start: int, stop: int) -> Symbol:
         if start == 0 and stop == self.shape[axis]:
             return self
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         return self._part("slice", shape, axis=axis, start=start, stop=stop)
 
-    def _taken(self, parts: list[Any]) -> _Symbol:
+    def _taken(self, parts: list[Any]) -> Symbol:
         axis = len(parts) - 1
         if not all(part == slice(None) for part in parts[1:-1]):
             raise TypeError("a traced rule takes one number per sample along one axis")
@@ -172,12 +173,14 @@ class _Symbol(NDArrayOperatorsMixin):
         return self._new("take", [self.node, self.of(parts[-1]).node], shape, self.dtype, axis=axis)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if not (isinstance(key, _Symbol) and key.dtype == bool):
+        if isinstance(key, tuple) and isinstance(key[0], np.ndarray):  # one number of each row
+            key = np.arange(self.shape[1])[None] == key[1][:, None]
+        if not (isinstance(key, Symbol) and key.dtype == bool):
             raise TypeError("a traced rule writes where a mask says, and nowhere else")
         mask = key[(..., *[None] * (self.ndim - key.ndim))]
         self._become(_where(mask, self.of(value).astype(self.dtype), self))
 
-    def _become(self, value: _Symbol) -> _Symbol:
+    def _become(self, value: Symbol) -> Symbol:
         """Be another value from now on, by all names; of what shares memory numpy would change all."""
         if self.shared or value.shape != self.shape:
             raise TypeError("a traced rule must not write where parts share memory: .copy() first")
@@ -204,9 +207,9 @@ class _Symbol(NDArrayOperatorsMixin):
         found = self._elementwise(op, args)
         if out is None:
             return found
-        return out._become(found) if isinstance(out, _Symbol) else self.__array__()
+        return out._become(found) if isinstance(out, Symbol) else self.__array__()
 
-    def _elementwise(self, op: str, args: Sequence[Any]) -> _Symbol:
+    def _elementwise(self, op: str, args: Sequence[Any]) -> Symbol:
         # Python's numbers are weak: they take the dtype of the arrays they meet.
         probes = [_probe(a) for a in args]
         with np.errstate(all="ignore"):
@@ -241,23 +244,23 @@ def _probe(value: Any) -> Any:
     """Return Python's own numbers as they are, else an array of the same dtype and axes."""
     if type(value) in (int, float, bool):
         return value
-    if not isinstance(value, _Symbol):
+    if not isinstance(value, Symbol):
         value = np.asarray(value)
     return np.ones((1,) * value.ndim, dtype=value.dtype)
 
 
-def _first(values: Sequence[Any]) -> _Symbol:
-    return next(v for v in values if isinstance(v, _Symbol))
+def _first(values: Sequence[Any]) -> Symbol:
+    return next(v for v in values if isinstance(v, Symbol))
 
 
-def _where(condition: Any, x: Any, y: Any) -> _Symbol:
+def _where(condition: Any, x: Any, y: Any) -> Symbol:
     s = _first([condition, x, y])
     dtype = np.result_type(_probe(x), _probe(y))
     nodes = [s.of(condition).astype(bool).node, *(s.of(v).astype(dtype).node for v in (x, y))]
     return s._new("where", nodes, np.broadcast_shapes(*(n.shape for n in nodes)), dtype)
 
 
-def _concatenate(arrays: Sequence[Any], axis: int = 0) -> _Symbol:
+def _concatenate(arrays: Sequence[Any], axis: int = 0) -> Symbol:
     s = _first(arrays)
     axis %= s.ndim
     if axis == 0:
@@ -271,23 +274,25 @@ def _concatenate(arrays: Sequence[Any], axis: int = 0) -> _Symbol:
     return s._new("concat", [p.node for p in parts], tuple(shape), dtype, axis=axis)
 
 
-def _stack(arrays: Sequence[Any], axis: int = 0) -> _Symbol:
+def _stack(arrays: Sequence[Any], axis: int = 0) -> Symbol:
     s = _first(arrays)
     axis %= s.ndim + 1
     wide = [x.copy().reshape(*x.shape[:axis], 1, *x.shape[axis:]) for x in map(s.of, arrays)]
     return _concatenate(wide, axis)
 
 
-def _like(value: float) -> Callable[..., _Symbol]:
+def _like(value: float) -> Callable[..., Symbol]:
     return lambda x, dtype=None: x.of(np.full(x.shape, value, x.dtype if dtype is None else dtype))
 
 
 #: What numpy's functions do with symbols.
-_FUNCTIONS: dict[Any, Callable[..., _Symbol]] = {
+_FUNCTIONS: dict[Any, Callable[..., Symbol]] = {
     np.where: _where, np.concatenate: _concatenate, np.stack: _stack,
     np.zeros_like: _like(0), np.empty_like: _like(0), np.ones_like: _like(1),
-    np.sum: _Symbol.sum, np.max: _Symbol.max, np.min: _Symbol.min, np.argmax: _Symbol.argmax,
-    np.mean: _Symbol.mean, np.clip: _Symbol.clip,
+    np.sum: Symbol.sum, np.max: Symbol.max, np.min: Symbol.min, np.argmax: Symbol.argmax,
+    np.mean: Symbol.mean, np.clip: Symbol.clip,
+    np.broadcast_to: lambda x, shape: x.of(np.zeros(shape, x.dtype)) + x,
+    np.nan_to_num: lambda x: _where(x == x, x, 0.0),
     np.searchsorted: lambda edges, x, side="left": x._new(
         "search", [x.node], x.shape, np.int64, edges=np.asarray(edges), side=side
     ),
@@ -347,7 +352,7 @@ class _Tracing:
             outputs = self.chosen([self.exit(k, part) for part in parts])
             # What is left: arrays of the state that are no constants and not the sample's number.
             states = [s for part in parts for s in (*part.answer, *sum(part.scores, ()))]
-            kept = [s.node for s in states if isinstance(s, _Symbol)]
+            kept = [s.node for s in states if isinstance(s, Symbol)]
             left = tuple(dict.fromkeys(n for n in kept if n.op != "const" and n is not sample.node))
             left = () if at == self.whole.exits - 1 else left
             graph = ExitGraph(at, k, {}, before, outputs, left)
@@ -358,7 +363,7 @@ class _Tracing:
             named = [(f"state{at}_{i}", node) for i, node in enumerate(left)]
             anew = {id(n): self.input(name, n.shape, n.dtype) for name, n in named}
             before = tuple(s.node for s in anew.values())
-            renew = lambda x: anew.get(id(x.node), x).copy() if isinstance(x, _Symbol) else x  # noqa: E731, B023
+            renew = lambda x: anew.get(id(x.node), x).copy() if isinstance(x, Symbol) else x  # noqa: E731, B023
             for part in parts:
                 part.answer = tuple(map(renew, part.answer))
                 part.scores = tuple(tuple(map(renew, state)) for state in part.scores)
@@ -371,25 +376,25 @@ class _Tracing:
         of = np.empty(len(levels_of(self.whole)), dtype=np.int32)
         for p, part in enumerate(self.parts):
             of[part.levels] = p
-        mine = _Symbol(self.pool, self.inputs["level"]).traced_lookup(of)
-        found = {name: _Symbol(self.pool, node) for name, node in each[0].items()}
+        mine = Symbol(self.pool, self.inputs["level"]).traced_lookup(of)
+        found = {name: Symbol(self.pool, node) for name, node in each[0].items()}
         for p, outputs in enumerate(each[1:], start=1):
             for name, node in outputs.items():
                 if node is not found[name].node:
                     here: Any = mine == p
                     here = here.reshape(1, 1).copy() if len(node.shape) > 1 else here
-                    found[name] = _where(here, _Symbol(self.pool, node), found[name])
+                    found[name] = _where(here, Symbol(self.pool, node), found[name])
         return {name: symbol.node for name, symbol in found.items()}
 
-    def input(self, name: str, shape: tuple[int, ...], dtype: Any) -> _Symbol:
+    def input(self, name: str, shape: tuple[int, ...], dtype: Any) -> Symbol:
         node = self.pool.make("input", (), shape, dtype, name=name)
         self.inputs[name] = node
-        return _Symbol(self.pool, node)
+        return Symbol(self.pool, node)
 
     def exit(self, k: int, part: _Part) -> dict[str, Node]:
         """Return what a part says at the model's exit k; its states move on."""
         policy = part.policy
-        sample: Any = _Symbol(self.pool, self.inputs["sample"])
+        sample: Any = Symbol(self.pool, self.inputs["sample"])
         if k not in policy.active_exits:
             return self.skipped(k > policy.active_exits[-1], sample)
         at = policy.active_exits.index(k)
@@ -436,7 +441,7 @@ class _Tracing:
         limits[part.levels] = [policies[a].thresholds[at] for a in part.levels]
         if len(set(limits[part.levels].tolist())) == 1:
             return limits[part.levels[0]]
-        return _Symbol(self.pool, self.inputs["level"]).traced_lookup(limits)
+        return Symbol(self.pool, self.inputs["level"]).traced_lookup(limits)
 
     def skipped(self, left: bool, sample: Any) -> dict[str, Node]:
         """Return what `Several.step` says at an exit that a level skips."""

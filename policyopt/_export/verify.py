@@ -19,14 +19,16 @@ from policyopt.runtime._errors import CheckError
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import ALWAYS, NEVER, Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._typing import Array, Bools
 
 from .bundle import POLICY, Export, read_export
 from .c_compiler import NoCompiler, run_c
-from .golden import Golden, Ran, begin, expect, exported, stepped
+from .golden import Golden, Ran, Walk, begin, expect, exported, stepped
 from .onnx_graphs import run_onnx
 from .python_file import run_python
 from .rounding import BAND, TIMES, ULPS, UNIT, own_rounding, scaled_error
+from .routes import run_steps, walked
 from .samples import gaps, limits_of, sides_of
 from .symbolic import trace_policy
 
@@ -106,9 +108,10 @@ def _run_onnx(folder: Path, golden: Golden) -> Ran | str:
 
 
 #: Of each target, what runs it: given the folder and golden vectors, what it says, or why it is not here.
-RUNNERS: dict[str, Callable[[Path, Golden], Ran | str]] = {
+RUNNERS: dict[str, Callable[[Path, Golden], Any]] = {
     "python": lambda folder, golden: run_python(folder / "policy.py", golden),
-    "onnx": _run_onnx, "c": run_c,
+    "onnx": _run_onnx,
+    "c": lambda folder, golden: run_c(folder, golden, exported(load_any(folder / POLICY))),
 }  # fmt: skip
 
 
@@ -116,6 +119,9 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
     """Check an export or its folder, runtime by runtime; `others` tell exits and answers alone, without rounding."""
     export = folder if isinstance(folder, Export) else read_export(folder)
     policy, golden = export.policy, export.golden
+    if isinstance(policy, RoutingPolicy):
+        yield from _routes(export)
+        return
     here = expect(policy, golden.inputs, golden.sample).expected
     yield _recorded("numpy batch", here, export)
     golden = replace(golden, expected=here)
@@ -126,14 +132,7 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
     else:
         yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
     boundary = (np.arange(len(golden)) >= len(golden) - export.boundary)[:, None]
-    for target in export.targets:
-        try:
-            found = RUNNERS[target](export.folder, golden)
-        except NoCompiler as error:
-            found = str(error)
-        except Exception as error:  # whatever it is, this runtime does not do what the policy does
-            text = f"{target}: does not run: {type(error).__name__}: {error}. Export anew."
-            raise CheckError(text) from error
+    for target, found in _run(export):
         if isinstance(found, str):
             yield Verdict(target, found)
         else:
@@ -141,6 +140,39 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
             yield _compared(target, found, export, ulps, boundary if ulps else False)
     for name, runner in (others or {}).items():
         yield _told(name, runner(policy, golden), export)
+
+
+def _run(export: Export) -> Iterator[tuple[str, Any]]:
+    """Yield what the forms of an export say of its golden vectors, or why they are not here."""
+    for target in export.targets:
+        try:
+            yield target, RUNNERS[target](export.folder, export.golden)
+        except NoCompiler as error:
+            yield target, str(error)
+        except Exception as error:  # whatever it is, this runtime does not do what the policy does
+            text = f"{target}: does not run: {type(error).__name__}: {error}. Export anew."
+            raise CheckError(text) from error
+
+
+def _routes(export: Export) -> Iterator[Verdict]:
+    """As `verify`, of a routing policy: who was asked and every answer, equal; gains within the ulps of their terms."""
+    policy, golden = export.policy, export.golden
+    here, scale, _ = walked(policy, golden)
+
+    def compared(runtime: str, ran: Walk, wanted: Walk, ulps: float) -> Verdict:
+        for what in ("model", "prediction"):
+            _refuse(runtime, what, getattr(ran, what), getattr(wanted, what))
+        error = np.abs(ran.gain - wanted.gain) / (scale * UNIT)
+        _refuse(runtime, "gain", ran.gain, wanted.gain, ~(error <= ulps))
+        return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)))
+
+    yield compared("numpy batch", here, golden.expected, 0 if export.same_machine else ULPS["c"])
+    yield compared("numpy step", run_steps(policy, golden), here, 0)
+    for target, found in _run(export):
+        if isinstance(found, str):
+            yield Verdict(target, found)
+        else:
+            yield compared(target, found, here, ULPS[target])
 
 
 def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:

@@ -34,7 +34,7 @@ from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Leve
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
 from policyopt._methods.targets import ANOTHER, Target, targets_of
 from policyopt._progress import progress_callback, report
-from policyopt._replay import trace
+from policyopt._replay import replay, trace
 from policyopt._table import Table, subsample
 from policyopt._thresholds.budget_search import bisect
 from policyopt._thresholds.degenerate_scores import collapse
@@ -45,7 +45,7 @@ from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
-from policyopt.runtime._routing import no_thresholds
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._scores import ScoreRule, make_rule, score_table
 from policyopt.runtime._typing import Floats, Ints
 
@@ -86,6 +86,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     )
     #: Whether rows without a label teach it something, too; others see those that have one.
     unlabelled: ClassVar[bool] = False
+    #: Whether it is fitted on what a policy logged, too, in which models not called are unknown.
+    logs: ClassVar[bool] = False
     #: What it asks of answers: "" nothing, "compared" whether exits give the same one, "classes" which it is.
     asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.
@@ -94,8 +96,6 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     chooses: ClassVar[bool] = False
     #: Whether each budget is trained for: no other budgets are tried, then.
     per_budget: ClassVar[bool] = False
-    #: Whether its policies ask models in any order (`RoutingPolicy`), without thresholds.
-    routes: ClassVar[bool] = False
 
     #: "needed": a budget is a limit (see `policyopt._methods.levels`); "all": it is spent, as in papers.
     spend: str = field(default="needed", kw_only=True)
@@ -139,6 +139,14 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     ) -> list[Fitted | BudgetError]:
         """Return the fitted policy of each target, or why it cannot be met."""
         return validated(Levels(self, table, check_seed(seed)), targets, seed)
+
+    def in_turn(self, what: str) -> Method:
+        """Return the method as `what` can take it, which needs exits passed in turn, by thresholds; or refuse it."""
+        return self
+
+    def fit_grid(self, table: Table, seed: int) -> list[Fitted | None]:
+        """Return what these rows suggest at `aims_of` them, None where one cannot be met."""
+        return Levels(self, table, seed).fit_grid()
 
     def propose(self, table: Table, budgets: Sequence[float], seed: int = 0) -> list[Fitted]:
         """Return what these rows suggest, one policy per budget; `fit_path` sees to it that they hold on new rows."""
@@ -308,10 +316,14 @@ class Outcome:
     sides: tuple[Floats, ...] = ()  # (N,) each: what rows pay by each side of the coin
 
 
-def outcome_of(policy: Policy, table: Table) -> Outcome:
+def outcome_of(policy: Any, table: Table) -> Outcome:
     """Replay a policy over rows by the code that is deployed, both sides of its coin."""
     found = []
     for weight, one in sides(policy):
+        if isinstance(one, RoutingPolicy):
+            replayed = replay(one, table)
+            found.append((weight, replayed.cost, replayed.quality))
+            continue
         seen, right = trace(one, table), np.full(len(table), np.nan)
         worth = table.keep_exits(seen.active_exits).worth(seen.predictions)
         if worth is not None:
@@ -325,8 +337,12 @@ def outcome_of(policy: Policy, table: Table) -> Outcome:
     return Outcome(mean.paid, right, mean.coin, tuple(cost for _, cost, _ in found))
 
 
-def sides(policy: Policy) -> list[tuple[float, Policy]]:
+def sides(policy: Any) -> list[tuple[float, Any]]:
     """Return the policies that a coin chooses from, with their shares."""
+    if isinstance(policy, RoutingPolicy):
+        shares = (1.0 - policy.share, policy.share) if policy.arms[1:] else (1.0,)
+        pairs = zip(shares, policy.arms, strict=True)
+        return [(weight, replace(policy, arms=(arm,), share=0.0)) for weight, arm in pairs]
     mixture = policy.mixture
     if mixture is None:
         return [(1.0, policy)]
@@ -350,12 +366,6 @@ def fair_coin(policy: Policy, outcome: Outcome, seed: int) -> Policy:
 def seed_of(*parts: int) -> int:
     """Return a seed for a use of its own, e.g. of (seed, restart)."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def thresholded(method: Method, what: str) -> None:
-    """Refuse a method whose policies have no thresholds, where `what` asks for some."""
-    if method.routes:
-        raise no_thresholds("method", what)
 
 
 def cheapest(table: Table) -> float:

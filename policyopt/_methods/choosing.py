@@ -56,7 +56,7 @@ from policyopt._methods.base import (
     cheapest,
     check_budgets,
     few_rows_note,
-    thresholded,
+    validated,
 )
 from policyopt._methods.baselines import Always, alone
 from policyopt._methods.fitted import Draft, Fitted
@@ -64,12 +64,14 @@ from policyopt._methods.frugalgpt import FrugalGPT, subsets
 from policyopt._methods.lagrangian import OptimalStopping
 from policyopt._methods.levels import Level, Levels, Spend, aims_of
 from policyopt._methods.registry import make_method
-from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, Choice, Number
-from policyopt._methods.targets import ANOTHER, Target, targets_of
+from policyopt._methods.routing import EVERY, Routing
+from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, YES_OR_NO, Choice, Number
+from policyopt._methods.targets import ANOTHER, Target
 from policyopt._methods.threshold import Threshold
 from policyopt._progress import progress_callback, report
 from policyopt._replay import replay
 from policyopt._table import Table, known_rows, subsample
+from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, input_error
 from policyopt.runtime._typing import Bools, Floats, Ints
 
@@ -121,7 +123,8 @@ class Chooser:
         self.aims = aims_of(self.known)
         self.choices, self.compared = method.choices(table, self.known, seed)
         self._levels: dict[str, Levels | None] = {}
-        if method.limits and self.compared is not None:
+        routed = self.compared is not None and self.compared.routed is not None
+        if method.limits and self.compared is not None and not routed:
             self.choices = self._in_order(self.compared)
 
     def __call__(self, budgets: Sequence[float]) -> Sequence[Draft]:
@@ -252,6 +255,7 @@ class Comparison:
     fold: Ints  # (N,)
     worth: Floats  # (A, M): what candidates are believed to be worth; differences count
     group: Ints | None = None  # (N,), see `Table.group`
+    routed: Any = None  # where routing is believed to be better: its levels, and a report per aim
 
     def joined(self, other: Comparison) -> Comparison:
         """Return the same with more candidates."""
@@ -294,12 +298,12 @@ def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int
         inside, prices = aims_of(train), prices_of(train)
         for i, (_, method, _) in enumerate(candidates):
             with progress_callback(None):  # the folds are what is told
-                path = Levels(method, train, seed).fit_grid()
+                path = method.fit_grid(train, seed)
             for j, one in enumerate(path):
                 if one is None:
                     continue
                 outcome = replay(one.policy, test)
-                flat[j, i] |= len(one.flat) >= max(one.policy.exits - 1, 1)
+                flat[j, i] |= len(one.flat) >= max(len(one.policy.costs) - 1, 1)
                 quality[j, i, held], paid[j, i, held] = outcome.quality, outcome.cost
                 # What a policy spares of the budget is no merit here.
                 target = min(one.expected.cost, inside[j])
@@ -445,6 +449,10 @@ CANDIDATES: tuple[Candidate, ...] = (
 )
 #: Where that saves, as in a cascade, exits may also be skipped, which can be worth more than any rule of when to stop.
 FOR_CASCADES: tuple[Candidate, ...] = (("always", Always(), 1), ("frugalgpt", FrugalGPT(), 2))
+#: Held against what is the best of the others, at all budgets together.
+ROUTING: Candidate = ("routing", Routing(), 4)
+#: Of more, what routing's own cross-fit says is hardly flattered; folds of it would take long.
+_REFITTED = 2000
 
 
 def _of_the_users_own() -> tuple[Candidate, ...]:
@@ -468,41 +476,72 @@ class Auto(Choosing):
     ----------
     folds : int
         Of the outer cross-validation.
+    routes : bool
+        Whether `routing` competes where models are paid one by one; without it policies have thresholds.
     """
 
     folds: int = 5
+    routes: bool = True
 
     label = "auto"
-    allowed: ClassVar = {"folds": FOLDS}
+    allowed: ClassVar = {"folds": FOLDS, "routes": YES_OR_NO}
 
-    def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
+    def in_turn(self, what: str) -> Method:
+        return replace(self, routes=False)
+
+    def fit_targets(
+        self, table: Table, targets: Sequence[Target], seed: int = 0
+    ) -> list[Fitted | BudgetError]:
         """Fit as all methods do; where a cascade's costs are limited, single models and lists are tried for them."""
         # What was chosen knows the budget only: under a limit of a percentile, or of another cost, one model alone
         # may do what no chain does.
-        targets = targets_of(budgets, table)
-        if not (table.saves and any(target.limits for target in targets)):
-            return super().fit_path(table, targets, seed)
-        return [self._limited(table, target, seed) for target in targets]
+        if table.saves and any(target.limits for target in targets):
+            return [self._limited(table, target, seed) for target in targets]
+        levels: Any = Levels(self, table, check_seed(seed))
+        compared = levels.spend.compared
+        if compared is None or compared.routed is None:
+            return validated(levels, targets, seed)
+        own, reports = compared.routed
+        return self._routed(own, reports, table, targets, seed)
 
-    def _limited(self, table: Table, target: Target, seed: int) -> Fitted:
+    def _routed(
+        self, levels: Any, reports: list[Report], table: Table, targets: Sequence[Target], seed: int
+    ) -> list[Fitted | BudgetError]:
+        """Return the policies of routing, told as chosen."""
+        name, way, _ = ROUTING
+        assert isinstance(way, Routing)
+        found, aims = way.fit_levels(levels, targets, seed), aims_of(table)
+        for i, one in enumerate(found):
+            if isinstance(one, Fitted):
+                place = int(np.rint(np.interp(one.expected.cost, aims, np.arange(len(aims)))))
+                found[i] = self._told(one, name, way, reports[place])
+        return found
+
+    def _told(self, one: Fitted, name: str, way: Method, compared: Report) -> Fitted:
+        chosen = {"chosen": {"method": name, "settings": way.settings()}, "compared": compared}
+        said = {**one.policy.provenance, **chosen, "method": self.name, "settings": self.settings()}
+        return replace(one, method=self.name, policy=replace(one.policy, provenance=said))
+
+    def _limited(self, table: Table, target: Target, seed: int) -> Fitted | BudgetError:
         """Return the best of what `auto` and each of `FOR_CASCADES` make of a target."""
         found, refused = [], None
         for name, method, _ in (("", None, 0), *FOR_CASCADES):
             try:
                 if method is None:
-                    found += super().fit_path(table, [target], seed)
+                    levels = Levels(self.in_turn("limits"), table, check_seed(seed))
+                    (own,) = validated(levels, [target], seed)
+                    if isinstance(own, BudgetError):
+                        raise own
+                    found.append(own)
                     continue
                 (one,) = method.fit_path(table, [target], seed)
             except BudgetError as error:
                 refused = refused or BudgetError(str(error).replace(ANOTHER, ""))
                 continue
-            chosen = {"chosen": {"method": name, "settings": method.settings()}, "compared": []}
-            said = {**one.policy.provenance, **chosen, "method": self.name}
-            policy = replace(one.policy, provenance={**said, "settings": self.settings()})
-            found.append(replace(one, method=self.name, policy=policy))
+            found.append(self._told(one, name, method, []))
         if not found:
             assert refused is not None
-            raise refused
+            return refused
         if target.floored:
             return min(found, key=lambda one: one.expected.cost)
         return max(found, key=lambda one: one.quality)
@@ -515,16 +554,61 @@ class Auto(Choosing):
         aims = aims_of(known)
         if too_few(known) or len(candidates) < 2:
             return [Chosen(simplest)] * len(aims), None
-        rows = subsample(known, MOST_COMPARED, seed)
-        return believed(compare(rows, candidates, self.folds, seed), candidates, simplest, seed)
+        rows, levels = subsample(known, MOST_COMPARED, seed), None
+        if self._routes(known):
+            levels = Routing().levels(known, seed)
+            rows = levels.rows.table
+        compared = compare(rows, candidates, self.folds, seed)
+        choices, found = believed(compared, candidates, simplest, seed)
+        if levels is None:
+            return choices, found
+        few = len(rows) <= _REFITTED
+        own = compare(rows, [ROUTING], self.folds, seed) if few else _cross_fitted(levels, compared)
+        # It holds the others as cases, so they are to look better than what is chosen of them by more than noise.
+        rival = np.array([found.values[j, one.place] - one.gain for j, one in enumerate(choices)])
+        gain = own.values[:, 0] - rival
+        rows_gain = gain[np.isfinite(gain).all(axis=1)].mean(axis=0)
+        mean, error = rows_gain.mean(), rows_gain.std() / len(rows_gain) ** 0.5
+        if not mean > -error:
+            return choices, found
+        values, every = compared.joined(own).values, [*candidates, ROUTING]
+        beliefs = np.column_stack([found.worth, found.worth.max(axis=1) + max(mean, 0.0)])
+        reports = [_behind(values[j], beliefs[j], every) for j in range(len(values))]
+        return choices, replace(found, routed=(levels, reports))
+
+    def _routes(self, table: Table) -> bool:
+        """Say whether routing competes on such rows."""
+        return self.routes and not Routing().missing_columns(table)
 
     def candidates(self, table: Table) -> list[Candidate]:
         """Return the policies that compete on such rows."""
         every = CANDIDATES + (FOR_CASCADES if table.saves else ()) + _of_the_users_own()
         return [
             row for row in every
-            if not row[1].missing_columns(table) and not (row[1].decides and table.exits < 2)
+            # A search of many thresholds takes as long as all others.
+            if not (row[0].endswith("=joint") and table.exits > EVERY and self._routes(table))
+            and not row[1].missing_columns(table) and not (row[1].decides and table.exits < 2)
         ]  # fmt: skip
+
+
+def _cross_fitted(levels: Any, other: Comparison) -> Comparison:
+    """Return what routing comes to on the rows of a comparison, by what its own folds say."""
+    rows = levels.rows.table
+    pairs = [levels.held_out(aim) for aim in aims_of(rows)]
+    paid, quality = (np.array(column)[:, None] for column in zip(*pairs, strict=True))
+    claimed = np.broadcast_to(paid.mean(axis=2, keepdims=True), paid.shape)
+    values = quality - np.array(prices_of(rows))[:, None, None] * (paid - claimed)
+    values = np.moveaxis(by_group(np.moveaxis(values, 2, 0), rows.group), 0, 2)
+    flat = np.zeros(values.shape[:2], dtype=bool)
+    return replace(
+        other,
+        values=values,
+        quality=quality,
+        paid=paid,
+        claimed=claimed,
+        flat=flat,
+        worth=values.mean(axis=2),
+    )
 
 
 def believed(
@@ -611,7 +695,7 @@ class Subset(Choosing):
         if not isinstance(self.inner, str) or self.inner.partition(":")[0] == "subset":
             step = "E.g. inner=max_prob."
             raise input_error("inner", "the name of another method", self.inner, step)
-        thresholded(make_method(self.inner), "subset")  # what does not exist is refused by name
+        make_method(self.inner).in_turn("subset")  # what does not exist is refused by name
         super().__post_init__()
 
     def origin(self, name: str, way: Method, draft: Draft) -> dict[str, Any]:

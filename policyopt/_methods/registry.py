@@ -18,7 +18,6 @@ import numpy as np
 from policyopt._methods.settings import parse_spec
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._routing import no_thresholds
 from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
 
 if TYPE_CHECKING:
@@ -248,7 +247,7 @@ METHODS: tuple[MethodSpec, ...] = (
     MethodSpec("routing", "cascade", "no model that might be asked next, in any order, is worth its price",
         "Dekoninck et al., cascade routing; this project", 2024, "arXiv:2410.10347", "routing:Routing",
         "Models paid by the call: which first, which next, answers joined. Not for exits of one network.",
-        online=False, needs=("labels", "cascade"), seconds=(3, 12)),
+        online=False, needs=("labels", "cascade"), seconds=(1.1, 2.7)),
     MethodSpec("router", "cascade", "always, at the one model that the query chooses",
         "Ding et al., Hybrid LLM; Hu et al., RouterBench", 2024, "arXiv:2404.14618; arXiv:2403.12031", "routing:Router",
         "One call per sample, where something is known before it. Where a second may follow, routing.",
@@ -465,8 +464,7 @@ def at_most(method: Method, exits: int | None) -> Method:
     if exits is None:
         return method
     check_whole("max_exits", exits, step="E.g. --max-exits 2 (Python: max_exits=2).")
-    if method.routes:
-        raise no_thresholds("method", "max_exits")
+    method = method.in_turn("max_exits")
     if method.fixed:
         step = "Leave the thresholds (or the exit) to the fit: they are of all exits."
         raise input_error("max_exits", "given with a method that chooses them", method.name, step)

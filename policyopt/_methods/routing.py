@@ -34,7 +34,7 @@ from policyopt._cache.data import folds_of
 from policyopt._methods.base import Method, worth_interval
 from policyopt._methods.exit_batch import subsample_outputs
 from policyopt._methods.fitted import Fitted, expectation, provenance_of
-from policyopt._methods.levels import Spend
+from policyopt._methods.levels import Spend, aims_of
 from policyopt._methods.query import fit_query
 from policyopt._methods.regression import (
     fit_sigmoid,
@@ -43,7 +43,7 @@ from policyopt._methods.regression import (
     ridge_without_each,
 )
 from policyopt._methods.settings import Choice, Number
-from policyopt._methods.targets import Target
+from policyopt._methods.targets import Target, targets_of
 from policyopt._progress import report
 from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
@@ -99,8 +99,7 @@ class Routing(Method):
     explore: float = 0.0
 
     label = "routing"
-    learned = True
-    routes = True
+    learned = logs = True
     asks = "classes"
     allowed: ClassVar = {"soft": Number(most=1.0), "explore": Number(most=0.99)}
     tuned: ClassVar = {"soft": Choice((0.5, 1.0))}
@@ -128,15 +127,23 @@ class Routing(Method):
             if target.limits:
                 step = "Give a budget or a floor; --method auto keeps limits, too."
                 raise input_error("limits", "absent with routing", target.text, step)
-        if table.log is None:
-            levels = _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
-        else:
-            from policyopt._methods.routing_logs import LoggedRows
+        return self.fit_levels(self.levels(table, seed), targets, seed)
 
-            if self.one:
-                step = "Their queries are not used yet."
-                raise input_error("method", "routing, for logs of decisions", self.name, step)
-            levels = LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels()
+    def levels(self, table: Table, seed: int) -> _Levels:
+        """Return all that can be had on a table's rows."""
+        if table.log is None:
+            return _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
+        from policyopt._methods.routing_logs import LoggedRows
+
+        if self.one:
+            step = "Their queries are not used yet."
+            raise input_error("method", "routing, for logs of decisions", self.name, step)
+        return LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels()
+
+    def fit_levels(
+        self, levels: _Levels, targets: Sequence[Target], seed: int
+    ) -> list[Fitted | BudgetError]:
+        """Return the policy of each target of such levels, or why it cannot be met."""
         found: list[Fitted | BudgetError] = []
         for target in targets:
             try:
@@ -150,6 +157,15 @@ class Routing(Method):
 
     def trained(self, table: Table, seed: int) -> Spend:
         raise no_thresholds("method", "another to stand on")
+
+    def in_turn(self, what: str) -> Method:
+        raise no_thresholds("method", what)
+
+    def fit_grid(self, table: Table, seed: int) -> list[Fitted | None]:
+        aims = targets_of(aims_of(table), table)
+        return [
+            one if isinstance(one, Fitted) else None for one in self.fit_targets(table, aims, seed)
+        ]
 
 
 class Router(Routing):
@@ -307,7 +323,9 @@ class _Rows:
     def _own(self) -> Floats:
         """The probability that each model gives to the label, (n, K)."""
         logs, _, mine = self._told(tuple(range(self.k)))
-        voices = (shares(t * log) for t, log in zip(self.ensemble.temper.tolist(), logs, strict=True))
+        voices = (
+            shares(t * log) for t, log in zip(self.ensemble.temper.tolist(), logs, strict=True)
+        )
         found = [voice[np.arange(len(mine)), mine] for voice in voices]
         return np.maximum(np.stack(found, axis=1).astype(np.float64), 1e-30)
 
@@ -637,6 +655,27 @@ class _Levels:
         self.points = np.array(points)
         self.hull = upper_hull(self.points)
 
+    def _sides(self, at: float) -> list[tuple[float, int]]:
+        """Return the neighbours on the hull that a cost lies between, with their shares."""
+        cost = self.points[self.hull, 0]
+        high = int(np.clip(np.searchsorted(cost, at), 1, max(len(cost) - 1, 1)))
+        if len(cost) == 1:
+            return [(1.0, int(self.hull[0]))]
+        gap = cost[high] - cost[high - 1]
+        part = float(np.clip((at - cost[high - 1]) / gap, 0, 1)) if gap > 0 else 0.0
+        pair = [(1 - part, int(self.hull[high - 1])), (part, int(self.hull[high]))]
+        return [one for one in pair if one[0] > 0]
+
+    def held_out(self, most: float) -> tuple[Floats, Floats]:
+        """Return what rows pay and are worth within a mean cost, by coefficients their fold has not seen, (N,) each."""
+        dearest = float(self.points[int(self.points[:, 1].argmax()), 0])
+        sides = [(w, *self.of[h]) for w, h in self._sides(min(most, dearest))]
+        paid, worth = (
+            sum(w * getattr(one.way, name)[:, level] for w, one, level in sides)
+            for name in ("paid", "worth")
+        )
+        return np.asarray(paid), np.asarray(worth)
+
     def fitted(self, method: Routing, target: Target, seed: int) -> Fitted:
         """Return the best within a budget, or the cheapest at a floor: two neighbours on the hull, mixed."""
         table, cost = self.rows.table, self.points[self.hull, 0]
@@ -655,14 +694,7 @@ class _Levels:
                 raise target.unmet(table, low, at, "Ask for less, or allow more cost.")
             grid = np.linspace(cost[0], at, 513)
             at = float(grid[int((np.interp(grid, cost, worth) >= floor).argmax())])
-        high = int(np.clip(np.searchsorted(cost, at), 1, max(len(cost) - 1, 1)))
-        if len(cost) == 1:
-            sides = [(1.0, int(self.hull[0]))]
-        else:
-            gap = cost[high] - cost[high - 1]
-            part = float(np.clip((at - cost[high - 1]) / gap, 0, 1)) if gap > 0 else 0.0
-            pair = [(1 - part, int(self.hull[high - 1])), (part, int(self.hull[high]))]
-            sides = [one for one in pair if one[0] > 0]
+        sides = self._sides(at)
         outcomes, arms = [], []
         for weight, h in sides:
             one, level = self.of[h]

@@ -29,7 +29,6 @@ from policyopt._methods.base import (
     cheapest,
     fit_where_possible,
     tail_remarks,
-    thresholded,
 )
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.lagrangian import LagrangianMethod
@@ -176,7 +175,7 @@ def refit(
     elif isinstance(method, str):
         method = make_method(method)
     check_type("method", method, Method, "a Fitted, a Policy, a Method or a name", "E.g. max_prob.")
-    thresholded(method, "refit")
+    method = method.in_turn("refit")
     if budget is None:
         raise input_error("budget", "given", "none", "E.g. budget='40%'.")
     if not len(recent):

@@ -121,6 +121,7 @@ def routes_figure(record: dict[str, Any], title: str = "") -> Any:
     """Draw who is asked after whom: a column per call, bars as wide as shares of rows, the grey part of each stops."""
     flows = [one for one in record["flows"] if one["turn"] <= _TURNS]
     turns = max(one["turn"] for one in flows)
+    more = f"; calls after {turns} are not drawn" if len(flows) < len(record["flows"]) else ""
     figure = new_figure(min(3.0 + 2.2 * turns, 15.0), 5.4)
     axes = figure.subplots()
     colours = {m["model"]: COLOURS[i % len(COLOURS)] for i, m in enumerate(record["models"])}
@@ -153,7 +154,7 @@ def routes_figure(record: dict[str, Any], title: str = "") -> Any:
             leaves[1] -= size
             into -= size
         if share >= _LEAST:
-            told = f"{picture_text(model)} {100 * share:.0f} %"
+            told = f"{'model ' * model.isdigit()}{picture_text(model)}: {100 * share:.0f} %"
             if one["quality"] is not None and gone >= 0.005:
                 told += f"\nstop {100 * gone:.0f} %, {100 * one['quality']:.1f} % right"
             axes.text(turn + width / 2 + 0.02, top - share / 2, told, va="center", fontsize=8)
@@ -163,7 +164,7 @@ def routes_figure(record: dict[str, Any], title: str = "") -> Any:
     axes.tick_params(length=0)
     told = f"mean cost {record['realised_cost']:.4g} {picture_text(record['unit'])}, "
     told += f"{'accuracy' if record['accuracy'] is not None else 'quality'} {100 * record['quality']:.2f} %; "
-    add_heading(figure, title, told + "grey: stop there, and how many of those are right")
+    add_heading(figure, title, told + "grey: stop there, and how many of those are right" + more)
     return figure
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from policyopt._bounds import betting, delta_of, share_high, upper
 from policyopt._cache.data import folds_of, some_rows
 from policyopt._intervals import effective_rows, standard_error
-from policyopt._methods.base import Method, fit_where_possible, problem_of, thresholded
+from policyopt._methods.base import Method, fit_where_possible, problem_of
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.threshold import Threshold
@@ -150,8 +150,7 @@ def make_plan(
     'device 0, cloud 1; exits 0 1'
     """
     table, task = known_rows(table), Task(tiers, goal, check_seed(seed))
-    if method is not None:
-        thresholded(method, "a plan")
+    method = None if method is None else method.in_turn("a plan")
     searched = search(tiers, table, goal, seed=seed)
     # Plans by the search's own thresholds first, then the method on the best: learning takes long.
     candidates: list[Candidate] = [(f, None) for f in searched.found[:shortlist]]

@@ -28,6 +28,7 @@ from ._family import FAMILY, PolicyFamily, family_from_dict, family_to_dict
 from ._files import write_file
 from ._policy import Decisions, Policy, from_dict, load_policy, read_json, to_dict
 from ._reading import as_array
+from ._routing import RoutingPolicy, routing_to_dict
 from ._several import Several, SeveralState, chosen_numbers
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Ints
@@ -271,8 +272,10 @@ def load_experts(path: str | os.PathLike[str]) -> ExpertPolicy:
     return experts_from_dict(read_json(path, MAX_EXPERTS_BYTES), Path(path).name)
 
 
-def any_to_dict(policy: Policy | ExpertPolicy | PolicyFamily) -> dict[str, Any]:
+def any_to_dict(policy: Policy | ExpertPolicy | PolicyFamily | RoutingPolicy) -> dict[str, Any]:
     """Return the content of the file that `load_any` reads, checksum included."""
+    if isinstance(policy, RoutingPolicy):
+        return routing_to_dict(policy)
     if isinstance(policy, PolicyFamily):
         return family_to_dict(policy)
     return experts_to_dict(policy) if isinstance(policy, ExpertPolicy) else to_dict(policy)

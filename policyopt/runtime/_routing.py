@@ -34,7 +34,7 @@ from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer
+from ._policy import Decisions, Observer, _exactly
 from ._query import Query
 from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
@@ -155,7 +155,7 @@ class Ensemble:
         for log, power in zip(logs, one.powers.tolist(), strict=True):
             score += power * log
         if len(one.parts):
-            mean, power = np.zeros_like(score), float(one.parts.sum())
+            mean, power = np.zeros_like(score), sum(one.parts.tolist())
             for m, log, part in zip(one.called, logs, one.parts.tolist(), strict=True):
                 mean += part / power * shares(float(self.temper[m]) * log)
             score += power * np.log(np.maximum(mean, _LEAST))
@@ -568,9 +568,12 @@ class RoutingPolicy:
 
     def follow(
         self, seen: Mapping[int, ExitOutput], samples: Ints, costs: npt.ArrayLike | None = None,
-        query: npt.ArrayLike | None = None,
+        query: npt.ArrayLike | None = None, told: Any = None,
     ) -> Followed:  # fmt: skip
-        """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone."""
+        """Decide for n samples whose outputs are looked at already; costs (K,) or (n, K) of each model alone.
+
+        `told` is called with rows, their standing, its columns and what is found so far.
+        """
         n = len(samples)
         known = self._known(query, n)
         each = self._costs(self.costs if costs is None else costs, n)
@@ -613,6 +616,8 @@ class RoutingPolicy:
                 asked = None if known is None else known[here]
                 answer, columns = self.ensemble.look(part, one, found.cost[here], asked)
                 found.prediction[here], found.answerer[here] = answer, one.answerer
+                if told is not None:
+                    told(here, one, columns, found)
                 if not one.actions:
                     continue
                 gains = one.gains(columns)
@@ -713,8 +718,10 @@ def check_routing(policy: RoutingPolicy) -> None:
             told = (one.powers, one.weights, one.parts)
             good = good and all(bool(np.isfinite(some).all()) for some in told)
             good = good and len(one.parts) in (0, len(one.called))
-            good = good and (not len(one.parts) or (one.parts.min() >= 0 and one.parts.sum() > 0))
-            if not good or (one.actions and one.weights.shape != shape):
+            parts = not len(one.parts) or (one.parts.min() >= 0 and one.parts.sum() > 0)
+            good = good and parts and (KINDS[policy.kind].whole or not len(one.parts))
+            weighs = one.actions or one.weights.size
+            if not good or (weighs and one.weights.shape != shape):
                 raise input_error("standing", "one that hangs together", one.called, _STEP)
 
 
@@ -759,6 +766,8 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
     """Build a routing policy from its file's content, checked; `source` names it in errors."""
     ROUTING.check(content, source)
     try:
+        for arm in content["arms"]:
+            _exactly("arm", arm, {"first", "standings"})
         arms = tuple(
             Arm(_whole(arm["first"]), tuple(_standing(one) for one in arm["standings"]))
             for arm in content["arms"]
@@ -778,8 +787,10 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
 
 
 def _standing(content: Any) -> Standing:
+    _exactly("standing", content, {"called", "powers", "answerer", "actions", "weights", "parts"})
     called, actions = (tuple(map(_whole, content[name])) for name in ("called", "actions"))
-    weights = numbers("weights", content["weights"], 2) if actions else np.empty((0, 0))
+    weights = content["weights"]
+    weights = numbers("weights", weights, 2) if actions or weights != [] else np.empty((0, 0))
     return Standing(
         called,
         numbers("powers", content["powers"], 1),

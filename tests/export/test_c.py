@@ -13,12 +13,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import rules
 from policies import fitted
 from random_graphs import Steep, random_graphs
+from random_routes import random_routing
 from synthetic import outputs
 
 import policyopt as po
@@ -30,11 +32,13 @@ from policyopt._export.c_compiler import (
     compiler,
     measured,
     program,
+    routes_program,
     run_c,
 )
-from policyopt._export.c_header import c_source
+from policyopt._export.c_header import c_source, routes_source
 from policyopt._export.c_native import ASK, native
 from policyopt._export.rounding import ULPS, scaled_error
+from policyopt._export.routes import golden_routes, of_models
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime._errors import InputError
@@ -110,6 +114,29 @@ def test_misuse_has_codes_of_its_own(tmp_path):
         }"""
     said = printed(tmp_path, text, "-std=c99", "-Wall", "-Wextra", "-Werror")
     assert said == f"-1 -2 -2 -2 0 -1 1 -1 1 2 5 3 {unit}"
+
+
+def test_a_routing_header_refuses_what_cannot_be(tmp_path):
+    """NaN, a cost below 0, and a sample that has ended: codes of their own, and no answer."""
+    policy = random_routing(3, timed=True, models=4)
+    (tmp_path / "p.h").write_text(routes_source(policy, "p"))
+    rows = ", ".join(["0.5f"] * policy.classes)
+    text = f"""
+        #include <stdio.h>
+        #include "p.h"
+        int main(void) {{
+            static p_state s; p_decision d; float good[] = {{{rows}}}, bad[] = {{{rows}}};
+            int model = p_start(&s, 7), first = model, calls = 0;
+            bad[1] = NAN;
+            printf("%d ", p_step(&s, bad, 1.0, &d)); printf("%d ", p_step(&s, good, 1.0, &d));
+            p_start(&s, 7); printf("%d ", p_step(&s, good, -1.0, &d));
+            p_start(&s, 7); printf("%d %d ", p_step(&s, good, NAN, &d), d.prediction);
+            for (model = p_start(&s, 7); model >= 0; ++calls) model = p_step(&s, good, 1.0, &d);
+            printf("%d %d %d", model == P_STOP, first == {policy.start(7).next}, calls > 0);
+            return p_step(&s, good, 1.0, &d) != P_BAD_INPUT;
+        }}"""
+    said = printed(tmp_path, text, *STRICT[:4])
+    assert said == "-2 -2 -2 -2 -1 1 1 1"
 
 
 @pytest.mark.parametrize(
@@ -251,20 +278,30 @@ PROCESSORS = (
 ROWS = 40
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
+@pytest.fixture(scope="module", params=["exits", "routing"])
+def place(request, tmp_path_factory):
     """A program of a policy that exps, sums, joins and multiplies; its golden rows, and what is expected."""
     folder = tmp_path_factory.mktemp("matrix")
-    policy = rules.policy("advantage", "combined", "platt", mixed="entropy")
-    written(folder, policy)
-    golden = golden_of(policy, trace_policy(policy), rows=ROWS)
+    if request.param == "routing":
+        policy = random_routing(3, timed=True, arms=2, query=True, models=4)
+        (folder / "p.h").write_text(routes_source(policy, "p"))
+        golden = golden_routes(policy, rows=ROWS)
+        walk, every = golden.expected, of_models(policy, golden)
+        wanted = SimpleNamespace(leave=walk.model, prediction=walk.prediction, score=walk.gain)
+        text, inputs = routes_program("p.h", "p", every, walk.model.shape[1], policy), [every]
+    else:
+        policy = rules.policy("advantage", "combined", "platt", mixed="entropy")
+        written(folder, policy)
+        golden = golden_of(policy, trace_policy(policy), rows=ROWS)
+        text, wanted = program("p.h", "p", ["logits"], golden), golden.expected
+        inputs = [{"logits": given["logits"]} for given in golden.inputs]
     for file in ("main.c", "main.cpp"):
-        (folder / file).write_text(program("p.h", "p", ["logits"], golden))
+        (folder / file).write_text(text)
     with (folder / "in.bin").open("wb") as file:
         for row in range(ROWS):
             file.write(golden.sample[row].tobytes())
-            file.writelines(given["logits"][row].tobytes() for given in golden.inputs)
-    return folder, golden.expected
+            file.writelines(a[row].tobytes() for given in inputs for a in given.values())
+    return folder, wanted
 
 
 def built(folder, compiler, dialect, *flags):

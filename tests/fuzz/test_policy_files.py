@@ -14,6 +14,7 @@ from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import SETTINGS, Guard, damaged, difference, in_batches, signed, text_of, twisted
+from random_routes import random_routing
 from rules import C, artifact, experts, families, online_policies, policies, schema_of, validator
 
 from policyopt._export.bundle import write_bundle
@@ -29,14 +30,19 @@ from policyopt.runtime._family import PolicyFamily, family_to_dict
 from policyopt.runtime._online import Online
 from policyopt.runtime._online.serving import online_to_dict
 from policyopt.runtime._policy import load_policy, to_dict
+from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
 from policyopt.runtime._scores import RULES
 from policyopt.runtime._several import Several
 from policyopt.runtime._strict_json import MAX_DEPTH, parse
 
+routings = {
+    f"routing {kind}": random_routing(3, kind, arms=2, query=kind == "summary", models=4)
+    for kind in ("logits", "logit", "summary")
+}
 #: Batches (10,000 cases), how files are loaded, and what is in them.
 KINDS = {
     "policies": (60, load_policy, policies), "experts": (15, load_any, lambda: {"experts": experts()}),
-    "families": (15, load_any, families), "online": (25, Online.load, online_policies),
+    "families": (15, load_any, families), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, online_policies),
 }  # fmt: skip
 OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
 FEATURES = np.random.default_rng(4).normal(size=(4, 3))
@@ -45,6 +51,8 @@ FEATURES = np.random.default_rng(4).normal(size=(4, 3))
 def whole(value):
     if isinstance(value, Online):
         return json.loads(json.dumps(online_to_dict(value, max(value._saves, 1))))
+    if isinstance(value, RoutingPolicy):
+        return json.loads(json.dumps(routing_to_dict(value)))
     if isinstance(value, PolicyFamily):
         return json.loads(json.dumps(family_to_dict(value)))
     if isinstance(value, ExpertPolicy):
@@ -64,12 +72,26 @@ def decides(value):
                             break
                     value.feedback(request)
                 return
+            if isinstance(value, RoutingPolicy):
+                return routes(value)
             more = [np.zeros(4, dtype=np.int64)] if isinstance(value, Several) else []
             outputs = OUTPUTS[:, [k % 6 for k in range(min(value.model_exits, 50))]]
             vectors = [FEATURES] * len(outputs[0]) if value.needs_features else None
             exits = value.decide(outputs, *more, features=vectors).exit
         except InputError:
             return
+    assert ((exits >= 0) & (exits < value.model_exits)).all()
+
+
+def routes(value):
+    n, c = 4, max(value.classes, 1)
+    outputs = np.abs(OUTPUTS[:, :1, :1]) + np.zeros(
+        (n, value.model_exits, 1 if value.kind == "logit" else c)
+    )
+    if value.kind == "summary":
+        outputs = [{"confidence": np.full(n, 0.7), "prediction": np.arange(n)}] * value.model_exits
+    query = np.ones((n, value.needs_query)) if value.needs_query else None
+    exits = value.decide(outputs, query=query).exit
     assert ((exits >= 0) & (exits < value.model_exits)).all()
 
 
