@@ -271,7 +271,9 @@ class RouteGraphs:
             said = np.where(mine, one.prediction, _UNCALLED)
             masked[m] = output(said, np.where(mine, one.confidence, 0.5), logs)
         tables = (self.powers, self.voices) if self.mean else (self.powers,)
-        by = [_Each(x[:, i, None] for i in range(len(every))) for x in map(at.traced_lookup, tables)]
+        by = [
+            _Each(x[:, i, None] for i in range(len(every))) for x in map(at.traced_lookup, tables)
+        ]
         one: Any = Standing(tuple(every), by[0], parts=by[-1] if self.mean else [])  # type: ignore[arg-type]
         score, said = own.tally(masked, one)
         answer, share = joined(score, at.of(said))

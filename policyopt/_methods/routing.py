@@ -364,7 +364,7 @@ class _Rows:
         bounds = [(0.0, None)] * len(logs)
         return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
 
-    def _told(self, called: Set) -> tuple[list[Floats], Floats, Ints]:
+    def _told(self, called: Set) -> tuple[list[Any], Any, Ints]:
         """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
         here, most = self.told(called, all_rows=True), self._most
         here = slice(most) if isinstance(here, slice) else here[:most]
@@ -386,8 +386,8 @@ class _Rows:
         return max(_SEARCHED, _NUMBERS // max(self.table.classes, 1))
 
     @cached_property
-    def _logs(self) -> list[Floats]:
-        """What models say of classes on such rows, (n, C) float32 each: as good for powers, and a third of the time."""
+    def _logs(self) -> list[Any]:
+        """What models say of classes on those rows, (n, C) float32 each: as good for powers, three times as fast."""
         some = slice(self._most if self.table.log is None else None)
         every = (log_probabilities(self.seen[m].take(some)) for m in range(self.k))
         return [log.astype(np.float32) for log in every]
