@@ -137,8 +137,8 @@ def fit(
     if calibrator is not None:  # before the work
         check_one_of("calibrator", calibrator, FITS, "E.g. beta.")
     tables = tables_of(data, cost, tables, utility, head_cost)
-    table = tables.get(split)
     chosen = at_most(method_of(method, settings), max_exits)
+    table = tables.get(split, censored=chosen.logs)
     if calibrator is not None:
         chosen = chosen.in_turn("calibrator")
     several = (limits,) if isinstance(limits, (str, Limit)) else limits

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._cache.data import (
+    CALLED,
     CONTEXT,
     COST_PREFIX,
     FEATURES_PREFIX,
     GROUP,
+    PROPENSITY,
     QUERY,
     TARGETS,
     Block,
@@ -360,6 +362,14 @@ class Table:
         return whole if self.places is None else whole[self.places]
 
     @property
+    def log(self) -> tuple[Ints, Floats] | None:
+        """When models were called and how likely that was, (N, K) each, see `Rows`; None where all is known."""
+        if self.source is None or not self.source.has(CALLED):
+            return None
+        at = self._at(slice(None))
+        return self.source.pick(CALLED, at).astype(np.int64), self.source.pick(PROPENSITY, at)
+
+    @property
     def query(self) -> Floats | None:
         """What is known of each row before any model is asked, (N, D); None where nothing is."""
         if self.source is None or not self.source.has(QUERY):
@@ -547,9 +557,16 @@ class Tables:
         self._progress = progress
         self._passed: dict[str, ExitStatistics] = {}
 
-    def get(self, split: str, seed: int | None = None) -> Table:
-        """Return the table of a split; `seed` divides a pool (default: the cache's own)."""
+    def get(self, split: str, seed: int | None = None, censored: bool = False) -> Table:
+        """Return the table of a split; `seed` divides a pool (default: the cache's own).
+
+        A `censored` one, of what a policy logged, is for who knows that models not called are unknown.
+        """
         data = self.data
+        if data.censored and not censored:
+            step = "Fit the method routing on it; for all else run all models on some rows."
+            got = "a log, in which models that were not called are unknown"
+            raise input_error("cache", "one that knows what every model says", got, step)
         key, rows = data.rows(split, seed)
         if not len(rows):
             got = f"'{split}' with none"

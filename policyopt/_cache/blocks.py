@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.data import (
+    CALLED,
     CONTEXT,
     COST_PREFIX,
     FEATURES_PREFIX,
     GROUP,
+    PROPENSITY,
     QUERY,
     TARGETS,
     Block,
@@ -33,6 +35,7 @@ COLUMNS: Mapping[str, tuple[str, str | None]] = {
     TARGETS: ("NC", None), CONTEXT: ("N", "int16"), GROUP: ("N", "int64"),
     "prediction": ("NK", "int32"), "confidence": ("NK", None), "top_prob": ("NKC", None),
     "entropy": ("NK", None), "correct": ("NK", "bool"), "quality": ("NK", "float32"),
+    CALLED: ("NK", "int16"), PROPENSITY: ("NK", "float64"),
     COST_PREFIX: ("NK", "float64"), FEATURES_PREFIX: ("ND", "float32"), QUERY: ("ND", "float32"),
 }  # fmt: skip
 SUMMARY_ARRAYS = ("prediction", "confidence", "top_prob", "entropy", "correct")
@@ -551,6 +554,17 @@ class _Piece:
         shown = f"{name.removeprefix(COST_PREFIX)} ({self.where})"
         cumulative(array, "cumulative", shown, self.first)
 
+    def called(self, name: str, array: Array) -> None:
+        """Orders of calls."""
+        order = -np.sort(-array.astype(np.int64), axis=1)
+        count = (order > 0).sum(axis=1, keepdims=True)
+        off = (order != np.maximum(count - np.arange(order.shape[1]), 0)).any(axis=1) | (count < 1)[:, 0]
+        self._refuse(name, off, array, "1, 2, ... in the order of the calls, 0 of models not called")
+
+    def likely(self, name: str, array: Array) -> None:
+        """Probabilities of decisions that were taken."""
+        self._refuse(name, ~((array > 0) & (array <= 1)), array, "in (0, 1]")
+
     def entropy(self, name: str, array: Array) -> None:
         """In nats."""
         most = np.log(self.layout.classes) + 1e-3 if self.layout.classes else np.inf
@@ -604,6 +618,7 @@ _CHECKS = {
     GROUP: _Piece.group,
     "prediction": _Piece.classes, "confidence": _Piece.share, "top_prob": _Piece.share,
     "entropy": _Piece.entropy, "correct": _Piece.correct, "quality": _Piece.share,
+    CALLED: _Piece.called, PROPENSITY: _Piece.likely,
     COST_PREFIX: _Piece.cost, FEATURES_PREFIX: _Piece.features, QUERY: _Piece.features,
 }  # fmt: skip
 

@@ -30,6 +30,8 @@ FEATURES_PREFIX, COST_PREFIX, CONTEXT = "features:", "cost:", "context"
 TARGETS = "targets"
 #: Codes of rows that belong together, or that are equal: never divided, resampled whole.
 GROUP = "group"
+#: Of rows that a policy logged: when each model was called (1 first, 0 not), and how likely that decision was.
+CALLED, PROPENSITY = "called", "propensity"
 #: What is known of rows before any model is asked: embeddings, lengths, a router's score.
 QUERY = "query"
 #: More exits than this are a wrong axis order, not a model.
@@ -139,6 +141,8 @@ class Rows:
     ``context``      (n,) number of the context whose expert gave the outputs (optional)
     ``group``        (n,) code of the rows that it belongs with: a patient, a video (optional)
     ``query``        (n, D) what is known of it before any model is asked (optional)
+    ``called``       (n, K) when a policy called the model, 1 first; 0: not, and all else of it is unknown (logs)
+    ``propensity``   (n, K) in (0, 1], how likely that decision was (logs)
     """
 
     blocks: tuple[Block, ...]
@@ -255,6 +259,11 @@ class ExitData:
         """Whether answers have a graded quality of their own, instead of being right or wrong."""
         measured = bool(KINDS[self.kind].targets) and self.measure.dtype is float
         return measured or any(rows.has("quality") for rows in self.splits.values())
+
+    @property
+    def censored(self) -> bool:
+        """Whether rows know what the models said that a policy called, and no more."""
+        return any(rows.has(CALLED) for rows in self.splits.values())
 
     @property
     def names(self) -> tuple[str, ...]:

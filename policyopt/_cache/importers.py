@@ -18,6 +18,7 @@ import numpy as np
 from policyopt._cache import blocks
 from policyopt._cache.array_files import read_npy, read_npz, read_safetensors
 from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, RESERVED, TARGETS, ExitData
+from policyopt._cache.decision_log import import_log, is_log
 from policyopt._cache.exits import (
     by_exit,
     joined,
@@ -173,6 +174,14 @@ def import_sources(
         axes = blocks.check_axes(axes)
     target = Path(out)
     standing_cache(target, overwrite, "out")  # refuse before the work, not after it
+    logs = [path for _, path in _listed(sources) if is_log(path)]
+    if logs:
+        if len(_listed(sources)) > 1:
+            step = "Join them to one file (cat A B > AB), in the order of time."
+            raise input_error("SRC", "one log of decisions", f"{len(_listed(sources))} files", step)
+        truth = _label_arrays(labels, allow_pickle, []).get(None)
+        told = import_log(logs[0], target, truth, shares, seed, overwrite)
+        return ImportReport(open_cache(target, verify=False), tuple(told))
     said = {
         role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()
     }

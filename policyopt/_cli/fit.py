@@ -127,7 +127,7 @@ def fit(
         output.print_records(records, style, {"level": "level", **columns_of(records[0])})
         return
     fits = 6 if robust == "worst" and not chosen.chooses else 1  # as many weightings of the parts
-    foretell([method or DEFAULT_METHOD], len(tables.get("fit")), 1, fits)
+    foretell([method or DEFAULT_METHOD], len(tables.get("fit", censored=True)), 1, fits)
     with output.progress("fitting") as step, progress_callback(step):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
@@ -176,7 +176,7 @@ def _fit_family(
     """Fit and write a family; return a record of each level."""
     from policyopt._family import fit_family
 
-    table = tables.get("fit")
+    table = tables.get("fit", censored=method.logs)
     foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs, table.unit)))
     with output.progress("fitting") as step, progress_callback(step):
         more = {"seed": seed, "calibrator": calibrator, "tables": tables, **declines}

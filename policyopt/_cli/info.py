@@ -148,10 +148,10 @@ def info(
 
 
 def _split(tables: Tables, name: str) -> dict[str, Any]:
-    table = tables.get(name)
+    table = tables.get(name, censored=True)
     stats, worth = table.statistics, None
     known = known_rows(table)
-    if known.labelled and known.statistics.quality is not None:
+    if table.log is None and known.labelled and known.statistics.quality is not None:
         worth = known.quality.mean(axis=0).tolist()
     found = {
         "split": name,
@@ -161,7 +161,11 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
         **worth_fields(worth, table.graded),
         "no_answer": float((stats.prediction < 0).mean()),
     }
-    if table.group is not None:
+    if table.log is not None:
+        called = table.log[0] > 0
+        found["called_share"] = called.mean(axis=0).tolist()
+        found["no_answer"] = float((stats.prediction < 0)[called].mean())
+    elif table.group is not None:
         found["groups"] = len(np.unique(table.group))
     if table.context is not None:
         counts = np.bincount(table.context, minlength=len(table.contexts))
@@ -185,6 +189,8 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     output.say(f"{data.kind}: {data.exits} exits, {classes}{pool}")
     if data.measure != Measure():
         output.say(str(data.measure))
+    if data.censored:
+        output.say("a log of decisions: models not called are unknown, so only routing is fitted on it")
     if data.feature_widths:
         output.say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
     if data.query_width:
@@ -200,10 +206,13 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     if any("groups" in found for found in content["splits"]):
         columns["groups"] = lambda r: r.get("groups")
     for k in range(data.exits):
-        columns[f"exit {data.called(k)}"] = lambda r, k=k: r["quality"] and percent(r["quality"][k])
+        columns[f"exit {data.called(k)}"] = lambda r, k=k: (
+            percent(r["called_share"][k]) if data.censored else r["quality"] and percent(r["quality"][k])
+        )
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)
-    output.print_table(content["splits"], columns, title=f"{output.quality_word(graded)} [%]")
+    word = "called" if data.censored else output.quality_word(graded)
+    output.print_table(content["splits"], columns, title=f"{word} [%]")
     columns = {"cost": "cost", "unit": "unit"}
     columns["given"] = lambda r: "per sample" if r["per_sample"] else "per exit"
     columns["a skipped exit"] = lambda r: (

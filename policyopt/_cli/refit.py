@@ -11,6 +11,7 @@ from policyopt._cache.data import POOL, ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt.runtime._errors import BudgetError, input_error
+from policyopt.runtime._routing import RoutingPolicy
 
 
 def refit(
@@ -35,6 +36,7 @@ def refit(
 ) -> None:
     """Fit a policy anew for recent rows: on split `fit`, and the outputs of recent rows, no label of which is read.
 
+    A routing policy is fitted on CACHE alone, as its imported log is, with the budget and the exploration that it had.
     With --certify others of them test it: those with a label, where the risk needs some, else half. Of several budgets
     the cheapest that is shown is taken. Where none is: exit code 3, and how many more rows would do.
     """
@@ -57,6 +59,9 @@ def refit(
         raise input_error("--budget", "one, without --certify", budget, "Leave the others out.")
     given: Any = at_level(make_method(method) if method else load_any(policy or ""), level)
     data, worth = options.read_cache(cache), None
+    if isinstance(given, RoutingPolicy):
+        _routed(given, data, budget, cost, seed, out, held, style)
+        return
     if policy is not None:
         cost, worth = cost_for(given, data, cost), utility_for(given, data)[0]
     rows, split = _rows(recent, data)
@@ -94,6 +99,33 @@ def refit(
             cost_bound=cost_bound, starts=len(costs) if len(certify) > 1 else 1,  # a claim of cost fails at the dearest
         )  # fmt: skip
     write(found, out, held, False, style)
+
+
+def _routed(
+    given: RoutingPolicy, data: ExitData, budget: str | None, cost: str | None, seed: int, out: Path,
+    held: Any, style: output.Format,
+) -> None:  # fmt: skip
+    """Fit a routing policy anew and write it."""
+    from policyopt._api import cost_for, fit, utility_for
+    from policyopt._cli.fit import columns_of, describe
+
+    limit, soft = budget or given.provenance.get("budget"), given.provenance.get("settings", {})
+    if limit is None:
+        raise input_error("--budget", "given, where the policy has none", "none", "E.g. 40%.")
+    if given.names != data.names or given.unit != data.cost().unit:
+        allowed = f"of the policy's models: {', '.join(given.names) or given.model_exits}, in {given.unit}"
+        raise input_error("cache", allowed, ", ".join(data.names) or data.exits, "Is it its log?")
+    named = cost if data.censored else cost_for(given, data, cost)
+    fitted = fit(
+        data, limit, "routing", explore=given.explore, seed=seed, cost=named, soft=soft.get("soft", 1.0),
+        utility=utility_for(given, data)[0],
+    )  # fmt: skip
+    with output.writing(out, held):
+        fitted.save(out)
+    for remark in fitted.policy.provenance.get("notes", []):
+        output.note(remark)
+    record = describe(fitted, str(out))
+    output.print_records([record], style, columns_of(record))
 
 
 def _rows(text: str, data: ExitData) -> tuple[ExitData, str]:

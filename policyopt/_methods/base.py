@@ -86,6 +86,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     )
     #: Whether rows without a label teach it something, too; others see those that have one.
     unlabelled: ClassVar[bool] = False
+    #: Whether it is fitted on what a policy logged, too, in which models not called are unknown.
+    logs: ClassVar[bool] = False
     #: What it asks of answers: "" nothing, "compared" whether exits give the same one, "classes" which it is.
     asks: ClassVar[str] = ""
     #: What exits return, and scores look at; a name of `policyopt._answers`.

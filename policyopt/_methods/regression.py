@@ -47,12 +47,12 @@ def noise_weights(doubt: Floats) -> Floats:
 
 
 def ridge_without_each(
-    basis: Floats, weight: Floats, target: Floats, fold: Ints, penalty: float
+    basis: Floats, weight: Floats, target: Floats, fold: Ints, penalty: float, folds: int = 0
 ) -> Floats:
     """Weighted ridge of `target` (N, L) without each fold in turn, then on all: (G+1, M+1, L)."""
     weight = weight / weight.mean()
     parts = []
-    for g in range(int(fold.max(initial=0)) + 1):
+    for g in range(folds or int(fold.max(initial=0)) + 1):
         rows = fold == g
         design = np.concatenate([np.ones((int(rows.sum()), 1)), basis[rows]], axis=1)
         heavy = (design * weight[rows, None]).T

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -50,7 +50,7 @@ from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
-from policyopt.runtime._outputs import ExitOutput, log_probabilities, with_columns
+from policyopt.runtime._outputs import log_probabilities, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
     Arm,
@@ -77,6 +77,9 @@ _SHRINK = 100.0  # rows of evidence that a standing's powers are as they are amo
 #: Penalties, in rows: of what standings of a size share, and of each one's own.
 _PENALTIES = ((10.0, 300.0), (100.0, 1000.0), (1000.0, 10_000.0))
 
+if TYPE_CHECKING:
+    from typing import Self
+
 Set = tuple[int, ...]
 
 
@@ -88,14 +91,17 @@ class Routing(Method):
     ----------
     soft : float
         Weight of soft targets against what answers are worth, in [0, 1]; of records, which say less, half of it.
+    explore : float
+        About the share of requests that call some model at random, see `RoutingPolicy.exploring`; beside the budget.
     """
 
     soft: float = 1.0
+    explore: float = 0.0
 
     label = "routing"
-    learned = True
+    learned = logs = True
     asks = "classes"
-    allowed: ClassVar = {"soft": Number(most=1.0)}
+    allowed: ClassVar = {"soft": Number(most=1.0), "explore": Number(most=0.99)}
     tuned: ClassVar = {"soft": Choice((0.5, 1.0))}
     one: ClassVar[bool] = False  # whether a single model is asked
     remedy = "which this cache does not hold. Use auto, which takes what fits."
@@ -125,7 +131,14 @@ class Routing(Method):
 
     def levels(self, table: Table, seed: int) -> _Levels:
         """Return all that can be had on a table's rows."""
-        return _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
+        if table.log is None:
+            return _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
+        from policyopt._methods.routing_logs import LoggedRows
+
+        if self.one:
+            step = "Their queries are not used yet."
+            raise input_error("method", "routing, for logs of decisions", self.name, step)
+        return LoggedRows(known_rows(table), 0.0, check_seed(seed)).levels()
 
     def fit_levels(
         self, levels: _Levels, targets: Sequence[Target], seed: int
@@ -185,7 +198,7 @@ class _Way:
     worth: Floats
     aim: Floats
 
-    def take(self, choice: Array, others: Sequence[_Way]) -> _Way:
+    def take(self, choice: Array, others: Sequence[Self]) -> Self:
         """Return the ways of another where `choice` (N, L) names it by its number; -1 is this one."""
         columns = {}
         for name, column in vars(self).items():
@@ -193,14 +206,16 @@ class _Way:
             for at, other in enumerate(others):
                 np.copyto(out, getattr(other, name), where=choice == at)
             columns[name] = out
-        return _Way(**columns)
+        return type(self)(**columns)
 
 
 class _Rows:
     """Rows of a fit, and what standings say of them."""
 
+    most, penalties, notes = _MOST_ROWS, _PENALTIES, tuple[str, ...]()
+
     def __init__(self, table: Table, soft: float, seed: int) -> None:
-        table = subsample(subsample_outputs(table, seed), _MOST_ROWS, seed)
+        table = subsample(subsample_outputs(table, seed), self.most, seed)
         self.table, self.k, self.soft = table, table.exits, soft if table.whole else soft / 2
         self.costs = np.broadcast_to(table.standalone_costs, (len(table), self.k))
         self.prices = prices_of(self.costs.mean(axis=0))
@@ -212,12 +227,11 @@ class _Rows:
             every = table.log_prob()
             self.seen = {m: with_columns(o, every[:, m]) for m, o in self.seen.items()}
         right = table.quality
-        odds = np.array([self._odds(self.seen[m], right[:, m]) for m in range(self.k)])
+        odds = np.array([self._odds(m, right[:, m]) for m in range(self.k)])
         timed = table.standalone_costs.ndim == 2
         query, self.query = None, None
-        if (
-            given := table.query
-        ) is not None:  # its columns, of each row by what its fold has not seen
+        given = None if table.log is not None else table.query
+        if given is not None:  # its columns, of each row by what its fold has not seen
             rank = self.costs.mean(axis=1).argsort().argsort() / len(given)  # of what calls cost
             shown = np.column_stack([right, rank]) if timed else right
             query, self.query = fit_query(given, shown, self.fold, seed)
@@ -229,9 +243,22 @@ class _Rows:
         self.refines = True  # the powers of each standing
         self._known: dict[Set, _Seen] = {}
 
-    def _odds(self, output: ExitOutput, right: Floats) -> Floats:
-        p = np.clip(np.nan_to_num(output.confidence), 1e-6, 1 - 1e-6)
-        return fit_sigmoid(np.log(p / (1 - p))[:, None], right, 3.0)
+    def told(self, called: Set, all_rows: bool = False) -> Any:
+        """Return the rows that know what models said: all; of logs those that stood there (`all_rows`: and others)."""
+        return slice(None)
+
+    def taken(self, called: Set, model: int) -> Any:
+        """Return the places, among these rows, of those that know what asking a model came to: all."""
+        return slice(None)
+
+    def weights_of(self, called: Set, model: int) -> Floats:
+        """Return how much each of these rows counts."""
+        return self.at(called).weight
+
+    def _odds(self, model: int, right: Floats) -> Floats:
+        here = self.told((model,), all_rows=True)
+        p = np.clip(np.nan_to_num(self.seen[model].confidence[here]), 1e-6, 1 - 1e-6)
+        return fit_sigmoid(np.log(p / (1 - p))[:, None], right[here], 3.0)
 
     def _sharpest(self, one: Standing) -> float:
         """Return by which power of what a standing says labels are likeliest."""
@@ -339,11 +366,13 @@ class _Rows:
 
     def _told(self, called: Set) -> tuple[list[Any], Any, Ints]:
         """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
-        labels = np.asarray(self.labels)[: max(_SEARCHED, _NUMBERS // max(self.table.classes, 1))]
+        here, most = self.told(called, all_rows=True), self._most
+        here = slice(most) if isinstance(here, slice) else here[:most]
+        labels = np.asarray(self.labels)[here]
         if self.table.whole:
-            logs = [self._logs[m] for m in called]
+            logs = [self._logs[m][here] for m in called]
             return logs, np.zeros((len(labels), 1), np.float32), labels
-        some = {m: self.seen[m].take(slice(len(labels))) for m in called}
+        some = {m: self.seen[m].take(here) for m in called}
         logs, base, said = self.ensemble.evidence(some, called)
         mine = (said == labels[:, None]) & np.isfinite(base)
         return (
@@ -352,32 +381,40 @@ class _Rows:
             np.where(mine.any(axis=1), mine.argmax(axis=1), -1),
         )
 
+    @property
+    def _most(self) -> int:
+        return max(_SEARCHED, _NUMBERS // max(self.table.classes, 1))
+
     @cached_property
     def _logs(self) -> list[Any]:
         """What models say of classes on those rows, (n, C) float32 each: as good for powers, three times as fast."""
-        some = slice(max(_SEARCHED, _NUMBERS // self.table.classes))
+        some = slice(self._most if self.table.log is None else None)
         every = (log_probabilities(self.seen[m].take(some)) for m in range(self.k))
         return [log.astype(np.float32) for log in every]
 
     def at(self, called: Set) -> _Seen:
-        """Return what a standing says of every row."""
+        """Return what a standing says of every row, of logs of those that stood there."""
         if called in self._known:
             return self._known[called]
         if not called:  # what the query says
             assert self.query is not None
             none = np.zeros(len(self.table))
             return _Seen(Standing((), np.empty(0)), none, none, self.query, none + 1.0)
-        table, quality = self.table, self.table.quality
+        here, table, given, costs = self.told(called), self.table, self.seen, self.costs
+        if not isinstance(here, slice):
+            table, costs = table.take(here), costs[here]
+            given = {m: given[m].take(here) for m in called}
+        quality = table.quality
         best = max(called, key=lambda m: quality[:, m].mean())
         standing = self.standing(called)
-        answer, share = joined(*self.ensemble.tally(self.seen, standing))
+        answer, share = joined(*self.ensemble.tally(given, standing))
         worth, answerer = quality[:, best], best
         if self.joins and len(called) > 1:
             own = table.worth(np.repeat(answer[:, None], self.k, axis=1))
             if own is not None and own[:, 0].mean() >= worth.mean():
                 worth, answerer = own[:, 0].astype(np.float64), -1
         if answerer >= 0:
-            answer = self.seen[answerer].prediction
+            answer = given[answerer].prediction
         aim = worth
         if self._word is not None:
             odds = self._heard(answer) @ self._trust[1:] + self._trust[0]
@@ -387,8 +424,8 @@ class _Rows:
             error, mean = float(off.var()) / len(off), float(off.mean()) ** 2
             soft += off.mean() * max(1.0 - 9.0 * error / mean, 0.0) if mean > 0 else 0.0
             aim = self.soft * soft + (1 - self.soft) * worth
-        paid = self.costs[:, list(called)].sum(axis=1)
-        basis = self.ensemble.columns(self.seen, called, answer, share, paid, self.query)
+        paid = costs[:, list(called)].sum(axis=1)
+        basis = self.ensemble.columns(given, called, answer, share, paid, self.query)
         standing = replace(standing, answerer=answerer if len(called) > 1 else best)
         found = _Seen(standing, worth, aim, basis, noise_weights(1.0 - share[:, 0]))
         self._known[called] = found
@@ -396,10 +433,8 @@ class _Rows:
 
     def wide(self, called: Set) -> Floats:
         """Return a standing's columns among those of all models, 0 of others, (N, M)."""
-        own, out = (
-            self.at(called).basis,
-            np.zeros((len(self.table), self.ensemble.width(range(self.k)))),
-        )
+        own = self.at(called).basis
+        out = np.zeros((len(own), self.ensemble.width(range(self.k))))
         out[:, self.places(called)] = own
         return out
 
@@ -416,12 +451,15 @@ class _Rows:
         tried = []
         structures = [[(m,) for m in range(self.k)]] if one else self._structures()
         for i, sets in enumerate(structures):
-            for j, penalties in enumerate(_PENALTIES):
-                report(
-                    i * len(_PENALTIES) + j, len(structures) * len(_PENALTIES), "training routing"
-                )
-                tried.append(_Induction(self, sets, penalties))
+            for j, penalties in enumerate(self.penalties):
+                count = len(self.penalties)
+                report(i * count + j, len(structures) * count, "training routing")
+                tried.append(self.induction(sets, penalties))
         return _Levels(self, tried)
+
+    def induction(self, sets: Sequence[Set], penalties: tuple[float, float]) -> _Induction:
+        """Return what is found of a structure with some penalties."""
+        return _Induction(self, sets, penalties)
 
     def _structures(self) -> list[list[Set]]:
         if self.k <= EVERY:
@@ -505,7 +543,8 @@ class _Induction:
             goes = {
                 (s, m): self._asked(ways[tuple(sorted((*s, m)))], m) for s in here for m in after[s]
             }
-            thetas = self._regressed(here, after, stops, goes)
+            gains = {sm: self._gain(way, stops[sm[0]]) for sm, way in goes.items()}
+            thetas = self._regressed(here, after, gains)
             new = {}
             for s in here:
                 if not after[s]:
@@ -525,7 +564,8 @@ class _Induction:
         if rows.query is not None and len(starts) > 1:
             goes = {((), m): way for m, way in starts}
             models = [m for m, _ in starts]
-            thetas = self._regressed([()], {(): models}, {(): self.way}, goes)
+            gains = {sm: self._gain(way, self.way) for sm, way in goes.items()}
+            thetas = self._regressed([()], {(): models}, gains)
             way = self._decided((), models, thetas, self.way, goes)
             value = (way.aim - prices * way.paid).mean(axis=0)
             self.asks = value > self.value
@@ -545,6 +585,9 @@ class _Induction:
         self.theta[s] = tuple(models), theta[:, -1]
         return stop.take(choice, [goes[s, m] for m in models])
 
+    def _gain(self, way: _Way, stop: _Way) -> Floats:
+        return way.aim - stop.aim - self.rows.prices * (way.paid - stop.paid)
+
     def _stop(self, called: Set) -> _Way:
         seen, shape = self.rows.at(called), (len(self.rows.table), len(self.rows.prices))
         worth, aim = (np.broadcast_to(v[:, None], shape) for v in (seen.worth, seen.aim))
@@ -554,41 +597,40 @@ class _Induction:
         return replace(way, paid=way.paid + self.rows.costs[:, model, None])
 
     def _regressed(
-        self, here: Sequence[Set], after: dict[Set, list[int]], stops: dict[Set, _Way],
-        goes: dict[tuple[Set, int], _Way],
+        self, here: Sequence[Set], after: dict[Set, list[int]],
+        gains: dict[tuple[Set, int], Floats],
     ) -> dict[tuple[Set, int], Floats]:  # fmt: skip
-        """Return each action's coefficients at each standing of a size, (G+1, M+1, L)."""
+        """Return each action's coefficients at each standing of a size, (G+1, M+1, L), by rows that know its gains."""
         rows, (shared, own) = self.rows, self.penalties
-        found = {}
+        found, folds = {}, int(rows.fold.max(initial=0)) + 1
         for m in range(rows.k):
             at = [s for s in here if m in after[s]]
             if not at:
                 continue
-            gains = {
-                s: goes[s, m].aim - stops[s].aim - rows.prices * (goes[s, m].paid - stops[s].paid)
-                for s in at
-            }
-            weights = {s: rows.at(s).weight / rows.at(s).weight.mean() for s in at}
-            wide = {s: rows.wide(s) for s in at}
+            places = {s: rows.taken(s, m) for s in at}
+            fold = {s: rows.fold[rows.told(s)][places[s]] for s in at}
+            weights = {s: rows.weights_of(s, m) for s in at}
+            weights = {s: weight / weight.mean() for s, weight in weights.items()}
             pooled = ridge_without_each(
-                np.concatenate([wide[s] for s in at]), np.concatenate([weights[s] for s in at]),
-                np.concatenate([gains[s] for s in at]), np.tile(rows.fold, len(at)), shared * len(at),
+                np.concatenate([rows.wide(s)[places[s]] for s in at]),
+                np.concatenate([weights[s] for s in at]), np.concatenate([gains[s, m] for s in at]),
+                np.concatenate([fold[s] for s in at]), shared * len(at), folds,
             )  # fmt: skip
             for s in at:
                 kept = [0, *(1 + p for p in rows.places(s))]
                 theta = pooled[:, kept]
                 if len(at) > 1:
-                    rest = gains[s] - of_own_fold(rows.at(s).basis, theta, rows.fold)
-                    theta = theta + ridge_without_each(
-                        rows.at(s).basis, weights[s], rest, rows.fold, own
-                    )
+                    basis = rows.at(s).basis[places[s]]
+                    rest = gains[s, m] - of_own_fold(basis, theta, fold[s])
+                    theta = theta + ridge_without_each(basis, weights[s], rest, fold[s], own, folds)
                 found[s, m] = theta
         return found
 
-    def arm(self, level: int) -> Arm:
-        """Return the deployed arm of a price: what can be reached of it."""
+    def arm(self, level: int, every: bool = False) -> Arm:
+        """Return the deployed arm of a price: what can be reached of it, or `every` standing."""
         first, rows = self.first[level], self.rows
         waiting, found = [(first,), *([()] if self.asks[level] else [])], dict[Set, Standing]()
+        waiting += self.sets if every else []
         while waiting:
             called = waiting.pop()
             if called in found:
@@ -657,7 +699,7 @@ class _Levels:
         for weight, h in sides:
             one, level = self.of[h]
             outcomes.append((weight, one.way.paid[:, level], one.way.worth[:, level]))
-            arms.append(one.arm(level))
+            arms.append(one.arm(level, every=method.explore > 0))
         ends = float(self.rows.ensemble.costs.min()), float(table.mean_costs[-1])
         ends = ends if table.costs.ndim == 1 else (0.0, np.inf)  # of costs per row no more is known
         expected = replace(
@@ -665,10 +707,12 @@ class _Levels:
             ends=ends,
             right=np.sum([w * right for w, _, right in outcomes], axis=0),
         )  # fmt: skip
-        quality = float(sum(w * right.mean() for w, _, right in outcomes))
-        known = worth_interval(quality, np.asarray(expected.right), table.group, table.graded)
+        quality = float(np.clip(sum(w * right.mean() for w, _, right in outcomes), 0.0, 1.0))
+        graded = table.graded or table.log is not None  # as estimates of rows may be anything
+        known = worth_interval(quality, np.asarray(expected.right), table.group, graded)
         said = provenance_of(method, table, most, seed) | expected.fields | {"target": target.text}
         said |= {"expected_quality": quality, "expected_quality_95": known}
+        said |= {"notes": list(self.rows.notes)} if self.rows.notes else {}
         share = sides[1][0] if len(sides) > 1 else 0.0
         policy = RoutingPolicy(
             tuple(arms),
@@ -679,5 +723,10 @@ class _Levels:
             table.kind,
             said,
             table.names,
-        )
+        ).exploring(method.explore)
+        if method.explore and table.log is None:
+            every = np.arange(len(table)), self.rows.costs, table.query
+            more = policy.follow(self.rows.seen, *every).cost.mean() - expected.cost
+            told = f"exploring costs {more:.3g} {table.unit} per request beside the budget"
+            said["notes"] = [*said.get("notes", []), f"{told}, {100 * more / expected.cost:.0f} %"]
         return Fitted(policy, method.name, most, expected, quality)

@@ -38,6 +38,7 @@ from ._scores import ScoreRule, make_score, register_score
 
 if TYPE_CHECKING:
     from ._bandits import make_bandit
+    from ._decision_log import DecisionLog
     from ._drift import DriftWatch
     from ._online import UEEUCB, Controller, LinUCB, Online, SplitEE
     from ._risk_monitor import RiskMonitor, audited
@@ -45,13 +46,14 @@ if TYPE_CHECKING:
 
 #: Where names stand that most who decide do without.
 _LATER = {
-    "Controller": "_online", "DriftWatch": "_drift", "LinUCB": "_online", "Online": "_online",
+    "Controller": "_online", "DecisionLog": "_decision_log", "DriftWatch": "_drift", "LinUCB": "_online",
+    "Online": "_online",
     "RiskMonitor": "_risk_monitor", "RoutingPolicy": "_routing", "SplitEE": "_online", "UEEUCB": "_online",
     "audited": "_risk_monitor", "make_bandit": "_bandits",
 }  # fmt: skip
 __all__ = [
     "ALWAYS", "NEVER", "UEEUCB", "Abstention", "Answer", "BudgetError", "CheckError", "Controller",
-    "Decision", "Decisions", "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB",
+    "Decision", "DecisionLog", "Decisions", "DriftWatch", "ExitOutput", "ExpertPolicy", "InputError", "LinUCB",
     "MissingExtraError", "Mixture", "Online", "Policy", "PolicyFamily", "PolicyOptError", "RiskMonitor",
     "RoutingPolicy", "ScoreRule", "SplitEE", "State", "array", "audited", "choice", "distances",
     "first_exit", "load_any", "load_experts", "load_family", "load_policy", "log_odds",

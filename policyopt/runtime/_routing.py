@@ -6,6 +6,10 @@ sum says by how much asking it is worth more than to stop. Asked is the one that
 than 0. With two arms a coin by the sample's number says which decides, so that any mean cost can be met. Where a query
 is known of a sample before, the standing in which nobody has been called says who is first, likewise.
 
+A policy that explores calls a model at random now and then, by coins of their own, so that its log tells what other
+choices would have come to: at each decision one request in ``2 / explore`` begins to, and from then on does so at every
+other decision. Dearer models are drawn less often, as the inverse root of their cost: most is learnt for what is paid.
+
 Answers are joined by a product of powers of the models' distributions, times a power of their mean (the logarithmic and
 the linear opinion pool: Genest & Zidek, Statistical Science 1, 1986), of records by votes with the log odds that each
 is right, weighed likewise; a standing has powers of its own.
@@ -15,7 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +28,7 @@ import numpy.typing as npt
 
 from ._answers import Identity
 from ._arithmetic import coin, row_product
-from ._checks import MAX_NAME, check_seed, check_text, sample_numbers
+from ._checks import MAX_NAME, check_seed, check_share, check_text, sample_numbers
 from ._errors import InputError, input_error
 from ._files import write_file
 from ._kinds import KINDS
@@ -37,6 +41,8 @@ from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
 
 MAX_MODELS, MAX_STANDINGS = 256, 4096
+#: Of the dearest cost: what a model is taken to cost at least where one is drawn.
+CHEAP = 0.01
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds are taken
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
@@ -228,6 +234,11 @@ class Arm:
         """The standings by their models."""
         return {one.called: one for one in self.standings}
 
+    @cached_property
+    def starts(self) -> tuple[int, ...]:
+        """The models that have standings of their own."""
+        return tuple(one.called[0] for one in self.standings if len(one.called) == 1)
+
     def firsts(self, query: Floats | None, n: int) -> Ints:
         """Return the models that are asked first, (n,), by the columns of a query, (n, Q)."""
         root, found = self.by_called.get(()), np.full(n, self.first)
@@ -247,6 +258,13 @@ class Route:
     names: tuple[str, ...] = ()
     seen: dict[int, ExitOutput] = field(default_factory=dict)
     paid: float = 0.0
+    sample: int = 0
+    explores: bool = False
+    #: Of each decision so far, the probability of what was done.
+    propensity: list[float] = field(default_factory=list)
+    said: dict[int, Any] = field(default_factory=dict)  # what models said, as it was given
+    spent: list[float] = field(default_factory=list)
+    prediction: int = -1
     query: Floats | None = None  # its columns, (1, Q)
     texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
 
@@ -295,10 +313,13 @@ class Followed(Decisions):
         When each model was asked, from 1; 0 where it was not.
     answerer : ndarray of shape (n,), int64
         The model whose answer it is; -1 where several are joined.
+    propensity : ndarray of shape (n, K)
+        How likely the decision was to ask each model, of a policy that explores; 1 of models not asked.
     """
 
     turn: Ints
     answerer: Ints
+    propensity: Floats
 
     @property
     def called(self) -> Bools:
@@ -325,6 +346,8 @@ class RoutingPolicy:
         How it was found; JSON-able, not used to decide.
     names : tuple of str
         Of the models; empty where they have none.
+    explore : float
+        About the share of requests that call some model at random, in [0, 1), see `exploring`.
 
     Raises
     ------
@@ -352,6 +375,7 @@ class RoutingPolicy:
     kind: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    explore: float = 0.0
 
     # What other policies have, too.
     abstention, mixture, calibrator, error_scale = None, None, None, 0.0
@@ -415,9 +439,11 @@ class RoutingPolicy:
         Route
             ``next`` is the model to ask first.
         """
-        arm = self.arms[int(self._second(sample_numbers(sample).reshape(1))[0])]
-        known = self._known(query, 1)
-        return Route(arm, int(arm.firsts(known, 1)[0]), self.names, query=known)
+        number = sample_numbers(sample).reshape(1)
+        arm, known = self.arms[int(self._second(number)[0])], self._known(query, 1)
+        route = Route(arm, None, self.names, query=known, sample=int(number[0]))
+        self._decided(route, arm.starts, arm.starts.index(int(arm.firsts(known, 1)[0])))
+        return route
 
     def step(self, output: object, route: Route, cost: float | None = None) -> Routed:
         """Say what follows the answer of the model that was asked, ``route.next``.
@@ -445,6 +471,7 @@ class RoutingPolicy:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
         if self.observer.kind.record:
             output = number_answer(output, route)
+        route.said[model] = output
         if not self.observer.kind.record and not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1)
         route.seen[model] = self._look(model, output, 1)
@@ -458,12 +485,57 @@ class RoutingPolicy:
                 raise input_error("cost", "a finite number, 0 or more", cost, f"In {self.unit}.")
             spent = float(cost)
         route.paid += spent
+        route.spent.append(spent)
         one = route.arm.by_called[tuple(sorted(route.seen))]
         answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]), route.query)
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
-        best = int(gains.argmax())
-        route.next = one.actions[best] if one.actions and gains[best] > 0 else None
-        return Routed(route.next, text_of(int(answer[0]), route), float(gains[best]), route.model)
+        best, route.prediction = int(gains.argmax()), int(answer[0])
+        self._decided(route, one.actions, best if gains[best] > 0 else -1)
+        told = text_of(route.prediction, route)
+        return Routed(route.next, told, float(gains[best]), route.model)
+
+    def _decided(self, route: Route, models: tuple[int, ...], wanted: int) -> None:
+        """Go on with the model at the wanted place, -1: stop; or, exploring, with another."""
+        does, chance, explores = self._explored(
+            np.array([route.sample]), len(route.seen), models, np.array([wanted]), np.array([route.explores])
+        )  # fmt: skip
+        route.next = models[does[0]] if does[0] >= 0 else None
+        route.propensity.append(float(chance[0]))
+        route.explores = bool(explores[0])
+
+    def _explored(
+        self, samples: Ints, made: int, models: Sequence[int], wanted: Ints, explores: Bools
+    ) -> tuple[Ints, Floats, Bools]:
+        """Return what is done after `made` calls, (n,), a place or -1: stop; how likely that is; who explores now."""
+        if not self.explore or not models:
+            return wanted, np.ones(len(samples)), explores
+        share = np.maximum(self.costs[list(models)], CHEAP * self.costs.max()) ** -0.5
+        share /= share.sum()
+        chance = np.where(explores, 0.5, self.explore / 2)
+        draws = coin(self.seed, samples, 2 * made + 1) < chance
+        at = np.searchsorted(share.cumsum(), coin(self.seed, samples, 2 * made + 2), side="right")
+        does = np.where(draws, np.minimum(at, len(models) - 1), wanted)
+        likely = chance * np.where(does >= 0, share[does], 0.0) + (1 - chance) * (does == wanted)
+        return does, likely, explores | draws
+
+    def exploring(self, explore: float) -> RoutingPolicy:
+        """Return the policy, exploring: of about this share of requests, in [0, 1), some model is called at random.
+
+        Models that the policy never begins with may come first, too; after such a one it stops, where it does not
+        explore. `DecisionLog` writes what was done, and how likely that was; replays pay for it. 0 ends it.
+        """
+        known = {called: one for arm in self.arms for called, one in arm.by_called.items()}
+        models = range(self.model_exits)
+        for m in models:
+            if (m,) not in known:
+                then = tuple(a for a in models if tuple(sorted((m, a))) in known)
+                weights = np.zeros((len(then), self.ensemble.width((m,)) + 1 if then else 0))
+                known[m,] = Standing((m,), np.ones(1), m, then, weights)
+        arms = [(arm.first, known | arm.by_called) for arm in self.arms]
+        opened = tuple(
+            Arm(first, tuple(own[called] for called in sorted(own))) for first, own in arms
+        )
+        return replace(self, arms=opened if explore else self.arms, explore=explore)
 
     def decide(
         self,
@@ -507,15 +579,29 @@ class RoutingPolicy:
         each = self._costs(self.costs if costs is None else costs, n)
         found = Followed(
             np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n), np.zeros(n, bool),
-            np.zeros((n, self.model_exits), np.int64), np.full(n, -1),
+            np.zeros((n, self.model_exits), np.int64), np.full(n, -1), np.ones((n, self.model_exits)),
         )  # fmt: skip
-        second = self._second(samples)
+        second, explores = self._second(samples), np.zeros(n, dtype=bool)
         for number, arm in enumerate(self.arms):
+            waiting: dict[tuple[int, ...], Any] = {}
+
+            def go_on(
+                rows: Ints, called: tuple[int, ...], models: tuple[int, ...], wanted: Ints,
+                waiting: dict[tuple[int, ...], Any] = waiting,
+            ) -> None:  # fmt: skip
+                does, likely, explores[rows] = self._explored(
+                    samples[rows], len(called), models, wanted, explores[rows]
+                )
+                for at, m in enumerate(models):
+                    mine = does == at
+                    found.propensity[rows[mine], m] = likely[mine]
+                    after = tuple(sorted((*called, m)))
+                    waiting.setdefault(after, []).append((m, rows[mine]))
+
             mine = np.flatnonzero(second == number)
             first = arm.firsts(None if known is None else known[mine], len(mine))
-            waiting: dict[tuple[int, ...], Any] = {
-                (m,): [(m, mine[first == m])] for m in np.unique(first).tolist()
-            }
+            order = np.argsort(arm.starts)
+            go_on(mine, (), arm.starts, order[np.searchsorted(arm.starts, first, sorter=order)])
             # Smaller standings first: what comes to one comes from these.
             for called in sorted(arm.by_called, key=len):
                 arrived = [(m, rows) for m, rows in waiting.pop(called, []) if len(rows)]
@@ -537,9 +623,7 @@ class RoutingPolicy:
                 gains = one.gains(columns)
                 best = gains.argmax(axis=1)
                 on = gains[np.arange(len(here)), best] > 0
-                for at, m in enumerate(one.actions):
-                    after = tuple(sorted((*called, m)))
-                    waiting.setdefault(after, []).append((m, here[on & (best == at)]))
+                go_on(here, called, one.actions, np.where(on, best, -1))
         return found
 
     @property
@@ -611,6 +695,9 @@ def check_routing(policy: RoutingPolicy) -> None:
     for name in policy.names:
         check_text("names", name, MAX_NAME)
     check_seed(policy.seed)
+    check_share("explore", policy.explore)
+    if policy.explore == 1:
+        raise input_error("explore", "a share of requests, below 1", 1, "E.g. 0.1.")
     if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
         raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
     for arm in policy.arms:
@@ -646,6 +733,7 @@ ROUTING = Form(
         "odds": list, "timed": bool, "temper": list, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int, "names": list,
+        "explore?": (int, float),  # absent: 0
         "provenance": dict, "sha256": str,
     },
     "`policyopt fit --method routing` writes one.",
@@ -669,6 +757,7 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
         **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
         odds=own.odds.tolist(), timed=own.timed, temper=own.temper.tolist(), arms=arms,
         share=policy.share, seed=policy.seed, names=list(policy.names),
+        **({"explore": policy.explore} if policy.explore else {}),
         provenance=dict(policy.provenance),
     )  # fmt: skip
 
@@ -691,7 +780,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         )  # fmt: skip
         return RoutingPolicy(
             arms, float(content["share"]), content["seed"], ensemble, content["unit"], content["kind"],
-            content["provenance"], tuple(content["names"]),
+            content["provenance"], tuple(content["names"]), float(content.get("explore", 0.0)),
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError) as error:
         raise input_error(source, "whole", str(error), AGAIN) from error
