@@ -558,8 +558,12 @@ class _Piece:
         """Orders of calls."""
         order = -np.sort(-array.astype(np.int64), axis=1)
         count = (order > 0).sum(axis=1, keepdims=True)
-        off = (order != np.maximum(count - np.arange(order.shape[1]), 0)).any(axis=1) | (count < 1)[:, 0]
-        self._refuse(name, off, array, "1, 2, ... in the order of the calls, 0 of models not called")
+        off = (order != np.maximum(count - np.arange(order.shape[1]), 0)).any(axis=1) | (count < 1)[
+            :, 0
+        ]
+        self._refuse(
+            name, off, array, "1, 2, ... in the order of the calls, 0 of models not called"
+        )
 
     def likely(self, name: str, array: Array) -> None:
         """Probabilities of decisions that were taken."""

@@ -190,7 +190,9 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     if data.measure != Measure():
         output.say(str(data.measure))
     if data.censored:
-        output.say("a log of decisions: models not called are unknown, so only routing is fitted on it")
+        output.say(
+            "a log of decisions: models not called are unknown, so only routing is fitted on it"
+        )
     if data.feature_widths:
         output.say(f"feature vectors of width {', '.join(map(str, data.feature_widths))}")
     if data.query_width:
@@ -207,7 +209,9 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
         columns["groups"] = lambda r: r.get("groups")
     for k in range(data.exits):
         columns[f"exit {data.called(k)}"] = lambda r, k=k: (
-            percent(r["called_share"][k]) if data.censored else r["quality"] and percent(r["quality"][k])
+            percent(r["called_share"][k])
+            if data.censored
+            else r["quality"] and percent(r["quality"][k])
         )
     for e, name in enumerate(data.contexts):
         columns[f"{name} share %"] = lambda r, e=e: percent(r["context_share"][e], 1)

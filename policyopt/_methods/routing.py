@@ -53,6 +53,7 @@ from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._outputs import log_probabilities, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
+    OWN,
     Arm,
     Ensemble,
     RoutingPolicy,
@@ -440,16 +441,17 @@ class _Rows:
 
     def places(self, called: Set) -> list[int]:
         """Return where a standing's columns stand among those of all models."""
-        pairs = [GENERAL + 2 * m + i for m in called for i in range(2)]
+        pairs = [GENERAL + OWN * m + i for m in called for i in range(OWN)]
         every = range(self.ensemble.width(range(self.k)))
         if not called:
             return [*every[len(every) - self.ensemble.width(()) :]]
-        return [*every[:GENERAL], *pairs, *every[GENERAL + 2 * self.k :]]
+        return [*every[:GENERAL], *pairs, *every[GENERAL + OWN * self.k :]]
 
     def levels(self, one: bool = False) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
         tried = []
         structures = [[(m,) for m in range(self.k)]] if one else self._structures()
+        self.prices = self.induction(structures[0], self.penalties[1]).even_prices()
         for i, sets in enumerate(structures):
             for j, penalties in enumerate(self.penalties):
                 count = len(self.penalties)
@@ -587,6 +589,16 @@ class _Induction:
 
     def _gain(self, way: _Way, stop: _Way) -> Floats:
         return way.aim - stop.aim - self.rows.prices * (way.paid - stop.paid)
+
+    def even_prices(self) -> Floats:
+        """Return as many prices, over which costs and qualities change as evenly as can be."""
+        prices, steps = self.rows.prices, np.full(len(self.rows.prices) - 2, 0.5 / _PRICES)
+        for column in (np.log(self.way.paid[:, 1:].mean(axis=0)), self.way.aim[:, 1:].mean(axis=0)):
+            change = np.abs(np.diff(column))
+            steps += change / max(float(change.sum()), 1e-9)
+        along = np.concatenate([[0.0], steps.cumsum()])
+        even = np.linspace(0.0, along[-1], len(along))
+        return np.concatenate([prices[:1], np.exp(np.interp(even, along, np.log(prices[1:])))])
 
     def _stop(self, called: Set) -> _Way:
         seen, shape = self.rows.at(called), (len(self.rows.table), len(self.rows.prices))

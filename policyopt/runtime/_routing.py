@@ -47,6 +47,7 @@ _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds 
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
 GENERAL = 9
+OWN = 3  # of each model: how sure it is, its square, whether its answer is the given one
 _LEAST = 1e-30  # of a probability
 _STEP = "Check the policy, or fit it again."
 
@@ -112,7 +113,7 @@ class Ensemble:
 
     def width(self, called: Sequence[int]) -> int:
         """Return M, the columns of a standing."""
-        own = GENERAL + 2 * len(called) + self.timed if called else 0
+        own = GENERAL + OWN * len(called) + self.timed if called else 0
         return own + (0 if self.query is None else len(self.query.weights))
 
     def sure(self, output: ExitOutput, model: int) -> Floats:
@@ -191,7 +192,8 @@ class Ensemble:
         ]
         out += [*(column**2 for column in out), out[0] * out[3]]
         for at, m in enumerate(called):
-            out += [self.sure(seen[m], m), agrees[:, at]]
+            sure = self.sure(seen[m], m)
+            out += [sure, sure**2, agrees[:, at]]
         if self.timed:
             usual = self.costs[list(called)].sum()
             spent = np.full(len(answer), usual) if paid is None else paid
