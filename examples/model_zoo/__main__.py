@@ -77,7 +77,7 @@ def ship(folder: Path, out: Path) -> None:
     """Write the small cache that comes with the project."""
     logits, costs, labels = read_folder(folder)
     shutil.rmtree(out, ignore_errors=True)
-    cost = po.Cost("compute", "MMACs", [*costs.values()], kind="standalone")
+    cost = po.Cost("compute", "MMACs", tuple(costs.values()), kind="standalone")
     stacked, labels = np.stack([*logits.values()], axis=1)[:ROWS], labels[:ROWS]
     with po.CacheWriter(out, costs=[cost], dtype="float16", metadata={"names": [*costs]}) as writer:
         writer.append("pool", stacked, labels)
@@ -138,7 +138,7 @@ def picture(data: po.ExitData, found: dict[str, Any], asked: Any) -> Any:
     """Return accuracy against cost: single models as points, methods as lines, the last with its intervals."""
     figure = new_figure(7.5, 5.0)
     axes = figure.add_subplot()
-    costs = np.diff(data.cost().values, prepend=0.0)
+    costs = np.diff(np.array(data.cost().values), prepend=0.0)
     rows = data.splits["pool"]
     right = (rows.array("outputs").argmax(axis=2) == rows.array("labels")[:, None]).mean(axis=0)
     axes.plot(costs, 100 * right, "o", color="0.6", label="one model alone")

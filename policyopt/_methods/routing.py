@@ -451,7 +451,7 @@ class _Rows:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
         tried = []
         structures = [[(m,) for m in range(self.k)]] if one else self._structures()
-        self.prices = self.induction(structures[0], self.penalties[1]).even_prices()
+        self.prices = self.induction(structures[0], self.penalties[len(self.penalties) // 2]).even_prices()
         for i, sets in enumerate(structures):
             for j, penalties in enumerate(self.penalties):
                 count = len(self.penalties)
@@ -593,7 +593,8 @@ class _Induction:
     def even_prices(self) -> Floats:
         """Return as many prices, over which costs and qualities change as evenly as can be."""
         prices, steps = self.rows.prices, np.full(len(self.rows.prices) - 2, 0.5 / _PRICES)
-        for column in (np.log(self.way.paid[:, 1:].mean(axis=0)), self.way.aim[:, 1:].mean(axis=0)):
+        paid, aim = (column[:, 1:].mean(axis=0) for column in (self.way.paid, self.way.aim))
+        for column in (np.log(np.maximum(paid, 1e-6 * paid.max())), aim):
             change = np.abs(np.diff(column))
             steps += change / max(float(change.sum()), 1e-9)
         along = np.concatenate([[0.0], steps.cumsum()])
