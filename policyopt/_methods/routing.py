@@ -451,7 +451,9 @@ class _Rows:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
         tried = []
         structures = [[(m,) for m in range(self.k)]] if one else self._structures()
-        self.prices = self.induction(structures[0], self.penalties[len(self.penalties) // 2]).even_prices()
+        self.prices = self.induction(
+            structures[0], self.penalties[len(self.penalties) // 2]
+        ).even_prices()
         for i, sets in enumerate(structures):
             for j, penalties in enumerate(self.penalties):
                 count = len(self.penalties)
@@ -594,7 +596,7 @@ class _Induction:
         """Return as many prices, over which costs and qualities change as evenly as can be."""
         prices, steps = self.rows.prices, np.full(len(self.rows.prices) - 2, 0.5 / _PRICES)
         paid, aim = (column[:, 1:].mean(axis=0) for column in (self.way.paid, self.way.aim))
-        for column in (np.log(np.maximum(paid, 1e-6 * paid.max())), aim):
+        for column in (np.log(np.maximum(paid, 1e-6 * self.rows.costs.mean())), aim):
             change = np.abs(np.diff(column))
             steps += change / max(float(change.sum()), 1e-9)
         along = np.concatenate([[0.0], steps.cumsum()])
