@@ -33,7 +33,7 @@ _HEAD = {
 _ALIKE = tuple(_HEAD)[:5]
 _REQUEST = {
     "id": (str, int), "called": list, "propensity": list, "said": list, "cost": list, "answer": int,
-    "query?": list, "latency?": (int, float),
+    "query?": list, "latency?": (int, float), "texts?": bool,
 }  # fmt: skip
 _FEEDBACK = {"id": (str, int), "label?": int, "correct?": list}
 
@@ -85,6 +85,7 @@ class _Log:
         if fields is _HEAD:
             fine = (content["format"], content["version"]) == (FORMAT, 1)
             fine = fine and getattr(KINDS.get(content["kind"]), "answers_class", False)
+            fine = fine and content["classes"] >= 2 * KINDS[content["kind"]].whole
             yield "a policy that routes", fine and 0 <= content["classes"] < 1 << 31
             yield "a policy of models with costs", _numbers(content["costs"], 0.0, 1, MAX_MODELS)
             alike = not head or all(content[n] == head[n] for n in _ALIKE)
@@ -92,15 +93,19 @@ class _Log:
             self.head = content
             return
         name = content["id"]
-        fresh = bool(head) and (fields is _REQUEST) != (name in self.requests)
+        yield "after the line of the policy that served", bool(head)
+        new = name not in self.requests
         yield (
-            "after a policy, a request with an id of its own, or what came out about one before",
-            fresh,
+            f"of another id: {name!r} is that of line {self.requests.get(name, (0,))[0]}",
+            new or fields is _FEEDBACK,
         )
+        yield "about a request that the log has before", not new or fields is _REQUEST
         if fields is _FEEDBACK:
             called = self.requests[name][1]["called"]
             types = [*map(type, content.get("correct", [True] * len(called)))]
             yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
+            texts = "correct, of each model called whether it was right: its answers are texts"
+            yield texts, "label" not in content or not self.requests[name][1].get("texts")
             yield "label: a class number, or -1", -1 <= content.get("label", -1) < 1 << 31
             self.known[name] = content  # what is told later counts
             return

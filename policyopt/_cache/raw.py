@@ -13,6 +13,7 @@ import numpy as np
 from policyopt._cache.data import GROUP, QUERY, group_codes
 from policyopt._cache.keys import OPTIONS, Place, parse_key, place_of, places, suffixed
 from policyopt.runtime._errors import input_error
+from policyopt.runtime._reading import MISSING
 from policyopt.runtime._text import same_answer
 from policyopt.runtime._typing import Array
 
@@ -20,8 +21,6 @@ from policyopt.runtime._typing import Array
 Said = Mapping[str, Sequence[str]]
 #: Roles whose values may be texts: names of classes, letters, answers.
 TEXTUAL = ("labels", "prediction", "context")
-#: What stands for a missing text.
-MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "#n/a")
 #: Bits of a text's code that tell spellings of one answer apart; those above are the same of all of them.
 SPELLING = 21
 #: Characters of a text that are kept to be shown.

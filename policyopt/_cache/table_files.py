@@ -20,9 +20,10 @@ from policyopt._cache.blocks import WORTH
 from policyopt._cache.data import GROUP, MAX_EXITS, group_codes
 from policyopt._cache.exits import CONFIDENCES
 from policyopt._cache.keys import PER_SAMPLE, Place, counted, parse_key, place_of
-from policyopt._cache.raw import MISSING, TEXTUAL, Raw, Said, coded, declared, without_texts
+from policyopt._cache.raw import TEXTUAL, Raw, Said, coded, declared, without_texts
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._reading import MISSING
 from policyopt.runtime._sizes import PIECE, Room
 from policyopt.runtime._strict_json import BYTES_PER_VALUE, parse, read_plain
 from policyopt.runtime._typing import Array

@@ -220,7 +220,8 @@ def _costs_of(raw: Any, policy: Any) -> Any:
     """Return what each call cost, (N, K), where a routing policy looks at it and the file says."""
     if not isinstance(policy, RoutingPolicy) or not policy.needs_costs:
         return None
-    found = raw.costs.get(policy.provenance.get("cost"))
+    name = policy.provenance.get("cost")
+    found = raw.arrays.get("costs" if name == "cost" else name)
     if found is None or found.ndim != 2:
         output.note(
             "the file says no costs of calls: each is taken to cost what it does on average"

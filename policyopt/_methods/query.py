@@ -57,8 +57,9 @@ def _shapes(given: Floats, seed: int) -> tuple[Floats, list[Query]]:
     """Return places of queries, and what may be read of them, without weights: nearness to their middle or to rows."""
     center, spread = given.mean(axis=0), given.std(axis=0)
     inverse = np.where(spread > 1e-9 * np.abs(center), 1.0 / np.maximum(spread, 1e-300), 0.0)
-    axes = np.diag(inverse)
-    if len(axes) > _AXES:
+    if len(inverse) <= _AXES:
+        axes = np.diag(inverse)
+    else:
         standard = (given - center) * inverse
         axes = principal(standard, _AXES, seed)
         axes = axes * inverse / max(float((standard @ axes[0]).std()), 1e-12)

@@ -45,6 +45,7 @@ from policyopt._methods.regression import (
 from policyopt._methods.settings import Choice, Number
 from policyopt._methods.targets import Target, targets_of
 from policyopt._progress import report
+from policyopt._replay import replay
 from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._arithmetic import sigmoid
@@ -67,6 +68,8 @@ from policyopt.runtime._typing import Array, Floats, Ints
 EVERY = 6  # models of which all sets are standings
 _MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
 _GROUPS = 20
+#: Rows up to which folds left out say by how much what is stated is too high; the folds.
+_REFITTED, _FOLDS = 2000, 5
 _FEW = 4  # models: of fewer a mean adds nothing to a product
 #: Of the search for members: rows, and numbers of the prices, the highest first.
 _SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
@@ -128,7 +131,24 @@ class Routing(Method):
             if target.limits:
                 step = "Give a budget or a floor; --method auto keeps limits, too."
                 raise input_error("limits", "absent with routing", target.text, step)
-        return self.fit_levels(self.levels(table, seed), targets, seed)
+        levels = self.levels(table, seed)
+        if table.log is None and len(levels.rows.table) <= _REFITTED:
+            levels.flattery = self._flattery(levels, seed)
+        return self.fit_levels(levels, targets, seed)
+
+    def _flattery(self, levels: _Levels, seed: int) -> float:
+        """Return by how much rows make policies look better than others would: of folds left out, over budgets."""
+        rows, found = levels.rows.table, list[float]()
+        fold, cost = folds_of(len(rows), _FOLDS, seed, rows.group), levels.points[levels.hull, 0]
+        aims = targets_of(np.geomspace(max(cost[0], 1e-3 * cost[-1]), cost[-1], 6).tolist(), rows)
+        for f in range(int(fold.max()) + 1):
+            held = rows.take(np.flatnonzero(fold == f))
+            kept = _Rows(rows.take(np.flatnonzero(fold != f)), self.soft, seed)
+            left = kept.levels(self.one, levels.rows.structures)
+            for one in self.fit_levels(left, aims, seed):
+                if isinstance(one, Fitted):
+                    found.append(one.quality - float(replay(one.policy, held).quality.mean()))
+        return max((1.0 - 1.0 / _FOLDS) * float(np.mean(found)), 0.0) if found else 0.0
 
     def levels(self, table: Table, seed: int) -> _Levels:
         """Return all that can be had on a table's rows."""
@@ -163,10 +183,8 @@ class Routing(Method):
         raise no_thresholds("method", what)
 
     def fit_grid(self, table: Table, seed: int) -> list[Fitted | None]:
-        aims = targets_of(aims_of(table), table)
-        return [
-            one if isinstance(one, Fitted) else None for one in self.fit_targets(table, aims, seed)
-        ]
+        found = self.fit_levels(self.levels(table, seed), targets_of(aims_of(table), table), seed)
+        return [one if isinstance(one, Fitted) else None for one in found]
 
 
 class Router(Routing):
@@ -447,10 +465,12 @@ class _Rows:
             return [*every[len(every) - self.ensemble.width(()) :]]
         return [*every[:GENERAL], *pairs, *every[GENERAL + OWN * self.k :]]
 
-    def levels(self, one: bool = False) -> _Levels:
+    def levels(self, one: bool = False, structures: list[list[Set]] | None = None) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
         tried = []
-        structures = [[(m,) for m in range(self.k)]] if one else self._structures()
+        if structures is None:
+            structures = [[(m,) for m in range(self.k)]] if one else self._structures()
+        self.structures = structures
         self.prices = self.induction(
             structures[0], self.penalties[len(self.penalties) // 2]
         ).even_prices()
@@ -669,6 +689,7 @@ class _Levels:
         points = [(one.way.paid[:, i].mean(), one.way.aim[:, i].mean()) for one, i in self.of]
         self.points = np.array(points)
         self.hull = upper_hull(self.points)
+        self.flattery = 0.0  # what is stated is so much less than what these rows say
 
     def _sides(self, at: float) -> list[tuple[float, int]]:
         """Return the neighbours on the hull that a cost lies between, with their shares."""
@@ -698,6 +719,7 @@ class _Levels:
         # What buys nothing is not spent, unless that is asked for.
         rise = cost if method.spend == "all" else cost[: int(aims.argmax()) + 1]
         worth = np.array([self.of[h][0].way.worth[:, self.of[h][1]].mean() for h in self.hull])
+        worth -= self.flattery
         most, floor = target.most(table), target.floor(table)
         if most is not None and most < cost[0] * (1 - 1e-9):
             allowed = f"{cost[0]:.6g} {table.unit} or more: the cheapest model costs as much"
@@ -716,13 +738,14 @@ class _Levels:
             outcomes.append((weight, one.way.paid[:, level], one.way.worth[:, level]))
             arms.append(one.arm(level, every=method.explore > 0))
         ends = float(self.rows.ensemble.costs.min()), float(table.mean_costs[-1])
+        span = ends[1] - ends[0]
         ends = ends if table.costs.ndim == 1 else (0.0, np.inf)  # of costs per row no more is known
         expected = replace(
-            expectation(outcomes), group=table.group, span=float(np.ptp(table.mean_costs)),
+            expectation(outcomes), group=table.group, span=span,
             ends=ends,
-            right=np.sum([w * right for w, _, right in outcomes], axis=0),
+            right=np.sum([w * right for w, _, right in outcomes], axis=0) - self.flattery,
         )  # fmt: skip
-        quality = float(np.clip(sum(w * right.mean() for w, _, right in outcomes), 0.0, 1.0))
+        quality = float(np.clip(np.asarray(expected.right).mean(), 0.0, 1.0))
         graded = table.graded or table.log is not None  # as estimates of rows may be anything
         known = worth_interval(quality, np.asarray(expected.right), table.group, graded)
         said = provenance_of(method, table, most, seed) | expected.fields | {"target": target.text}

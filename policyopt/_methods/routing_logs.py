@@ -130,10 +130,11 @@ class LoggedRows(_Rows):
         # Half of those that explore begin to at the first choice, the others after the usual first answer.
         need = _ENOUGH / (_EXPLORE / 2 * share.min() / share.sum())
         explored = 100 * float((self.likely < 1).any(axis=1).mean())
-        got = f"{len(self.table):,} requests, of which {explored:.0f} % might have asked another model than they did"
+        got = f"{len(self.table):,} requests; {explored:.0f} % met a coin that might decide otherwise, hardly one did"
         step = (
-            f"Serve with policy.exploring({_EXPLORE}): about {round(need, -3):,.0f} requests try each model {_ENOUGH} "
-            "times as the first, and as often after the usual first one; fewer teach less."
+            f"Serve with policy.exploring({_EXPLORE}), each request with a number of its own (policy.start(number)): "
+            f"about {round(need, -3):,.0f} requests try each model {_ENOUGH} times as the first, and "
+            "as often after the usual first one; fewer teach less."
         )
         raise input_error("log", "of a policy that explores, long enough to learn from", got, step)
 

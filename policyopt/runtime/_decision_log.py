@@ -46,6 +46,9 @@ class DecisionLog:
     """
 
     def __init__(self, path: str | os.PathLike[str], policy: RoutingPolicy) -> None:
+        if not isinstance(policy, RoutingPolicy):
+            allowed, step = "a routing policy", "E.g. po.fit(data, budget, 'routing').policy."
+            raise input_error("policy", allowed, type(policy).__name__, step)
         self.path = Path(path)
         self._append({
             "format": FORMAT, "version": 1, "policy": routing_to_dict(policy)["sha256"], "kind": policy.kind,
@@ -63,7 +66,8 @@ class DecisionLog:
         self._append({
             "id": id, "called": [*route.said], "propensity": route.propensity,
             "said": [_plain(said) for said in route.said.values()], "cost": route.spent,
-            "answer": route.prediction, **({} if query is None else {"query": _plain(query)}),
+            "answer": route.prediction, **({"texts": True} if route.texts else {}),
+            **({} if query is None else {"query": _plain(query)}),
             **({} if latency is None else {"latency": latency}),
         })  # fmt: skip
 
@@ -73,6 +77,14 @@ class DecisionLog:
         """Append what came out: the right answer, or of each model called, in turn, whether it was right."""
         if (label is None) == (correct is None):
             raise input_error("feedback", "a label, or correct", "both or neither", "Give one.")
+        if label is not None and (
+            isinstance(label, bool) or not isinstance(label, (int, np.integer))
+        ):
+            step = "Where answers are texts say correct=[...], of each model called, in turn."
+            raise input_error("label", "the number of a class", label, step)
+        if correct is not None and not isinstance(correct, (list, tuple, np.ndarray)):
+            step = "E.g. correct=[True, False]: of each model called, in turn."
+            raise input_error("correct", "a list of truth values", correct, step)
         told = {"label": label} if correct is None else {"correct": [bool(c) for c in correct]}
         self._append({"id": id, **told})
 
@@ -98,6 +110,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(one) for name, one in value.items()}
     array = np.asarray(value)
+    if array.dtype.kind == "f":  # what JSON has no word for
+        array = np.nan_to_num(array, nan=0.0, posinf=1e30, neginf=-1e30)
     if array.dtype.kind == "f":
         return [float(f"{v:.6g}") for v in array.ravel()] if array.ndim else float(f"{array:.6g}")
     return array.tolist()

@@ -17,6 +17,8 @@ from ._typing import Array, Bools
 _COLUMNS = ("confidence", "prediction", "top_prob", "entropy")
 #: Fewer rows of logits could look like probabilities by chance; more need not be looked at.
 FEWEST, _MOST = 4, 64
+#: What stands for a missing text.
+MISSING = ("", "nan", "null", "none", "na", "n/a", "<na>", "#n/a")
 _SUM_TOLERANCE = 1e-3  # covers a softmax in float16
 #: Kinds whose numbers a softmax or sigmoid would make probabilities.
 _OF_LOGITS = ("logits", *(name for name, kind in KINDS.items() if kind.after_sigmoid))
@@ -173,7 +175,7 @@ def number_answer(output: Any, state: Any) -> Any:
     text = "" if text is None or text != text else text
     if not isinstance(text, str):
         raise input_error("answer", "a text, or None", text, "A class number is a prediction.")
-    if not text.strip():  # the least sure
+    if text.strip().lower() in MISSING:  # the least sure
         return {**given, "prediction": -1, "confidence": 0.0}
     state.texts.setdefault(meant := same_answer(text), text.strip())
     return {**given, "prediction": list(state.texts).index(meant)}

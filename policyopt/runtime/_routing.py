@@ -21,6 +21,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
+from random import getrandbits
 from typing import Any
 
 import numpy as np
@@ -427,12 +429,13 @@ class RoutingPolicy:
         """How outputs are looked at."""
         return Observer(Identity(), KINDS[self.kind], self.classes, full=KINDS[self.kind].whole)
 
-    def start(self, sample: int = 0, query: npt.ArrayLike | None = None) -> Route:
+    def start(self, sample: int | None = None, query: npt.ArrayLike | None = None) -> Route:
         """Begin a sample; its number decides where a coin does.
 
         Parameters
         ----------
-        sample : int
+        sample : int, optional
+            A number of its own; default one drawn at random, so that another run may decide otherwise.
         query : array of shape (D,), where the policy `needs_query`
             What is known of the sample before any model is asked, as the cache had it.
 
@@ -441,7 +444,7 @@ class RoutingPolicy:
         Route
             ``next`` is the model to ask first.
         """
-        number = sample_numbers(sample).reshape(1)
+        number = sample_numbers(getrandbits(62) if sample is None else sample).reshape(1)
         arm, known = self.arms[int(self._second(number)[0])], self._known(query, 1)
         route = Route(arm, None, self.names, query=known, sample=int(number[0]))
         self._decided(route, arm.starts, arm.starts.index(int(arm.firsts(known, 1)[0])))
@@ -473,17 +476,13 @@ class RoutingPolicy:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
         if self.observer.kind.record:
             output = number_answer(output, route)
-        route.said[model] = output
-        if not self.observer.kind.record and not isinstance(output, ExitOutput):
-            output = as_array(output).reshape(1, -1)
+        elif not isinstance(output, ExitOutput):
+            output = as_array(output).reshape(1, -1).copy()
         route.seen[model] = self._look(model, output, 1)
+        route.said[model] = dict(output) if isinstance(output, Mapping) else output
         spent = float(self.costs[model])
         if cost is not None:
-            if (
-                isinstance(cost, bool)
-                or not isinstance(cost, (int, float))
-                or not 0 <= cost < np.inf
-            ):
+            if isinstance(cost, bool) or not isinstance(cost, Real) or not 0 <= cost < np.inf:
                 raise input_error("cost", "a finite number, 0 or more", cost, f"In {self.unit}.")
             spent = float(cost)
         route.paid += spent
@@ -526,7 +525,7 @@ class RoutingPolicy:
         Models that the policy never begins with may come first, too; after such a one it stops, where it does not
         explore. `DecisionLog` writes what was done, and how likely that was; replays pay for it. 0 ends it.
         """
-        known = {called: one for arm in self.arms for called, one in arm.by_called.items()}
+        known = {one.called: one for arm in self.arms for one in arm.standings if one.called}
         models = range(self.model_exits)
         for m in models:
             if (m,) not in known:
@@ -688,7 +687,9 @@ def check_routing(policy: RoutingPolicy) -> None:
     if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2) or ensemble.temper.shape != (k,):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
     low, high = float(ensemble.costs.min()), float(ensemble.costs.max())
-    if not (0 <= ensemble.classes < 1 << 31 and low >= 0 and 0 < high < 1e300):
+    if not (
+        2 * KINDS[policy.kind].whole <= ensemble.classes < 1 << 31 and low >= 0 and 0 < high < 1e300
+    ):
         got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
         raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
     check_text("unit", policy.unit)
