@@ -361,7 +361,7 @@ class RoutingPolicy:
     Examples
     --------
     >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False, np.ones(2))
-    >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 10]]))
+    >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 11]]))
     >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
     >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")
     >>> policy.decide(np.array([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.1, 0.9]]])).cost

@@ -94,7 +94,11 @@ def native_or_skip(model, policy):
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("spec", SPECS)
+#: What asks models in any order is no matter of exits: `serve` refuses it.
+IN_TURN = [spec for spec in SPECS if spec not in ("routing", "router")]
+
+
+@pytest.mark.parametrize("spec", IN_TURN)
 def test_every_policy_leaves_where_the_replay_says(spec):
     """By batches of 1, 7 and 64: exits, answers and costs of `Policy.decide`; heads run for survivors only."""
     policy = fitted(spec)
