@@ -11,10 +11,13 @@ models of S have said; asked is the model of the largest estimate, if that is ov
   columns that all have; what is left of each standing's own is a second one, with a larger penalty. The penalties are
   those, of a few, by which rows fare best that the coefficients of their fold have not seen.
 - It is cross-fitted: what a row earns later comes from decisions of coefficients that it took no part in. So are the
-  costs and qualities of all prices, by whose upper hull a budget is met, two neighbours mixed by a coin.
+  costs and qualities of all prices, by whose upper hull a budget is met, two neighbours mixed by a coin. Prices stand
+  closer where costs and qualities change more. By how much few rows still flatter (powers, answerers and penalties are
+  of all of them), folds left out of the whole fit say, and that is taken off the quality that is stated.
 - An answer's worth is the probability that the ensemble of all models gives to it, which is less noisy than right or
-  wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). Its mean over a standing's rows
-  is brought to that of right and wrong, as far as they differ by more than noise. Of records it is half of the worth.
+  wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). It is believed as far as what
+  single models' answers are worth bears it out, by one map for all standings, and shifted where a standing's mean is
+  off by more than noise. Of records it is half of the worth.
 - Up to `EVERY` models all sets are standings. Of more there are several structures, of which each price takes the one
   that serves it best: all models as one chain in the order of their costs, chains of some, found by a search at a few
   prices, and all sets of a short chain's models.
@@ -204,7 +207,7 @@ class _Seen:
 
     standing: Standing
     worth: Floats  # (N,): of its answer
-    aim: Floats  # (N,): half of that and half the whole ensemble's word
+    aim: Floats  # (N,): what the whole ensemble gives to it, mixed with that
     basis: Floats  # (N, M)
     weight: Floats  # (N,)
 
