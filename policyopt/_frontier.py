@@ -25,7 +25,7 @@ from policyopt._intervals import (
     with_interval,
     worth_fields,
 )
-from policyopt._methods.base import Method, check_budgets, fit_or_refuse
+from policyopt._methods.base import Method, cheapest, check_budgets, fit_or_refuse
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, at_most, load_installed, make_method, method_list
 from policyopt._methods.targets import Target, targets_of
@@ -183,7 +183,9 @@ def targets_in(budgets: Any, table: Table) -> list[Target]:
     if several and any(isinstance(one, Target) for one in budgets):
         found = targets_of(budgets, table)
     else:
-        found = targets_of(parse_budgets(budgets, table.mean_costs, table.unit), table)
+        ends = table.mean_costs.copy()
+        ends[0] = min(ends[0], cheapest(table))  # whoever jumps may begin with any model
+        found = targets_of(parse_budgets(budgets, ends, table.unit), table)
     for target in found:
         target.check(table)
     most = [target.most(table) for target in found]

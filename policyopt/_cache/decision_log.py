@@ -105,6 +105,11 @@ class _Log:
             types = [*map(type, content.get("correct", [True] * len(called)))]
             yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
             texts = "correct, of each model called whether it was right: its answers are texts"
+            first = next(iter(self.known.values()), content)
+            yield (
+                "of one sort in a log: label, or correct",
+                ("label" in content) == ("label" in first),
+            )
             yield texts, "label" not in content or not self.requests[name][1].get("texts")
             yield "label: a class number, or -1", -1 <= content.get("label", -1) < 1 << 31
             self.known[name] = content  # what is told later counts

@@ -136,7 +136,7 @@ def _explain_routing(
         "rows %": shown("share", _share), "stop here %": shown("stop", _share),
         f"their cost [{unit}]": "cost", f"their {word} %": shown("quality", _share),
     })  # fmt: skip
-    if record["rare"]:
+    if record["rare"] >= 0.0005:  # it shows
         output.say(f"{_share(record['rare'])} % go ways that under 1 % go each, which are left out")
     if out is not None:
         output.say(f"wrote explain.json, rows.csv and routes.png to {out}")

@@ -109,12 +109,17 @@ def _routed(
     from policyopt._api import cost_for, fit, utility_for
     from policyopt._cli.fit import columns_of, describe
 
-    limit, soft = budget or given.provenance.get("budget"), given.provenance.get("settings", {})
+    limit, soft = budget or given.provenance.get("budget"), given.provenance.get("settings")
+    soft = soft if isinstance(soft, dict) else {}
     if limit is None:
         raise input_error("--budget", "given, where the policy has none", "none", "E.g. 40%.")
     if given.names != data.names or given.unit != data.cost().unit:
         allowed = f"of the policy's models: {', '.join(given.names) or given.model_exits}, in {given.unit}"
         raise input_error("cache", allowed, ", ".join(data.names) or data.exits, "Is it its log?")
+    if given.needs_query and data.censored:
+        output.note(
+            "query features of logs are not used: the new policy is asked without (policy.start(number))"
+        )
     named = cost if data.censored else cost_for(given, data, cost)
     fitted = fit(
         data, limit, "routing", explore=given.explore, seed=seed, cost=named, soft=soft.get("soft", 1.0),
