@@ -12,7 +12,7 @@ budgets: where jumping pays.
 `routing` is fitted on rows drawn from the world and valued *under the world*, over all that models can say, not on
 other rows. Told is which share of the optimum's lead it has, at its own true cost: never above 100 %.
 
-    python benchmarks/routing_optimum.py            # some minutes
+    python benchmarks/routing_optimum.py            # ten minutes
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KNOWS = np.array(
 )
 COSTS = np.array([1.0, 3.0, 3.0, 3.0, 12.0])
 PRICES = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 20)])
-WORLDS, ROWS, DRAWS = 4, (500, 1000, 5000), 2
+WORLDS, ROWS, DRAWS = 3, (500, 5000), 1
 BUDGETS = (1.5, 2.5, 3.5, 5.0, 7.0)
 LEAST = 0.03  # lead of the optimum
 

@@ -463,3 +463,29 @@ def test_auto_takes_routing_where_it_may():
         po.from_arrays(np.zeros((300, 2, 3)) + np.eye(3)[:2], [0, 1, 2] * 100, [1, 4], unit="ms")
     )
     assert po.make_method("routing").missing_columns(network.get("fit"))
+
+
+def test_what_few_rows_state_is_not_what_flatters_them():
+    """Equally good models, of which few rows take some to be better: folds left out of the whole fit say by how much."""
+    off = []
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 5, 2100)
+        logits = rng.normal(size=(2100, 4, 5)) + 1.2 * np.eye(5)[labels][:, None]
+        at = {"fit": slice(100), "test": slice(100, None)}
+        splits = {
+            name: {"outputs": logits[rows], "labels": labels[rows]} for name, rows in at.items()
+        }
+        paid = {"costs": [1, 2, 2, 3], "unit": "ms", "cost_kind": "standalone"}
+        data = po.from_arrays(splits=splits, **paid)
+        fitted = po.fit(data, "40%", "routing")
+        off.append(fitted.quality - po.evaluate(fitted, data).quality.mean())
+    assert abs(np.mean(off)) < 0.03
+
+
+def test_requests_without_a_number_draw_their_coin():
+    policy = po.fit(zoo(900), "35%", "routing").policy
+    assert len(policy.arms) == 2
+    drawn = [policy.start().arm is policy.arms[1] for _ in range(400)]
+    assert abs(np.mean(drawn) - policy.share) < 0.12
+    assert all(policy.start(7).arm is policy.start(7).arm for _ in range(20))
