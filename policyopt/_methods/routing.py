@@ -71,8 +71,8 @@ from policyopt.runtime._typing import Array, Floats, Ints
 EVERY = 6  # models of which all sets are standings
 _MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
 _GROUPS = 20
-#: Rows up to which folds left out say by how much what is stated is too high; the folds.
-_REFITTED, _FOLDS = 2000, 5
+#: Rows up to which folds left out say by how much what is stated is too high, of few and of many models; the folds.
+_REFITTED, _FOLDS = (2000, 500), 5
 _FEW = 4  # models: of fewer a mean adds nothing to a product
 #: Of the search for members: rows, and numbers of the prices, the highest first.
 _SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
@@ -135,7 +135,8 @@ class Routing(Method):
                 step = "Give a budget or a floor; --method auto keeps limits, too."
                 raise input_error("limits", "absent with routing", target.text, step)
         levels = self.levels(table, seed)
-        if table.log is None and len(levels.rows.table) <= _REFITTED:
+        most = _REFITTED[levels.rows.k > EVERY]
+        if table.log is None and len(levels.rows.table) <= most:
             levels.flattery = self._flattery(levels, seed)
         return self.fit_levels(levels, targets, seed)
 
