@@ -37,7 +37,7 @@ KNOWS = np.array(
 )
 COSTS = np.array([1.0, 3.0, 3.0, 3.0, 12.0])
 PRICES = np.concatenate([[0.0], np.geomspace(1e-3, 1.0, 20)])
-WORLDS, ROWS, DRAWS = 3, (500, 5000), 1
+WORLDS, ROWS, DRAWS = 2, (500, 5000), 1
 BUDGETS = (1.5, 2.5, 3.5, 5.0, 7.0)
 LEAST = 0.03  # lead of the optimum
 
