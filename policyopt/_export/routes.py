@@ -16,7 +16,7 @@ from policyopt._table import Tables
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import CheckError, input_error
 from policyopt.runtime._outputs import ExitOutput, with_log_prob
-from policyopt.runtime._routing import GENERAL, OWN, RoutingPolicy, Standing, joined
+from policyopt.runtime._routing import GENERAL, RoutingPolicy, Standing, joined
 from policyopt.runtime._typing import Array, Floats, Ints
 
 from . import golden as _golden
@@ -213,14 +213,14 @@ class RouteGraphs:
             if not n:
                 self.offsets[i] = 0.0
                 continue
-            pairs = [GENERAL + OWN * q + j for q in at for j in range(OWN)]
-            places = [*range(GENERAL), *pairs, *range(GENERAL + OWN * p, width)]
+            pairs = [GENERAL + own.own * q + j for q in at for j in range(own.own)]
+            places = [*range(GENERAL), *pairs, *range(GENERAL + own.own * p, width)]
             self.offsets[i, :n], weights = one.weights[:, 0], one.weights[:, 1:].copy()
             # The share that agrees is of all models here, and what is usual to have paid is for all.
             weights[:, [3, 7, 8]] *= (p / len(at)) ** np.array([1, 2, 1])
             if own.timed:
                 usual = max(own.costs[list(one.called)].sum(), 1e-9 * own.costs.sum())
-                self.offsets[i, :n] += weights[:, GENERAL + OWN * len(at)] * np.log(total / usual)
+                self.offsets[i, :n] += weights[:, GENERAL + own.own * len(at)] * np.log(total / usual)
             self.weights[i][np.ix_(range(n), places)] = weights
             self.actions[i, :n] = [every.index(m) for m in one.actions]
             self.after[i, :n] = [

@@ -57,7 +57,6 @@ from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._outputs import log_probabilities, with_columns
 from policyopt.runtime._routing import (
     GENERAL,
-    OWN,
     Arm,
     Ensemble,
     RoutingPolicy,
@@ -73,6 +72,7 @@ _MOST_ROWS = 10_000  # more do not sharpen some tens of coefficients
 _GROUPS = 20
 #: Rows up to which folds left out say by how much what is stated is too high, of few and of many models; the folds.
 _REFITTED, _FOLDS = (2000, 500), 5
+_KNOTS = (5, 1)  # of how sure each of few models is, and each of many
 _FEW = 4  # models: of fewer a mean adds nothing to a product
 #: Of the search for members: rows, and numbers of the prices, the highest first.
 _SEARCHED, _SEARCHED_AT = 2500, (22, 18, 15, 12)
@@ -137,13 +137,13 @@ class Routing(Method):
         levels = self.levels(table, seed)
         most = _REFITTED[levels.rows.k > EVERY]
         if table.log is None and len(levels.rows.table) <= most:
-            levels.flattery = self._flattery(levels, seed)
+            levels.settle(self._flattery(levels, seed))
         return self.fit_levels(levels, targets, seed)
 
     def _flattery(self, levels: _Levels, seed: int) -> float:
         """Return by how much rows make policies look better than others would: of folds left out, over budgets."""
         rows, found = levels.rows.table, list[float]()
-        fold, cost = folds_of(len(rows), _FOLDS, seed, rows.group), levels.points[levels.hull, 0]
+        fold, cost = folds_of(len(rows), _FOLDS, seed, rows.group), levels.cost
         aims = targets_of(np.geomspace(max(cost[0], 1e-3 * cost[-1]), cost[-1], 6).tolist(), rows)
         for f in range(_FOLDS if fold.max() + 1 == _FOLDS else 0):  # a few groups tell nothing
             held = rows.take(np.flatnonzero(fold == f))
@@ -259,7 +259,15 @@ class _Rows:
             shown = np.column_stack([right, rank]) if timed else right
             query, self.query = fit_query(given, shown, self.fold, seed)
         none = np.ones(self.k)
-        self.ensemble = Ensemble(odds, self.costs.mean(axis=0), table.classes, timed, none, query)
+        knots, mean = np.empty((self.k, 0)), self.costs.mean(axis=0)
+        self.ensemble = Ensemble(odds, mean, table.classes, timed, none, knots, query)
+        parts = np.linspace(0.0, 1.0, _KNOTS[self.k > EVERY] + 2)[1:-1]
+        sure = [
+            self.ensemble.sure(one.take(self.told((m,), all_rows=True)), m)
+            for m, one in self.seen.items()
+        ]
+        knots = np.array([np.quantile(one, parts) for one in sure])
+        self.ensemble = replace(self.ensemble, knots=knots)
         if self.joins and table.whole:
             temper = [self._sharpest(Standing((m,), none[:1])) for m in range(self.k)]
             self.ensemble = replace(self.ensemble, temper=np.array(temper))
@@ -463,11 +471,12 @@ class _Rows:
 
     def places(self, called: Set) -> list[int]:
         """Return where a standing's columns stand among those of all models."""
-        pairs = [GENERAL + OWN * m + i for m in called for i in range(OWN)]
+        own = self.ensemble.own
+        pairs = [GENERAL + own * m + i for m in called for i in range(own)]
         every = range(self.ensemble.width(range(self.k)))
         if not called:
             return [*every[len(every) - self.ensemble.width(()) :]]
-        return [*every[:GENERAL], *pairs, *every[GENERAL + OWN * self.k :]]
+        return [*every[:GENERAL], *pairs, *every[GENERAL + own * self.k :]]
 
     def levels(self, one: bool = False, structures: list[list[Set]] | None = None) -> _Levels:
         """Return all that can be had: of every price the structure and penalties by which rows left out fare best."""
@@ -483,7 +492,9 @@ class _Rows:
                 count = len(self.penalties)
                 report(i * count + j, len(structures) * count, "training routing")
                 tried.append(self.induction(sets, penalties))
-        return _Levels(self, tried)
+        return _Levels(
+            self, tried, self.induction([(m,) for m in range(self.k)], self.penalties[0])
+        )
 
     def induction(self, sets: Sequence[Set], penalties: tuple[float, float]) -> _Induction:
         """Return what is found of a structure with some penalties."""
@@ -686,44 +697,76 @@ class _Induction:
 class _Levels:
     """Policies of all prices, and which of them a target is met by."""
 
-    def __init__(self, rows: _Rows, tried: Sequence[_Induction]) -> None:
+    def __init__(
+        self, rows: _Rows, tried: Sequence[_Induction], alone: _Induction | None = None
+    ) -> None:
         self.rows = rows
         best = np.stack([one.value for one in tried]).argmax(axis=0)
         self.of = [(tried[b], level) for level, b in enumerate(best.tolist())]
+        self.adapts = np.ones(len(self.of), dtype=bool)
+        if alone is not None:  # one model for all rows: few rows flatter that less
+            self.of += [(alone, int(i)) for i in np.flatnonzero(~alone.asks)]
+            self.adapts = np.arange(len(self.of)) < len(self.adapts)
+        self.settle(0.0)
+
+    def settle(self, flattery: float) -> None:
+        """State so much less of policies that adapt, and find the upper hull."""
+        self.less = flattery * self.adapts
         points = [(one.way.paid[:, i].mean(), one.way.aim[:, i].mean()) for one, i in self.of]
-        self.points = np.array(points)
+        self.points = np.array(points) - np.stack([0.0 * self.less, self.less], axis=1)
         self.hull = upper_hull(self.points)
-        self.flattery = 0.0  # what is stated is so much less than what these rows say
+        self.paid = [self._paid(h) for h in self.hull]
+        self.cost = np.maximum.accumulate([paid.mean() for paid in self.paid])
+
+    def _paid(self, point: int) -> Floats:
+        """Return what rows pay by the coefficients that are deployed, (N,).
+
+        Where all folds' are near to deciding otherwise of many rows at once, what those pay is not what these do.
+        """
+        (one, level), rows = self.of[point], self.rows
+        if rows.table.log is not None:
+            return one.way.paid[:, level]
+        policy = self.policy((one.arm(level),), 0.0, 0, {})
+        every = np.arange(len(rows.table)), rows.costs, rows.table.query
+        return policy.follow(rows.seen, *every).cost
+
+    def policy(
+        self, arms: tuple[Arm, ...], share: float, seed: int, said: dict[str, Any]
+    ) -> RoutingPolicy:
+        """Return a policy of some arms."""
+        table, own = self.rows.table, self.rows.ensemble
+        return RoutingPolicy(arms, share, seed, own, table.unit, table.kind, said, table.names)
 
     def _sides(self, at: float) -> list[tuple[float, int]]:
-        """Return the neighbours on the hull that a cost lies between, with their shares."""
-        cost = self.points[self.hull, 0]
+        """Return the places of the neighbours on the hull that a cost lies between, with their shares."""
+        cost = self.cost
         high = int(np.clip(np.searchsorted(cost, at), 1, max(len(cost) - 1, 1)))
         if len(cost) == 1:
-            return [(1.0, int(self.hull[0]))]
+            return [(1.0, 0)]
         gap = cost[high] - cost[high - 1]
         part = float(np.clip((at - cost[high - 1]) / gap, 0, 1)) if gap > 0 else 0.0
-        pair = [(1 - part, int(self.hull[high - 1])), (part, int(self.hull[high]))]
+        pair = [(1 - part, high - 1), (part, high)]
         return [one for one in pair if one[0] > 0]
 
     def held_out(self, most: float) -> tuple[Floats, Floats]:
         """Return what rows pay and are worth within a mean cost, by coefficients their fold has not seen, (N,) each."""
-        dearest = float(self.points[int(self.points[:, 1].argmax()), 0])
-        sides = [(w, *self.of[h]) for w, h in self._sides(min(most, dearest))]
-        paid, worth = (
-            sum(w * getattr(one.way, name)[:, level] for w, one, level in sides)
-            for name in ("paid", "worth")
-        )
+        dearest = self.cost[int(self.points[self.hull, 1].argmax())]
+        outcomes = [self._outcome(*side) for side in self._sides(min(most, float(dearest)))]
+        paid, worth = (sum(one[0] * one[at] for one in outcomes) for at in (1, 2))
         return np.asarray(paid), np.asarray(worth)
+
+    def _outcome(self, share: float, place: int) -> tuple[float, Floats, Floats]:
+        """Return a share, and what rows pay and are worth at a place on the hull."""
+        one, level = self.of[self.hull[place]]
+        return share, self.paid[place], one.way.worth[:, level] - self.less[self.hull[place]]
 
     def fitted(self, method: Routing, target: Target, seed: int) -> Fitted:
         """Return the best within a budget, or the cheapest at a floor: two neighbours on the hull, mixed."""
-        table, cost = self.rows.table, self.points[self.hull, 0]
+        table, cost = self.rows.table, self.cost
         aims = self.points[self.hull, 1]
         # What buys nothing is not spent, unless that is asked for.
         rise = cost if method.spend == "all" else cost[: int(aims.argmax()) + 1]
-        worth = np.array([self.of[h][0].way.worth[:, self.of[h][1]].mean() for h in self.hull])
-        worth -= self.flattery
+        worth = np.array([self._outcome(1.0, place)[2].mean() for place in range(len(cost))])
         most, floor = target.most(table), target.floor(table)
         if most is not None and most < cost[0] * (1 - 1e-9):
             allowed = f"{cost[0]:.6g} {table.unit} or more: the cheapest model costs as much"
@@ -736,18 +779,18 @@ class _Levels:
             grid = np.linspace(cost[0], at, 513)
             at = float(grid[int((np.interp(grid, cost, worth) >= floor).argmax())])
         sides = self._sides(at)
-        outcomes, arms = [], []
-        for weight, h in sides:
-            one, level = self.of[h]
-            outcomes.append((weight, one.way.paid[:, level], one.way.worth[:, level]))
-            arms.append(one.arm(level, every=method.explore > 0))
+        outcomes = [self._outcome(*side) for side in sides]
+        arms = [
+            one.arm(level, every=method.explore > 0)
+            for one, level in (self.of[self.hull[place]] for _, place in sides)
+        ]
         ends = float(self.rows.ensemble.costs.min()), float(table.mean_costs[-1])
         span = ends[1] - ends[0]
         ends = ends if table.costs.ndim == 1 else (0.0, np.inf)  # of costs per row no more is known
         expected = replace(
             expectation(outcomes), group=table.group, span=span,
             ends=ends,
-            right=np.sum([w * right for w, _, right in outcomes], axis=0) - self.flattery,
+            right=np.sum([w * right for w, _, right in outcomes], axis=0),
         )  # fmt: skip
         quality = float(np.clip(np.asarray(expected.right).mean(), 0.0, 1.0))
         graded = table.graded or table.log is not None  # as estimates of rows may be anything
@@ -756,16 +799,7 @@ class _Levels:
         said |= {"expected_quality": quality, "expected_quality_95": known}
         said |= {"notes": list(self.rows.notes)} if self.rows.notes else {}
         share = sides[1][0] if len(sides) > 1 else 0.0
-        policy = RoutingPolicy(
-            tuple(arms),
-            share,
-            int(seed),
-            self.rows.ensemble,
-            table.unit,
-            table.kind,
-            said,
-            table.names,
-        ).exploring(method.explore)
+        policy = self.policy(tuple(arms), share, int(seed), said).exploring(method.explore)
         if method.explore and table.log is None:
             every = np.arange(len(table)), self.rows.costs, table.query
             more = policy.follow(self.rows.seen, *every).cost.mean() - expected.cost

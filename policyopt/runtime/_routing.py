@@ -49,7 +49,7 @@ _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds 
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
 GENERAL = 9
-OWN = 3  # of each model: how sure it is, its square, whether its answer is the given one
+OWN = 2  # of each model, and its knots: how sure it is, by how much more than each knot, whether its answer is given
 _LEAST = 1e-30  # of a probability
 _STEP = "Check the policy, or fit it again."
 
@@ -102,6 +102,8 @@ class Ensemble:
         Whether what has been paid, beside what is usual, is one more column.
     temper : array of shape (K,)
         Power of each model's distribution where it is a part of a mean.
+    knots : array of shape (K, J)
+        Where, along how sure each model is, what others are worth may bend.
     query : Query, optional
         What is known of a sample before: the last columns, and the only ones where nobody has been called.
     """
@@ -111,11 +113,17 @@ class Ensemble:
     classes: int
     timed: bool
     temper: Floats
+    knots: Floats
     query: Query | None = None
+
+    @property
+    def own(self) -> int:
+        """How many columns each model that has been called brings."""
+        return OWN + self.knots.shape[1]
 
     def width(self, called: Sequence[int]) -> int:
         """Return M, the columns of a standing."""
-        own = GENERAL + OWN * len(called) + self.timed if called else 0
+        own = GENERAL + self.own * len(called) + self.timed if called else 0
         return own + (0 if self.query is None else len(self.query.weights))
 
     def sure(self, output: ExitOutput, model: int) -> Floats:
@@ -195,7 +203,8 @@ class Ensemble:
         out += [*(column**2 for column in out), out[0] * out[3]]
         for at, m in enumerate(called):
             sure = self.sure(seen[m], m)
-            out += [sure, sure**2, agrees[:, at]]
+            over = (np.maximum(sure - knot, 0.0) for knot in self.knots[m].tolist())
+            out += [sure, *over, agrees[:, at]]
         if self.timed:
             usual = self.costs[list(called)].sum()
             spent = np.full(len(answer), usual) if paid is None else paid
@@ -684,7 +693,8 @@ def check_routing(policy: RoutingPolicy) -> None:
     ensemble, k = policy.ensemble, policy.model_exits
     if policy.kind not in KINDS or not KINDS[policy.kind].answers_class:
         raise input_error("kind", "one whose answers are classes", policy.kind, _STEP)
-    if not 1 <= k <= MAX_MODELS or ensemble.odds.shape != (k, 2) or ensemble.temper.shape != (k,):
+    shapes = ensemble.odds.shape, ensemble.temper.shape, ensemble.knots.shape[:1]
+    if not 1 <= k <= MAX_MODELS or shapes != ((k, 2), (k,), (k,)):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
     low, high = float(ensemble.costs.min()), float(ensemble.costs.max())
     if not (
@@ -733,7 +743,7 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "odds": list, "timed": bool, "temper": list, "query?": dict,  # see `Ensemble`, `Query`
+        "odds": list, "timed": bool, "temper": list, "knots": list, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int, "names": list,
         "explore?": (int, float),  # absent: 0
@@ -758,7 +768,8 @@ def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     query = {} if own.query is None else {"query": own.query.params()}
     return ROUTING.signed(
         **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
-        odds=own.odds.tolist(), timed=own.timed, temper=own.temper.tolist(), arms=arms,
+        odds=own.odds.tolist(), timed=own.timed, temper=own.temper.tolist(),
+        knots=own.knots.tolist(), arms=arms,
         share=policy.share, seed=policy.seed, names=list(policy.names),
         **({"explore": policy.explore} if policy.explore else {}),
         provenance=dict(policy.provenance),
@@ -778,7 +789,7 @@ def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
         ensemble = Ensemble(
             numbers("odds", content["odds"], 2),
             numbers("costs", content["costs"], 1), content["classes"], content["timed"],
-            numbers("temper", content["temper"], 1),
+            numbers("temper", content["temper"], 1), numbers("knots", content["knots"], 2),
             Query(**content["query"]) if "query" in content else None,
         )  # fmt: skip
         return RoutingPolicy(
