@@ -62,11 +62,11 @@ def explain(
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
-    if isinstance(routing := load_any(policy), RoutingPolicy):
+    if isinstance(routing := at_level(load_any(policy), level), RoutingPolicy):
         if reference is not None:
             step = "Leave it out; `policyopt compare` holds methods against each other."
             raise input_error("--reference", "absent with routing", str(reference), step)
-        _explain_routing(at_level(routing, level), policy, cache, split, out, utility, cost, style)
+        _explain_routing(routing, policy, cache, split, out, utility, cost, style)
         return
     loaded = _single("POLICY", policy, level)
     against = None if reference is None else _single("--reference", reference, level)

@@ -48,7 +48,7 @@ def export(
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
     loaded = load_any(policy)
-    if level is not None or not isinstance(loaded, PolicyFamily):
+    if level is not None or not isinstance(loaded, PolicyFamily) or loaded.routes:
         loaded = at_level(loaded, level)
     if isinstance(loaded, ExpertPolicy):
         got = "expert branches: one policy per context"

@@ -14,7 +14,7 @@ from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import SETTINGS, Guard, damaged, difference, in_batches, signed, text_of, twisted
-from random_routes import random_routing
+from random_routes import random_family, random_routing
 from rules import C, artifact, experts, families, online_policies, policies, schema_of, validator
 
 from policyopt._export.bundle import write_bundle
@@ -39,10 +39,14 @@ routings = {
     f"routing {kind}": random_routing(3, kind, arms=2, query=kind == "summary", models=4)
     for kind in ("logits", "logit", "summary")
 }
+routed = {
+    f"routing {kind}": random_family(3, kind, query=kind == "summary", timed=kind == "logit")
+    for kind in ("logits", "logit", "summary")
+}
 #: Batches (10,000 cases), how files are loaded, and what is in them.
 KINDS = {
     "policies": (60, load_policy, policies), "experts": (15, load_any, lambda: {"experts": experts()}),
-    "families": (15, load_any, families), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, online_policies),
+    "families": (20, load_any, lambda: families() | routed), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, online_policies),
 }  # fmt: skip
 OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
 FEATURES = np.random.default_rng(4).normal(size=(4, 3))
@@ -72,7 +76,7 @@ def decides(value):
                             break
                     value.feedback(request)
                 return
-            if isinstance(value, RoutingPolicy):
+            if isinstance(value, RoutingPolicy) or getattr(value, "routes", False):
                 return routes(value)
             more = [np.zeros(4, dtype=np.int64)] if isinstance(value, Several) else []
             outputs = OUTPUTS[:, [k % 6 for k in range(min(value.model_exits, 50))]]
@@ -90,8 +94,11 @@ def routes(value):
     )
     if value.kind == "summary":
         outputs = [{"confidence": np.full(n, 0.7), "prediction": np.arange(n)}] * value.model_exits
-    query = np.ones((n, value.needs_query)) if value.needs_query else None
-    exits = value.decide(outputs, query=query).exit
+    more, one = {}, value
+    if isinstance(value, Several):
+        more, one = {"level": np.arange(n) % len(value)}, value.at(0)
+    query = np.ones((n, one.needs_query)) if one.needs_query else None
+    exits = value.decide(outputs, **more, query=query).exit
     assert ((exits >= 0) & (exits < value.model_exits)).all()
 
 
