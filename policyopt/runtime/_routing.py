@@ -419,6 +419,11 @@ class RoutingPolicy:
         """By how much what samples cost on average may differ."""
         return float(self.costs.sum() - self.costs.min())
 
+    def ways(self, costs: Floats) -> Floats:
+        """Return what requests may cost, (S,), by the cost of each model alone, (K,)."""
+        calls = {one.called for arm in self.arms for one in arm.standings if one.called}
+        return np.array([costs[list(called)].sum() for called in sorted(calls)])
+
     @property
     def asked_first(self) -> list[str]:
         """Names of the models of which one is asked first: by the arms' coin, and by the query."""
