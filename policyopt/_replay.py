@@ -157,6 +157,7 @@ class Replay:
         None  # (N, K) of routing: when each model was asked, from 1; 0 where it was not
     )
     answerer: Ints | None = None  # (N,) of routing: whose answer it is; -1 where several are joined
+    confidence: Floats | None = None  # (N,) of routing: that the answer is right
 
     @property
     def exit_share(self) -> Floats:
@@ -266,7 +267,7 @@ def follow(policy: RoutingPolicy, table: Table) -> Replay:
     out = Replay(
         np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
         np.zeros(n, bool), None, table.graded, table.group, np.zeros((n, table.exits), np.int64),
-        np.empty(n, np.int64),
+        np.empty(n, np.int64), np.empty(n),
     )  # fmt: skip
     alone = np.broadcast_to(table.standalone_costs, (n, table.exits))
     for low in range(0, n, _ROWS):
@@ -283,7 +284,7 @@ def follow(policy: RoutingPolicy, table: Table) -> Replay:
         worth = part.statistics.quality if worth is None or part.plain_only else worth
         taken = np.full(own.shape, np.nan) if worth is None else worth.astype(np.float64)
         quality = np.where(own.any(axis=1), (taken * own).sum(axis=1), taken[:, 0])
-        for name in ("exit", "prediction", "cost", "turn", "answerer"):
+        for name in ("exit", "prediction", "cost", "turn", "answerer", "confidence"):
             getattr(out, name)[rows] = getattr(found, name)
         out.quality[rows] = np.where(part.valued, quality, np.nan)
     right = None if table.graded or not table.labelled else out.quality > 0.5

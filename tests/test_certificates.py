@@ -389,6 +389,7 @@ def test_routing_is_certified_as_it_is_served(tmp_path, run):
     found.family.save(tmp_path / "f.json")
     family = po.load_family(tmp_path / "f.json")
     assert family.certified("drop<=4%", 0.9) is family and family.at(0).explore == 0.05
+    assert Online(family, Controller(0.3)).family is family
     for one in (family, family.at(0)):
         assert recheck(one, data)["p_value"] <= 0.1
     policy, table = family.at(0), Tables(data).get("calibrate")

@@ -381,8 +381,25 @@ class PolicyFamily(Several):
             costs = np.array([*low, *costs[inside], *high])
         return PolicyFamily((*before, *each, *behind), costs, None, self.full_cost)
 
+    @cached_property
+    def ends(self) -> Floats:
+        """Costs between which a controller's budget is a share: of first and last exit; of routing, of its levels."""
+        if not self.routes:
+            return self.policy.costs[[0, -1]]
+        known, each = self.expected_costs, self.policy.costs
+        return (
+            np.array([each.min(), each.sum()])
+            if known is None or self.levels < 2
+            else known[[0, -1]]
+        )
+
     def exits_of(self, scores: Floats) -> npt.NDArray[np.integer]:
-        """Return the exit of each row (n, K) on each level of one rule: (n, A), int8 (int64 where K passes 127)."""
+        """Return the exit of each row (n, K) on each level of one rule: (n, A), int8 (int64 where K passes 127).
+
+        Of routing, whose outcomes are looked up by level, the level.
+        """
+        if self.routes:
+            return np.tile(np.arange(self.levels), (len(scores), 1))
         dtype = np.int8 if self.policy.exits < 128 else np.int64
         found = np.empty((len(scores), self.levels), dtype=dtype)
         for a, thresholds in enumerate(self.thresholds):
@@ -409,8 +426,15 @@ class PolicyFamily(Several):
         return found
 
 
-def ended(policy: Policy, end: float) -> Policy:
-    """Return a policy that leaves at the first exit always (`ALWAYS`), or never early (`NEVER`)."""
+def ended(policy: Any, end: float) -> Any:
+    """Return a policy that leaves at the first exit always (`ALWAYS`), or never early (`NEVER`).
+
+    Of routing, for `NEVER`: that asks the last model, with which certificates compare.
+    """
+    if isinstance(policy, RoutingPolicy):
+        last = policy.model_exits - 1
+        arm = Arm(last, (routing.Standing((last,), np.ones(1), last),))
+        return replace(policy, arms=(arm,), share=0.0, explore=0.0)
     return replace(policy, thresholds=np.full(policy.exits - 1, end), mixture=None)
 
 
@@ -536,16 +560,15 @@ def family_from_dict(content: Any, source: str = "policy") -> PolicyFamily:
             its = tuple(arms[at] for at in level["arms"])
         try:
             if r < len(made):
-                more = {"arms": its, **routing.own_from_dict(own)} if routes else own_from_dict(own)
-                policies.append(
-                    replace(made[r], **({} if routes else {"abstention": None}), **more)
-                )
+                if routes:
+                    more = {"arms": its, **routing.own_from_dict(own)}
+                else:
+                    more = {"abstention": None, **own_from_dict(own)}
+                policies.append(replace(made[r], **more))
                 continue
-            whole_of = {**shared, **rules[r], **own}
+            all_of = {**shared, **rules[r], **own}
             one = (
-                routing.routed(whole_of, its)
-                if routes
-                else from_dict(POLICY.signed(**whole_of), place)
+                routing.routed(all_of, its) if routes else from_dict(POLICY.signed(**all_of), place)
             )
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):

@@ -424,6 +424,11 @@ class RoutingPolicy:
         calls = {one.called for arm in self.arms for one in arm.standings if one.called}
         return np.array([costs[list(called)].sum() for called in sorted(calls)])
 
+    def load(self, called: Bools) -> Floats:
+        """Return what calls of models, (n, K), cost on average, as a share: 0 the cheapest alone, 1 all of them."""
+        low = self.costs.min()
+        return (called @ self.costs - low) / max(float(self.costs.sum() - low), 1e-300)
+
     @property
     def asked_first(self) -> list[str]:
         """Names of the models of which one is asked first: by the arms' coin, and by the query."""
@@ -693,6 +698,13 @@ class RoutingPolicy:
     def _look(self, model: int, output: Any, n: int) -> ExitOutput:
         state = self.observer.start(n)
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
+
+
+def check_next(k: Any, route: Route) -> None:
+    """Refuse a model that is not the one to ask."""
+    if k != route.next:
+        step = "Loop while route.next is not None."
+        raise input_error("k", f"the model to ask, {route.next}", k, step)
 
 
 def no_thresholds(argument: str, what: str = "") -> InputError:

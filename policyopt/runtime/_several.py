@@ -20,7 +20,7 @@ from ._kinds import KINDS
 from ._outputs import ExitOutput
 from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
 from ._reading import as_array, read_exits
-from ._routing import Route, RoutingPolicy, no_thresholds
+from ._routing import Route, RoutingPolicy, check_next, no_thresholds
 from ._typing import Array, Floats, Ints
 
 
@@ -150,9 +150,7 @@ class Several(ABC):
             As `Policy.step`.
         """
         if isinstance(state, Route):
-            if k != state.next:
-                step = "Loop while route.next is not None."
-                raise input_error("k", f"the model to ask, {state.next}", k, step)
+            check_next(k, state)
             return self.policies[state.level].step(output, state, cost)
         if state.scalar:
             e, _, inner = state.groups[0]

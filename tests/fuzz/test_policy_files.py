@@ -23,11 +23,12 @@ from policyopt._export.schema import schemas
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime import _strict_json as strict_json
 from policyopt.runtime._answers import ANSWERS
+from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import ExpertPolicy, experts_to_dict, load_any
 from policyopt.runtime._family import PolicyFamily, family_to_dict
-from policyopt.runtime._online import Online
+from policyopt.runtime._online import Controller, Online
 from policyopt.runtime._online.serving import online_to_dict
 from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
@@ -46,10 +47,21 @@ routed = {
 #: Batches (10,000 cases), how files are loaded, and what is in them.
 KINDS = {
     "policies": (60, load_policy, policies), "experts": (15, load_any, lambda: {"experts": experts()}),
-    "families": (20, load_any, lambda: families() | routed), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, online_policies),
+    "families": (20, load_any, lambda: families() | routed), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, lambda: online_policies() | steered()),
 }  # fmt: skip
 OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
 FEATURES = np.random.default_rng(4).normal(size=(4, 3))
+
+
+def steered():
+    bandit = Online(random_family(3), make_bandit("exp3"), overhead=(0.1, 0.2), reveal="played")
+    found = {
+        "routing controller": Online(random_family(3), Controller(0.4)),
+        "routing exp3": bandit,
+    }
+    for value in found.values():
+        decides(value)
+    return found
 
 
 def whole(value):
@@ -71,7 +83,12 @@ def decides(value):
             if isinstance(value, Online):
                 for row in OUTPUTS[:2]:
                     request = value.start()
-                    for at, k in enumerate(value.family.policy.active_exits):
+                    while value.family.routes and request.next is not None:
+                        output = np.resize(row, max(value.family.classes, 1))
+                        value.decide(request.next, output, request)
+                    for at, k in enumerate(
+                        () if value.family.routes else value.family.policy.active_exits
+                    ):
                         if value.decide(k, row[at % 6], request, FEATURES[0]).exit:
                             break
                     value.feedback(request)
