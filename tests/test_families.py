@@ -149,6 +149,9 @@ def test_what_is_no_level_or_no_family_is_refused():
         ("kind of the policies", lambda: PolicyFamily((one, made(kind="probabilities")))),
         ("'thresholds' must be of shape", lambda: PolicyFamily.of(one, [[0.5]])),
         ("without a mixture", lambda: PolicyFamily.of(made(mixed=""), [[0.5, 0.5]])),
+        ("'query' must be left out", lambda: family.start(0, query=[1.0])),
+        ("'costs' must be left out", lambda: family.decide(LOGITS[:, :3], 0, costs=[1.0])),
+        ("'query' must be left out", lambda: Online(family, Controller(0.5)).start(query=[1.0])),
         ("a bandit learns of all", lambda: Online(family, make_bandit("ucb1"))),
         ("a family of 3 levels. Take a level", lambda: po.evaluate(family, cache(40))),
     ):

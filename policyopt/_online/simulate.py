@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,7 @@ from policyopt._methods.base import Method, check_budgets, check_exits
 from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import arms_family, called, fit_linucb, steerable, steering_family
 from policyopt._progress import report
-from policyopt._replay import Replay, follow, trace
+from policyopt._replay import follow, trace
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._bandits import BANDITS, Bandit, Steering, make_bandit
@@ -519,24 +519,19 @@ def level_outcomes(family: PolicyFamily, tables: Sequence[Table], reward: str) -
     """Look up what each level of routing comes to on the rows of some streams: their exits are the levels."""
     found = [[follow(policy, table) for policy in family.policies] for table in tables]
 
-    def columns(of: Callable[[Replay], Any]) -> Array:
-        return np.concatenate([np.stack([of(one) for one in each], axis=1) for each in found])
+    def columns(name: str) -> Array:
+        return np.concatenate([np.stack([vars(r)[name] for r in each], axis=1) for each in found])
 
-    quality, sure = columns(lambda r: r.quality), columns(lambda r: r.confidence)
+    quality, sure = columns("quality"), columns("confidence")
+    load = family.policy.load(columns("turn") > 0)
     known = not np.isnan(quality).any()
     if reward == "label" and not known:
         allowed = "label-free where rows have no labels"
         raise input_error("reward", allowed, reward, "E.g. confidence.")
-    right = (
-        None
-        if any(r.correct is None for each in found for r in each)
-        else columns(lambda r: r.correct)
-    )
+    right = quality > 0.5 if known and not found[0][0].graded else None
     return Outcomes(
         reward, tuple(map(len, tables)), np.zeros((len(sure), 0)), quality if reward == "label" else sure,
-        columns(lambda r: family.policy.load(np.asarray(r.turn) > 0)), columns(lambda r: r.cost),
-        quality if known else None,
-        sure, columns(lambda r: r.prediction), right,
+        load, columns("cost"), quality if known else None, sure, columns("prediction"), right,
     )  # fmt: skip
 
 

@@ -242,6 +242,7 @@ class PolicyFamily(Several):
         -------
         SeveralState, or of routing Route
         """
+        routing.only_routing(self.routes, query=query)
         return self._start(level, samples, query)
 
     def decide(
@@ -271,6 +272,7 @@ class PolicyFamily(Several):
         InputError
             As `Policy.decide`; no such level.
         """
+        routing.only_routing(self.routes, costs=costs, query=query)
         if isinstance(level, str) or np.ndim(level) == 0:
             more = (costs, query) if self.routes else (features,)
             return self.at(level).decide(outputs, samples, *more)  # type: ignore[arg-type]
@@ -452,7 +454,7 @@ FAMILY = Form(
         "full_cost": (int, float, type(None)),  # what 100 % is; null: the dearest level's last exit
         "rules": list,  # what else a policy's file holds, but for what levels have of their own
         "arms?": list,  # of routing policies, each once: levels have their numbers
-        "levels": list,  # from the cheapest to the dearest: see `LEVEL`
+        "levels": list,  # from the cheapest to the dearest: see `LEVELS`
         "provenance": dict,  # what all levels share of how they were found
         "sha256": str,  # of all the above in canonical form
     },

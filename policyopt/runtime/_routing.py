@@ -707,6 +707,14 @@ def check_next(k: Any, route: Route) -> None:
         raise input_error("k", f"the model to ask, {route.next}", k, step)
 
 
+def only_routing(routes: bool, **given: Any) -> None:
+    """Refuse what nobody but routing looks at."""
+    for name, value in given.items():
+        if value is not None and not routes:
+            step = "Leave it out: it is not looked at."
+            raise input_error(name, "left out where exits come in turn", "one", step)
+
+
 def no_thresholds(argument: str, what: str = "") -> InputError:
     """Return why a policy that asks models in any order will not do, `what` for."""
     step = "E.g. --method subset: which models to ask, in their order, by thresholds."

@@ -22,7 +22,7 @@ from .._forks import Line, parted, tell_of_forks
 from .._parameters import Rule
 from .._policy import NEVER, Policy, position
 from .._reading import read_vectors
-from .._routing import RoutingPolicy, check_next, no_thresholds
+from .._routing import RoutingPolicy, check_next, no_thresholds, only_routing
 from .._saved_state import check_fields, refused
 from .._several import policy_of
 from .._strict_json import Form, parse, read_plain, to_text
@@ -190,8 +190,8 @@ class Online:
         `full`: it goes to the last exit (of routing: the last model is asked), and nobody learns from it, e.g. once a
         monitor has alarmed. `query`: of routing, see `RoutingPolicy.start`.
         """
+        only_routing(self.family.routes, query=query)
         more = {"query": query} if self.family.routes else {}
-        _refuse_given("exits in turn", **({} if more else {"query": query}))
         with self._lock:
             arm = self.family.levels - 1 if full else self._player.choose()
             chances = None if full else getattr(self._player, "chances", None)
@@ -236,7 +236,7 @@ class Online:
             told = policy.step(output, request.state, cost)
             request.confidences, request.exit = [request.state.confidence], 0 if told.exit else None
             return told
-        _refuse_given("exits in turn", cost=cost)
+        only_routing(False, cost=cost)
         at = position(policy, k, request.state)
         shown = []
         if isinstance(rule, LinUCB) and rule.hidden is not None and at < policy.exits - 1:
