@@ -19,7 +19,7 @@ from policyopt.runtime._answers import AnswerRule
 from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._errors import BudgetError
 from policyopt.runtime._family import PolicyFamily
-from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 
 #: Share of the full model's cost that a level must cost more than the one before.
 _APART = 1e-6
@@ -53,7 +53,7 @@ class FittedFamily:
         """What each level is expected to cost."""
         return tuple(part.expected for part in self.parts)
 
-    def at(self, level: int | float | str) -> Policy:
+    def at(self, level: int | float | str) -> Any:
         """Return the policy of one level, as `PolicyFamily.at`."""
         return self.policy.at(level)
 
@@ -116,8 +116,10 @@ def fit_family(
     >>> float(po.evaluate(family.at("50%"), data).cost.mean().round(1))  # at most 2 ms
     2.0
     """
-    table = tables_of(data, cost, tables, utility).get(split)
-    chosen = method_of(method, settings).in_turn("a family or certificate")
+    chosen = method_of(method, settings)
+    if chosen.chooses or calibrator is not None:  # levels are alike, and only thresholds take a map
+        chosen = chosen.in_turn("a family" if calibrator is None else "calibrator")
+    table = tables_of(data, cost, tables, utility).get(split, censored=chosen.logs)
     wanted = np.unique(parse_budgets(budgets, table.mean_costs, table.unit)).tolist()
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
     if asked is None:
@@ -166,7 +168,9 @@ def _alike(parts: Sequence[Fitted]) -> list[Fitted]:
     def one(rule: Any) -> Any:
         return known.setdefault(f"{rule.role} {rule.name} {rule.params()}", rule)
 
-    def alike(policy: Policy) -> Policy:
+    def alike(policy: Any) -> Any:
+        if isinstance(policy, RoutingPolicy):  # whose levels share their ensemble
+            return policy
         return replace(policy, rule=one(policy.rule), answer=one(policy.answer))
 
     return [replace(part, policy=alike(part.policy)) for part in parts]

@@ -157,6 +157,7 @@ class Replay:
         None  # (N, K) of routing: when each model was asked, from 1; 0 where it was not
     )
     answerer: Ints | None = None  # (N,) of routing: whose answer it is; -1 where several are joined
+    confidence: Floats | None = None  # (N,) of routing: that the answer is right
 
     @property
     def exit_share(self) -> Floats:
@@ -174,7 +175,7 @@ def replay(policy: Any, table: Table) -> Replay:
     _ = known_rows(table).quality  # raises where no row has a label, before the work
     policy = policy_of(policy, routes=True)
     if isinstance(policy, RoutingPolicy):
-        return _replay_routing(policy, table)
+        return follow(policy, table)
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)
     return _replay_one(policy, table, np.arange(len(table)))
@@ -254,8 +255,8 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
     return out
 
 
-def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
-    """Run a policy that asks models in any order over the rows, some at a time."""
+def follow(policy: RoutingPolicy, table: Table) -> Replay:
+    """Run a policy that asks models in any order over the rows, some at a time; quality is NaN where unknown."""
     check_match(policy, table)
     if not table.cascade:
         step = (
@@ -266,7 +267,7 @@ def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
     out = Replay(
         np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
         np.zeros(n, bool), None, table.graded, table.group, np.zeros((n, table.exits), np.int64),
-        np.empty(n, np.int64),
+        np.empty(n, np.int64), np.empty(n),
     )  # fmt: skip
     alone = np.broadcast_to(table.standalone_costs, (n, table.exits))
     for low in range(0, n, _ROWS):
@@ -280,9 +281,10 @@ def _replay_routing(policy: RoutingPolicy, table: Table) -> Replay:
         found = policy.follow(seen, rows, alone[rows], query)
         own = found.answerer[:, None] == np.arange(table.exits)  # whose answer it is
         worth = part.worth(np.repeat(found.prediction[:, None], table.exits, axis=1))
-        taken = np.asarray(part.quality if worth is None or part.plain_only else worth)
+        worth = part.statistics.quality if worth is None or part.plain_only else worth
+        taken = np.full(own.shape, np.nan) if worth is None else worth.astype(np.float64)
         quality = np.where(own.any(axis=1), (taken * own).sum(axis=1), taken[:, 0])
-        for name in ("exit", "prediction", "cost", "turn", "answerer"):
+        for name in ("exit", "prediction", "cost", "turn", "answerer", "confidence"):
             getattr(out, name)[rows] = getattr(found, name)
         out.quality[rows] = np.where(part.valued, quality, np.nan)
     right = None if table.graded or not table.labelled else out.quality > 0.5

@@ -1,9 +1,11 @@
 """Routing policies at random: any standings, orders, answers, costs and queries that hang together."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._query import Query
 from policyopt.runtime._routing import Arm, Ensemble, RoutingPolicy, Standing
 
@@ -16,11 +18,26 @@ def random_routing(seed, kind="logits", timed=False, arms=1, query=False, models
     ensemble = Ensemble(
         np.stack([rng.normal(size=k), rng.uniform(0.2, 1.5, k)], axis=1),
         np.append(rng.uniform(0, 3, k - 1), 1.0), classes.get(kind, int(rng.integers(2, 7))), timed, temper,
-        _query(rng, k) if query else None,
+        rng.normal(size=(k, int(rng.integers(1, 4)))), _query(rng, k) if query else None,
     )  # fmt: skip
     made = tuple(_arm(rng, ensemble, k, kind != "summary") for _ in range(arms))
     share = float(rng.uniform(0.2, 0.8)) if arms == 2 else 0.0
     return RoutingPolicy(made, share, int(rng.integers(100)), ensemble, "ms", kind, **more)
+
+
+def random_family(seed, kind="logits", **more):
+    """Return a family of four levels of three arms, the last of which explores."""
+    policies = [random_routing(seed, kind, arms=2, models=4, **more) for _ in range(2)]
+    (a, b), c = policies[0].arms, random_routing(seed + 1, kind, models=4, **more).arms[0]
+    fits = replace(policies[1], arms=(a,)).ensemble  # of equal content
+    sides = [((a,), 0.0), ((a, b), 0.3), ((b, c), 0.6), ((c,), 0.0)]
+    levels = [
+        replace(policies[0], arms=arms, share=share, provenance={"level": n, "told": 1})
+        for n, (arms, share) in enumerate(sides)
+    ]
+    levels[2] = replace(levels[2], ensemble=fits)
+    levels[3] = levels[3].exploring(0.5)
+    return PolicyFamily(tuple(levels), [1.0, 1.5, 2.0, 3.0], provenance={"told": 1})
 
 
 def _query(rng, k):

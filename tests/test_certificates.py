@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic import cache, outputs
 from test_experts import routed
+from test_routing import zoo
 
 import policyopt as po
 from policyopt._bounds import P_VALUES, crc, default_of, rows_that_do
@@ -378,6 +379,79 @@ def test_nobody_who_adapts_goes_under_certified_levels(tmp_path, monkeypatch):
     ]
     kept = PolicyFamily(tuple(each)).certified("drop<=4%", 0.9, by_request=True)
     assert len(kept) == len(family) - 1
+
+
+def test_routing_is_certified_as_it_is_served(tmp_path, run):
+    """Policy and family, blind and by request, with its exploration; void once anything that decides is changed."""
+    data = zoo(3000, split={"fit": 0.4, "calibrate": 0.4, "test": 0.2})
+    asked = {"risk": ["drop<=4%", "cost<=70%"], "confidence": 0.9}
+    found = certify(data, **asked, method="routing", budgets=6, explore=0.05)
+    found.family.save(tmp_path / "f.json")
+    family = po.load_family(tmp_path / "f.json")
+    assert family.certified("drop<=4%", 0.9) is family and family.at(0).explore == 0.05
+    assert Online(family, Controller(0.3)).family is family
+    for one in (family, family.at(0)):
+        assert recheck(one, data)["p_value"] <= 0.1
+    policy, table = family.at(0), Tables(data).get("calibrate")
+    seen, served = taken(policy, table), po.evaluate(policy, data, "calibrate")
+    np.testing.assert_array_equal(seen.cost, served.cost)
+    np.testing.assert_array_equal(seen.quality, served.quality)
+    assert (
+        seen.costs == (1.0, 15.0)
+        and seen.cost.mean() > taken(policy.exploring(0.0), table).cost.mean()
+    )
+    stated = found.records[
+        [one["level"] for one in found.records].index(found.certificate["level"])
+    ]
+    loss = table.quality[:, -1] - served.quality
+    assert stated["risks"] == pytest.approx(
+        {"drop<=4%": loss.mean(), "cost<=70%": served.cost.mean()}
+    )
+    ensemble = replace(policy.ensemble, temper=policy.ensemble.temper * 1.01)
+    for other in (
+        {"share": 0.5}, {"seed": 3}, {"explore": 0.1}, {"arms": policy.arms[:1]}, {"ensemble": ensemble},
+    ):  # fmt: skip
+        assert certificate_of(replace(policy, **other)) is None
+    with pytest.raises(CheckError, match="changed since"):
+        recheck(policy.exploring(0.0), data)
+    both = certify(data, "harm<=9%", 0.9, method=family, covers="request", split="test").family
+    assert certificate_of(both)["covers"] == "request" and recheck(both, data)["p_value"] <= 0.1
+    with pytest.raises(InputError, match="of plain answers"):
+        certify(data, "brier_gap<=5%", method=family)
+    policy.save(tmp_path / "p.json")
+    out = tmp_path / "out"
+    assert run("export", tmp_path / "p.json", "--to", "python", "--out", out)[0] == 0
+    assert "Certified with 90 % confidence: drop<=4%" in " ".join(
+        (out / "policy.py").read_text().split()
+    )
+
+
+def test_false_certificates_of_routing_are_as_rare_as_they_say():
+    """150 draws of 300 rows: the true risk of what is certified, and of the cheapest that looks good enough."""
+    levels = po.fit_family(zoo(800), "1.5,2.5,3.5,5,7", "routing").policy
+    world = zoo(20_000, seed=1).splits["pool"]
+    logits, labels = (world.array(name) for name in ("outputs", "labels"))
+    paid = {"costs": 2.0 ** np.arange(4), "unit": "ms", "cost_kind": "standalone"}
+    of = lambda rows: po.from_arrays(  # noqa: E731
+        splits={"calibrate": {"outputs": logits[rows], "labels": labels[rows]}}, **paid
+    )
+    table = Tables(of(np.arange(20_000))).get("calibrate")
+    truth = np.array(
+        [(table.quality[:, -1] - taken(p, table).quality).mean() for p in levels.policies]
+    )
+    most, rng, wrong, looks, shown = float(truth[2] - 1e-4), np.random.default_rng(0), 0, 0, 0
+    assert truth[3] < most < truth[2]
+    for _ in range(150):
+        drawn = of(rng.integers(0, 20_000, 300))
+        seen = [taken(p, Tables(drawn).get("calibrate")) for p in levels.policies]
+        good = [a for a, one in enumerate(seen) if (one.full_quality - one.quality).mean() <= most]
+        looks += bool(good) and truth[good[0]] > most
+        try:
+            found = certify(drawn, Risk("drop", most), 0.9, method=levels)
+        except BudgetError:
+            continue
+        shown, wrong = shown + 1, wrong + (truth[found.certificate["level"]] > most)
+    assert wrong / 150 <= 0.1 + 3 * (0.09 / 150) ** 0.5 < looks / 150 and shown > 20
 
 
 def test_a_pool_gives_half_of_its_test_rows_and_the_fit_keeps_its_own():

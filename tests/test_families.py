@@ -1,6 +1,7 @@
 """Families: a level is an ordinary policy, levels rise, one file for serving and steering, the commands."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import signed
+from random_routes import random_family
 from rules import C, families
 from rules import policy as made
 from synthetic import outputs
@@ -69,6 +71,52 @@ def test_levels_decide_as_their_own_policies(name, tmp_path):
         assert k == found.exit[i]
 
 
+@pytest.mark.parametrize("kind", ["logits", "logit", "summary"])
+def test_levels_of_routing_decide_as_their_own_policies(kind, tmp_path):
+    """In a batch of one level or of many, and one by one; of the file, too, in which each arm stands once."""
+    asked = kind == "summary"
+    family, rng = random_family(5, kind, query=asked, timed=not asked), np.random.default_rng(2)
+    family.save(tmp_path / "family.json")
+    again = load_family(tmp_path / "family.json")
+    content = family_to_dict(family)
+    assert family_to_dict(again) == content and len(content["rules"]) == 1
+    assert len(content["arms"]) == 4 and sum(len(level["arms"]) for level in content["levels"]) == 6
+    n, of = 80, again.model_exits
+    rows = rng.normal(size=(n, of, 1 if kind == "logit" else again.classes)) * 2
+    if asked:
+        said = {"confidence": rng.random((of, n)), "prediction": rng.integers(0, 3, (of, n))}
+        rows = [{name: column[m] for name, column in said.items()} for m in range(of)]
+    of_one = lambda i, m: {k: v[i] for k, v in rows[m].items()} if asked else rows[i, m]  # noqa: E731
+    query = rng.normal(size=(n, 3)) if asked else None
+    paid, numbers, level = rng.gamma(4, size=(n, of)), np.arange(n) + 7, rng.integers(0, 4, n)
+    found = again.decide(rows, level, numbers, costs=paid, query=query)
+    for a in range(4):
+        one = family.at(a).decide(rows, numbers, paid, query)
+        for field in vars(one):
+            whole = again.decide(rows, a, numbers, costs=paid, query=query)
+            np.testing.assert_array_equal(getattr(whole, field), getattr(one, field))
+            np.testing.assert_array_equal(
+                getattr(found, field)[level == a], getattr(one, field)[level == a]
+            )
+    for i in range(n):
+        route = again.start(str(level[i]), int(numbers[i]), None if query is None else query[i])
+        while (m := route.next) is not None:
+            told = again.step(m, of_one(i, m), route, cost=paid[i, m])
+        assert told.prediction == found.prediction[i] and route.paid == pytest.approx(found.cost[i])
+        assert set(route.seen) == set(np.flatnonzero(found.called[i]))
+        assert route.confidence == pytest.approx(found.confidence[i])
+    refuses("the model to ask, None", again.step, 0, of_one(0, 0), route)
+    refuses("'level' must be", again.start, [0, 1])
+    for call in (lambda: family.thresholds, lambda: PolicyFamily.of(family.at(0), [[0.5]])):
+        refuses("Got", call)
+    if kind == "logits":
+        one = family.at(0)
+        alike = replace(one, ensemble=replace(one.ensemble, classes=C))
+        other = made(active_exits=(0, 2, 3), model_exits=4)
+        refuses("all of routing, or none", PolicyFamily, (other, alike))
+    assert family.steered() is family and not family.nested
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.integers(1, 999), min_size=1, max_size=12, unique=True),
@@ -101,6 +149,9 @@ def test_what_is_no_level_or_no_family_is_refused():
         ("kind of the policies", lambda: PolicyFamily((one, made(kind="probabilities")))),
         ("'thresholds' must be of shape", lambda: PolicyFamily.of(one, [[0.5]])),
         ("without a mixture", lambda: PolicyFamily.of(made(mixed=""), [[0.5, 0.5]])),
+        ("'query' must be left out", lambda: family.start(0, query=[1.0])),
+        ("'costs' must be left out", lambda: family.decide(LOGITS[:, :3], 0, costs=[1.0])),
+        ("'query' must be left out", lambda: Online(family, Controller(0.5)).start(query=[1.0])),
         ("a bandit learns of all", lambda: Online(family, make_bandit("ucb1"))),
         ("a family of 3 levels. Take a level", lambda: po.evaluate(family, cache(40))),
     ):
@@ -115,6 +166,17 @@ def test_twice_and_unused_in_a_file_are_refused():
     refuses("different, and each used", twist, rules=[rules[0], rules[0], rules[2]])
     refuses("each first used in turn", twist, levels=[{**levels[0], "rule": 1}, *levels[1:]])
     refuses("of all or none", twist, levels=[{**levels[0], "name": None}, *levels[1:]])
+    routing = json.loads(json.dumps(family_to_dict(random_family(1))))
+    levels, arms = routing["levels"], routing["arms"]
+    for words, more in (
+        ("different, and each used", {"arms": [*arms, {**arms[0], "first": -7}]}),
+        ("different, and each used", {"arms": [*arms[:3], arms[2]]}), ("hangs together|a model with", {"arms": [{**arms[0], "first": 9}, *arms[1:]]}),
+        ("each first used in turn", {"levels": levels[::-1]}), ("each first used in turn", {"levels": [{**levels[0], "arms": [-1]}, *levels[1:]]}),
+        ("one, or two", {"levels": [{**levels[0], "arms": []}, *levels[1:]]}), ("model_exits", {"model_exits": 5}),
+    ):  # fmt: skip
+        refuses(words, lambda more=more: family_from_dict(signed({**routing, **more})))
+    content = json.loads(json.dumps(family_to_dict(families()["several rules"])))
+    levels = content["levels"]
     refuses(
         "expected_costs", twist, levels=[levels[0], {**levels[1], "expected_cost": 1.0}, levels[2]]
     )

@@ -8,6 +8,7 @@ import pytest
 
 import policyopt as po
 from policyopt._cache.importers import import_sources
+from policyopt._export.bundle import write_bundle
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, InputError
@@ -433,13 +434,14 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
     for arguments in (
         ["evaluate", policy, room / "zoo", "--by", "label"], ["info", policy], ["run", policy, *files],
         ["compare", room / "zoo", "--methods", "routing,max_prob", "--budgets", "2"],
-        [*fit, "--accuracy", "80%"],
+        [*fit, "--accuracy", "80%"], ["certify", room / "zoo", "--policy", policy, "--risk", "drop<=60%", "--out", room / "c.json"],
+        ["verify", room / "c.json", room / "zoo"], ["certify", room / "zoo", "--method", "routing", "--risk", "drop<=9%", "--family", "--out", room / "c.json"],
+        ["verify", room / "c.json", room / "zoo"], ["info", room / "c.json", "--level", "0"],
     ):  # fmt: skip
         assert run(*arguments)[0] == 0, arguments
     for arguments in (
         ["calibration", room / "zoo", "--policy", policy], ["risk-coverage", policy, room / "zoo"],
-        ["certify", room / "zoo", "--policy", policy, "--risk", "drop<=2%"],
-        [*fit, "--budgets", "3"], [*fit, "--budget", "50%", "--abstain", "5%"],
+        [*fit, "--budgets", "3", "--calibrator", "beta"], [*fit, "--budget", "50%", "--abstain", "5%"],
         [*fit, "--budget", "50%", "--max-exits", "2"], [*fit, "--budget", "50%", "--calibrator", "beta"],
         [*fit, "--budget", "50%", "--robust", "worst", "--over", "label"],
         [*fit, "--budget", "50%", "--limit", "p95<=4"],
@@ -447,6 +449,38 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
     ):  # fmt: skip
         code, _, err = run(*arguments)
         assert code == 2 and ("--method subset" in err or "--method auto" in err), (arguments, err)
+
+
+def test_commands_take_a_level_of_routing(run, room):
+    np.savez(room / "zoo.npz", **{
+        "logits": zoo(900).splits["pool"].array("outputs").swapaxes(0, 1),
+        "labels": zoo(900).splits["pool"].array("labels"), "costs": 2.0 ** np.arange(4),
+    })  # fmt: skip
+    assert (
+        run("import", room / "zoo.npz", "--out", room / "zoo", "--cost-kind", "standalone")[0] == 0
+    )
+    file, told = room / "f.json", lambda *line: json.loads(run(*line, "--format", "json")[1])
+    fits = told("fit", room / "zoo", "--budgets", "4", "--method", "routing", "--out", file)
+    assert [one["level"] for one in fits] == list(range(len(fits))) and "asked_first" in fits[0]
+    whole = told("evaluate", file, room / "zoo")
+    assert [one["level"] for one in whole] == [one["level"] for one in fits]
+    assert {"level": 1, **told("evaluate", file, room / "zoo", "--level", "1")[0]} == whole[1]
+    family = po.load_family(file)
+    decided = told("run", file, room / "zoo.npz", "--level", "1")
+    found = family.decide(zoo(900).splits["pool"].array("outputs"), 1)
+    assert [one["cost"] for one in decided] == found.cost.tolist()
+    lines = {
+        "explain": (file, room / "zoo"), "run": (file, room / "zoo.npz"), "export": (file, "--to", "python", "--out", room / "out"),
+        "refit": (room / "zoo", "--policy", file, "--out", room / "p.json"),
+    }  # fmt: skip
+    for command, line in lines.items():
+        code, _, err = run(command, *line)
+        assert code == 2 and "given for a family" in err, (command, err)
+        assert run(command, *line, "--level", "1")[0] == 0, command
+    code, out, _ = run("info", file)
+    assert code == 0 and f"{len(family)} levels" in out and "asked first" in out
+    with pytest.raises(InputError, match="Take a level"):
+        write_bundle(family, room / "whole", ["python"], None)
 
 
 def test_auto_takes_routing_where_it_may():

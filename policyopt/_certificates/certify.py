@@ -57,7 +57,7 @@ class Certified:
 
     Attributes
     ----------
-    policy : Policy or ExpertPolicy
+    policy : Policy, RoutingPolicy or ExpertPolicy
         The cheapest level that was shown, its certificate in its provenance.
     family : PolicyFamily, optional
         All levels that were shown, it and each of them with a certificate: all of them hold together. None of expert
@@ -69,7 +69,7 @@ class Certified:
     notes : tuple of str
     """
 
-    policy: Policy | ExpertPolicy
+    policy: Any
     family: PolicyFamily | None
     certificate: dict[str, Any]
     records: list[dict[str, Any]]
@@ -249,7 +249,7 @@ def recheck(
     policy: Any, data: ExitData, *, utility: Any = None, tables: Tables | None = None
 ) -> dict[str, Any]:
     """Recompute the certificate of a policy or family on the cache that it names; return it, or raise CheckError."""
-    policy = policy_of(policy)
+    policy = policy_of(policy, routes=True)
     stated = certificate_of(policy)
     if stated is None:
         got = "one that was changed since" if FIELD in policy.provenance else "one without"
@@ -350,7 +350,7 @@ def _given(method: Any, settings: dict[str, Any]) -> list[Any]:
         method = method.policy
     if isinstance(method, PolicyFamily):
         return list(method.policies)
-    return [policy_of(method)]
+    return [policy_of(method, routes=True)]
 
 
 def _refuse_own_rows(policies: Sequence[Any], data: ExitData, split: str) -> list[str]:

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._replay import trace
+from policyopt._replay import follow, trace
 from policyopt._table import Table, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._checks import check_least, check_one_of, check_type
 from policyopt.runtime._errors import PolicyOptError, input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
 from policyopt.runtime._kinds import KINDS as MODEL_KINDS
-from policyopt.runtime._several import policy_of
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _GRAMMAR = re.compile(
@@ -311,13 +311,18 @@ def _frozen(seen: Taken) -> Taken:
 
 def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
     """Replay one policy on rows of those numbers."""
-    seen = trace(policy, table, samples)
-    stats = table.statistics
-    quality = full = None
-    worth = seen.quality_taken if seen.quality is not None else None
-    if worth is None and table.valued.any():
-        own = table.keep_exits(seen.active_exits).worth(seen.predictions)
-        worth = None if own is None else own[np.arange(len(table)), seen.position]
+    stats, routes = table.statistics, isinstance(policy, RoutingPolicy)
+    quality = full = worth = ends = declines = None
+    if routes:
+        seen: Any = follow(policy, table)
+        worth, said = seen.quality, seen.prediction
+    else:
+        seen = trace(policy, table, samples)
+        said, declines = seen.taken, seen.abstention
+        worth = seen.quality_taken if seen.quality is not None else None
+        if worth is None and table.valued.any():
+            own = table.keep_exits(seen.active_exits).worth(seen.predictions)
+            worth = None if own is None else own[np.arange(len(table)), seen.position]
     if worth is not None and stats.quality is not None:
         unknown = ~table.valued
         quality = np.where(unknown, np.nan, np.asarray(worth, dtype=np.float64))
@@ -327,18 +332,18 @@ def _taken(policy: Any, table: Table, samples: Ints) -> Taken:
     exits = seen.exit  # what is kept of `seen`: of many levels all would be much
 
     def log_prob() -> tuple[Array, Array]:
-        if not table.whole or not isinstance(policy_of(policy, single=True).answer, Identity):
+        if not table.whole or routes or not isinstance(policy.answer, Identity):
             step = "Import full outputs; certify a policy with answer=plain."
             raise input_error("risk", "of plain answers with probabilities", "others", step)
         whole = table.log_prob()
         at = np.searchsorted(table.active_exits, exits)
         return whole[np.arange(len(table)), at], whole[:, -1]
 
-    ends, declines = None, seen.abstention
     if table.costs.ndim == 1:
+        each = policy.ways(table.standalone_costs) if routes else seen.exit_costs
         more = 0.0 if declines is None else declines.cost
-        ends = float(seen.exit_costs.min()), float(seen.exit_costs.max()) + more
-    said, last = seen.taken, stats.prediction[:, -1]
+        ends = float(each.min()), float(each.max()) + more
+    last = stats.prediction[:, -1]
     if MODEL_KINDS[table.kind].scaled:  # values, which are no classes
         said = last = np.full(len(table), -1)
     return _frozen(Taken(

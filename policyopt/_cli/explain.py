@@ -62,13 +62,13 @@ def explain(
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
-    if isinstance(routing := load_any(policy), RoutingPolicy):
+    loaded = _single("POLICY", policy, level, routes=True)
+    if isinstance(loaded, RoutingPolicy):
         if reference is not None:
             step = "Leave it out; `policyopt compare` holds methods against each other."
             raise input_error("--reference", "absent with routing", str(reference), step)
-        _explain_routing(at_level(routing, level), policy, cache, split, out, utility, cost, style)
+        _explain_routing(loaded, policy, cache, split, out, utility, cost, style)
         return
-    loaded = _single("POLICY", policy, level)
     against = None if reference is None else _single("--reference", reference, level)
     data = options.read_cache(cache)
     data.rows(split)  # raises where there is no such split, before the work
@@ -142,11 +142,11 @@ def _explain_routing(
         output.say(f"wrote explain.json, rows.csv and routes.png to {out}")
 
 
-def _single(name: str, path: Path, level: str | None) -> Policy:
+def _single(name: str, path: Path, level: str | None, routes: bool = False) -> Any:
     """Return the policy of a file that holds one, or of a family's level; not one per context."""
     found = load_any(path)
-    found = at_level(found, level) if isinstance(found, PolicyFamily) else found
-    if isinstance(found, RoutingPolicy):
+    found = at_level(found, level) if isinstance(found, (PolicyFamily, RoutingPolicy)) else found
+    if isinstance(found, RoutingPolicy) and not routes:
         raise no_thresholds(name)
     if isinstance(found, ExpertPolicy):
         got = f"{path.name}, with one each for {', '.join(found.contexts)}"

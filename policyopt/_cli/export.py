@@ -22,6 +22,7 @@ from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
 from policyopt._export.verify import verify as verdicts
+from policyopt.runtime._certificate import FIELD
 from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily, at_level
@@ -48,7 +49,7 @@ def export(
 ) -> None:
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
     loaded = load_any(policy)
-    if level is not None or not isinstance(loaded, PolicyFamily):
+    if level is not None or not isinstance(loaded, PolicyFamily) or loaded.routes:
         loaded = at_level(loaded, level)
     if isinstance(loaded, ExpertPolicy):
         got = "expert branches: one policy per context"
@@ -82,7 +83,7 @@ def export(
 def verify(
     folder: Path = argument("What `policyopt export` wrote, or a policy file.", "DIR"),
     cache: Path | None = argument(
-        "Of a policy file: the cache that its certificate is of; of a routing policy: whose rows to try.",
+        "Of a policy file: the cache that its certificate is of; of a routing policy without one: whose rows to try.",
         "CACHE",
         None,
     ),
@@ -97,7 +98,8 @@ def verify(
     The Python file and the C header are run for that: verify folders whose writer you trust.
     """
     if cache is not None or folder.is_file():
-        if cache and isinstance(policy := load_any(folder), RoutingPolicy):
+        policy = load_any(folder) if cache else None
+        if cache and isinstance(policy, RoutingPolicy) and FIELD not in policy.provenance:
             with TemporaryDirectory() as temporary:
                 golden = golden_routes(policy, options.read_cache(cache))
                 write_bundle(policy, out := Path(temporary) / "out", ["python"], golden)

@@ -278,7 +278,8 @@ def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
         content["provenance"] = dict(policy.provenance)
         rows = _levels(policy)
         if not output.print_data(style, {**content, "each level": rows}, rows):
-            output.print_table(rows, _LEVELS, title=f"{policy.levels} levels [{policy.unit}]")
+            columns = {**_LEVELS, **(_ROUTES if policy.routes else _RULE)}
+            output.print_table(rows, columns, title=f"{policy.levels} levels [{policy.unit}]")
             output.say(*([f"certificate: {said}"] if said else []))
         return
     else:
@@ -295,8 +296,11 @@ def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
 _LEVELS = {
     "level": "level", "name": "name", "budget": "budget", "expected cost": "expected_cost",
     "expected accuracy %": output.shown("expected_accuracy", percent),
+}  # fmt: skip
+_RULE = {
     "score": "score", "answer": "answer", "thresholds": lambda r: _cut(json.dumps(r["thresholds"]), 60),
 }  # fmt: skip
+_ROUTES = {"asked first": lambda r: " or ".join(r["asked first"])}
 
 
 def _levels(family: PolicyFamily) -> list[dict[str, Any]]:
@@ -309,8 +313,10 @@ def _levels(family: PolicyFamily) -> list[dict[str, Any]]:
             "budget": None if family.budgets is None else float(family.budgets[a]),
             "expected_cost": None if family.expected_costs is None else float(family.expected_costs[a]),
             "expected_accuracy": right if isinstance(right, float) else None,
-            "score": policy.rule.name, "answer": policy.answer.name,
-            "exits run": list(policy.active_exits), "thresholds": policy.thresholds.tolist(),
+            **({"asked first": policy.asked_first} if family.routes else {
+                "score": policy.rule.name, "answer": policy.answer.name,
+                "exits run": list(policy.active_exits), "thresholds": policy.thresholds.tolist(),
+            }),
         })  # fmt: skip
     return found
 
@@ -327,7 +333,7 @@ def _facts(policy: Any) -> dict[str, Any]:
             "unit": policy.unit, "costs of a call": policy.costs.tolist(),
             "asked first": policy.asked_first, "looks at what calls cost": policy.needs_costs,
             "standings": sum(len(arm.standings) for arm in policy.arms),
-            "provenance": dict(policy.provenance),
+            "certificate": _certificate(policy), "provenance": dict(policy.provenance),
         }  # fmt: skip
     mixture, calibrator = policy.mixture, policy.calibrator
     return {

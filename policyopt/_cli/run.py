@@ -54,7 +54,7 @@ def evaluate(
     if family and out is not None:
         raise input_error("--out", f"given with --level: {family.told()}", out, "E.g. --level 0.")
     found = list(family.policies) if family else [at_level(loaded, level)]
-    routes = isinstance(loaded, RoutingPolicy)
+    routes = isinstance(found[0], RoutingPolicy)
     data = options.read_cache(cache)
     worth, told = utility_for(found[0], data, utility)
     if told:

@@ -122,6 +122,7 @@ def routes_source(policy: RoutingPolicy, name: str = "policyopt_policy") -> str:
         models=policy.model_exits, kind=policy.kind, classes=policy.classes, places=len(made.active),
         unit=string(policy.unit), code=UNMEASURED, bytes=shared.bytes, state=size + 4, check=check,
         number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}", given=", ".join(parameters),
+        certified=_certified(policy),
         fields="".join(f"    {TYPES[x.dtype.name]} {n}[{x.size}];\n" for n, x in fields.items()),
         zeros=_zeros((n, x.size) for n, x in fields.items()), query=query[1], of_query=query[2],
         tables="".join(f"{line}\n" for line in shared.lines), **names,
@@ -130,6 +131,10 @@ def routes_source(policy: RoutingPolicy, name: str = "policyopt_policy") -> str:
     )  # fmt: skip
     text = text.replace("@@", name.upper()).replace("@", name)
     return text.replace(UNMEASURED, measured(text), 1)
+
+
+def _certified(policy: Any) -> str:
+    return textwrap.indent(textwrap.fill(comment(policy), 96), "   ") + "\n" * bool(comment(policy))
 
 
 def _put(graph: ExitGraph, to: Mapping[str, str], shared: _Shared) -> list[str]:
@@ -748,7 +753,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
         of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
         state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
         more=_MORE if kind.whole else "", unit=string(policy.unit),
-        certified=textwrap.indent(textwrap.fill(comment(policy), 96), "   ") + "\n" * bool(comment(policy)),
+        certified=_certified(policy),
         number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
         said=_SAID.get(policy.kind.partition("_")[0], _SAID["logits"]),
         path=", ".join(map(str, policy.active_exits)),
@@ -936,6 +941,7 @@ _ROUTES_HEAD = """\
 /* @: routing policy, written by policyopt. Do not edit: export it again.
 
    Which of {models} models to ask first, and after each answer which next; {classes} classes, {kind}.
+{certified}
    Bytes: tables {bytes}, state {state}, {code}.
 
        @_state state;

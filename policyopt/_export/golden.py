@@ -131,11 +131,11 @@ class Golden:
 
 def exported(policy: Any) -> Any:
     """Return the policy or family that this is, or that a fit holds; other policies have no exports."""
-    found = getattr(policy, "policy", policy)
-    if isinstance(found, RoutingPolicy):
-        return found
-    found = policy_of(policy)
-    return found if isinstance(found, PolicyFamily) else policy_of(policy, single=True)
+    found = policy_of(policy, routes=True)
+    whole = isinstance(found, RoutingPolicy) or (
+        isinstance(found, PolicyFamily) and not found.routes
+    )
+    return found if whole else policy_of(found, single=True)
 
 
 def levels_of(policy: Policy | PolicyFamily) -> tuple[Policy, ...]:

@@ -72,13 +72,14 @@ def _routing_source(policy: RoutingPolicy) -> str:
     own += "start, step, decide = POLICY.start, POLICY.step, POLICY.decide\n"
     paid = ", cost=what it cost" if policy.needs_costs else ""
     gave = {"summary": '{"confidence": ..., "prediction": ...}'}.get(policy.kind, policy.kind)
-    head = _ROUTING.format(version=version("policyopt"), paid=paid, gave=gave)
+    told = {"version": version("policyopt"), "certified": _certified(policy)}
+    head = _ROUTING.format(**told, paid=paid, gave=gave)
     return _file(head, [own], _ROUTES)
 
 
 _ROUTES = ("_routing", "_strict_json")
 _ROUTING = '''"""A routing policy: which model to ask, and when to stop. Made by policyopt {version}; needs numpy only.
-
+{certified}
     route = start()                        # start(number) where samples are numbered
     while route.next is not None:          # the number of the model to ask
         told = step(output, route{paid})   # of that model: {gave}
@@ -99,6 +100,11 @@ def _file(head: str, own: list[str], modules: Sequence[str]) -> str:
     return text
 
 
+def _certified(policy: Any) -> str:
+    said = comment(policy)
+    return f"\n{textwrap.fill(said, 96)}\n" if said else ""
+
+
 def _head(policy: Policy | PolicyFamily) -> str:
     how = {
         "summary": 'a mapping: {"confidence": ..., "prediction": ...}',
@@ -110,8 +116,7 @@ def _head(policy: Policy | PolicyFamily) -> str:
         begin = (
             f"state = start(number, level)     # a level from 0, the cheapest, to {len(policy) - 1}"
         )
-    said = comment(policy)
-    certified = f"\n{textwrap.fill(said, 96)}\n" if said else ""
+    certified = _certified(policy)
     plain = lambda name: re.sub(r"[^\w ,.-]", "?", name)  # noqa: E731
     return f'''"""An early-exit policy: when to stop. Made by policyopt {version("policyopt")}; needs numpy only.
 

@@ -220,7 +220,9 @@ class RouteGraphs:
             weights[:, [3, 7, 8]] *= (p / len(at)) ** np.array([1, 2, 1])
             if own.timed:
                 usual = max(own.costs[list(one.called)].sum(), 1e-9 * own.costs.sum())
-                self.offsets[i, :n] += weights[:, GENERAL + own.own * len(at)] * np.log(total / usual)
+                self.offsets[i, :n] += weights[:, GENERAL + own.own * len(at)] * np.log(
+                    total / usual
+                )
             self.weights[i][np.ix_(range(n), places)] = weights
             self.actions[i, :n] = [every.index(m) for m in one.actions]
             self.after[i, :n] = [

@@ -18,7 +18,7 @@ from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._checks import MAX_UNIT
 from policyopt.runtime._experts import EXPERTS, MAX_CONTEXTS
-from policyopt.runtime._family import FAMILY, LEVEL, MAX_LEVELS, RULE
+from policyopt.runtime._family import FAMILY, LEVELS, MAX_LEVELS, RULES
 from policyopt.runtime._files import write_file
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._online.controller import Controller
@@ -135,17 +135,20 @@ def _policy_fields() -> dict[str, Schema]:
 
 
 def _family() -> Schema:
-    of = _policy_fields()
-    rule, level = (_fields_of(names, of) for names in (RULE, LEVEL))
-    level["properties"] |= {
+    own = {
         "rule": COUNT, "name": or_null({**TEXT, "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"}),
         "expected_cost": or_null(AMOUNT), "budget": or_null(AMOUNT),
     }  # fmt: skip
-    level["required"] = [name for name in LEVEL if not name.endswith("?")]
+    of, routing = _policy_fields(), _routing_fields()
+    each = of, {**routing, "arms": {**EXITS, "maxItems": 2, "uniqueItems": False}}
+    rules = [_fields_of(names, known) for names, known in zip(RULES, each, strict=True)]
+    levels = [
+        _fields_of(names, {**known, **own}) for names, known in zip(LEVELS, each, strict=True)
+    ]
     known = {
         **of, "full_cost": or_null({**NUMBER, "exclusiveMinimum": 0}),
-        "rules": _list(rule, minItems=1),
-        "levels": _list(level, minItems=1, maxItems=MAX_LEVELS), "provenance": ANYTHING,
+        "rules": _list({"anyOf": rules}, minItems=1), "arms": {**routing["arms"], "maxItems": 2 * MAX_LEVELS},
+        "levels": _list({"anyOf": levels}, minItems=1, maxItems=MAX_LEVELS),
     }  # fmt: skip
     return _file(FAMILY, known)
 
@@ -175,8 +178,7 @@ def _online() -> Schema:
     return _file(ONLINE, known)
 
 
-def _routing() -> Schema:
-    """Return the schema of a file of a routing policy."""
+def _routing_fields() -> dict[str, Schema]:
     of, models = _policy_fields(), {"type": "array", "maxItems": MAX_MODELS}
     standing = {
         "called": {**EXITS, "minItems": 0, "maxItems": MAX_MODELS}, "powers": VECTOR,
@@ -185,17 +187,17 @@ def _routing() -> Schema:
         "parts": VECTOR,
     }  # fmt: skip
     standings = _list(object_of(standing), minItems=1, maxItems=MAX_STANDINGS)
-    known = {
-        **{name: of[name] for name in ("kind", "classes", "unit", "provenance")},
+    return {
+        **{name: of[name] for name in ("classes", "unit", "provenance")},
         "kind": {"enum": [name for name, kind in KINDS.items() if kind.answers_class]},
         "costs": {**models, "items": AMOUNT, "minItems": 1},
         "temper": {**models, "items": NUMBER, "minItems": 1},
+        "knots": {**models, "items": VECTOR, "minItems": 1},
         "odds": {**models, "items": {**VECTOR, "minItems": 2, "maxItems": 2}, "minItems": 1},
         "timed": {"type": "boolean"}, "share": SHARE, "seed": COUNT, "names": {**models, "items": TEXT},
         "explore": SHARE, "query": rule_schema(Query)["properties"]["params"],
         "arms": _list(object_of({"first": COUNT, "standings": standings}), minItems=1, maxItems=2),
     }  # fmt: skip
-    return _file(ROUTING, known)
 
 
 def _export() -> Schema:
@@ -268,7 +270,7 @@ def schemas() -> dict[str, Schema]:
         ),
         "routing": (
             "a file of a routing policy", "Which model first, and, by what has been called, which next.",
-            _routing(), {},
+            _file(ROUTING, _routing_fields()), {},
         ),
         "export": (
             title("an export", EXPORT.version), "What is in the folder, with checksums. What it "

@@ -235,7 +235,8 @@ def called(method: str | Method) -> str:
 
 def _unsteerable(name: str) -> InputError:
     allowed = "one that a number can steer: no coin, no exits left out"
-    return input_error("method", allowed, name, "E.g. max_prob, entropy or optimal_stopping.")
+    step = "E.g. max_prob, entropy or optimal_stopping; of routing give a family file as arms."
+    return input_error("method", allowed, name, step)
 
 
 def _shifted(policy: Policy, table: Table, budgets: Floats) -> list[Floats]:

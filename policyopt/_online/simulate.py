@@ -20,7 +20,7 @@ from policyopt._methods.base import Method, check_budgets, check_exits
 from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import arms_family, called, fit_linucb, steerable, steering_family
 from policyopt._progress import report
-from policyopt._replay import trace
+from policyopt._replay import follow, trace
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._bandits import BANDITS, Bandit, Steering, make_bandit
@@ -40,7 +40,9 @@ from policyopt.runtime._online.exit_rules import EXIT_RULES, ExitRule, LinUCB
 from policyopt.runtime._online.serving import (
     REVEALS,
     REWARDS,
+    ROUTED_LOAD,
     check_nested,
+    check_routed,
     load_of,
     overhead_range,
     reveal_chances,
@@ -48,12 +50,14 @@ from policyopt.runtime._online.serving import (
     tier_ends,
 )
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import no_thresholds
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Exits = npt.NDArray[np.integer]  # of families with few exits, int8
 _LEVELS = 63  # of the controller's family, its ends not counted
 KINDS = ("stationary", "abrupt", "gradual", "recurring")
 _CYCLES = 3
+_TELLS = "Fit one: `policyopt fit --budgets 30`."
 _ROUNDS = 4096  # rounds drawn at once
 #: Bandits of the same seed draw from counters whose third word is below 2**63 (`runtime._bandits`).
 _COUNTER = (0, 0, 1 << 63, 0)
@@ -127,7 +131,8 @@ def simulate(
     arms : str, int, sequence of float, or PolicyFamily
         The arms of the bandits: thresholds ``low:high:step`` or a list, one for all exits; or a
         number of points of the fitted family of `method`, to which its two ends are added. A family that is given is
-        also that of ``fixed`` and ``controller``; of `PolicyFamily.certified` nothing else is played.
+        also that of ``fixed`` and ``controller``; of `PolicyFamily.certified` nothing else is played. Levels of routing
+        are rewarded by the confidence of the answer given, or its label.
     method : str or Method
         What is fitted on `split`: the score of the arms, and the policy of ``fixed`` and ``controller``.
     overhead : float or (low, high)
@@ -196,8 +201,19 @@ def simulate(
     requests = Requests(plan, sizes, repetitions, seed, float(label_share), over)
     family = arms_family(arms, method, fit, seen_tables[0], seed)
     given = isinstance(arms, PolicyFamily)
-    tiers = tier_ends(offload_at, family.policy.active_exits)
-    seen = outcomes(family.policy, seen_tables, reward, fit, tiers)
+    if family.routes:
+        if family.expected_costs is None:
+            raise input_error("arms", "a family that tells its costs", "another", _TELLS)
+        bandits = any(name in BANDITS for name, _ in entrants.values())
+        check_routed(reward, offload_at, reveal if bandits else "played")
+    tiers = None if family.routes else tier_ends(offload_at, family.policy.active_exits)
+
+    def look_up(levels: PolicyFamily) -> Outcomes:
+        if levels.routes:
+            return level_outcomes(levels, seen_tables, reward)
+        return outcomes(levels.policy, seen_tables, reward, fit, tiers)
+
+    seen = look_up(family)
     exits = family.exits_of(seen.scores)
     baseline = RegretBaseline(plan, arm_means(seen, exits, over))
     limit = (
@@ -213,6 +229,8 @@ def simulate(
             bandit = make_bandit(name, settings)
             return BanditPlayer(bandit, seen, exits, requests, reveal, delay), seen
         if name in EXIT_RULES:
+            if family.routes:
+                raise no_thresholds("arms", name)
             if family.all_certified:
                 got = f"{name}, which looks at the request at each exit"
                 step = "No level's certificate covers that: leave it out, or play other arms."
@@ -233,8 +251,7 @@ def simulate(
             raise input_error(f"policy {name}", allowed, "none", "E.g. --budget 40%.")
         rule = None
         if given and family.expected_costs is None:
-            step = "Fit one: `policyopt fit --budgets 30`."
-            raise input_error(f"arms of {name}", "a family that tells its costs", "another", step)
+            raise input_error(f"arms of {name}", "a family that tells its costs", "another", _TELLS)
         if name == FIXED and given:
             levels = PolicyFamily((family.at(limit),))
         elif name == FIXED:
@@ -242,15 +259,14 @@ def simulate(
             levels = PolicyFamily.of(policy, policy.thresholds[None])
         else:
             levels = family.steered() if given else steering_family(own_method, fit, _LEVELS, seed)
-            costs = levels.policy.costs
+            low, high = levels.ends.tolist()
             # Costs that are all alike the controller refuses itself.
-            span = float(costs[-1] - costs[0]) or 1.0
-            share = min(max((limit - float(costs[0])) / span, 0.0), 1.0)
+            share = min(max((limit - low) / ((high - low) or 1.0), 0.0), 1.0)
             # It starts on the level that was fitted to the budget.
             known: Any = levels.expected_costs
             start = float(np.interp(limit, known, np.linspace(0, 1, levels.levels)))
             rule = Controller(**{"budget": share, "start": start, **settings})
-        mine = outcomes(levels.policy, seen_tables, reward, fit, tiers)
+        mine = look_up(levels)
         return BudgetPlayer(rule, levels, mine, repetitions, delay), mine
 
     players = {spec: enter(*parts) for spec, parts in entrants.items()}
@@ -441,13 +457,19 @@ class Outcomes:
     sizes: tuple[int, ...]  # rows of each stream
     scores: Floats  # (n, K)
     gain: Floats  # (n, K): what exit k is worth beyond exit 0
-    load: Floats  # (K,): share of the overhead that leaving at exit k pays, from 0 to 1
+    #: (K,): share of the overhead that leaving at exit k pays, from 0 to 1; (n, K) where exits are levels of routing.
+    load: Floats
     cost: Floats  # (n, K): paid at each exit, the policy's own arithmetic included
     quality: Array | None  # (n, K); None where it is not known of some rows
     confidence: Floats  # (n, K): of the policy's answers; calibrated where the reading is
     prediction: npt.NDArray[np.int32]  # (n, K)
     correct: Array | None = None  # (n, K) bool; None where it is not known of some rows
     hidden: Floats | None = None  # (n, K-1, V): of the rows' vectors, as LinUCB reads them
+
+    @property
+    def by_level(self) -> bool:
+        """Whether exits are levels of routing."""
+        return self.load.ndim > 1
 
 
 def outcomes(
@@ -490,6 +512,26 @@ def outcomes(
         reward, tuple(len(table) for table in tables), np.concatenate([one.scores for one in seen]),
         gain, np.array(load_of(cost.mean(axis=0).tolist(), tiers, policy.active_exits)), cost, right, confidence,
         np.concatenate([one.predictions for one in seen]), correct,
+    )  # fmt: skip
+
+
+def level_outcomes(family: PolicyFamily, tables: Sequence[Table], reward: str) -> Outcomes:
+    """Look up what each level of routing comes to on the rows of some streams: their exits are the levels."""
+    found = [[follow(policy, table) for policy in family.policies] for table in tables]
+
+    def columns(name: str) -> Array:
+        return np.concatenate([np.stack([vars(r)[name] for r in each], axis=1) for each in found])
+
+    quality, sure = columns("quality"), columns("confidence")
+    load = family.policy.load(columns("turn") > 0)
+    known = not np.isnan(quality).any()
+    if reward == "label" and not known:
+        allowed = "label-free where rows have no labels"
+        raise input_error("reward", allowed, reward, "E.g. confidence.")
+    right = quality > 0.5 if known and not found[0][0].graded else None
+    return Outcomes(
+        reward, tuple(map(len, tables)), np.zeros((len(sure), 0)), quality if reward == "label" else sure,
+        load, columns("cost"), quality if known else None, sure, columns("prediction"), right,
     )  # fmt: skip
 
 
@@ -570,11 +612,11 @@ class BudgetPlayer(SimulatedPlayer):
         self, rule: Controller | None, family: PolicyFamily, seen: Outcomes, repetitions: int,
         delay: int = 0,
     ) -> None:  # fmt: skip
-        players, costs = [], family.policy.costs
+        players, (low, high) = [], family.ends.tolist()
         if rule is not None:
             rule.check_family(family)
             players = [rule.player(family.levels) for _ in range(repetitions)]
-            self._cost = (seen.cost - costs[0]) / float(costs[-1] - costs[0])
+            self._cost = (seen.cost - low) / (high - low)
         super().__init__(family.exits_of(seen.scores), players, delay)
 
     def serve(self, player: Any, block: Block, r: int) -> Iterator[tuple[int, Feedback]]:
@@ -599,10 +641,12 @@ class BanditPlayer(SimulatedPlayer):
         arms, (low, high) = exits.shape[1], requests.overhead
         super().__init__(exits, requests.players(bandit, arms), delay)
         self._reveal, self._draws = reveal, bandit.draws
-        self._least, most = reward_range(seen.reward, seen.load.tolist(), requests.overhead)
+        ends = ROUTED_LOAD if seen.by_level else seen.load.tolist()
+        self._least, most = reward_range(seen.reward, ends, requests.overhead)
         self._width = max(most - self._least, 1e-12)
         rows = np.arange(len(exits))[:, None]
-        self._gain, self._load = seen.gain[rows, exits], seen.load[exits]
+        self._gain = seen.gain[rows, exits]
+        self._load = np.broadcast_to(seen.load, seen.gain.shape)[rows, exits]
         self._reward = None if high > low else self._scaled(self._gain, self._load, low)
         # The smallest arm that leaves where arm a does: what is known together.
         new = np.diff(exits, axis=1, prepend=-1) != 0
@@ -696,7 +740,8 @@ class RegretBaseline:
 def arm_means(seen: Outcomes, exits: Exits, overhead: tuple[float, float]) -> Floats:
     """Return the mean reward of each arm on each stream, (S, A)."""
     rows, edges = np.arange(len(exits))[:, None], np.cumsum((0, *seen.sizes))
-    values = seen.gain[rows, exits] - np.mean(overhead) * seen.load[exits]
+    load = np.broadcast_to(seen.load, seen.gain.shape)
+    values = seen.gain[rows, exits] - np.mean(overhead) * load[rows, exits]
     return np.array([values[low:high].mean(axis=0) for low, high in pairwise(edges)])
 
 
@@ -776,7 +821,8 @@ class Metrics:
             found[f"{label}_high"] = min(mean + half, most) if known and not single else None
         share, costs = self.exit_share / self.exit_share.sum(), self.final["cost"] / rounds
         ends = [float(costs.min()), float(costs.max())]  # over repetitions
-        return {**found, "cost_range": ends, "exit_share": share.tolist()}
+        shares = None if self._seen.by_level else share.tolist()
+        return {**found, "cost_range": ends, "exit_share": shares}
 
 
 def interval(values: Floats) -> tuple[Floats, Floats]:

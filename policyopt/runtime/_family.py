@@ -2,6 +2,7 @@
 
 A level may be chosen per request (slow moments, premium users), by a controller, or by a bandit. One level for
 all samples decides exactly as its own policy does. Levels that share one rule differ in their thresholds alone.
+Levels may be routing policies, too: they share their ensemble and, neighbours, an arm.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _routing as routing
 from ._certificate import certificate_of, says
 from ._errors import BudgetError, InputError, input_error
 from ._files import write_file
@@ -26,7 +28,6 @@ from ._policy import (
     ALWAYS,
     NEVER,
     POLICY,
-    Decisions,
     Policy,
     first_exit,
     from_dict,
@@ -35,7 +36,8 @@ from ._policy import (
     read_json,
     to_dict,
 )
-from ._several import Several, SeveralState
+from ._routing import ROUTING, Arm, RoutingPolicy
+from ._several import Several, policy_of
 from ._strict_json import AGAIN, Form, check_fields, to_text
 from ._typing import Floats
 
@@ -43,8 +45,9 @@ MAX_LEVELS = 10_000
 MAX_FAMILY_BYTES = 64 << 20
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _NEAR = 1e-9  # share by which a budget may be passed: rounding
-#: Fields of a policy's file that levels may differ in, though they share a rule.
+#: Fields of a policy's file that levels may differ in, though they share a rule; of routing, likewise.
 _OWN = ("thresholds", "mixture", "provenance", "abstention?")
+_OWN_ROUTING = ("arms", "share", "seed", "explore?", "provenance")
 #: Fields that all levels share.
 _SHARED = ("kind", "classes", "unit", "model_exits")
 
@@ -55,7 +58,7 @@ class PolicyFamily(Several):
 
     Parameters
     ----------
-    policies : tuple of Policy
+    policies : tuple of Policy, or of RoutingPolicy
         One per level, for the same model and unit.
     expected_costs : array of shape (A,), optional
         Mean cost to expect of each level, in the unit, rising.
@@ -87,14 +90,14 @@ class PolicyFamily(Several):
     False
     """
 
-    policies: tuple[Policy, ...]
+    policies: tuple[Any, ...]
     expected_costs: Floats | None = None
     budgets: Floats | None = None
     full_cost: float | None = None
     names: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
-    role = "level"
+    role, routable = "level", True
     remedy = "Number the levels from 0, the cheapest."
     singly = "Take a level: family.at(0), or family.at('35%') (command line: --level)."
 
@@ -103,6 +106,9 @@ class PolicyFamily(Several):
         if not 1 <= self.levels <= MAX_LEVELS:
             allowed = f"1 to {MAX_LEVELS}, one per level"
             raise input_error("policies", allowed, self.levels, "Fit with fewer budgets.")
+        if len({isinstance(policy, RoutingPolicy) for policy in self.policies}) > 1:
+            step = "Fit them by one method."
+            raise input_error("policies", "all of routing, or none", "some of each", step)
         names = tuple(self.names) if isinstance(self.names, (list, tuple)) else (None,)
         fits = all(isinstance(name, str) and _NAME.fullmatch(name) for name in names)
         if not fits or len(set(names)) < len(names) or len(names) not in (0, self.levels):
@@ -130,7 +136,7 @@ class PolicyFamily(Several):
         cls, policy: Policy, thresholds: npt.ArrayLike, expected_costs: Any = None, **more: Any
     ) -> PolicyFamily:
         """Return the family of one policy with A sets of thresholds, (A, K-1), and no coin."""
-        table = numbers("thresholds", thresholds, 2)
+        policy, table = policy_of(policy, single=True), numbers("thresholds", thresholds, 2)
         if not len(table) or table.shape[1] != policy.exits - 1:
             allowed = f"of shape (A, {policy.exits - 1})"
             raise input_error("thresholds", allowed, f"shape {table.shape}", "One row per level.")
@@ -199,9 +205,9 @@ class PolicyFamily(Several):
     def full(self) -> float:
         """What 100 % is, in the unit."""
         last = self.policies[-1]
-        return (
-            float(last.costs[-1] - last.overhead[-1]) if self.full_cost is None else self.full_cost
-        )
+        if self.full_cost is not None:
+            return self.full_cost
+        return float(last.costs.sum() if self.routes else last.costs[-1] - last.overhead[-1])
 
     def told(self) -> str:
         """Return what a level may be, for people."""
@@ -213,27 +219,31 @@ class PolicyFamily(Several):
         unit = f"{float(f'{self.expected_costs[-1]:.4g}')} ({self.unit}, with a point)"
         return f"a whole number {of}{named}, a budget such as {unit}, or one from {low:.3g}% to {high:.3g}%"
 
-    def at(self, level: int | float | str) -> Policy:
+    def at(self, level: int | float | str) -> Any:
         """Return the policy of one level, which `number` finds: e.g. ``"35%"``, or 0."""
         return self.policies[self.number(level)]
 
     def start(
-        self, level: int | float | str | npt.ArrayLike, samples: int | npt.ArrayLike = 0
-    ) -> SeveralState:
+        self, level: int | float | str | npt.ArrayLike, samples: int | npt.ArrayLike | None = None,
+        query: npt.ArrayLike | None = None,
+    ) -> Any:  # fmt: skip
         """Begin one sample, or several side by side.
 
         Parameters
         ----------
         level : as `number` takes it, or array of shape (n,), int
-            One for all, or the number of each sample's level.
-        samples : int or array of shape (n,), int
-            The samples' numbers, see `Policy.start`; of several samples, 0 stands for 0..n-1.
+            One for all, or the number of each sample's level; of routing, one sample at a time.
+        samples : int or array of shape (n,), int, optional
+            The samples' numbers, see `Policy.start`, `RoutingPolicy.start`; of several samples, 0..n-1.
+        query : array of shape (D,), where levels `need_query`
+            See `RoutingPolicy.start`.
 
         Returns
         -------
-        SeveralState
+        SeveralState, or of routing Route
         """
-        return self._start(level, samples)
+        routing.only_routing(self.routes, query=query)
+        return self._start(level, samples, query)
 
     def decide(
         self,
@@ -241,28 +251,32 @@ class PolicyFamily(Several):
         level: int | float | str | npt.ArrayLike,
         samples: npt.ArrayLike | None = None,
         features: Any = None,
-    ) -> Decisions:
+        costs: npt.ArrayLike | None = None,
+        query: npt.ArrayLike | None = None,
+    ) -> Any:
         """Decide for many samples whose outputs are all known.
 
         Parameters
         ----------
-        outputs, samples, features
-            As `Policy.decide` takes them.
+        outputs, samples, features, costs, query
+            As `Policy.decide` and `RoutingPolicy.decide` take them.
         level : as `number` takes it, or array of shape (N,), int
             One for all, or the number of each sample's level.
 
         Returns
         -------
-        Decisions
+        Decisions, or of routing Followed
 
         Raises
         ------
         InputError
             As `Policy.decide`; no such level.
         """
+        routing.only_routing(self.routes, costs=costs, query=query)
         if isinstance(level, str) or np.ndim(level) == 0:
-            return self.at(level).decide(outputs, samples, features)  # type: ignore[arg-type]
-        return self._decide(outputs, level, samples, features)
+            more = (costs, query) if self.routes else (features,)
+            return self.at(level).decide(outputs, samples, *more)  # type: ignore[arg-type]
+        return self._decide(outputs, level, samples, features, costs, query)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically."""
@@ -316,11 +330,13 @@ class PolicyFamily(Several):
     @cached_property
     def one_rule(self) -> bool:
         """Whether levels differ in their thresholds alone, and none draws a coin or abstains."""
-        plain = all(p.mixture is None and p.abstention is None for p in self.policies)
+        plain = not self.routes and all(
+            p.mixture is None and p.abstention is None for p in self.policies
+        )
         return plain and len({_key(content) for content in _rules(self.policies)}) == 1
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> Any:
         """The dearest level's policy; of one rule, it scores and answers for all of them."""
         return self.policies[-1]
 
@@ -346,9 +362,9 @@ class PolicyFamily(Several):
         """Return the family that a controller moves along: its ends leave at the first exit always, and never early.
 
         Of one rule, a threshold that would fall from one level to the next is held, so that the levels nest. Levels
-        that are all certified stay as they are.
+        that are all certified stay as they are, and those of routing, whose ends are what was fitted.
         """
-        if self.all_certified:
+        if self.routes or self.all_certified:
             return self
         each, nested = list(self.policies), self.nested or not self.one_rule
         if not nested:
@@ -367,8 +383,25 @@ class PolicyFamily(Several):
             costs = np.array([*low, *costs[inside], *high])
         return PolicyFamily((*before, *each, *behind), costs, None, self.full_cost)
 
+    @cached_property
+    def ends(self) -> Floats:
+        """Costs between which a controller's budget is a share: of first and last exit; of routing, of its levels."""
+        if not self.routes:
+            return self.policy.costs[[0, -1]]
+        known, each = self.expected_costs, self.policy.costs
+        return (
+            np.array([each.min(), each.sum()])
+            if known is None or self.levels < 2
+            else known[[0, -1]]
+        )
+
     def exits_of(self, scores: Floats) -> npt.NDArray[np.integer]:
-        """Return the exit of each row (n, K) on each level of one rule: (n, A), int8 (int64 where K passes 127)."""
+        """Return the exit of each row (n, K) on each level of one rule: (n, A), int8 (int64 where K passes 127).
+
+        Of routing, whose outcomes are looked up by level, the level.
+        """
+        if self.routes:
+            return np.tile(np.arange(self.levels), (len(scores), 1))
         dtype = np.int8 if self.policy.exits < 128 else np.int64
         found = np.empty((len(scores), self.levels), dtype=dtype)
         for a, thresholds in enumerate(self.thresholds):
@@ -395,8 +428,15 @@ class PolicyFamily(Several):
         return found
 
 
-def ended(policy: Policy, end: float) -> Policy:
-    """Return a policy that leaves at the first exit always (`ALWAYS`), or never early (`NEVER`)."""
+def ended(policy: Any, end: float) -> Any:
+    """Return a policy that leaves at the first exit always (`ALWAYS`), or never early (`NEVER`).
+
+    Of routing, for `NEVER`: that asks the last model, with which certificates compare.
+    """
+    if isinstance(policy, RoutingPolicy):
+        last = policy.model_exits - 1
+        arm = Arm(last, (routing.Standing((last,), np.ones(1), last),))
+        return replace(policy, arms=(arm,), share=0.0, explore=0.0)
     return replace(policy, thresholds=np.full(policy.exits - 1, end), mixture=None)
 
 
@@ -413,32 +453,42 @@ FAMILY = Form(
         **{name: POLICY.fields[name] for name in _SHARED},
         "full_cost": (int, float, type(None)),  # what 100 % is; null: the dearest level's last exit
         "rules": list,  # what else a policy's file holds, but for what levels have of their own
-        "levels": list,  # from the cheapest to the dearest: see `LEVEL`
+        "arms?": list,  # of routing policies, each once: levels have their numbers
+        "levels": list,  # from the cheapest to the dearest: see `LEVELS`
         "provenance": dict,  # what all levels share of how they were found
         "sha256": str,  # of all the above in canonical form
     },
     "`policyopt fit --budgets` writes one.",
 )  # fmt: skip
 _HEAD = ("format", "version", "sha256")
-RULE = {n: kind for n, kind in POLICY.fields.items() if n not in (*_HEAD, *_SHARED, *_OWN)}
-LEVEL = {
+_LEVEL = {
     "rule": int,  # number of its rule
     "name": (str, type(None)),
     "expected_cost": (int, float, type(None)), "budget": (int, float, type(None)),
-    **{name: POLICY.fields[name] for name in _OWN},
 }  # fmt: skip
+#: Fields of a rule and of a level, of policies with thresholds and of routing.
+RULES, LEVELS = [], []
+for _form, _names in ((POLICY, _OWN), (ROUTING, _OWN_ROUTING)):
+    _others = (*_HEAD, *_SHARED, *_names)
+    RULES.append({n: kind for n, kind in _form.fields.items() if n not in _others})
+    LEVELS.append({**_LEVEL, **{name: _form.fields[name] for name in _names}})
 
 
-def _rules(policies: Iterable[Policy]) -> list[dict[str, Any]]:
+def _rules(policies: Iterable[Any]) -> list[dict[str, Any]]:
     """Return of each policy what it may share with others: the same object, where the parts are the same."""
     known: dict[Any, dict[str, Any]] = {}
     found = []
     for policy in policies:
+        if isinstance(policy, RoutingPolicy):
+            found.append(
+                known.setdefault((id(policy.ensemble), policy.names), routing.rule_to_dict(policy))
+            )
+            continue
         parts = (policy.rule, policy.answer, policy.calibrator)
         costs = policy.costs.tobytes(), policy.overhead.tobytes(), policy.active_exits
         if (key := (*map(id, parts), *costs)) not in known:
             content = to_dict(replace(policy, provenance={}, mixture=None, abstention=None))
-            names = [name.rstrip("?") for name in RULE]
+            names = [name.rstrip("?") for name in RULES[0]]
             known[key] = {name: content[name] for name in names if name in content}
         found.append(known[key])
     return found
@@ -452,14 +502,17 @@ def family_to_dict(family: PolicyFamily) -> dict[str, Any]:
     """Return the file's content, checksum included; each rule once."""
     each = _rules(family.policies)
     keys = {id(rule): _key(rule) for rule in each}
-    rules: dict[str, int] = {}
+    rules, arms = dict[str, int](), dict[str, int]()
     contents, levels = [], []
     common = dict(family.provenance)
     for a, (policy, rule) in enumerate(zip(family.policies, each, strict=True)):
         if (key := keys[id(rule)]) not in rules:
             rules[key] = len(rules)
             contents.append(rule)
-        own = own_to_dict(policy)
+        own = routing.own_to_dict(policy) if family.routes else own_to_dict(policy)
+        if family.routes:
+            texts = [_key(routing.arm_to_dict(arm)) for arm in policy.arms]
+            own["arms"] = [arms.setdefault(text, len(arms)) for text in texts]
         own["provenance"] = {
             k: v for k, v in own["provenance"].items() if k not in common or common[k] != v
         }
@@ -468,9 +521,10 @@ def family_to_dict(family: PolicyFamily) -> dict[str, Any]:
             "expected_cost": _at(family.expected_costs, a), "budget": _at(family.budgets, a), **own,
         })  # fmt: skip
     first = family.policies[0]
+    each_arm = {"arms": [json.loads(text) for text in arms]} if family.routes else {}
     return FAMILY.signed(
         **{name: getattr(first, name) for name in _SHARED},
-        full_cost=family.full_cost, rules=contents, levels=levels, provenance=common,
+        full_cost=family.full_cost, rules=contents, **each_arm, levels=levels, provenance=common,
     )  # fmt: skip
 
 
@@ -484,36 +538,51 @@ def family_from_dict(content: Any, source: str = "policy") -> PolicyFamily:
     rules, levels = content["rules"], content["levels"]
     if not 1 <= len(levels) <= MAX_LEVELS:
         raise input_error(f"levels in {source}", f"1 to {MAX_LEVELS}", len(levels), AGAIN)
-    shared = {name: content[name] for name in _SHARED}
-    made: list[Policy] = []  # one per rule, of its first level
-    policies = []
+    shared, routes = {name: content[name] for name in _SHARED}, "arms" in content
+    made: list[Any] = []  # one policy per rule, of its first level
+    policies, its, used = [], tuple[Arm, ...](), 0
     for r, rule in enumerate(rules):
-        check_fields(rule, RULE, f"rule {r} of {source}", AGAIN)
+        check_fields(rule, RULES[routes], f"rule {r} of {source}", AGAIN)
+    with routing.whole(source):
+        arms = tuple(map(routing.arm_from_dict, content.get("arms", ())))
     for a, level in enumerate(levels):
         place = f"level {a} of {source}"
-        check_fields(level, LEVEL, place, AGAIN)
-        own = {
-            name.rstrip("?"): level[name.rstrip("?")] for name in _OWN if name.rstrip("?") in level
-        }
+        check_fields(level, LEVELS[routes], place, AGAIN)
+        fields = (name.rstrip("?") for name in (_OWN, _OWN_ROUTING)[routes])
+        own = {name: level[name] for name in fields if name in level}
         common = content["provenance"]
         if twice := [k for k, v in own["provenance"].items() if k in common and common[k] == v]:
             allowed = "without what all levels share"
             raise input_error(f"provenance of {place}", allowed, twice[0], AGAIN)
         own["provenance"] = {**common, **own["provenance"]}
-        r = level["rule"]
-        if not 0 <= r <= len(made) or r >= len(rules):
-            allowed = "the number of a rule, each first used in turn"
-            raise input_error(f"rule of {place}", allowed, r, AGAIN)
-        if r == len(made):
-            policies.append(from_dict(POLICY.signed(**shared, **rules[r], **own), place))
-            made.append(policies[-1])
-            continue
+        r = _in_turn(level["rule"], len(made), len(rules), f"rule of {place}")
+        if routes:
+            for at in own.pop("arms"):
+                used = max(used, _in_turn(at, used, len(arms), f"arms of {place}") + 1)
+            its = tuple(arms[at] for at in level["arms"])
         try:
-            policies.append(replace(made[r], **{"abstention": None, **own_from_dict(own)}))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if r < len(made):
+                if routes:
+                    more = {"arms": its, **routing.own_from_dict(own)}
+                else:
+                    more = {"abstention": None, **own_from_dict(own)}
+                policies.append(replace(made[r], **more))
+                continue
+            all_of = {**shared, **rules[r], **own}
+            one = (
+                routing.routed(all_of, its) if routes else from_dict(POLICY.signed(**all_of), place)
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InputError):
                 raise
             raise input_error(place, "whole, its numbers finite", str(error), AGAIN) from error
+        policies.append(one)
+        made.append(one)
+    if routes and (
+        used < len(arms) or len({_key(routing.arm_to_dict(arm)) for arm in arms}) < len(arms)
+    ):
+        allowed = "different, and each used by a level"
+        raise input_error(f"arms of {source}", allowed, f"{len(arms)}", AGAIN)
     if len(made) < len(rules) or len(set(map(_key, _rules(made)))) < len(rules):
         allowed = "different, and each used by a level"
         raise input_error(
@@ -523,6 +592,9 @@ def family_from_dict(content: Any, source: str = "policy") -> PolicyFamily:
     for name, column in columns.items():
         if any(value is None for value in column) and any(value is not None for value in column):
             raise input_error(f"{name} of levels in {source}", "of all or none", column, AGAIN)
+    if policies[0].model_exits != content["model_exits"]:
+        got = f"{policies[0].model_exits} models"
+        raise input_error(f"model_exits of {source}", f"{content['model_exits']}", got, AGAIN)
     given: list[Any] = [None if c[0] is None else c for c in columns.values()]
     names, costs, budgets = given
     return PolicyFamily(
@@ -533,6 +605,15 @@ def family_from_dict(content: Any, source: str = "policy") -> PolicyFamily:
         tuple(names or ()),
         content["provenance"],
     )
+
+
+def _in_turn(number: Any, next_one: int, count: int, what: str) -> int:
+    """Return a number of a list's entries, refused unless they come first in turn."""
+    if type(number) is not int or not 0 <= number <= next_one or number >= count:
+        raise input_error(
+            what, "numbers of those in the file, each first used in turn", number, AGAIN
+        )
+    return number
 
 
 def at_level(policy: Any, level: str | None, argument: str = "--level") -> Any:

@@ -18,7 +18,8 @@ is right, weighed likewise; a standing has powers of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
@@ -29,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._answers import Identity
-from ._arithmetic import coin, row_product
+from ._arithmetic import coin, row_product, sigmoid
 from ._checks import MAX_NAME, check_seed, check_share, check_text, sample_numbers
 from ._errors import InputError, input_error
 from ._files import write_file
@@ -84,6 +85,11 @@ class Standing:
     def gains(self, columns: Floats) -> Floats:
         """Return by how much asking each is worth more than to stop, (n, A)."""
         return row_product(columns, self.weights[:, 1:]) + self.weights[:, 0]
+
+    def confidence(self, columns: Floats) -> Floats:
+        """Return the probability that the answer is right, as far as the models say, (n,)."""
+        at = GENERAL + OWN * self.called.index(self.answerer) if self.answerer >= 0 else 0
+        return sigmoid(columns[:, at])
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +284,8 @@ class Route:
     said: dict[int, Any] = field(default_factory=dict)  # what models said, as it was given
     spent: list[float] = field(default_factory=list)
     prediction: int = -1
+    confidence: float = 0.0  # that the answer is right, as far as the models say
+    level: int = 0  # of a family
     query: Floats | None = None  # its columns, (1, Q)
     texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
 
@@ -328,11 +336,14 @@ class Followed(Decisions):
         The model whose answer it is; -1 where several are joined.
     propensity : ndarray of shape (n, K)
         How likely the decision was to ask each model, of a policy that explores; 1 of models not asked.
+    confidence : ndarray of shape (n,)
+        Probability that the answer is right, as far as the models say.
     """
 
     turn: Ints
     answerer: Ints
     propensity: Floats
+    confidence: Floats
 
     @property
     def called(self) -> Bools:
@@ -369,7 +380,9 @@ class RoutingPolicy:
 
     Examples
     --------
-    >>> ensemble = Ensemble(np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False, np.ones(2))
+    >>> ensemble = Ensemble(
+    ...     np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False, np.ones(2), np.zeros((2, 1))
+    ... )
     >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 11]]))
     >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
     >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")
@@ -416,6 +429,16 @@ class RoutingPolicy:
     def span(self) -> float:
         """By how much what samples cost on average may differ."""
         return float(self.costs.sum() - self.costs.min())
+
+    def ways(self, costs: Floats) -> Floats:
+        """Return what requests may cost, (S,), by the cost of each model alone, (K,)."""
+        calls = {one.called for arm in self.arms for one in arm.standings if one.called}
+        return np.array([costs[list(called)].sum() for called in sorted(calls)])
+
+    def load(self, called: Bools) -> Floats:
+        """Return what calls of models, (n, K), cost on average, as a share: 0 the cheapest alone, 1 all of them."""
+        low = self.costs.min()
+        return (called @ self.costs - low) / max(float(self.costs.sum() - low), 1e-300)
 
     @property
     def asked_first(self) -> list[str]:
@@ -500,6 +523,7 @@ class RoutingPolicy:
         answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]), route.query)
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best, route.prediction = int(gains.argmax()), int(answer[0])
+        route.confidence = float(one.confidence(columns)[0])
         self._decided(route, one.actions, best if gains[best] > 0 else -1)
         told = text_of(route.prediction, route)
         return Routed(route.next, told, float(gains[best]), route.model)
@@ -586,10 +610,10 @@ class RoutingPolicy:
         """
         n = len(samples)
         known = self._known(query, n)
-        each = self._costs(self.costs if costs is None else costs, n)
+        each = self.each_cost(costs, n)
         found = Followed(
             np.zeros(n, np.int64), np.full(n, -1, np.int32), np.zeros(n), np.zeros(n, bool),
-            np.zeros((n, self.model_exits), np.int64), np.full(n, -1), np.ones((n, self.model_exits)),
+            np.zeros((n, self.model_exits), np.int64), np.full(n, -1), np.ones((n, self.model_exits)), np.zeros(n),
         )  # fmt: skip
         second, explores = self._second(samples), np.zeros(n, dtype=bool)
         for number, arm in enumerate(self.arms):
@@ -626,6 +650,7 @@ class RoutingPolicy:
                 asked = None if known is None else known[here]
                 answer, columns = self.ensemble.look(part, one, found.cost[here], asked)
                 found.prediction[here], found.answerer[here] = answer, one.answerer
+                found.confidence[here] = one.confidence(columns)
                 if told is not None:
                     told(here, one, columns, found)
                 if not one.actions:
@@ -651,7 +676,12 @@ class RoutingPolicy:
         write_file(path, to_text(routing_to_dict(self), "policy", MAX_ROUTING_BYTES, indent=1))
 
     def _known(self, query: Any, n: int) -> Floats | None:
-        """Return the columns of queries, (n, Q); refused where they lack, or are of no use."""
+        """Return the columns of queries, (n, Q)."""
+        given, own = self.read_query(query, n), self.ensemble.query
+        return None if own is None or given is None else own.columns(given)
+
+    def read_query(self, query: Any, n: int) -> Floats | None:
+        """Return the queries of n samples, (n, D); refused where they lack, or are of no use."""
         own = self.ensemble.query
         if (own is None) != (query is None):
             allowed = f"given: {self.needs_query} numbers per sample" if own else "left out"
@@ -659,11 +689,11 @@ class RoutingPolicy:
             if own is None:
                 step = "The policy was fitted on a cache without: import with a key query, and fit."
             raise input_error("query", allowed, "none" if own else "one", step)
-        return None if own is None else own.columns(own.read(query, n))
+        return None if own is None else own.read(query, n)
 
-    def _costs(self, costs: npt.ArrayLike, n: int) -> Floats:
+    def each_cost(self, costs: npt.ArrayLike | None, n: int) -> Floats:
         """Return what each call costs, (n, K); refused unless numbers of 0 or more, one per model, or row and model."""
-        given, k = np.asarray(costs), self.model_exits
+        given, k = np.asarray(self.costs if costs is None else costs), self.model_exits
         good = given.dtype.kind in "fiu" and given.shape in ((k,), (n, k))
         if not good or not (np.isfinite(given) & (given >= 0)).all():
             got = f"shape {given.shape}, dtype {given.dtype}, or a number below 0 or not finite"
@@ -679,6 +709,21 @@ class RoutingPolicy:
     def _look(self, model: int, output: Any, n: int) -> ExitOutput:
         state = self.observer.start(n)
         return self.observer.look(model, output, state, n, f"output of model {model}")[0]
+
+
+def check_next(k: Any, route: Route) -> None:
+    """Refuse a model that is not the one to ask."""
+    if k != route.next:
+        step = "Loop while route.next is not None."
+        raise input_error("k", f"the model to ask, {route.next}", k, step)
+
+
+def only_routing(routes: bool, **given: Any) -> None:
+    """Refuse what nobody but routing looks at."""
+    for name, value in given.items():
+        if value is not None and not routes:
+            step = "Leave it out: it is not looked at."
+            raise input_error(name, "left out where exits come in turn", "one", step)
 
 
 def no_thresholds(argument: str, what: str = "") -> InputError:
@@ -714,6 +759,9 @@ def check_routing(policy: RoutingPolicy) -> None:
     if not 1 <= len(policy.arms) <= 2 or not 0 <= policy.share <= 1:
         raise input_error("arms", "one, or two and a share in [0, 1]", len(policy.arms), _STEP)
     for arm in policy.arms:
+        known: Any = getattr(arm, "fits", (None, ""))  # of another policy: levels share arms
+        if known[0] is ensemble and known[1] == policy.kind:
+            continue
         if len(arm.by_called) != len(arm.standings) or len(arm.standings) > MAX_STANDINGS:
             got = len(arm.standings)
             raise input_error("standings", f"{MAX_STANDINGS} or fewer, each once", got, _STEP)
@@ -736,6 +784,7 @@ def check_routing(policy: RoutingPolicy) -> None:
             weighs = one.actions or one.weights.size
             if not good or (weighs and one.weights.shape != shape):
                 raise input_error("standing", "one that hangs together", one.called, _STEP)
+        object.__setattr__(arm, "fits", (ensemble, policy.kind))
 
 
 ROUTING = Form(
@@ -756,48 +805,82 @@ MAX_ROUTING_BYTES = 64 << 20
 
 def routing_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     """Return the file's content, checksum included."""
-    own = policy.ensemble
-    arms = [
-        {"first": arm.first, "standings": [
-            {"called": list(one.called), "powers": one.powers.tolist(), "answerer": one.answerer,
-             "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else [],
-             "parts": one.parts.tolist()}
-            for one in arm.standings
-        ]} for arm in policy.arms
-    ]  # fmt: skip
-    query = {} if own.query is None else {"query": own.query.params()}
     return ROUTING.signed(
-        **query, kind=policy.kind, classes=own.classes, unit=policy.unit, costs=own.costs.tolist(),
-        odds=own.odds.tolist(), timed=own.timed, temper=own.temper.tolist(),
-        knots=own.knots.tolist(), arms=arms,
-        share=policy.share, seed=policy.seed, names=list(policy.names),
-        **({"explore": policy.explore} if policy.explore else {}),
-        provenance=dict(policy.provenance),
+        kind=policy.kind, classes=policy.classes, unit=policy.unit, **rule_to_dict(policy),
+        arms=[arm_to_dict(arm) for arm in policy.arms], **own_to_dict(policy),
     )  # fmt: skip
+
+
+def rule_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
+    """Return the fields of the file that all policies of one fit share."""
+    own = policy.ensemble
+    query = {} if own.query is None else {"query": own.query.params()}
+    return {
+        **query, "costs": own.costs.tolist(), "odds": own.odds.tolist(), "timed": own.timed,
+        "temper": own.temper.tolist(), "knots": own.knots.tolist(), "names": list(policy.names),
+    }  # fmt: skip
+
+
+def own_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
+    """Return the fields that they do not, but for the arms."""
+    explore = {"explore": policy.explore} if policy.explore else {}
+    return {
+        "share": policy.share, "seed": policy.seed, **explore, "provenance": dict(policy.provenance),
+    }  # fmt: skip
+
+
+def arm_to_dict(arm: Arm) -> dict[str, Any]:
+    """Return the content of an arm."""
+    return {"first": arm.first, "standings": [
+        {"called": list(one.called), "powers": one.powers.tolist(), "answerer": one.answerer,
+         "actions": list(one.actions), "weights": one.weights.tolist() if one.actions else [],
+         "parts": one.parts.tolist()}
+        for one in arm.standings
+    ]}  # fmt: skip
 
 
 def routing_from_dict(content: Any, source: str = "policy") -> RoutingPolicy:
     """Build a routing policy from its file's content, checked; `source` names it in errors."""
     ROUTING.check(content, source)
+    with whole(source):
+        return routed(content, tuple(map(arm_from_dict, content["arms"])))
+
+
+@contextmanager
+def whole(source: str) -> Iterator[None]:
+    """Refuse what lacks a part, or has another in its place."""
     try:
-        for arm in content["arms"]:
-            _exactly("arm", arm, {"first", "standings"})
-        arms = tuple(
-            Arm(_whole(arm["first"]), tuple(_standing(one) for one in arm["standings"]))
-            for arm in content["arms"]
-        )
-        ensemble = Ensemble(
-            numbers("odds", content["odds"], 2),
-            numbers("costs", content["costs"], 1), content["classes"], content["timed"],
-            numbers("temper", content["temper"], 1), numbers("knots", content["knots"], 2),
-            Query(**content["query"]) if "query" in content else None,
-        )  # fmt: skip
-        return RoutingPolicy(
-            arms, float(content["share"]), content["seed"], ensemble, content["unit"], content["kind"],
-            content["provenance"], tuple(content["names"]), float(content.get("explore", 0.0)),
-        )  # fmt: skip
+        yield
     except (KeyError, TypeError, AttributeError) as error:
         raise input_error(source, "whole", str(error), AGAIN) from error
+
+
+def routed(content: Mapping[str, Any], arms: tuple[Arm, ...]) -> RoutingPolicy:
+    """Return the policy of a file's content, its arms built already."""
+    ensemble = Ensemble(
+        numbers("odds", content["odds"], 2),
+        numbers("costs", content["costs"], 1), content["classes"], content["timed"],
+        numbers("temper", content["temper"], 1), numbers("knots", content["knots"], 2),
+        Query(**content["query"]) if "query" in content else None,
+    )  # fmt: skip
+    return RoutingPolicy(
+        arms, ensemble=ensemble, unit=content["unit"], kind=content["kind"],
+        names=tuple(content["names"]), **own_from_dict(content),
+    )  # fmt: skip
+
+
+def own_from_dict(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those fields as `RoutingPolicy` takes them."""
+    return {
+        "share": float(content["share"]), "seed": content["seed"], "provenance": content["provenance"],
+        "explore": float(content.get("explore", 0.0)),
+    }  # fmt: skip
+
+
+def arm_from_dict(content: Any) -> Arm:
+    """Build an arm from its content."""
+    _exactly("arm", content, {"first", "standings"})
+    return Arm(_whole(content["first"]), tuple(_standing(one) for one in content["standings"]))
 
 
 def _standing(content: Any) -> Standing:

@@ -20,14 +20,15 @@ from ._kinds import KINDS
 from ._outputs import ExitOutput
 from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
 from ._reading import as_array, read_exits
-from ._routing import RoutingPolicy, no_thresholds
+from ._routing import Route, RoutingPolicy, check_next, no_thresholds
 from ._typing import Array, Floats, Ints
 
 
 class Several(ABC):
     """Some policies, one of which decides about each sample."""
 
-    policies: tuple[Policy, ...]
+    policies: tuple[Any, ...]  # each a Policy; of a family, or each a RoutingPolicy
+    routable: ClassVar[bool] = False
     #: What chooses among them, and what to do where it is refused.
     role: ClassVar[str]
     remedy: ClassVar[str]
@@ -51,6 +52,11 @@ class Several(ABC):
         """Return what it is, for people."""
 
     @cached_property
+    def routes(self) -> bool:
+        """Whether the policies ask models in any order."""
+        return any(isinstance(policy, RoutingPolicy) for policy in self.policies)
+
+    @cached_property
     def abstains(self) -> bool:
         """Whether any of the policies may decline to answer."""
         return any(policy.abstains for policy in self.policies)
@@ -72,7 +78,9 @@ class Several(ABC):
 
     @cached_property
     def costs(self) -> Floats:
-        """Cost of each of `active_exits`, mean over the policies that run it (not over samples)."""
+        """Cost of each of `active_exits` (of models, of a call), mean over the policies that run it."""
+        if self.routes:
+            return np.mean([p.costs[list(self.active_exits)] for p in self.policies], axis=0)
         each = [dict(zip(p.active_exits, p.costs.tolist(), strict=True)) for p in self.policies]
         means = [np.mean([costs[k] for costs in each if k in costs]) for k in self.active_exits]
         return np.array(means, dtype=np.float64)
@@ -80,16 +88,23 @@ class Several(ABC):
     def _check_alike(self) -> None:
         """Refuse no policies, and policies of different models."""
         several = isinstance(self.policies, Iterable)
-        policies = tuple(policy_of(p, True, "policies") for p in (self.policies if several else ()))
+        given = self.policies if several else ()
+        policies = tuple(policy_of(p, True, "policies", self.routable) for p in given)
         object.__setattr__(self, "policies", policies)
-        for name in ("kind", "classes", "unit", "model_exits", "error_scale"):
-            values = [getattr(policy, name) for policy in policies]
+        for name in ("kind", "classes", "unit", "model_exits", "error_scale", "needs_query"):
+            values = [getattr(policy, name, 0) for policy in policies]
             if any(value != values[0] for value in values):
                 what, step = f"{name} of the policies", "Fit them on outputs of the same model."
                 raise input_error(what, f"the same in every {self.role}", values, step)
 
-    def _start(self, which: Any, samples: int | npt.ArrayLike = 0) -> SeveralState:
+    def _start(self, which: Any, samples: Any = 0, query: Any = None) -> Any:
         """Begin one sample, or several side by side; of several samples, 0 stands for 0..n-1."""
+        if self.routes:
+            number = self.number(which)
+            route = self.policies[number].start(samples, query)
+            route.level = number
+            return route
+        samples = 0 if samples is None else samples
         if isinstance(which, str) or np.ndim(which) == 0:
             e = self.number(which)
             if np.ndim(samples) == 0:
@@ -106,24 +121,26 @@ class Several(ABC):
         return SeveralState(rows, groups, False)
 
     def step(
-        self, k: int, output: object, state: SeveralState, features: object = None
-    ) -> Decision:
+        self, k: int, output: object, state: Any, features: object = None, cost: float | None = None
+    ) -> Any:
         """Decide at exit k, each sample by its own policy.
 
         Parameters
         ----------
         k : int
             The model's number of the exit: for one sample those of its policy's `active_exits` in turn,
-            for several those of this one's `active_exits`.
+            for several those of this one's `active_exits`; of routing ``state.next``.
         output : array of shape (C,) for one sample, (n, C) for several; mapping for records
             What exit k gave.
-        state : SeveralState
+        state : SeveralState or Route
             From `start`; advanced in place.
         features : array of shape (D_k,) for one sample, (n, D_k) for several, optional
+        cost : float, optional
+            Of routing: what the call cost, see `RoutingPolicy.step`.
 
         Returns
         -------
-        Decision
+        Decision, or of routing Routed
             Of several samples, those whose policy skips exit k do not leave there (prediction -1,
             score -1e30, confidence 0); those whose policy ends before it have left.
 
@@ -132,6 +149,9 @@ class Several(ABC):
         InputError
             As `Policy.step`.
         """
+        if isinstance(state, Route):
+            check_next(k, state)
+            return self.policies[state.level].step(output, state, cost)
         if state.scalar:
             e, _, inner = state.groups[0]
             return self.policies[e].step(k, output, inner, features)
@@ -184,24 +204,33 @@ class Several(ABC):
         return Answer(exits, said, sure)
 
     def _decide(
-        self, outputs: object, which: npt.ArrayLike, samples: npt.ArrayLike | None, features: Any
-    ) -> Decisions:
+        self, outputs: object, which: npt.ArrayLike, samples: npt.ArrayLike | None, features: Any,
+        costs: Any = None, query: Any = None,
+    ) -> Any:  # fmt: skip
         """Decide for many samples whose outputs are all known; `which`: (N,) int."""
         of = self.model_exits
         n, rows_at = read_exits(outputs, of, KINDS[self.kind], self.classes, self.active_exits)
         chosen = chosen_numbers(which, len(self.policies), n, self.role, self.remedy)
-        numbers = sample_numbers(samples, n)
-        exits, cost, said = np.empty(n, np.int64), np.empty(n), np.empty(n, np.int32)
-        abstained = np.empty(n, dtype=bool)
+        numbers, whole, kind = sample_numbers(samples, n), dict[str, Array](), Decisions
+        if self.routes:  # checked as a whole
+            costs = self.policies[0].each_cost(costs, n)
+            query = self.policies[0].read_query(query, n)
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(chosen).tolist() or [0]:
             policy, rows = self.policies[e], np.flatnonzero(chosen == e)
-            entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]  # type: ignore[arg-type]
-            part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
-            said = shaped(said, part.prediction)
-            exits[rows], said[rows], cost[rows] = part.exit, part.prediction, part.cost
-            abstained[rows] = part.abstained
-        return Decisions(exits, said, cost, abstained)
+            entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]
+            if self.routes:
+                asked = None if query is None else query[rows]
+                part = policy.decide(entries, numbers[rows], costs[rows], asked)
+            else:
+                part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
+            kind = type(part)
+            for name, column in vars(part).items():
+                if name not in whole:
+                    whole[name] = np.empty((n, *column.shape[1:]), column.dtype)
+                whole[name] = shaped(whole[name], column)
+                whole[name][rows] = column
+        return kind(**whole)
 
 
 def chosen_numbers(which: npt.ArrayLike, policies: int, samples: int, role: str, step: str) -> Ints:
@@ -225,7 +254,7 @@ def policy_of(
     found = given.policy if fitted else given
     if single and isinstance(found, Several):
         raise input_error(argument, "one policy", found.named(), found.singly)
-    if isinstance(found, RoutingPolicy):
+    if isinstance(found, RoutingPolicy) or (isinstance(found, Several) and found.routes):
         if not routes:
             raise no_thresholds(argument)
         return found

@@ -14,7 +14,7 @@ from conftest import refuses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import SETTINGS, Guard, damaged, difference, in_batches, signed, text_of, twisted
-from random_routes import random_routing
+from random_routes import random_family, random_routing
 from rules import C, artifact, experts, families, online_policies, policies, schema_of, validator
 
 from policyopt._export.bundle import write_bundle
@@ -23,11 +23,12 @@ from policyopt._export.schema import schemas
 from policyopt._export.symbolic import trace_policy
 from policyopt.runtime import _strict_json as strict_json
 from policyopt.runtime._answers import ANSWERS
+from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._calibrators import CALIBRATORS
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._experts import ExpertPolicy, experts_to_dict, load_any
 from policyopt.runtime._family import PolicyFamily, family_to_dict
-from policyopt.runtime._online import Online
+from policyopt.runtime._online import Controller, Online
 from policyopt.runtime._online.serving import online_to_dict
 from policyopt.runtime._policy import load_policy, to_dict
 from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
@@ -39,13 +40,28 @@ routings = {
     f"routing {kind}": random_routing(3, kind, arms=2, query=kind == "summary", models=4)
     for kind in ("logits", "logit", "summary")
 }
+routed = {
+    f"routing {kind}": random_family(3, kind, query=kind == "summary", timed=kind == "logit")
+    for kind in ("logits", "logit", "summary")
+}
 #: Batches (10,000 cases), how files are loaded, and what is in them.
 KINDS = {
     "policies": (60, load_policy, policies), "experts": (15, load_any, lambda: {"experts": experts()}),
-    "families": (15, load_any, families), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, online_policies),
+    "families": (20, load_any, lambda: families() | routed), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, lambda: online_policies() | steered()),
 }  # fmt: skip
 OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
 FEATURES = np.random.default_rng(4).normal(size=(4, 3))
+
+
+def steered():
+    bandit = Online(random_family(3), make_bandit("exp3"), overhead=(0.1, 0.2), reveal="played")
+    found = {
+        "routing controller": Online(random_family(3), Controller(0.4)),
+        "routing exp3": bandit,
+    }
+    for value in found.values():
+        decides(value)
+    return found
 
 
 def whole(value):
@@ -67,12 +83,17 @@ def decides(value):
             if isinstance(value, Online):
                 for row in OUTPUTS[:2]:
                     request = value.start()
-                    for at, k in enumerate(value.family.policy.active_exits):
+                    while value.family.routes and request.next is not None:
+                        output = np.resize(row, max(value.family.classes, 1))
+                        value.decide(request.next, output, request)
+                    for at, k in enumerate(
+                        () if value.family.routes else value.family.policy.active_exits
+                    ):
                         if value.decide(k, row[at % 6], request, FEATURES[0]).exit:
                             break
                     value.feedback(request)
                 return
-            if isinstance(value, RoutingPolicy):
+            if isinstance(value, RoutingPolicy) or getattr(value, "routes", False):
                 return routes(value)
             more = [np.zeros(4, dtype=np.int64)] if isinstance(value, Several) else []
             outputs = OUTPUTS[:, [k % 6 for k in range(min(value.model_exits, 50))]]
@@ -90,8 +111,11 @@ def routes(value):
     )
     if value.kind == "summary":
         outputs = [{"confidence": np.full(n, 0.7), "prediction": np.arange(n)}] * value.model_exits
-    query = np.ones((n, value.needs_query)) if value.needs_query else None
-    exits = value.decide(outputs, query=query).exit
+    more, one = {}, value
+    if isinstance(value, Several):
+        more, one = {"level": np.arange(n) % len(value)}, value.at(0)
+    query = np.ones((n, one.needs_query)) if one.needs_query else None
+    exits = value.decide(outputs, **more, query=query).exit
     assert ((exits >= 0) & (exits < value.model_exits)).all()
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import signed
 from synthetic import cache, outputs
+from test_routing import zoo
 
 import policyopt as po
 from policyopt._cache.data import Rows
@@ -28,6 +29,7 @@ from policyopt._online.simulate import (
     Outcomes,
     RegretBaseline,
     Requests,
+    level_outcomes,
     make_schedule,
     outcomes,
     recovery,
@@ -321,6 +323,98 @@ def test_the_controller_serves_as_simulated(w, delay, tmp_path):
     player = BudgetPlayer(Controller(budget=0.4), w.levels, seen, 2, delay)
     make = lambda _: Online(w.levels, Controller(0.4))  # noqa: E731
     check_served(w, make, player, tmp_path, requests, delay)
+
+
+@pytest.fixture(scope="module")
+def levels():
+    """A cache, and levels of routing without a coin, which would go by the number of a request, not of its row."""
+    family = po.fit_family(zoo(900), 5, "routing").policy
+    return zoo(900), replace(family, policies=tuple(
+        replace(one, arms=one.arms[:1], share=0.0) for one in family.policies
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("who", ["controller", "ucb1", "thompson", "exp3", "sliding_window_ucb"])
+@pytest.mark.parametrize("delay", [0, 7])
+def test_levels_of_routing_serve_as_simulated(levels, who, delay, tmp_path):
+    """Arms, costs and rewards, half of them after a file; the reward is the confidence, or the label, of the answer."""
+    data, family = levels
+    table, reward = Tables(data).get("test"), "label" if who == "ucb1" else "confidence"
+    seen, (block,) = level_outcomes(family, [table], reward), requests_of(len(table))
+    rows = table.source.array("outputs")[table.places]
+    bandit = make_bandit(who) if who in BANDITS else None
+    if bandit is None:
+        player = BudgetPlayer(Controller(0.4, 0.1), family, seen, 2, delay)
+        make = lambda stream: Online(family, Controller(0.4, 0.1))  # noqa: E731
+    else:
+        exits = family.exits_of(seen.scores)
+        player = BanditPlayer(bandit, seen, exits, requests_of(len(table)), "played", delay)
+        more = {"overhead": (0.1, 0.3), "reveal": "played", "reward": reward, "seed": 5}
+        make = lambda stream: Online(family, bandit, stream=stream, **more)  # noqa: E731
+    arms = player.play(block)
+    assert len(np.unique(arms)) > 2
+    for stream in range(2):
+        online, late = make(stream), []
+        for t, row in enumerate(block.row[:, stream]):
+            if t == ROUNDS // 2 and not delay:
+                online.save(tmp_path / f"{stream}.json")
+                online = Online.load(tmp_path / f"{stream}.json")
+            request = online.start()
+            while request.next is not None:
+                told = online.decide(request.next, rows[row, request.next], request)
+            right = [bool(told.prediction == table.statistics.labels[row])]
+            late.append((request, {"correct": right} if reward == "label" else {}))
+            assert request.arm == arms[t, stream] and request.state.paid == pytest.approx(
+                seen.cost[row, request.arm]
+            )
+            if t < delay or not (block.arrives[t - delay, stream] or bandit is None):
+                continue
+            request, given = late[t - delay]
+            if bandit is None:
+                assert online.feedback(request) == request.state.paid
+                continue
+            over, at = (
+                block.overhead[t - delay, stream],
+                (block.row[t - delay, stream], request.arm),
+            )
+            wanted = seen.gain[at] - over * seen.load[at]
+            assert online.feedback(request, overhead=over, **given) == pytest.approx(wanted)
+
+
+def requests_of(rows):
+    return Requests(make_schedule("stationary", ["test"], ROUNDS), (rows,), 2, 5, 0.8, (0.1, 0.3))
+
+
+def test_levels_of_routing_are_steered_and_what_does_not_fit_them_is_refused(levels):
+    data, family = levels
+    asked = {"arms": family, "rounds": 3000, "repetitions": 3, "overhead": 0.3}
+    records = po.simulate(data, "controller,fixed", budget="30%", **asked).records
+    assert abs(records[0]["realised_cost"] / 4.5 - 1) < 0.02
+    found = po.simulate(data, "thompson", reveal="played", **asked)
+    means, policies = [], family.policies
+    for one in policies:
+        seen, most = po.evaluate(one, data), one.costs.sum() - one.costs.min()
+        means.append((seen.confidence - 0.3 * (seen.cost - one.costs.min()) / most).mean())
+    np.testing.assert_allclose(found.means, [means])
+    assert found.records[0]["best_arm"] == family.expected_costs[np.argmax(means)]
+    assert found.records[0]["regret"] < 0.5 * 3000 * (max(means) - np.mean(means))
+    online = Online(family, Controller(0.4))
+    assert online.family is family
+    request = online.start(full=True)  # the model that certificates compare with
+    assert request.next == 3 and online.decide(3, np.eye(5)[2], request).prediction == 2
+    rule, one = LinUCB(), family.at(0)
+    for words, call in (
+        ("'reveal' must be played", lambda: Online(family, make_bandit("ucb1"))),
+        ("confidence or label", lambda: Online(family, make_bandit("ucb1"), reward="signed", reveal="played")),
+        ("'offload_at'", lambda: Online(family, make_bandit("ucb1"), offload_at=1, reveal="played")),
+        ("with thresholds, for linucb", lambda: Online(one, rule)), ("at least 2 levels", lambda: Online(one, Controller(0.4))),
+        ("with thresholds, for linucb", lambda: po.simulate(data, "linucb", arms=family)),
+        ("'reveal' must be played", lambda: po.simulate(data, "ucb1", arms=family)),
+        ("tells its costs", lambda: po.simulate(data, "controller", arms=PolicyFamily(policies), budget="30%")),
+        ("a family file as arms", lambda: po.simulate(data, "ucb1", arms=5, method="routing")),
+        ("the model to ask", lambda: online.decide(9, np.eye(5)[2], online.start())),
+    ):  # fmt: skip
+        refuses(words, call)
 
 
 def test_a_controller_whose_feedback_is_late(w, tmp_path):

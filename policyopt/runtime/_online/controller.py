@@ -15,7 +15,8 @@ whatever the inputs do: no model of them is needed. (Dual gradient ascent with a
 Zinkevich 2003 and in online knapsacks of Balseiro & Gur 2019; the telescoping sum is the same as in
 adaptive conformal inference, Gibbs & Candes, NeurIPS 2021, proposition 4.1.) Costs that differ from
 sample to sample keep it as long as they are scaled by what bounds them. Where feedback of D requests
-is still on its way, ``D / T`` comes on top.
+is still on its way, ``D / T`` comes on top. Levels of routing are scaled by what the cheapest and the dearest are
+to cost; as no end is added, the bound is lost, and the budget kept as far as their mean costs enclose it.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ class Controller(Steering):
 
     def check_family(self, family: PolicyFamily) -> None:
         """Refuse a family that there is nothing to steer in."""
-        costs = family.policy.costs
+        costs = family.ends
         if not costs[-1] > costs[0]:
             allowed = "of a policy whose exits differ in cost"
             raise input_error("family", allowed, costs.tolist(), "It steers cost.")
-        if len({policy.active_exits for policy in family.policies}) > 1:
+        if not family.routes and len({policy.active_exits for policy in family.policies}) > 1:
             step = "Fit it with a method that keeps all exits, e.g. max_prob."
             allowed, got = "of levels that run the same exits", "some that skip others' exits"
             raise input_error("family", allowed, got, step)

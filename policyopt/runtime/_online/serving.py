@@ -11,6 +11,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .._bandits import BANDITS, Bandit, make_bandit
 from .._checks import check_least, check_one_of, check_seed, check_type, check_whole, to_python
 from .._errors import InputError, input_error
@@ -18,8 +20,9 @@ from .._family import PolicyFamily, ended, family_from_dict, family_to_dict
 from .._files import write_file
 from .._forks import Line, parted, tell_of_forks
 from .._parameters import Rule
-from .._policy import NEVER, Decision, Policy, State, position
+from .._policy import NEVER, Policy, position
 from .._reading import read_vectors
+from .._routing import RoutingPolicy, check_next, no_thresholds, only_routing
 from .._saved_state import check_fields, refused
 from .._several import policy_of
 from .._strict_json import Form, parse, read_plain, to_text
@@ -30,6 +33,8 @@ from .exit_rules import EXIT_RULES, ExitRule, LinUCB
 #: Readings of the gain: AdaEE's ``max(conf_k - conf_0, 0)``; the same without the maximum (UCBEE);
 #: of calibrated confidences, signed; correctness at k less that at 0.
 REWARDS = ("confidence", "signed", "calibrated", "label")
+#: Shares of the overhead on levels of routing, as `load_of` has them: of nothing, of the least, of all models.
+ROUTED_LOAD = [0.0, 0.0, 1.0]
 #: Whose rewards feedback shows: of the arm played, of all smaller ones, of all that are known.
 REVEALS = ("played", "smaller", "all")
 
@@ -53,8 +58,8 @@ class Request:
 
     owner: Online
     arm: int  #: the level it is served on; for rules by exit, what they planned
-    policy: Policy
-    state: State
+    policy: Any
+    state: Any  #: of the policy; of routing a Route
     chances: Sequence[float] | None
     full: bool = False  #: it goes to the last exit, whoever steers
     exit: int | None = None  #: position of the exit taken on the policy's path; None on its way
@@ -63,6 +68,11 @@ class Request:
     confidences: list[float] = field(default_factory=list)
     predictions: list[int] = field(default_factory=list)
     hidden: list[Floats] = field(default_factory=list)  #: of its vectors, where the rule reads them
+
+    @property
+    def next(self) -> int | None:
+        """Of routing: number of the model to ask; None: stop."""
+        return self.state.next
 
 
 class Online:
@@ -75,8 +85,8 @@ class Online:
     ----------
     family : PolicyFamily or Policy
         From a fit or `load_family`: of two levels or more, for bandits of one rule. The controller adds the ends
-        that its bound needs (`PolicyFamily.steered`), but none where all levels are certified. Rules by exit look at
-        no levels: they take a policy.
+        that its bound needs (`PolicyFamily.steered`), but none where all levels are certified, or of routing. Rules by
+        exit look at no levels: they take a policy.
     steering : Bandit, Controller, LinUCB, SplitEE or UEEUCB
         The last three say at each exit whether to leave, from confidences and predictions (a LinUCB of
         `policyopt.fit_linucb` also from features); the prices of SplitEE and UEEUCB are their own,
@@ -88,10 +98,11 @@ class Online:
         Last exits of tiers, in the model's numbers, as AdaEE has it: the overhead falls due on going on from
         them to the next tier (of several, in equal parts), and exits on one tier bear none of their own.
     reward : {"confidence", "signed", "calibrated", "label"}
-        ``calibrated`` takes a policy that carries a confidence map; ``label`` needs `feedback` to say
-        what was correct: it is refused where nothing learns from that (SplitEE, UEEUCB, the controller).
+        ``calibrated`` takes a policy that carries a confidence map; of routing, ``confidence`` is that of the answer
+        given; ``label`` needs `feedback` to say what was correct: it is refused where nothing learns from that
+        (SplitEE, UEEUCB, the controller).
     reveal : {"smaller", "played", "all"}
-        For bandits: whose rewards feedback counts for; ``all`` only with those that draw.
+        For bandits: whose rewards feedback counts for; ``all`` only with those that draw; ``played`` on routing.
     seed, stream : int
         Of the bandit's random numbers; servers side by side take streams of their own. Forked
         workers get one each: what they share is what was learned before the fork.
@@ -124,8 +135,10 @@ class Online:
         seed: int = 0,
         stream: int = 0,
     ) -> None:
-        family = policy_of(family, argument="family")
-        if not isinstance(family, PolicyFamily):
+        family = policy_of(family, argument="family", routes=True)
+        if isinstance(family, RoutingPolicy):
+            family = PolicyFamily((family,))
+        elif not isinstance(family, PolicyFamily):
             policy = policy_of(family, single=True, argument="family")
             family = PolicyFamily.of(policy, policy.thresholds[None])
         if isinstance(steering, Controller) and family.levels > 1:
@@ -134,6 +147,8 @@ class Online:
         kinds = (Bandit, Controller, *EXIT_RULES.values())
         check_type("steering", steering, kinds, allowed, "E.g. make_bandit('ucb1').")
         _check_fit(family, steering, reward, reveal)
+        if family.routes:
+            check_routed(reward, offload_at, reveal if isinstance(steering, Bandit) else "played")
         self.seed = check_seed(seed)
         self.stream = check_whole("stream", stream, 0, 2**63 - 1)
         self.family, self.steering = family, steering
@@ -145,9 +160,9 @@ class Online:
         #: Checksums of files whose content this object has been through: it may replace them.
         self._own_files: deque[str] = deque(maxlen=_REMEMBERED)
         self.offload_at = tier_ends(offload_at, family.policy.active_exits)
-        self._load = load_of(
+        self._load = ROUTED_LOAD if family.routes else load_of(
             family.policy.costs.tolist(), self.offload_at, family.policy.active_exits
-        )
+        )  # fmt: skip
         self._least, most_reward = reward_range(reward, self._load, self.overhead)
         self._width = most_reward - self._least
         self._lock = threading.Lock()
@@ -169,35 +184,42 @@ class Online:
             self._play()
             self._player.restore(learned)
 
-    def start(self, full: bool = False) -> Request:
+    def start(self, full: bool = False, query: Any = None) -> Request:
         """Begin a request: the level it will be served on is chosen here.
 
-        `full`: it goes to the last exit, and nobody learns from it, e.g. once a monitor has alarmed.
+        `full`: it goes to the last exit (of routing: the last model is asked), and nobody learns from it, e.g. once a
+        monitor has alarmed. `query`: of routing, see `RoutingPolicy.start`.
         """
+        only_routing(self.family.routes, query=query)
+        more = {"query": query} if self.family.routes else {}
         with self._lock:
             arm = self.family.levels - 1 if full else self._player.choose()
             chances = None if full else getattr(self._player, "chances", None)
             number, self.requests = self.requests, self.requests + 1
         by_exit = isinstance(self.steering, ExitRule)  # of one policy
         policy = self._full if full else self.family.policies[0 if by_exit else arm]
-        return Request(self, arm, policy, policy.start(self._first + number), chances, full)
+        return Request(self, arm, policy, policy.start(self._first + number, **more), chances, full)
 
-    def decide(self, k: int, output: object, request: Request, features: object = None) -> Decision:
+    def decide(
+        self, k: int, output: object, request: Request, features: object = None, cost: float | None = None,
+    ) -> Any:  # fmt: skip
         """Decide at exit k.
 
         Parameters
         ----------
         k : int
-            The model's number of the exit: those of `family.policy.active_exits` in turn.
+            The model's number of the exit: those of `family.policy.active_exits` in turn; of routing `request.next`.
         output, features : object
             What the exit gave, as `Policy.step` takes it. A LinUCB that reads features wants them at all exits
             but the last.
         request : Request
+        cost : float, optional
+            Of routing: what the call cost, as `RoutingPolicy.step` takes it.
 
         Returns
         -------
-        Decision
-            Of `Policy.step`, by the thresholds of the request's level.
+        Decision, or of routing Routed
+            Of `Policy.step`, by the thresholds of the request's level; of `RoutingPolicy.step`.
 
         Raises
         ------
@@ -209,6 +231,12 @@ class Online:
             got = "one that has left"
             raise input_error("request", "on its way", got, "One start per request.")
         policy, rule = request.policy, self.steering
+        if self.family.routes:
+            check_next(k, request.state)
+            told = policy.step(output, request.state, cost)
+            request.confidences, request.exit = [request.state.confidence], 0 if told.exit else None
+            return told
+        only_routing(False, cost=cost)
         at = position(policy, k, request.state)
         shown = []
         if isinstance(rule, LinUCB) and rule.hidden is not None and at < policy.exits - 1:
@@ -236,12 +264,13 @@ class Online:
         ----------
         request : Request
         correct : sequence of bool or float, optional
-            For ``label``: whether the answers of exits 0 to the one taken were right, or their quality in [0, 1].
+            For ``label``: whether the answers of exits 0 to the one taken were right, or their quality in [0, 1]. Of
+            routing: of the answer that was given, ``[True]``.
         overhead : float, optional
             What going to the last exit would have cost this time, in units of the reward.
         cost : float, optional
             For the controller: what the request really cost, in the policy's unit; default the mean
-            cost of its exit.
+            cost of its exit, or of routing what its calls cost.
 
         Returns
         -------
@@ -261,9 +290,10 @@ class Online:
         steering = self.steering
         if isinstance(steering, Controller):
             _refuse_given("the controller", correct=correct, overhead=overhead)
-            costs, own = self.family.policy.costs, request.policy.costs
-            paid = check_least("cost", float(own[request.exit]) if cost is None else cost, 1e300)
-            self._learn(request, (steering.share(costs, paid),))
+            routed, own = self.family.routes, request.policy.costs
+            mean = request.state.paid if routed else float(own[request.exit])
+            paid = check_least("cost", mean if cost is None else cost, 1e300)
+            self._learn(request, (steering.share(self.family.ends, paid),))
             return paid
         _refuse_given("all but the controller", cost=cost)
         low, high = self.overhead
@@ -275,7 +305,10 @@ class Online:
         if isinstance(steering, ExitRule):
             self._learn(request, (request, worth))
             return worth[request.exit]
-        known = self.family.taken(request.scores, request.exit == self.family.policy.exits - 1)
+        known: list[int | None] = [0] * self.family.levels
+        if not self.family.routes:
+            last = request.exit == self.family.policy.exits - 1
+            known = self.family.taken(request.scores, last)
         scaled = [(value - self._least) / self._width for value in worth]
         rewards = [0.0 if k is None else scaled[k] for k in known]
         chance = None
@@ -316,6 +349,9 @@ class Online:
         elif correct is not None:
             step = f"Reward '{self.reward}' reads no labels."
             raise input_error("correct", "left out", correct, step)
+        if self.family.routes:  # there is no exit 0 to gain over
+            called = np.isin(np.arange(self.family.model_exits), list(request.state.seen))
+            return [levels[0] - over * float(request.policy.load(called[None])[0])]
         gains = [level - levels[0] for level in levels]
         if self.reward == "confidence":
             gains = [max(gain, 0.0) for gain in gains]
@@ -466,6 +502,18 @@ def _starts(known: list[int | None]) -> list[int]:
 # ---- what goes together
 
 
+def check_routed(reward: str, offload_at: Any, reveal: str) -> None:
+    """Refuse what is said of exits in turn, where levels ask models in any order."""
+    if offload_at is not None:
+        raise no_thresholds("offload_at")
+    if reward not in ("confidence", "label"):
+        step = "No exit 0 is there to gain over; confidence is that of the answer given."
+        raise input_error("reward", "confidence or label for routing", reward, step)
+    if reveal != "played":
+        step = "What another level would have done is seen of some requests only: --reveal played."
+        raise input_error("reveal", "played for routing", reveal, step)
+
+
 def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) -> None:
     """Refuse a family that this steering cannot move along, and settings that it would not look at."""
     for name, value, known in (("reward", reward, REWARDS), ("reveal", reveal, REVEALS)):
@@ -479,6 +527,8 @@ def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) ->
     if not isinstance(steering, Bandit) and reveal != "smaller":
         raise input_error("reveal", f"left out for {who}", reveal, "Bandits look at it.")
     if isinstance(steering, ExitRule):
+        if family.routes:
+            raise no_thresholds("family", who)
         if family.levels > 1:
             got = f"a family of {family.levels} levels"
             raise input_error("family", f"a policy, for {who}", got, "It looks at no levels.")
@@ -491,7 +541,7 @@ def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) ->
         raise input_error("family", allowed, family.levels, f"{MAKES_ONE} makes one.")
     if isinstance(steering, Controller):
         steering.check_family(family)
-    if isinstance(steering, Bandit):
+    if isinstance(steering, Bandit) and not family.routes:
         _ = family.thresholds  # refuses levels of several rules
         if reveal == "all" and not steering.draws:
             allowed = "smaller or played for bandits that draw nothing"
