@@ -79,7 +79,7 @@ def test_who_knows_is_asked():
         best = optimum(outcome.cost.mean())
         assert outcome.quality.mean() >= 1 / 3 + 0.95 * (best - 1 / 3)
         assert outcome.quality.mean() <= best + 0.01
-        assert outcome.cost.mean() <= 1.03 * budget
+        assert outcome.cost.mean() <= 1.06 * budget  # rows of the fit and of the test are chance
 
 
 @pytest.mark.parametrize("kind", ["logits", "summary", "query"])
@@ -303,10 +303,10 @@ def test_more_is_no_worse_and_budgets_are_kept():
 
 def test_a_zoo_has_more_models_than_sets_can_be_listed_of():
     data = zoo(1500, models=9)
-    fitted = po.fit(data, "10%", "routing")
+    fitted = po.fit(data, "3%", "routing")
     outcome = po.evaluate(fitted, data)
     assert outcome.cost.mean() <= 1.05 * fitted.budget
-    one = po.evaluate(po.fit(data, budget="10%", method="max_prob"), data)
+    one = po.evaluate(po.fit(data, budget="3%", method="max_prob"), data)
     assert outcome.quality.mean() >= one.quality.mean()
 
 

@@ -492,9 +492,9 @@ class _Rows:
                 count = len(self.penalties)
                 report(i * count + j, len(structures) * count, "training routing")
                 tried.append(self.induction(sets, penalties))
-        return _Levels(
-            self, tried, self.induction([(m,) for m in range(self.k)], self.penalties[0])
-        )
+        alone = [(m,) for m in range(self.k)]
+        plain = None if self.table.log else self.induction(alone, self.penalties[0])
+        return _Levels(self, tried, plain)
 
     def induction(self, sets: Sequence[Set], penalties: tuple[float, float]) -> _Induction:
         """Return what is found of a structure with some penalties."""
