@@ -1,10 +1,13 @@
 """Shared fixtures."""
 
 import io
+import os
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: a worker has one core, more threads wait for it
 
 import pytest
 from hypothesis import settings
