@@ -211,20 +211,10 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
     if flat:
         provenance["notes"] = [*provenance.get("notes", []), flat_note(flat)]
     policy = Policy(
-        draft.rule,
-        solution.thresholds,
-        table.mean_costs + own,
-        table.unit,
-        table.kind,
-        table.classes,
-        mixture,
-        provenance,
-        draft.answer,
-        own,
-        active_exits=table.active_exits,
-        model_exits=table.model_exits,
-        error_scale=table.measure.error_scale,
-    )
+        draft.rule, solution.thresholds, table.mean_costs + own, table.unit, table.kind, table.classes,
+        mixture, provenance, draft.answer, own, active_exits=table.active_exits,
+        model_exits=table.model_exits, error_scale=table.measure.error_scale,
+    )  # fmt: skip
     return Fitted(policy, method.name, budget, expected, quality, flat)
 
 

@@ -123,7 +123,6 @@ def _aim(problem: Problem, budget: float) -> float:
 
 def _family(problem: Problem, shares_at: Callable[[float], Floats]) -> Callable[[float], Floats]:
     """Return what leads from the parameter of shares (K,) to their quota thresholds (K-1,)."""
-
     known: dict[bytes, Floats] = {}
 
     def family(parameter: float) -> Floats:
