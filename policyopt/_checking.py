@@ -407,10 +407,8 @@ def _no_peeking(trial: Trial) -> None:
         if isinstance(policy, RoutingPolicy):
             noise = rng.normal(size=logits.shape).astype(logits.dtype) * 9
             after = trial.decide(policy, np.where(before.called[:, :, None], logits, noise), logits)
-            same = all(
-                np.array_equal(a, b)
-                for a, b in zip(*map(_columns_of, (before, after)), strict=True)
-            )
+            names = "turn", "prediction", "cost"
+            same = all(np.array_equal(getattr(before, n), getattr(after, n)) for n in names)
             trial.require(same, "models that are not asked change decisions")
             continue
         for k in policy.active_exits[:-1]:
@@ -421,10 +419,6 @@ def _no_peeking(trial: Trial) -> None:
             same &= np.array_equal(after.prediction[early], before.prediction[early])
             same &= np.array_equal(after.exit <= k, early)
             trial.require(same, f"exits after {k} change decisions up to {k}")
-
-
-def _columns_of(decisions: Any) -> tuple[Any, ...]:
-    return decisions.turn, decisions.prediction, decisions.cost
 
 
 def _round_trip(trial: Trial) -> None:

@@ -183,35 +183,18 @@ def replay(policy: Any, table: Table) -> Replay:
 
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     found = trace(policy, table, samples)
-    if not table.labelled and table.valued.any():
-        return _replay_known(policy, table, samples, found)
-    if found.quality_taken is None:
+    quality, correct = found.quality_taken, found.correct_taken
+    if not table.labelled and table.valued.any():  # NaN of rows without a label
+        known = np.flatnonzero(table.valued)
+        quality, correct = np.full(len(table), np.nan), None
+        quality[known] = _replay_one(policy, table.take(known), samples[known]).quality
+    if quality is None:
         allowed = "plain where the cache has a graded quality of the exits' own"
         step = "Fit with answer=plain, or state a utility instead of the quality."
         raise input_error("answers of the policy", allowed, policy.answer.name, step)
-    quality = found.quality_taken.astype(np.float64)
     return Replay(
-        found.exit,
-        _answers(policy, table, found),
-        found.cost,
-        quality,
-        table.model_exits,
-        found.abstained,
-        found.correct_taken,
-        found.graded,
-        table.group,
-    )
-
-
-def _replay_known(policy: Policy, table: Table, samples: Ints, found: Traced) -> Replay:
-    """Return the replay of rows of which some have no label: their quality is NaN."""
-    known = np.flatnonzero(table.valued)
-    part = _replay_one(policy, table.take(known), samples[known])
-    quality = np.full(len(table), np.nan)
-    quality[known] = part.quality
-    return Replay(
-        found.exit, _answers(policy, table, found), found.cost, quality, table.model_exits,
-        found.abstained, None, found.graded, table.group,
+        found.exit, _answers(policy, table, found), found.cost, quality.astype(np.float64), table.model_exits,
+        found.abstained, correct, found.graded, table.group,
     )  # fmt: skip
 
 

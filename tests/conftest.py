@@ -1,10 +1,14 @@
 """Shared fixtures."""
 
 import io
+import os
 import sys
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+
+# Before numpy is there: a worker has one core, and more threads than that wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

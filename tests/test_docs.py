@@ -24,6 +24,8 @@ ELSEWHERE = {"own_policies.md"}
 #: Less of the same, where all of it takes minutes: the commands have tests of their own.
 LESS = {"--trials": "2", "--budgets": "2", "--seeds": "2", "--rounds": "200"}
 ALL = "max_prob,patience,optimal_stopping"
+#: Pages whose fits choose the method, which takes longest; on others they are of one.
+CHOOSE = {"fit.md", "README.md"}
 #: What a page needs that is not installed with numpy alone.
 NEEDS = {"numpy.md": "torch", "torch.md": "transformers", "rl.md": "gymnasium", "onnx.md": "onnxruntime"}  # fmt: skip
 

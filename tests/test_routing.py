@@ -485,7 +485,7 @@ def test_commands_take_a_level_of_routing(run, room):
 
 def test_auto_takes_routing_where_it_may():
     """Where who knows is asked out of turn, auto routes; what needs thresholds, and exits of a network, have them."""
-    data = specialists(1500)
+    data = specialists(1000)
     fitted = po.fit(data, 2.0)
     chosen = fitted.policy.provenance["chosen"]["method"]
     assert fitted.method == "auto" and chosen == "routing" and fitted.policy.asked_first == ["0"]

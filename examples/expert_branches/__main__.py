@@ -30,7 +30,7 @@ from .distortions import KINDS
 from .page import table
 from .picture import draw
 
-QUICK_ROWS = {"train": 2560, "fit": 600, "calibrate": 300, "test": 600}
+QUICK_ROWS = {"train": 1280, "fit": 300, "calibrate": 150, "test": 300}
 EPOCHS = 6
 BUDGET = "40%"
 
@@ -106,9 +106,9 @@ def run(splits: dict[str, Split], recipe: Recipe, out: Path, weights: Path, quic
         }
         for kind in KINDS
     }
-    paths = paths_of(caches, by_context, 3 if quick else BUDGETS)
+    paths = paths_of(caches, by_context, 2 if quick else BUDGETS)
     lap("policies")
-    adaee = play_adaee(caches["plain"], 3000 if quick else 30_000, 3 if quick else 20)
+    adaee = play_adaee(caches["plain"], 1500 if quick else 30_000, 3 if quick else 20)
     lap("AdaEE")
     cost = 0.4 * plain_costs[-1]
     right = {kind: float((found[kind].predicted == found[kind].true).mean()) for kind in KINDS}

@@ -24,7 +24,7 @@ from .ship import ship
 from .strategies import STRATEGIES
 
 SEEDS = {"residual": 5, "depthwise": 3, "plain": 3}
-QUICK = Sizes(Recipe(rows=2560, validation_rows=256, epochs=1), fit=256, test=512, train=128)
+QUICK = Sizes(Recipe(rows=1280, validation_rows=256, epochs=1), fit=256, test=512, train=128)
 
 
 def main() -> int:

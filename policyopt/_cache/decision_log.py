@@ -208,13 +208,8 @@ def import_log(
         f"{n} requests of {count.mean():.2f} calls: models not called are unknown (a censored cache), which "
         "`policyopt fit CACHE --method routing` and `policyopt refit CACHE --policy FILE` take"
     )
-    cost = Cost(
-        "cost",
-        log.head["unit"],
-        None if same is False else tuple(usual),
-        "standalone",
-        cascade=True,
-    )
+    means = None if same is False else tuple(usual)
+    cost = Cost("cost", log.head["unit"], means, "standalone", cascade=True)
     told = {"notes": log.notes, "sources": [path.name], "names": log.head["names"]}
     with CacheWriter(
         out, costs=cost, kind=kind.name, classes=log.head["classes"] if kind.record else None,

@@ -85,7 +85,8 @@ def write(found: Any, out: Path, held: str, family: bool, style: output.Format) 
     if output.print_data(style, content, records):
         return
     print_levels(records, stated["sense"] == "expectation")
-    output.say(in_words(stated), _wrote(found, out, family))
+    what = f"{len(found.family)} levels" if family else f"level {found.certificate['level']}"
+    output.say(in_words(stated), f"wrote {what} to {out}")
 
 
 def print_levels(records: Sequence[Mapping[str, Any]], in_the_mean: bool) -> None:
@@ -116,8 +117,3 @@ def telling(style: output.Format, procedure: str | None = None) -> Iterator[None
         if error.levels and style is output.Format.table:
             print_levels(error.levels, procedure == "crc")
         raise
-
-
-def _wrote(found: Any, out: Path, family: bool) -> str:
-    what = f"{len(found.family)} levels" if family else f"level {found.certificate['level']}"
-    return f"wrote {what} to {out}"

@@ -232,7 +232,9 @@ def _fit_experts(
     fitted.save(out)
     for part in filter(lambda part: part.pooled, fitted.parts):
         output.note(f"context {part.context} has {part.rows} rows: it has the policy of all rows")
-    _note_spared("the experts spend", fitted.expected.cost, fitted.budget)
+    if fitted.expected.cost < SPARED * fitted.budget:
+        spent = f"{100 * fitted.expected.cost / fitted.budget:.0f} %"
+        output.note(f"the experts spend {spent} of the budget: more bought nothing on these rows")
     whole, quality = fitted.expected, fitted.quality
     found = [
         (p.context, p.share, p.fitted.budget, p.cost, (None, None), p.quality, p.rows, p.pooled)
@@ -247,12 +249,6 @@ def _fit_experts(
         }
         for context, share, limit, cost, ends, right, rows, pooled in [*found, total]
     ]  # fmt: skip
-
-
-def _note_spared(who: str, cost: float, budget: float) -> None:
-    if cost < SPARED * budget:
-        share = f"{100 * cost / budget:.0f} %"
-        output.note(f"{who} {share} of the budget: more bought nothing on these rows")
 
 
 def _expected(quality: float, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,6 @@ def refit(
     from policyopt._api import cost_for, utility_for
     from policyopt._certificates.certify import certify as certified
     from policyopt._cli.certify import telling, write
-    from policyopt._cli.fit import columns_of, describe
     from policyopt._methods.registry import make_method
     from policyopt._online.drift import refit as fit_anew
     from policyopt._progress import progress_callback
@@ -79,14 +79,9 @@ def refit(
         raise refused
     output.note(f"fitted on {len(table):,} rows '{read}', outputs only")
     if not certify:
-        with output.writing(out, held):
-            fits[0].save(out)
-        if policy is not None and certificate_of(given) is not None:
-            output.note("the new policy carries no certificate, as the old one did; see --certify")
-        for remark in fits[0].policy.provenance.get("notes", []):
-            output.note(remark)
-        record = describe(fits[0], str(out))
-        output.print_records([record], style, columns_of(record))
+        lost = policy is not None and certificate_of(given) is not None
+        said = "the new policy carries no certificate, as the old one did; see --certify"
+        _save(fits[0], out, held, style, [said] * lost)
         return
     half = ": half, so of rows that you add half will be, too" * tested.endswith("[50%:]")
     output.note(f"tested on '{tested}'{half}")
@@ -107,7 +102,6 @@ def _routed(
 ) -> None:  # fmt: skip
     """Fit a routing policy anew and write it."""
     from policyopt._api import cost_for, fit, utility_for
-    from policyopt._cli.fit import columns_of, describe
 
     limit, soft = budget or given.provenance.get("budget"), given.provenance.get("settings")
     soft = soft if isinstance(soft, dict) else {}
@@ -125,9 +119,18 @@ def _routed(
         data, limit, "routing", explore=given.explore, seed=seed, cost=named, soft=soft.get("soft", 1.0),
         utility=utility_for(given, data)[0],
     )  # fmt: skip
+    _save(fitted, out, held, style)
+
+
+def _save(
+    fitted: Any, out: Path, held: Any, style: output.Format, said: Sequence[str] = ()
+) -> None:
+    """Write a policy and tell what it is."""
+    from policyopt._cli.fit import columns_of, describe
+
     with output.writing(out, held):
         fitted.save(out)
-    for remark in fitted.policy.provenance.get("notes", []):
+    for remark in [*said, *fitted.policy.provenance.get("notes", [])]:
         output.note(remark)
     record = describe(fitted, str(out))
     output.print_records([record], style, columns_of(record))

@@ -87,12 +87,8 @@ def c_source(
 def routes_source(policy: RoutingPolicy, name: str = "policyopt_policy") -> str:
     """Return a routing policy as a C header, `name` before all its names."""
     check_name(name)
-    made, shared, kind, fields = (
-        RouteGraphs(policy),
-        _Shared(),
-        policy.observer.kind,
-        dict[str, Node](),
-    )
+    made, shared, kind = RouteGraphs(policy), _Shared(), policy.observer.kind
+    fields = dict[str, Node]()
     start, look, stand = made.parts()
     for graph in (start, stand):  # what is read of the state
         fields |= {n[7:]: x for n, x in graph.inputs.items() if n.startswith("state->")}

@@ -7,7 +7,8 @@ import json
 import re
 import runpy
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -138,52 +139,64 @@ class _Runtime:
     """What code uses of the runtime, as it is but for annotations, which may name what stands further down."""
 
     def __init__(self, code: str, modules: Sequence[str]) -> None:
-        self.modules: dict[str, dict[str, Any]] = {}
         self.seen, self.text, self.imports = set[Any](), list[str](), set(_IMPORTS)
+        names = _names(ast.parse(code))
         for module in modules:
-            self.take(module, ast.parse(code))
+            self.take(module, names)
 
-    def take(self, module: str, user: ast.AST) -> None:
-        """Take what a statement uses of a module, and what that uses."""
-        for name in (part.id for part in ast.walk(user) if isinstance(part, ast.Name)):
-            node, place = self.defined(module).get(name), module
+    def take(self, module: str, names: Iterable[str]) -> None:
+        """Take what names stand for in a module, and what that uses."""
+        for name in names:
+            node, place = _defined(module).get(name), module
             while isinstance(node, ast.ImportFrom) and node.level:
                 place = str(node.module)
-                node = self.defined(place).get(name)
+                node = _defined(place).get(name)
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 self.imports.add(ast.unparse(node))
             elif node is not None and node not in self.seen:
                 self.seen.add(node)
-                self.take(place, node)
-                self.text.append(ast.unparse(ast.fix_missing_locations(node)))
+                used, text = _statement(node)
+                self.take(place, used)
+                self.text.append(text)
 
-    def defined(self, module: str) -> dict[str, Any]:
-        """Return the statements of a module by the names that they define."""
-        if module in self.modules:
-            return self.modules[module]
-        path, found = files("policyopt.runtime").joinpath(f"{module}.py"), dict[str, Any]()
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.arg):
-                node.annotation = None
-            elif isinstance(node, ast.FunctionDef):
-                node.returns = None
-            elif isinstance(node, ast.ClassDef):
-                node.body = [n for n in node.body if getattr(n, "name", "") != "save"]
-            elif (
-                isinstance(node, ast.AnnAssign)
-                and set(re.findall(r"\w+", ast.unparse(node.annotation))) & _ARRAYS
-            ):
-                node.annotation = ast.Name("Any", ast.Load())
-        for node in tree.body:
-            names = [
-                getattr(node, "name", ""),
-                *(a.asname or a.name for a in getattr(node, "names", ())),
-            ]
-            for to in getattr(node, "targets", [getattr(node, "target", None)]):
-                names += [n.id for n in ast.walk(to) if isinstance(n, ast.Name)] if to else []
-            found |= dict.fromkeys(names, node)
-        return self.modules.setdefault(module, found)
+
+def _names(user: ast.AST) -> list[str]:
+    """Return the names that a statement uses, each once."""
+    return list(dict.fromkeys(part.id for part in ast.walk(user) if isinstance(part, ast.Name)))
+
+
+@cache
+def _statement(node: ast.AST) -> tuple[list[str], str]:
+    """Return the names that a statement of the runtime uses, and its text."""
+    return _names(node), ast.unparse(ast.fix_missing_locations(node))
+
+
+@cache
+def _defined(module: str) -> dict[str, Any]:
+    """Return the statements of a module by the names that they define."""
+    path, found = files("policyopt.runtime").joinpath(f"{module}.py"), dict[str, Any]()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        elif isinstance(node, ast.FunctionDef):
+            node.returns = None
+        elif isinstance(node, ast.ClassDef):
+            node.body = [n for n in node.body if getattr(n, "name", "") != "save"]
+        elif (
+            isinstance(node, ast.AnnAssign)
+            and set(re.findall(r"\w+", ast.unparse(node.annotation))) & _ARRAYS
+        ):
+            node.annotation = ast.Name("Any", ast.Load())
+    for node in tree.body:
+        names = [
+            getattr(node, "name", ""),
+            *(a.asname or a.name for a in getattr(node, "names", ())),
+        ]
+        for to in getattr(node, "targets", [getattr(node, "target", None)]):
+            names += [n.id for n in ast.walk(to) if isinstance(n, ast.Name)] if to else []
+        found |= dict.fromkeys(names, node)
+    return found
 
 
 class _Tables:

@@ -183,26 +183,18 @@ class RouteGraphs:
         self.policy, self.pool, self.active = policy, Pool(), list(policy.active_exits)
         self.inputs, self.numbers = dict[str, Any](), np.array(self.active, np.int32)
         own, p, every = policy.ensemble, len(self.active), self.active
-        stood = [
-            (a, one) for a, arm in enumerate(policy.arms) for one in arm.standings if one.called
-        ]
+        arms = enumerate(policy.arms)
+        stood = [(a, one) for a, arm in arms for one in arm.standings if one.called]
         self.number = {(a, one.called): s for s, (a, one) in enumerate(stood)}
-        s, most, width = (
-            len(stood),
-            max(1, *(len(one.actions) for _, one in stood)),
-            own.width(every),
-        )
+        s, width, most = len(stood), own.width(every), max(1, *(len(x.actions) for _, x in stood))
         if s * most * width > _MOST:
             step = "Deploy policy.json or the Python file (--to python)."
             raise input_error("policy", f"of {_MOST:,} weights at most", s * most * width, step)
         self.arm = np.array([a for a, _ in stood], np.int32)
         self.called, self.powers = np.zeros((s, policy.model_exits), bool), np.zeros((s, p))
         self.mean, self.voices = any(len(one.parts) for _, one in stood), np.zeros((s, p))
-        self.who, self.actions, self.after = (
-            np.full(s, -1),
-            np.full((s, most), -1),
-            np.zeros((s, most), int),
-        )
+        self.who, self.actions = np.full(s, -1), np.full((s, most), -1)
+        self.after = np.zeros((s, most), int)
         self.offsets, self.weights = np.full((s, most), _NEVER), np.zeros((s, most, width))
         total = own.costs[every].sum()
         for i, (a, one) in enumerate(stood):
@@ -225,9 +217,8 @@ class RouteGraphs:
                 )
             self.weights[i][np.ix_(range(n), places)] = weights
             self.actions[i, :n] = [every.index(m) for m in one.actions]
-            self.after[i, :n] = [
-                self.number[a, tuple(sorted((*one.called, m)))] for m in one.actions
-            ]
+            after = (tuple(sorted((*one.called, m))) for m in one.actions)
+            self.after[i, :n] = [self.number[a, called] for called in after]
         self.alone = self.called[:, every].argmax(axis=1)  # of standings of one model its place
 
     def input(self, name: str, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
@@ -273,16 +264,13 @@ class RouteGraphs:
             said = np.where(mine, one.prediction, _UNCALLED)
             masked[m] = output(said, np.where(mine, one.confidence, 0.5), logs)
         tables = (self.powers, self.voices) if self.mean else (self.powers,)
-        by = [
-            _Each(x[:, i, None] for i in range(len(every))) for x in map(at.traced_lookup, tables)
-        ]
+        found = map(at.traced_lookup, tables)
+        by = [_Each(x[:, i, None] for i in range(len(every))) for x in found]
         one: Any = Standing(tuple(every), by[0], parts=by[-1] if self.mean else [])  # type: ignore[arg-type]
         score, said = own.tally(masked, one)
         answer, share = joined(score, at.of(said))
-        who, said = (
-            at.traced_lookup(self.who),
-            np.stack([masked[m].prediction for m in every], axis=1),
-        )
+        who = at.traced_lookup(self.who)
+        said = np.stack([masked[m].prediction for m in every], axis=1)
         answer = np.where(who >= 0, said[rows, who], np.maximum(answer, np.int32(-1)))
         columns: Any = own.columns(masked, every, answer, share, paid, known)
         gains = (at.traced_lookup(self.weights) * columns[:, None, :]).sum(axis=2)
@@ -298,10 +286,8 @@ class RouteGraphs:
         called, spent = self.input("called", (1, k), bool), self.input("paid", (1,))
         paid = self.input("costs", (1, k)) if policy.needs_costs else sample.of(policy.costs[None])
         if policy.observer.kind.record:
-            said, sure = (
-                self.input("prediction", (1, k), np.int32),
-                self.input("confidence", (1, k)),
-            )
+            said = self.input("prediction", (1, k), np.int32)
+            sure = self.input("confidence", (1, k))
             seen = {m: output(said[:, m], sure[:, m]) for m in self.active}
         else:
             width = policy.observer.kind.width(policy.classes)
@@ -344,10 +330,8 @@ class RouteGraphs:
             one = self.look(self.input(policy.kind, (1, kind.width(classes)), np.float32))
             look = {n: getattr(one, n) for n in ("prediction", "confidence", "log_prob")}
             logs = self.input("state->log_prob", (1, p, classes), np.float32)
-        said, sure = (
-            self.input("state->prediction", (1, p), np.int32),
-            self.input("state->confidence", (1, p)),
-        )
+        said = self.input("state->prediction", (1, p), np.int32)
+        sure = self.input("state->confidence", (1, p))
         seen = {
             m: output(said[:, i], sure[:, i], None if logs is None else logs[:, i])
             for i, m in enumerate(self.active)

@@ -209,7 +209,9 @@ def _compared(
     may = np.broadcast_to(may, differs.shape)
     _refuse(runtime, "exit", ran.leave, wanted.leave, differs & ~may)
     _refuse(runtime, "answer", ran.prediction, wanted.prediction)
-    _refuse(runtime, "abstaining", ran.abstained, wanted.abstained, _differ(ran, wanted, differs))
+    # But where the exit itself was turned by rounding.
+    declines = (ran.abstained != wanted.abstained) & ~differs
+    _refuse(runtime, "abstaining", ran.abstained, wanted.abstained, declines)
     error = scaled_error(ran.score, wanted.score)
     _refuse(runtime, "score", ran.score, wanted.score, ~(error <= ulps))
     unsure = scaled_error(ran.confidence, wanted.confidence)
@@ -220,11 +222,6 @@ def _compared(
     within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
     turned = int(differs.any(axis=1).sum())
     return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
-
-
-def _differ(ran: Ran, wanted: Ran, turned: Bools) -> Bools:
-    """Return where abstaining differs, (n, K), but where the exit itself was turned by rounding."""
-    return (ran.abstained != wanted.abstained) & ~turned
 
 
 def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:

@@ -600,15 +600,8 @@ def _cross_fitted(levels: Any, other: Comparison) -> Comparison:
     values = quality - np.array(prices_of(rows))[:, None, None] * (paid - claimed)
     values = np.moveaxis(by_group(np.moveaxis(values, 2, 0), rows.group), 0, 2)
     flat = np.zeros(values.shape[:2], dtype=bool)
-    return replace(
-        other,
-        values=values,
-        quality=quality,
-        paid=paid,
-        claimed=claimed,
-        flat=flat,
-        worth=values.mean(axis=2),
-    )
+    worth = values.mean(axis=2)
+    return Comparison(values, quality, paid, claimed, flat, other.fold, worth, other.group)
 
 
 def believed(

@@ -175,11 +175,11 @@ def own_costs(table: Table, *rules: ScoreRule, answer: AnswerRule | None = None)
     return overhead(answer or Identity(), rules, table.exits, table.classes, table.rate)
 
 
-def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
-    """Freeze a solved draft into a policy, its own arithmetic among its costs, and say where it comes from."""
-    table, problem, solution = draft.table, draft.problem, draft.solution
-    assert solution is not None
+def claim_of(draft: Draft) -> tuple[Expectation, float]:
+    """Return what a solved draft is to cost, and what it is worth: as it says, or of the problem's rows."""
+    problem, solution = draft.problem, draft.solution
     expected, quality = draft.expected, draft.quality
+    assert solution is not None
     if expected is None or quality is None:
         sets = [(1.0 - solution.share, solution.thresholds)]
         if solution.other is not None:
@@ -190,8 +190,16 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
             outcomes.append((weight, problem.cost_at(exits), problem.gained(exits)))
         expected = expected or expectation(outcomes, problem)
         quality = sum(weight * float(gained.mean()) for weight, _, gained in outcomes)
-    if expected.rows == len(table):
-        expected = replace(expected, group=table.group)
+    if expected.rows == len(draft.table):
+        expected = replace(expected, group=draft.table.group)
+    return expected, quality
+
+
+def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
+    """Freeze a solved draft into a policy, its own arithmetic among its costs, and say where it comes from."""
+    table, problem, solution = draft.table, draft.problem, draft.solution
+    assert solution is not None
+    expected, quality = claim_of(draft)
     mixture = None
     if solution.other is not None:
         mixture = Mixture(solution.other, float(solution.share), int(seed), draft.other)
@@ -203,20 +211,10 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
     if flat:
         provenance["notes"] = [*provenance.get("notes", []), flat_note(flat)]
     policy = Policy(
-        draft.rule,
-        solution.thresholds,
-        table.mean_costs + own,
-        table.unit,
-        table.kind,
-        table.classes,
-        mixture,
-        provenance,
-        draft.answer,
-        own,
-        active_exits=table.active_exits,
-        model_exits=table.model_exits,
-        error_scale=table.measure.error_scale,
-    )
+        draft.rule, solution.thresholds, table.mean_costs + own, table.unit, table.kind, table.classes,
+        mixture, provenance, draft.answer, own, active_exits=table.active_exits,
+        model_exits=table.model_exits, error_scale=table.measure.error_scale,
+    )  # fmt: skip
     return Fitted(policy, method.name, budget, expected, quality, flat)
 
 

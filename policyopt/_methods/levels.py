@@ -32,7 +32,7 @@ import numpy as np
 from policyopt._costs import positions
 from policyopt._intervals import by_group, standard_error
 from policyopt._limits import NEAR, Limit
-from policyopt._methods.fitted import Draft, Fitted, build_fitted, expectation, own_costs
+from policyopt._methods.fitted import Draft, Fitted, build_fitted, claim_of, expectation, own_costs
 from policyopt._replay import trace
 from policyopt._table import Table, known_rows, subsample
 from policyopt._thresholds.budget_search import bisect
@@ -381,7 +381,7 @@ class Levels:
         if solution.other is not None:
             sides.append((solution.share, draft.other or draft.rule, solution.other))
         taken = tuple((w, first_exit(self._scores(draft, r, t), t)) for w, r, t in sides)
-        claimed, exits = self._policy(draft).expected.cost, len(solution.thresholds) + 1
+        claimed, exits = claim_of(draft)[0].cost, len(solution.thresholds) + 1
         quality = self._quality(draft) if self._valued else np.full(exits, np.nan)
         whole = Level(draft, claimed, 0.0, taken, exits - 1)
         whole = replace(whole, value=whole.mean(quality))

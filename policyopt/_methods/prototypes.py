@@ -53,6 +53,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from policyopt._answers.crossfit import NAMES, CrossFitted, answered
 from policyopt._cache.data import folds_of
@@ -82,6 +83,7 @@ ROOM = 250_000
 #: Vectors wider than this are projected, to as many principal components as there is room for.
 _WIDE, _NARROW = 128, 64
 _MOST_ROWS = 2000  # of a class that neighbours are looked for in
+_FEW_ROWS = 200  # are compared one by one before a search is set up
 _ROUNDS = 10  # of k-means
 
 
@@ -294,12 +296,15 @@ def centres(rows: Floats, count: int, rng: np.random.Generator) -> Floats:
 
 def high_density(rows: Floats, alpha: float, neighbours: int) -> Ints:
     """Return which rows belong to the alpha-high-density set. Shapes: rows (N, D); returns (M,)."""
-    from sklearn.neighbors import NearestNeighbors
-
     if not len(rows):
         return np.empty(0, dtype=np.int64)
-    search = NearestNeighbors(n_neighbors=min(neighbours, len(rows))).fit(rows)
-    radius = search.kneighbors(rows)[0][:, -1]
+    count = min(neighbours, len(rows))
+    if len(rows) <= _FEW_ROWS:
+        radius = np.partition(cdist(rows, rows), count - 1, axis=1)[:, count - 1]
+    else:
+        from sklearn.neighbors import NearestNeighbors
+
+        radius = NearestNeighbors(n_neighbors=count).fit(rows).kneighbors(rows)[0][:, -1]
     return np.flatnonzero(radius <= np.quantile(radius, 1.0 - alpha))
 
 

@@ -24,21 +24,22 @@ def ridge(columns: Floats, target: Floats, penalty: float) -> Floats:
 
 
 def ridge_solve(gram: Floats, moment: Floats, penalty: float) -> Floats:
-    """Solve normal equations, the offset unpenalised: gram (M+1, M+1); moment (M+1, L); returns (M+1, L)."""
-    total = gram[0, 0]
-    if total <= 0:  # no rows
-        return np.zeros_like(moment)
-    mean = gram[0, 1:] / total
-    center = gram[1:, 1:] - total * np.outer(mean, mean)
-    spread = np.sqrt(np.maximum(np.diag(center) / total, 0.0))
+    """Solve normal equations, the offset unpenalised: gram (..., M+1, M+1); moment (..., M+1, L); returns as moment."""
+    rows = gram[..., 0, 0, None]
+    total = np.where(rows > 0, rows, 1.0)
+    mean = gram[..., 0, 1:] / total
+    center = gram[..., 1:, 1:] - total[..., None] * (mean[..., None] * mean[..., None, :])
+    spread = np.sqrt(np.maximum(np.diagonal(center, axis1=-2, axis2=-1) / total, 0.0))
     used = spread > 1e-9
-    scale = np.where(used, spread, 1.0)
-    center = center / np.outer(scale, scale) + penalty * np.eye(len(scale))
-    right = (moment[1:] - mean[:, None] * moment[0]) / scale[:, None]
-    weights = np.linalg.solve(center, right) / scale[:, None]
+    scale = np.where(used, spread, 1.0)[..., None]
+    center = center / (scale * scale.mT) + penalty * np.eye(scale.shape[-2])
+    right = (moment[..., 1:, :] - mean[..., None] * moment[..., :1, :]) / scale
+    weights = np.linalg.solve(center, right) / scale
     weights[~used] = 0.0  # a column that never varies says nothing
-    offset = moment[0] / total - mean @ weights
-    return np.concatenate([offset[None], weights])
+    offset = moment[..., :1, :] / total[..., None] - mean[..., None, :] @ weights
+    found = np.concatenate([offset, weights], axis=-2)
+    found[rows[..., 0] <= 0] = 0.0  # no rows
+    return found
 
 
 def noise_weights(doubt: Floats) -> Floats:
@@ -57,11 +58,10 @@ def ridge_without_each(
         design = np.concatenate([np.ones((int(rows.sum()), 1)), basis[rows]], axis=1)
         heavy = (design * weight[rows, None]).T
         parts.append((heavy @ design, heavy @ target[rows]))
-    whole_gram = np.sum([gram for gram, _ in parts], axis=0)
-    whole_moment = np.sum([moment for _, moment in parts], axis=0)
-    sets = [(whole_gram - gram, whole_moment - moment) for gram, moment in parts]
-    sets.append((whole_gram, whole_moment))
-    return np.stack([ridge_solve(gram, moment, penalty) for gram, moment in sets])
+    each = (np.stack(part) for part in zip(*parts, strict=True))
+    whole = [(part.sum(axis=0), part) for part in each]
+    gram, moment = (np.concatenate([total - part, total[None]]) for total, part in whole)
+    return ridge_solve(gram, moment, penalty)
 
 
 def of_own_fold(basis: Floats, theta: Floats, fold: Ints) -> Floats:

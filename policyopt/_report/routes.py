@@ -144,13 +144,8 @@ def routes_figure(record: dict[str, Any], title: str = "") -> Any:
         order = [f["model"] for f in flows if f["turn"] == turn - 1]
         for before in sorted(one["from"], key=order.index):
             size, leaves = one["from"][before], place[turn - 1, before]
-            _stream(
-                axes,
-                (turn - 1 + width / 2, leaves[1]),
-                (turn - width / 2, into),
-                size,
-                colours[before],
-            )
+            start, end = (turn - 1 + width / 2, leaves[1]), (turn - width / 2, into)
+            _stream(axes, start, end, size, colours[before])
             leaves[1] -= size
             into -= size
         if share >= _LEAST:

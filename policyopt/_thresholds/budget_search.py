@@ -79,14 +79,16 @@ def meet_budget(
     cheap = np.full(problem.exits - 1, ALWAYS)
     dear = np.full(problem.exits - 1, NEVER)
     cheap_cost, dear_cost = (float(c) for c in problem.mean_costs[[0, -1]])
-    guess = start
+    guess, known = start, dict[bytes, float]()
     for _ in range(steps):
         middle = (low + high) / 2 if guess is None else guess
         guess = None
         if not low < middle < high:
             break
         thresholds = problem.settled(family(middle))
-        cost = problem.cost(thresholds)
+        if (key := thresholds.tobytes()) not in known:
+            known[key] = problem.cost(thresholds)
+        cost = known[key]
         if cost <= budget:
             low, cheap, cheap_cost = middle, thresholds, cost
         else:

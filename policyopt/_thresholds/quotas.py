@@ -123,10 +123,14 @@ def _aim(problem: Problem, budget: float) -> float:
 
 def _family(problem: Problem, shares_at: Callable[[float], Floats]) -> Callable[[float], Floats]:
     """Return what leads from the parameter of shares (K,) to their quota thresholds (K-1,)."""
+    known: dict[bytes, Floats] = {}
 
     def family(parameter: float) -> Floats:
         # Rounding the running total keeps the last exit's share right to half a sample.
         total = np.round(np.cumsum(shares_at(parameter)) * problem.rows)
-        return quota_thresholds(problem.scores, np.diff(total, prepend=0.0).astype(np.int64))
+        counts = np.diff(total, prepend=0.0).astype(np.int64)
+        if (key := counts.tobytes()) not in known:
+            known[key] = quota_thresholds(problem.scores, counts)
+        return known[key]
 
     return family

@@ -926,19 +926,12 @@ MAX_BYTES = 16 << 20
 def to_dict(policy: Policy) -> dict[str, Any]:
     """Return the content of a policy's file, checksum included."""
     return POLICY.signed(
-        kind=policy.kind,
-        classes=policy.classes,
-        unit=policy.unit,
-        costs=policy.costs.tolist(),
-        overhead=policy.overhead.tolist(),
-        active_exits=list(policy.active_exits),
-        model_exits=policy.model_exits,
-        **({"error_scale": policy.error_scale} if policy.error_scale else {}),
-        score=_named(policy.rule),
-        answer=_named(policy.answer),
-        calibrator=_named(policy.calibrator),
+        kind=policy.kind, classes=policy.classes, unit=policy.unit, costs=policy.costs.tolist(),
+        overhead=policy.overhead.tolist(), active_exits=list(policy.active_exits),
+        model_exits=policy.model_exits, **({"error_scale": policy.error_scale} if policy.error_scale else {}),
+        score=_named(policy.rule), answer=_named(policy.answer), calibrator=_named(policy.calibrator),
         **own_to_dict(policy),
-    )
+    )  # fmt: skip
 
 
 def own_to_dict(policy: Policy) -> dict[str, Any]:

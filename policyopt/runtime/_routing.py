@@ -200,12 +200,8 @@ class Ensemble:
         """Return the columns of a standing, (n, M); `share`: top, second, entropy of the ensemble, (n, 3)."""
         agrees = np.stack([seen[m].prediction == answer for m in called], axis=1).astype(np.float64)
         top = np.clip(share[:, 0], 0.01, 0.9999)
-        out = [
-            np.log(top / (1.0 - top)),
-            share[:, 2],
-            share[:, 0] - share[:, 1],
-            agrees.mean(axis=1),
-        ]
+        out = [np.log(top / (1.0 - top)), share[:, 2], share[:, 0] - share[:, 1]]
+        out.append(agrees.mean(axis=1))
         out += [*(column**2 for column in out), out[0] * out[3]]
         for at, m in enumerate(called):
             sure = self.sure(seen[m], m)
@@ -888,14 +884,8 @@ def _standing(content: Any) -> Standing:
     called, actions = (tuple(map(_whole, content[name])) for name in ("called", "actions"))
     weights = content["weights"]
     weights = numbers("weights", weights, 2) if actions or weights != [] else np.empty((0, 0))
-    return Standing(
-        called,
-        numbers("powers", content["powers"], 1),
-        _whole(content["answerer"]),
-        actions,
-        weights,
-        numbers("parts", content["parts"], 1),
-    )
+    powers, parts = (numbers(name, content[name], 1) for name in ("powers", "parts"))
+    return Standing(called, powers, _whole(content["answerer"]), actions, weights, parts)
 
 
 def _whole(value: Any) -> int:

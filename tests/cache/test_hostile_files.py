@@ -106,6 +106,7 @@ def bombs():
     padding, flat, long = os.urandom(3 << 20), npz_of_zeros((2, 3 * 10**6, 10)), "x" * (1 << 20)
     fixed = pa.array([bytes(200_000)] * 2000, pa.binary(200_000))  # all equal: a dictionary of one
     thousand = ",".join(f"conf_{k}" for k in range(1000)).encode()
+    halves = pa.ListArray.from_arrays(np.arange(0, 10**8 + 1, 1000, np.int32), np.full(10**8, 0.5))
     return {
         "padded.npz": repacked(flat, {}, {"more.bin": padding}),
         "prefixed.npz": padding + flat,
@@ -127,10 +128,10 @@ def bombs():
         "nested.jsonl": b'{"logits": ' + b"[" * 10**6 + b"\n",
         "nested.json": b'{"logits": ' + b"[" * 10**6,
         "rows.json": b"[" + b"{}," * (6 << 20) + b"{}]",
-        "zeros.csv.gz": gzip.compress(b"conf_0,conf_1,pred_0,pred_1\n" + b"0,0,1,1\n" * (60 << 20)),
-        "zeros.jsonl.gz": gzip.compress(b'{"conf_0": 0, "conf_1": 0, "pred_0": 1, "pred_1": 1}\n' * (4 << 20)),
+        "zeros.csv.gz": gzip.compress(b"conf_0,conf_1,pred_0,pred_1\n" + b"0,0,1,1\n" * (60 << 20), 1),
+        "zeros.jsonl.gz": gzip.compress(b'{"conf_0": 0, "conf_1": 0, "pred_0": 1, "pred_1": 1}\n' * (4 << 20), 1),
         "answers.parquet": parquet_of({"pred_0": long}, 400, compression="zstd"),
-        "lists.parquet": parquet_of({"logits": pa.array([[0.5] * 1000] * 100_000)}, 100_000, compression="zstd"),
+        "lists.parquet": parquet_of({"logits": halves}, 100_000, compression="zstd"),
     }  # fmt: skip
 
 

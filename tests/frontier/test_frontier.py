@@ -182,7 +182,7 @@ def test_equal_rows_at_a_threshold_do_not_move_the_cost(spec, near):
                 part["confidence"] = np.where(sure == 1, 1 - 1e-7 * rng.random(sure.shape), sure)
             parts[name] = {**part, "sample_costs": {"price": price}}
         data = po.from_arrays(splits=parts, cost_kind="standalone", unit="USD")
-        for budget in (0.1, 0.3, 0.5, 0.8):
+        for budget in (0.1, 0.5) if spec == "auto" else (0.1, 0.3, 0.5, 0.8):
             fitted = po.fit(data, budget, spec, seed=seed)
             low, high = fitted.expected.interval()
             assert low < fitted.expected.cost < high
@@ -197,7 +197,7 @@ def test_equal_rows_at_a_threshold_do_not_move_the_cost(spec, near):
 def test_stated_accuracy_is_not_that_of_the_rows_that_chose():
     """Thresholds searched on 100 rows look points better there than they are; what is stated does not."""
     stated, chosen, parts = [], [], {"fit": slice(0, 100), "test": slice(100, 2100)}
-    for seed in range(12):
+    for seed in range(8):
         logits, labels = outputs(2100, 3, 6, seed=seed)
         splits = {name: {"outputs": logits[s], "labels": labels[s]} for name, s in parts.items()}
         data = po.from_arrays(splits=splits, costs=[1, 2, 4], unit="ms")
@@ -206,7 +206,7 @@ def test_stated_accuracy_is_not_that_of_the_rows_that_chose():
         stated.append(fitted.quality - on["test"])
         chosen.append(on["fit"] - on["test"])
     assert np.mean(chosen) > 0.01
-    assert abs(np.mean(stated)) < 0.01 + 2.5 * np.std(stated) / 12**0.5
+    assert abs(np.mean(stated)) < 0.01 + 2.5 * np.std(stated) / 8**0.5
 
 
 def test_costs_with_heavy_tails_are_told_and_covered():
@@ -217,14 +217,14 @@ def test_costs_with_heavy_tails_are_told_and_covered():
     data = po.from_arrays(*outputs(30_000, 4, 6, 1), sample_costs=costs, split={"fit": 1.0})
     people, method = Tables(data).get("fit"), po.make_method("max_prob")
     held, off = [], []
-    for seed in range(120):
+    for seed in range(90):
         (fitted,) = method.fit_path(people.take(rng.integers(0, 30_000, 300)), [3.5], seed)
         true = replay(fitted.policy, people).cost.mean()
         low, high = fitted.expected.interval()
         held.append(low <= true <= high)
         off.append(true / 3.5 - 1)
-    assert np.mean(held) > 0.94 - 2.5 * 0.0218
-    assert np.mean(off) < 0.01 + 2.5 * np.std(off) / 120**0.5
+    assert np.mean(held) > 0.94 - 2.5 * 0.025
+    assert np.mean(off) < 0.01 + 2.5 * np.std(off) / 90**0.5
     provenance = fitted.policy.provenance
     assert provenance["effective_rows"] < 100
     assert any("heavy tail" in note for note in provenance["notes"])

@@ -39,7 +39,7 @@ def overthinking(rows, seed, exits=3, graded=False):
     )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(0, 10_000), st.integers(30, 300), st.booleans(),
     st.sampled_from(["max_prob", "max_prob:thresholds=joint", "patience", "eero"]),
