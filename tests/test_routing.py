@@ -303,10 +303,10 @@ def test_more_is_no_worse_and_budgets_are_kept():
 
 def test_a_zoo_has_more_models_than_sets_can_be_listed_of():
     data = zoo(1500, models=9)
-    fitted = po.fit(data, "3%", "routing")
+    fitted = po.fit(data, "1%", "routing")
     outcome = po.evaluate(fitted, data)
     assert outcome.cost.mean() <= 1.05 * fitted.budget
-    one = po.evaluate(po.fit(data, budget="3%", method="max_prob"), data)
+    one = po.evaluate(po.fit(data, budget="1%", method="max_prob"), data)
     assert outcome.quality.mean() >= one.quality.mean()
 
 
