@@ -140,18 +140,15 @@ def test_a_step_takes_answers_as_texts_and_decides_as_their_numbers_do(method, t
     outcome = replay(policy, table)
     for n, place in enumerate(table.places.tolist()):
         state, cost = policy.start(n), 0.0
-        model = getattr(state, "next", 0)
-        while model is not None:
+        while (model := state.next) is not None:
             said = {
                 "answer": texts[place][model] or (None, "", float("nan"))[n % 3],
                 "confidence": sure[place, model],
             }
             if method == "routing":
                 told, cost = policy.step(said, state), cost + policy.costs[model]
-                model = told.next
             else:
-                told = policy.step(model, said, state)
-                cost, model = policy.costs[model], None if told.exit else model + 1
+                told, cost = policy.step(model, said, state), policy.costs[model]
                 assert policy.answer_now(state).prediction == told.prediction
         assert cost == pytest.approx(outcome.cost[n])
         number = outcome.prediction[n]  # the model that gave it first
@@ -162,6 +159,32 @@ def test_a_step_takes_answers_as_texts_and_decides_as_their_numbers_do(method, t
         assert (wanted is not None and same_answer(wanted) == f"city {place}") == outcome.quality[n]
     with pytest.raises(InputError, match="a text, or None"):
         policy.step(*[0][: method != "routing"], {"answer": 3, "confidence": 0.5}, policy.start())
+
+
+@pytest.mark.parametrize("method", ["subset:most=2", "optimal_stopping", "family"])
+def test_fixed_lists_say_which_model_is_next(method):
+    """One loop for all: by what the state asks for, one by one and side by side, rows end where `decide` ends them."""
+    data = zoo(600, metadata={"names": [*"abcd"]})
+    outputs = data.splits["pool"].array("outputs")
+    level = [np.arange(600) % 2] if method == "family" else []
+    if level:
+        policy = po.fit_family(data, ["30%", "70%"], "max_prob").policy
+    else:
+        policy = po.fit(data, "40%", method).policy
+    found, alive = policy.decide(outputs, *level), np.arange(600)
+    for n in range(40):
+        state, asked = policy.start(*(one[n].item() for one in level), n), []
+        while (k := state.next) is not None:
+            asked.append(state.model)
+            told = policy.step(k, outputs[n, k], state)
+            assert (told.next, told.model) == (state.next, state.model)
+        assert told.exit and k is None and asked[-1] == "abcd"[found.exit[n]]
+    state, exits = policy.start(*level, alive), np.full(600, -1)
+    while (k := state.next) is not None:
+        told = policy.step(k, outputs[alive, k], state)
+        exits[alive[told.exit]], alive = k, alive[~told.exit]
+        state.keep(~told.exit)
+    assert (exits == found.exit).all()
 
 
 @pytest.mark.parametrize("method", ["routing", "max_prob"])
@@ -447,6 +470,44 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
     ):  # fmt: skip
         code, _, err = run(*arguments)
         assert code == 2 and ("--method subset" in err or "--method auto" in err), (arguments, err)
+
+
+@pytest.mark.parametrize("form", ["names", "texts", "marks"])
+def test_run_takes_what_import_takes(form, run, room):
+    """Names of classes, answers spelled anyhow, marks alone: `run` decides as the policy does on the cache."""
+    rng, columns = np.random.default_rng(0), ["sample", "model", "prediction", "confidence", "label"]
+    cities, lines = "Bern Oslo Rome Wien".split(), []
+    for n in range(240):
+        right = rng.random(3) < [0.5, 0.7, 0.9]
+        for k in range(3):
+            city = f"{cities[(n + 1 - right[k]) % 4]}{f' {n}' * (form == 'texts')}"
+            spelled = city if form == "names" or k else f'"{city.upper()}."'
+            sure = 0.5 + 0.3 * right[k] + 0.1 * rng.random()
+            lines.append(f"{n},m{k},{spelled},{sure:.3f},{cities[n % 4]}{f' {n}' * (form == 'texts')}")
+        if form == "marks":
+            told = f"{n % 4},{right[0]:d}"
+            lines[-3:] = [f"{n},m{k},{right[k]:d},{told}" for k in range(3)]
+            columns = ["sample", "model", "correct", "query_0", "query_1"]
+    (room / "a.csv").write_text("\n".join([",".join(columns), *lines]))
+    paid = ["--costs", "1,2,9", "--unit", "ct", "--cost-kind", "standalone"]
+    assert run("import", room / "a.csv", "--out", room / "c", *paid)[0] == 0
+    line = ["--budget", "50%", "--method", "routing", "--out", room / "p.json"]
+    assert run("fit", room / "c", *line)[0] == 0
+    code, out, err = run("run", room / "p.json", room / "a.csv", "--format", "json")
+    assert code == 0, err
+    pool = po.open_cache(room / "c").splits["pool"]
+    summaries = {name: pool.array(name) for name in ("prediction", "confidence")}
+    found = po.load_policy(room / "p.json").decide(
+        [{name: array[:, k] for name, array in summaries.items()} for k in range(3)],
+        query=pool.array("query") if form == "marks" else None,
+    )
+    rows = json.loads(out)
+    assert [row["cost"] for row in rows] == found.cost.tolist()
+    assert ("NO CONFIDENCES" in err) == (form == "marks")
+    if form == "names":
+        assert [row["prediction"] for row in rows] == [cities[p] for p in found.prediction]
+    if form == "texts":
+        assert all(same_answer(row["prediction"]).endswith(f" {row['row']}") for row in rows)
 
 
 def test_auto_takes_routing_where_it_may():

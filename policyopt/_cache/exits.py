@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.blocks import ANSWERS, WORTH
+from policyopt._cache.blocks import ANSWERS, WORTH, confident
 from policyopt._cache.data import MAX_EXITS, QUERY
 from policyopt._cache.keys import (
     DEPTHS,
@@ -394,13 +394,7 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
         _renumber(mine, spelled)
         texts = {c: texts[c] for c in spelled.values() if c != -1}
     _refuse_unlike(mine)
-    for raw, key in mine:  # who gave no answer is the least sure
-        of, role, _ = _parsed(key)
-        for k in [k for k in raw.arrays if role == "prediction" and _parsed(k)[0] == of]:
-            if _parsed(k)[1] in CONFIDENCES:  # which the last exit may lack
-                gone = raw.arrays[key][tuple(map(slice, raw.arrays[k].shape))] < 0
-                least = -np.inf if _parsed(k)[1] == "conf_logprob" else 0.0
-                raw.arrays[k] = np.where(gone, least, raw.arrays[k])
+    _least_sure(mine)
     if own and not wide:  # an answer of its own for each row
         for raw in raws:
             _as_answers(raw, notes)
@@ -431,6 +425,34 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     if len({name.casefold() for name in names}) < len(names):
         notes.append("NAMES THAT DIFFER IN CASE ONLY count as different classes")
     return names
+
+
+def number_answers(raw: Raw) -> list[str]:
+    """Turn answers as text into numbers, the same for what means the same; return a text for each number."""
+    mine = [(raw, k) for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "prediction"]
+    _least_sure(mine)
+    texts = {code: text for _, key in mine for code, text in raw.texts[key].items()}
+    said = {code >> SPELLING: text for code, text in texts.items()}
+    place = {meant: number for number, meant in enumerate(said)}
+    _renumber(mine, {code: place[code >> SPELLING] for code in texts} | {-1: -1})
+    return [*said.values()]
+
+
+def sure_of_all(raw: Raw) -> Array | None:
+    """Return confidences of 1, as a cache has them, where a file of summaries has none; None where it has some."""
+    roles = {_parsed(key)[1]: a for key, a in raw.arrays.items() if _parsed(key)[0] is None}
+    return None if {*CONFIDENCES, "top_prob"} & roles.keys() else confident(roles).get("confidence")
+
+
+def _least_sure(mine: Sequence[tuple[Raw, str]]) -> None:
+    """Take who gave no answer, of those as text, for the least sure."""
+    for raw, key in mine:
+        of, role, _ = _parsed(key)
+        for k in [k for k in raw.arrays if role == "prediction" and _parsed(k)[0] == of]:
+            if _parsed(k)[1] in CONFIDENCES:  # which the last exit may lack
+                gone = raw.arrays[key][tuple(map(slice, raw.arrays[k].shape))] < 0
+                least = -np.inf if _parsed(k)[1] == "conf_logprob" else 0.0
+                raw.arrays[k] = np.where(gone, least, raw.arrays[k])
 
 
 def number_contexts(raws: Sequence[Raw]) -> None:

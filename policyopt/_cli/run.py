@@ -129,7 +129,7 @@ def run(
     style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
-    from policyopt._cache.exits import numbered
+    from policyopt._cache.exits import number_answers, sure_of_all
     from policyopt._cache.importers import read_files, refuse_orders
 
     loaded = at_level(load_any(policy), level)
@@ -142,12 +142,12 @@ def run(
         raw.note("column 'split' not used: all rows are decided")
     for told in raw.notes:
         output.note(told)
-    if any(key.endswith("pred") for key in raw.texts if loaded.kind == "summary"):
-        if numbered([raw], []):
-            step = "Number them as `import` did (class_names in the cache's metadata)."
-            raise input_error("OUTPUTS", "predictions as numbers", "names of classes", step)
-        output.note("answers as text: a prediction is the number of the exit that gave its text")
+    texts = number_answers(raw) if loaded.kind == "summary" else []
     arrays = raw.arrays
+    sure = sure_of_all(raw) if loaded.kind == "summary" else None
+    if sure is not None:
+        output.note("NO CONFIDENCES: all are taken for 1, as `import` takes them")
+        arrays = {**arrays, "confidence": sure}
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}
     order, keys = raw.axes or axes or raw.options.get("axes"), [*raw.arrays, *raw.metadata]
@@ -157,7 +157,10 @@ def run(
     decisions: Any = decide_arrays(loaded, found, arrays, raw.name, costs)
     if style is not output.Format.table:
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
-        output.print_records(_rows(decisions, columns, loaded), style)
+        records = _rows(decisions, columns, loaded)
+        for row in records if texts else ():
+            row["prediction"] = None if row["prediction"] < 0 else texts[row["prediction"]]
+        output.print_records(records, style)
         return
     names, of = loaded.provenance.get("names"), range(loaded.model_exits)
     names = names if isinstance(names, list) and len(names) == len(of) else of

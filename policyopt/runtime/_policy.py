@@ -195,7 +195,10 @@ class Abstention:
 
 @dataclass(slots=True, eq=False)
 class State:
-    """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`."""
+    """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`.
+
+    ``next`` is the model's number of the exit to run next, and ``model`` its name; None: stop.
+    """
 
     rule_states: tuple[tuple[Any, ...], ...]
     answer_state: tuple[Any, ...]
@@ -204,6 +207,13 @@ class State:
     position: int = 0  # how many exits have been looked at
     answer: tuple[Array, Floats] | None = None  # prediction and confidence at the last of them
     texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
+    next: int | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def model(self) -> str | None:
+        """Name of the exit to run next; its number as text where exits have no names."""
+        return called(self.next, self.names)
 
     def keep(self, rows: Array) -> State:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
@@ -213,6 +223,11 @@ class State:
         if self.answer is not None:
             self.answer = self.answer[0][rows], self.answer[1][rows]
         return self
+
+
+def called(number: int | None, names: Sequence[str]) -> str | None:
+    """Return what an exit or model is called: its name, or its number as text; None of none."""
+    return None if number is None else names[number] if names else str(number)
 
 
 @dataclass(frozen=True)
@@ -230,6 +245,10 @@ class Decision:
     confidence : float, or ndarray of shape (n,), float64
         Probability that the prediction is right: the largest class probability of the answer,
         or that number calibrated where the policy carries a confidence map.
+    next : int or None
+        The model's number of the exit to run next, of several samples for those that go on; None: all stop here.
+    model : str or None
+        Its name; the number as text where exits have no names.
     """
 
     exit: Any
@@ -241,6 +260,8 @@ class Decision:
     abstained: Any = field(default=False, kw_only=True)
     _standing: Any = field(default=None, repr=False, compare=False, kw_only=True)
     _number: Any = field(default=None, repr=False, compare=False)
+    next: int | None = field(default=None, kw_only=True)
+    model: str | None = field(default=None, kw_only=True)
 
     @property
     def number(self) -> Any:
@@ -453,6 +474,13 @@ class Policy:
         return read and self.provenance.get("predictions") is not False
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the model's exits, as the rows of the fit had them; empty where they have none."""
+        told = self.provenance.get("names")
+        whole = isinstance(told, list) and len(told) == self.model_exits
+        return tuple(map(str, told)) if whole else ()
+
+    @cached_property
     def exits(self) -> int:
         """K, the exits that the policy runs."""
         return len(self.costs)
@@ -477,6 +505,8 @@ class Policy:
             self.observer.start(len(numbers)),
             arms(self, numbers),
             given.ndim == 0,
+            next=self.active_exits[0],
+            names=self.names,
         )
 
     def step(self, k: int, output: object, state: State, features: object = None) -> Decision:
@@ -514,6 +544,7 @@ class Policy:
         reduced, score, answer, standing = advance(self, at, output, state, features)
         state.position = at + 1
         stop = leaves(self, at, score, state)
+        state.next = None if stop.all() else self.active_exits[at + 1]
         sure = sureness(self, at, reduced)
         said: Any = reduced.prediction
         number: Any = None
@@ -529,9 +560,12 @@ class Policy:
             number = number if state.texts is None else int(said[0])
             return Decision(
                 bool(stop[0]), _first(said, state), float(score[0]), float(sure[0]), answer, number,
-                abstained=bool(gone[0]),
+                abstained=bool(gone[0]), next=state.next, model=state.model,
             )  # fmt: skip
-        return Decision(stop, said, score, sure, answer, number, abstained=gone, _standing=standing)
+        return Decision(
+            stop, said, score, sure, answer, number, abstained=gone, _standing=standing, next=state.next,
+            model=state.model,
+        )  # fmt: skip
 
     def _look_at_first(self, k: int, output: Any, state: State) -> None:
         """Refuse probabilities in the place of logits: of several samples, or of the first few that come one by one."""

@@ -18,7 +18,7 @@ from ._checks import sample_numbers
 from ._errors import input_error
 from ._kinds import KINDS
 from ._outputs import ExitOutput
-from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
+from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State, called
 from ._reading import as_array, read_exits
 from ._routing import RoutingPolicy, no_thresholds
 from ._typing import Array, Floats, Ints
@@ -162,8 +162,9 @@ class Several(ABC):
             answers.append((rows, found._logits))
         answer = joined(answers, n)
         return Decision(
-            stop, prediction, score, confidence, answer, number, abstained=gone, _standing=standing
-        )
+            stop, prediction, score, confidence, answer, number, abstained=gone, _standing=standing,
+            next=state.next, model=state.model,
+        )  # fmt: skip
 
     def answer_now(self, state: SeveralState) -> Answer:
         """Return the best answer so far of each sample, as `Policy.answer_now`.
@@ -242,6 +243,16 @@ class SeveralState:
     chosen: Ints  # number of each sample's policy
     groups: list[tuple[int, Ints, State]]  # (policy, rows of its samples, their state)
     scalar: bool
+
+    @property
+    def next(self) -> int | None:
+        """The model's number of the exit to run next; None: all stop."""
+        return min((s.next for _, _, s in self.groups if s.next is not None), default=None)
+
+    @property
+    def model(self) -> str | None:
+        """Its name; the number as text where exits have no names."""
+        return called(self.next, self.groups[0][2].names if self.groups else ())
 
     def keep(self, rows: Array) -> SeveralState:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
