@@ -167,10 +167,8 @@ def test_fixed_lists_say_which_model_is_next(method):
     data = zoo(600, metadata={"names": [*"abcd"]})
     outputs = data.splits["pool"].array("outputs")
     level = [np.arange(600) % 2] if method == "family" else []
-    if level:
-        policy = po.fit_family(data, ["30%", "70%"], "max_prob").policy
-    else:
-        policy = po.fit(data, "40%", method).policy
+    fit = po.fit_family if level else po.fit
+    policy = fit(data, *[["30%", "70%"], "max_prob"] if level else ["40%", method]).policy
     found, alive = policy.decide(outputs, *level), np.arange(600)
     for n in range(40):
         state, asked = policy.start(*(one[n].item() for one in level), n), []
@@ -475,15 +473,20 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
 @pytest.mark.parametrize("form", ["names", "texts", "marks"])
 def test_run_takes_what_import_takes(form, run, room):
     """Names of classes, answers spelled anyhow, marks alone: `run` decides as the policy does on the cache."""
-    rng, columns = np.random.default_rng(0), ["sample", "model", "prediction", "confidence", "label"]
-    cities, lines = "Bern Oslo Rome Wien".split(), []
+    rng, columns = (
+        np.random.default_rng(0),
+        ["sample", "model", "prediction", "confidence", "label"],
+    )
+    cities, lines = ["Bern", "Oslo", "Rome", "Wien"], []
     for n in range(240):
         right = rng.random(3) < [0.5, 0.7, 0.9]
         for k in range(3):
             city = f"{cities[(n + 1 - right[k]) % 4]}{f' {n}' * (form == 'texts')}"
             spelled = city if form == "names" or k else f'"{city.upper()}."'
             sure = 0.5 + 0.3 * right[k] + 0.1 * rng.random()
-            lines.append(f"{n},m{k},{spelled},{sure:.3f},{cities[n % 4]}{f' {n}' * (form == 'texts')}")
+            lines.append(
+                f"{n},m{k},{spelled},{sure:.3f},{cities[n % 4]}{f' {n}' * (form == 'texts')}"
+            )
         if form == "marks":
             told = f"{n % 4},{right[0]:d}"
             lines[-3:] = [f"{n},m{k},{right[k]:d},{told}" for k in range(3)]

@@ -87,6 +87,42 @@ def test_decisions_are_as_likely_as_is_said(first):
     assert (plain.follow(seen_by(table), np.arange(len(table))).propensity == 1).all()
 
 
+def test_answers_as_texts_are_learnt_from_by_the_right_text(tmp_path):
+    """A label is held against what each model called said, by what texts mean; a log of it is as one of `correct`."""
+    policy = po.fit(specialists(400), "50%", "routing", explore=0.3).policy
+    path, expected = tmp_path / "decisions.jsonl", []
+    log = DecisionLog(path, policy)
+    for n in range(60):
+        route = policy.start(n)
+        while (model := route.next) is not None:
+            said = [None, "Oslo.", '"the OSLO"', "Rome"][(n + model) % 4]
+            policy.step({"answer": said, "confidence": 0.6}, route)
+            expected.append((n + model) % 4 in (1, 2))
+        log.write(n, route)
+        log.feedback(n, label="oslo")
+    rows = po.import_sources(path, tmp_path / "log").data.splits["pool"]
+    order = rows.array("called")
+    found = [
+        rows.array("correct")[n, m] for n in range(60) for m in np.argsort(order[n]) if order[n, m]
+    ]
+    assert found == expected
+    for wrong in ({"label": " "}, {"label": 1.5}, {"label": "a", "correct": [True]}):
+        with pytest.raises(InputError, match=r"label|feedback"):
+            log.feedback(3, **wrong)
+    for name, latency in (
+        (None, 1.0),
+        (True, 1.0),
+        ("x" * 5000, 1.0),
+        ("a", float("nan")),
+        ("a", -1),
+    ):
+        with pytest.raises(InputError, match=r"'id'|'latency'"):
+            log.write(name, route, latency=latency)
+    log.feedback(3, label=1)  # a number, of answers that are texts
+    with pytest.raises(InputError, match="right answer's text, or correct"):
+        po.import_sources(path, tmp_path / "other")
+
+
 @pytest.mark.parametrize("kind", ["logits", "summary", "judged"])
 def test_a_log_becomes_a_cache_of_what_was_called(kind, tmp_path):
     data = zoo(400) if kind == "logits" else specialists(400)
@@ -98,12 +134,14 @@ def test_a_log_becomes_a_cache_of_what_was_called(kind, tmp_path):
     routes = write_log(path, policy, data, 150, kind == "judged")
     source = next(iter(data.splits.values()))
     with path.open("a") as file:
-        file.write('{"id": "request 150", "called": [0], "prop')  # the machine stops
+        for text in ('"prop', '"said": [{"prediction": 1}', '"said": [{"answer": "}'):
+            file.write(f'{{"id": "request 150", "called": [0], {text}\n')  # the machine stops
+        file.write('{"id": "request 150", "correct": [true]}\n{"id": "request 151", "called": [{}')
     late = policy.start(0)
     with pytest.raises(InputError, match="has ended"):
         DecisionLog(path, policy).write("late", late)
     report = po.import_sources(path, tmp_path / "log")
-    assert any("torn" in note for note in report.notes) and report.data.censored
+    assert sum("torn" in note for note in report.notes) == 4 and report.data.censored
     rows = report.data.splits["pool"]
     order, likely = rows.array("called"), rows.array("propensity")
     for n, route in enumerate(routes):
@@ -144,6 +182,8 @@ def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
         [*lines, '{"id": "nobody", "label": 1}'],
         [*lines, f'{{"id": "request 1", "label": {2**70}}}'],
         [*lines, lines[0].replace("ms", "s")],
+        [lines[0].replace('"names": []', '"names": ["a"]'), *lines[1:]],
+        [lines[0].replace('"names": []', '"names": ["a", "a", 7]'), *lines[1:]],
     ):
         path.write_text("\n".join(text) + "\n")
         with pytest.raises(InputError):

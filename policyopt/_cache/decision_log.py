@@ -6,6 +6,7 @@ What stands at the other models (no answer, confidence 0, outputs of no informat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from policyopt._cache.data import CALLED, COST_PREFIX, GROUP, POOL, PROPENSITY, QUERY
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost, cumulative
+from policyopt.runtime._checks import MAX_NAME
 from policyopt.runtime._decision_log import FORMAT
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
@@ -24,7 +26,7 @@ from policyopt.runtime._strict_json import check_fields, parse
 from policyopt.runtime._typing import Array
 
 _LINE = 4 << 20  # bytes
-_MEND = "Mend that line, or leave it out."
+_MEND, _TORN = "Mend that line, or leave it out.", " is torn: left out"
 #: Fields of a policy's line, of which all but the policy are the same in all of a log; a request's; what came out.
 _HEAD = {
     "kind": str, "classes": int, "unit": str, "costs": list, "names": list, "format": str, "version": int,
@@ -33,9 +35,9 @@ _HEAD = {
 _ALIKE = tuple(_HEAD)[:5]
 _REQUEST = {
     "id": (str, int), "called": list, "propensity": list, "said": list, "cost": list, "answer": int,
-    "query?": list, "latency?": (int, float), "texts?": bool,
+    "query?": list, "latency?": (int, float), "texts?": list,
 }  # fmt: skip
-_FEEDBACK = {"id": (str, int), "label?": int, "correct?": list}
+_FEEDBACK = {"id": (str, int), "label?": (int, str), "correct?": list}
 
 
 def is_log(path: Path) -> bool:
@@ -58,10 +60,16 @@ class _Log:
             for number, line in enumerate(iter(lambda: file.readline(_LINE + 1), b""), 1):
                 text, where = line.strip(), f"{path.name}: line {number}"
                 if text and not text.endswith(b"}") and len(line) <= _LINE:
-                    self.notes.append(f"{where} is torn: left out")
+                    self.notes.append(where + _TORN)
                 elif text:
                     room.take(self._row, len(line))
-                    content = parse(text, where, _LINE, _MEND)
+                    try:
+                        content = parse(text, where, _LINE, _MEND)
+                    except InputError:
+                        if not _torn(text):
+                            raise
+                        self.notes.append(where + _TORN)
+                        continue
                     for allowed, fine in self._take(number, content, where):
                         if not fine:
                             raise input_error(where, allowed, str(content)[:80], _MEND)
@@ -88,6 +96,10 @@ class _Log:
             fine = fine and content["classes"] >= 2 * KINDS[content["kind"]].whole
             yield "a policy that routes", fine and 0 <= content["classes"] < 1 << 31
             yield "a policy of models with costs", _numbers(content["costs"], 0.0, 1, MAX_MODELS)
+            names = content["names"]
+            fine = all(isinstance(one, str) and 0 < len(one) <= MAX_NAME for one in names)
+            fine = fine and len(set(names)) == len(names) in (0, len(content["costs"]))
+            yield "names of its models, each its own", fine
             alike = not head or all(content[n] == head[n] for n in _ALIKE)
             yield "a policy of the same models as before (import logs of others apart)", alike
             self.head = content
@@ -99,18 +111,27 @@ class _Log:
             f"of another id: {name!r} is that of line {self.requests.get(name, (0,))[0]}",
             new or fields is _FEEDBACK,
         )
+        if new and fields is _FEEDBACK and any(note.endswith(_TORN) for note in self.notes):
+            self.notes.append(f"{where}: about a request that the log does not have: left out")
+            return
         yield "about a request that the log has before", not new or fields is _REQUEST
         if fields is _FEEDBACK:
-            called = self.requests[name][1]["called"]
+            about = self.requests[name][1]
+            called, texts = about["called"], about.get("texts")
+            if isinstance(content.get("label"), str):
+                yield "label: a class number, as its answers are no texts", texts is not None
+                said = [one.get("prediction", -1) for one in about["said"]]
+                right = [p >= 0 and about["texts"][p] == content["label"] for p in said]
+                content, texts = {"id": name, "correct": right}, None
             types = [*map(type, content.get("correct", [True] * len(called)))]
             yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
-            texts = "correct, of each model called whether it was right: its answers are texts"
+            fine = "label" not in content or texts is None
+            yield "label: the right answer's text, or correct, as its answers are texts", fine
             first = next(iter(self.known.values()), content)
             yield (
                 "of one sort in a log: label, or correct",
                 ("label" in content) == ("label" in first),
             )
-            yield texts, "label" not in content or not self.requests[name][1].get("texts")
             yield "label: a class number, or -1", -1 <= content.get("label", -1) < 1 << 31
             self.known[name] = content  # what is told later counts
             return
@@ -134,11 +155,26 @@ class _Log:
             )  # fmt: skip
         else:
             fine = all(_numbers(one, -1e30, kind.width(head["classes"])) for one in said)
+        texts = content.get("texts", [])
+        given = [one.get("prediction", -1) for one in said] if kind.record and fine else []
+        known = "texts" not in content or max(given, default=-1) < len(texts)
+        yield "texts: those of its predictions", known and all(isinstance(t, str) for t in texts)
         what = (
             "a confidence in [0, 1], a prediction" if kind.record else "the numbers of its output"
         )
         yield f"said: of each model called {what}", fine and len(said) == count
         self.requests[name] = number, content
+
+
+def _torn(text: bytes) -> bool:
+    """Whether JSON is cut off: read to its end, and more was to come."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc) or error.msg.startswith("Unterminated")
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def _numbers(values: Any, low: float, least: int, longest: int = 0, most: float = 1e30) -> bool:

@@ -213,7 +213,7 @@ class State:
     @property
     def model(self) -> str | None:
         """Name of the exit to run next; its number as text where exits have no names."""
-        return called(self.next, self.names)
+        return name_of(self.next, self.names)
 
     def keep(self, rows: Array) -> State:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
@@ -225,7 +225,7 @@ class State:
         return self
 
 
-def called(number: int | None, names: Sequence[str]) -> str | None:
+def name_of(number: int | None, names: Sequence[str]) -> str | None:
     """Return what an exit or model is called: its name, or its number as text; None of none."""
     return None if number is None else names[number] if names else str(number)
 
@@ -477,8 +477,11 @@ class Policy:
     def names(self) -> tuple[str, ...]:
         """Names of the model's exits, as the rows of the fit had them; empty where they have none."""
         told = self.provenance.get("names")
-        whole = isinstance(told, list) and len(told) == self.model_exits
-        return tuple(map(str, told)) if whole else ()
+        return (
+            tuple(map(str, told))
+            if isinstance(told, list) and len(told) == self.model_exits
+            else ()
+        )
 
     @cached_property
     def exits(self) -> int:

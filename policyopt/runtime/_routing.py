@@ -36,7 +36,7 @@ from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer, _exactly, called
+from ._policy import Decisions, Observer, _exactly, name_of
 from ._query import Query
 from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
@@ -275,7 +275,7 @@ class Route:
     @property
     def model(self) -> str | None:
         """Name of the model to ask; its number as text where models have no names."""
-        return called(self.next, self.names)
+        return name_of(self.next, self.names)
 
 
 @dataclass(frozen=True)

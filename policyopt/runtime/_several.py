@@ -18,7 +18,7 @@ from ._checks import sample_numbers
 from ._errors import input_error
 from ._kinds import KINDS
 from ._outputs import ExitOutput
-from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State, called
+from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State, name_of
 from ._reading import as_array, read_exits
 from ._routing import RoutingPolicy, no_thresholds
 from ._typing import Array, Floats, Ints
@@ -252,7 +252,7 @@ class SeveralState:
     @property
     def model(self) -> str | None:
         """Its name; the number as text where exits have no names."""
-        return called(self.next, self.groups[0][2].names if self.groups else ())
+        return name_of(self.next, self.groups[0][2].names if self.groups else ())
 
     def keep(self, rows: Array) -> SeveralState:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
