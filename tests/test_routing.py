@@ -298,11 +298,21 @@ def test_saved_and_read(tmp_path):
     for change in ({"share": 7.0}, {"unit": "s"}, {"arms": []}):
         with pytest.raises(InputError):
             routing_from_dict({**content, **change})
-    torn = json.loads(json.dumps(content))
-    torn["arms"][0]["standings"].pop()
-    torn = {k: v for k, v in torn.items() if k not in ("sha256", "format", "version")}
-    with pytest.raises(InputError, match="hangs together"):
-        routing_from_dict(ROUTING.signed(**torn))
+
+    def twice(torn):
+        one = torn["arms"][0]["standings"][0]
+        one["actions"] += one["actions"][:1]
+        one["weights"] += one["weights"][:1]
+
+    for tear, words in (
+        (lambda torn: torn["arms"][0]["standings"].pop(), "hangs together"),
+        (twice, "hangs together"),
+        (lambda torn: torn.update(names=[*"aabc"]), "each its own"),
+    ):
+        tear(torn := json.loads(json.dumps(content)))
+        torn = {k: v for k, v in torn.items() if k not in ("sha256", "format", "version")}
+        with pytest.raises(InputError, match=words):
+            routing_from_dict(ROUTING.signed(**torn))
 
 
 def test_more_is_no_worse_and_budgets_are_kept():

@@ -691,8 +691,8 @@ def check_routing(policy: RoutingPolicy) -> None:
         got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
         raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
     check_text("unit", policy.unit)
-    if len(policy.names) not in (0, k):
-        raise input_error("names", f"none, or {k}", len(policy.names), _STEP)
+    if len(policy.names) not in (0, k) or len(set(policy.names)) < len(policy.names):
+        raise input_error("names", f"none, or {k}, each its own", str(policy.names)[:200], _STEP)
     for name in policy.names:
         check_text("names", name, MAX_NAME)
     check_seed(policy.seed)
@@ -713,7 +713,8 @@ def check_routing(policy: RoutingPolicy) -> None:
             good = good and tuple(sorted(set(one.called))) == one.called
             good = good and len(one.powers) == len(one.called) and one.answerer in (-1, *one.called)
             after = [tuple(sorted((*one.called, m))) for m in one.actions]
-            good = good and not set(one.actions) & set(one.called)
+            asked = (*one.called, *one.actions)
+            good = good and len(set(asked)) == len(asked)
             good = good and all(a in arm.by_called for a in after)
             shape = (len(one.actions), ensemble.width(one.called) + 1)
             told = (one.powers, one.weights, one.parts)
