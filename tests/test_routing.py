@@ -464,9 +464,10 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
     for arguments in (
         ["evaluate", policy, room / "zoo", "--by", "label"], ["info", policy], ["run", policy, *files],
         ["compare", room / "zoo", "--methods", "routing,max_prob", "--budgets", "2"],
-        [*fit, "--accuracy", "80%"],
+        [*fit, "--accuracy", "80%"], [*fit, "--budget", "50%", "--set", "explore=0.2"],
     ):  # fmt: skip
         assert run(*arguments)[0] == 0, arguments
+    assert "explores: about 20.0 % of requests" in run("evaluate", policy, room / "zoo")[2]
     for arguments in (
         ["calibration", room / "zoo", "--policy", policy], ["risk-coverage", policy, room / "zoo"],
         ["certify", room / "zoo", "--policy", policy, "--risk", "drop<=2%"],

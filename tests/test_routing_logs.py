@@ -13,6 +13,7 @@ from policyopt._table import Tables
 from policyopt.runtime import DecisionLog
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._outputs import with_columns
+from policyopt.runtime._routing import routing_to_dict
 
 
 def seen_by(table):
@@ -22,13 +23,14 @@ def seen_by(table):
     return {m: o if every is None else with_columns(o, every[:, m]) for m, o in outputs}
 
 
-def served(policy, table, out):
+def served(policy, table, out, told=None):
     """Return the censored cache that a policy's service of all rows would leave, without its log."""
     n, k = len(table), table.exits
     found = policy.follow(seen_by(table), np.arange(n))
     outputs = np.stack([table.outputs(m, np.arange(n)) for m in range(k)], axis=1)
     cost = po.Cost("cost", table.unit, table.standalone_costs, "standalone")
-    with CacheWriter(out, costs=cost, shares={"fit": 1.0}, overwrite=True) as writer:
+    more = {"shares": {"fit": 1.0}, "overwrite": True, "metadata": told}
+    with CacheWriter(out, costs=cost, **more) as writer:
         writer.add("pool", {
             "outputs": np.where(found.called[:, :, None], outputs, 0.0), "labels": table.statistics.labels,
             "called": found.turn, "propensity": found.propensity, "group": np.arange(n),
@@ -142,6 +144,7 @@ def test_a_log_becomes_a_cache_of_what_was_called(kind, tmp_path):
         DecisionLog(path, policy).write("late", late)
     report = po.import_sources(path, tmp_path / "log")
     assert sum("torn" in note for note in report.notes) == 4 and report.data.censored
+    assert report.data.metadata["policies"] == [routing_to_dict(policy)["sha256"]]
     rows = report.data.splits["pool"]
     order, likely = rows.array("called"), rows.array("propensity")
     for n, route in enumerate(routes):
@@ -229,12 +232,25 @@ def test_exploring_gives_back_the_gain_and_nothing_else_does(first, tmp_path):
 
 def test_refit_closes_the_loop(first, run, tmp_path):
     first.save(tmp_path / "first.json")
-    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log")
+    told = {"policies": [routing_to_dict(first)["sha256"]]}
+    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log", told)
     code, shown, _ = run("info", str(tmp_path / "log"))
     assert code == 0 and "a log of decisions" in shown
     files = ["--policy", str(tmp_path / "first.json"), "--out", str(tmp_path / "next.json")]
     code, shown, told = run("refit", str(tmp_path / "log"), *files)
     assert code == 0, told
     after = po.load_policy(tmp_path / "next.json")
-    assert after.explore == first.explore
+    assert after.explore == first.explore and "explores: about 20.0 % of requests" in told
+    assert "another policy" not in told
     assert after.provenance["budget"] == first.provenance["budget"]
+    files[1] = files[3]
+    assert "the log is of another policy" in run("refit", str(tmp_path / "log"), *files)[2]
+
+
+def test_exploring_where_the_usual_model_is_free_has_no_share_of_its_cost():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 300)
+    logits = rng.normal(size=(300, 2, 5)) + np.array([[9.0], [1.0]]) * np.eye(5)[labels][:, None]
+    data = po.from_arrays(logits, labels, [0, 1], unit="ms", cost_kind="standalone")
+    (note,) = po.fit(data, 0.5, "routing", explore=0.3).policy.provenance["notes"]
+    assert "exploring costs 0" in note and "%" not in note

@@ -55,7 +55,7 @@ class _Log:
         self.name, self.notes, self.head = path.name, list[str](), dict[str, Any]()
         self.requests: dict[str | int, tuple[int, dict[str, Any]]] = {}
         self.known: dict[str | int, dict[str, Any]] = {}
-        room = Room("SRC", path.name)
+        room, self.policies = Room("SRC", path.name), dict[str, None]()  # by checksum
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_LINE + 1), b""), 1):
                 text, where = line.strip(), f"{path.name}: line {number}"
@@ -103,6 +103,7 @@ class _Log:
             alike = not head or all(content[n] == head[n] for n in _ALIKE)
             yield "a policy of the same models as before (import logs of others apart)", alike
             self.head = content
+            self.policies[content["policy"]] = None
             return
         name = content["id"]
         yield "after the line of the policy that served", bool(head)
@@ -252,6 +253,7 @@ def import_log(
         cascade=True,
     )
     told = {"notes": log.notes, "sources": [path.name], "names": log.head["names"]}
+    told["policies"] = [*log.policies]
     with CacheWriter(
         out, costs=cost, kind=kind.name, classes=log.head["classes"] if kind.record else None,
         shares=shares or {"fit": 1.0}, dtype="float64" if kind.record else "float32", split_seed=seed,

@@ -55,6 +55,7 @@ def evaluate(
         raise input_error("--out", f"given with --level: {family.told()}", out, "E.g. --level 0.")
     found = list(family.policies) if family else [at_level(loaded, level)]
     routes = isinstance(loaded, RoutingPolicy)
+    output.tell_exploring(loaded)
     data = options.read_cache(cache)
     worth, told = utility_for(found[0], data, utility)
     if told:

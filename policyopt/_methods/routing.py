@@ -770,5 +770,6 @@ class _Levels:
             every = np.arange(len(table)), self.rows.costs, table.query
             more = policy.follow(self.rows.seen, *every).cost.mean() - expected.cost
             told = f"exploring costs {more:.3g} {table.unit} per request beside the budget"
-            said["notes"] = [*said.get("notes", []), f"{told}, {100 * more / expected.cost:.0f} %"]
+            told += f", {100 * more / expected.cost:.0f} %" if expected.cost else ""
+            said["notes"] = [*said.get("notes", []), told]
         return Fitted(policy, method.name, most, expected, quality)
