@@ -144,7 +144,8 @@ class Routing(Method):
         """Return by how much rows make policies look better than others would: of folds left out, over budgets."""
         rows, found = levels.rows.table, list[float]()
         fold, cost = folds_of(len(rows), _FOLDS, seed, rows.group), levels.points[levels.hull, 0]
-        aims = targets_of(np.geomspace(max(cost[0], 1e-3 * cost[-1]), cost[-1], 6).tolist(), rows)
+        low, high = max(cost[0], 1e-3 * cost[-1]), cost[-1]
+        aims = targets_of(np.geomspace(low, high, 6).tolist(), rows) if high else []  # all free
         for f in range(_FOLDS if fold.max() + 1 == _FOLDS else 0):  # a few groups tell nothing
             held = rows.take(np.flatnonzero(fold == f))
             kept = _Rows(rows.take(np.flatnonzero(fold != f)), self.soft, seed)
