@@ -65,8 +65,11 @@ class _Log:
                     room.take(self._row, len(line))
                     try:
                         content = parse(text, where, _LINE, _MEND)
-                    except InputError:
-                        if not _torn(text):
+                    except InputError as error:
+                        cut = error.__cause__  # read to its end, and more was to come
+                        if not isinstance(cut, json.JSONDecodeError) or not (
+                            cut.pos >= len(cut.doc) or cut.msg.startswith("Unterminated")
+                        ):
                             raise
                         self.notes.append(where + _TORN)
                         continue
@@ -165,17 +168,6 @@ class _Log:
         )
         yield f"said: of each model called {what}", fine and len(said) == count
         self.requests[name] = number, content
-
-
-def _torn(text: bytes) -> bool:
-    """Whether JSON is cut off: read to its end, and more was to come."""
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(error.doc) or error.msg.startswith("Unterminated")
-    except (ValueError, RecursionError):
-        pass
-    return False
 
 
 def _numbers(values: Any, low: float, least: int, longest: int = 0, most: float = 1e30) -> bool:

@@ -199,17 +199,15 @@ def run(
 
 def _rows(outcome: Any, columns: tuple[str, ...], policy: Any) -> list[dict[str, Any]]:
     """Return a record per row, of the columns that a replay or decisions have, and what answers are if not classes."""
+    from policyopt._report.routes import ways_of
     from policyopt._utility import ANSWERS, coarse_exits, coarse_note
 
     values = [getattr(outcome, name).tolist() for name in columns[1:]]
     if isinstance(policy, RoutingPolicy):
         columns = (*columns, "answer_of", "asked")
         values.append([policy.called(m) if m >= 0 else "joined" for m in outcome.answerer.tolist()])
-        order = np.argsort(
-            np.where(outcome.turn > 0, outcome.turn, outcome.turn.shape[1] + 1), axis=1
-        )
-        pairs = zip(order.tolist(), (outcome.turn > 0).sum(axis=1).tolist(), strict=True)
-        values.append([[policy.called(m) for m in row[:count]] for row, count in pairs])
+        ways = ways_of(outcome).tolist()
+        values.append([[policy.called(m) for m in way if m >= 0] for way in ways])
     if coarse := coarse_exits(policy.provenance):
         output.note(coarse_note(policy.provenance))
         columns = (*columns, "answers")

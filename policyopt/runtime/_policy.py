@@ -193,12 +193,22 @@ class Abstention:
         return np.where(abstained, self.quality, quality)
 
 
-@dataclass(slots=True, eq=False)
-class State:
-    """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`.
+class Next:
+    """Which exit or model is run next: ``next``, its number, None: none; `model`, its name."""
 
-    ``next`` is the model's number of the exit to run next, and ``model`` its name; None: stop.
-    """
+    __slots__ = ()
+    next: int | None
+    names: tuple[str, ...]
+
+    @property
+    def model(self) -> str | None:
+        """Its name; the number as text where there are none."""
+        return None if self.next is None else self.names[self.next] if self.names else str(self.next)
+
+
+@dataclass(slots=True, eq=False)
+class State(Next):
+    """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`."""
 
     rule_states: tuple[tuple[Any, ...], ...]
     answer_state: tuple[Any, ...]
@@ -210,11 +220,6 @@ class State:
     next: int | None = None
     names: tuple[str, ...] = ()
 
-    @property
-    def model(self) -> str | None:
-        """Name of the exit to run next; its number as text where exits have no names."""
-        return name_of(self.next, self.names)
-
     def keep(self, rows: Array) -> State:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
         self.rule_states = tuple(tuple(a[rows] for a in state) for state in self.rule_states)
@@ -223,11 +228,6 @@ class State:
         if self.answer is not None:
             self.answer = self.answer[0][rows], self.answer[1][rows]
         return self
-
-
-def name_of(number: int | None, names: Sequence[str]) -> str | None:
-    """Return what an exit or model is called: its name, or its number as text; None of none."""
-    return None if number is None else names[number] if names else str(number)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer, _exactly, name_of
+from ._policy import Decisions, Next, Observer, _exactly
 from ._query import Query
 from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
@@ -254,7 +254,7 @@ class Arm:
 
 
 @dataclass(eq=False)
-class Route:
+class Route(Next):
     """Where one sample stands; owned by the caller, advanced by `RoutingPolicy.step`."""
 
     arm: Arm
@@ -271,11 +271,6 @@ class Route:
     prediction: int = -1
     query: Floats | None = None  # its columns, (1, Q)
     texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
-
-    @property
-    def model(self) -> str | None:
-        """Name of the model to ask; its number as text where models have no names."""
-        return name_of(self.next, self.names)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ._checks import sample_numbers
 from ._errors import input_error
 from ._kinds import KINDS
 from ._outputs import ExitOutput
-from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State, name_of
+from ._policy import ALWAYS, Answer, Decision, Decisions, Next, Policy, State
 from ._reading import as_array, read_exits
 from ._routing import RoutingPolicy, no_thresholds
 from ._typing import Array, Floats, Ints
@@ -237,7 +237,7 @@ def policy_of(
 
 
 @dataclass(slots=True, eq=False)
-class SeveralState:
+class SeveralState(Next):
     """Where some samples stand between exits, each in the hands of its own policy."""
 
     chosen: Ints  # number of each sample's policy
@@ -245,14 +245,12 @@ class SeveralState:
     scalar: bool
 
     @property
-    def next(self) -> int | None:
-        """The model's number of the exit to run next; None: all stop."""
+    def next(self) -> int | None:  # type: ignore[override]
         return min((s.next for _, _, s in self.groups if s.next is not None), default=None)
 
     @property
-    def model(self) -> str | None:
-        """Its name; the number as text where exits have no names."""
-        return name_of(self.next, self.groups[0][2].names if self.groups else ())
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.groups[0][2].names if self.groups else ()
 
     def keep(self, rows: Array) -> SeveralState:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
