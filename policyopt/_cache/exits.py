@@ -265,8 +265,8 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
     return np.stack(arrays, axis=min(1, arrays[0].ndim))
 
 
-def joined(raws: Sequence[Raw]) -> Raw:
-    """Return files of one exit or model each, and perhaps one of labels, as one file of all, in the order given."""
+def joined(raws: Sequence[Raw], wanted: Sequence[str] = ()) -> Raw:
+    """Return files of one exit or model each, and perhaps one of labels, as one of all, as given, or as `wanted`."""
     told = [r for r in raws if [*r.arrays] == ["outputs"] and whole_numbers(r.arrays["outputs"])]
     for raw in told if len(told) < len(raws) else []:
         raw.arrays = {"labels": raw.arrays["outputs"]}
@@ -282,7 +282,9 @@ def joined(raws: Sequence[Raw]) -> Raw:
         names = [f"{name} {k}" for k, name in enumerate(names)]
     names = without_split(names)
     order = counted(names)
-    if order != sorted(order) and names == sorted(names):  # as a shell lists them
+    if {*wanted} == {*names}:
+        raws, names = [raws[names.index(name)] for name in wanted], [*wanted]
+    elif order != sorted(order) and names == sorted(names):  # as a shell lists them
         step = f"Say --exits {' '.join(raws[k].name for k in order)}."
         raise input_error("exits", "in the order of their numbers", ", ".join(names), step)
     whole = Raw(", ".join(names[:3]) + (", ..." if names[3:] else ""))
