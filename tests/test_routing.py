@@ -185,6 +185,30 @@ def test_fixed_lists_say_which_model_is_next(method):
     assert (exits == found.exit).all()
 
 
+@pytest.mark.parametrize("make", [zoo, specialists])
+def test_confidence_is_how_often_the_answer_is_right(make):
+    data = make(1500)
+    fitted = po.fit(data, "60%", "routing")
+    policy, rows = fitted.policy, Tables(data).get("test").take(np.arange(500))
+    sure, names = [], ("prediction", "confidence")
+    for place in rows.places:
+        route = policy.start(0)
+        while (model := route.next) is not None:
+            record = (
+                {}
+                if data.kind == "logits"
+                else {n: rows.source.array(n)[place, model] for n in names}
+            )
+            told = policy.step(record or rows.source.array("outputs")[place, model], route)
+        sure.append((told.confidence, told.prediction == rows.source.array("labels")[place]))
+    sure, right = np.array(sure).T
+    for part in (sure < np.median(sure), sure >= np.median(sure)):
+        assert abs(sure[part].mean() - right[part].mean()) < 0.08
+    models = policy.model_exits
+    assert repr(policy) == f"RoutingPolicy({models} models, {len(policy.arms)} arms, ms)"
+    assert len(repr(fitted)) < 300 and len(repr(po.fit(data, "60%", "max_prob").policy)) < 60
+
+
 @pytest.mark.parametrize("method", ["routing", "max_prob"])
 def test_a_model_without_an_answer_is_the_least_sure_in_batch_and_step(method):
     data = specialists(600)
@@ -194,13 +218,19 @@ def test_a_model_without_an_answer_is_the_least_sure_in_batch_and_step(method):
     one, other = (policy.decide([given] * 3) for given in (rows, gaps))
     for name in ("exit", "prediction", "cost"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    least = policy.step(
+        *[0][: method != "routing"], {"prediction": 2, "confidence": 0.0}, policy.start()
+    )
     for said in (
         {"prediction": None, "confidence": None},
         {"prediction": -1, "confidence": np.nan},
+        {"prediction": 2, "confidence": None},  # as import takes empty cells of tables
+        {"prediction": 2, "confidence": float("nan")},
     ):
         state = policy.start()
         told = policy.step(*[0][: method != "routing"], said, state)
-        assert not told.exit and told.prediction == -1
+        assert not told.exit and told.prediction == (-1 if said["prediction"] != 2 else 2)
+        assert told.prediction == -1 or told.confidence == least.confidence < 0.5
 
 
 #: How often four models, costs 1, 2, 2 and 10, are right on three topics: each has its own best buy.
@@ -517,7 +547,15 @@ def test_run_takes_what_import_takes(form, run, room):
     )
     rows = json.loads(out)
     assert [row["cost"] for row in rows] == found.cost.tolist()
-    assert ("NO CONFIDENCES" in err) == (form == "marks")
+    if form == "marks":  # nor need a step be told any; what is given does not matter
+        policy, query = po.load_policy(room / "p.json"), pool.array("query")[0]
+        asked = []
+        for said in ({}, {"confidence": 0.2}, {"confidence": None}):
+            route = policy.start(0, query)
+            while route.next is not None:
+                policy.step({"prediction": -1, **said}, route)
+            asked.append([*route.seen])
+        assert asked[0] == asked[1] == asked[2]
     if form == "names":
         assert [row["prediction"] for row in rows] == [cities[p] for p in found.prediction]
     if form == "texts":

@@ -6,7 +6,6 @@ What stands at the other models (no answer, confidence 0, outputs of no informat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 from policyopt._cache.data import CALLED, COST_PREFIX, GROUP, POOL, PROPENSITY, QUERY
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost, cumulative
-from policyopt.runtime._checks import MAX_NAME
 from policyopt.runtime._decision_log import FORMAT
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
@@ -66,10 +64,8 @@ class _Log:
                     try:
                         content = parse(text, where, _LINE, _MEND)
                     except InputError as error:
-                        cut = error.__cause__  # read to its end, and more was to come
-                        if not isinstance(cut, json.JSONDecodeError) or not (
-                            cut.pos >= len(cut.doc) or cut.msg.startswith("Unterminated")
-                        ):
+                        cut: Any = error.__cause__  # read to its end, and more was to come
+                        if getattr(cut, "pos", -1) < len(text) and "Unterminated" not in str(cut):
                             raise
                         self.notes.append(where + _TORN)
                         continue
@@ -99,10 +95,11 @@ class _Log:
             fine = fine and content["classes"] >= 2 * KINDS[content["kind"]].whole
             yield "a policy that routes", fine and 0 <= content["classes"] < 1 << 31
             yield "a policy of models with costs", _numbers(content["costs"], 0.0, 1, MAX_MODELS)
-            names = content["names"]
-            fine = all(isinstance(one, str) and 0 < len(one) <= MAX_NAME for one in names)
-            fine = fine and len(set(names)) == len(names) in (0, len(content["costs"]))
-            yield "names of its models, each its own", fine
+            fine = all(isinstance(name, str) for name in content["names"])
+            yield (
+                "names of its models",
+                fine and len(content["names"]) in (0, len(content["costs"])),
+            )
             alike = not head or all(content[n] == head[n] for n in _ALIKE)
             yield "a policy of the same models as before (import logs of others apart)", alike
             self.head = content
@@ -125,7 +122,7 @@ class _Log:
             if isinstance(content.get("label"), str):
                 yield "label: a class number, as its answers are no texts", texts is not None
                 said = [one.get("prediction", -1) for one in about["said"]]
-                right = [p >= 0 and about["texts"][p] == content["label"] for p in said]
+                right = [p >= 0 and about["texts"][p : p + 1] == [content["label"]] for p in said]
                 content, texts = {"id": name, "correct": right}, None
             types = [*map(type, content.get("correct", [True] * len(called)))]
             yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
@@ -159,10 +156,6 @@ class _Log:
             )  # fmt: skip
         else:
             fine = all(_numbers(one, -1e30, kind.width(head["classes"])) for one in said)
-        texts = content.get("texts", [])
-        given = [one.get("prediction", -1) for one in said] if kind.record and fine else []
-        known = "texts" not in content or max(given, default=-1) < len(texts)
-        yield "texts: those of its predictions", known and all(isinstance(t, str) for t in texts)
         what = (
             "a confidence in [0, 1], a prediction" if kind.record else "the numbers of its output"
         )

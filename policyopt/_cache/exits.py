@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._cache.blocks import ANSWERS, WORTH, confident
+from policyopt._cache.blocks import ANSWERS, WORTH
 from policyopt._cache.data import MAX_EXITS, QUERY
 from policyopt._cache.keys import (
     DEPTHS,
@@ -438,12 +438,6 @@ def number_answers(raw: Raw) -> list[str]:
     place = {meant: number for number, meant in enumerate(said)}
     _renumber(mine, {code: place[code >> SPELLING] for code in texts} | {-1: -1})
     return [*said.values()]
-
-
-def sure_of_all(raw: Raw) -> Array | None:
-    """Return confidences of 1, as a cache has them, where a file of summaries has none; None where it has some."""
-    roles = {_parsed(key)[1]: a for key, a in raw.arrays.items() if _parsed(key)[0] is None}
-    return None if {*CONFIDENCES, "top_prob"} & roles.keys() else confident(roles).get("confidence")
 
 
 def _least_sure(mine: Sequence[tuple[Raw, str]]) -> None:

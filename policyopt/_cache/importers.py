@@ -199,7 +199,9 @@ def import_sources(
     if each:
         told = raws[0].metadata.get("names") or []
         if set(told) != of.keys() or len(of) < len(costs.split(",")):
-            allowed = f"NAME=COST of each of {', '.join(told) or 'the names, of which there are none'}"
+            allowed = (
+                f"NAME=COST of each of {', '.join(told) or 'the names, of which there are none'}"
+            )
             raise input_error("costs", allowed, costs, "Or give one number per exit: 1,2,4.")
         costs = [of[name] for name in told]
     with _telling(raws):

@@ -118,7 +118,9 @@ def _routed(
         raise input_error("cache", allowed, ", ".join(data.names) or data.exits, "Is it its log?")
     served = data.metadata.get("policies") if data.censored else None
     if served and routing_to_dict(given)["sha256"] not in served:
-        output.note("the log is of another policy than --policy, which gives budget and exploration")
+        output.note(
+            "the log is of another policy than --policy, which gives budget and exploration"
+        )
     output.tell_exploring(given)
     if given.needs_query and data.censored:
         output.note(

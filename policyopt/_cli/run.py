@@ -130,7 +130,7 @@ def run(
     style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
-    from policyopt._cache.exits import number_answers, sure_of_all
+    from policyopt._cache.exits import number_answers
     from policyopt._cache.importers import read_files, refuse_orders
 
     loaded = at_level(load_any(policy), level)
@@ -145,10 +145,6 @@ def run(
         output.note(told)
     texts = number_answers(raw) if loaded.kind == "summary" else []
     arrays = raw.arrays
-    sure = sure_of_all(raw) if loaded.kind == "summary" else None
-    if sure is not None:
-        output.note("NO CONFIDENCES: all are taken for 1, as `import` takes them")
-        arrays = {**arrays, "confidence": sure}
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}
     order, keys = raw.axes or axes or raw.options.get("axes"), [*raw.arrays, *raw.metadata]

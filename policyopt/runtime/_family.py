@@ -49,7 +49,7 @@ _OWN = ("thresholds", "mixture", "provenance", "abstention?")
 _SHARED = ("kind", "classes", "unit", "model_exits")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PolicyFamily(Several):
     """Policies of one fit, from the cheapest level to the dearest: numpy only, ready to deploy.
 

@@ -203,7 +203,9 @@ class Next:
     @property
     def model(self) -> str | None:
         """Its name; the number as text where there are none."""
-        return None if self.next is None else self.names[self.next] if self.names else str(self.next)
+        return (
+            None if self.next is None else self.names[self.next] if self.names else str(self.next)
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -355,7 +357,7 @@ class Trace:
         return self.predictions[np.arange(len(self.exit)), self.position]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Policy:
     """A frozen exit policy: numpy only, ready to deploy.
 
@@ -429,6 +431,9 @@ class Policy:
         object.__setattr__(self, "model_exits", of)
         check_policy(self)
 
+    def __repr__(self) -> str:
+        return f"Policy({self.rule.name}, {self.exits} of {self.model_exits} exits, {self.unit})"
+
     # What follows from the fields alone is worked out once: `step` asks for it at every exit.
 
     @cached_property
@@ -450,7 +455,8 @@ class Policy:
         top = 2 if full or "margin" in self.required_columns else 1
         entropy = full or "entropy" in self.required_columns
         kind = KINDS[self.kind]
-        return Observer(self.answer, kind, self.classes, full, top, entropy, self.error_scale)
+        sure = self.provenance.get("confidences") is not False
+        return Observer(self.answer, kind, self.classes, full, top, entropy, self.error_scale, sure)
 
     @property
     def reads_summaries(self) -> bool:
@@ -477,11 +483,8 @@ class Policy:
     def names(self) -> tuple[str, ...]:
         """Names of the model's exits, as the rows of the fit had them; empty where they have none."""
         told = self.provenance.get("names")
-        return (
-            tuple(map(str, told))
-            if isinstance(told, list) and len(told) == self.model_exits
-            else ()
-        )
+        whole = isinstance(told, list) and len(told) == self.model_exits
+        return tuple(map(str, told or ())) if whole else ()
 
     @cached_property
     def exits(self) -> int:
@@ -754,6 +757,7 @@ class Observer:
     top: int = TOP
     entropy: bool = True
     scale: float = 0.0
+    confident: bool = True  # whether the summaries of the fit had confidences: else all are 1
 
     def start(self, samples: int) -> tuple[Any, ...]:
         """Return the state of `samples` samples before exit 0: the answer's, or the kind's own."""
@@ -775,6 +779,9 @@ class Observer:
             got = "reduced columns"
             raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
         columns, kind = self.kind.record or isinstance(output, ExitOutput), self.kind
+        if isinstance(output, Mapping) and not self.confident:
+            like = np.shape(output.get("prediction", np.empty(samples)))
+            output = {**output, "confidence": np.ones(like)}
         if columns:
             seen: Any = reduce_exit(output, kind.name, self.classes, name)
         else:

@@ -168,6 +168,9 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
 
 def number_answer(output: Any, state: Any) -> Any:
     """Return a summary of one request, a number in the place of its ``answer``; `state` keeps the texts."""
+    sure = output.get("confidence", 0.0) if isinstance(output, Mapping) else 0.0
+    if sure is None or (np.ndim(sure) == 0 and sure != sure):  # none: the least sure, as in tables
+        output = {**output, "confidence": 0.0}
     if not hasattr(output, "keys") or "answer" not in output:
         return output
     state.texts = {} if state.texts is None else state.texts

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._answers import Identity
-from ._arithmetic import coin, row_product
+from ._arithmetic import coin, row_product, sigmoid
 from ._checks import MAX_NAME, check_seed, check_share, check_text, sample_numbers
 from ._errors import InputError, input_error
 from ._files import write_file
@@ -287,12 +287,15 @@ class Routed:
         By how much asking `next` (or the best that might be asked) is worth more than to stop.
     model : str or None
         Name of the model to ask next; its number as text where models have no names.
+    confidence : float
+        Probability that the prediction is right: the ensemble's, or of one model's answer by its confidence.
     """
 
     next: int | None
     prediction: Any
     gain: float
     model: str | None = None
+    confidence: float = 0.0
 
     @property
     def exit(self) -> bool:
@@ -324,7 +327,7 @@ class Followed(Decisions):
         return self.turn > 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RoutingPolicy:
     """Which model to ask first, next, and when to stop: numpy only, ready to deploy.
 
@@ -360,8 +363,9 @@ class RoutingPolicy:
     >>> policy.decide(np.array([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.1, 0.9]]])).cost
     array([1., 6.])
     >>> route = policy.start()
-    >>> route.next, policy.step([0.6, 0.4], route).next, policy.step([0.1, 0.9], route)
-    (0, 1, Routed(next=None, prediction=1, gain=0.0, model=None))
+    >>> first, second = (policy.step(output, route) for output in ([0.6, 0.4], [0.1, 0.9]))
+    >>> first.next, second.next, second.prediction, round(second.confidence, 3)
+    (1, None, 1, 0.857)
     """
 
     arms: tuple[Arm, ...]
@@ -380,6 +384,9 @@ class RoutingPolicy:
 
     def __post_init__(self) -> None:
         check_routing(self)
+
+    def __repr__(self) -> str:
+        return f"RoutingPolicy({self.model_exits} models, {len(self.arms)} arms, {self.unit})"
 
     @property
     def costs(self) -> Floats:
@@ -420,7 +427,8 @@ class RoutingPolicy:
     @cached_property
     def observer(self) -> Observer:
         """How outputs are looked at."""
-        return Observer(Identity(), KINDS[self.kind], self.classes, full=KINDS[self.kind].whole)
+        kind, sure = KINDS[self.kind], self.provenance.get("confidences") is not False
+        return Observer(Identity(), kind, self.classes, full=kind.whole, confident=sure)
 
     def start(self, sample: int | None = None, query: npt.ArrayLike | None = None) -> Route:
         """Begin a sample; its number decides where a coin does.
@@ -485,8 +493,10 @@ class RoutingPolicy:
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best, route.prediction = int(gains.argmax()), int(answer[0])
         self._decided(route, one.actions, best if gains[best] > 0 else -1)
-        told = text_of(route.prediction, route)
-        return Routed(route.next, told, float(gains[best]), route.model)
+        told, own = text_of(route.prediction, route), one.answerer
+        at = 0 if own < 0 else GENERAL + OWN * one.called.index(own)  # the log odds
+        sure = float(sigmoid(columns[0, at])) if route.prediction >= 0 else 0.0
+        return Routed(route.next, told, float(gains[best]), route.model, sure)
 
     def _decided(self, route: Route, models: tuple[int, ...], wanted: int) -> None:
         """Go on with the model at the wanted place, -1: stop; or, exploring, with another."""

@@ -42,6 +42,9 @@ class Several(ABC):
 
     observer = property(lambda self: self.policies[0].observer, doc="How outputs are looked at.")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.named()}, {self.unit})"
+
     @abstractmethod
     def number(self, which: Any, /) -> int:
         """Return the number of the policy that is asked for."""

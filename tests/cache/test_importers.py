@@ -721,7 +721,9 @@ def test_a_folder_is_its_files_and_costs_may_name_their_order(tmp_path, load):
         wanted = COSTS if costs is COSTS else [4, 2, 1]
         assert report.data.cost().values == tuple(np.cumsum(wanted))
         assert (report.data.splits["pool"].array("labels") == Y).all()
-    table = "sample,model,conf,correct\n" + "\n".join(f"{n},{m},0.5,1" for n in range(4) for m in "ab")
+    table = "sample,model,conf,correct\n" + "\n".join(
+        f"{n},{m},0.5,1" for n in range(4) for m in "ab"
+    )
     (tmp_path / "a.csv").write_text(table)
     assert load("a.csv", costs="b=4,a=1", cost_kind="standalone").data.cost().values == (1, 5)
     for wrong in ("m1=1,m2=2", "m1=1,m2=2,m10=3,m11=4", "m1=1,m2=2,3", "m1=1,m2=2,m10=x"):
