@@ -158,7 +158,9 @@ class Routing(Method):
     def levels(self, table: Table, seed: int) -> _Levels:
         """Return all that can be had on a table's rows."""
         if table.log is None:
-            return _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
+            rows = _Rows(known_rows(table), self.soft, check_seed(seed))
+            rows.notes += own_arithmetic(rows.ensemble, table)
+            return rows.levels(self.one)
         from policyopt._methods.routing_logs import LoggedRows
 
         if self.one:
@@ -540,6 +542,16 @@ class _Rows:
             gain = of_own_fold(seen.basis, theta, self.fold)[:, 0]
             value = np.where(gain > 0, go_on, seen.aim)
         return float((value - price * self.costs[:, chain[0][0]]).mean())
+
+
+def own_arithmetic(ensemble: Ensemble, table: Table) -> tuple[str, ...]:
+    """Return a note on what routing computes per call, which costs leave out, where that is not small beside them."""
+    query, values = ensemble.query, max(ensemble.classes if table.whole else 0, 3)
+    count = 4 * values + (GENERAL + 2 * OWN) * len(ensemble.costs)  # of two answers; one more model
+    count += 0 if query is None else query.axes.size + query.points.size + query.weights.size
+    share = table.rate * count / max(float(ensemble.costs.min()), 1e-300)
+    told = f"about {count:,} multiply-adds a call, {100 * share:.2g} % of the cheapest model's cost"
+    return (f"routing's own arithmetic is not counted: {told}",) if share > 0.001 else ()
 
 
 def prices_of(costs: Floats) -> Floats:

@@ -288,7 +288,7 @@ class Routed:
     model : str or None
         Name of the model to ask next; its number as text where models have no names.
     confidence : float
-        Probability that the prediction is right: the ensemble's, or of one model's answer by its confidence.
+        The prediction's share of the ensemble; of one model's own answer, how often such are right by its confidence.
     """
 
     next: int | None
