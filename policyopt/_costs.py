@@ -274,14 +274,10 @@ def money(text: str, least: str = "1") -> tuple[float, str] | None:
     named = [one.upper() for one in (found["of"], found["by"]) if one] if found else []
     name = _CALLED.get(named[0], named[0]) if len(named) == 1 else None
     number = (found["number"] or least) if found else ""
-    if (
-        name not in (*_CURRENCIES, *_CENTS)
-        or not number
-        or not found
-        or not 0 < float(number) < math.inf
-    ):
+    amount = float(number or 0)
+    if name not in (*_CURRENCIES, *_CENTS) or not found or not 0 < amount < math.inf:
         return None
-    amount = float(number) / (1000 if found["many"] else 1)
+    amount /= 1000 if found["many"] else 1
     return (amount / 100, "") if name in _CENTS else (amount, name)
 
 
@@ -315,9 +311,7 @@ def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
         step = "`fit` and `curve` take other targets, too."
         if money(unit):
             allowed += ", or money per request or per 1000 requests"
-            step = (
-                "Write money in single quotes, as a shell reads $3 itself: '$3/1000', or 3USD/1000."
-            )
+            step = "Money in single quotes, as a shell reads $3 itself: '$3/1000', or 3USD/1000."
         raise input_error("budget", allowed, budget, step)
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 

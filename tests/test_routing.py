@@ -540,10 +540,10 @@ def test_run_takes_what_import_takes(form, run, room):
     )
     rows = json.loads(out)
     assert [row["cost"] for row in rows] == found.cost.tolist()
-    if form == "marks":  # nor need a step be told any; what is given does not matter
+    if form == "marks":  # nor need a step be told any
         policy, query = po.load_policy(room / "p.json"), pool.array("query")[0]
         asked = []
-        for said in ({}, {"confidence": 0.2}, {"confidence": None}):
+        for said in ({}, {"confidence": float("nan")}, {"confidence": None}):
             route = policy.start(0, query)
             while route.next is not None:
                 policy.step({"prediction": -1, **said}, route)

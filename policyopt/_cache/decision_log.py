@@ -95,11 +95,9 @@ class _Log:
             fine = fine and content["classes"] >= 2 * KINDS[content["kind"]].whole
             yield "a policy that routes", fine and 0 <= content["classes"] < 1 << 31
             yield "a policy of models with costs", _numbers(content["costs"], 0.0, 1, MAX_MODELS)
-            fine = all(isinstance(name, str) for name in content["names"])
-            yield (
-                "names of its models",
-                fine and len(content["names"]) in (0, len(content["costs"])),
-            )
+            names = content["names"]
+            fine = all(isinstance(name, str) for name in names)
+            yield "names of its models", fine and len(names) in (0, len(content["costs"]))
             alike = not head or all(content[n] == head[n] for n in _ALIKE)
             yield "a policy of the same models as before (import logs of others apart)", alike
             self.head = content

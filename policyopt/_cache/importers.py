@@ -190,18 +190,15 @@ def import_sources(
     exits = exits or any(path.is_dir() for _, path in _listed(sources))
     named = [(split, read_file(path, allow_pickle, said=said)) for split, path in listed]
     _check_said(said, [raw for _, raw in named])
-    each = isinstance(costs, str) and "=" in costs
-    of = dict(one.strip().split("=", 1) for one in costs.split(",") if "=" in one) if each else {}
+    of = dict(re.findall(r"\s*([^,=]+?)\s*=([^,]*)", costs)) if isinstance(costs, str) else {}
     if exits:
         groups = {split: [raw for at, raw in named if at == split] for split, _ in named}
         named = [(split, joined(raws, [*of])) for split, raws in groups.items()]
     raws = [raw for _, raw in named]
-    if each:
-        told = raws[0].metadata.get("names") or []
+    if of:
+        told = raws[0].metadata.get("names") or ["models with names"]
         if set(told) != of.keys() or len(of) < len(costs.split(",")):
-            allowed = (
-                f"NAME=COST of each of {', '.join(told) or 'the names, of which there are none'}"
-            )
+            allowed = f"NAME=COST of each of {', '.join(told)}"
             raise input_error("costs", allowed, costs, "Or give one number per exit: 1,2,4.")
         costs = [of[name] for name in told]
     with _telling(raws):
@@ -321,14 +318,11 @@ def _listed(sources: Any) -> list[tuple[str | None, Path]]:
 
 
 def _inside(path: Path) -> list[Path]:
-    """Return the files of a folder, by name, numbers as such; of a file, and a cache, itself."""
+    """Return the files of a folder by name, that may be read; of a file, and a cache, itself."""
     if not path.is_dir() or (path / MANIFEST).exists():
         return [path]
-    known = (p for p in path.iterdir() if Path(p.name.removesuffix(".gz")).suffix in READERS)
-    files = [p for p in known if p.name[0] != "."]
-    key = re.compile(r"(\d{1,9})")
-    numbered = {p: [int(t) if t.isdecimal() else t for t in key.split(p.name)] for p in files}
-    return sorted(files, key=numbered.__getitem__) or [path]
+    files = [p for p in sorted(path.iterdir()) if p.name[0] != "."]
+    return [p for p in files if Path(p.name.removesuffix(".gz")).suffix in READERS] or [path]
 
 
 def read_file(

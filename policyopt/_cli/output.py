@@ -217,9 +217,7 @@ def chosen_method(record: Mapping[str, Any]) -> str:
 def tell_exploring(policy: Any) -> None:
     """Note that a policy explores, and what that means."""
     if share := getattr(policy, "explore", 0.0):
-        told = (
-            f"about {percent(share, 1)} % of requests call some model at random, beside the budget"
-        )
+        told = f"about {percent(share, 1)} % of requests call a model at random, beside the budget"
         note(f"explores: {told}; policy.exploring(0) ends it")
 
 

@@ -119,7 +119,7 @@ def _routed(
     served = data.metadata.get("policies") if data.censored else None
     if served and routing_to_dict(given)["sha256"] not in served:
         output.note(
-            "the log is of another policy than --policy, which gives budget and exploration"
+            "the log is of another policy than --policy: budget and exploration are of this"
         )
     output.tell_exploring(given)
     if given.needs_query and data.censored:

@@ -546,9 +546,10 @@ class _Rows:
 
 def own_arithmetic(ensemble: Ensemble, table: Table) -> tuple[str, ...]:
     """Return a note on what routing computes per call, which costs leave out, where that is not small beside them."""
-    query, values = ensemble.query, max(ensemble.classes if table.whole else 0, 3)
-    count = 4 * values + (GENERAL + 2 * OWN) * len(ensemble.costs)  # of two answers; one more model
-    count += 0 if query is None else query.axes.size + query.points.size + query.weights.size
+    # Two answers are joined, and all models weighed.
+    count = 4 * max(ensemble.classes, 3) + (GENERAL + 2 * OWN) * len(ensemble.costs)
+    if ensemble.query is not None:
+        count += ensemble.query.axes.size + ensemble.query.weights.size
     share = table.rate * count / max(float(ensemble.costs.min()), 1e-300)
     told = f"about {count:,} multiply-adds a call, {100 * share:.2g} % of the cheapest model's cost"
     return (f"routing's own arithmetic is not counted: {told}",) if share > 0.001 else ()

@@ -63,31 +63,26 @@ class DecisionLog:
         self, id: str | int, route: Route, *, query: Any = None, latency: float | None = None
     ) -> None:
         """Append a request that has ended: its name, and, where wanted, its query vector and how long it took."""
-        check_id(id)
         if route.next is not None:
             allowed, step = "one that has ended", "Write it after the last `step`."
             raise input_error("route", allowed, f"one that asks model {route.next} next", step)
         self._append({
             "id": id, "called": [*route.said], "propensity": route.propensity,
             "said": [_plain(said) for said in route.said.values()], "cost": route.spent,
-            "answer": route.prediction, **({} if route.texts is None else {"texts": [*map(_short, route.texts)]}),
+            "answer": route.prediction,
+            **({} if route.texts is None else {"texts": [text[:_KEPT] for text in route.texts]}),
             **({} if query is None else {"query": _plain(query)}),
             **({} if latency is None else {"latency": check_least("latency", latency)}),
         })  # fmt: skip
 
     def feedback(
-        self,
-        id: str | int,
-        *,
-        label: int | str | None = None,
-        correct: Sequence[bool] | None = None,
-    ) -> None:
+        self, id: str | int, *, label: int | str | None = None, correct: Sequence[bool] | None = None
+    ) -> None:  # fmt: skip
         """Append what came out: the right answer, or of each model called, in turn, whether it was right."""
-        check_id(id)
         if (label is None) == (correct is None):
             raise input_error("feedback", "a label, or correct", "both or neither", "Give one.")
         if isinstance(label, str) and label.strip():
-            label = _short(same_answer(label))
+            label = same_answer(label)[:_KEPT]
         elif label is not None and (
             isinstance(label, bool) or not isinstance(label, (int, np.integer))
         ):
@@ -100,6 +95,14 @@ class DecisionLog:
         self._append({"id": id, **told})
 
     def _append(self, content: Mapping[str, Any]) -> None:
+        id = content.get("id", 0)
+        if (
+            isinstance(id, bool)
+            or not isinstance(id, (str, int, np.integer))
+            or len(str(id)) > _KEPT
+        ):
+            allowed = f"a text of {_KEPT} characters or fewer, or a whole number"
+            raise input_error("id", allowed, id, "E.g. the request's number.")
         text = json.dumps(content, allow_nan=False, default=_plain) + "\n"
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         with refusing(self.path):
@@ -114,17 +117,6 @@ class DecisionLog:
                     data = data[os.write(descriptor, data) :]
             finally:
                 os.close(descriptor)
-
-
-def check_id(id: Any) -> None:
-    """Refuse what names no request."""
-    if isinstance(id, bool) or not isinstance(id, (str, int, np.integer)) or len(str(id)) > _KEPT:
-        allowed = f"a text of {_KEPT} characters or fewer, or a whole number"
-        raise input_error("id", allowed, id, "E.g. the request's number.")
-
-
-def _short(text: str) -> str:
-    return text[:_KEPT]
 
 
 def _plain(value: Any) -> Any:

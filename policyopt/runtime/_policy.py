@@ -203,9 +203,8 @@ class Next:
     @property
     def model(self) -> str | None:
         """Its name; the number as text where there are none."""
-        return (
-            None if self.next is None else self.names[self.next] if self.names else str(self.next)
-        )
+        at = self.next
+        return None if at is None else self.names[at] if self.names else str(at)
 
 
 @dataclass(slots=True, eq=False)
@@ -247,10 +246,8 @@ class Decision:
     confidence : float, or ndarray of shape (n,), float64
         Probability that the prediction is right: the largest class probability of the answer,
         or that number calibrated where the policy carries a confidence map.
-    next : int or None
-        The model's number of the exit to run next, of several samples for those that go on; None: all stop here.
-    model : str or None
-        Its name; the number as text where exits have no names.
+    next, model : int and str, or None
+        Number and name (as `State` has it) of the exit that those run next who go on; None: all stop here.
     """
 
     exit: Any
@@ -455,8 +452,7 @@ class Policy:
         top = 2 if full or "margin" in self.required_columns else 1
         entropy = full or "entropy" in self.required_columns
         kind = KINDS[self.kind]
-        sure = self.provenance.get("confidences") is not False
-        return Observer(self.answer, kind, self.classes, full, top, entropy, self.error_scale, sure)
+        return Observer(self.answer, kind, self.classes, full, top, entropy, self.error_scale)
 
     @property
     def reads_summaries(self) -> bool:
@@ -541,7 +537,7 @@ class Policy:
         """
         at, kind = position(self, k, state), self.observer.kind
         if kind.record and state.scalar:
-            output = number_answer(output, state)
+            output = number_answer(output, state, self.provenance.get("confidences"))
         if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
@@ -757,7 +753,6 @@ class Observer:
     top: int = TOP
     entropy: bool = True
     scale: float = 0.0
-    confident: bool = True  # whether the summaries of the fit had confidences: else all are 1
 
     def start(self, samples: int) -> tuple[Any, ...]:
         """Return the state of `samples` samples before exit 0: the answer's, or the kind's own."""
@@ -779,9 +774,6 @@ class Observer:
             got = "reduced columns"
             raise input_error(name, "all class outputs, (n, C)", got, "Pass the logits.")
         columns, kind = self.kind.record or isinstance(output, ExitOutput), self.kind
-        if isinstance(output, Mapping) and not self.confident:
-            like = np.shape(output.get("prediction", np.empty(samples)))
-            output = {**output, "confidence": np.ones(like)}
         if columns:
             seen: Any = reduce_exit(output, kind.name, self.classes, name)
         else:

@@ -427,8 +427,7 @@ class RoutingPolicy:
     @cached_property
     def observer(self) -> Observer:
         """How outputs are looked at."""
-        kind, sure = KINDS[self.kind], self.provenance.get("confidences") is not False
-        return Observer(Identity(), kind, self.classes, full=kind.whole, confident=sure)
+        return Observer(Identity(), KINDS[self.kind], self.classes, full=KINDS[self.kind].whole)
 
     def start(self, sample: int | None = None, query: npt.ArrayLike | None = None) -> Route:
         """Begin a sample; its number decides where a coin does.
@@ -476,7 +475,7 @@ class RoutingPolicy:
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
         if self.observer.kind.record:
-            output = number_answer(output, route)
+            output = number_answer(output, route, self.provenance.get("confidences"))
         elif not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1).copy()
         route.seen[model] = self._look(model, output, 1)

@@ -714,7 +714,7 @@ def test_a_folder_is_its_files_and_costs_may_name_their_order(tmp_path, load):
     np.save(folder / "labels.npy", Y)
     for k, name in enumerate(("m2", "m10", "m1")):
         np.save(folder / f"{name}.npy", X[:, k])
-    for costs, order in ((COSTS, [2, 0, 1]), ("m2=4, m1=2,m10=1", [0, 2, 1])):
+    for costs, order in ((COSTS, [2, 1, 0]), ("m2=4, m1=2,m10=1", [0, 2, 1])):
         report = load("models", costs=costs, cost_kind="standalone")
         outputs_are(report, expected=X[:, order])
         assert report.data.names == tuple(["m2", "m10", "m1"][k] for k in order)
