@@ -274,9 +274,10 @@ def money(text: str, least: str = "1") -> tuple[float, str] | None:
     named = [one.upper() for one in (found["of"], found["by"]) if one] if found else []
     name = _CALLED.get(named[0], named[0]) if len(named) == 1 else None
     number = (found["number"] or least) if found else ""
-    if name not in (*_CURRENCIES, *_CENTS) or not number or not found or float(number) == 0:
+    amount = float(number or 0)
+    if name not in (*_CURRENCIES, *_CENTS) or not found or not 0 < amount < math.inf:
         return None
-    amount = float(number) / (1000 if found["many"] else 1)
+    amount /= 1000 if found["many"] else 1
     return (amount / 100, "") if name in _CENTS else (amount, name)
 
 
@@ -292,25 +293,26 @@ def per_thousand(cost: float | None, unit: str) -> str:
 
 def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
     """Return a budget in the unit of `costs`: a number, a share of the last, or money (see `money`)."""
-    text = str(budget).strip()
+    text, of = str(budget).strip(), unit or "the unit of the costs"
+    text = text.removesuffix(unit).strip()
     try:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = math.nan
         asked, own = money(text, ""), money(unit)
         if asked and (own is None or (asked[1] and own[1] and asked[1] != own[1])):
-            told = own[1] if own else unit or "the unit of the costs"
             step = "Convert it, or take another cost (--cost NAME): a number in the unit, or 40%, does."
-            raise input_error("budget", f"in {told}, as the costs", budget, step) from None
+            of = own[1] if own else of
+            raise input_error("budget", f"in {of}, as the costs", budget, step) from None
         if asked and own:
             return asked[0] / own[0]
     if not math.isfinite(value):
-        step = (
-            "Give it in the unit of the costs or in %; `fit` and `curve` take other targets, too."
-        )
+        allowed = f"a number in {of}, or a share such as 40%"
+        step = "`fit` and `curve` take other targets, too."
         if money(unit):
+            allowed += ", or money per request or per 1000 requests"
             step = "Money in single quotes, as a shell reads $3 itself: '$3/1000', or 3USD/1000."
-        raise input_error("budget", "a number, or a share such as 40%", budget, step)
+        raise input_error("budget", allowed, budget, step)
     return value / 100 * float(costs[-1]) if text.endswith("%") else value
 
 

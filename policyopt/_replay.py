@@ -125,9 +125,10 @@ def _at_exits(policy: Policy, entries: Sequence[Any]) -> list[Any]:
 
 def check_match(policy: Policy | RoutingPolicy, table: Table) -> None:
     """Refuse a table that the policy was not made for."""
+    exits = "models" if isinstance(policy, RoutingPolicy) else "exits"
     pairs = {
         "kind of outputs": (policy.kind, table.kind),
-        "exits": (policy.model_exits, table.model_exits),
+        exits: (policy.model_exits, table.model_exits),
         "classes": (policy.classes, table.classes),
         "cost unit": (policy.unit, table.unit),
         "error scale": (policy.error_scale, table.measure.error_scale),

@@ -17,14 +17,14 @@ from policyopt.runtime._several import policy_of
 from policyopt.runtime._text import same_answer
 
 
-def zoo(rows, models=4, seed=0, **more):
+def zoo(rows, models=4, seed=0, signal=1.0, unit="ms", **more):
     """Return a cache of classifiers whose noise is their own, the later ones better, paid one by one."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 5, rows)
-    signal = np.linspace(1.5, 3.0, models)[:, None] * np.eye(5)[labels][:, None]
+    signal = signal * np.linspace(1.5, 3.0, models)[:, None] * np.eye(5)[labels][:, None]
     logits = rng.normal(size=(rows, models, 5)) + signal
     return po.from_arrays(
-        logits, labels, 2.0 ** np.arange(models), unit="ms", cost_kind="standalone", **more
+        logits, labels, 2.0 ** np.arange(models), unit=unit, cost_kind="standalone", **more
     )
 
 
@@ -141,18 +141,15 @@ def test_a_step_takes_answers_as_texts_and_decides_as_their_numbers_do(method, t
     outcome = replay(policy, table)
     for n, place in enumerate(table.places.tolist()):
         state, cost = policy.start(n), 0.0
-        model = getattr(state, "next", 0)
-        while model is not None:
+        while (model := state.next) is not None:
             said = {
                 "answer": texts[place][model] or (None, "", float("nan"))[n % 3],
                 "confidence": sure[place, model],
             }
             if method == "routing":
                 told, cost = policy.step(said, state), cost + policy.costs[model]
-                model = told.next
             else:
-                told = policy.step(model, said, state)
-                cost, model = policy.costs[model], None if told.exit else model + 1
+                told, cost = policy.step(model, said, state), policy.costs[model]
                 assert policy.answer_now(state).prediction == told.prediction
         assert cost == pytest.approx(outcome.cost[n])
         number = outcome.prediction[n]  # the model that gave it first
@@ -165,6 +162,47 @@ def test_a_step_takes_answers_as_texts_and_decides_as_their_numbers_do(method, t
         policy.step(*[0][: method != "routing"], {"answer": 3, "confidence": 0.5}, policy.start())
 
 
+@pytest.mark.parametrize("method", ["subset:most=2", "optimal_stopping", "family"])
+def test_fixed_lists_say_which_model_is_next(method):
+    """One loop for all: by what the state asks for, one by one and side by side, rows end where `decide` ends them."""
+    data = zoo(600, metadata={"names": [*"abcd"]})
+    outputs = data.splits["pool"].array("outputs")
+    level = [np.arange(600) % 2] if method == "family" else []
+    fit = po.fit_family if level else po.fit
+    policy = fit(data, *[["30%", "70%"], "max_prob"] if level else ["40%", method]).policy
+    found, alive = policy.decide(outputs, *level), np.arange(600)
+    for n in range(40):
+        state, asked = policy.start(*(one[n].item() for one in level), n), []
+        while (k := state.next) is not None:
+            asked.append(state.model)
+            told = policy.step(k, outputs[n, k], state)
+            assert (told.next, told.model) == (state.next, state.model)
+        assert told.exit and k is None and asked[-1] == "abcd"[found.exit[n]]
+    state, exits = policy.start(*level, alive), np.full(600, -1)
+    while (k := state.next) is not None:
+        told = policy.step(k, outputs[alive, k], state)
+        exits[alive[told.exit]], alive = k, alive[~told.exit]
+        state.keep(~told.exit)
+    assert (exits == found.exit).all()
+
+
+def test_classifiers_are_as_often_right_as_they_are_sure():
+    data = zoo(1500, signal=0.5)
+    fitted = po.fit(data, "60%", "routing")
+    policy, rows = fitted.policy, Tables(data).get("test").take(np.arange(500))
+    sure, outputs = [], rows.source.array("outputs")
+    for place in rows.places:
+        route = policy.start(0)
+        while (model := route.next) is not None:
+            told = policy.step(outputs[place, model], route)
+        sure.append((told.confidence, told.prediction == rows.source.array("labels")[place]))
+    sure, right = np.array(sure).T
+    for part in (sure < np.median(sure), sure >= np.median(sure)):
+        assert abs(sure[part].mean() - right[part].mean()) < 0.08
+    assert repr(policy) == f"RoutingPolicy(4 models, {len(policy.arms)} arms, ms)"
+    assert len(repr(fitted)) < 300 and len(repr(po.fit(data, "60%", "max_prob").policy)) < 60
+
+
 @pytest.mark.parametrize("method", ["routing", "max_prob"])
 def test_a_model_without_an_answer_is_the_least_sure_in_batch_and_step(method):
     data = specialists(600)
@@ -174,13 +212,19 @@ def test_a_model_without_an_answer_is_the_least_sure_in_batch_and_step(method):
     one, other = (policy.decide([given] * 3) for given in (rows, gaps))
     for name in ("exit", "prediction", "cost"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    least = policy.step(
+        *[0][: method != "routing"], {"prediction": 2, "confidence": 0.0}, policy.start()
+    )
     for said in (
         {"prediction": None, "confidence": None},
         {"prediction": -1, "confidence": np.nan},
+        {"prediction": 2, "confidence": None},  # as import takes empty cells of tables
+        {"prediction": 2, "confidence": float("nan")},
     ):
         state = policy.start()
         told = policy.step(*[0][: method != "routing"], said, state)
-        assert not told.exit and told.prediction == -1
+        assert not told.exit and told.prediction == (-1 if said["prediction"] != 2 else 2)
+        assert told.prediction == -1 or told.confidence == least.confidence < 0.5
 
 
 #: How often four models, costs 1, 2, 2 and 10, are right on three topics: each has its own best buy.
@@ -278,11 +322,21 @@ def test_saved_and_read(tmp_path):
     for change in ({"share": 7.0}, {"unit": "s"}, {"arms": []}):
         with pytest.raises(InputError):
             routing_from_dict({**content, **change})
-    torn = json.loads(json.dumps(content))
-    torn["arms"][0]["standings"].pop()
-    torn = {k: v for k, v in torn.items() if k not in ("sha256", "format", "version")}
-    with pytest.raises(InputError, match="hangs together"):
-        routing_from_dict(ROUTING.signed(**torn))
+
+    def twice(torn):
+        one = torn["arms"][0]["standings"][0]
+        one["actions"] += one["actions"][:1]
+        one["weights"] += one["weights"][:1]
+
+    for tear, words in (
+        (lambda torn: torn["arms"][0]["standings"].pop(), "hangs together"),
+        (twice, "hangs together"),
+        (lambda torn: torn.update(names=[*"aabc"]), "each its own"),
+    ):
+        tear(torn := json.loads(json.dumps(content)))
+        torn = {k: v for k, v in torn.items() if k not in ("sha256", "format", "version")}
+        with pytest.raises(InputError, match=words):
+            routing_from_dict(ROUTING.signed(**torn))
 
 
 def test_more_is_no_worse_and_budgets_are_kept():
@@ -437,8 +491,10 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
         [*fit, "--accuracy", "80%"], ["certify", room / "zoo", "--policy", policy, "--risk", "drop<=60%", "--out", room / "c.json"],
         ["verify", room / "c.json", room / "zoo"], ["certify", room / "zoo", "--method", "routing", "--risk", "drop<=9%", "--family", "--out", room / "c.json"],
         ["verify", room / "c.json", room / "zoo"], ["info", room / "c.json", "--level", "0"],
+        [*fit, "--accuracy", "80%"], [*fit, "--budget", "50%", "--set", "explore=0.2"],
     ):  # fmt: skip
         assert run(*arguments)[0] == 0, arguments
+    assert "explores: about 20.0 % of requests" in run("evaluate", policy, room / "zoo")[2]
     for arguments in (
         ["calibration", room / "zoo", "--policy", policy], ["risk-coverage", policy, room / "zoo"],
         [*fit, "--budgets", "3", "--calibrator", "beta"], [*fit, "--budget", "50%", "--abstain", "5%"],
@@ -483,6 +539,57 @@ def test_commands_take_a_level_of_routing(run, room):
         write_bundle(family, room / "whole", ["python"], None)
 
 
+@pytest.mark.parametrize("form", ["names", "texts", "marks"])
+def test_run_takes_what_import_takes(form, run, room):
+    """Names of classes, answers spelled anyhow, marks alone: `run` decides as the policy does on the cache."""
+    rng, columns = (
+        np.random.default_rng(0),
+        ["sample", "model", "prediction", "confidence", "label"],
+    )
+    cities, lines = ["Bern", "Oslo", "Rome", "Wien"], []
+    for n in range(240):
+        right = rng.random(3) < [0.5, 0.7, 0.9]
+        for k in range(3):
+            city = f"{cities[(n + 1 - right[k]) % 4]}{f' {n}' * (form == 'texts')}"
+            spelled = city if form == "names" or k else f'"{city.upper()}."'
+            sure = 0.5 + 0.3 * right[k] + 0.1 * rng.random()
+            lines.append(
+                f"{n},m{k},{spelled},{sure:.3f},{cities[n % 4]}{f' {n}' * (form == 'texts')}"
+            )
+        if form == "marks":
+            told = f"{n % 4},{right[0]:d}"
+            lines[-3:] = [f"{n},m{k},{right[k]:d},{told}" for k in range(3)]
+            columns = ["sample", "model", "correct", "query_0", "query_1"]
+    (room / "a.csv").write_text("\n".join([",".join(columns), *lines]))
+    paid = ["--costs", "1,2,9", "--unit", "ct", "--cost-kind", "standalone"]
+    assert run("import", room / "a.csv", "--out", room / "c", *paid)[0] == 0
+    line = ["--budget", "50%", "--method", "routing", "--out", room / "p.json"]
+    assert run("fit", room / "c", *line)[0] == 0
+    code, out, err = run("run", room / "p.json", room / "a.csv", "--format", "json")
+    assert code == 0, err
+    pool = po.open_cache(room / "c").splits["pool"]
+    summaries = {name: pool.array(name) for name in ("prediction", "confidence")}
+    found = po.load_policy(room / "p.json").decide(
+        [{name: array[:, k] for name, array in summaries.items()} for k in range(3)],
+        query=pool.array("query") if form == "marks" else None,
+    )
+    rows = json.loads(out)
+    assert [row["cost"] for row in rows] == found.cost.tolist()
+    if form == "marks":  # nor need a step be told any
+        policy, query = po.load_policy(room / "p.json"), pool.array("query")[0]
+        asked = []
+        for said in ({}, {"confidence": float("nan")}, {"confidence": None}):
+            route = policy.start(0, query)
+            while route.next is not None:
+                policy.step({"prediction": -1, **said}, route)
+            asked.append([*route.seen])
+        assert asked[0] == asked[1] == asked[2]
+    if form == "names":
+        assert [row["prediction"] for row in rows] == [cities[p] for p in found.prediction]
+    if form == "texts":
+        assert all(same_answer(row["prediction"]).endswith(f" {row['row']}") for row in rows)
+
+
 def test_auto_takes_routing_where_it_may():
     """Where who knows is asked out of turn, auto routes; what needs thresholds, and exits of a network, have them."""
     data = specialists(1000)
@@ -515,6 +622,15 @@ def test_what_few_rows_state_is_not_what_flatters_them():
         fitted = po.fit(data, "40%", "routing")
         off.append(fitted.quality - po.evaluate(fitted, data).quality.mean())
     assert abs(np.mean(off)) < 0.03
+
+
+def test_own_arithmetic_is_told_where_it_matters():
+    """Beside models of a thousand multiply-adds it is some percent; of more it is nothing."""
+    for unit, told in (("kMACs", True), ("MMACs", False), ("ms", False)):
+        policy = po.fit(zoo(300, unit=unit), "50%", "routing").policy
+        assert ("about 80 multiply-adds a call, 8 %" in str(policy.provenance.get("notes"))) == told
+    with pytest.raises(InputError, match="'models of the cache' must be"):
+        po.evaluate(policy, zoo(300, models=3))
 
 
 def test_requests_without_a_number_draw_their_coin():

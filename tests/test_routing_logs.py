@@ -13,6 +13,7 @@ from policyopt._table import Tables
 from policyopt.runtime import DecisionLog
 from policyopt.runtime._errors import InputError
 from policyopt.runtime._outputs import with_columns
+from policyopt.runtime._routing import routing_to_dict
 
 
 def seen_by(table):
@@ -22,13 +23,14 @@ def seen_by(table):
     return {m: o if every is None else with_columns(o, every[:, m]) for m, o in outputs}
 
 
-def served(policy, table, out):
+def served(policy, table, out, told=None):
     """Return the censored cache that a policy's service of all rows would leave, without its log."""
     n, k = len(table), table.exits
     found = policy.follow(seen_by(table), np.arange(n))
     outputs = np.stack([table.outputs(m, np.arange(n)) for m in range(k)], axis=1)
     cost = po.Cost("cost", table.unit, table.standalone_costs, "standalone")
-    with CacheWriter(out, costs=cost, shares={"fit": 1.0}, overwrite=True) as writer:
+    more = {"shares": {"fit": 1.0}, "overwrite": True, "metadata": told}
+    with CacheWriter(out, costs=cost, **more) as writer:
         writer.add("pool", {
             "outputs": np.where(found.called[:, :, None], outputs, 0.0), "labels": table.statistics.labels,
             "called": found.turn, "propensity": found.propensity, "group": np.arange(n),
@@ -87,6 +89,42 @@ def test_decisions_are_as_likely_as_is_said(first):
     assert (plain.follow(seen_by(table), np.arange(len(table))).propensity == 1).all()
 
 
+def test_answers_as_texts_are_learnt_from_by_the_right_text(tmp_path):
+    """A label is held against what each model called said, by what texts mean; a log of it is as one of `correct`."""
+    policy = po.fit(specialists(400), "50%", "routing", explore=0.3).policy
+    path, expected = tmp_path / "decisions.jsonl", []
+    log = DecisionLog(path, policy)
+    for n in range(60):
+        route = policy.start(n)
+        while (model := route.next) is not None:
+            said = [None, "Oslo.", '"the OSLO"', "Rome"][(n + model) % 4]
+            policy.step({"answer": said, "confidence": 0.6}, route)
+            expected.append((n + model) % 4 in (1, 2))
+        log.write(n, route)
+        log.feedback(n, label="oslo")
+    rows = po.import_sources(path, tmp_path / "log").data.splits["pool"]
+    order = rows.array("called")
+    found = [
+        rows.array("correct")[n, m] for n in range(60) for m in np.argsort(order[n]) if order[n, m]
+    ]
+    assert found == expected
+    for wrong in ({"label": " "}, {"label": 1.5}, {"label": "a", "correct": [True]}):
+        with pytest.raises(InputError, match=r"label|feedback"):
+            log.feedback(3, **wrong)
+    for name, latency in (
+        (None, 1.0),
+        (True, 1.0),
+        ("x" * 5000, 1.0),
+        ("a", float("nan")),
+        ("a", -1),
+    ):
+        with pytest.raises(InputError, match=r"'id'|'latency'"):
+            log.write(name, route, latency=latency)
+    log.feedback(3, label=1)  # a number, of answers that are texts
+    with pytest.raises(InputError, match="right answer's text, or correct"):
+        po.import_sources(path, tmp_path / "other")
+
+
 @pytest.mark.parametrize("kind", ["logits", "summary", "judged"])
 def test_a_log_becomes_a_cache_of_what_was_called(kind, tmp_path):
     data = zoo(400) if kind == "logits" else specialists(400)
@@ -98,12 +136,15 @@ def test_a_log_becomes_a_cache_of_what_was_called(kind, tmp_path):
     routes = write_log(path, policy, data, 150, kind == "judged")
     source = next(iter(data.splits.values()))
     with path.open("a") as file:
-        file.write('{"id": "request 150", "called": [0], "prop')  # the machine stops
+        for text in ('"prop', '"said": [{"prediction": 1}', '"said": [{"answer": "}'):
+            file.write(f'{{"id": "request 150", "called": [0], {text}\n')  # the machine stops
+        file.write('{"id": "request 150", "correct": [true]}\n{"id": "request 151", "called": [{}')
     late = policy.start(0)
     with pytest.raises(InputError, match="has ended"):
         DecisionLog(path, policy).write("late", late)
     report = po.import_sources(path, tmp_path / "log")
-    assert any("torn" in note for note in report.notes) and report.data.censored
+    assert sum("torn" in note for note in report.notes) == 4 and report.data.censored
+    assert report.data.metadata["policies"] == [routing_to_dict(policy)["sha256"]]
     rows = report.data.splits["pool"]
     order, likely = rows.array("called"), rows.array("propensity")
     for n, route in enumerate(routes):
@@ -144,6 +185,8 @@ def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
         [*lines, '{"id": "nobody", "label": 1}'],
         [*lines, f'{{"id": "request 1", "label": {2**70}}}'],
         [*lines, lines[0].replace("ms", "s")],
+        [lines[0].replace('"names": []', '"names": ["a"]'), *lines[1:]],
+        [lines[0].replace('"names": []', '"names": ["a", "a", 7]'), *lines[1:]],
     ):
         path.write_text("\n".join(text) + "\n")
         with pytest.raises(InputError):
@@ -189,12 +232,25 @@ def test_exploring_gives_back_the_gain_and_nothing_else_does(first, tmp_path):
 
 def test_refit_closes_the_loop(first, run, tmp_path):
     first.save(tmp_path / "first.json")
-    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log")
+    told = {"policies": [routing_to_dict(first)["sha256"]]}
+    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log", told)
     code, shown, _ = run("info", str(tmp_path / "log"))
     assert code == 0 and "a log of decisions" in shown
     files = ["--policy", str(tmp_path / "first.json"), "--out", str(tmp_path / "next.json")]
     code, shown, told = run("refit", str(tmp_path / "log"), *files)
     assert code == 0, told
     after = po.load_policy(tmp_path / "next.json")
-    assert after.explore == first.explore
+    assert after.explore == first.explore and "explores: about 20.0 % of requests" in told
+    assert "another policy" not in told
     assert after.provenance["budget"] == first.provenance["budget"]
+    files[1] = files[3]
+    assert "the log is of another policy" in run("refit", str(tmp_path / "log"), *files)[2]
+
+
+def test_exploring_where_the_usual_model_is_free_has_no_share_of_its_cost():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 300)
+    logits = rng.normal(size=(300, 2, 5)) + np.array([[9.0], [1.0]]) * np.eye(5)[labels][:, None]
+    data = po.from_arrays(logits, labels, [0, 1], unit="ms", cost_kind="standalone")
+    (note,) = po.fit(data, 0.5, "routing", explore=0.3).policy.provenance["notes"]
+    assert "exploring costs 0" in note and "%" not in note

@@ -270,7 +270,8 @@ class ExitData:
         """What its exits, or models, are called, where the metadata name all of them; else empty."""
         names = self.metadata.get("names")
         given = names if isinstance(names, list) and len(names) == self.exits else []
-        return tuple(given) if all(isinstance(name, str) for name in given) else ()
+        each = all(isinstance(name, str) for name in given) and len(set(given)) == len(given)
+        return tuple(given) if each else ()
 
     def called(self, k: int) -> str:
         """Return what people see for exit k: its number, and its name where it has one."""

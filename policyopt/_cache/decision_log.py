@@ -24,7 +24,7 @@ from policyopt.runtime._strict_json import check_fields, parse
 from policyopt.runtime._typing import Array
 
 _LINE = 4 << 20  # bytes
-_MEND = "Mend that line, or leave it out."
+_MEND, _TORN = "Mend that line, or leave it out.", " is torn: left out"
 #: Fields of a policy's line, of which all but the policy are the same in all of a log; a request's; what came out.
 _HEAD = {
     "kind": str, "classes": int, "unit": str, "costs": list, "names": list, "format": str, "version": int,
@@ -33,9 +33,9 @@ _HEAD = {
 _ALIKE = tuple(_HEAD)[:5]
 _REQUEST = {
     "id": (str, int), "called": list, "propensity": list, "said": list, "cost": list, "answer": int,
-    "query?": list, "latency?": (int, float), "texts?": bool,
+    "query?": list, "latency?": (int, float), "texts?": list,
 }  # fmt: skip
-_FEEDBACK = {"id": (str, int), "label?": int, "correct?": list}
+_FEEDBACK = {"id": (str, int), "label?": (int, str), "correct?": list}
 
 
 def is_log(path: Path) -> bool:
@@ -53,15 +53,22 @@ class _Log:
         self.name, self.notes, self.head = path.name, list[str](), dict[str, Any]()
         self.requests: dict[str | int, tuple[int, dict[str, Any]]] = {}
         self.known: dict[str | int, dict[str, Any]] = {}
-        room = Room("SRC", path.name)
+        room, self.policies = Room("SRC", path.name), dict[str, None]()  # by checksum
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_LINE + 1), b""), 1):
                 text, where = line.strip(), f"{path.name}: line {number}"
                 if text and not text.endswith(b"}") and len(line) <= _LINE:
-                    self.notes.append(f"{where} is torn: left out")
+                    self.notes.append(where + _TORN)
                 elif text:
                     room.take(self._row, len(line))
-                    content = parse(text, where, _LINE, _MEND)
+                    try:
+                        content = parse(text, where, _LINE, _MEND)
+                    except InputError as error:
+                        cut: Any = error.__cause__  # read to its end, and more was to come
+                        if getattr(cut, "pos", -1) < len(text) and "Unterminated" not in str(cut):
+                            raise
+                        self.notes.append(where + _TORN)
+                        continue
                     for allowed, fine in self._take(number, content, where):
                         if not fine:
                             raise input_error(where, allowed, str(content)[:80], _MEND)
@@ -88,9 +95,13 @@ class _Log:
             fine = fine and content["classes"] >= 2 * KINDS[content["kind"]].whole
             yield "a policy that routes", fine and 0 <= content["classes"] < 1 << 31
             yield "a policy of models with costs", _numbers(content["costs"], 0.0, 1, MAX_MODELS)
+            names = content["names"]
+            fine = all(isinstance(name, str) for name in names)
+            yield "names of its models", fine and len(names) in (0, len(content["costs"]))
             alike = not head or all(content[n] == head[n] for n in _ALIKE)
             yield "a policy of the same models as before (import logs of others apart)", alike
             self.head = content
+            self.policies[content["policy"]] = None
             return
         name = content["id"]
         yield "after the line of the policy that served", bool(head)
@@ -99,18 +110,27 @@ class _Log:
             f"of another id: {name!r} is that of line {self.requests.get(name, (0,))[0]}",
             new or fields is _FEEDBACK,
         )
+        if new and fields is _FEEDBACK and any(note.endswith(_TORN) for note in self.notes):
+            self.notes.append(f"{where}: about a request that the log does not have: left out")
+            return
         yield "about a request that the log has before", not new or fields is _REQUEST
         if fields is _FEEDBACK:
-            called = self.requests[name][1]["called"]
+            about = self.requests[name][1]
+            called, texts = about["called"], about.get("texts")
+            if isinstance(content.get("label"), str):
+                yield "label: a class number, as its answers are no texts", texts is not None
+                said = [one.get("prediction", -1) for one in about["said"]]
+                right = [p >= 0 and about["texts"][p : p + 1] == [content["label"]] for p in said]
+                content, texts = {"id": name, "correct": right}, None
             types = [*map(type, content.get("correct", [True] * len(called)))]
             yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
-            texts = "correct, of each model called whether it was right: its answers are texts"
+            fine = "label" not in content or texts is None
+            yield "label: the right answer's text, or correct, as its answers are texts", fine
             first = next(iter(self.known.values()), content)
             yield (
                 "of one sort in a log: label, or correct",
                 ("label" in content) == ("label" in first),
             )
-            yield texts, "label" not in content or not self.requests[name][1].get("texts")
             yield "label: a class number, or -1", -1 <= content.get("label", -1) < 1 << 31
             self.known[name] = content  # what is told later counts
             return
@@ -211,6 +231,7 @@ def import_log(
     means = None if same is False else tuple(usual)
     cost = Cost("cost", log.head["unit"], means, "standalone", cascade=True)
     told = {"notes": log.notes, "sources": [path.name], "names": log.head["names"]}
+    told["policies"] = [*log.policies]
     with CacheWriter(
         out, costs=cost, kind=kind.name, classes=log.head["classes"] if kind.record else None,
         shares=shares or {"fit": 1.0}, dtype="float64" if kind.record else "float32", split_seed=seed,

@@ -265,8 +265,8 @@ def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> 
     return np.stack(arrays, axis=min(1, arrays[0].ndim))
 
 
-def joined(raws: Sequence[Raw]) -> Raw:
-    """Return files of one exit or model each, and perhaps one of labels, as one file of all, in the order given."""
+def joined(raws: Sequence[Raw], wanted: Sequence[str] = ()) -> Raw:
+    """Return files of one exit or model each, and perhaps one of labels, as one of all, as given, or as `wanted`."""
     told = [r for r in raws if [*r.arrays] == ["outputs"] and whole_numbers(r.arrays["outputs"])]
     for raw in told if len(told) < len(raws) else []:
         raw.arrays = {"labels": raw.arrays["outputs"]}
@@ -282,7 +282,9 @@ def joined(raws: Sequence[Raw]) -> Raw:
         names = [f"{name} {k}" for k, name in enumerate(names)]
     names = without_split(names)
     order = counted(names)
-    if order != sorted(order) and names == sorted(names):  # as a shell lists them
+    if {*wanted} == {*names}:
+        raws, names = [raws[names.index(name)] for name in wanted], [*wanted]
+    elif order != sorted(order) and names == sorted(names):  # as a shell lists them
         step = f"Say --exits {' '.join(raws[k].name for k in order)}."
         raise input_error("exits", "in the order of their numbers", ", ".join(names), step)
     whole = Raw(", ".join(names[:3]) + (", ..." if names[3:] else ""))
@@ -394,13 +396,7 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
         _renumber(mine, spelled)
         texts = {c: texts[c] for c in spelled.values() if c != -1}
     _refuse_unlike(mine)
-    for raw, key in mine:  # who gave no answer is the least sure
-        of, role, _ = _parsed(key)
-        for k in [k for k in raw.arrays if role == "prediction" and _parsed(k)[0] == of]:
-            if _parsed(k)[1] in CONFIDENCES:  # which the last exit may lack
-                gone = raw.arrays[key][tuple(map(slice, raw.arrays[k].shape))] < 0
-                least = -np.inf if _parsed(k)[1] == "conf_logprob" else 0.0
-                raw.arrays[k] = np.where(gone, least, raw.arrays[k])
+    _least_sure(mine)
     if own and not wide:  # an answer of its own for each row
         for raw in raws:
             _as_answers(raw, notes)
@@ -431,6 +427,28 @@ def numbered(raws: Sequence[Raw], notes: list[str]) -> list[str]:
     if len({name.casefold() for name in names}) < len(names):
         notes.append("NAMES THAT DIFFER IN CASE ONLY count as different classes")
     return names
+
+
+def number_answers(raw: Raw) -> list[str]:
+    """Turn answers as text into numbers, the same for what means the same; return a text for each number."""
+    mine = [(raw, k) for k in raw.texts if k in raw.arrays and _parsed(k)[1] == "prediction"]
+    _least_sure(mine)
+    texts = {code: text for _, key in mine for code, text in raw.texts[key].items()}
+    said = {code >> SPELLING: text for code, text in texts.items()}
+    place = {meant: number for number, meant in enumerate(said)}
+    _renumber(mine, {code: place[code >> SPELLING] for code in texts} | {-1: -1})
+    return [*said.values()]
+
+
+def _least_sure(mine: Sequence[tuple[Raw, str]]) -> None:
+    """Take who gave no answer, of those as text, for the least sure."""
+    for raw, key in mine:
+        of, role, _ = _parsed(key)
+        for k in [k for k in raw.arrays if role == "prediction" and _parsed(k)[0] == of]:
+            if _parsed(k)[1] in CONFIDENCES:  # which the last exit may lack
+                gone = raw.arrays[key][tuple(map(slice, raw.arrays[k].shape))] < 0
+                least = -np.inf if _parsed(k)[1] == "conf_logprob" else 0.0
+                raw.arrays[k] = np.where(gone, least, raw.arrays[k])
 
 
 def number_contexts(raws: Sequence[Raw]) -> None:

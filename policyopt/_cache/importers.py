@@ -101,7 +101,8 @@ def import_sources(
     sources : path or sequence of paths
         ``PATH``, or ``SPLIT=PATH`` where a file holds one split. ``.npz``, ``.npy`` with a
         sidecar, ``.safetensors``, ``.pt``/``.pth``, and tables as ``.csv``, ``.tsv``, ``.jsonl``,
-        ``.json``, ``.parquet``, the texts among them also with ``.gz``.
+        ``.json``, ``.parquet``, the texts among them also with ``.gz``. A folder is its files, each of one exit or
+        model, perhaps one of labels, in the order of their names.
     out : path
         Directory of the cache to make.
     axes : str, optional
@@ -109,8 +110,8 @@ def import_sources(
     kind : str, optional
         ``logits``, ``probabilities`` and ``summary`` are found by key and values where not given; others
         (see `policyopt.CacheWriter`) are declared.
-    costs : sequence of K floats, ``"1,2,4"``, or the name of a cost in the file, optional
-        Becomes the default cost.
+    costs : sequence of K floats, ``"1,2,4"``, ``"small=1,large=4"``, or the name of a cost in the file, optional
+        Becomes the default cost. Names of models also say their order.
     unit : str, optional
         Unit of the default cost and of costs whose key does not tell one.
     cost_kind : {"cumulative", "standalone", "measured"}, optional
@@ -185,12 +186,21 @@ def import_sources(
     said = {
         role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()
     }
-    named = [(split, read_file(path, allow_pickle, said=said)) for split, path in _listed(sources)]
+    listed = [(split, file) for split, path in _listed(sources) for file in _inside(path)]
+    exits = exits or any(path.is_dir() for _, path in _listed(sources))
+    named = [(split, read_file(path, allow_pickle, said=said)) for split, path in listed]
     _check_said(said, [raw for _, raw in named])
+    of = dict(re.findall(r"\s*([^,=]+?)\s*=([^,]*)", costs)) if isinstance(costs, str) else {}
     if exits:
         groups = {split: [raw for at, raw in named if at == split] for split, _ in named}
-        named = [(split, joined(raws)) for split, raws in groups.items()]
+        named = [(split, joined(raws, [*of])) for split, raws in groups.items()]
     raws = [raw for _, raw in named]
+    if of:
+        told = raws[0].metadata.get("names") or ["models with names"]
+        if set(told) != of.keys() or len(of) < len(costs.split(",")):
+            allowed = f"NAME=COST of each of {', '.join(told)}"
+            raise input_error("costs", allowed, costs, "Or give one number per exit: 1,2,4.")
+        costs = [of[name] for name in told]
     with _telling(raws):
         told = list[str]()
         refuse_orders((raw.name, raw.metadata.get("names")) for raw in raws)
@@ -305,6 +315,14 @@ def _listed(sources: Any) -> list[tuple[str | None, Path]]:
         else:
             listed.append((None, Path(source)))
     return listed
+
+
+def _inside(path: Path) -> list[Path]:
+    """Return the files of a folder by name, that may be read; of a file, and a cache, itself."""
+    if not path.is_dir() or (path / MANIFEST).exists():
+        return [path]
+    files = [p for p in sorted(path.iterdir()) if p.name[0] != "."]
+    return [p for p in files if Path(p.name.removesuffix(".gz")).suffix in READERS] or [path]
 
 
 def read_file(

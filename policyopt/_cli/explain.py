@@ -133,8 +133,8 @@ def _explain_routing(
     })  # fmt: skip
     output.print_table(record["ways"], {
         "asked, one after the other": lambda r: f"{'   ' * (r['depth'] - 1)}{'└ ' * (r['depth'] > 1)}{r['model']}",
-        "rows %": shown("share", _share), "stop here %": shown("stop", _share),
-        f"their cost [{unit}]": "cost", f"their {word} %": shown("quality", _share),
+        "come here %": shown("share", _share), "stop here %": shown("stop", _share),
+        f"cost if so [{unit}]": "cost", f"{word} if so %": shown("quality", _share),
     })  # fmt: skip
     if record["rare"] >= 0.0005:  # it shows
         output.say(f"{_share(record['rare'])} % go ways that under 1 % go each, which are left out")

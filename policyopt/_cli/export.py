@@ -132,7 +132,7 @@ def verify(
     }
     output.print_records(rows, style, columns)
     if style is output.Format.table:
-        output.say(_rows(export), _machine(export, found[0]))
+        output.say(*filter(None, [_rows(export)]), _machine(export, found[0]))
     ran = {v.runtime for v in found if not v.absent}
     if missing := [name for name in needed if name not in ran]:
         raise CheckError(
@@ -177,11 +177,13 @@ def _machine(export: Any, numpy: Any) -> str:
 def _rows(export: Any) -> str:
     """Return what the golden rows are, and what was left out of them."""
     left = export.left_out
-    text = f"{export.boundary:,} of the rows lie at thresholds, as near as floats allow."
+    text = ""
+    if export.boundary:
+        text = f"{export.boundary:,} of the rows lie at thresholds, as near as floats allow. "
     if left.rows:
         text += (
-            f" {left.rows:,} of {left.of:,} candidates for the others were left out: within "
-            f"{_digits(max(left.ulps, default=ULPS['c']))} float32 ulps of a threshold, where rounding may decide."
+            f"Of {left.of:,} rows tried for the others {left.rows:,} were not taken: they lie within "
+            f"{_digits(max(left.ulps, default=ULPS['c']))} float32 roundings (ulps) of another decision."
         )
     return text
 

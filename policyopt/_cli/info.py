@@ -32,7 +32,9 @@ _SHOWN = 120
 
 
 def import_(
-    sources: list[str] = argument("A file, SPLIT=FILE for several, or one per exit.", "SRC..."),
+    sources: list[str] = argument(
+        "A file, SPLIT=FILE for several, one per exit, a folder.", "SRC..."
+    ),
     out: Path = option(..., "Directory of the cache to write."),
     exits: bool = option(
         False, "Each file is one exit or model of the same rows, cheapest first.", "--exits"
@@ -42,7 +44,7 @@ def import_(
     kind: str | None = option(
         None, "logits, probabilities or summary; or logit, multilabel, regression."
     ),
-    costs: str | None = option(None, "1,2,4 (one per exit), or a key of the file."),
+    costs: str | None = option(None, "1,2,4 (one per exit), a=1,b=4, or a key of the file."),
     unit: str | None = option(None, "Unit of the costs, e.g. MFLOPs, ms, USD."),
     cost_kind: str | None = option(
         None, "cumulative, standalone, or measured (cumulative, smoothed where it falls)."

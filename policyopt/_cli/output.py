@@ -214,6 +214,13 @@ def chosen_method(record: Mapping[str, Any]) -> str:
     return (record["method"] or "-") + (f": {record['chosen']}" if record["chosen"] else "")
 
 
+def tell_exploring(policy: Any) -> None:
+    """Note that a policy explores, and what that means."""
+    if share := getattr(policy, "explore", 0.0):
+        told = f"about {percent(share, 1)} % of requests call a model at random, beside the budget"
+        note(f"explores: {told}; policy.exploring(0) ends it")
+
+
 def off_budget(record: Mapping[str, Any]) -> str:
     """Return by how many percent the realised cost misses the budget."""
     budget = record["budget"]

@@ -12,7 +12,7 @@ from policyopt._cache.data import POOL, ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt.runtime._errors import BudgetError, input_error
-from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
 
 
 def refit(
@@ -110,6 +110,12 @@ def _routed(
     if given.names != data.names or given.unit != data.cost().unit:
         allowed = f"of the policy's models: {', '.join(given.names) or given.model_exits}, in {given.unit}"
         raise input_error("cache", allowed, ", ".join(data.names) or data.exits, "Is it its log?")
+    served = data.metadata.get("policies") if data.censored else None
+    if served and routing_to_dict(given)["sha256"] not in served:
+        output.note(
+            "the log is of another policy than --policy: budget and exploration are of this"
+        )
+    output.tell_exploring(given)
     if given.needs_query and data.censored:
         output.note(
             "query features of logs are not used: the new policy is asked without (policy.start(number))"

@@ -55,6 +55,7 @@ def evaluate(
         raise input_error("--out", f"given with --level: {family.told()}", out, "E.g. --level 0.")
     found = list(family.policies) if family else [at_level(loaded, level)]
     routes = isinstance(found[0], RoutingPolicy)
+    output.tell_exploring(loaded)
     data = options.read_cache(cache)
     worth, told = utility_for(found[0], data, utility)
     if told:
@@ -129,7 +130,7 @@ def run(
     style: output.Format = options.STYLE,
 ) -> None:
     """Decide for new outputs: exit, prediction and cost per row (json, csv), or a summary (table)."""
-    from policyopt._cache.exits import numbered
+    from policyopt._cache.exits import number_answers
     from policyopt._cache.importers import read_files, refuse_orders
 
     loaded = at_level(load_any(policy), level)
@@ -142,11 +143,7 @@ def run(
         raw.note("column 'split' not used: all rows are decided")
     for told in raw.notes:
         output.note(told)
-    if any(key.endswith("pred") for key in raw.texts if loaded.kind == "summary"):
-        if numbered([raw], []):
-            step = "Number them as `import` did (class_names in the cache's metadata)."
-            raise input_error("OUTPUTS", "predictions as numbers", "names of classes", step)
-        output.note("answers as text: a prediction is the number of the exit that gave its text")
+    texts = number_answers(raw) if loaded.kind == "summary" else []
     arrays = raw.arrays
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}
@@ -157,7 +154,10 @@ def run(
     decisions: Any = decide_arrays(loaded, found, arrays, raw.name, costs)
     if style is not output.Format.table:
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
-        output.print_records(_rows(decisions, columns, loaded), style)
+        records = _rows(decisions, columns, loaded)
+        for row in records if texts else ():
+            row["prediction"] = None if row["prediction"] < 0 else texts[row["prediction"]]
+        output.print_records(records, style)
         return
     names, of = loaded.provenance.get("names"), range(loaded.model_exits)
     names = names if isinstance(names, list) and len(names) == len(of) else of
@@ -195,17 +195,15 @@ def run(
 
 def _rows(outcome: Any, columns: tuple[str, ...], policy: Any) -> list[dict[str, Any]]:
     """Return a record per row, of the columns that a replay or decisions have, and what answers are if not classes."""
+    from policyopt._report.routes import ways_of
     from policyopt._utility import ANSWERS, coarse_exits, coarse_note
 
     values = [getattr(outcome, name).tolist() for name in columns[1:]]
     if isinstance(policy, RoutingPolicy):
         columns = (*columns, "answer_of", "asked")
         values.append([policy.called(m) if m >= 0 else "joined" for m in outcome.answerer.tolist()])
-        order = np.argsort(
-            np.where(outcome.turn > 0, outcome.turn, outcome.turn.shape[1] + 1), axis=1
-        )
-        pairs = zip(order.tolist(), (outcome.turn > 0).sum(axis=1).tolist(), strict=True)
-        values.append([[policy.called(m) for m in row[:count]] for row, count in pairs])
+        ways = ways_of(outcome).tolist()
+        values.append([[policy.called(m) for m in way if m >= 0] for way in ways])
     if coarse := coarse_exits(policy.provenance):
         output.note(coarse_note(policy.provenance))
         columns = (*columns, "answers")

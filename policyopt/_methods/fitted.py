@@ -29,14 +29,14 @@ class Expectation:
     """
 
     cost: float  # in the unit of the costs
-    paid: Floats  # (N,): what each row pays, on average over the policy's coin
+    paid: Floats = field(repr=False)  # (N,): what each row pays, on average over the policy's coin
     coin: float = 0.0  # variance per sample that it adds
     #: Per row, groups counted: of what rows pay by the policy less by policies that they took no part in training.
     more_variance: float = 0.0
     span: float = 0.0  # the last exit's cost less the first's
     ends: tuple[float, float] | None = None  # between which the mean lies for certain
-    group: Ints | None = None  # (N,): codes of what rows belong to
-    right: Floats | None = None  # (N,): what each row's answer is worth
+    group: Ints | None = field(default=None, repr=False)  # (N,): codes of what rows belong to
+    right: Floats | None = field(default=None, repr=False)  # (N,): what each row's answer is worth
     declined: bool = False  # so heavy a tail for so few rows that the interval's ends are NaN
 
     @property
@@ -242,6 +242,8 @@ def provenance_of(method: Any, table: Table, budget: float | None, seed: int) ->
         provenance["graded"] = True
     if table.kind == "summary" and (table.statistics.prediction < 0).all():
         provenance["predictions"] = False  # new rows need none, whatever the score reads
+    if table.kind == "summary" and (table.statistics.confidence == 1.0).all():
+        provenance["confidences"] = False
     if table.utility is not None:
         provenance["utility"] = table.utility.provenance
     return provenance

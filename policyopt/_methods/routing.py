@@ -144,7 +144,8 @@ class Routing(Method):
         """Return by how much rows make policies look better than others would: of folds left out, over budgets."""
         rows, found = levels.rows.table, list[float]()
         fold, cost = folds_of(len(rows), _FOLDS, seed, rows.group), levels.cost
-        aims = targets_of(np.geomspace(max(cost[0], 1e-3 * cost[-1]), cost[-1], 6).tolist(), rows)
+        low, high = max(cost[0], 1e-3 * cost[-1]), cost[-1]
+        aims = targets_of(np.geomspace(low, high, 6).tolist(), rows) if high else []  # all free
         for f in range(_FOLDS if fold.max() + 1 == _FOLDS else 0):  # a few groups tell nothing
             held = rows.take(np.flatnonzero(fold == f))
             kept = _Rows(rows.take(np.flatnonzero(fold != f)), self.soft, seed)
@@ -157,7 +158,9 @@ class Routing(Method):
     def levels(self, table: Table, seed: int) -> _Levels:
         """Return all that can be had on a table's rows."""
         if table.log is None:
-            return _Rows(known_rows(table), self.soft, check_seed(seed)).levels(self.one)
+            rows = _Rows(known_rows(table), self.soft, check_seed(seed))
+            rows.notes += own_arithmetic(rows.ensemble, table)
+            return rows.levels(self.one)
         from policyopt._methods.routing_logs import LoggedRows
 
         if self.one:
@@ -552,6 +555,17 @@ class _Rows:
         return float((value - price * self.costs[:, chain[0][0]]).mean())
 
 
+def own_arithmetic(ensemble: Ensemble, table: Table) -> tuple[str, ...]:
+    """Return a note on what routing computes per call, which costs leave out, where that is not small beside them."""
+    # Two answers are joined, and all models weighed.
+    count = 4 * max(ensemble.classes, 3) + (GENERAL + 2 * ensemble.own) * len(ensemble.costs)
+    if ensemble.query is not None:
+        count += ensemble.query.axes.size + ensemble.query.weights.size
+    share = table.rate * count / max(float(ensemble.costs.min()), 1e-300)
+    told = f"about {count:,} multiply-adds a call, {100 * share:.2g} % of the cheapest model's cost"
+    return (f"routing's own arithmetic is not counted: {told}",) if share > 0.001 else ()
+
+
 def prices_of(costs: Floats) -> Floats:
     """Return prices of costs, (K,), in value per unit: from 0 to where only the cheapest model is asked."""
     low, total = np.unique(costs), float(costs.sum())
@@ -712,8 +726,8 @@ class _Levels:
     def settle(self, flattery: float) -> None:
         """State so much less of policies that adapt, and find the upper hull."""
         self.less = flattery * self.adapts
-        points = [(one.way.paid[:, i].mean(), one.way.aim[:, i].mean()) for one, i in self.of]
-        self.points = np.array(points) - np.stack([0.0 * self.less, self.less], axis=1)
+        points: Any = [(one.way.paid[:, i].mean(), one.way.aim[:, i].mean()) for one, i in self.of]
+        self.points: Any = np.array(points) - np.stack([0.0 * self.less, self.less], axis=1)
         self.hull = upper_hull(self.points)
         self.paid = [self._paid(h) for h in self.hull]
         self.cost = np.maximum.accumulate([paid.mean() for paid in self.paid])
@@ -804,5 +818,6 @@ class _Levels:
             every = np.arange(len(table)), self.rows.costs, table.query
             more = policy.follow(self.rows.seen, *every).cost.mean() - expected.cost
             told = f"exploring costs {more:.3g} {table.unit} per request beside the budget"
-            said["notes"] = [*said.get("notes", []), f"{told}, {100 * more / expected.cost:.0f} %"]
+            told += f", {100 * more / expected.cost:.0f} %" if expected.cost else ""
+            said["notes"] = [*said.get("notes", []), told]
         return Fitted(policy, method.name, most, expected, quality)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._costs import money
 from policyopt._thresholds.degenerate_scores import ROUNDING
 from policyopt.runtime._errors import BudgetError, message
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
@@ -103,6 +104,8 @@ class Problem:
             allowed = f"from {low:.6g} to {high:.6g} {self.unit}, that is {part:g}% to 100% of the full model"
             got = f"{budget:.6g} {self.unit}" + (f", or {100 * budget / high:.4g}%" if high else "")
             step = "Lower it: --budget 100% lets every sample run all exits."
+            if money(self.unit):
+                step += " Costs are of one request: '$3/1000' is money for 1,000 of them."
             if budget < low:
                 step = f"Raise it: --budget {part:g}% lets every sample leave where it is cheapest."
             raise BudgetError(message("budget", allowed, got, step))

@@ -303,7 +303,7 @@ def _unpacked(packed: Any, n: int) -> Array:
 
 def _checked(policy: Policy, state: State, at: int) -> State:
     """Refuse a state whose arrays are not those that the policy itself has after `at` exits."""
-    state.position = at
+    state.position, state.next, state.names = at, policy.active_exits[at], policy.names
     if policy.needs_features:  # whose widths are not known here
         return state
     model = policy.start([0])

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from ._checks import check_least
 from ._errors import input_error
 from ._files import refusing
 from ._outputs import ExitOutput
 from ._routing import Route, RoutingPolicy, routing_to_dict
+from ._text import same_answer
 
 FORMAT = "policyopt-decisions"
+_KEPT = 1000  # characters of an id, and of a text by which answers and labels are compared
 
 
 class DecisionLog:
@@ -68,22 +71,25 @@ class DecisionLog:
         self._append({
             "id": id, "called": [*route.said], "propensity": route.propensity,
             "said": [_plain(said) for said in route.said.values()], "cost": route.spent,
-            "answer": route.prediction, **({"texts": True} if route.texts else {}),
+            "answer": route.prediction,
+            **({} if route.texts is None else {"texts": [text[:_KEPT] for text in route.texts]}),
             **({} if query is None else {"query": _plain(query)}),
-            **({} if latency is None else {"latency": latency}),
+            **({} if latency is None else {"latency": check_least("latency", latency)}),
         })  # fmt: skip
 
     def feedback(
-        self, id: str | int, *, label: int | None = None, correct: Sequence[bool] | None = None
-    ) -> None:
+        self, id: str | int, *, label: int | str | None = None, correct: Sequence[bool] | None = None
+    ) -> None:  # fmt: skip
         """Append what came out: the right answer, or of each model called, in turn, whether it was right."""
         if (label is None) == (correct is None):
             raise input_error("feedback", "a label, or correct", "both or neither", "Give one.")
-        if label is not None and (
+        if isinstance(label, str) and label.strip():
+            label = same_answer(label)[:_KEPT]
+        elif label is not None and (
             isinstance(label, bool) or not isinstance(label, (int, np.integer))
         ):
-            step = "Where answers are texts say correct=[...], of each model called, in turn."
-            raise input_error("label", "the number of a class", label, step)
+            allowed = "the number of a class, or the right answer where answers are texts"
+            raise input_error("label", allowed, label, "E.g. label=3, or label='Oslo'.")
         if correct is not None and not isinstance(correct, (list, tuple, np.ndarray)):
             step = "E.g. correct=[True, False]: of each model called, in turn."
             raise input_error("correct", "a list of truth values", correct, step)
@@ -91,6 +97,14 @@ class DecisionLog:
         self._append({"id": id, **told})
 
     def _append(self, content: Mapping[str, Any]) -> None:
+        id = content.get("id", 0)
+        if (
+            isinstance(id, bool)
+            or not isinstance(id, (str, int, np.integer))
+            or len(str(id)) > _KEPT
+        ):
+            allowed = f"a text of {_KEPT} characters or fewer, or a whole number"
+            raise input_error("id", allowed, id, "E.g. the request's number.")
         text = json.dumps(content, allow_nan=False, default=_plain) + "\n"
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         with refusing(self.path):
@@ -100,7 +114,9 @@ class DecisionLog:
                 if size:  # a line that a crash has torn stays a line of its own
                     os.lseek(descriptor, size - 1, os.SEEK_SET)
                     text = text if os.read(descriptor, 1) == b"\n" else "\n" + text
-                os.write(descriptor, text.encode())
+                data = text.encode()
+                while data:
+                    data = data[os.write(descriptor, data) :]
             finally:
                 os.close(descriptor)
 

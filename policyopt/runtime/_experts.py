@@ -65,7 +65,7 @@ def renumbered(context: npt.ArrayLike, names: tuple[str, ...], known: tuple[str,
     return to[rows]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExpertPolicy(Several):
     """One frozen policy per context: numpy only, ready to deploy.
 

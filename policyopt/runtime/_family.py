@@ -52,7 +52,7 @@ _OWN_ROUTING = ("arms", "share", "seed", "explore?", "provenance")
 _SHARED = ("kind", "classes", "unit", "model_exits")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PolicyFamily(Several):
     """Policies of one fit, from the cheapest level to the dearest: numpy only, ready to deploy.
 

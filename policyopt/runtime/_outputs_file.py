@@ -108,12 +108,13 @@ def outputs_of(
             given = columns["confidence"]  # a softmax may pass 1 by rounding, as `import` knows
             near = np.clip(given, 0.0, 1.0)
             columns["confidence"] = np.where(np.abs(given - near) <= UNIT_TOLERANCE, near, given)
+        if "confidence" not in columns and policy.provenance.get("confidences") is False:
+            for key in arrays.keys() & {"pred", "prediction", "correct", "quality"}:
+                like = by_exit(arrays[key], policy, axes, f"{key} in {name}")
+                columns["confidence"] = np.ones(like.shape)
         if "confidence" not in columns:
             allowed = "with a confidence (key conf, or conf_0, ... in a table) and perhaps pred"
-            step = (
-                "The policy was fitted on summaries: rename the key of the confidences; where its rows "
-                "had none, give 1 everywhere."
-            )
+            step = "The policy was fitted on such summaries: rename the key of the confidences."
             raise input_error(f"outputs in {name}", allowed, got, step)
         exits = range(policy.model_exits)
         return [{field: column[k] for field, column in columns.items()} for k in exits]

@@ -193,8 +193,22 @@ class Abstention:
         return np.where(abstained, self.quality, quality)
 
 
+class Next:
+    """Which exit or model is run next: ``next``, its number, None: none; `model`, its name."""
+
+    __slots__ = ()
+    next: int | None
+    names: tuple[str, ...]
+
+    @property
+    def model(self) -> str | None:
+        """Its name; the number as text where there are none."""
+        at = self.next
+        return None if at is None else self.names[at] if self.names else str(at)
+
+
 @dataclass(slots=True, eq=False)
-class State:
+class State(Next):
     """Where some samples stand between exits; owned by the caller, advanced by `Policy.step`."""
 
     rule_states: tuple[tuple[Any, ...], ...]
@@ -204,6 +218,8 @@ class State:
     position: int = 0  # how many exits have been looked at
     answer: tuple[Array, Floats] | None = None  # prediction and confidence at the last of them
     texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
+    next: int | None = None
+    names: tuple[str, ...] = ()
 
     def keep(self, rows: Array) -> State:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""
@@ -230,6 +246,8 @@ class Decision:
     confidence : float, or ndarray of shape (n,), float64
         Probability that the prediction is right: the largest class probability of the answer,
         or that number calibrated where the policy carries a confidence map.
+    next, model : int and str, or None
+        Number and name (as `State` has it) of the exit that those run next who go on; None: all stop here.
     """
 
     exit: Any
@@ -241,6 +259,8 @@ class Decision:
     abstained: Any = field(default=False, kw_only=True)
     _standing: Any = field(default=None, repr=False, compare=False, kw_only=True)
     _number: Any = field(default=None, repr=False, compare=False)
+    next: int | None = field(default=None, kw_only=True)
+    model: str | None = field(default=None, kw_only=True)
 
     @property
     def number(self) -> Any:
@@ -334,7 +354,7 @@ class Trace:
         return self.predictions[np.arange(len(self.exit)), self.position]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Policy:
     """A frozen exit policy: numpy only, ready to deploy.
 
@@ -408,6 +428,9 @@ class Policy:
         object.__setattr__(self, "model_exits", of)
         check_policy(self)
 
+    def __repr__(self) -> str:
+        return f"Policy({self.rule.name}, {self.exits} of {self.model_exits} exits, {self.unit})"
+
     # What follows from the fields alone is worked out once: `step` asks for it at every exit.
 
     @cached_property
@@ -453,6 +476,13 @@ class Policy:
         return read and self.provenance.get("predictions") is not False
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the model's exits, as the rows of the fit had them; empty where they have none."""
+        told = self.provenance.get("names")
+        whole = isinstance(told, list) and len(told) == self.model_exits
+        return tuple(map(str, told or ())) if whole else ()
+
+    @cached_property
     def exits(self) -> int:
         """K, the exits that the policy runs."""
         return len(self.costs)
@@ -477,6 +507,8 @@ class Policy:
             self.observer.start(len(numbers)),
             arms(self, numbers),
             given.ndim == 0,
+            next=self.active_exits[0],
+            names=self.names,
         )
 
     def step(self, k: int, output: object, state: State, features: object = None) -> Decision:
@@ -505,7 +537,7 @@ class Policy:
         """
         at, kind = position(self, k, state), self.observer.kind
         if kind.record and state.scalar:
-            output = number_answer(output, state)
+            output = number_answer(output, state, self.provenance.get("confidences"))
         if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output
@@ -514,6 +546,7 @@ class Policy:
         reduced, score, answer, standing = advance(self, at, output, state, features)
         state.position = at + 1
         stop = leaves(self, at, score, state)
+        state.next = None if stop.all() else self.active_exits[at + 1]
         sure = sureness(self, at, reduced)
         said: Any = reduced.prediction
         number: Any = None
@@ -529,9 +562,12 @@ class Policy:
             number = number if state.texts is None else int(said[0])
             return Decision(
                 bool(stop[0]), _first(said, state), float(score[0]), float(sure[0]), answer, number,
-                abstained=bool(gone[0]),
+                abstained=bool(gone[0]), next=state.next, model=state.model,
             )  # fmt: skip
-        return Decision(stop, said, score, sure, answer, number, abstained=gone, _standing=standing)
+        return Decision(
+            stop, said, score, sure, answer, number, abstained=gone, _standing=standing, next=state.next,
+            model=state.model,
+        )  # fmt: skip
 
     def _look_at_first(self, k: int, output: Any, state: State) -> None:
         """Refuse probabilities in the place of logits: of several samples, or of the first few that come one by one."""

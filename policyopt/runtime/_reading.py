@@ -166,8 +166,15 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
         raise input_error(f"entropy of {name}", f"of shape {shape}, 0 or more", got, "In nats.")
 
 
-def number_answer(output: Any, state: Any) -> Any:
-    """Return a summary of one request, a number in the place of its ``answer``; `state` keeps the texts."""
+def number_answer(output: Any, state: Any, told: Any = None) -> Any:
+    """Return a summary of one request, a number in the place of its ``answer``; `state` keeps the texts.
+
+    No confidence is the least one, as in tables. `told` False: the fit had none, and all count as 1.
+    """
+    least = float(told is False)
+    sure = output.get("confidence", None if least else 0.0) if hasattr(output, "keys") else 0.0
+    if sure is None or (np.ndim(sure) == 0 and sure != sure):
+        output = {**output, "confidence": least}
     if not hasattr(output, "keys") or "answer" not in output:
         return output
     state.texts = {} if state.texts is None else state.texts
@@ -176,7 +183,7 @@ def number_answer(output: Any, state: Any) -> Any:
     if not isinstance(text, str):
         raise input_error("answer", "a text, or None", text, "A class number is a prediction.")
     if text.strip().lower() in MISSING:  # the least sure
-        return {**given, "prediction": -1, "confidence": 0.0}
+        return {**given, "prediction": -1, "confidence": least}
     state.texts.setdefault(meant := same_answer(text), text.strip())
     return {**given, "prediction": list(state.texts).index(meant)}
 

@@ -37,7 +37,7 @@ from ._files import write_file
 from ._kinds import KINDS
 from ._outputs import ExitOutput, log_probabilities
 from ._parameters import numbers
-from ._policy import Decisions, Observer, _exactly
+from ._policy import Decisions, Next, Observer, _exactly
 from ._query import Query
 from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
@@ -265,7 +265,7 @@ class Arm:
 
 
 @dataclass(eq=False)
-class Route:
+class Route(Next):
     """Where one sample stands; owned by the caller, advanced by `RoutingPolicy.step`."""
 
     arm: Arm
@@ -285,13 +285,6 @@ class Route:
     query: Floats | None = None  # its columns, (1, Q)
     texts: dict[str, str] | None = None  # answers that are texts, by what they have in common
 
-    @property
-    def model(self) -> str | None:
-        """Name of the model to ask; its number as text where models have no names."""
-        return (
-            None if self.next is None else (self.names[self.next] if self.names else str(self.next))
-        )
-
 
 @dataclass(frozen=True)
 class Routed:
@@ -307,12 +300,15 @@ class Routed:
         By how much asking `next` (or the best that might be asked) is worth more than to stop.
     model : str or None
         Name of the model to ask next; its number as text where models have no names.
+    confidence : float
+        The prediction's share of the ensemble; of one model's own answer, how often such are right by its confidence.
     """
 
     next: int | None
     prediction: Any
     gain: float
     model: str | None = None
+    confidence: float = 0.0
 
     @property
     def exit(self) -> bool:
@@ -347,7 +343,7 @@ class Followed(Decisions):
         return self.turn > 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RoutingPolicy:
     """Which model to ask first, next, and when to stop: numpy only, ready to deploy.
 
@@ -385,8 +381,9 @@ class RoutingPolicy:
     >>> policy.decide(np.array([[[0.9, 0.1], [0.5, 0.5]], [[0.6, 0.4], [0.1, 0.9]]])).cost
     array([1., 6.])
     >>> route = policy.start()
-    >>> route.next, policy.step([0.6, 0.4], route).next, policy.step([0.1, 0.9], route)
-    (0, 1, Routed(next=None, prediction=1, gain=0.0, model=None))
+    >>> first, second = (policy.step(output, route) for output in ([0.6, 0.4], [0.1, 0.9]))
+    >>> first.next, second.next, second.prediction, round(second.confidence, 3)
+    (1, None, 1, 0.857)
     """
 
     arms: tuple[Arm, ...]
@@ -405,6 +402,9 @@ class RoutingPolicy:
 
     def __post_init__(self) -> None:
         check_routing(self)
+
+    def __repr__(self) -> str:
+        return f"RoutingPolicy({self.model_exits} models, {len(self.arms)} arms, {self.unit})"
 
     @property
     def costs(self) -> Floats:
@@ -503,7 +503,7 @@ class RoutingPolicy:
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
         if self.observer.kind.record:
-            output = number_answer(output, route)
+            output = number_answer(output, route, self.provenance.get("confidences"))
         elif not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1).copy()
         route.seen[model] = self._look(model, output, 1)
@@ -521,8 +521,10 @@ class RoutingPolicy:
         best, route.prediction = int(gains.argmax()), int(answer[0])
         route.confidence = float(one.confidence(columns)[0])
         self._decided(route, one.actions, best if gains[best] > 0 else -1)
-        told = text_of(route.prediction, route)
-        return Routed(route.next, told, float(gains[best]), route.model)
+        told, own = text_of(route.prediction, route), one.answerer
+        at = 0 if own < 0 else GENERAL + OWN * one.called.index(own)  # the log odds
+        sure = float(sigmoid(columns[0, at])) if route.prediction >= 0 else 0.0
+        return Routed(route.next, told, float(gains[best]), route.model, sure)
 
     def _decided(self, route: Route, models: tuple[int, ...], wanted: int) -> None:
         """Go on with the model at the wanted place, -1: stop; or, exploring, with another."""
@@ -744,8 +746,8 @@ def check_routing(policy: RoutingPolicy) -> None:
         got = f"{ensemble.classes} classes, costs {ensemble.costs.tolist()[:20]}"
         raise input_error("classes and costs", "0 or more, not all costs 0", got, _STEP)
     check_text("unit", policy.unit)
-    if len(policy.names) not in (0, k):
-        raise input_error("names", f"none, or {k}", len(policy.names), _STEP)
+    if len(policy.names) not in (0, k) or len(set(policy.names)) < len(policy.names):
+        raise input_error("names", f"none, or {k}, each its own", str(policy.names)[:200], _STEP)
     for name in policy.names:
         check_text("names", name, MAX_NAME)
     check_seed(policy.seed)
@@ -769,7 +771,8 @@ def check_routing(policy: RoutingPolicy) -> None:
             good = good and tuple(sorted(set(one.called))) == one.called
             good = good and len(one.powers) == len(one.called) and one.answerer in (-1, *one.called)
             after = [tuple(sorted((*one.called, m))) for m in one.actions]
-            good = good and not set(one.actions) & set(one.called)
+            asked = (*one.called, *one.actions)
+            good = good and len(set(asked)) == len(asked)
             good = good and all(a in arm.by_called for a in after)
             shape = (len(one.actions), ensemble.width(one.called) + 1)
             told = (one.powers, one.weights, one.parts)

@@ -18,7 +18,7 @@ from ._checks import sample_numbers
 from ._errors import input_error
 from ._kinds import KINDS
 from ._outputs import ExitOutput
-from ._policy import ALWAYS, Answer, Decision, Decisions, Policy, State
+from ._policy import ALWAYS, Answer, Decision, Decisions, Next, Policy, State
 from ._reading import as_array, read_exits
 from ._routing import Route, RoutingPolicy, check_next, no_thresholds
 from ._typing import Array, Floats, Ints
@@ -42,6 +42,9 @@ class Several(ABC):
     model_exits = property(lambda self: self.policies[0].model_exits, doc="Exits of the model.")
 
     observer = property(lambda self: self.policies[0].observer, doc="How outputs are looked at.")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.named()}, {self.unit})"
 
     @abstractmethod
     def number(self, which: Any, /) -> int:
@@ -182,8 +185,9 @@ class Several(ABC):
             answers.append((rows, found._logits))
         answer = joined(answers, n)
         return Decision(
-            stop, prediction, score, confidence, answer, number, abstained=gone, _standing=standing
-        )
+            stop, prediction, score, confidence, answer, number, abstained=gone, _standing=standing,
+            next=state.next, model=state.model,
+        )  # fmt: skip
 
     def answer_now(self, state: SeveralState) -> Answer:
         """Return the best answer so far of each sample, as `Policy.answer_now`.
@@ -265,12 +269,20 @@ def policy_of(
 
 
 @dataclass(slots=True, eq=False)
-class SeveralState:
+class SeveralState(Next):
     """Where some samples stand between exits, each in the hands of its own policy."""
 
     chosen: Ints  # number of each sample's policy
     groups: list[tuple[int, Ints, State]]  # (policy, rows of its samples, their state)
     scalar: bool
+
+    @property
+    def next(self) -> int | None:  # type: ignore[override]
+        return min((s.next for _, _, s in self.groups if s.next is not None), default=None)
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.groups[0][2].names if self.groups else ()
 
     def keep(self, rows: Array) -> SeveralState:
         """Keep some samples only (a mask or row numbers), the survivors of an exit; return itself."""

@@ -15,6 +15,7 @@ from policyopt._cache.arrays import from_arrays
 from policyopt._cache.importers import import_sources
 from policyopt._cache.reader import open_cache
 from policyopt._table import exit_statistics
+from policyopt.runtime._errors import InputError
 from policyopt.runtime._text import same_answer
 
 KNC = X.transpose(1, 0, 2)
@@ -700,3 +701,31 @@ def test_real_files(shared_data, load, file, options, rows, ends):
     assert 100 * right[[0, -1]] == pytest.approx(ends, abs=0.051)
     assert any("axes read as KN" in note for note in report.notes)
     assert any("NO COSTS" in note for note in report.notes) == (not options)
+
+
+def test_a_folder_is_its_files_and_costs_may_name_their_order(tmp_path, load):
+    """Files of models, and one of labels, by name or as the costs say; what is no such file is left."""
+    folder = tmp_path / "models"
+    (folder / "more").mkdir(parents=True)
+    with pytest.raises(InputError, match="Name a file in it"):
+        load("models")
+    for name, text in {"README.md": "x", ".part.npy": "x"}.items():
+        (folder / name).write_text(text)
+    np.save(folder / "labels.npy", Y)
+    for k, name in enumerate(("m2", "m10", "m1")):
+        np.save(folder / f"{name}.npy", X[:, k])
+    for costs, order in ((COSTS, [2, 1, 0]), ("m2=4, m1=2,m10=1", [0, 2, 1])):
+        report = load("models", costs=costs, cost_kind="standalone")
+        outputs_are(report, expected=X[:, order])
+        assert report.data.names == tuple(["m2", "m10", "m1"][k] for k in order)
+        wanted = COSTS if costs is COSTS else [4, 2, 1]
+        assert report.data.cost().values == tuple(np.cumsum(wanted))
+        assert (report.data.splits["pool"].array("labels") == Y).all()
+    table = "sample,model,conf,correct\n" + "\n".join(
+        f"{n},{m},0.5,1" for n in range(4) for m in "ab"
+    )
+    (tmp_path / "a.csv").write_text(table)
+    assert load("a.csv", costs="b=4,a=1", cost_kind="standalone").data.cost().values == (1, 5)
+    for wrong in ("m1=1,m2=2", "m1=1,m2=2,m10=3,m11=4", "m1=1,m2=2,3", "m1=1,m2=2,m10=x"):
+        with pytest.raises(InputError, match="'costs' must be"):
+            load("models", costs=wrong)

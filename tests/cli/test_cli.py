@@ -348,10 +348,15 @@ def test_money_on_the_command_line_and_models_by_their_names(run, tmp_path):
         (cache, "/1000", "single quotes.*3USD/1000"),  # what a shell makes of "$3/1000"
         (cache, "$/1000", "single quotes"),
         (tmp_path / "ms", "$3/1000", "'budget' must be in ms.*--cost NAME"),
-        (cache, "3 USD/day", "'budget' must be a number"),
+        (cache, "3 USD/day", "'budget' must be a number in 1e-6 USD"),
+        (cache, "$3/1M", "money per request or per 1000 requests"),
+        (cache, "$3e400", "'budget' must be a number"),
+        (cache, "30000", r"\$3/1000' is money for 1,000"),
+        (tmp_path / "ms", "3 MFLOPs", "a number in ms"),
     ):
         code, _, error = run("fit", place, *fit, "--budget", budget)
-        assert code == 2 and re.search(words, error), (budget, error)
+        assert code in (2, 3) and re.search(words, error), (budget, error)
+    assert run("fit", tmp_path / "ms", *fit, "--budget", "12 ms")[0] == 0
 
 
 def test_settings_and_bounds(run, cache):

@@ -249,7 +249,9 @@ class Online:
         request.predictions.append(decision.number)
         if at < policy.exits - 1 and isinstance(rule, ExitRule) and not request.full:
             with self._lock:  # feedback of another request may be moving the model
-                decision = replace(decision, exit=self._player.leaves(request, at))
+                leaves, state = self._player.leaves(request, at), request.state
+            state.next = None if leaves else policy.active_exits[at + 1]
+            decision = replace(decision, exit=leaves, next=state.next, model=state.model)
         if decision.exit:
             request.exit = at
         return decision
