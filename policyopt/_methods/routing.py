@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -521,16 +521,15 @@ class _Rows:
 
     def _members(self) -> list[Set]:
         """Return models that serve well as one chain, at some prices: one more, or one less, while rows gain by it."""
-        few = self
-        if len(self.table) > _SEARCHED:
-            few = _Rows(subsample(self.table, _SEARCHED, 1), self.soft, 1)
-            few.ensemble, few.refines = self.ensemble, False
+        few = _Rows(subsample(self.table, _SEARCHED, 1), self.soft, 1)
+        few.ensemble, few.refines = self.ensemble, False
         found, members = list[Set](), ()
         for level in _SEARCHED_AT:
-            best = few._worth(members, level) if members else -np.inf
+            price = float(self.prices[level])
+            best = few._worth(members, price) if members else -np.inf
             while True:
                 tried = [tuple(sorted({*members} ^ {m})) for m in range(self.k)]
-                worth = [few._worth(one, level) if one else -np.inf for one in tried]
+                worth = [few._worth(one, price) if one else -np.inf for one in tried]
                 at = int(np.argmax(worth))
                 if worth[at] <= best + 1e-5:
                     break
@@ -538,21 +537,10 @@ class _Rows:
             found.append(members)
         return found
 
-    def _worth(self, members: Set, level: int) -> float:
+    def _worth(self, members: Set, price: float) -> float:
         """Return what rows earn by a chain at a price, by coefficients that their fold has not seen."""
-        price = self.prices[level]
-        chain = self._chain(members)
-        value = self.at(chain[-1]).aim
-        for called, after in reversed(list(pairwise(chain))):
-            seen = self.at(called)
-            (m,) = set(after) - set(called)
-            go_on = value - price * self.costs[:, m]
-            theta = ridge_without_each(
-                seen.basis, seen.weight, (go_on - seen.aim)[:, None], self.fold, 30.0
-            )
-            gain = of_own_fold(seen.basis, theta, self.fold)[:, 0]
-            value = np.where(gain > 0, go_on, seen.aim)
-        return float((value - price * self.costs[:, chain[0][0]]).mean())
+        self.prices = np.array([price])
+        return float(self.induction(self._chain(members), (30.0, 0.0)).value[0])
 
 
 def own_arithmetic(ensemble: Ensemble, table: Table) -> tuple[str, ...]:
@@ -675,19 +663,25 @@ class _Induction:
             fold = {s: rows.fold[rows.told(s)][places[s]] for s in at}
             weights = {s: rows.weights_of(s, m) for s in at}
             weights = {s: weight / weight.mean() for s, weight in weights.items()}
+            if len(at) == 1:
+                (s,) = at
+                basis = rows.at(s).basis[places[s]]
+                found[s, m] = ridge_without_each(
+                    basis, weights[s], gains[s, m], fold[s], shared, folds
+                )
+                continue
             pooled = ridge_without_each(
                 np.concatenate([rows.wide(s)[places[s]] for s in at]),
                 np.concatenate([weights[s] for s in at]), np.concatenate([gains[s, m] for s in at]),
                 np.concatenate([fold[s] for s in at]), shared * len(at), folds,
             )  # fmt: skip
             for s in at:
-                kept = [0, *(1 + p for p in rows.places(s))]
-                theta = pooled[:, kept]
-                if len(at) > 1:
-                    basis = rows.at(s).basis[places[s]]
-                    rest = gains[s, m] - of_own_fold(basis, theta, fold[s])
-                    theta = theta + ridge_without_each(basis, weights[s], rest, fold[s], own, folds)
-                found[s, m] = theta
+                theta = pooled[:, [0, *(1 + p for p in rows.places(s))]]
+                basis = rows.at(s).basis[places[s]]
+                rest = gains[s, m] - of_own_fold(basis, theta, fold[s])
+                found[s, m] = theta + ridge_without_each(
+                    basis, weights[s], rest, fold[s], own, folds
+                )
         return found
 
     def arm(self, level: int, every: bool = False) -> Arm:
