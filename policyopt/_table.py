@@ -313,6 +313,15 @@ class Table:
         return self.quality_given or (self.utility is not None and self.utility.mixed)
 
     @property
+    def says(self) -> bool:
+        """Whether answers are known and right or wrong, though no labels are: of texts."""
+        return (
+            self.statistics.labels is None
+            and self.statistics.quality is not None
+            and not self.graded
+        )
+
+    @property
     def graded(self) -> bool:
         """Whether answers may be worth anything from 0 to 1, and not only right or wrong."""
         found = self.statistics.quality
@@ -323,7 +332,15 @@ class Table:
         """Return what answers (N, K) are worth, 0 where `valued` says no; None where it is not known of them."""
         stats = self.statistics
         if self.quality_given or stats.labels is None:
-            return stats.quality if np.array_equal(prediction, stats.prediction) else None
+            if np.array_equal(prediction, stats.prediction):
+                return stats.quality
+            if not self.says:
+                return None
+            same = prediction[:, :, None] == stats.prediction[:, None, :]  # who has said it
+            found = np.take_along_axis(stats.quality, same.argmax(axis=2), axis=1)
+            return (
+                found * (prediction >= 0) if (same.any(axis=2) | (prediction < 0)).all() else None
+            )
         if self.utility is not None:
             return self.utility.worth(stats.labels, prediction)
         return is_right(prediction, stats.labels)

@@ -106,6 +106,10 @@ def test_levels_of_routing_decide_as_their_own_policies(kind, tmp_path):
         assert set(route.seen) == set(np.flatnonzero(found.called[i]))
         assert route.confidence == pytest.approx(found.confidence[i])
     refuses("the model to ask, None", again.step, 0, of_one(0, 0), route)
+    own = family.at(0).ensemble
+    dearer = replace(family.at(0), ensemble=replace(own, costs=3 * own.costs))
+    both = PolicyFamily((family.at(0), dearer)).decide(rows, np.ones(n, int), numbers, query=query)
+    assert (both.cost == dearer.decide(rows, numbers, None, query).cost).all()
     refuses("'level' must be", again.start, [0, 1])
     for call in (lambda: family.thresholds, lambda: PolicyFamily.of(family.at(0), [[0.5]])):
         refuses("Got", call)

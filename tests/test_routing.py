@@ -203,6 +203,47 @@ def test_classifiers_are_as_often_right_as_they_are_sure():
     assert len(repr(fitted)) < 300 and len(repr(po.fit(data, "60%", "max_prob").policy)) < 60
 
 
+def test_marks_are_as_often_right_as_they_are_sure():
+    """Where one model's answer is given its own confidence tells, wherever its columns stand."""
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.1, 0.95, (4000, 3))
+    right = rng.random((4000, 3)) < sure * [0.6, 0.85, 1.0]
+    rows = {"fit": slice(2000), "test": slice(2000, 4000)}
+    splits = {n: {"correct": right[at], "confidence": sure[at]} for n, at in rows.items()}
+    paid = {"costs": [1.0, 3.0, 9.0], "unit": "ms", "cost_kind": "standalone"}
+    found = po.evaluate(
+        po.fit(data := po.from_arrays(splits=splits, kind="summary", **paid), "60%", "routing"),
+        data,
+    )
+    several = (found.turn > 0).sum(axis=1) > 1
+    assert (found.answerer[several] > 0).any()
+    for part in (several, ~several):
+        assert abs(found.confidence[part].mean() - found.quality[part].mean()) < 0.06
+
+
+def test_free_texts_are_joined_as_classes_are(tmp_path):
+    """Answers that are texts of their own question are votes; so is their worth known, and what new rows get."""
+    rng, n = np.random.default_rng(0), 1600
+    ok, label = rng.random((n, 3)) < [0.6, 0.65, 0.7], rng.integers(0, 8, n)
+    said = np.where(ok, label[:, None], (label[:, None] + rng.integers(1, 8, (n, 3))) % 8)
+    sure = np.clip(0.35 + 0.3 * ok + 0.1 * rng.normal(size=(n, 3)), 0.01, 0.99)
+    outcomes = []
+    for form in ("city {0}", "city {0} of {1}"):
+        lines = ["sample,model,answer,confidence,label"]
+        lines += [
+            f"{i},m{k},{form.format(said[i, k], i)},{sure[i, k]},{form.format(label[i], i)}"
+            for i in range(n) for k in range(3)
+        ]  # fmt: skip
+        (tmp_path / "a.csv").write_text("\n".join(lines))
+        out, paid = tmp_path / f"c{len(outcomes)}", {"unit": "ct", "cost_kind": "standalone"}
+        data = import_sources([tmp_path / "a.csv"], out, costs="1,2,4", **paid).data
+        outcomes.append(po.evaluate(po.fit(data, "100%", "routing"), data))
+    classes, texts = outcomes
+    assert (texts.answerer[(texts.turn > 0).sum(axis=1) > 2] < 0).all()
+    assert abs(texts.quality.mean() - classes.quality.mean()) < 0.01
+    assert texts.quality.mean() > ok[:, 2].mean() + 0.03
+
+
 @pytest.mark.parametrize("method", ["routing", "max_prob"])
 def test_a_model_without_an_answer_is_the_least_sure_in_batch_and_step(method):
     data = specialists(600)
@@ -332,6 +373,7 @@ def test_saved_and_read(tmp_path):
         (lambda torn: torn["arms"][0]["standings"].pop(), "hangs together"),
         (twice, "hangs together"),
         (lambda torn: torn.update(names=[*"aabc"]), "each its own"),
+        (lambda torn: torn.update(knots=[[0.0] * 99] * 4), "or fewer of each model"),
     ):
         tear(torn := json.loads(json.dumps(content)))
         torn = {k: v for k, v in torn.items() if k not in ("sha256", "format", "version")}
@@ -628,7 +670,9 @@ def test_own_arithmetic_is_told_where_it_matters():
     """Beside models of a thousand multiply-adds it is some percent; of more it is nothing."""
     for unit, told in (("kMACs", True), ("MMACs", False), ("ms", False)):
         policy = po.fit(zoo(300, unit=unit), "50%", "routing").policy
-        assert ("about 112 multiply-adds a call, 11 %" in str(policy.provenance.get("notes"))) == told
+        assert (
+            "about 112 multiply-adds a call, 11 %" in str(policy.provenance.get("notes"))
+        ) == told
     with pytest.raises(InputError, match="'models of the cache' must be"):
         po.evaluate(policy, zoo(300, models=3))
 

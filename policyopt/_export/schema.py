@@ -27,7 +27,7 @@ from policyopt.runtime._online.serving import ONLINE
 from policyopt.runtime._parameters import Array, Choice, fields_of
 from policyopt.runtime._policy import POLICY
 from policyopt.runtime._query import Query
-from policyopt.runtime._routing import MAX_MODELS, MAX_STANDINGS, ROUTING
+from policyopt.runtime._routing import MAX_KNOTS, MAX_MODELS, MAX_STANDINGS, ROUTING
 from policyopt.runtime._scores import OWN
 from policyopt.runtime._scores.history import Hidden
 from policyopt.runtime._strict_json import Form
@@ -192,7 +192,8 @@ def _routing_fields() -> dict[str, Schema]:
         "kind": {"enum": [name for name, kind in KINDS.items() if kind.answers_class]},
         "costs": {**models, "items": AMOUNT, "minItems": 1},
         "temper": {**models, "items": NUMBER, "minItems": 1},
-        "knots": {**models, "items": VECTOR, "minItems": 1},
+        "answers": {**NUMBER, "minimum": 2},
+        "knots": {**models, "items": {**VECTOR, "maxItems": MAX_KNOTS}, "minItems": 1},
         "odds": {**models, "items": {**VECTOR, "minItems": 2, "maxItems": 2}, "minItems": 1},
         "timed": {"type": "boolean"}, "share": SHARE, "seed": COUNT, "names": {**models, "items": TEXT},
         "explore": SHARE, "query": rule_schema(Query)["properties"]["params"],

@@ -32,7 +32,7 @@ def ridge_solve(gram: Floats, moment: Floats, penalty: float) -> Floats:
     spread = np.sqrt(np.maximum(np.diagonal(center, axis1=-2, axis2=-1) / total, 0.0))
     used = spread > 1e-9
     scale = np.where(used, spread, 1.0)[..., None]
-    center = center / (scale * scale.mT) + penalty * np.eye(scale.shape[-2])
+    center = center / (scale * scale.swapaxes(-1, -2)) + penalty * np.eye(scale.shape[-2])
     right = (moment[..., 1:, :] - mean[..., None] * moment[..., :1, :]) / scale
     weights = np.linalg.solve(center, right) / scale
     weights[~used] = 0.0  # a column that never varies says nothing

@@ -246,7 +246,12 @@ class _Rows:
         self.costs = np.broadcast_to(table.standalone_costs, (len(table), self.k))
         self.prices = prices_of(self.costs.mean(axis=0))
         self.fold = folds_of(len(table), _GROUPS, seed, table.group)
-        self.labels = table.statistics.labels
+        said, self.labels = table.statistics.prediction, table.statistics.labels
+        if self.labels is None and table.says and (said >= 0).any():
+            # The label is what those say that are right; or nobody's.
+            right = (table.quality > 0.5) & (said >= 0)
+            first = said[np.arange(len(said)), right.argmax(axis=1)]
+            self.labels = np.where(right.any(axis=1), first, said.max() + 1)
         self.joins = self.labels is not None and not table.plain_only
         self.seen = dict(enumerate(table.statistics.outputs()))
         if table.whole and self.joins:
@@ -262,14 +267,15 @@ class _Rows:
             shown = np.column_stack([right, rank]) if timed else right
             query, self.query = fit_query(given, shown, self.fold, seed)
         none = np.ones(self.k)
-        knots, mean = np.empty((self.k, 0)), self.costs.mean(axis=0)
-        self.ensemble = Ensemble(odds, mean, table.classes, timed, none, knots, query)
+        mean = self.costs.mean(axis=0) if timed else np.asarray(table.standalone_costs)
+        knots, answers = np.empty((self.k, 0)), self._answers(right)
+        self.ensemble = Ensemble(odds, mean, table.classes, timed, none, answers, knots, query)
         parts = np.linspace(0.0, 1.0, _KNOTS[self.k > EVERY] + 2)[1:-1]
         sure = [
             self.ensemble.sure(one.take(self.told((m,), all_rows=True)), m)
             for m, one in self.seen.items()
         ]
-        knots = np.array([np.quantile(one, parts) for one in sure])
+        knots = np.array([np.quantile(one if len(one) else [0.0], parts) for one in sure])
         self.ensemble = replace(self.ensemble, knots=knots)
         if self.joins and table.whole:
             temper = [self._sharpest(Standing((m,), none[:1])) for m in range(self.k)]
@@ -293,6 +299,20 @@ class _Rows:
         here = self.told((model,), all_rows=True)
         p = np.clip(np.nan_to_num(self.seen[model].confidence[here]), 1e-6, 1 - 1e-6)
         return fit_sigmoid(np.log(p / (1 - p))[:, None], right[here], 3.0)
+
+    def _answers(self, right: Floats) -> float:
+        """Return among how many answers wrong ones are divided: classes, or by how seldom two of them are the same."""
+        if self.table.classes or not self.joins:
+            return float(max(self.table.classes, 3))
+        said = self.table.statistics.prediction
+        wrong, same, both = (right < 0.5) & (said >= 0), 1.0, 2.0
+        for a, b in combinations(range(self.k), 2):
+            rows = wrong[:, a] & wrong[:, b]
+            same, both = (
+                same + float((said[rows, a] == said[rows, b]).sum()),
+                both + float(rows.sum()),
+            )
+        return float(np.clip(1.0 + both / same, 3.0, 1e6))
 
     def _sharpest(self, one: Standing) -> float:
         """Return by which power of what a standing says labels are likeliest."""
@@ -711,10 +731,10 @@ class _Levels:
         self.rows = rows
         best = np.stack([one.value for one in tried]).argmax(axis=0)
         self.of = [(tried[b], level) for level, b in enumerate(best.tolist())]
-        self.adapts = np.ones(len(self.of), dtype=bool)
+        count = len(self.of)
         if alone is not None:  # one model for all rows: few rows flatter that less
             self.of += [(alone, int(i)) for i in np.flatnonzero(~alone.asks)]
-            self.adapts = np.arange(len(self.of)) < len(self.adapts)
+        self.adapts = np.arange(len(self.of)) < count
         self.settle(0.0)
 
     def settle(self, flattery: float) -> None:
@@ -727,16 +747,17 @@ class _Levels:
         self.cost = np.maximum.accumulate([paid.mean() for paid in self.paid])
 
     def _paid(self, point: int) -> Floats:
-        """Return what rows pay by the coefficients that are deployed, (N,).
+        """Return what rows pay, (N,): by coefficients their fold has not seen, or, if more, by those that are deployed.
 
-        Where all folds' are near to deciding otherwise of many rows at once, what those pay is not what these do.
+        Where many rows at once are near to be decided otherwise, by some folds they are, and by all rows not.
         """
         (one, level), rows = self.of[point], self.rows
+        paid = one.way.paid[:, level]
         if rows.table.log is not None:
-            return one.way.paid[:, level]
+            return paid
         policy = self.policy((one.arm(level),), 0.0, 0, {})
         every = np.arange(len(rows.table)), rows.costs, rows.table.query
-        return policy.follow(rows.seen, *every).cost
+        return max(paid, policy.follow(rows.seen, *every).cost, key=lambda each: each.mean())
 
     def policy(
         self, arms: tuple[Arm, ...], share: float, seed: int, said: dict[str, Any]
@@ -748,7 +769,7 @@ class _Levels:
     def _sides(self, at: float) -> list[tuple[float, int]]:
         """Return the places of the neighbours on the hull that a cost lies between, with their shares."""
         cost = self.cost
-        high = int(np.clip(np.searchsorted(cost, at), 1, max(len(cost) - 1, 1)))
+        high = int(np.clip(np.searchsorted(cost, at, "right"), 1, max(len(cost) - 1, 1)))
         if len(cost) == 1:
             return [(1.0, 0)]
         gap = cost[high] - cost[high - 1]

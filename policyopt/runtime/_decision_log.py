@@ -37,7 +37,7 @@ class DecisionLog:
     >>> import tempfile
     >>> from policyopt.runtime._routing import Arm, Ensemble, Standing
     >>> ensemble = Ensemble(
-    ...     np.array([[0.0, 1]]), np.array([2.0]), 2, False, np.ones(1), np.zeros((1, 1))
+    ...     np.array([[0.0, 1]]), np.array([2.0]), 2, False, np.ones(1), 3.0, np.zeros((1, 1))
     ... )
     >>> arm = Arm(0, (Standing((0,), np.ones(1)),))
     >>> policy = RoutingPolicy((arm,), 0.0, 0, ensemble, "ms", "probabilities")

@@ -43,14 +43,14 @@ from ._reading import as_array, number_answer, read_exits, text_of
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
 
-MAX_MODELS, MAX_STANDINGS = 256, 4096
+MAX_MODELS, MAX_STANDINGS, MAX_KNOTS = 256, 4096, 16
 #: Of the dearest cost: what a model is taken to cost at least where one is drawn.
 CHEAP = 0.01
 _EDGE = 1e-6  # probabilities are kept so far from 0 and 1 where their log odds are taken
 #: Columns that every standing has: the ensemble's log odds, entropy and margin, the share that agrees, their squares,
 #: and the first times the last.
 GENERAL = 9
-OWN = 2  # of each model, and its knots: how sure it is, by how much more than each knot, whether its answer is given
+OWN = 2  # of each model, beside its knots: how sure it is, whether its answer is the given one
 _LEAST = 1e-30  # of a probability
 _STEP = "Check the policy, or fit it again."
 
@@ -86,11 +86,6 @@ class Standing:
         """Return by how much asking each is worth more than to stop, (n, A)."""
         return row_product(columns, self.weights[:, 1:]) + self.weights[:, 0]
 
-    def confidence(self, columns: Floats) -> Floats:
-        """Return the probability that the answer is right, as far as the models say, (n,)."""
-        at = GENERAL + OWN * self.called.index(self.answerer) if self.answerer >= 0 else 0
-        return sigmoid(columns[:, at])
-
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
@@ -108,6 +103,8 @@ class Ensemble:
         Whether what has been paid, beside what is usual, is one more column.
     temper : array of shape (K,)
         Power of each model's distribution where it is a part of a mean.
+    answers : float
+        Of records: among how many answers wrong ones are divided; the more, the more it says that two are the same.
     knots : array of shape (K, J)
         Where, along how sure each model is, what others are worth may bend.
     query : Query, optional
@@ -119,6 +116,7 @@ class Ensemble:
     classes: int
     timed: bool
     temper: Floats
+    answers: float
     knots: Floats
     query: Query | None = None
 
@@ -151,10 +149,10 @@ class Ensemble:
         said = np.stack([seen[m].prediction for m in called], axis=1)
         alike = said[:, :, None] == said[:, None, :]
         first = (alike.argmax(axis=2) == np.arange(len(called))) & (said >= 0)
-        others = np.maximum(self.least - first.sum(axis=1), 1e-9)[:, None]
+        others = np.maximum(self.answers - first.sum(axis=1), 1e-9)[:, None]
         base = np.concatenate([np.where(first, 0.0, -np.inf), np.log(others)], axis=1)
         nobody = np.zeros((len(said), 1))
-        votes = [self.sure(seen[m], m) + np.log(self.least - 1.0) for m in called]
+        votes = [self.sure(seen[m], m) + np.log(self.answers - 1.0) for m in called]
         logs = [
             np.concatenate([alike[:, :, at] * vote[:, None], nobody], axis=1)
             for at, vote in enumerate(votes)
@@ -178,11 +176,6 @@ class Ensemble:
             score += power * np.log(np.maximum(mean, _LEAST))
         return score
 
-    @cached_property
-    def least(self) -> int:
-        """Classes, or where nobody says, or two are told, as many as make a vote for one a vote."""
-        return max(self.classes, 3)
-
     def look(
         self, seen: Mapping[int, ExitOutput], one: Standing, paid: Floats | None = None,
         query: Floats | None = None,
@@ -192,6 +185,13 @@ class Ensemble:
         if one.answerer >= 0:
             answer = seen[one.answerer].prediction
         return answer, self.columns(seen, one.called, answer, share, paid, query)
+
+    def confidence(self, one: Standing, columns: Floats) -> Floats:
+        """Return the probability that a standing's answer is right, as far as the models say, (n,)."""
+        own = one.answerer >= 0
+        return sigmoid(
+            columns[:, GENERAL + self.own * one.called.index(one.answerer) if own else 0]
+        )
 
     def columns(
         self, seen: Mapping[int, ExitOutput], called: Sequence[int], answer: Array, share: Floats,
@@ -373,7 +373,13 @@ class RoutingPolicy:
     Examples
     --------
     >>> ensemble = Ensemble(
-    ...     np.array([[0.0, 1], [0, 1]]), np.array([1.0, 5]), 2, False, np.ones(2), np.zeros((2, 1))
+    ...     np.array([[0.0, 1], [0, 1]]),
+    ...     np.array([1.0, 5]),
+    ...     2,
+    ...     False,
+    ...     np.ones(2),
+    ...     3.0,
+    ...     np.zeros((2, 1)),
     ... )
     >>> ask = Standing((0,), np.ones(1), -1, (1,), np.array([[1.0, -1, *[0] * 11]]))
     >>> arm = Arm(0, (ask, Standing((0, 1), np.ones(2))))
@@ -519,12 +525,10 @@ class RoutingPolicy:
         answer, columns = self.ensemble.look(route.seen, one, np.array([route.paid]), route.query)
         gains = one.gains(columns)[0] if one.actions else np.zeros(1)
         best, route.prediction = int(gains.argmax()), int(answer[0])
-        route.confidence = float(one.confidence(columns)[0])
+        route.confidence = float(self.ensemble.confidence(one, columns)[0])
         self._decided(route, one.actions, best if gains[best] > 0 else -1)
-        told, own = text_of(route.prediction, route), one.answerer
-        at = 0 if own < 0 else GENERAL + OWN * one.called.index(own)  # the log odds
-        sure = float(sigmoid(columns[0, at])) if route.prediction >= 0 else 0.0
-        return Routed(route.next, told, float(gains[best]), route.model, sure)
+        told = text_of(route.prediction, route)
+        return Routed(route.next, told, float(gains[best]), route.model, route.confidence)
 
     def _decided(self, route: Route, models: tuple[int, ...], wanted: int) -> None:
         """Go on with the model at the wanted place, -1: stop; or, exploring, with another."""
@@ -648,7 +652,7 @@ class RoutingPolicy:
                 asked = None if known is None else known[here]
                 answer, columns = self.ensemble.look(part, one, found.cost[here], asked)
                 found.prediction[here], found.answerer[here] = answer, one.answerer
-                found.confidence[here] = one.confidence(columns)
+                found.confidence[here] = self.ensemble.confidence(one, columns)
                 if told is not None:
                     told(here, one, columns, found)
                 if not one.actions:
@@ -711,7 +715,7 @@ class RoutingPolicy:
 
 def check_next(k: Any, route: Route) -> None:
     """Refuse a model that is not the one to ask."""
-    if k != route.next:
+    if type(k) is bool or k != route.next:
         step = "Loop while route.next is not None."
         raise input_error("k", f"the model to ask, {route.next}", k, step)
 
@@ -739,6 +743,13 @@ def check_routing(policy: RoutingPolicy) -> None:
     shapes = ensemble.odds.shape, ensemble.temper.shape, ensemble.knots.shape[:1]
     if not 1 <= k <= MAX_MODELS or shapes != ((k, 2), (k,), (k,)):
         raise input_error("models", f"1 to {MAX_MODELS}, each with its numbers", k, _STEP)
+    fine = all(
+        bool(np.isfinite(some).all()) for some in (ensemble.odds, ensemble.temper, ensemble.knots)
+    )
+    if not (fine and 2 <= ensemble.answers < 1 << 31 and ensemble.knots.shape[1] <= MAX_KNOTS):
+        allowed = f"finite, {MAX_KNOTS} or fewer of each model; 2 answers or more"
+        got = f"{ensemble.knots.shape[1]}, of {ensemble.answers} answers"
+        raise input_error("knots", allowed, got, _STEP)
     low, high = float(ensemble.costs.min()), float(ensemble.costs.max())
     if not (
         2 * KINDS[policy.kind].whole <= ensemble.classes < 1 << 31 and low >= 0 and 0 < high < 1e300
@@ -791,7 +802,8 @@ ROUTING = Form(
     {
         "format": str, "version": int, "kind": str, "classes": int, "unit": str,
         "costs": list,  # of each model alone
-        "odds": list, "timed": bool, "temper": list, "knots": list, "query?": dict,  # see `Ensemble`, `Query`
+        "odds": list, "timed": bool, "temper": list,
+        "answers": (int, float), "knots": list, "query?": dict,  # see `Ensemble`, `Query`
         "arms": list,  # each: first, standings; see `Arm`
         "share": (int, float), "seed": int, "names": list,
         "explore?": (int, float),  # absent: 0
@@ -816,7 +828,7 @@ def rule_to_dict(policy: RoutingPolicy) -> dict[str, Any]:
     query = {} if own.query is None else {"query": own.query.params()}
     return {
         **query, "costs": own.costs.tolist(), "odds": own.odds.tolist(), "timed": own.timed,
-        "temper": own.temper.tolist(), "knots": own.knots.tolist(), "names": list(policy.names),
+        "temper": own.temper.tolist(), "answers": own.answers, "knots": own.knots.tolist(), "names": list(policy.names),
     }  # fmt: skip
 
 
@@ -859,7 +871,7 @@ def routed(content: Mapping[str, Any], arms: tuple[Arm, ...]) -> RoutingPolicy:
     ensemble = Ensemble(
         numbers("odds", content["odds"], 2),
         numbers("costs", content["costs"], 1), content["classes"], content["timed"],
-        numbers("temper", content["temper"], 1), numbers("knots", content["knots"], 2),
+        numbers("temper", content["temper"], 1), float(content["answers"]), numbers("knots", content["knots"], 2),
         Query(**content["query"]) if "query" in content else None,
     )  # fmt: skip
     return RoutingPolicy(

@@ -217,7 +217,7 @@ class Several(ABC):
         chosen = chosen_numbers(which, len(self.policies), n, self.role, self.remedy)
         numbers, whole, kind = sample_numbers(samples, n), dict[str, Array](), Decisions
         if self.routes:  # checked as a whole
-            costs = self.policies[0].each_cost(costs, n)
+            costs = None if costs is None else self.policies[0].each_cost(costs, n)
             query = self.policies[0].read_query(query, n)
         # A policy without a sample looks at none: it checks the form of an empty batch.
         for e in np.unique(chosen).tolist() or [0]:
@@ -225,7 +225,8 @@ class Several(ABC):
             entries = [rows_at(k, rows) if k in policy.active_exits else None for k in range(of)]
             if self.routes:
                 asked = None if query is None else query[rows]
-                part = policy.decide(entries, numbers[rows], costs[rows], asked)
+                paid = None if costs is None else costs[rows]
+                part = policy.decide(entries, numbers[rows], paid, asked)
             else:
                 part = policy.decide(entries, numbers[rows], vectors_of(policy, features, rows))
             kind = type(part)
