@@ -209,7 +209,9 @@ def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
     for id in ("nobody", 7):  # of a file before this one
         log.feedback(id, label=1)
     report = po.import_sources(path, tmp_path / "cache")
-    assert any(note.startswith("2 lines of feedback are about no request") for note in report.notes)
+    assert any(
+        note.startswith("feedback left out") and note.endswith(": 2") for note in report.notes
+    )
     assert (report.data.splits["pool"].array("labels") >= 0).all()
 
 

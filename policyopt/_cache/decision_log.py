@@ -75,8 +75,8 @@ class _Log:
                         if not fine:
                             raise input_error(where, allowed, str(content)[:80], _MEND)
         if self.strays:
-            told = "lines of feedback are about no request before in the log: left out"
-            self.notes.append(f"{self.strays} {told}")
+            told = "feedback left out, as the log has no such request before it:"
+            self.notes.append(f"{told} {self.strays}")
 
     @property
     def _row(self) -> int:
