@@ -239,6 +239,7 @@ class Table:
     quality_given: bool = False  # graded, of the exits' own answers: of others nobody knows it
     utility: Utility | None = None  # by which labels tell what answers are worth
     names: tuple[str, ...] = ()  # of the model's exits
+    class_names: tuple[str, ...] = ()
     pool: Mapping[str, Any] = field(default_factory=dict)  # how the split was drawn, if it was
 
     def __post_init__(self) -> None:
@@ -588,7 +589,7 @@ class Tables:
         if not len(rows):
             got = f"'{split}' with none"
             raise input_error("split", "with at least one row", got, "Choose other shares.")
-        source, cost = data.splits[key], self.cost
+        source, cost, named = data.splits[key], self.cost, data.metadata.get("class_names")
         if key not in self._passed:
             step = self._progress
             read = exit_statistics(source, data.kind, measure=data.measure, progress=step)
@@ -600,6 +601,7 @@ class Tables:
             cascade=cost.cascade, contexts=data.contexts, known_costs=self.costs,
             quality_given=data.graded, utility=self.utility, measure=data.measure, names=data.names,
             pool=data.division(seed),
+            class_names=tuple(map(str, named)) if isinstance(named, list) else (),
         )  # fmt: skip
         if table.heads is not None:
             check_heads(table.heads, table.costs, cost.unit, f"head cost of {cost.name}")

@@ -1,12 +1,14 @@
 """Routing from logs: what is explored, how it is written and read, and what is learnt. Oracle: all models' outputs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from test_routing import specialists, zoo
 
 import policyopt as po
+from policyopt._cache.data import COST_PREFIX
 from policyopt._cache.writer import CacheWriter
 from policyopt._replay import replay
 from policyopt._table import Tables
@@ -23,17 +25,25 @@ def seen_by(table):
     return {m: o if every is None else with_columns(o, every[:, m]) for m, o in outputs}
 
 
-def served(policy, table, out, told=None):
+def served(policy, table, out, told=None, tail=0.0):
     """Return the censored cache that a policy's service of all rows would leave, without its log."""
     n, k = len(table), table.exits
     found = policy.follow(seen_by(table), np.arange(n))
     outputs = np.stack([table.outputs(m, np.arange(n)) for m in range(k)], axis=1)
     cost = po.Cost("cost", table.unit, table.standalone_costs, "standalone")
+    length = np.random.default_rng(0).lognormal(0, tail, (n, 1))
+    paid = (
+        {COST_PREFIX + "cost": length / length.mean() * table.standalone_costs.cumsum()}
+        if tail
+        else {}
+    )
+    cost = po.Cost("cost", table.unit, None, "standalone", cascade=True) if tail else cost
     more = {"shares": {"fit": 1.0}, "overwrite": True, "metadata": told}
     with CacheWriter(out, costs=cost, **more) as writer:
         writer.add("pool", {
             "outputs": np.where(found.called[:, :, None], outputs, 0.0), "labels": table.statistics.labels,
             "called": found.turn, "propensity": found.propensity, "group": np.arange(n),
+            **paid,
         })  # fmt: skip
     return po.open_cache(out)
 
@@ -182,7 +192,6 @@ def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
     for text in (
         lines[:1],
         lines[1:],
-        [*lines, '{"id": "nobody", "label": 1}'],
         [*lines, f'{{"id": "request 1", "label": {2**70}}}'],
         [*lines, lines[0].replace("ms", "s")],
         [lines[0].replace('"names": []', '"names": ["a"]'), *lines[1:]],
@@ -192,6 +201,62 @@ def test_what_is_wrong_in_a_log_is_told_by_its_line(tmp_path):
         with pytest.raises(InputError):
             po.import_sources(path, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+    log = DecisionLog(path, policy)  # each of these would make the file one that is refused
+    for told in ({"label": 7}, {"label": -2}, {"correct": [True] * 9}, {"correct": []}):
+        with pytest.raises(InputError, match=r"'label'|'correct'"):
+            log.feedback("request 1", **told)
+    path.write_text("\n".join(lines) + "\n")
+    for id in ("nobody", 7):  # of a file before this one
+        log.feedback(id, label=1)
+    report = po.import_sources(path, tmp_path / "cache")
+    assert any(
+        note.startswith("feedback left out") and note.endswith(": 2") for note in report.notes
+    )
+    assert (report.data.splits["pool"].array("labels") >= 0).all()
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_texts_that_are_names_of_classes_are_logged_as_their_numbers(foreign, tmp_path):
+    """Whatever way classes are told, by name or by number, cache and refit are the same; others count beyond them."""
+    whole, names = specialists(600), ["Accra", "Bern", "Cairo", "The Hague", "Lima", "Oslo"]
+    source = next(iter(whole.splits.values()))
+    arrays = {name: source.array(name) for name in ("prediction", "confidence", "labels")}
+    names = names[: 1 + int(max(arrays["prediction"].max(), arrays["labels"].max()))]
+    cost = po.Cost("cost", "ms", tuple(whole.cost().values), "standalone", cascade=True)
+    told = {"metadata": {"class_names": names}, "shares": {"fit": 1.0}}
+    with CacheWriter(tmp_path / "data", costs=cost, kind="summary", **told) as writer:
+        writer.add("pool", arrays)
+    policy = po.fit(po.open_cache(tmp_path / "data"), "50%", "routing", explore=0.3).policy
+    found, spelled = [], [f' "{name.upper()}." ' for name in names]
+    for texts in (False, True):
+        path = tmp_path / f"{texts}.jsonl"
+        log = DecisionLog(path, policy)
+        for n in range(600):
+            route, label = policy.start(n), int(arrays["labels"][n])
+            if foreign and n < 5:
+                label = [len(names), 0][n % 2]  # the models' own answer, or a class
+            while (model := route.next) is not None:
+                at, sure = arrays["prediction"][n, model], arrays["confidence"][n, model]
+                if foreign and n < 5:
+                    at = len(names)
+                answer = [*spelled, "Ulan Bator"][at]
+                said = {"answer": answer} if texts else {"prediction": at}
+                last = policy.step({**said, "confidence": sure}, route)
+            assert not texts or last.prediction == [*names, "Ulan Bator"][route.prediction]
+            log.write(n, route)
+            if texts:
+                log.feedback(n, label=[*spelled, "Ulan Bator"][label])
+            elif label < len(names):
+                log.feedback(n, label=label)
+            else:
+                with path.open("a") as file:
+                    file.write(f'{{"id": {n}, "label": {label}}}\n')
+        data = po.import_sources(path, tmp_path / f"{texts}").data
+        assert data.metadata["class_names"] == names
+        again = po.fit(data, "50%", "routing").policy
+        assert again.provenance["class_names"] == names
+        found.append((data.fingerprint, routing_to_dict(again)["arms"]))
+    assert found[0] == found[1]
 
 
 def test_what_a_log_states_is_true_of_new_rows(first, tmp_path):
@@ -232,8 +297,8 @@ def test_exploring_gives_back_the_gain_and_nothing_else_does(first, tmp_path):
 
 def test_refit_closes_the_loop(first, run, tmp_path):
     first.save(tmp_path / "first.json")
-    told = {"policies": [routing_to_dict(first)["sha256"]]}
-    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log", told)
+    of = {"policies": [routing_to_dict(first)["sha256"]]}
+    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log", of)
     code, shown, _ = run("info", str(tmp_path / "log"))
     assert code == 0 and "a log of decisions" in shown
     files = ["--policy", str(tmp_path / "first.json"), "--out", str(tmp_path / "next.json")]
@@ -243,7 +308,16 @@ def test_refit_closes_the_loop(first, run, tmp_path):
     assert after.explore == first.explore and "explores: about 20.0 % of requests" in told
     assert "another policy" not in told
     assert after.provenance["budget"] == first.provenance["budget"]
+    assert "is below" not in told and "the log tells the cost" not in told
+    better = replace(first, provenance={**first.provenance, "expected_quality": 0.99})
+    better.save(tmp_path / "first.json")
+    told = run("refit", str(tmp_path / "log"), *files)[2]
+    assert "below 99.00 %, which --policy states" in told
+    assert "below" not in run("refit", str(tmp_path / "log"), *files, "--budget", "30%")[2]
+    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log", of, tail=2.5)
+    assert "the log tells the cost to within" in run("refit", str(tmp_path / "log"), *files)[2]
     files[1] = files[3]
+    served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log", of)
     assert "the log is of another policy" in run("refit", str(tmp_path / "log"), *files)[2]
 
 

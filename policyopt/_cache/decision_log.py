@@ -18,6 +18,7 @@ from policyopt._costs import Cost, cumulative
 from policyopt.runtime._decision_log import FORMAT
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._reading import class_texts
 from policyopt.runtime._routing import MAX_MODELS
 from policyopt.runtime._sizes import Room
 from policyopt.runtime._strict_json import check_fields, parse
@@ -28,9 +29,9 @@ _MEND, _TORN = "Mend that line, or leave it out.", " is torn: left out"
 #: Fields of a policy's line, of which all but the policy are the same in all of a log; a request's; what came out.
 _HEAD = {
     "kind": str, "classes": int, "unit": str, "costs": list, "names": list, "format": str, "version": int,
-    "policy": str,
+    "policy": str, "class_names?": list,
 }  # fmt: skip
-_ALIKE = tuple(_HEAD)[:5]
+_ALIKE = (*tuple(_HEAD)[:5], "class_names")
 _REQUEST = {
     "id": (str, int), "called": list, "propensity": list, "said": list, "cost": list, "answer": int,
     "query?": list, "latency?": (int, float), "texts?": list,
@@ -53,6 +54,7 @@ class _Log:
         self.name, self.notes, self.head = path.name, list[str](), dict[str, Any]()
         self.requests: dict[str | int, tuple[int, dict[str, Any]]] = {}
         self.known: dict[str | int, dict[str, Any]] = {}
+        self.strays, self.classes = 0, list[str]()
         room, self.policies = Room("SRC", path.name), dict[str, None]()  # by checksum
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_LINE + 1), b""), 1):
@@ -72,6 +74,9 @@ class _Log:
                     for allowed, fine in self._take(number, content, where):
                         if not fine:
                             raise input_error(where, allowed, str(content)[:80], _MEND)
+        if self.strays:
+            told = "feedback left out, as the log has no such request before it:"
+            self.notes.append(f"{told} {self.strays}")
 
     @property
     def _row(self) -> int:
@@ -98,9 +103,9 @@ class _Log:
             names = content["names"]
             fine = all(isinstance(name, str) for name in names)
             yield "names of its models", fine and len(names) in (0, len(content["costs"]))
-            alike = not head or all(content[n] == head[n] for n in _ALIKE)
+            alike = not head or all(content.get(n) == head.get(n) for n in _ALIKE)
             yield "a policy of the same models as before (import logs of others apart)", alike
-            self.head = content
+            self.head, self.classes = content, [*class_texts(content)]
             self.policies[content["policy"]] = None
             return
         name = content["id"]
@@ -110,28 +115,31 @@ class _Log:
             f"of another id: {name!r} is that of line {self.requests.get(name, (0,))[0]}",
             new or fields is _FEEDBACK,
         )
-        if new and fields is _FEEDBACK and any(note.endswith(_TORN) for note in self.notes):
-            self.notes.append(f"{where}: about a request that the log does not have: left out")
+        if new and fields is _FEEDBACK:  # a torn line, or one of a file before
+            self.strays += 1
             return
-        yield "about a request that the log has before", not new or fields is _REQUEST
         if fields is _FEEDBACK:
             about = self.requests[name][1]
             called, texts = about["called"], about.get("texts")
-            if isinstance(content.get("label"), str):
+            if isinstance(content.get("label"), str) and self.classes:
+                meant = [*self.classes, *(texts or []), content["label"]]
+                content, texts = {"id": name, "label": meant.index(content["label"])}, None
+            elif isinstance(content.get("label"), str):
                 yield "label: a class number, as its answers are no texts", texts is not None
                 said = [one.get("prediction", -1) for one in about["said"]]
                 right = [p >= 0 and about["texts"][p : p + 1] == [content["label"]] for p in said]
                 content, texts = {"id": name, "correct": right}, None
             types = [*map(type, content.get("correct", [True] * len(called)))]
             yield f"correct: {len(called)} of true or false", types == [bool] * len(called)
-            fine = "label" not in content or texts is None
+            fine = "label" not in content or texts is None or len(self.classes) > 0
             yield "label: the right answer's text, or correct, as its answers are texts", fine
             first = next(iter(self.known.values()), content)
             yield (
                 "of one sort in a log: label, or correct",
                 ("label" in content) == ("label" in first),
             )
-            yield "label: a class number, or -1", -1 <= content.get("label", -1) < 1 << 31
+            most = 1 << 31 if KINDS[head["kind"]].record else head["classes"]
+            yield "label: a class number, or -1", -1 <= content.get("label", -1) < most
             self.known[name] = content  # what is told later counts
             return
         called, said = content["called"], content["said"]
@@ -188,6 +196,7 @@ def import_log(
     if not asked:
         raise input_error("SRC", "a log of one request or more", path.name, "Serve some.")
     usual, n = np.array(log.head["costs"], dtype=np.float64), len(asked)
+    classes = log.head["classes"]
     count = np.array([len(one["called"]) for one in asked])
     rows, called = np.repeat(np.arange(n), count), np.concatenate([one["called"] for one in asked])
 
@@ -207,9 +216,11 @@ def import_log(
     arrays = {CALLED: turn, PROPENSITY: spread(each("propensity"), 1.0, float), GROUP: np.arange(n)}
     if kind.record:
         arrays["confidence"] = spread([one["confidence"] for one in each("said")], 0.0, float)
-        arrays["prediction"] = spread([one.get("prediction", -1) for one in each("said")], -1, int)
+        said = [one.get("prediction", -1) for one in each("said")]
+        arrays["prediction"] = spread(said, -1, int)
+        classes = classes and max(classes, 1 + max(said), 1 + int(truth.max()))  # texts of none
     else:
-        even = 0.0 if "logit" in kind.name else 1.0 / log.head["classes"]
+        even = 0.0 if "logit" in kind.name else 1.0 / classes
         arrays["outputs"] = spread(each("said"), even, np.float32)
     if judged:
         arrays["correct"] = spread(
@@ -232,8 +243,9 @@ def import_log(
     cost = Cost("cost", log.head["unit"], means, "standalone", cascade=True)
     told = {"notes": log.notes, "sources": [path.name], "names": log.head["names"]}
     told["policies"] = [*log.policies]
+    told |= {"class_names": log.head["class_names"]} if log.classes else {}
     with CacheWriter(
-        out, costs=cost, kind=kind.name, classes=log.head["classes"] if kind.record else None,
+        out, costs=cost, kind=kind.name, classes=classes if kind.record else None,
         shares=shares or {"fit": 1.0}, dtype="float64" if kind.record else "float32", split_seed=seed,
         metadata=told, overwrite=overwrite,
     ) as writer:  # fmt: skip

@@ -125,7 +125,11 @@ def _routed(
         data, limit, "routing", explore=given.explore, seed=seed, cost=named, soft=soft.get("soft", 1.0),
         utility=utility_for(given, data)[0],
     )  # fmt: skip
-    _save(fitted, out, held, style)
+    stated: Any = given.provenance.get("expected_quality")
+    less = not budget and isinstance(stated, float) and fitted.quality < stated - 1e-3
+    said = [f"expected quality {100 * fitted.quality:.2f} % is below {100 * stated:.2f} %, which --policy states: keep "
+            "that, or first hold both against rows of all models (evaluate)"] if less else []  # fmt: skip
+    _save(fitted, out, held, style, said)
 
 
 def _save(

@@ -244,6 +244,8 @@ def provenance_of(method: Any, table: Table, budget: float | None, seed: int) ->
         provenance["predictions"] = False  # new rows need none, whatever the score reads
     if table.kind == "summary" and (table.statistics.confidence == 1.0).all():
         provenance["confidences"] = False
+    if table.kind == "summary" and table.class_names:  # number answers that are texts
+        provenance["class_names"] = list(table.class_names)
     if table.utility is not None:
         provenance["utility"] = table.utility.provenance
     return provenance

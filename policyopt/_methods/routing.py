@@ -827,6 +827,11 @@ class _Levels:
         said = provenance_of(method, table, most, seed) | expected.fields | {"target": target.text}
         said |= {"expected_quality": quality, "expected_quality_95": known}
         said |= {"notes": list(self.rows.notes)} if self.rows.notes else {}
+        low, high = expected.interval()  # NaN where it is declined
+        off = 50 * (high - low) / max(expected.cost, 1e-300)
+        if table.log is not None and off > 15:
+            told = f"the log tells the cost to within {off:.0f} % only: it may be over budget"
+            said["notes"] = [*said.get("notes", []), told + "; explore longer, or lower the budget"]
         share = sides[1][0] if len(sides) > 1 else 0.0
         policy = self.policy(tuple(arms), share, int(seed), said).exploring(method.explore)
         if method.explore and table.log is None:

@@ -13,7 +13,9 @@ import numpy as np
 from ._checks import check_least
 from ._errors import input_error
 from ._files import refusing
+from ._kinds import KINDS
 from ._outputs import ExitOutput
+from ._reading import class_texts
 from ._routing import Route, RoutingPolicy, routing_to_dict
 from ._text import same_answer
 
@@ -54,11 +56,12 @@ class DecisionLog:
         if not isinstance(policy, RoutingPolicy):
             allowed, step = "a routing policy", "E.g. po.fit(data, budget, 'routing').policy."
             raise input_error("policy", allowed, type(policy).__name__, step)
-        self.path = Path(path)
+        self.path, self.policy, self._texts = Path(path), policy, [*class_texts(policy.provenance)]
         self._append({
             "format": FORMAT, "version": 1, "policy": routing_to_dict(policy)["sha256"], "kind": policy.kind,
             "classes": policy.classes, "unit": policy.unit, "costs": policy.costs.tolist(),
             "names": list(policy.names),
+            **({"class_names": policy.provenance["class_names"]} if self._texts else {}),
         })  # fmt: skip
 
     def write(
@@ -68,11 +71,12 @@ class DecisionLog:
         if route.next is not None:
             allowed, step = "one that has ended", "Write it after the last `step`."
             raise input_error("route", allowed, f"one that asks model {route.next} next", step)
+        texts = [text[:_KEPT] for text in route.texts or ()][len(self._texts) :]
         self._append({
             "id": id, "called": [*route.said], "propensity": route.propensity,
             "said": [_plain(said) for said in route.said.values()], "cost": route.spent,
             "answer": route.prediction,
-            **({} if route.texts is None else {"texts": [text[:_KEPT] for text in route.texts]}),
+            **({} if route.texts is None or (self._texts and not texts) else {"texts": texts}),
             **({} if query is None else {"query": _plain(query)}),
             **({} if latency is None else {"latency": check_least("latency", latency)}),
         })  # fmt: skip
@@ -83,16 +87,22 @@ class DecisionLog:
         """Append what came out: the right answer, or of each model called, in turn, whether it was right."""
         if (label is None) == (correct is None):
             raise input_error("feedback", "a label, or correct", "both or neither", "Give one.")
-        if isinstance(label, str) and label.strip():
-            label = same_answer(label)[:_KEPT]
+        classes, most = self.policy.classes or len(self._texts), self.policy.model_exits
+        if isinstance(label, str) and label.strip() and KINDS[self.policy.kind].record:
+            meant = same_answer(label)
+            label = self._texts.index(meant) if meant in self._texts else meant[:_KEPT]
         elif label is not None and (
             isinstance(label, bool) or not isinstance(label, (int, np.integer))
+            or not -1 <= label < (classes or 1 << 31)
+        ):  # fmt: skip
+            span = f" from 0 to {classes - 1}" if classes else ""
+            allowed = f"the number of a class{span}, or the right answer where answers are texts"
+            raise input_error("label", allowed, label, "E.g. label=1, or label='Oslo'.")
+        if correct is not None and not (
+            isinstance(correct, (list, tuple, np.ndarray)) and 1 <= len(correct) <= most
         ):
-            allowed = "the number of a class, or the right answer where answers are texts"
-            raise input_error("label", allowed, label, "E.g. label=3, or label='Oslo'.")
-        if correct is not None and not isinstance(correct, (list, tuple, np.ndarray)):
             step = "E.g. correct=[True, False]: of each model called, in turn."
-            raise input_error("correct", "a list of truth values", correct, step)
+            raise input_error("correct", f"a list of 1 to {most} truth values", correct, step)
         told = {"label": label} if correct is None else {"correct": [bool(c) for c in correct]}
         self._append({"id": id, **told})
 

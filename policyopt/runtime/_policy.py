@@ -537,7 +537,7 @@ class Policy:
         """
         at, kind = position(self, k, state), self.observer.kind
         if kind.record and state.scalar:
-            output = number_answer(output, state, self.provenance.get("confidences"))
+            output = number_answer(output, state, self.provenance)
         if not kind.record and not isinstance(output, ExitOutput):
             output = as_array(output)
             output = output.reshape(1, -1) if state.scalar and output.ndim < 2 else output

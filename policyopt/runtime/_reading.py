@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -166,18 +167,31 @@ def _check_record(columns: dict[str, Any], name: str) -> None:
         raise input_error(f"entropy of {name}", f"of shape {shape}, 0 or more", got, "In nats.")
 
 
-def number_answer(output: Any, state: Any, told: Any = None) -> Any:
+@lru_cache(maxsize=64)
+def _by_meaning(names: tuple[str, ...]) -> dict[str, str]:
+    return {same_answer(name): name for name in names}
+
+
+def class_texts(told: Mapping[str, Any]) -> dict[str, str]:
+    """Return ``class_names`` in their order, by what texts have in common; none where two of them mean the same."""
+    names = told.get("class_names")
+    texts = _by_meaning(tuple(map(str, names))) if isinstance(names, (list, tuple)) else {}
+    return dict(texts) if names and len(texts) == len(names) else {}
+
+
+def number_answer(output: Any, state: Any, told: Mapping[str, Any]) -> Any:
     """Return a summary of one request, a number in the place of its ``answer``; `state` keeps the texts.
 
-    No confidence is the least one, as in tables. `told` False: the fit had none, and all count as 1.
+    Classes whose names the policy's provenance, `told`, has are numbered so, other texts after them. No confidence is
+    the least one, as in tables; where the fit had none, all count as 1.
     """
-    least = float(told is False)
+    least = float(told.get("confidences") is False)
     sure = output.get("confidence", None if least else 0.0) if hasattr(output, "keys") else 0.0
     if sure is None or (np.ndim(sure) == 0 and sure != sure):
         output = {**output, "confidence": least}
     if not hasattr(output, "keys") or "answer" not in output:
         return output
-    state.texts = {} if state.texts is None else state.texts
+    state.texts = class_texts(told) if state.texts is None else state.texts
     given, text = {key: output[key] for key in output if key != "answer"}, output["answer"]
     text = "" if text is None or text != text else text
     if not isinstance(text, str):

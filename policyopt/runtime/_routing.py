@@ -509,7 +509,7 @@ class RoutingPolicy:
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")
         if self.observer.kind.record:
-            output = number_answer(output, route, self.provenance.get("confidences"))
+            output = number_answer(output, route, self.provenance)
         elif not isinstance(output, ExitOutput):
             output = as_array(output).reshape(1, -1).copy()
         route.seen[model] = self._look(model, output, 1)
