@@ -266,7 +266,7 @@ def test_the_commands_take_a_level(run, tmp_path):
     assert [record["level"] for record in told(*fit)] == [0, 1, 2, 3, 4]
     assert "replaced" in run(*fit)[2] and "a family of 5 levels" in run(*fit)[2]
     whole = told("evaluate", file, place)
-    for level in ("2", "37.6%", "3.01"):
+    for level in ("2", "37.6%", "3.01", "3.01ms", "3.01 ms"):
         assert [
             {"level": 2, **one} for one in told("evaluate", file, place, "--level", level)
         ] == whole[2:3]

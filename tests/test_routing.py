@@ -1,6 +1,8 @@
 """Routing: which model to ask first and next. Oracles: the optimum by enumeration, and one sample at a time."""
 
+import dataclasses
 import json
+import re
 from itertools import product
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import policyopt as po
 from policyopt._cache.importers import import_sources
 from policyopt._export.bundle import write_bundle
+from policyopt._methods import choosing
 from policyopt._replay import replay
 from policyopt._table import Tables
 from policyopt.runtime._errors import BudgetError, InputError
@@ -479,6 +482,11 @@ def test_what_is_wrong_is_said():
             policy.start(sample)
     with pytest.raises(InputError, match="cost"):
         policy.step(outputs[0, 0], policy.start(), cost="x")
+    with pytest.raises(InputError, match=r"policy\.step\(output, route\)"):
+        policy.step(0, outputs[0, 0], policy.start())
+    family = po.PolicyFamily((policy,))
+    with pytest.raises(InputError, match=r"step\(state\.next, output, state\)"):
+        family.step(outputs[0, 0], family.start(0))
     content = routing_to_dict(policy)
     content["arms"][0]["standings"][-1]["powers"] = [1.0, 1.0, 1.0, 1.0, 1.0]
     for change in ({}, {"classes": 10**25}, {"costs": [1e308] * 4}, {"seed": -1}, {"unit": "m\ns"}):
@@ -516,6 +524,10 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
         own = {"small": 1.0, "mid": 2.0, "large": 4.0}
         assert row["cost"] == sum(own[name] for name in row["asked"])
         assert row["answer_of"] in (*row["asked"], "joined")
+    (room / "models").mkdir()  # listed as large, mid, small: read as the policy has them
+    for file in (*files, room / "labels.npy"):
+        (room / "models" / file.name).write_bytes(file.read_bytes())
+    assert json.loads(run("run", policy, room / "models", "--format", "json")[1]) == rows
     code, out, _ = run("explain", policy, room / "zoo", "--out", room / "seen", "--format", "json")
     record = json.loads(out)
     ways = {tuple(one["asked"]): one for one in record["ways"]}
@@ -555,8 +567,8 @@ def test_commands_take_a_level_of_routing(run, room):
         "labels": zoo(900).splits["pool"].array("labels"), "costs": 2.0 ** np.arange(4),
     })  # fmt: skip
     assert (
-        run("import", room / "zoo.npz", "--out", room / "zoo", "--cost-kind", "standalone")[0] == 0
-    )
+        run("import", room / "zoo.npz", "--out", room / "zoo", "--cost-kind", "standalone", "--unit", "USD")[0] == 0
+    )  # fmt: skip
     file, told = room / "f.json", lambda *line: json.loads(run(*line, "--format", "json")[1])
     fits = told("fit", room / "zoo", "--budgets", "4", "--method", "routing", "--out", file)
     assert [one["level"] for one in fits] == list(range(len(fits))) and "asked_first" in fits[0]
@@ -575,6 +587,14 @@ def test_commands_take_a_level_of_routing(run, room):
         code, _, err = run(command, *line)
         assert code == 2 and "given for a family" in err, (command, err)
         assert run(command, *line, "--level", "1")[0] == 0, command
+    code, _, err = run("verify", file, room / "zoo")
+    assert code == 2 and "'--level' must be given for a family" in err
+    for level in ("1", f"{family.budgets[1] * 1000}$/1000"):
+        assert run("verify", file, room / "zoo", "--level", level)[0] == 0
+        assert told("evaluate", file, room / "zoo", "--level", level) == [
+            {name: value for name, value in whole[1].items() if name != "level"}
+        ]
+    assert run("verify", room / "out", "--level", "1")[0] == 2
     code, out, _ = run("info", file)
     assert code == 0 and f"{len(family)} levels" in out and "asked first" in out
     with pytest.raises(InputError, match="Take a level"):
@@ -632,13 +652,35 @@ def test_run_takes_what_import_takes(form, run, room):
         assert all(same_answer(row["prediction"]).endswith(f" {row['row']}") for row in rows)
 
 
-def test_auto_takes_routing_where_it_may():
+def test_auto_takes_routing_where_it_may(monkeypatch):
     """Where who knows is asked out of turn, auto routes; what needs thresholds, and exits of a network, have them."""
     data = specialists(1000)
     fitted = po.fit(data, 2.0)
     chosen = fitted.policy.provenance["chosen"]["method"]
     assert fitted.method == "auto" and chosen == "routing" and fitted.policy.asked_first == ["0"]
     assert "routing" in {one["method"] for one in fitted.policy.provenance["compared"]}
+
+    own = choosing.compare
+
+    def worse(rows, candidates, *more):
+        found = own(rows, candidates, *more)
+        return (
+            dataclasses.replace(found, values=found.values - 0.2)
+            if candidates == [choosing.ROUTING]
+            else found
+        )
+
+    monkeypatch.setattr(choosing, "compare", worse)
+    other = po.fit(data, 2.0).policy.provenance
+    for told in (
+        other,
+        fitted.policy.provenance,
+    ):  # what it came to is told where it was not taken, too
+        gain, error = re.search(
+            r"^routing against .*: (\S+) ± (\S+) points", told["notes"][0]
+        ).groups()
+        assert (told["chosen"]["method"] == "routing") == (float(gain) > -float(error))
+    assert other["chosen"]["method"] != "routing"
     for same in (po.fit(data, 2.0, "auto:routes=false"), po.fit(data, 2.0, max_exits=2)):
         assert len(same.policy.thresholds) == len(same.policy.active_exits) - 1
     assert po.fit_family(data, [1.5, 2.5]).policy.levels >= 1

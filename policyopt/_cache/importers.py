@@ -256,12 +256,14 @@ def refuse_orders(told: Iterable[tuple[str, Any]]) -> None:
             raise input_error("exits", allowed, got, step)
 
 
-def read_files(paths: Sequence[Path], said: Said, argument: str) -> Raw:
-    """Read a file, or files of one exit each as one."""
-    raws = [read_file(path, argument=argument, said=said) for path in paths]
+def read_files(paths: Sequence[Path], said: Said, argument: str, names: Sequence[str] = ()) -> Raw:
+    """Read a file, or files of one exit each, or a folder of them, as one; a folder's files as `names` stand."""
+    files = [file for path in paths for file in _inside(path)]
+    raws = [read_file(path, argument=argument, said=said) for path in files]
     _check_said(said, raws)
     number_contexts(raws)
-    return raws[0] if len(raws) == 1 else joined(raws)
+    folders = any(path.is_dir() for path in paths)
+    return joined(raws, names if folders else ()) if folders or len(raws) > 1 else raws[0]
 
 
 @contextmanager

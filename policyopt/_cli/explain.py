@@ -35,7 +35,7 @@ from policyopt._utility import coarse_exits, coarse_note
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
-from policyopt.runtime._family import PolicyFamily, at_level
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy, no_thresholds
@@ -145,7 +145,8 @@ def _explain_routing(
 def _single(name: str, path: Path, level: str | None, routes: bool = False) -> Any:
     """Return the policy of a file that holds one, or of a family's level; not one per context."""
     found = load_any(path)
-    found = at_level(found, level) if isinstance(found, (PolicyFamily, RoutingPolicy)) else found
+    if isinstance(found, (PolicyFamily, RoutingPolicy)):
+        found = options.at_level(found, level)
     if isinstance(found, RoutingPolicy) and not routes:
         raise no_thresholds(name)
     if isinstance(found, ExpertPolicy):

@@ -25,7 +25,7 @@ from policyopt._export.verify import verify as verdicts
 from policyopt.runtime._certificate import FIELD
 from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
-from policyopt.runtime._family import PolicyFamily, at_level
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import shaped
@@ -50,7 +50,7 @@ def export(
     """Write a policy for other runtimes, with golden vectors that `policyopt verify` runs."""
     loaded = load_any(policy)
     if level is not None or not isinstance(loaded, PolicyFamily) or loaded.routes:
-        loaded = at_level(loaded, level)
+        loaded = options.at_level(loaded, level)
     if isinstance(loaded, ExpertPolicy):
         got = "expert branches: one policy per context"
         step = "Export the policy of each context: ExpertPolicy.policies."
@@ -87,6 +87,7 @@ def verify(
         "CACHE",
         None,
     ),
+    level: str | None = option(None, "Of the family in a policy file, see `run`.", "--level"),
     require: str = option("", "Runtimes that must be here: python, onnx, c."),
     style: output.Format = options.STYLE,
 ) -> None:
@@ -98,15 +99,21 @@ def verify(
     The Python file and the C header are run for that: verify folders whose writer you trust.
     """
     if cache is not None or folder.is_file():
-        policy = load_any(folder) if cache else None
+        policy: Any = load_any(folder) if cache else None
+        bare = isinstance(policy, PolicyFamily) and policy.routes
+        bare = bare and not any(FIELD in one.provenance for one in policy.policies)
+        if cache and (bare or level is not None):
+            policy = options.at_level(policy, level)
         if cache and isinstance(policy, RoutingPolicy) and FIELD not in policy.provenance:
             with TemporaryDirectory() as temporary:
                 golden = golden_routes(policy, options.read_cache(cache))
                 write_bundle(policy, out := Path(temporary) / "out", ["python"], golden)
-                verify(out, None, require, style)
+                verify(out, None, None, require, style)
         else:
-            _recheck(folder, cache, style)
+            _recheck(folder, policy, cache, style)
         return
+    if level is not None:
+        raise input_error("--level", "given with a file of a family", level, "Leave it out.")
     needed = [name.strip() for name in require.split(",") if name.strip()]
     for name in needed:
         if name not in TARGETS:
@@ -140,17 +147,16 @@ def verify(
         )
 
 
-def _recheck(policy: Path, cache: Path | None, style: output.Format) -> None:
-    """Recompute the certificate of a policy file on its cache."""
+def _recheck(path: Path, policy: Any, cache: Path | None, style: output.Format) -> None:
+    """Recompute the certificate of a policy, of a file, on its cache."""
     from policyopt._certificates.certify import recheck
     from policyopt.runtime._certificate import in_words
-    from policyopt.runtime._experts import load_any
 
     if cache is None:
-        step = f"E.g. {output.command('verify', policy, 'CACHE')}"
+        step = f"E.g. {output.command('verify', path, 'CACHE')}"
         allowed = "given with a policy file: its certificate is of rows"
         raise input_error("CACHE", allowed, "none", step)
-    found = recheck(load_any(policy), options.read_cache(cache))
+    found = recheck(policy, options.read_cache(cache))
     if not output.print_data(style, found, [found]):
         output.say(f"holds: {in_words(found)}")
 

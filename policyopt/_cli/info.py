@@ -19,7 +19,7 @@ from policyopt._measures import Measure
 from policyopt._table import Tables, known_rows
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
-from policyopt.runtime._family import PolicyFamily, at_level
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._routing import RoutingPolicy
 
@@ -285,7 +285,7 @@ def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
             output.say(*([f"certificate: {said}"] if said else []))
         return
     else:
-        content = _facts(at_level(policy, level))
+        content = _facts(options.at_level(policy, level))
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
     rows = [
         {"field": name, "value": text if name == "certificate" else _cut(text)}

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
 
 from policyopt._cache.data import ExitData
 from policyopt._cli.output import Format, note, progress
+from policyopt._costs import money, parse_budget
 from policyopt._metrics import METRICS
 from policyopt._table import Tables
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
+from policyopt.runtime._family import at_level as level_of
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -44,8 +48,9 @@ TEST = option("test", "Split or stream to replay on.", "--test")
 COUNTED = "A count (9), or a list: 0.2,0.4 in the unit, 20%,40% of the full model, '$3/1000'."
 BUDGETS = option("9", COUNTED, "--budgets")
 LEVEL = option(
-    None, "Of a family: a number from 0 (the cheapest), a budget (35%, 2.5), or a name.", "--level"
-)
+    None, "Of a family: a number from 0 (the cheapest), a budget (35%, 2.5, '$3/1000'), or a name.",
+    "--level",
+)  # fmt: skip
 #: What is asked for besides a budget, or in its place.
 ACCURACY = option(None, "Least mean accuracy on unseen rows: 90%.", "--accuracy")
 QUALITY = option(None, "Least mean quality on unseen rows, graded or not: 0.8.", "--quality")
@@ -73,6 +78,15 @@ HEAD_COST = option(
 MAX_EXITS = option(
     None, "Keep at most so many exits: the best set of them at each budget.", "--max-exits", min=1
 )
+
+
+def at_level(policy: Any, level: str | None) -> Any:
+    """Return the policy of a level of a family, said as budgets are, too; of anything else, itself."""
+    if isinstance(policy, PolicyFamily) and level is not None and level not in policy.names:
+        united = re.match(r"[\d.]", level) and level.strip().endswith(policy.unit)
+        if united or money(level, ""):
+            return policy.at(parse_budget(level, np.array([policy.full]), policy.unit))
+    return level_of(policy, level)
 
 
 def methods(default: Any) -> Any:

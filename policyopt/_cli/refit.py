@@ -50,14 +50,14 @@ def refit(
     from policyopt._table import Tables
     from policyopt.runtime._certificate import certificate_of
     from policyopt.runtime._experts import load_any
-    from policyopt.runtime._family import PolicyFamily, at_level
+    from policyopt.runtime._family import PolicyFamily
 
     held, limits = options.out_policy(out), (budget or "").split(",")
     if (policy is None) == (method is None):
         raise input_error("--policy", "given, or --method", "both or none", "Give one of the two.")
     if len(limits) > 1 and not certify:
         raise input_error("--budget", "one, without --certify", budget, "Leave the others out.")
-    given: Any = at_level(make_method(method) if method else load_any(policy or ""), level)
+    given: Any = options.at_level(make_method(method) if method else load_any(policy or ""), level)
     data, worth = options.read_cache(cache), None
     if isinstance(given, RoutingPolicy):
         _routed(given, data, budget, cost, seed, out, held, style)

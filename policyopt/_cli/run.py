@@ -18,7 +18,7 @@ from policyopt._cli.output import (
 )
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
-from policyopt.runtime._family import PolicyFamily, at_level
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
 from policyopt.runtime._outputs_file import decide_arrays, outputs_of
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
@@ -53,7 +53,7 @@ def evaluate(
     family = loaded if isinstance(loaded, PolicyFamily) and level is None else None
     if family and out is not None:
         raise input_error("--out", f"given with --level: {family.told()}", out, "E.g. --level 0.")
-    found = list(family.policies) if family else [at_level(loaded, level)]
+    found = list(family.policies) if family else [options.at_level(loaded, level)]
     routes = isinstance(found[0], RoutingPolicy)
     output.tell_exploring(loaded)
     data = options.read_cache(cache)
@@ -122,7 +122,7 @@ def _named(policy: Any, of_another: bool) -> dict[str, Any]:
 def run(
     policy: Path = options.POLICY,
     outputs: list[Path] = argument(
-        "New rows: a file that `import` reads, or one per exit; labels may lack.", "OUTPUTS..."
+        "New rows: a file that `import` reads, one per exit, or a folder of them.", "OUTPUTS..."
     ),
     key: list[str] | None = options.KEY,
     axes: str | None = option(None, "KNC or NKC; default: found from the policy."),
@@ -133,10 +133,12 @@ def run(
     from policyopt._cache.exits import number_answers
     from policyopt._cache.importers import read_files, refuse_orders
 
-    loaded = at_level(load_any(policy), level)
+    loaded = options.at_level(load_any(policy), level)
     if axes is not None and axes.upper() not in _AXES:
         raise input_error("--axes", f"one of {', '.join(_AXES)}", axes, "Classes come last.")
-    raw = read_files(outputs, options.roles(key), "OUTPUTS")
+    names = loaded.provenance.get("names")
+    names = list(map(str, names)) if isinstance(names, list) else []
+    raw = read_files(outputs, options.roles(key), "OUTPUTS", names)
     known = ((policy.name, loaded.provenance), (raw.name, raw.metadata))
     refuse_orders((of, told.get("names")) for of, told in known)
     if raw.split is not None:
@@ -159,8 +161,8 @@ def run(
             row["prediction"] = None if row["prediction"] < 0 else texts[row["prediction"]]
         output.print_records(records, style)
         return
-    names, of = loaded.provenance.get("names"), range(loaded.model_exits)
-    names = names if isinstance(names, list) and len(names) == len(of) else of
+    of = range(loaded.model_exits)
+    names = names if len(names) == len(of) else of
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
     mean = number(float(decisions.cost.mean()))
     if isinstance(loaded, RoutingPolicy):

@@ -142,8 +142,10 @@ class Chooser:
                     levels.at([budget])[0].draft if self.method.limits else levels.solved(budget)
                 )
                 origin = {**self.method.origin(name, way, draft), "compared": choice.report}
+                notes = [self.compared.versus] if self.compared and self.compared.versus else []
                 if way.learned and len(self.table) < FEW_ROWS:
-                    origin["notes"] = [few_rows_note(len(self.table))]
+                    notes.append(few_rows_note(len(self.table)))
+                origin |= {"notes": notes} if notes else {}
                 return replace(draft, origin=origin)
         low, high, unit = cheapest(self.table), self.table.mean_costs[-1], self.table.unit
         raise BudgetError(
@@ -256,6 +258,7 @@ class Comparison:
     worth: Floats  # (A, M): what candidates are believed to be worth; differences count
     group: Ints | None = None  # (N,), see `Table.group`
     routed: Any = None  # where routing is believed to be better: its levels, and a report per aim
+    versus: str = ""  # what routing came to against the others, in words
 
     def joined(self, other: Comparison) -> Comparison:
         """Return the same with more candidates."""
@@ -501,25 +504,28 @@ class Auto(Choosing):
         compared = levels.spend.compared
         if compared is None or compared.routed is None:
             return validated(levels, targets, seed)
-        own, reports = compared.routed
-        return self._routed(own, reports, table, targets, seed)
+        return self._routed(compared, table, targets, seed)
 
     def _routed(
-        self, levels: Any, reports: list[Report], table: Table, targets: Sequence[Target], seed: int
+        self, compared: Comparison, table: Table, targets: Sequence[Target], seed: int
     ) -> list[Fitted | BudgetError]:
         """Return the policies of routing, told as chosen."""
         name, way, _ = ROUTING
         assert isinstance(way, Routing)
+        levels, reports = compared.routed
         found, aims = way.fit_levels(levels, targets, seed), aims_of(table)
         for i, one in enumerate(found):
             if isinstance(one, Fitted):
                 place = int(np.rint(np.interp(one.expected.cost, aims, np.arange(len(aims)))))
-                found[i] = self._told(one, name, way, reports[place])
+                found[i] = self._told(one, name, way, reports[place], compared.versus)
         return found
 
-    def _told(self, one: Fitted, name: str, way: Method, compared: Report) -> Fitted:
+    def _told(
+        self, one: Fitted, name: str, way: Method, compared: Report, versus: str = ""
+    ) -> Fitted:
         chosen = {"chosen": {"method": name, "settings": way.settings()}, "compared": compared}
         said = {**one.policy.provenance, **chosen, "method": self.name, "settings": self.settings()}
+        said |= {"notes": [versus, *said.get("notes", [])]} if versus else {}
         return replace(one, method=self.name, policy=replace(one.policy, provenance=said))
 
     def _limited(self, table: Table, target: Target, seed: int) -> Fitted | BudgetError:
@@ -569,6 +575,10 @@ class Auto(Choosing):
         gain = own.values[:, 0] - rival
         rows_gain = gain[np.isfinite(gain).all(axis=1)].mean(axis=0)
         mean, error = rows_gain.mean(), rows_gain.std() / len(rows_gain) ** 0.5
+        if np.isfinite(mean):
+            told = f"{100 * mean:+.2f} ± {100 * error:.2f} points, all budgets together"
+            told += "; it is taken unless it is worse by more than that error"
+            found = replace(found, versus=f"routing against what is chosen of the others: {told}")
         if not mean > -error:
             return choices, found
         values, every = compared.joined(own).values, [*candidates, ROUTING]

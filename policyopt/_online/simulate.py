@@ -260,6 +260,11 @@ def simulate(
         else:
             levels = family.steered() if given else steering_family(own_method, fit, _LEVELS, seed)
             low, high = levels.ends.tolist()
+            if not low * (1 - 1e-9) <= limit <= high * (1 + 1e-9):
+                notes.append(
+                    f"{name}: a budget must lie between what the levels cost, {low:.6g} to {high:.6g} "
+                    f"{family.policy.unit}; {limit:.6g} cannot be kept, the nearest of the two is aimed at"
+                )
             # Costs that are all alike the controller refuses itself.
             share = min(max((limit - low) / ((high - low) or 1.0), 0.0), 1.0)
             # It starts on the level that was fitted to the budget.

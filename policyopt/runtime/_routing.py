@@ -505,6 +505,9 @@ class RoutingPolicy:
         InputError
             A route that has ended; a wrong shape, NaN or infinity; a cost that is none.
         """
+        if not isinstance(route, Route):
+            got, step = f"a {type(route).__name__}", "E.g. policy.step(output, route)."
+            raise input_error("route", "what `start` gave, after the output", got, step)
         model = route.next
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")

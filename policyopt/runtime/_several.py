@@ -124,8 +124,8 @@ class Several(ABC):
         return SeveralState(rows, groups, False)
 
     def step(
-        self, k: int, output: object, state: Any, features: object = None, cost: float | None = None
-    ) -> Any:
+        self, k: int, output: object, state: Any = None, features: object = None, cost: float | None = None
+    ) -> Any:  # fmt: skip
         """Decide at exit k, each sample by its own policy.
 
         Parameters
@@ -155,6 +155,9 @@ class Several(ABC):
         if isinstance(state, Route):
             check_next(k, state)
             return self.policies[state.level].step(output, state, cost)
+        if not isinstance(state, SeveralState):
+            got, step = f"a {type(state).__name__}", "E.g. step(state.next, output, state)."
+            raise input_error("state", "what `start` gave, as the third argument", got, step)
         if state.scalar:
             e, _, inner = state.groups[0]
             return self.policies[e].step(k, output, inner, features)

@@ -390,6 +390,11 @@ def test_levels_of_routing_are_steered_and_what_does_not_fit_them_is_refused(lev
     asked = {"arms": family, "rounds": 3000, "repetitions": 3, "overhead": 0.3}
     records = po.simulate(data, "controller,fixed", budget="30%", **asked).records
     assert abs(records[0]["realised_cost"] / 4.5 - 1) < 0.02
+    low, high = family.expected_costs[[1, 2]].tolist()
+    some = {**asked, "arms": PolicyFamily(family.policies[1:3], [low, high]), "rounds": 100}
+    for budget, told in ((low, 0), (high, 0), (0.9 * low, 1), (1.1 * high, 1)):
+        notes = po.simulate(data, "controller", budget=budget, **some).notes
+        assert sum("must lie between what the levels cost" in note for note in notes) == told
     found = po.simulate(data, "thompson", reveal="played", **asked)
     means, policies = [], family.policies
     for one in policies:

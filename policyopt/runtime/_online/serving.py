@@ -512,8 +512,8 @@ def check_routed(reward: str, offload_at: Any, reveal: str) -> None:
         step = "No exit 0 is there to gain over; confidence is that of the answer given."
         raise input_error("reward", "confidence or label for routing", reward, step)
     if reveal != "played":
-        step = "What another level would have done is seen of some requests only: --reveal played."
-        raise input_error("reveal", "played for routing", reveal, step)
+        step = 'Say reveal="played" (command line: --reveal played): others are not always seen.'
+        raise input_error("reveal", "played for bandits on routing", reveal, step)
 
 
 def _check_fit(family: PolicyFamily, steering: Any, reward: str, reveal: str) -> None:
