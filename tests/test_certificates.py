@@ -410,6 +410,7 @@ def test_routing_is_certified_as_it_is_served(tmp_path, run):
     ensemble = replace(policy.ensemble, temper=policy.ensemble.temper * 1.01)
     for other in (
         {"share": 0.5}, {"seed": 3}, {"explore": 0.1}, {"arms": policy.arms[:1]}, {"ensemble": ensemble},
+        {"provenance": {**policy.provenance, "confidences": False}},
     ):  # fmt: skip
         assert certificate_of(replace(policy, **other)) is None
     with pytest.raises(CheckError, match="changed since"):

@@ -324,6 +324,9 @@ def _inside(path: Path) -> list[Path]:
     if not path.is_dir() or (path / MANIFEST).exists():
         return [path]
     files = [p for p in sorted(path.iterdir()) if p.name[0] != "."]
+    files = [
+        p for p in files if p.suffix != ".json" or p.with_suffix(".npy") not in files
+    ]  # sidecars
     return [p for p in files if Path(p.name.removesuffix(".gz")).suffix in READERS] or [path]
 
 

@@ -126,7 +126,8 @@ def _routed(
         utility=utility_for(given, data)[0],
     )  # fmt: skip
     stated: Any = given.provenance.get("expected_quality")
-    less = not budget and isinstance(stated, float) and fitted.quality < stated - 1e-3
+    high = fitted.policy.provenance["expected_quality_95"][1]  # what a log tells is uncertain
+    less = not budget and isinstance(stated, float) and high < stated
     said = [f"expected quality {100 * fitted.quality:.2f} % is below {100 * stated:.2f} %, which --policy states: keep "
             "that, or first hold both against rows of all models (evaluate)"] if less else []  # fmt: skip
     _save(fitted, out, held, style, said)

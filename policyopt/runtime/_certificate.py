@@ -27,6 +27,7 @@ _CLAIM = re.compile(
     r"([^<\s]+)\s*<=\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)(%?)(.*)", re.IGNORECASE | re.ASCII
 )
 _OTHER = ("provenance", "sha256", "version", "format")
+_READ = ("class_names", "confidences", "predictions")  # of provenance: how answers are read
 
 
 def fingerprint(policy: Any) -> str:
@@ -41,8 +42,11 @@ def fingerprint(policy: Any) -> str:
 
 
 def _bare(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a file without what decides nothing."""
-    return {name: value for name, value in content.items() if name not in _OTHER}
+    """Return the content of a file without what decides nothing; of its origins, how answers are read."""
+    told = {
+        name: content["provenance"][name] for name in _READ if name in content.get("provenance", {})
+    }
+    return {name: value for name, value in content.items() if name not in _OTHER} | told
 
 
 def certificate_of(policy: Any) -> dict[str, Any] | None:

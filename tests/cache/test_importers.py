@@ -721,6 +721,8 @@ def test_a_folder_is_its_files_and_costs_may_name_their_order(tmp_path, load):
         wanted = COSTS if costs is COSTS else [4, 2, 1]
         assert report.data.cost().values == tuple(np.cumsum(wanted))
         assert (report.data.splits["pool"].array("labels") == Y).all()
+    (folder / "m1.json").write_text('{"kind": "logits"}')  # a sidecar is no model
+    assert load("models").data.names == ("m1", "m10", "m2")
     table = "sample,model,conf,correct\n" + "\n".join(
         f"{n},{m},0.5,1" for n in range(4) for m in "ab"
     )
