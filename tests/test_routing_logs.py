@@ -309,10 +309,10 @@ def test_refit_closes_the_loop(first, run, tmp_path):
     assert "another policy" not in told
     assert after.provenance["budget"] == first.provenance["budget"]
     assert "is below" not in told and "the log tells the cost" not in told
-    better = replace(first, provenance={**first.provenance, "expected_quality": 1.0})
+    better = replace(first, provenance={**first.provenance, "expected_quality": 1.2})
     better.save(tmp_path / "first.json")
     told = run("refit", str(tmp_path / "log"), *files)[2]
-    assert "below 100.00 %, which --policy states" in told
+    assert "below 120.00 %, which --policy states" in told
     assert "below" not in run("refit", str(tmp_path / "log"), *files, "--budget", "30%")[2]
     served(first, Tables(zoo(8000, seed=4)).get("fit"), tmp_path / "log", of, tail=2.5)
     assert "the log tells the cost to within" in run("refit", str(tmp_path / "log"), *files)[2]
