@@ -9,11 +9,13 @@ models of S have said; asked is the model of the largest estimate, if that is ov
 
 - Standings are many and rows few. The regressions of one action at all standings of a size are one regression, on
   columns that all have; what is left of each standing's own is a second one, with a larger penalty. The penalties are
-  those, of a few, by which rows fare best that the coefficients of their fold have not seen.
+  those, of a few, by which rows fare best that the coefficients of their fold have not seen. Along how sure each model
+  is they may bend at knots: who is to be asked next need not rise or fall with it.
 - It is cross-fitted: what a row earns later comes from decisions of coefficients that it took no part in. So are the
   costs and qualities of all prices, by whose upper hull a budget is met, two neighbours mixed by a coin. Prices stand
   closer where costs and qualities change more. By how much few rows still flatter (powers, answerers and penalties are
-  of all of them), folds left out of the whole fit say, and that is taken off the quality that is stated.
+  of all of them), folds left out of the whole fit say, and that is taken off the quality that is stated; not off that of
+  one model for all rows, which it is where few rows tell little.
 - An answer's worth is the probability that the ensemble of all models gives to it, which is less noisy than right or
   wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). It is believed as far as what
   single models' answers are worth bears it out, by one map for all standings, and shifted where a standing's mean is
