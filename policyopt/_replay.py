@@ -265,7 +265,8 @@ def follow(policy: RoutingPolicy, table: Table) -> Replay:
         found = policy.follow(seen, rows, alone[rows], query)
         own = found.answerer[:, None] == np.arange(table.exits)  # whose answer it is
         worth = part.worth(np.repeat(found.prediction[:, None], table.exits, axis=1))
-        worth = part.statistics.quality if worth is None or part.plain_only else worth
+        apart = part.plain_only and not part.says
+        worth = part.statistics.quality if worth is None or apart else worth
         taken = np.full(own.shape, np.nan) if worth is None else worth.astype(np.float64)
         quality = np.where(own.any(axis=1), (taken * own).sum(axis=1), taken[:, 0])
         for name in ("exit", "prediction", "cost", "turn", "answerer", "confidence"):

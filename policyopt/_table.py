@@ -315,11 +315,15 @@ class Table:
 
     @property
     def says(self) -> bool:
-        """Whether answers are known and right or wrong, though no labels are: of texts."""
-        return (
-            self.statistics.labels is None
-            and self.statistics.quality is not None
-            and not self.graded
+        """Whether rows say, without labels, which answers are right: equal ones are, or are not, as of texts."""
+        stats, worth = self.statistics, self.statistics.quality
+        if stats.labels is not None or worth is None or self.utility is not None:
+            return False
+        said = stats.prediction
+        same = (said[:, :, None] == said[:, None, :]) & (said >= 0)[:, None, :]
+        other = (worth[:, :, None] != worth[:, None, :]) & same
+        return bool(
+            (said >= 0).any() and np.isin(worth[said >= 0], (0, 1)).all() and not other.any()
         )
 
     @property

@@ -18,7 +18,7 @@ def random_routing(seed, kind="logits", timed=False, arms=1, query=False, models
     ensemble = Ensemble(
         np.stack([rng.normal(size=k), rng.uniform(0.2, 1.5, k)], axis=1),
         np.append(rng.uniform(0, 3, k - 1), 1.0), classes.get(kind, int(rng.integers(2, 7))), timed, temper,
-        float(rng.uniform(3, 9)), rng.normal(size=(k, int(rng.integers(1, 4)))), _query(rng, k) if query else None,
+        float(rng.uniform(3, 9)), rng.normal(size=(k, k % 3 + 1)), _query(rng, k) if query else None,
     )  # fmt: skip
     made = tuple(_arm(rng, ensemble, k, kind != "summary") for _ in range(arms))
     share = float(rng.uniform(0.2, 0.8)) if arms == 2 else 0.0

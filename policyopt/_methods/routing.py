@@ -14,8 +14,8 @@ models of S have said; asked is the model of the largest estimate, if that is ov
 - It is cross-fitted: what a row earns later comes from decisions of coefficients that it took no part in. So are the
   costs and qualities of all prices, by whose upper hull a budget is met, two neighbours mixed by a coin. Prices stand
   closer where costs and qualities change more. By how much few rows still flatter (powers, answerers and penalties are
-  of all of them), folds left out of the whole fit say, and that is taken off the quality that is stated; not off that of
-  one model for all rows, which it is where few rows tell little.
+  of all of them), folds left out of the whole fit say, and that is taken off the quality that is stated; not off that
+  of one model for all rows, which it is where few rows tell little.
 - An answer's worth is the probability that the ensemble of all models gives to it, which is less noisy than right or
   wrong: the other models are known when fitting (see `policyopt._methods.lagrangian`). It is believed as far as what
   single models' answers are worth bears it out, by one map for all standings, and shifted where a standing's mean is
@@ -249,12 +249,12 @@ class _Rows:
         self.prices = prices_of(self.costs.mean(axis=0))
         self.fold = folds_of(len(table), _GROUPS, seed, table.group)
         said, self.labels = table.statistics.prediction, table.statistics.labels
-        if self.labels is None and table.says and (said >= 0).any():
+        if table.says:
             # The label is what those say that are right; or nobody's.
             right = (table.quality > 0.5) & (said >= 0)
             first = said[np.arange(len(said)), right.argmax(axis=1)]
             self.labels = np.where(right.any(axis=1), first, said.max() + 1)
-        self.joins = self.labels is not None and not table.plain_only
+        self.joins = table.says or (self.labels is not None and not table.plain_only)
         self.seen = dict(enumerate(table.statistics.outputs()))
         if table.whole and self.joins:
             every = table.log_prob()
@@ -329,7 +329,7 @@ class _Rows:
     @cached_property
     def _word(self) -> tuple[Floats, Array] | None:
         """What all models together say: probabilities, (N, V), of answers, (N, V) or (1, V)."""
-        if not self.joins or not self.soft or self.table.graded:
+        if not self.joins or not self.soft or (self.table.graded and not self.table.says):
             return None
         every = tuple(range(self.k))
         score, said = self.ensemble.tally(self.seen, self.standing(every))
