@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
@@ -313,7 +314,7 @@ class Table:
         """Whether answers other than the exits' own are out: of unknown worth, or made of unlike classes."""
         return self.quality_given or (self.utility is not None and self.utility.mixed)
 
-    @property
+    @cached_property
     def says(self) -> bool:
         """Whether rows say, without labels, which answers are right: equal ones are, or are not, as of texts."""
         stats, worth = self.statistics, self.statistics.quality

@@ -743,7 +743,8 @@ class _Levels:
         """State so much less of policies that adapt, and find the upper hull."""
         self.less = flattery * self.adapts
         points: Any = [(one.way.paid[:, i].mean(), one.way.aim[:, i].mean()) for one, i in self.of]
-        self.points: Any = np.array(points) - np.stack([0.0 * self.less, self.less], axis=1)
+        self.points: Any = np.array(points)
+        self.points[:, 1] -= self.less
         self.hull = upper_hull(self.points)
         self.paid = [self._paid(h) for h in self.hull]
         self.cost = np.maximum.accumulate([paid.mean() for paid in self.paid])
