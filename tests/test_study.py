@@ -15,7 +15,6 @@ from matplotlib.transforms import Bbox
 from scipy import stats
 
 import policyopt as po
-from policyopt._certificates.testing import holm
 from policyopt._frontier import Path as Replays
 from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import dominance_figure, study_figure
@@ -30,6 +29,7 @@ from policyopt._study.study import (
     named_caches,
     values_at,
 )
+from policyopt._testing import holm
 from tests.conftest import refuses
 
 CLASSES = 4

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._certificates.testing import holm
+from policyopt._testing import holm
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats

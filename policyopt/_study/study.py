@@ -26,7 +26,6 @@ from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import GROUP, POOL, ExitData, Rows
 from policyopt._cache.manifest import CACHE, MANIFEST, UNFINISHED
 from policyopt._cache.reader import open_cache
-from policyopt._certificates.testing import holm
 from policyopt._costs import Cost, parse_budgets, positions
 from policyopt._frontier import Frontier, curve, path_through, split_for_seed
 from policyopt._frontier import Path as Replays
@@ -38,6 +37,7 @@ from policyopt._study.exits import ExitMetrics, exit_metrics
 from policyopt._study.runs import compare_runs, less_is_better, letters
 from policyopt._study.streams import TRAIN
 from policyopt._table import Table, Tables, known_rows
+from policyopt._testing import holm
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
