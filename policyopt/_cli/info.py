@@ -22,6 +22,7 @@ from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._thresholds import scale_text
 
 if TYPE_CHECKING:
     from policyopt._methods.registry import MethodSpec
@@ -343,7 +344,7 @@ def _facts(policy: Any) -> dict[str, Any]:
         "exits run": list(policy.active_exits), "unit": policy.unit, "costs": policy.costs.tolist(),
         "overhead": policy.overhead.tolist(), "score": policy.rule.name, "answer": policy.answer.name,
         "calibrator": None if calibrator is None else calibrator.name,
-        "thresholds": policy.thresholds.tolist(), "scale": output.scale_text(policy),
+        "thresholds": policy.thresholds.tolist(), "scale": scale_text(policy),
         "share of the mixture": None if mixture is None else mixture.share,
         "certificate": _certificate(policy),
         "provenance": dict(policy.provenance),

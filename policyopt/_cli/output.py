@@ -15,15 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import floor, log10
 from pathlib import Path
 from typing import Any
 
 from policyopt import _cli as cli
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import ALWAYS, NEVER
-from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._text import csv_cell, printable
+from policyopt.runtime._thresholds import thresholds_text
 
 #: Names of files that a note lists.
 _SOME = 8
@@ -227,44 +225,11 @@ def off_budget(record: Mapping[str, Any]) -> str:
     return f"{100 * (record['realised_cost'] / budget - 1):+.1f}" if budget else "-"
 
 
-def threshold_text(threshold: float) -> str:
-    """Return a threshold for people: always, never, or four digits; more near 0 and 1."""
-    if 0 < (near := abs(1 - threshold)) < 1e-3:
-        return f"{threshold:.{1 - floor(log10(near))}f}"
-    text = f"{threshold:.3g}" if 0 < abs(threshold) < 1e-3 else f"{threshold:.4f}"
-    return {ALWAYS: "always", NEVER: "never"}.get(threshold, text)
-
-
 def rule_column(record: Mapping[str, Any]) -> Columns:
     """Return the column of a fit's thresholds, or of the models that are asked first."""
     if "asked_first" not in record:
         return {"thresholds, exit 0 on": thresholds_text}
     return {"asked first": lambda r: " or ".join(r["asked_first"])}
-
-
-def thresholds_text(record: Mapping[str, Any]) -> str:
-    """Return the thresholds of a record, or of its two sets, for people."""
-    mixture = record.get("mixture")
-    sets = mixture["thresholds"] if mixture else [record["thresholds"]]
-    between = f" or, for {percent(mixture['share'], 1)} %, " if mixture else ""
-    return between.join(" ".join(map(threshold_text, one)) for one in sets)
-
-
-def scale_text(policy: Any) -> str | None:
-    """Return how thresholds are to be read where papers have another scale and direction; None: as they stand."""
-    if isinstance(policy, RoutingPolicy):
-        return None
-    rule = policy.rule
-    if rule.below is None:
-        return None
-    what, form = rule.below
-    told = f"score {rule.name} is {form}: leave at or above the threshold"
-    if not what:
-        return told
-    sets = [policy.thresholds, *([policy.mixture.thresholds] if policy.mixture else [])]
-    theirs = [[t if t in (ALWAYS, NEVER) else rule.below_of(t) for t in one] for one in sets]
-    there = " or ".join(" ".join(map(threshold_text, one)) for one in theirs)
-    return f"{told}. Papers leave below, in {what}: {there or '-'}"
 
 
 @contextmanager
