@@ -10,13 +10,17 @@ import enum
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
+
+from rich.cells import cell_len
 
 from policyopt import _cli as cli
 from policyopt.runtime._files import write_file
@@ -27,6 +31,10 @@ from policyopt.runtime._thresholds import thresholds_text
 _SOME = 8
 #: Seconds after which a bar is drawn.
 _PATIENCE = 1.0
+#: What is not broken in tables: a number with its interval or %, else what stands between spaces.
+_PIECE = re.compile(r"(?:[-+.\d]\S* )?\[[^\[\]]{,40}\](?!\S)|\S+(?: %(?!\S))?")
+#: Between columns; the width of what is no terminal; lines of a cell that are tried.
+_GAP, _UNBOUNDED, _MOST = "  ", 1 << 20, (1, 2, 3, 4, 6, 8, 12, 20, 50, 1000)
 #: What a table shows: by header the field of a record, or a function of the record.
 Columns = Mapping[str, Any]
 
@@ -93,28 +101,132 @@ def print_records(
 
 
 def print_table(records: Sequence[Any], columns: Columns | None = None, title: str = "") -> None:
-    """Print one line per record as a table; numbers to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    """Print one line per record; where that is too wide, so that no number or interval is broken.
 
+    Headers wrap first, then texts; few records become columns; else further columns follow below, behind those
+    that tell records apart. Piped, a table is as wide as it is.
+    """
     if columns is None:
         columns = {name: name for record in records for name in record}
-    look: Any = {"box": SIMPLE_HEAD, "title_justify": "left", "pad_edge": False}
-    table = Table(title=printable(title) or None, **look)
-    cells = [
+    heads = list(map(printable, columns))
+    rows = [
         [_text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
         for r in records
     ]
-    for i, header in enumerate(columns):
-        numeric = all(row[i][:1] in "+-0123456789." for row in cells if row[i])
-        table.add_column(printable(header), justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
-        console.width = max(console.width, 140)  # piped: do not wrap at 80 columns
-    console.print(table)
+    narrow = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    width = get_terminal_size().columns if narrow else _UNBOUNDED
+    lines = [printable(title)] if title else []
+    for block in _tables(heads, rows, width):
+        lines += [*block, ""]
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[list[str]]:
+    """Yield the lines of a table in one or several blocks that are no wider than `width`."""
+    columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
+    single = len(rows) == 1
+    if widths := _widths(columns, width, [(n, 1) for n in ((1, 2) if single else (1, 2, 3, 5))]):
+        return (yield _drawn(columns, widths))
+    turned = [heads, *rows]
+    if len(rows) <= len(heads) and (
+        widths := _widths(turned, width, [(m, m) for m in _MOST] if single else [(1, 1)])
+    ):
+        return (yield _drawn(turned, widths, right=not single))
+    if widths := _widths(columns, width, [(5, 2), (8, 2), (8, 3)]):
+        return (yield _drawn(columns, widths))
+    told = [len({tuple(row[: i + 1]) for row in rows}) for i in range(len(heads))]
+    key = columns[: told.index(max(told)) + 1]  # what tells records apart
+    rest = columns[len(key) :] or [key.pop()]
+    wide = [(n, 1) for n in (1, 2, 3, 5)]
+    while rest:
+        count = len(rest)
+        while count > 1 and not _widths(key + rest[:count], width, wide):
+            count -= 1
+        block, rest = key + rest[:count], rest[count:]
+        deep = [*wide, *((max(5, m), m) for m in _MOST)]
+        widths = _widths(block, width, deep)
+        if widths is None and (first := _widths(block[:-1], width // 2, deep)):
+            widths = [*first, width - sum(first) - len(_GAP) * len(first)]  # a long word sticks out
+        if widths is None:  # a record per block, a line or more per field
+            yield [line for row in rows for line in [*_record(heads, row, width), ""]][:-1]
+            return
+        yield _drawn(block, widths)
+
+
+def _widths(
+    columns: list[list[str]], width: int, most: Sequence[tuple[int, int]]
+) -> list[int] | None:
+    """Return columns' widths at the first of `most`, lines of a header and of a cell, with which they fit."""
+    for header, cell in most:
+        widths = [max(_least([head], header), _least({*cells}, cell)) for head, *cells in columns]
+        left = width - sum(widths) - len(_GAP) * (len(widths) - 1)
+        if left >= 0:
+            for i, texts in enumerate(columns):  # what is left unwraps the first
+                more = min(left, _least(texts, 1) - widths[i])
+                widths[i], left = widths[i] + more, left - more
+            return widths
+    return None
+
+
+def _least(texts: Collection[str], lines: int) -> int:
+    """Return the least width at which no text takes more lines."""
+    low, high = 0, max(map(cell_len, texts), default=0)
+    if lines > 1:
+        low = max((cell_len(p) for text in texts for p in _PIECE.findall(text)), default=0)
+        while low < high:
+            middle = (low + high) // 2
+            fits = all(len(_wrapped(text, middle)) <= lines for text in texts)
+            low, high = (low, middle) if fits else (middle + 1, high)
+    return high
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines, broken where that breaks no number."""
+    if cell_len(text) <= width:
+        return [text]
+    lines = [""]
+    for piece in _PIECE.findall(text):
+        longer = f"{lines[-1]} {piece}".lstrip()
+        lines[-1:] = [longer] if not lines[-1] or cell_len(longer) <= width else [lines[-1], piece]
+    return lines
+
+
+def _drawn(columns: list[list[str]], widths: list[int], right: bool | None = None) -> list[str]:
+    """Return the lines of a table; numbers to the right, or all of them, or none."""
+    cells = [
+        [_wrapped(text, w) for text in texts] for texts, w in zip(columns, widths, strict=True)
+    ]
+    aligned = []
+    for i, (texts, parts, w) in enumerate(zip(columns, cells, widths, strict=True)):
+        whole = all(len(part) == 1 for part in parts[1:])
+        numbers = whole and all(text[:1] in "+-0123456789." for text in texts[1:] if text)
+        to_right = numbers if right is None else right and i > 0
+        aligned.append([[_padded(line, w, to_right) for line in part] for part in parts])
+    lines: list[str] = []
+    for j, row in enumerate(zip(*aligned, strict=True)):
+        tall = max(map(len, row))
+        # Headers stand on their line; cells hang from the first.
+        filled = [
+            [*[" " * w] * ((tall - len(part)) * (j == 0)), *part, *[" " * w] * (tall * (j > 0))]
+            for part, w in zip(row, widths, strict=True)
+        ]
+        lines += [_GAP.join(part[i] for part in filled) for i in range(tall)]
+        if j == 0:
+            seen = str(sys.stdout.encoding).lower().startswith("utf")
+            lines = lines * any(line.strip() for line in lines)
+            lines.append(("─" if seen else "-") * (sum(widths) + len(_GAP) * (len(widths) - 1)))
+    return lines
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space
+
+
+def _record(heads: list[str], row: list[str], width: int) -> list[str]:
+    """Return a line or more per field of a record."""
+    fields = [_wrapped(f"{head}: {text}", width - 2) for head, text in zip(heads, row, strict=True)]
+    return [("  " if i else "") + line for field in fields for i, line in enumerate(field)]
 
 
 def _text(value: Any) -> str:

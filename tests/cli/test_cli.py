@@ -130,7 +130,7 @@ def test_info(run, cache):
     told |= {-np.inf: "always", 1e12: "1e+12", 0: "0.0000"}
     assert {t: threshold_text(t) for t in told} == told
     fitted = po.fit(po.open_cache(cache), "50%", "optimal_stopping")
-    assert "where going on is not worth its cost" in scale_text(fitted.policy)
+    assert "0: going on is not worth its cost" in scale_text(fitted.policy)
     told = run("info", cache, columns="60")[1]
     lines = [line for line in told.splitlines() if "metadata" not in line]
     assert max(map(len, lines)) <= 60

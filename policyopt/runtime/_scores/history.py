@@ -265,7 +265,7 @@ class Advantage(HistoryRule):
     name = "advantage"
     below = (
         "",
-        "what speaks for stopping over going on: at 0 it leaves where going on is not worth its cost",
+        "what speaks for stopping over going on (0: going on is not worth its cost)",
     )
     weights: Any = array("K-1", "M")
     offset: Any = array("K-1")
@@ -309,7 +309,7 @@ class Halting(Advantage):
     """
 
     name = "halting"
-    below = "", "halting scores so far less 1: at 0 it leaves where they have added up to one"
+    below = "", "the halting scores so far, less one (0: they have added up to one)"
     eps: float = number(least=0, below=1, default=0.01)
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
