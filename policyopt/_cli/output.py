@@ -14,8 +14,10 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import zip_longest
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
@@ -35,6 +37,7 @@ _PATIENCE = 1.0
 _PIECE = re.compile(r"(?:[-+.\d]\S* )?\[[^\[\]]{,40}\](?!\S)|\S+(?: %(?!\S))?")
 #: Between columns; the width of what is no terminal; lines of a cell that are tried.
 _GAP, _UNBOUNDED, _MOST = "  ", 1 << 20, (1, 2, 3, 4, 6, 8, 12, 20, 50, 1000)
+_NUMERIC = "+-0123456789."
 #: What a table shows: by header the field of a record, or a function of the record.
 Columns = Mapping[str, Any]
 
@@ -60,6 +63,12 @@ def complain(*lines: str) -> None:
 def note(text: str) -> None:
     """Print a remark on standard error."""
     complain(f"note: {text}")
+
+
+def meant(got: str, known: Iterable[str]) -> str:
+    """Return a question, which of the known words was meant, and a space; nothing where none is near."""
+    close = get_close_matches(got.lower(), list(known), n=1)
+    return f"Did you mean '{close[0]}'? " if close else ""
 
 
 def command(*words: Any) -> str:
@@ -124,29 +133,29 @@ def print_table(records: Sequence[Any], columns: Columns | None = None, title: s
 def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[list[str]]:
     """Yield the lines of a table in one or several blocks that are no wider than `width`."""
     columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
-    single = len(rows) == 1
-    if widths := _widths(columns, width, [(n, 1) for n in ((1, 2) if single else (1, 2, 3, 5))]):
+    turned, single, wide = [heads, *rows], len(rows) == 1, [(n, 1) for n in (1, 2, 3, 5)]
+    if widths := _widths(columns, width, wide[:2] if single else wide):
         return (yield _drawn(columns, widths))
-    turned = [heads, *rows]
     if len(rows) <= len(heads) and (
-        widths := _widths(turned, width, [(m, m) for m in _MOST] if single else [(1, 1)])
+        widths := _widths(turned, width, [(m, m) for m in (_MOST if single else [1])])
     ):
         return (yield _drawn(turned, widths, right=not single))
     if widths := _widths(columns, width, [(5, 2), (8, 2), (8, 3)]):
         return (yield _drawn(columns, widths))
     told = [len({tuple(row[: i + 1]) for row in rows}) for i in range(len(heads))]
     key = columns[: told.index(max(told)) + 1]  # what tells records apart
-    rest = columns[len(key) :] or [key.pop()]
-    wide = [(n, 1) for n in (1, 2, 3, 5)]
+    rest, deep = columns[len(key) :] or [key.pop()], [*wide, *((max(5, m), m) for m in _MOST)]
     while rest:
         count = len(rest)
         while count > 1 and not _widths(key + rest[:count], width, wide):
             count -= 1
         block, rest = key + rest[:count], rest[count:]
-        deep = [*wide, *((max(5, m), m) for m in _MOST)]
         widths = _widths(block, width, deep)
         if widths is None and (first := _widths(block[:-1], width // 2, deep)):
-            widths = [*first, width - sum(first) - len(_GAP) * len(first)]  # a long word sticks out
+            widths = [
+                *first,
+                width - len(_GAP.join("x" * w for w in [*first, 0])),
+            ]  # words stick out
         if widths is None:  # a record per block, a line or more per field
             yield [line for row in rows for line in [*_record(heads, row, width), ""]][:-1]
             return
@@ -192,35 +201,25 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 def _drawn(columns: list[list[str]], widths: list[int], right: bool | None = None) -> list[str]:
-    """Return the lines of a table; numbers to the right, or all of them, or none."""
-    cells = [
-        [_wrapped(text, w) for text in texts] for texts, w in zip(columns, widths, strict=True)
-    ]
-    aligned = []
-    for i, (texts, parts, w) in enumerate(zip(columns, cells, widths, strict=True)):
-        whole = all(len(part) == 1 for part in parts[1:])
-        numbers = whole and all(text[:1] in "+-0123456789." for text in texts[1:] if text)
-        to_right = numbers if right is None else right and i > 0
-        aligned.append([[_padded(line, w, to_right) for line in part] for part in parts])
+    """Return the lines of a table; numbers to the right, or all but the first column, or none."""
+    cells = [[_wrapped(t, w) for t in texts] for texts, w in zip(columns, widths, strict=True)]
+    numbers = [all(len(c) == 1 and c[0][:1] in _NUMERIC for c in own[1:]) for own in cells]
+    to_right = numbers if right is None else [right and i > 0 for i in range(len(cells))]
     lines: list[str] = []
-    for j, row in enumerate(zip(*aligned, strict=True)):
-        tall = max(map(len, row))
-        # Headers stand on their line; cells hang from the first.
-        filled = [
-            [*[" " * w] * ((tall - len(part)) * (j == 0)), *part, *[" " * w] * (tall * (j > 0))]
-            for part, w in zip(row, widths, strict=True)
-        ]
-        lines += [_GAP.join(part[i] for part in filled) for i in range(tall)]
-        if j == 0:
-            seen = str(sys.stdout.encoding).lower().startswith("utf")
-            lines = lines * any(line.strip() for line in lines)
-            lines.append(("─" if seen else "-") * (sum(widths) + len(_GAP) * (len(widths) - 1)))
+    for row in zip(*cells, strict=True):
+        step = 1 if lines else -1  # headers stand on the rule, cells hang from their line
+        part = [
+            _GAP.join(
+                (text.rjust if r else text.ljust)(w - cell_len(text) + len(text))
+                for text, w, r in zip(texts, widths, to_right, strict=True)
+            )
+            for texts in zip_longest(*(cell[::step] for cell in row), fillvalue="")
+        ][::step]
+        if not lines:
+            rule = "─" if str(sys.stdout.encoding).lower().startswith("utf") else "-"
+            part = [*(p for p in part if p.strip()), rule * len(_GAP.join("x" * w for w in widths))]
+        lines += part
     return lines
-
-
-def _padded(text: str, width: int, right: bool) -> str:
-    space = " " * (width - cell_len(text))
-    return space + text if right else text + space
 
 
 def _record(heads: list[str], row: list[str], width: int) -> list[str]:
