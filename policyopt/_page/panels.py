@@ -293,7 +293,8 @@ def calibration_panels(
             parts = {"all rows": (BLUE, exits >= 0), "leave here": (RED, exits == record["exit"])}
             for label, (colour, rows) in parts.items():
                 own = None if kin is None else kin[rows]
-                points = reliability(confidence[rows, k], correct[rows, k], kin=own)
+                if not (points := reliability(confidence[rows, k], correct[rows, k], kin=own)):
+                    continue
                 x, y, low, high = (np.array([one[of] for one in points])
                                    for of in ("confidence", "accuracy", "accuracy_low", "accuracy_high"))  # fmt: skip
                 ends = {"array": high - y, "arrayminus": y - low, "symmetric": False, "thickness": 1}  # fmt: skip
