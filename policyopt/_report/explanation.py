@@ -291,11 +291,22 @@ def _percent(value: float | None, digits: int = 1) -> str:
 def exits_figure(explanation: Explanation, title: str = "") -> Any:
     """Draw the share that leaves at each exit, what it costs, and how right leavers and stayers are."""
     record = explanation.record
-    exits, unit = record["exits"], picture_text(record["unit"])
-    labelled = record["quality"] is not None
-    size = 8 if len(exits) > MANY else 9
+    exits, unit, labelled = record["exits"], record["unit"], record["quality"] is not None
     figure = new_figure(max(7.0, 1.0 * len(exits) + 2.0), 6.4 if labelled else 3.8)
-    axes = figure.subplots(1 + labelled, 1, sharex=True, squeeze=False)[:, 0]
+    draw_exits(
+        list(figure.subplots(1 + labelled, 1, sharex=True, squeeze=False)[:, 0]), explanation
+    )
+    told = f"mean cost {record['realised_cost']:.4g} {picture_text(unit)}"
+    if labelled:
+        told += f", {_word(explanation)} {_percent(record['quality'], 2)}"
+    add_heading(figure, title, told)
+    return figure
+
+
+def draw_exits(axes: Sequence[Any], explanation: Explanation) -> None:
+    """Draw the same into given axes: shares into the first, qualities into the last, which may be the same."""
+    exits, unit = explanation.record["exits"], picture_text(explanation.record["unit"])
+    size, wide = 8 if len(exits) > MANY else 9, axes[0].figure.get_figwidth()
     at = np.arange(len(exits))
     for shift, key, colour, label in (
         (-0.2, "share_left", RIGHT, "of the rows leave here"),
@@ -307,21 +318,17 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
         axes[0].bar_label(bars, texts, padding=2, fontsize=size)
     axes[0].set_ylabel("share [%]")
     axes[0].margins(y=0.12)
-    if labelled:
-        _draw_qualities(axes[1], exits, size)
-        axes[1].set_ylabel(f"{_word(explanation)} [%]")
+    if explanation.record["quality"] is not None:
+        _draw_qualities(axes[-1], exits, size)
+        word = f"{_word(explanation)} [%]"
+        axes[-1].set_ylabel(word if len(axes) > 1 else f"share, {word}")
     for panel in axes:
         panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         tidy(panel, grid="y")
-    room = int(13 * figure.get_figwidth() / (len(exits) + 1))  # letters
+    room = int(13 * wide / (len(exits) + 1))  # letters
     labels = [f"{fold(e, room, 'exit {}')}\n{e['cost']:.4g}" for e in exits]
     axes[-1].set_xticks(at, labels, fontsize=size)
     axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
-    told = f"mean cost {record['realised_cost']:.4g} {unit}"
-    if labelled:
-        told += f", {_word(explanation)} {_percent(record['quality'], 2)}"
-    add_heading(figure, title, told)
-    return figure
 
 
 def _draw_qualities(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
