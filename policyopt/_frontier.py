@@ -37,6 +37,7 @@ from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
 from policyopt.runtime._policy import Policy, over_model_exits
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
@@ -50,8 +51,8 @@ _UNKNOWN_OF_BOUND = (
 _STREAM = 1 << 32
 
 
-@dataclass(frozen=True)
-class Frontier:
+@dataclass(frozen=True, repr=False)
+class Frontier(Shown):
     """What `curve` found."""
 
     records: list[dict[str, Any]]  # one per method, budget and seed; see `record`

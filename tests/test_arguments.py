@@ -19,7 +19,7 @@ from policyopt._export.symbolic import trace_policy
 from policyopt._online.drift import refit, watch_policy
 from policyopt._online.families import steering_family
 from policyopt._online.simulate import simulate
-from policyopt._report.explanation import explain
+from policyopt._report.explanation import explain_rows as explain
 from policyopt._table import Tables
 from policyopt.runtime import load_policy
 from policyopt.runtime._checks import MAX_COST, MAX_SEED

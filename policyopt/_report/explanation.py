@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._api import fit
+from policyopt._api import cost_for, fit, utility_for
+from policyopt._cache.data import ExitData
 from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
 from policyopt._intervals import mean_interval, with_interval
 from policyopt._replay import Traced, trace
@@ -23,11 +24,15 @@ from policyopt._report.figures import (
     new_figure,
     tidy,
 )
+from policyopt._report.routes import Routes, explain_routing
 from policyopt._table import Table, Tables, known_rows
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array, Bools, Floats
 
@@ -45,9 +50,18 @@ NAMED, BARS = 20, 40  # classes up to which they are named on an axis, and have 
 _MINUS = "\N{MINUS SIGN}"
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What a policy did with N rows, beside a reference if given; `record`: JSON-able, None where labels lack."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Shown):
+    """What a policy did with N rows, beside a reference if given.
+
+    Attributes
+    ----------
+    record : dict
+        JSON-able; None where labels lack: ``exits``, ``classes``, ``changes`` against the reference, ``notes``.
+    policy : Policy
+    found, reference
+        What it, and the reference, did row by row; `rows` tells it as records.
+    """
 
     record: dict[str, Any]
     policy: Policy
@@ -72,6 +86,71 @@ class Explanation:
 
 
 def explain(
+    policy: Any,
+    data: ExitData,
+    split: str = "test",
+    *,
+    reference: Any = REFERENCE,
+    cost: str | None = None,
+    utility: Any = None,
+    tables: Tables | None = None,
+) -> Explanation | Routes:
+    """Explain what a policy does with rows: at each exit, to each class, and beside a reference policy.
+
+    Parameters
+    ----------
+    policy : Policy, RoutingPolicy, or what `fit` returned
+    data : ExitData
+    split : str
+        Split or stream to look at.
+    reference : policy, "max_prob" or None
+        What it is held against; default max_prob fitted at the same budget. Routing has none.
+    cost, utility
+        As `evaluate` takes them.
+    tables : Tables, optional
+        Reuse of passes already made.
+
+    Returns
+    -------
+    Explanation
+        Of routing `Routes`: which model is asked after which.
+
+    Raises
+    ------
+    InputError
+        The policy was made for another model, or is several.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> found = po.explain(po.fit(data, 2.0, "entropy"), data)
+    >>> [round(one["share_left"], 2) for one in found.record["exits"]]
+    [0.68, 0.32]
+    """
+    policy = policy_of(policy, single=True, routes=True)
+    worth, told = utility_for(policy, data, utility)
+    tables = tables or Tables(data, cost_for(policy, data, cost), utility=worth)
+    if isinstance(policy, RoutingPolicy):
+        routes = explain_routing(policy, tables.get(split))
+        routes.record["notes"] += filter(None, [told])
+        return routes
+    table, remark = tables.get(split), ""
+    if isinstance(reference, str):
+        check_one_of("reference", reference, (REFERENCE,), "Or give a policy, or None.")
+        reference, remark = default_reference(policy, tables)
+    found = explain_rows(policy, table, reference, data.names)
+    notes, changes = found.record["notes"], found.record["changes"]
+    notes += filter(None, [told, remark])
+    if changes and changes["same_exit"] == found.record["rows"]:
+        notes.append("every row leaves where the reference lets it: --reference FILE for another")
+    return found
+
+
+def explain_rows(
     policy: Any, table: Table, reference: Any = None, names: Sequence[str] = ()
 ) -> Explanation:
     """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given."""
@@ -319,7 +398,7 @@ def draw_exits(axes: Sequence[Any], explanation: Explanation) -> None:
     axes[0].set_ylabel("share [%]")
     axes[0].margins(y=0.12)
     if explanation.record["quality"] is not None:
-        _draw_qualities(axes[-1], exits, size)
+        draw_qualities(axes[-1], exits, size)
         word = f"{_word(explanation)} [%]"
         axes[-1].set_ylabel(word if len(axes) > 1 else f"share, {word}")
     for panel in axes:
@@ -331,7 +410,7 @@ def draw_exits(axes: Sequence[Any], explanation: Explanation) -> None:
     axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
 
 
-def _draw_qualities(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
+def draw_qualities(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
     series = (
         ("quality_left", RIGHT, "o", -0.2, "leave here"),
         ("quality_stayed", WRONG, "s", 0.2, "go on (had they left)"),

@@ -223,6 +223,7 @@ def draw_regret(axes: Any, found: Simulation) -> None:
         axes.plot(rounds, mean, label=picture_text(name), **look)
         axes.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
     axes.set_title("regret to the best fixed arm", loc="left", fontsize=10)
+    tidy(axes, grid="both", labelsize=8, xlabel="request")
     axes.set_ylabel("sum over requests [units of the reward]", fontsize=8)
 
 

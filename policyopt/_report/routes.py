@@ -12,6 +12,7 @@ from policyopt._replay import Replay, replay
 from policyopt._report.figures import COLOURS, add_heading, new_figure
 from policyopt._table import Table, known_rows
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._text import picture_text
 
 _RARE = 0.01  # share of the rows that a way must have to be told
@@ -22,8 +23,8 @@ _ROOM, _LEAST = (
 )  # between bars of a column; share of the rows from which on a bar is named
 
 
-@dataclass(frozen=True)
-class Routes:
+@dataclass(frozen=True, eq=False, repr=False)
+class Routes(Shown):
     """What a policy did with N rows; `record`: JSON-able."""
 
     record: dict[str, Any]

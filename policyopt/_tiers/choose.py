@@ -43,6 +43,7 @@ from policyopt._tiers.search import Found, Goal, Searched, again, search
 from policyopt.runtime._checks import MAX_COST, check_positive, check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._scores import MaxProb
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Floats, Ints
 
 Candidate = tuple[Found, Method | None]
@@ -88,8 +89,8 @@ class Certificate:
     cost_high: float | None  # None: none is promised
 
 
-@dataclass(frozen=True)
-class Planned:
+@dataclass(frozen=True, repr=False)
+class Planned(Shown):
     """A plan, its policy, and how both were found."""
 
     plan: Plan
