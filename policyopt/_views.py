@@ -55,9 +55,7 @@ class View:
     lists: Mapping[str, Callable[[], Iterable[Record]]]  # records by name, the usual ones first
     columns: str  # of the small table, divided by spaces
     draw: Callable[[Any], Any]  # into axes
-    table: Callable[[], Iterable[Record]] | None = (
-        None  # what the small table is of; default the usual ones
-    )
+    table: Callable[[], Iterable[Record]] | None = None  # what the small table is of, if not these
 
 
 @singledispatch
@@ -190,8 +188,8 @@ def _did(record: Mapping[str, Any]) -> str:
 
 def _explained(found: Explanation) -> Iterable[Record]:
     for one in found.record["exits"]:
-        sets = zip(("threshold", "second_threshold"), map(_bound, one["thresholds"]), strict=False)
-        yield {k: v for k, v in one.items() if k not in ("thresholds", "score")} | dict(sets)
+        told: Record = {k: v for k, v in one.items() if k not in ("thresholds", "score")}
+        yield told | dict(zip(("threshold", "second_threshold"), map(_bound, one["thresholds"]), strict=False))
 
 
 def _exits_of(policy: Policy) -> Iterable[Record]:
@@ -245,9 +243,9 @@ def _risks(found: Certified) -> Iterable[Record]:
 def _left(found: Replay) -> Iterable[Record]:
     for k in range(found.exits):
         left, known = found.exit == k, ~np.isnan(found.quality)
-        means = [float(a[m].mean()) if m.any() else None for a, m in ((found.cost, left), (found.quality, left & known))]
+        columns = {"cost_left": found.cost[left], "quality_left": found.quality[left & known]}
         head = {"exit": k, "rows_left": int(left.sum()), "share_left": float(left.mean())}
-        yield {**head, "cost_left": means[0], "quality_left": means[1]}
+        yield head | {name: float(a.mean()) if len(a) else None for name, a in columns.items()}
 
 
 def _rows(found: Any, names: str) -> Iterable[Record]:
