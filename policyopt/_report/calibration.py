@@ -151,7 +151,7 @@ def calibration(
     >>> rng = np.random.default_rng(0)
     >>> labels = rng.integers(0, 3, 1000)
     >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
-    >>> data = po.from_arrays(3 * logits, labels, costs=[1, 4], unit="ms")
+    >>> data = po.from_arrays(6 * logits, labels, costs=[1, 4], unit="ms")
     >>> found = po.calibration(po.fit(data, 2.0, "max_prob"), data, maps="none,temperature")
     >>> [(r["calibration"], r["gap"] > 0.05) for r in found.records if r["exit"] == 0][::2]
     [('none', True), ('temperature', False)]
