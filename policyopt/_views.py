@@ -17,7 +17,7 @@ from policyopt._abstain import RiskCoverage
 from policyopt._cache.data import ExitData
 from policyopt._certificates.certify import Certified
 from policyopt._family import FittedFamily
-from policyopt._frontier import Frontier, threshold_fields, threshold_sets
+from policyopt._frontier import Comparison, Frontier, threshold_fields, threshold_sets
 from policyopt._intervals import with_interval
 from policyopt._methods.fitted import Fitted
 from policyopt._online.simulate import Simulation
@@ -33,6 +33,7 @@ from policyopt._study.study import Study
 from policyopt._table import Tables
 from policyopt._tiers.choose import Planned
 from policyopt._tuning import Tuned
+from policyopt._verdict import Verdict
 from policyopt.runtime._certificate import in_words
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._policy import ALWAYS, Policy
@@ -179,6 +180,14 @@ def _middle(found: Frontier) -> list[Record]:
     return [r for r in found.records if r["target"] == asked[len(asked) // 2] and not r["seed"]]
 
 
+def _against(found: Verdict) -> Iterable[Record]:
+    """Return differences of quality at each budget, to the full model and to single exits."""
+    for one in found.record["budgets"]:
+        for name, to in (("the full model", "to_full"), ("single exits", "to_singles")):
+            difference = with_interval("difference", *(one[to + end] for end in ("", "_low", "_high")))
+            yield {"realised_cost": one["realised_cost"], "to": name, **difference}
+
+
 def _did(record: Mapping[str, Any]) -> str:
     """Return what came of a policy on the rows of an explanation."""
     cost = f"mean cost {record['realised_cost']:.4g} {record['unit']}"
@@ -276,6 +285,17 @@ _show(Frontier, lambda f: View(
     {"records": lambda: f.records, "exits": lambda: f.exits, "bound": lambda: f.bound},
     "method budget realised_cost quality quality_low quality_high",
     lambda axes: draw.draw_frontier(axes, f), lambda: _middle(f)))
+_show(Comparison, lambda f: View(
+    f"against {f.reference}, over {f.test}, at equal realised cost",
+    {"records": lambda: f.records, "ranking": lambda: f.ranking, "pairs": lambda: f.pairs},
+    "rank method quality difference difference_low difference_high holm_p group",
+    lambda axes: _lines(axes, (r for r in f.records if r["seed"] == f.records[-1]["seed"]), "realised_cost",
+                        "difference", "method", f.unit),
+    lambda: [r for r in f.ranking if r["budget"] is None]))
+_show(Verdict, lambda f: View(
+    f.headline, {"budgets": lambda: f.record["budgets"]},
+    "budget method realised_cost saving quality to_full to_full_low to_full_high to_singles",
+    lambda axes: _lines(axes, _against(f), "realised_cost", "difference", "to", f.record["unit"])))
 _show(Study, lambda f: View(
     f"{len(f.models)} models at {len(f.budgets)} budgets, costs in {f.unit}",
     {n: partial(getattr, f, n) for n in ("points", "models", "budgets", "pairs", "tests", "exits")},

@@ -16,7 +16,7 @@ from policyopt._api import risk_coverage as curve_of_risk
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shown, threshold_text
+from policyopt._cli.output import interval, number, percent, points, shown
 from policyopt._progress import progress_callback
 from policyopt._report.calibration import MAPS
 from policyopt._report.calibration import calibration as calibrate
@@ -28,6 +28,7 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._routing import RoutingPolicy, no_thresholds
+from policyopt.runtime._thresholds import scale_text, threshold_text
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -65,7 +66,7 @@ def explain(
     given = {"reference": against, "utility": utility, "tables": tables}
     explanation = explain_policy(loaded, data, split, **given)
     record = explanation.record
-    for remark in filter(None, [*record["notes"], "" if routing else output.scale_text(loaded)]):
+    for remark in filter(None, [*record["notes"], "" if routing else scale_text(loaded)]):
         output.note(remark)
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
     if isinstance(explanation, Routes):
