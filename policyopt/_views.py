@@ -119,7 +119,7 @@ def flat(record: Mapping[str, Any]) -> Record:
         elif isinstance(value, (list, tuple)):
             if name == "active_exits" or any(isinstance(v, str) for v in value):
                 out[name] = ", ".join(map(str, value))
-            else:
+            elif not any(isinstance(v, Mapping) for v in value):
                 out |= {f"{name}_{k}": v for k, v in enumerate(value)}
         elif name not in ("mixture", "exit_share"):
             out[name] = value
