@@ -166,11 +166,6 @@ def _lines(axes: Any, records: Iterable[Mapping[str, Any]], x: str, y: str, by: 
         axes.legend(frameon=False, fontsize=8)
 
 
-def _with_legend(axes: Any, drawn: Callable[[Any, Any], Any], found: Any) -> None:
-    drawn(axes, found)
-    axes.legend(frameon=False, fontsize=8)
-
-
 # --- records that classes do not hold as they are ------------------------------------------------------
 
 
@@ -235,14 +230,6 @@ def _policies(found: Several) -> Iterable[Record]:
         yield head | known | threshold_fields(policy)
 
 
-def _draw_several(axes: Any, found: Several) -> None:
-    each = ({**one, found.role: i} for i, p in enumerate(found.policies) for one in _exits_of(p) if not found.routes)
-    if found.routes:
-        _lines(axes, _policies(found), found.role, "expected_cost", unit=found.unit)
-    else:
-        _lines(axes, each, found.role, "threshold", "exit")
-
-
 def _risks(found: Certified) -> Iterable[Record]:
     for one in sorted(found.records, key=lambda r: r["cost"]):
         head = {name: value for name, value in one.items() if name != "risks"}
@@ -300,7 +287,7 @@ _show(Study, lambda f: View(
     f"{len(f.models)} models at {len(f.budgets)} budgets, costs in {f.unit}",
     {n: partial(getattr, f, n) for n in ("points", "models", "budgets", "pairs", "tests", "exits")},
     "model runs full_cost full_quality area area_low area_high rank",
-    lambda axes: _with_legend(axes, draw_study, f), lambda: f.models))
+    lambda axes: (draw_study(axes, f), axes.legend(frameon=False, fontsize=8)), lambda: f.models))
 _show(Explanation, lambda f: View(
     _did(f.record), {"exits": lambda: _explained(f), "classes": lambda: f.record["classes"] or (), "rows": f.rows},
     "exit name cost threshold share_left cost_share quality_left quality", lambda axes: draw_exits([axes], f)))
@@ -314,7 +301,7 @@ _show(Calibration, lambda f: View(
 _show(Simulation, lambda f: View(
     f"{f.schedule.rounds:,} requests, costs in {f.unit}", {"records": lambda: f.records},
     "policy regret regret_low regret_high realised_cost quality",
-    lambda axes: _with_legend(axes, draw.draw_regret, f)))
+    lambda axes: (draw.draw_regret(axes, f), axes.legend(frameon=False, fontsize=8))))
 _show(RiskCoverage, lambda f: View(
     f"{len(f.risk):,} rows, area (AURC) {f.area:.4g}", {"rows": lambda: _rows(f, "coverage risk")},
     "coverage risk", lambda axes: draw.draw_risk_coverage(axes, f),
@@ -347,7 +334,9 @@ _show(Policy, lambda f: View(
     "exit name share cost threshold", lambda axes: _lines(axes, _exits_of(f), "exit", "threshold", "share")))
 _show(Several, lambda f: View(
     f.named(), {f"{f.role}s": lambda: _policies(f)}, f"{f.role} name budget expected_cost threshold_0 threshold_1",
-    lambda axes: _draw_several(axes, f)))
+    lambda axes: _lines(axes, _policies(f), f.role, "expected_cost", unit=f.unit) if f.routes else _lines(
+        axes, ({**one, f.role: i} for i, p in enumerate(f.policies) for one in _exits_of(p)),
+        f.role, "threshold", "exit")))
 _show(RoutingPolicy, lambda f: View(
     f"first of all {' or '.join(f.asked_first)}; costs in {f.unit}", {"models": lambda: _models(f)},
     "exit model cost first", lambda axes: _lines(axes, _models(f), "model", "cost", unit=f.unit)))
