@@ -444,8 +444,8 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     return Path(paid, earned, table.graded, table.group)
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison(Sequence[dict[str, Any]]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown, Sequence[dict[str, Any]]):
     """What `compare` found: as a sequence, its records.
 
     Attributes

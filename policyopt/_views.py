@@ -17,7 +17,7 @@ from policyopt._abstain import RiskCoverage
 from policyopt._cache.data import ExitData
 from policyopt._certificates.certify import Certified
 from policyopt._family import FittedFamily
-from policyopt._frontier import Frontier, threshold_fields, threshold_sets
+from policyopt._frontier import Comparison, Frontier, threshold_fields, threshold_sets
 from policyopt._intervals import with_interval
 from policyopt._methods.fitted import Fitted
 from policyopt._online.simulate import Simulation
@@ -33,6 +33,7 @@ from policyopt._study.study import Study
 from policyopt._table import Tables
 from policyopt._tiers.choose import Planned
 from policyopt._tuning import Tuned
+from policyopt._verdict import Verdict
 from policyopt.runtime._certificate import in_words
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._policy import ALWAYS, Policy
@@ -118,7 +119,7 @@ def flat(record: Mapping[str, Any]) -> Record:
         elif isinstance(value, (list, tuple)):
             if name == "active_exits" or any(isinstance(v, str) for v in value):
                 out[name] = ", ".join(map(str, value))
-            else:
+            elif not any(isinstance(v, Mapping) for v in value):
                 out |= {f"{name}_{k}": v for k, v in enumerate(value)}
         elif name not in ("mixture", "exit_share"):
             out[name] = value
@@ -165,11 +166,6 @@ def _lines(axes: Any, records: Iterable[Mapping[str, Any]], x: str, y: str, by: 
         axes.legend(frameon=False, fontsize=8)
 
 
-def _with_legend(axes: Any, drawn: Callable[[Any, Any], Any], found: Any) -> None:
-    drawn(axes, found)
-    axes.legend(frameon=False, fontsize=8)
-
-
 # --- records that classes do not hold as they are ------------------------------------------------------
 
 
@@ -177,6 +173,14 @@ def _middle(found: Frontier) -> list[Record]:
     """Return what a frontier's methods do at its middle budget."""
     asked = list(dict.fromkeys(r["target"] for r in found.records))
     return [r for r in found.records if r["target"] == asked[len(asked) // 2] and not r["seed"]]
+
+
+def _against(found: Verdict) -> Iterable[Record]:
+    """Return differences of quality at each budget, to the full model and to single exits."""
+    for one in found.record["budgets"]:
+        for name, to in (("the full model", "to_full"), ("single exits", "to_singles")):
+            difference = with_interval("difference", *(one[to + end] for end in ("", "_low", "_high")))
+            yield {"realised_cost": one["realised_cost"], "to": name, **difference}
 
 
 def _did(record: Mapping[str, Any]) -> str:
@@ -226,14 +230,6 @@ def _policies(found: Several) -> Iterable[Record]:
         yield head | known | threshold_fields(policy)
 
 
-def _draw_several(axes: Any, found: Several) -> None:
-    each = ({**one, found.role: i} for i, p in enumerate(found.policies) for one in _exits_of(p) if not found.routes)
-    if found.routes:
-        _lines(axes, _policies(found), found.role, "expected_cost", unit=found.unit)
-    else:
-        _lines(axes, each, found.role, "threshold", "exit")
-
-
 def _risks(found: Certified) -> Iterable[Record]:
     for one in sorted(found.records, key=lambda r: r["cost"]):
         head = {name: value for name, value in one.items() if name != "risks"}
@@ -276,11 +272,22 @@ _show(Frontier, lambda f: View(
     {"records": lambda: f.records, "exits": lambda: f.exits, "bound": lambda: f.bound},
     "method budget realised_cost quality quality_low quality_high",
     lambda axes: draw.draw_frontier(axes, f), lambda: _middle(f)))
+_show(Comparison, lambda f: View(
+    f"against {f.reference}, over {f.test}, at equal realised cost",
+    {"records": lambda: f.records, "ranking": lambda: f.ranking, "pairs": lambda: f.pairs},
+    "rank method quality difference difference_low difference_high holm_p group",
+    lambda axes: _lines(axes, (r for r in f.records if r["seed"] == f.records[-1]["seed"]), "realised_cost",
+                        "difference", "method", f.unit),
+    lambda: [r for r in f.ranking if r["budget"] is None]))
+_show(Verdict, lambda f: View(
+    f.headline, {"budgets": lambda: f.record["budgets"]},
+    "budget method realised_cost saving quality to_full to_full_low to_full_high to_singles",
+    lambda axes: _lines(axes, _against(f), "realised_cost", "difference", "to", f.record["unit"])))
 _show(Study, lambda f: View(
     f"{len(f.models)} models at {len(f.budgets)} budgets, costs in {f.unit}",
     {n: partial(getattr, f, n) for n in ("points", "models", "budgets", "pairs", "tests", "exits")},
     "model runs full_cost full_quality area area_low area_high rank",
-    lambda axes: _with_legend(axes, draw_study, f), lambda: f.models))
+    lambda axes: (draw_study(axes, f), axes.legend(frameon=False, fontsize=8)), lambda: f.models))
 _show(Explanation, lambda f: View(
     _did(f.record), {"exits": lambda: _explained(f), "classes": lambda: f.record["classes"] or (), "rows": f.rows},
     "exit name cost threshold share_left cost_share quality_left quality", lambda axes: draw_exits([axes], f)))
@@ -294,7 +301,7 @@ _show(Calibration, lambda f: View(
 _show(Simulation, lambda f: View(
     f"{f.schedule.rounds:,} requests, costs in {f.unit}", {"records": lambda: f.records},
     "policy regret regret_low regret_high realised_cost quality",
-    lambda axes: _with_legend(axes, draw.draw_regret, f)))
+    lambda axes: (draw.draw_regret(axes, f), axes.legend(frameon=False, fontsize=8))))
 _show(RiskCoverage, lambda f: View(
     f"{len(f.risk):,} rows, area (AURC) {f.area:.4g}", {"rows": lambda: _rows(f, "coverage risk")},
     "coverage risk", lambda axes: draw.draw_risk_coverage(axes, f),
@@ -327,7 +334,9 @@ _show(Policy, lambda f: View(
     "exit name share cost threshold", lambda axes: _lines(axes, _exits_of(f), "exit", "threshold", "share")))
 _show(Several, lambda f: View(
     f.named(), {f"{f.role}s": lambda: _policies(f)}, f"{f.role} name budget expected_cost threshold_0 threshold_1",
-    lambda axes: _draw_several(axes, f)))
+    lambda axes: _lines(axes, _policies(f), f.role, "expected_cost", unit=f.unit) if f.routes else _lines(
+        axes, ({**one, f.role: i} for i, p in enumerate(f.policies) for one in _exits_of(p)),
+        f.role, "threshold", "exit")))
 _show(RoutingPolicy, lambda f: View(
     f"first of all {' or '.join(f.asked_first)}; costs in {f.unit}", {"models": lambda: _models(f)},
     "exit model cost first", lambda axes: _lines(axes, _models(f), "model", "cost", unit=f.unit)))

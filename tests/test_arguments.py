@@ -45,8 +45,8 @@ CALLS = {
     "ladder": lambda d, t, x, y, s: steering_family("max_prob", t, 3, seed=s),
     "tune": lambda d, t, x, y, s: po.tune(d, "max_prob", trials=1, seed=s),
     "simulate": lambda d, t, x, y, s: simulate(d, rounds=20, repetitions=1, seed=s),
-    "make_plan": lambda d, t, x, y, s: po.plan(ONE, t, GOAL, seed=s),
-    "certified_plan": lambda d, t, x, y, s: po.plan(ONE, t, GOAL, confidence=0.9, seed=s),
+    "plan": lambda d, t, x, y, s: po.plan(ONE, t, GOAL, seed=s),
+    "plan, certified": lambda d, t, x, y, s: po.plan(ONE, t, GOAL, confidence=0.9, seed=s),
 }
 
 

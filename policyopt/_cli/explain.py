@@ -240,7 +240,7 @@ def calibration(
     content = {"rows": len(found.exits), **told}
     if out is not None:
         names = {
-            name: f"reliability{f'_{name}' if i else ''}.png" for i, name in enumerate(found.maps)
+            name: f"reliability{f'_{name}' if i else ''}.png" for i, name in enumerate(found.seen)
         }
         diagrams = {file: found.figure(name) for name, file in names.items()}
         output.write_results(out, {"calibration.json": output.to_json(content), **diagrams})

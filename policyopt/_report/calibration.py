@@ -93,21 +93,12 @@ class Calibration(Shown):
     seen: dict[str, Observed] = field(repr=False)  # by map, what the rows' answers are then
     group: Ints | None = field(default=None, repr=False)
 
-    @property
-    def maps(self) -> tuple[str, ...]:
-        """The maps tried, in turn."""
-        return tuple(self.seen)
-
-    def of(self, name: str) -> list[dict[str, Any]]:
-        """Return the records of one map."""
-        return [record for record in self.records if record["calibration"] == name]
-
     def figure(self, name: str) -> Any:
         """Return the reliability diagrams of one map, an exit each."""
         title = f"{name if name != 'none' else 'no calibration'}, split {self.split}"
-        one = self.seen[name]
+        one, records = self.seen[name], [r for r in self.records if r["calibration"] == name]
         columns = one.confidence, one.correct, self.exits
-        return reliability_figure(*columns, self.of(name), title, self.group)
+        return reliability_figure(*columns, records, title, self.group)
 
 
 def calibration(
@@ -466,8 +457,7 @@ def draw_calibration(axes: Any, found: Calibration) -> None:
     place = np.searchsorted(found.path, found.exits)
     for i, (name, one) in enumerate(found.seen.items()):
         taken = [a[np.arange(len(place)), place] for a in (one.confidence, one.correct)]
-        label = f"{name if name != 'none' else 'no calibration'}"
-        look = label, (*COLOURS, "0.5")[i], "osD^vPX"[i]
+        look = name if name != "none" else "no calibration", COLOURS[i], "osD^vPX"[i]
         _curve(axes, reliability(taken[0], taken[1], kin=found.group), look)
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])
     axes.plot([low, 1], [low, 1], "--", color="0.55", lw=1)
