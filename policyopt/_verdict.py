@@ -110,16 +110,13 @@ def verdict(frontier: Frontier, max_drop: float | str = 0.005) -> Verdict:
     places = dict.fromkeys(index for _, _, index in frontier.fitted)
     found = {i: _chosen(frontier, labels, list(tests), i) for i in places}
     chosen = {i: label for i, label in found.items() if label is not None}
-    if not chosen or not all(table.labelled for table in tests.values()):
-        why = "no method that leaves early met a budget; name one, e.g. auto"
-        why = (
-            why
-            if tests and all(table.labelled for table in tests.values())
-            else "no row has a label"
-        )
-        record = {"pays": None, "reason": why, "budgets": [], "at": None, "gain_at": None}
-        return Verdict(None, f"Whether leaving early pays cannot be told: {why}.", (), record)
-    return _told(frontier, tests, drop, _judged(frontier, tests, chosen, drop))
+    known = bool(tests) and all(table.labelled for table in tests.values())
+    if known and chosen:
+        return _told(frontier, tests, drop, _judged(frontier, tests, chosen, drop))
+    why = "no method that leaves early met a budget; name one, e.g. auto"
+    why = why if known else "no row has a label"
+    record = {"pays": None, "reason": "nothing", "budgets": [], "at": None, "gain_at": None}
+    return Verdict(None, f"Whether leaving early pays cannot be told: {why}.", (), record)
 
 
 def _chosen(
@@ -134,18 +131,17 @@ def _chosen(
         return min(of, key=lambda name: np.mean([one.expected.cost for one in of[name]]))
     worth = {name: float(np.mean([one.quality for one in each])) for name, each in of.items()}
     known = [name for name in of if not math.isnan(worth[name])] or list(of)
-    best = max(known, key=lambda name: worth[name], default=None)
+    best = max(known, key=lambda name: worth[name], default="")
 
-    def near(name: str, best: str) -> bool:
-        pairs = [(a.expected, b.expected) for a, b in zip(of[best], of[name], strict=True)]
-        if any(
-            a.right is None or b.right is None or len(a.right) != len(b.right) for a, b in pairs
-        ):
-            return False
-        noise = [standard_error(a.right - b.right, a.group) for a, b in pairs]
-        return worth[best] - worth[name] <= float(np.mean(noise))
+    def noise(a: Any, b: Any) -> float:
+        alike = a.right is not None and b.right is not None and len(a.right) == len(b.right)
+        return float(standard_error(a.right - b.right, a.group)) if alike else 0.0
 
-    return next((name for name in known if best and (name == best or near(name, best))), None)
+    for name in known:
+        errors = [noise(a.expected, b.expected) for a, b in zip(of[best], of[name], strict=True)]
+        if name == best or worth[best] - worth[name] <= np.mean(errors):
+            return name
+    return None
 
 
 # --- what happened on rows that chose nothing ----------------------------------------------------
@@ -178,13 +174,10 @@ def _judged(
     sure = True
     for record in reversed(records):
         record["within"] = sure = sure and record["to_full_least"] >= -drop
-    wide = [max(one["to_singles"] - one["to_singles_low"], 1e-12) for one in records]
-    z = [_Z * one["to_singles"] / width for one, width in zip(records, wide, strict=True)]
-    p = holm(np.array([min(2 * NormalDist().cdf(-one), 1.0) for one in z]))
-    return [
-        {**one, "p": chance, "gains": chance <= 0.05}
-        for one, chance in zip(records, p.tolist(), strict=True)
-    ]
+    errors = [max(one["to_singles"] - one["to_singles_low"], 1e-12) / _Z for one in records]
+    z = [one["to_singles"] / error for one, error in zip(records, errors, strict=True)]
+    p = holm(np.array([min(2 * NormalDist().cdf(-one), 1.0) for one in z])).tolist()
+    return [{**one, "p": p, "gains": p <= 0.05} for one, p in zip(records, p, strict=True)]
 
 
 def _on_rows(
@@ -256,112 +249,107 @@ def _told(
     names = [f"{'model' if cascade else 'exit'} {one.get('name', one['exit'])}" for one in exits]
     full = f"{names[-1]} alone" if cascade else "the full model"
     what, singles = ("a cascade", "single models") if cascade else ("leaving early", "single exits")
-    title, word = what.capitalize(), "quality" if frontier.graded else "accuracy"
-    near = f"within {100 * drop:g} points of {full}"
-    at = next((b for b, r in enumerate(judged) if r["within"] and r["saving"] >= _SAVES), None)
+    word = "quality" if frontier.graded else "accuracy"
     shown = [b for b, one in enumerate(judged) if one["gains"]]
+    saves = [b for b, one in enumerate(judged) if one["saving"] >= _SAVES]
+    good = [b for b in saves if judged[b]["within"]]
+    at = next((b for b in good if b in shown), good[0] if good else None)
     gain_at = max(shown or range(len(judged)), key=lambda b: judged[b]["fit_lead"] or -1.0)
-    gain, one = judged[gain_at], judged[-1 if at is None else at]
+    gain, one = judged[gain_at], judged[at if at is not None else saves[-1] if saves else -1]
+    pays: bool | None = bool(shown)
+    if not shown and any(one["to_singles_high"] > drop for one in judged):
+        pays = None
     leads = [record["bound_lead"] for record in judged]
 
-    def place(of: dict[str, Any]) -> str:
-        share = 100 * (1 - of["saving"])
-        return f"t {share:.{0 if share >= 9.5 else 1}f} % of the cost of {full}"
-
     def by(of: dict[str, Any]) -> str:
-        return of["method"] + (f" ({of['chosen']})" if of["chosen"] else "")
+        share, chosen = 100 * (1 - of["saving"]), f" ({of['chosen']})" if of["chosen"] else ""
+        return f"at {share:.{share < 9.5:d}f} % of the cost of {full} {of['method']}{chosen}"
 
     def mix(of: dict[str, Any]) -> str:
         found = [names[k] for k in of["singles"]]
         return f"a coin between {' and '.join(found)}" if found[1:] else f"{found[0]} alone"
 
-    far = f"nothing cheaper is {'' if one['to_full_high'] < -drop else 'shown to be '}{near}"
-    good = f"it is at most {100 * drop:g} points worse (95 % sure), by {by(one)}"
-    pays, needed = True if shown else None, None
-    if shown and at is not None:
-        reason, headline = "as good", f"{title} pays: a{place(one)} {good}."
+    def has(cost: float, quality: float) -> str:
+        paid = f"{cost:.4g}" if cost < 1e4 else f"{cost:,.0f}"
+        return f"costs {paid} {unit}{per_thousand(cost, unit)} and has {100 * quality:.1f} %"
+
+    sure = "" if one["to_full_high"] < -drop else "shown to be "
+    near = f"nothing cheaper is {sure}within {100 * drop:g} points of {full}"
+    if at is not None:
+        near = f"{by(one)} is at most {100 * drop:g} points worse (95 % sure)"
+    needed = _needed(gain, drop, rows, len(judged)) if pays is None else None
+    if at in shown:
+        reason, why, first = "as good", near, ""
     elif shown:
-        told = f"a{place(gain)} it gains {_points(gain['to_singles'])} points over {singles}, by {by(gain)}"
-        reason, headline = "gains", f"{title} pays where {full} is too dear: {told}; {far}."
-    elif any(record["to_singles_high"] > drop for record in judged):
-        reason, needed = "few rows", _needed(gain, drop, rows, len(judged))
-        told = f"cannot be told from {rows:,} rows; about {needed:,} could tell"
-        headline = f"Whether {what} pays {told}."
-        if at is not None:
-            headline = f"A{place(one)} {good}; whether {singles} would do as well {told}."
+        reason, why = (
+            "gains",
+            f"{by(gain)} gains {_points(gain['to_singles'])} points over {singles}",
+        )
+        first = f"But {near}" + ("" if at is None else f", and {mix(one)} may be as good") + ". "
+    elif pays is None:
+        reason, first = "few rows", "" if at is None else f"{_upper(near)}. "
+        why = f"{rows:,} rows are too few to tell it from {singles}, about {needed:,} might do"
+    elif None not in leads and max(leads) <= drop:
+        reason, most, first = "no headroom", _points(max(*leads, 0.0)), ""
+        why = f"even in hindsight it could gain only {most} points over {singles}"
+    elif at is None:
+        reason, why, first = "full model", f"{near}, and below that {singles} do as well", ""
     else:
-        pays = False
-        if None not in leads and max(leads) <= drop:
-            most = _points(max(*leads, 0.0))
-            reason, why = (
-                "no headroom",
-                f"even with hindsight it could gain only {most} points over {singles}",
-            )
-        elif at is None:
-            reason, why = "full model", f"{far}, and at lower cost {singles} do as well"
-        elif one["to_alone_high"] <= drop:
-            reason, why = "single", f"{names[one['alone']]} alone does as well; deploy that"
-        else:
-            reason, why = "single", f"{mix(one)} does as well"
-        headline = f"{title} does not pay: {why}."
+        alone = one["to_alone_high"] <= drop
+        who = f"{names[one['alone']]} alone" if alone else mix(one)
+        reason, why, first = "single", f"{who} does as well, at no more cost", ""
+    said = {
+        True: f"{what} pays",
+        False: f"{what} does not pay",
+        None: f"whether {what} pays cannot be told",
+    }
     record = {
         "pays": pays, "reason": reason, "max_drop": drop, "unit": unit, "at": at, "gain_at": gain_at, "rows": rows,
         "groups": table.units, "seeds": len(tests), "rows_needed": needed, "budgets": judged,
         "full": {"name": full, "cost": one["full_cost"], "quality": one["full_quality"]},
     }  # fmt: skip
-    which = "It then" if at is not None else f"The dearest, {by(one)} a{place(one)},"
-    paid = f"{_range(one, 'realised_cost')} {unit}{per_thousand(one['realised_cost'], unit)}"
-    told = f"{which} costs {paid} and has {100 * one['quality']:.1f} % {word}; {full} costs {one['full_cost']:.4g}"
-    told += f" and has {100 * one['full_quality']:.1f} %: {_range(one, 'to_full', '+')} points."
-    alone = exits[one["alone"]]
+    told = f"{first}{_upper(by(one))} {has(one['realised_cost'], one['quality'])} {word}; {full} "
+    told += f"{has(one['full_cost'], one['full_quality'])}: {_range(one, 'to_full', '+')} points."
     if at is not None and one["to_alone_high"] <= drop:
-        own = f"costs {alone['cost']:.4g} {unit} and has {100 * alone['quality']:.1f} %"
-        told += f" {names[one['alone']].capitalize()} alone {own}."
-    more = f"A{place(gain)} it gains {_range(gain, 'to_singles', '')} points over {mix(gain)}"
+        alone = exits[one["alone"]]
+        told += f" Alone, {names[alone['exit']]} {has(alone['cost'], alone['quality'])}."
+    more = f"{_upper(by(gain))} gains {_range(gain, 'to_singles')} points over {mix(gain)} of equal cost"
     more += f"; a gain is shown at {len(shown)} of {len(judged)} budgets." if judged[1:] else "."
     if (lead := gain["bound_lead"]) is not None:
-        reached = (
-            f": {100 * gain['reached']:.0f} % of that is reached"
-            if shown and gain["reached"]
-            else ""
+        more += f" Hindsight could gain {_points(lead)}"
+        more += (
+            f": {100 * gain['reached']:.0f} % of that is reached." if shown and lead > 0 else "."
         )
-        more += f" Hindsight could gain {_points(lead)}{reached}."
     groups = f" in {table.units:,} groups" if table.group is not None else ""
-    notes = [f"told from {rows:,} rows{groups} of split {table.split}, which chose nothing"]
-    if len(tests) > 1:
-        notes.append(f"means over {len(tests)} seeds, with the intervals of one")
-    if any(record["fit_lead"] is None for record in judged):
-        notes.append("the rows of the fit have no labels: methods are taken as they were named")
+    over = f"; means over {len(tests)} seeds, intervals of one" if len(tests) > 1 else ""
+    notes = [f"the verdict is of {rows:,} rows{groups} of split {table.split}{over}"]
     if None in leads:
         notes.append("cost and quality count what is handed over; there is no bound in hindsight")
     best = max(exits, key=lambda e: e["fit_quality"] or 0.0)
     if best is not exits[-1] and best["fit_quality"]:
         notes.append(f"by the rows of the fit {names[best['exit']]} is better than {full}")
-    return Verdict(pays, headline, (told, more), record, tuple(notes))
+    return Verdict(pays, f"{_upper(said[pays])}: {why}.", (told, more), record, tuple(notes))
 
 
 def _needed(gain: dict[str, Any], drop: float, rows: int, budgets: int) -> int:
     """Return about how many rows would tell whether single exits do as well, if means stay as they are."""
-    mean, strict = (
-        gain["to_singles"],
-        NormalDist().inv_cdf(1 - 0.025 / budgets) / _Z,
-    )  # Holm's, at worst
-    wide = (mean - gain["to_singles_low"]) * min(
-        strict / max(mean, 1e-9), 1 / max(drop - mean, 1e-9)
-    )
+    mean, width = gain["to_singles"], gain["to_singles"] - gain["to_singles_low"]
+    holm_at_worst = NormalDist().inv_cdf(1 - 0.025 / budgets) / _Z
+    wide = width * min(holm_at_worst / max(mean, 1e-9), 1 / max(drop - mean, 1e-9))
     return int(float(f"{rows * max(wide, 1.1) ** 2:.1e}"))
 
 
-def _points(value: float, sign: str = "") -> str:
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _points(value: float) -> str:
     """Return a difference of qualities in points; two digits where one would show nothing."""
     digits = 1 if abs(value) >= 0.00095 or not value else 2
-    return f"{round(100 * value, digits) + 0.0:{sign}.{digits}f}"
+    return f"{round(100 * value, digits) + 0.0:.{digits}f}"
 
 
-def _range(record: dict[str, Any], name: str, sign: str | None = None) -> str:
-    """Return a cost, or a difference of qualities with its sign, with its interval."""
-    ends = (record[name + end] for end in ("", "_low", "_high"))
-    mean, low, high = (
-        f"{v:.4g}" if sign is None else f"{round(100 * v, 1) + 0.0:{sign}.1f}" for v in ends
-    )
-    return f"{mean} [{low}, {high}]"
+def _range(record: dict[str, Any], name: str, sign: str = "") -> str:
+    """Return a difference of qualities in points with its interval."""
+    ends = (round(100 * record[name + end], 1) + 0.0 for end in ("", "_low", "_high"))
+    return "{} [{}, {}]".format(*(f"{end:{sign}.1f}" for end in ends))
