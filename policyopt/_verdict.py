@@ -4,9 +4,9 @@ The rows of the fit choose what is looked at, so that nothing wins by luck: the 
 of those within a standard error the first), the single exits held against it, the budget whose gain is told. Then, by
 paired rows, groups kept whole:
 
-- *as good as the full model*: at most `max_drop` worse. Budgets are tried from the dearest down, each at 95 %, until one
-  fails: all that are shown hold at once with 95 % (fixed-sequence testing: Maurer, Hothorn & Lehmacher, 1995; as in
-  Pareto testing, Laufer-Goldman et al., arXiv:2210.07913, section 4).
+- *as good as the full model*: at most `max_drop` worse. Budgets are tried from the dearest down, each at 95 %, until
+  one fails: all shown hold at once with 95 % (fixed-sequence testing: Maurer, Hothorn & Lehmacher, 1995; as in Pareto
+  testing, Laufer-Goldman et al., arXiv:2210.07913, section 4).
 - *better than single exits*: than two that a coin mixes at equal realised cost; Holm's correction over budgets.
 - *the ceiling*: what share of the lead that the best choice in hindsight has over single exits is reached.
 
@@ -23,7 +23,15 @@ from typing import Any
 import numpy as np
 
 from policyopt._costs import per_thousand
-from policyopt._frontier import Frontier, Path, beside_full, compare_paths, means_over, oracle, path_through
+from policyopt._frontier import (
+    Frontier,
+    Path,
+    beside_full,
+    compare_paths,
+    means_over,
+    oracle,
+    path_through,
+)  # fmt: skip
 from policyopt._intervals import mean_interval, standard_error, with_interval
 from policyopt._methods.registry import ROWS
 from policyopt._methods.targets import read_share
@@ -34,7 +42,7 @@ from policyopt.runtime._checks import check_type
 
 #: Of the full model's cost: to save less is to save nothing.
 _SAVES = 0.01
-_Z = NormalDist().inv_cdf(0.975)
+_Z, _NEAR = NormalDist().inv_cdf(0.975), np.array([1 - 1e-9, 1 + 1e-9])
 
 
 @dataclass(frozen=True)
@@ -45,15 +53,13 @@ class Verdict:
     ----------
     pays : bool or None
         None: it cannot be told.
-    headline, sentences : str, tuple of str
-        The answer, and what it rests on.
+    headline, sentences, notes : str, tuple of str, tuple of str
+        The answer, what it rests on, what a reader should know besides.
     record : dict
-        The numbers, JSON-able. ``budgets``, the cheapest first: records as of `curve`, and `saving`, differences with
-        intervals ``to_full``, ``to_singles`` (at equal cost), ``to_alone`` (the best exit that is no dearer); ``within``:
-        shown to be at most ``max_drop`` worse; ``gains``: shown over single exits; ``bound_lead``, ``reached``. ``at``,
-        ``gain_at``: numbers of those that the words are of. ``rows_needed``.
-    notes : tuple of str
-        What a reader should know besides.
+        The numbers, JSON-able. ``budgets``, the cheapest first: records as of `curve`, and ``saving``, differences with
+        intervals ``to_full``, ``to_singles`` (at equal cost), ``to_alone`` (the best exit no dearer); ``within``: shown
+        to be at most `max_drop` worse; ``gains``: shown over single exits; ``bound_lead``, ``reached``. ``at``,
+        ``gain_at``: the numbers of those that the words are of.
     """
 
     pays: bool | None
@@ -114,9 +120,9 @@ def verdict(frontier: Frontier, max_drop: float | str = 0.005) -> Verdict:
 def _chosen(frontier: Frontier, labels: list[str], seeds: list[int], index: int) -> str | None:
     """Return the method that is best at a budget as the rows of the fit say, the first of those about as good."""
     found = {name: [frontier.fitted.get((name, s, index)) for s in seeds] for name in labels}
-    of: dict[str, list[Any]] = {name: each for name, each in found.items() if None not in each}
-    targets = ", ".join(str(f.policy.provenance.get("target")) for each in of.values() for f in each)
-    if any(part[:4] in ("accu", "qual", "drop") for part in targets.split(", ")):
+    of: dict[str, Any] = {name: each for name, each in found.items() if None not in each}
+    parts = [str(f.policy.provenance.get("target")) for each in of.values() for f in each]
+    if any(part[:4] in ("accu", "qual", "drop") for part in ", ".join(parts).split(", ")):
         # All keep the floor: the cheapest.
         return min(of, key=lambda name: np.mean([one.expected.cost for one in of[name]]))
     worth = {name: float(np.mean([one.quality for one in each])) for name, each in of.items()}
@@ -146,7 +152,7 @@ def _judged(
     records: list[dict[str, Any]] = []
     for mine, of in zip(zip(*keys.values(), strict=True), zip(*rows, strict=True), strict=True):
         each = [{**told[key], **one} for key, one in zip(mine, of, strict=True)]
-        record = {**each[0], **means_over(each), "seed": each[0]["seed"] if len(each) == 1 else None}
+        record = {**each[0], **means_over(each), "seed": None}
         lead = record["bound_lead"]
         record["reached"] = record["to_singles"] / lead if lead and lead > 1e-9 else None
         records.append(record)
@@ -180,12 +186,12 @@ def _on_rows(frontier: Frontier, table: Table, keys: list[Any]) -> list[dict[str
         no_dearer = points[:, 0] <= max(claimed, points[:, 0].min()) * (1 + 1e-9)
         alone = int(np.where(no_dearer, points[:, 1], -1.0).argmax())
         own = mean_interval(worth - quality[:, alone], span=1.0, group=group)
-        low, high = np.searchsorted(paid.mean(axis=0), cost.mean() + np.array([-1e-9, 1e-9]) * cost.mean())
+        low, high = np.searchsorted(paid.mean(axis=0), cost.mean() * _NEAR).tolist()
         out.append({
             **beside_full(table, cost, worth), **with_interval("to_alone", *own[:3]), "alone": alone,
             "to_full_least": mean_interval(worth - quality[:, -1], 0.9, span=1.0, group=group).low,
             **{f"to_singles{end}": gain[f"difference{end}"] for end in ("", "_low", "_high")},
-            "singles": hull[max(int(high) - 1, 0) : int(low) + 1],
+            "singles": hull[max(high - 1, 0) : low + 1],
             "bound_lead": None if getattr(one.policy, "abstention", None) else bound - gain["reference_quality"],
             "fit_lead": None if math.isnan(lead) else lead,
         })  # fmt: skip
@@ -223,8 +229,7 @@ def _told(
         return f"{' or '.join(names[k] for k in of['singles'])} {'by a coin' if of['singles'][1:] else 'alone'}"
 
     def has(cost: float, quality: float) -> str:
-        paid = f"{cost:.4g}" if cost < 1e4 else f"{cost:,.0f}"
-        return f"{paid} {unit}{per_thousand(cost, unit)} with {100 * quality:.1f} % {word}"
+        return f"{cost:.4g} {unit}{per_thousand(cost, unit)} with {100 * quality:.1f} % {word}"
 
     near = f"{by(one)} is at most {points} worse (95 % sure)"
     if at is None:
@@ -238,7 +243,9 @@ def _told(
         why = f"{by(gain)} gains {100 * gain['to_singles']:.1f} points over {singles} of that cost"
         told = f"But {near}{'' if at is None else f'; {mix(one)} may be as good'}. "
     elif any(record["to_singles_high"] > drop for record in judged):
-        pays, reason, needed = None, "few rows", _needed(gain, drop, rows, len(judged))
+        mean, low = gain["to_singles"], gain["to_singles_low"]
+        more = max((mean - low) / max(mean, drop - mean), 1.2) ** 2  # if means stay as they are
+        pays, reason, needed = None, "few rows", int(float(f"{rows * more:.1e}"))
         why = f"{rows:,} rows are too few to tell it from {singles}, about {needed:,} might do"
         told = "" if at is None else f"But {near}. "
     elif None not in leads and max(leads) <= drop:
@@ -261,28 +268,19 @@ def _told(
     if gain["bound_lead"] is not None:
         more += f" Hindsight could gain {100 * gain['bound_lead']:.1f}"
         more += f": {100 * gain['reached']:.0f} % of that is reached." if shown else "."
-    groups = f" in {table.units:,} groups" if table.group is not None else ""
-    over = f"; means over {len(tests)} seeds, intervals of one" if len(tests) > 1 else ""
-    notes = [f"the verdict is of {rows:,} rows{groups} of split {table.split}{over}"]
+    groups = "" if table.group is None else f" in {table.units:,} groups"
+    notes = [f"the verdict is of {rows:,} rows{groups} of split {table.split}"]
     best = max(exits, key=lambda e: e["fit_quality"] or 0.0)
     if best is not exits[-1] and best["fit_quality"]:
         notes.append(f"by the rows of the fit {names[best['exit']]} is better than {full}")
     record = {
         "pays": pays, "reason": reason, "max_drop": drop, "unit": unit, "at": at, "gain_at": gain_at, "rows": rows,
-        "groups": table.units, "seeds": len(tests), "rows_needed": needed, "budgets": judged,
+        "rows_needed": needed, "budgets": judged,
         "full": {"name": full, "cost": one["full_cost"], "quality": one["full_quality"]},
     }  # fmt: skip
     answer = f"Whether {what.lower()} pays cannot be told"
     answer = answer if pays is None else f"{what} pays" if pays else f"{what} does not pay"
     return Verdict(pays, f"{answer}: {why}.", (told, more), record, tuple(notes))
-
-
-def _needed(gain: dict[str, Any], drop: float, rows: int, budgets: int) -> int:
-    """Return about how many rows would tell whether single exits do as well, if means stay as they are."""
-    mean, width = gain["to_singles"], gain["to_singles"] - gain["to_singles_low"]
-    holm_at_worst = NormalDist().inv_cdf(1 - 0.025 / budgets) / _Z
-    wide = width * min(holm_at_worst / max(mean, 1e-9), 1 / max(drop - mean, 1e-9))
-    return int(float(f"{rows * max(wide, 1.1) ** 2:.1e}"))
 
 
 def _range(record: dict[str, Any], name: str, sign: str = "") -> str:

@@ -22,7 +22,7 @@ from policyopt._frontier import (
     over_seeds,
     targets_in,
     threshold_fields,
-)
+)  # fmt: skip
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
 from policyopt._intervals import with_interval, worth_fields
@@ -306,18 +306,13 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
 
 def _expected_column(record: Mapping[str, Any]) -> output.Columns:
     """Return the columns of the quality to expect, and of the full model beside it."""
-    graded = record["expected_accuracy"] != record["expected_quality"]
-    name = f"expected {output.quality_word(graded)} % [95 %]"
-
-    def full(r: Mapping[str, Any]) -> str:
-        cost, unit, worth = r["full_cost"], r["unit"], r["full_quality"]
-        if cost is None:
-            return ""
-        known = "" if worth is None else f", {percent(worth)} %"
-        return f"{number(cost)} {unit}{per_thousand(cost, unit)}{known}"
-
-    beside = {"saving %": shown("saving", partial(percent, digits=1)), "full model alone": full}
-    return {name: interval("expected_quality", percent), **(beside if "saving" in record else {})}
+    word = output.quality_word(record["expected_accuracy"] != record["expected_quality"])
+    found = {f"expected {word} % [95 %]": interval("expected_quality", percent)}
+    full: output.Columns = {
+        "saving %": shown("saving", partial(percent, digits=1)),
+        "full model costs": "full_cost", f"its {word} %": shown("full_quality", percent),
+    }  # fmt: skip
+    return {**found, **(full if "saving" in record else {})}
 
 
 _EXPERTS: output.Columns = {
