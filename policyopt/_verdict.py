@@ -4,9 +4,9 @@ The rows of the fit choose what is looked at, so that nothing wins by luck: the 
 of those within a standard error the first), the single exits held against it, the budget whose gain is told. Then, by
 paired rows, groups kept whole:
 
-- *as good as the full model*: at most `max_drop` worse. Budgets are tried from the dearest down, each at 95 %, until
-  one fails: all shown hold at once with 95 % (fixed-sequence testing: Maurer, Hothorn & Lehmacher, 1995; as in Pareto
-  testing, Laufer-Goldman et al., arXiv:2210.07913, section 4).
+- *as good as the full model*: at most `max_drop` worse (exact where right or wrong, `policyopt._bounds`). Budgets are
+  tried from the dearest down, each at 95 %, until one fails: all shown hold at once with 95 % (fixed-sequence testing:
+  Maurer, Hothorn & Lehmacher, 1995; as in Pareto testing, Laufer-Goldman et al., arXiv:2210.07913, section 4).
 - *better than single exits*: than two that a coin mixes at equal realised cost; Holm's correction over budgets.
 - *the ceiling*: what share of the lead that the best choice in hindsight has over single exits is reached.
 
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._bounds import ternary
 from policyopt._costs import per_thousand
 from policyopt._frontier import (
     Frontier,
@@ -131,8 +132,9 @@ def _chosen(frontier: Frontier, labels: list[str], seeds: list[int], index: int)
     best = max(known, key=lambda name: worth[name], default="")
 
     def noise(a: Any, b: Any) -> float:
-        alike = a.right is not None and b.right is not None and len(a.right) == len(b.right)
-        return float(standard_error(a.right - b.right, a.group)) if alike else 0.0
+        if a.right is None or b.right is None or len(a.right) != len(b.right):
+            return 0.0
+        return float(standard_error(a.right - b.right, a.group))
 
     for name in known:
         errors = [noise(a.expected, b.expected) for a, b in zip(of[best], of[name], strict=True)]
@@ -149,7 +151,7 @@ def _judged(
     first = {i: frontier.fitted[name, next(iter(tests)), i].expected for i, name in chosen.items()}
     order = sorted(chosen, key=lambda i: (first[i].cost, i))
     keys = {seed: [(chosen[i], seed, i) for i in order] for seed in tests}
-    rows = [_on_rows(frontier, tests[seed], mine) for seed, mine in keys.items()]
+    rows = [_on_rows(frontier, tests[seed], mine, drop) for seed, mine in keys.items()]
     records: list[dict[str, Any]] = []
     for mine, of in zip(zip(*keys.values(), strict=True), zip(*rows, strict=True), strict=True):
         each = [{**told[key], **one} for key, one in zip(mine, of, strict=True)]
@@ -159,14 +161,16 @@ def _judged(
         records.append(record)
     sure = True
     for record in reversed(records):
-        record["within"] = sure = sure and record["to_full_least"] >= -drop
+        record["within"] = sure = sure and record["to_full_p"] <= 0.05
     errors = [max(one["to_singles"] - one["to_singles_low"], 1e-12) / _Z for one in records]
     z = [one["to_singles"] / error for one, error in zip(records, errors, strict=True)]
     p = holm(np.array([min(2 * NormalDist().cdf(-one), 1.0) for one in z])).tolist()
     return [{**one, "p": p, "gains": p <= 0.05} for one, p in zip(records, p, strict=True)]
 
 
-def _on_rows(frontier: Frontier, table: Table, keys: list[Any]) -> list[dict[str, Any]]:
+def _on_rows(
+    frontier: Frontier, table: Table, keys: list[Any], drop: float
+) -> list[dict[str, Any]]:
     """Return how policies of one seed fare on its rows: against the full model, single exits and hindsight."""
     (_, seed, _), quality, group = keys[0], table.quality, table.group
     exits = [one for one in frontier.exits if one["seed"] == seed]
@@ -186,11 +190,15 @@ def _on_rows(frontier: Frontier, table: Table, keys: list[Any]) -> list[dict[str
         lead = one.quality - float(np.interp(claimed, *points[hull].T))
         no_dearer = points[:, 0] <= max(claimed, points[:, 0].min()) * (1 + 1e-9)
         alone = int(np.where(no_dearer, points[:, 1], -1.0).argmax())
+        full, loss = beside_full(table, cost, worth), quality[:, -1] - worth
+        error = (full["to_full"] - full["to_full_low"]) / _Z
+        p = NormalDist().cdf(-(full["to_full"] + drop) / error)
+        if group is None and np.isin(loss, (-1.0, 0.0, 1.0)).all():
+            p = float(ternary(loss[None], drop, delta=0.05)[0])
         own = mean_interval(worth - quality[:, alone], span=1.0, group=group)
         low, high = np.searchsorted(paid.mean(axis=0), cost.mean() * _NEAR).tolist()
         out.append({
-            **beside_full(table, cost, worth), **with_interval("to_alone", *own[:3]), "alone": alone,
-            "to_full_least": mean_interval(worth - quality[:, -1], 0.9, span=1.0, group=group).low,
+            **full, "to_full_p": p, **with_interval("to_alone", *own[:3]), "alone": alone,
             **{f"to_singles{end}": gain[f"difference{end}"] for end in ("", "_low", "_high")},
             "singles": hull[max(high - 1, 0) : low + 1],
             "bound_lead": None if getattr(one.policy, "abstention", None) else bound - gain["reference_quality"],
