@@ -254,9 +254,9 @@ def record(
     more = {} if metric is None else told_metric(metric, table, outcome, seed)
     return {
         "method": label,
-        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget,
         "target": fitted.policy.provenance.get("target"),
+        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "unit": table.unit,
         **{**more, **summary(outcome, fitted.policy, seed)},
         **threshold_fields(fitted.policy),

@@ -44,6 +44,18 @@ from policyopt.runtime._shown import Shown
 
 #: Of the full model's cost: to save less is to save nothing.
 _SAVES = 0.01
+#: Fields of a record that are no means over seeds.
+_HEAD = (
+    "method",
+    "chosen",
+    "budget",
+    "target",
+    "unit",
+    "fit_lead",
+    "bound_lead",
+    "singles",
+    "alone",
+)
 _Z, _NEAR = NormalDist().inv_cdf(0.975), np.array([1 - 1e-9, 1 + 1e-9])
 
 
@@ -58,7 +70,7 @@ class Verdict(Shown):
     headline, sentences, notes : str, tuple of str, tuple of str
         The answer, what it rests on, what a reader should know besides.
     record : dict
-        The numbers, JSON-able. ``budgets``, the cheapest first: records as of `curve`, and ``saving``, differences with
+        The numbers, JSON-able. ``budgets``, the cheapest first: fields of `curve`, and ``saving``, differences with
         intervals ``to_full``, ``to_singles`` (at equal cost), ``to_alone`` (the best exit no dearer); ``within``: shown
         to be at most `max_drop` worse; ``gains``: shown over single exits; ``bound_lead``, ``reached``. ``at``,
         ``gain_at``: the numbers of those that the words are of.
@@ -155,7 +167,7 @@ def _judged(
     records: list[dict[str, Any]] = []
     for mine, of in zip(zip(*keys.values(), strict=True), zip(*rows, strict=True), strict=True):
         each = [{**told[key], **one} for key, one in zip(mine, of, strict=True)]
-        record = {**each[0], **means_over(each), "seed": None}
+        record = {**{name: each[0][name] for name in _HEAD}, **means_over(each)}
         lead = record["bound_lead"]
         record["reached"] = record["to_singles"] / lead if lead and lead > 1e-9 else None
         records.append(record)
