@@ -124,7 +124,8 @@ def verdict(frontier: Frontier, max_drop: float | str = 0.005) -> Verdict:
     found = {i: _chosen(frontier, labels, seeds, i) for i in {k[2] for k in frontier.fitted}}
     chosen = {i: label for i, label in found.items() if label is not None}
     if chosen and all(table.labelled for table in tests.values()):
-        return _told(frontier, tests, drop, _judged(frontier, tests, chosen, drop))
+        judged = _judged(frontier, tests, chosen, drop)
+        return _told(frontier, tests[seeds[0]], drop, judged)
     why = "no method that leaves early met a budget; name one, e.g. auto"
     why = "no row has a label" if chosen else why
     record = {"pays": None, "reason": "nothing", "budgets": [], "at": None, "gain_at": None}
@@ -180,9 +181,7 @@ def _judged(
     return [{**one, "p": p, "gains": p <= 0.05} for one, p in zip(records, p, strict=True)]
 
 
-def _on_rows(
-    frontier: Frontier, table: Table, keys: list[Any], drop: float
-) -> list[dict[str, Any]]:
+def _on_rows(frontier: Frontier, table: Table, keys: list[Any], drop: float) -> list[Any]:
     """Return how policies of one seed fare on its rows: against the full model, single exits and hindsight."""
     (_, seed, _), quality, group = keys[0], table.quality, table.group
     exits = [one for one in frontier.exits if one["seed"] == seed]
@@ -195,9 +194,14 @@ def _on_rows(
     ours = path_through([one.policy for one in fitted], table)
     paid = np.broadcast_to(table.standalone_costs, quality.shape)[:, hull]
     gains = compare_paths(ours, Path(paid, quality[:, hull], table.graded, group), seed)
-    bounds = oracle(table, ours.cost[:, 1:].mean(axis=0)).tolist()
+    costs = ours.cost[:, 1:].mean(axis=0)
+    asked = np.maximum([one.budget or 0.0 for one in fitted], costs).tolist()
+    single = np.interp(asked, paid.mean(axis=0), quality[:, hull].mean(axis=0))
+    bounds = zip(
+        oracle(table, costs).tolist(), (oracle(table, asked) - single).tolist(), strict=True
+    )
     out = []
-    for i, (one, gain, bound) in enumerate(zip(fitted, gains, bounds, strict=True), 1):
+    for i, (one, gain, (bound, room)) in enumerate(zip(fitted, gains, bounds, strict=True), 1):
         cost, worth, claimed = ours.cost[:, i], ours.quality[:, i], one.expected.cost
         lead = one.quality - float(np.interp(claimed, *points[hull].T))
         no_dearer = points[:, 0] <= max(claimed, points[:, 0].min()) * (1 + 1e-9)
@@ -212,7 +216,7 @@ def _on_rows(
         out.append({
             **full, "to_full_p": p, **with_interval("to_alone", *own[:3]), "alone": alone,
             **{f"to_singles{end}": gain[f"difference{end}"] for end in ("", "_low", "_high")},
-            "singles": hull[max(high - 1, 0) : low + 1],
+            "singles": hull[max(high - 1, 0) : low + 1], "headroom": room,
             "bound_lead": None if getattr(one.policy, "abstention", None) else bound - gain["reference_quality"],
             "fit_lead": None if math.isnan(lead) else lead,
         })  # fmt: skip
@@ -222,13 +226,10 @@ def _on_rows(
 # --- in words ------------------------------------------------------------------------------------
 
 
-def _told(
-    frontier: Frontier, tests: dict[int, Table], drop: float, judged: list[dict[str, Any]]
-) -> Verdict:
+def _told(frontier: Frontier, table: Table, drop: float, judged: list[Any]) -> Verdict:
     """Return the answer that judged budgets give, and what it rests on, in words."""
-    seed, table = next(iter(tests.items()))
     rows, cascade, unit = len(table), table.cascade, frontier.unit
-    exits = [one for one in frontier.exits if one["seed"] == seed]
+    exits = frontier.exits[: table.exits]  # of the first seed
     kind = "model" if cascade else "exit"
     names = [f"{kind} {one.get('name', one['exit'])}" for one in exits]
     full, singles = f"{names[-1]} alone" if cascade else "the full model", f"single {kind}s"
@@ -265,13 +266,14 @@ def _told(
         told = f"But {near}{'' if at is None else f'; {mix(one)} may be as good'}. "
     elif any(record["to_singles_high"] > drop for record in judged):
         mean, low = gain["to_singles"], gain["to_singles_low"]
-        more = max((mean - low) / max(mean, drop - mean), 1.2) ** 2  # if means stay as they are
+        more = max((mean - low) / max(mean, drop - mean, 1e-4), 1.2) ** 2  # if means stay so
         pays, reason, needed = None, "few rows", int(float(f"{rows * more:.1e}"))
         why = f"{rows:,} rows are too few to tell it from {singles}, about {needed:,} might do"
         told = "" if at is None else f"But {near}. "
-    elif None not in leads and max(leads) <= drop:
-        pays, reason, most = False, "no headroom", f"{100 * max(*leads, 0.0):.2f}"
-        why = f"even in hindsight it could gain only {most} points over {singles}"
+    elif max(record["headroom"] for record in judged) <= drop:
+        most = max(record["headroom"] for record in judged)
+        pays, reason = False, "no headroom"
+        why = f"even hindsight could gain only {100 * most + 1e-9:.2f} points over {singles}"
     elif at is None:
         pays, reason, why = False, "full model", f"{near}, and below that {singles} do as well"
     else:
@@ -291,8 +293,12 @@ def _told(
         more += f": {100 * gain['reached']:.0f} % of that is reached." if shown else "."
     groups = "" if table.group is None else f" in {table.units:,} groups"
     notes = [f"the verdict is of {rows:,} rows{groups} of split {table.split}"]
+    if None in leads:
+        notes.append(
+            "cost and quality of the policy count what is handed over, the full model's do not"
+        )
     best = max(exits, key=lambda e: e["fit_quality"] or 0.0)
-    if best is not exits[-1] and best["fit_quality"]:
+    if (best["fit_quality"] or 0.0) > (exits[-1]["fit_quality"] or 0.0):
         notes.append(f"by the rows of the fit {names[best['exit']]} is better than {full}")
     record = {
         "pays": pays, "reason": reason, "max_drop": drop, "unit": unit, "at": at, "gain_at": gain_at, "rows": rows,
