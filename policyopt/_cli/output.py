@@ -117,7 +117,7 @@ def print_table(records: Sequence[Any], columns: Columns | None = None, title: s
         columns = {name: name for record in records for name in record}
     heads = list(map(printable, columns))
     rows = [
-        [_text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
+        [text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
         for r in records
     ]
     narrow = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
@@ -154,9 +154,11 @@ def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[lis
                 *first,
                 width - len(_GAP.join("x" * w for w in [*first, 0])),
             ]  # words stick out
-        if widths is None:  # a record per block, a line or more per field
-            yield [line for row in rows for line in [*_record(heads, row, width), ""]][:-1]
-            return
+        if widths is None:  # a table per record
+            half = width // 2
+            return (
+                yield from (_drawn([heads, row], [half - 2, half], right=False) for row in rows)
+            )
         yield _drawn(block, widths)
 
 
@@ -220,13 +222,8 @@ def _drawn(columns: list[list[str]], widths: list[int], right: bool | None = Non
     return lines
 
 
-def _record(heads: list[str], row: list[str], width: int) -> list[str]:
-    """Return a line or more per field of a record."""
-    fields = [_wrapped(f"{head}: {text}", width - 2) for head, text in zip(heads, row, strict=True)]
-    return [("  " if i else "") + line for field in fields for i, line in enumerate(field)]
-
-
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Return a value as tables show it."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -236,7 +233,7 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, (list, tuple)):
-        return " ".join(map(_text, value))
+        return " ".join(map(text, value))
     return printable(str(value))
 
 
