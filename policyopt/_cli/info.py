@@ -407,7 +407,8 @@ def methods(
         if table:
             output.print_table(online, _ONLINE)
             output.note(
-                "`policyopt methods NAME` shows settings; which to choose: docs/choosing_a_policy.md"
+                "`policyopt methods NAME` shows paper, needs, settings; --format csv has all of each; "
+                "which to choose: docs/choosing_a_policy.md"
             )
         return
     found = [one for one in online if method in (one["method"], one["family"])]
@@ -464,9 +465,6 @@ _COLUMNS: output.Columns = {
     "method": "method",
     "family": "family",
     "leaves where": "summary",
-    "paper": lambda r: f"{r['paper']}, {r['year']}" if r["year"] else r["paper"],
-    "needs": lambda r: ", ".join(r["needs"]) or "-",
-    "summaries": lambda r: r["supports"]["summaries"],
 }
 _ONLINE: output.Columns = {
     "online policy (policyopt simulate)": "method",

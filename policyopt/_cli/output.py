@@ -142,10 +142,10 @@ def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[lis
         return (yield _drawn(columns, widths))
     told = [len({tuple(row[: i + 1]) for row in rows}) for i in range(len(heads))]
     key = columns[: told.index(max(told)) + 1]  # what tells records apart
-    rest, deep = columns[len(key) :] or [key.pop()], [*wide, *((max(5, m), m) for m in _MOST)]
+    rest, deep = columns[len(key) :] or [key.pop()], [*wide, *((max(5, m), m) for m in _MOST[1:])]
     while rest:
         count = len(rest)
-        while count > 1 and not _widths(key + rest[:count], width, wide):
+        while count > 1 and not _widths(key + rest[:count], width, [*wide, (5, 2)]):
             count -= 1
         block, rest = key + rest[:count], rest[count:]
         widths = _widths(block, width, deep)
