@@ -27,7 +27,7 @@ _KINDS = (
     (r'policyopt-export$|(/\* \w+:|"""An? \S+ policy:) .*policyopt', "an export", "policyopt verify {folder}"),
     (r"policyopt-onnx|\x08.\x12.policyopt", "ONNX graphs of an export", "policyopt verify {above}"),
     (r"PK\x03\x04", "arrays: golden vectors, or outputs", "policyopt verify {folder}, or policyopt import {path}"),
-    (r"(?P<curve>method,budget,)|(?P<compare>method,reference,)|(?P<simulate>policy,rounds,)|(?P<evaluate>row,)"
+    (r"(?P<curve>method,(chosen,)?budget,)|(?P<compare>method,reference,)|(?P<simulate>policy,rounds,)|(?P<evaluate>row,)"
      r"|(?P<study>(model|budget|better|metric),)|(?P<risk_coverage>coverage,)|(?P<explain>policy (reference|split) )"
      r"|(?P<calibration>split rows method budget )|(?P<tune>method objective |SQLite format 3)",
      "a result of `policyopt {command}`", "policyopt {command} --help; docs/glossary.md tells of the columns"),
