@@ -29,7 +29,7 @@ _KINDS = (
     (r"PK\x03\x04", "arrays: golden vectors, or outputs", "policyopt verify {folder}, or policyopt import {path}"),
     (r"(?P<curve>method,(chosen,)?budget,)|(?P<compare>method,reference,)|(?P<simulate>policy,rounds,)|(?P<evaluate>row,)"
      r"|(?P<study>(model|budget|better|metric),)|(?P<risk_coverage>coverage,)|(?P<explain>policy (reference|split) )"
-     r"|(?P<calibration>split rows method budget )|(?P<tune>method objective |SQLite format 3)",
+     r"|(?P<calibration>(split rows|rows split) method budget )|(?P<tune>method objective |SQLite format 3)",
      "a result of `policyopt {command}`", "policyopt {command} --help; docs/glossary.md tells of the columns"),
     (r"\$schema ", "a JSON schema of a format", "docs/formats.md tells of it"),
     (r"\x89PNG|%PDF|<\?xml", "a picture", "look at it"),
