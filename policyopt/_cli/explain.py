@@ -58,6 +58,8 @@ def explain(
     utility: str | None = options.UTILITY,
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
@@ -67,7 +69,8 @@ def explain(
         if reference is not None:
             step = "Leave it out; `policyopt compare` holds methods against each other."
             raise input_error("--reference", "absent with routing", str(reference), step)
-        _explain_routing(loaded, policy, cache, split, out, utility, cost, style)
+        picture = figure, options.inches(width)
+        _explain_routing(loaded, policy, cache, split, out, utility, cost, style, *picture)
         return
     against = None if reference is None else _single("--reference", reference, level)
     data = options.read_cache(cache)
@@ -85,13 +88,13 @@ def explain(
         remarks.append("every row leaves where the reference lets it: --reference FILE for another")
     for remark in filter(None, [*record["notes"], *remarks, output.scale_text(loaded)]):
         output.note(remark)
-    if out is not None:
+    if out is not None or figure is not None:
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)
         title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
         files = {"explain.json": output.to_json(record)}
         files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
-        output.write_results(out, files)
+        output.write_results(out, files, figure, options.inches(width))
     if output.print_data(style, record, record["exits"]):
         return
     _print_exits(record)
@@ -105,7 +108,7 @@ def explain(
 
 def _explain_routing(
     loaded: RoutingPolicy, path: Path, cache: Path, split: str, out: Path | None, utility: str | None,
-    cost: str | None, style: output.Format,
+    cost: str | None, style: output.Format, figure: Path | None, width: float | None,
 ) -> None:  # fmt: skip
     """Show which model is asked after which: a tree of ways with their shares, costs and accuracies."""
     from policyopt._report.routes import explain_routing, routes_figure
@@ -117,10 +120,12 @@ def _explain_routing(
     record = found.record
     for remark in filter(None, [*record["notes"], told]):
         output.note(remark)
-    if out is not None:
+    if out is not None or figure is not None:
         title = f"{record['policy']['method'] or path.name} on {cache.resolve().name}, {split}"
         files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
-        output.write_results(out, {**files, "routes.png": routes_figure(record, title)})
+        output.write_results(
+            out, {**files, "routes.png": routes_figure(record, title)}, figure, width
+        )
     if output.print_data(style, record, record["ways"]):
         return
     unit = record["unit"]
@@ -240,6 +245,8 @@ def calibration(
     out: Path | None = option(None, "Directory for calibration.json and a diagram per map."),
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show how far confidence can be trusted: calibration errors overall and on leavers.
@@ -286,7 +293,7 @@ def calibration(
             for one in found if data.names else ():
                 one["name"] = data.names[one["exit"]]
             records += found
-            if out is not None:
+            if out is not None or figure is not None:
                 title = f"{name if name != 'none' else 'no calibration'}, split {split}"
                 diagram = reliability_figure(*columns, found, title, test.group)
                 diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
@@ -294,8 +301,9 @@ def calibration(
         "split": split, "rows": len(exits), "method": loaded.provenance.get("method"),
         "budget": loaded.provenance.get("budget"), "unit": loaded.unit, "records": records,
     }  # fmt: skip
+    files = {"calibration.json": output.to_json(content), **diagrams}
+    output.write_results(out, files, figure, options.inches(width))
     if out is not None:
-        output.write_results(out, {"calibration.json": output.to_json(content), **diagrams})
         written = f"wrote {out / 'calibration.json'} and {len(diagrams)} diagrams"
         output.note(f"{written}, reliability.png first")
     if not output.print_data(style, content, records):
@@ -356,6 +364,8 @@ def risk_coverage(
     level: str | None = options.LEVEL,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what answers are worth if only the surest are given: risk at every coverage, and the area (AURC).
@@ -380,13 +390,13 @@ def risk_coverage(
          "selective_quality": found.quality_at(share)}
         for share in _COVERAGES
     ]  # fmt: skip
-    if out is not None:
+    if out is not None or figure is not None:
         from policyopt._report.figures import risk_coverage_figure
 
         title = f"{policy.name} on {cache.resolve().name}, split {split}"
         picture = risk_coverage_figure(found, word, own, title)
         files = {"risk_coverage.csv": output.to_csv(records), "risk_coverage.png": picture}
-        output.write_results(out, files)
+        output.write_results(out, files, figure, options.inches(width))
     content = {
         "split": split, "rows": n, "area": found.area, "policy": own, "records": records,
     }  # fmt: skip
