@@ -66,7 +66,9 @@ class Frontier:
 
     records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
     fitted: dict[tuple[str, int, int], Fitted]  # by method, seed and number of the budget
-    exits: list[dict[str, Any]]  # always leaving at exit k: cost and quality there, per seed
+    exits: list[
+        dict[str, Any]
+    ]  # always leaving at exit k: cost and quality (of the fit: fit_...), per seed
     bound: list[dict[str, Any]]  # the hindsight oracle, not deployable: budget, quality, seed
     unit: str
     notes: list[str] = field(default_factory=list)  # methods left out, and why
@@ -185,7 +187,7 @@ def curve(
             done += 1
         most = [target.most(fit_rows) for target in wanted]
         bounded = [b for b in most if b is not None and asked is None]
-        _references(frontier, test_rows, bounded, seed, data.names)
+        _references(frontier, fit_rows, test_rows, bounded, seed, data.names)
     if progress:
         progress("done", total, total)
     if refused is not None and not frontier.records:
@@ -376,20 +378,24 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _references(
-    frontier: Frontier, table: Table, budgets: Sequence[float], seed: int, names: Sequence[str]
-) -> None:
+    frontier: Frontier, fit_rows: Table, table: Table, budgets: Sequence[float], seed: int, names: Sequence[str]
+) -> None:  # fmt: skip
     table = known_rows(table)
-    costs, quality = np.atleast_2d(table.standalone_costs).mean(axis=0), table.quality.mean(axis=0)
-    pairs = enumerate(zip(costs.tolist(), quality.tolist(), strict=True))
-    frontier.exits.extend(
-        {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
-        | ({"name": names[k]} if names else {})
-        for k, (cost, value) in pairs
-    )
+    columns = [*exit_means(table), *exit_means(known_rows(fit_rows))]
+    for k, (cost, value, fit_cost, fit_value) in enumerate(zip(*columns, strict=True)):
+        one = {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
+        one |= {"fit_cost": fit_cost, "fit_quality": fit_value}
+        frontier.exits.append(one | ({"name": names[k]} if names else {}))
     for budget, value in zip(budgets, oracle(table, budgets), strict=True):
         record = {"method": "oracle", "deployable": False, "budget": budget, "unit": table.unit}
         record |= {"realised_cost": budget, **worth_fields(float(value), table.graded)}
         frontier.bound.append({**record, **dict.fromkeys(_UNKNOWN_OF_BOUND), "seed": seed})
+
+
+def exit_means(table: Table) -> tuple[list[float], list[Any]]:
+    """Return each exit's mean cost, kept by itself, and quality, None where labels are unknown."""
+    costs = np.atleast_2d(table.standalone_costs).mean(axis=0).tolist()
+    return costs, table.quality.mean(axis=0).tolist() if table.labelled else [None] * len(costs)
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:

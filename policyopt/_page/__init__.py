@@ -1,0 +1,1 @@
+"""Pages to look at: what they hold, and how they are drawn."""
