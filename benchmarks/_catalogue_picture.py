@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from _caches import ROOT
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from policyopt._methods.registry import FAMILIES, ROWS
 from policyopt._report.figures import save_figure
@@ -29,7 +30,7 @@ def draw(results: Mapping[str, Any]) -> None:
     found = results["caches"]
     methods = [m for family in FAMILIES for m in results["methods"] if ROWS[m].family == family]
     figure = Figure(
-        figsize=(3.0 + 2.5 * len(found), 1.2 + 0.27 * len(methods)), layout="constrained"
+        figsize=(2.4 + 2.0 * len(found), 1.8 + 0.25 * len(methods)), layout="constrained"
     )
     panels = np.atleast_1d(figure.subplots(1, len(found), sharey=True))
     for axes, (cache, said) in zip(panels, found.items(), strict=True):
@@ -43,6 +44,9 @@ def draw(results: Mapping[str, Any]) -> None:
         "points of accuracy over max_prob with geometric quotas, at equal realised cost "
         "(mean of nine budgets, 95 % interval)", fontsize=10,
     )  # fmt: skip
+    drawn = dict.fromkeys(ROWS[method].family for method in methods)
+    handles = [Line2D([], [], marker="o", color=_COLOURS[FAMILIES.index(f) % len(_COLOURS)]) for f in drawn]
+    figure.legend(handles, list(drawn), loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     save_figure(figure, ROOT / "docs" / "catalogue.png", dpi=110)
 
 

@@ -231,7 +231,7 @@ def main() -> None:
             parts["keeping"] = keeping()
         if only in (None, "changing"):
             parts["changing"], picture = changing()
-            save_figure(simulation_figure(picture), ROOT / "docs" / "online.png")
+            save_figure(simulation_figure(picture), ROOT / "docs" / "online.png", dpi=110)
         if only in (None, "adaee"):
             parts["adaee"] = adaee(Path(folder) / "adaee")
         if only in (None, "long"):

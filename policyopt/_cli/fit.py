@@ -414,7 +414,9 @@ def compare(
     reference: str | None = option(None, "Method to compare with (default: the first)."),
     budgets: str = options.BUDGETS,
     seeds: int = options.SEEDS,
-    out: Path | None = option(None, "Directory for compare.csv, ranking.csv and pairs.csv."),
+    out: Path | None = option(
+        None, "Directory for compare.csv, ranking.csv, pairs.csv and compare.png."
+    ),
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
@@ -438,7 +440,7 @@ def compare(
     files: dict[str, Any] = {
         begin: output.to_csv(of) for begin, of in zip(begins, lists.values(), strict=True)
     }
-    if figure is not None:
+    if out is not None or figure is not None:
         from policyopt._report.figures import comparison_figure
 
         files["compare.png"] = comparison_figure(found, f"{cache.resolve().name}, split {test}")

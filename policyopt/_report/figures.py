@@ -121,20 +121,33 @@ def save_figure(
 
 
 def _resize(figure: Any, width: float) -> None:
-    """Give a figure another width: text shrinks less than the rest, never under 6 points; legends are laid out anew."""
+    """Give a figure another width: text shrinks less than the rest; legends are laid out anew.
+
+    Text stays at 6 points or more, but in pictures of many panels that are to be far narrower: these are only scaled.
+    """
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
 
     scale = width / figure.get_figwidth()
-    smaller = float(np.clip(scale**0.5, 0.7, 1.0))
+    smaller, least = float(np.clip(scale**0.5, 0.7, 1.0)), 6.0
+    if scale < 0.4:
+        smaller, least = 1.3 * scale, 0.0
     for text in figure.findobj(Text):
-        text.set_fontsize(max(smaller * text.get_fontsize(), 6.0))
+        text.set_fontsize(max(smaller * text.get_fontsize(), least))
     for line in figure.findobj(Line2D):
         line.set_linewidth(smaller * line.get_linewidth())
         line.set_markersize(smaller * line.get_markersize())
     sides = [(legend.get_gid(), legend.get_texts()) for legend in figure.legends]
     for legend in list(figure.legends):
         legend.remove()
+    for axes in figure.axes if 0.4 <= scale < 0.7 else ():
+        if (legend := axes.get_legend()) is not None:
+            legend.set_ncols(1)
+    if title := figure.get_suptitle():
+        most = int(width / (0.0077 * 11 * smaller))
+        figure.suptitle(
+            "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, most))
+        )
     # A narrow legend is higher.
     more = max(1 - scale, 0.0) * sum(0.12 * len(texts) for _, texts in sides)
     figure.set_size_inches(width, scale * figure.get_figheight() + smaller - scale + more)
@@ -303,7 +316,7 @@ def risk_coverage_figure(
     told = f"area (AURC) {100 * found.area:.2f} %"
     axes.set_title(told, loc="right", fontsize=9)
     across = "coverage: share of samples answered [%]"
-    tidy(axes, grid="both", xlabel=across, ylabel=f"risk: 100 % less {word} of answers [%]")
+    tidy(axes, grid="both", xlabel=across, ylabel=f"risk: 100 % less {word} [%]")
     axes.set(xlim=(0, 101), ylim=(0, None))
     axes.legend(frameon=False, fontsize=9, loc="center left")
     return figure
