@@ -45,8 +45,12 @@ def draw(results: Mapping[str, Any]) -> None:
         "(mean of nine budgets, 95 % interval)", fontsize=10,
     )  # fmt: skip
     drawn = dict.fromkeys(ROWS[method].family for method in methods)
-    handles = [Line2D([], [], marker="o", color=_COLOURS[FAMILIES.index(f) % len(_COLOURS)]) for f in drawn]
-    figure.legend(handles, list(drawn), loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    handles = [
+        Line2D([], [], marker="o", color=_COLOURS[FAMILIES.index(f) % len(_COLOURS)]) for f in drawn
+    ]
+    figure.legend(
+        handles, list(drawn), loc="outside upper center", ncols=6, frameon=False, fontsize=9
+    )
     save_figure(figure, ROOT / "docs" / "catalogue.png", dpi=110)
 
 

@@ -246,7 +246,9 @@ def draw(records: list[dict[str, Any]], confidence: float = 0.95) -> None:
     panels = figure.subplots(1, len(CACHES))
     at = [i for i, claim in enumerate(CLAIMS) if claim[1] == confidence]
     for axes, cache in zip(panels, CACHES, strict=True):
-        for (label, (colour, marker)), line in zip(DRAWN.items(), ("-", "-", "--", "-.", ":"), strict=True):
+        for (label, (colour, marker)), line in zip(
+            DRAWN.items(), ("-", "-", "--", "-.", ":"), strict=True
+        ):
             found = [r["found"] for r in records if (r["cache"], r["method"]) == (cache, label)]
             if found:
                 costs = [100 * ratios([one[i] for one in found])[:, 0] for i in at]

@@ -23,11 +23,11 @@ from _caches import ROOT
 from _common import table
 from _gains import against, over_seeds
 
-from policyopt._report.figures import COLOURS, MARKERS, add_legend, new_figure, save_figure, tidy
 from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import ExitData
 from policyopt._cache.reader import open_cache
 from policyopt._frontier import curve, path_of
+from policyopt._report.figures import COLOURS, MARKERS, add_legend, new_figure, save_figure, tidy
 from policyopt._table import Tables
 from policyopt.runtime._files import write_file
 

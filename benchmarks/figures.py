@@ -38,7 +38,9 @@ def _lines(name: str) -> list[Any]:
 
 def _run(*words: str) -> None:
     """Run a command of policyopt."""
-    subprocess.run([sys.executable, "-m", "policyopt", *words], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "policyopt", *words], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def curve() -> None:
@@ -138,7 +140,9 @@ def main() -> None:
         start = time.monotonic()
         FIGURES[name]()
         size = (ROOT / name).stat().st_size / 1024
-        print(f"{name}: {size:.0f} KiB, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+        print(
+            f"{name}: {size:.0f} KiB, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True
+        )
     for name, command in BY_HAND.items():
         print(f"{name}: left as it is: {command}", file=sys.stderr)
 

@@ -58,7 +58,9 @@ def _panel(axes: Any, found: dict[str, Any]) -> None:
             if method == "optimal_stopping":
                 band = {"color": colour, "alpha": 0.13, "lw": 0, "label": f"{method}: 95 %"}
                 axes.fill_between(where, low, high, **band)
-            axes.plot(where, points, color=colour, marker=marker, ls=style, ms=4.5, lw=1.5, label=method)
+            axes.plot(
+                where, points, color=colour, marker=marker, ls=style, ms=4.5, lw=1.5, label=method
+            )
     axes.set_xlabel("budget: way from first to last exit [%]")
     axes.set_xticks(where[::2])
     axes.grid(color="0.92")

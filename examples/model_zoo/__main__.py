@@ -19,7 +19,14 @@ import numpy as np
 
 import policyopt as po
 from policyopt._frontier import path_through, values_at
-from policyopt._report.figures import add_legend, log_scale, marked_look, new_figure, save_figure, tidy
+from policyopt._report.figures import (
+    add_legend,
+    log_scale,
+    marked_look,
+    new_figure,
+    save_figure,
+    tidy,
+)
 from policyopt.runtime._files import write_file
 
 from .models import MODELS

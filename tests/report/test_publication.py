@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +101,11 @@ def test_compare_ranks_over_rows_divisions_and_refits():
         for name, at in {"fit": slice(0, 700), "test": slice(700, 1500)}.items()
     }
     named = po.from_arrays(splits=splits, costs=[1, 2, 3, 4], unit="ms")
-    for data, seeds, test in ((named, 1, "rows"), (named, 3, "refits"), (cache(1500), 3, "divisions")):
+    for data, seeds, test in (
+        (named, 1, "rows"),
+        (named, 3, "refits"),
+        (cache(1500), 3, "divisions"),
+    ):
         frontier = po.curve(data, ["random", "max_prob", "margin"], 3, seeds=seeds)
         found = po.compare(frontier, "random")
         assert found.test == test and found.seeds == seeds
@@ -106,27 +113,32 @@ def test_compare_ranks_over_rows_divisions_and_refits():
         means = [one for one in found.ranking if one["budget"] is None]
         assert [one["rank"] for one in means] == [1, 2, 3]
         assert means[-1]["method"] == "random" and means[-1]["difference"] is None
-        assert means[0]["group"] == "a" and means[0]["among_best"]
+        assert "a" in means[0]["group"] and means[0]["among_best"]
         assert means[0]["difference_low"] < means[0]["difference"] < means[0]["difference_high"]
         assert len(found.pairs) == 3 * (1 + 3)
         for budget in {one["budget"] for one in found.ranking}:
             at = [one["quality"] for one in found.ranking if one["budget"] == budget]
             assert at == sorted(at, reverse=True)
-        assert frontier.table("csv").splitlines()[0].startswith("method,") 
+        assert frontier.table("csv").splitlines()[0].startswith("method,")
 
 
 def test_a_floor_is_ranked_at_what_the_reference_pays():
     frontier = po.curve(cache(1200), ["max_prob", "entropy"], [po.Target(max_drop=0.02)])
     found = po.compare(frontier)
     paid = next(r["realised_cost"] for r in frontier.records if r["method"] == "max_prob")
-    assert {one["budget"] for one in found.ranking} == {None, pytest.approx(paid)}
+    assert [one["budget"] for one in found.ranking][::2] == [None, pytest.approx(paid)]
 
 
-HOSTILE = r"a_b & 50% $x$ #1 {\input{/etc/passwd}} ~^ <script>alert(1)</script> | `c` [d](e)" + "\n*f*"
+HOSTILE = (
+    r"a_b & 50% $x$ #1 {\input{/etc/passwd}} ~^ <script>alert(1)</script> | `c` [d](e)" + "\n*f*"
+)
 
 
 def test_tables_show_names_letter_by_letter():
-    columns = {"1": {HOSTILE: (0.5, 2), "b": (0.4, 1), "c": (0.1, 0)}, "group": {HOSTILE: "a", "c": "b"}}
+    columns = {
+        "1": {HOSTILE: (0.5, 2), "b": (0.4, 1), "c": (0.1, 0)},
+        "group": {HOSTILE: "a", "c": "b"},
+    }
     latex = paper_table("latex", "method", [HOSTILE, "b", "c"], columns, "told 5 % (dagger)")
     assert latex.count(r"\begin{tabular}{lrr}") == latex.count(r"\end{tabular}") == 1
     rules = [line for line in latex.splitlines() if line.endswith("rule")]
@@ -136,13 +148,17 @@ def test_tables_show_names_letter_by_letter():
     assert r"\textbf{50.00}" in latex and r"40.00$^\dagger$" in latex and "& 10.00 &" in latex
     name = escaped(HOSTILE, "latex")
     left = re.sub(r"\\[{}$&#%_]|\\text\w+\{\}|\{-\}", "", name)
-    assert not set(left) & set("\\{}$&#%_^~<>|`") and r"\input" not in name.replace(r"\textbackslash{}", "")
+    assert not set(left) & set("\\{}$&#%_^~<>|`") and r"\input" not in name.replace(
+        r"\textbackslash{}", ""
+    )
     assert r"\caption{told 5 \% $^\dagger$}" in latex
     markdown = paper_table("markdown", "method", [HOSTILE, "b", "c"], columns, "told (dagger)")
     for line in markdown.splitlines()[:5]:
         assert len(re.findall(r"(?<!\\)\|", line)) == 4
     assert "<script" not in markdown and "**50.00**" in markdown and "40.00†" in markdown
-    assert paper_table("csv", "method", ["=1+1"], {"1": {"=1+1": (0.5, 2)}}, "").endswith("'=1+1,50.0\n")
+    assert paper_table("csv", "method", ["=1+1"], {"1": {"=1+1": (0.5, 2)}}, "").endswith(
+        "'=1+1,50.0\n"
+    )
     with pytest.raises(po.InputError, match="style"):
         paper_table("word", "method", [], {}, "")
 
@@ -159,13 +175,22 @@ def test_of_many_methods_the_best_are_in_colour_and_all_are_named():
     frontier = po.curve(cache(900), names, 3)
     axes = draw.frontier_figure(frontier).axes[0]
     lines = {line.get_label(): line for line in axes.get_lines()}
-    named = {name: next(of for told, of in lines.items() if re.split(r"[:\n]", told)[0] == name) for name in names}
-    coloured = {name for name, of in named.items() if to_hex(of.get_color()) in map(str.lower, draw.COLOURS)}
+    named = {
+        name: next(of for told, of in lines.items() if re.split(r"[:\n]", told)[0] == name)
+        for name in names
+    }
+    coloured = {
+        name for name, of in named.items() if to_hex(of.get_color()) in map(str.lower, draw.COLOURS)
+    }
     assert len(coloured) == 5 and not coloured & {"random", "always"}
     # Told apart without colour.
     looks = {(of.get_marker(), of.get_linestyle(), name in coloured) for name, of in named.items()}
     assert len(looks) == len(names)
-    chosen = {f.policy.provenance["chosen"]["method"] for (m, *_), f in frontier.fitted.items() if m == "auto"}
+    chosen = {
+        f.policy.provenance["chosen"]["method"]
+        for (m, *_), f in frontier.fitted.items()
+        if m == "auto"
+    }
     told = next(label for label in lines if label.startswith("auto:"))
     assert any(name in told for name in chosen)
     many = draw._looks([f"m{i}" for i in range(30)], {f"m{i}": i for i in range(30)})
@@ -192,7 +217,7 @@ def test_figures_are_of_the_kind_and_width_asked_for(run, data, tmp_path):
     assert b"/FontFile2" in pdf and b"/FontFile3" not in pdf  # TrueType, and no other
     width = int.from_bytes((tmp_path / "c.png").read_bytes()[16:20], "big")
     assert width == round(3.4 * 300)
-    sizes = [float(size) for size in re.findall(r"font: (?:\w+ )*([\d.]+)px", svg)]
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
     assert sizes and min(sizes) >= 6.0
     again = tmp_path / "again.svg"
     run(*line, again, "--width", "column")
@@ -213,6 +238,28 @@ def test_compare_prints_writes_and_draws_the_ranking(run, data, tmp_path):
     assert "points over random" in (tmp_path / "f.svg").read_text()
     code, latex, _ = run(*line, "--table", "latex")
     assert code == 0 and latex.startswith("\\begin{table}") and "max\\_prob & \\textbf{" in latex
+
+
+def test_a_rule_of_ones_own_beside_ten_of_ours_by_the_docs_alone(tmp_path):
+    """The page's file and commands, as they stand, of fewer budgets."""
+    page = (ROOT / "docs/howto/publish.md").read_text()
+    (file,) = re.findall(r"^```python\n# gap.py\n(.*?)^```$", page, re.M | re.S)
+    (tmp_path / "gap.py").write_text(file)
+    lines = re.findall(r"^policyopt (--plugin .*)$", page, re.M)
+    for line in lines:
+        words = line.replace("cache/fashion_mnist", str(ROOT / "cache/fashion_mnist"))
+        words, _, to = words.replace("--budgets 9", "--budgets 2").partition(" > ")
+        if " curve " in words:  # eleven once
+            words = re.sub(r"--methods \S+", "--methods gap,max_prob", words)
+        done = subprocess.run(
+            [sys.executable, "-m", "policyopt", *shlex.split(words)], cwd=tmp_path, capture_output=True, text=True
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        if to:
+            (tmp_path / to).write_text(done.stdout)
+    assert len(lines) == 2 and (tmp_path / "gap.tex").read_text().count(r" \\") == 1 + 11
+    for name in ("gap_ranks.pdf", "gap_curve.pdf"):
+        assert (tmp_path / name).read_bytes().startswith(b"%PDF")
 
 
 def linked():
