@@ -21,7 +21,18 @@ _TITLES = {
     "mmlu_llama5": "MMLU\n5 Llama models, records",
 }
 #: Okabe & Ito, one colour per family, repeated where there are more families than colours.
-_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#666666")
+_COLOURS = (
+    "#000000",
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#666666",
+    "#7A4E2D",
+    "#8E7CC3",
+)
 _FLOOR = -2.5  # points; worse is drawn at the edge, with the number
 
 

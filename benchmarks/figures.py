@@ -88,10 +88,10 @@ def online() -> None:
     """Draw docs/online.png: the simulation is played again."""
     import online as of
 
-    from policyopt._progress import progress_callback
+    from policyopt._progress import progress
     from policyopt._report.figures import simulation_figure
 
-    with progress_callback(None):
+    with progress(None):
         save_figure(simulation_figure(of.changing()[1]), ROOT / "docs/online.png", dpi=110)
 
 

@@ -39,9 +39,7 @@ def main() -> None:
     for axes, name in zip(panels, names, strict=True):
         _panel(axes, found[name])
         axes.set_title(CACHES[name], fontsize=10)
-    panels[0].set_ylabel(
-        "points of accuracy over max_prob,\ngeometric quotas, at equal realised cost"
-    )
+    panels[0].set_ylabel("points over max_prob, geometric\nquotas, at equal realised cost")
     add_legend(figure, size=10)
     save_figure(figure, ROOT / "docs" / "gains.png", dpi=110)
 

@@ -426,11 +426,7 @@ def compare(
     style: output.Format = options.STYLE,
 ) -> None:
     """Compare and rank methods at equal realised cost: paired bootstrap, McNemar, area, Holm."""
-    begins = {
-        "compare.csv": "method,reference,",
-        "ranking.csv": "budget,rank,",
-        "pairs.csv": "budget,better,",
-    }
+    begins = {"compare.csv": "method,reference,", "ranking.csv": "budget,", "pairs.csv": "budget,"}
     options.out_folder(out, begins)
     tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     frontier = _run(tables, methods, budgets, seeds, settings, test)

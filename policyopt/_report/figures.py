@@ -7,7 +7,8 @@ import os
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,14 +141,16 @@ def _resize(figure: Any, width: float) -> None:
     sides = [(legend.get_gid(), legend.get_texts()) for legend in figure.legends]
     for legend in list(figure.legends):
         legend.remove()
-    for axes in figure.axes if 0.4 <= scale < 0.7 else ():
-        if (legend := axes.get_legend()) is not None:
-            legend.set_ncols(1)
+    for axes in figure.axes if scale < 0.7 else ():
+        if axes.get_legend() is not None and not axes.get_title(
+            "left"
+        ):  # above a panel: in one column
+            size = axes.get_legend().get_texts()[0].get_fontsize()
+            axes.legend(frameon=False, fontsize=size, loc="lower left", bbox_to_anchor=(0, 1))
     if title := figure.get_suptitle():
-        most = int(width / (0.0077 * 11 * smaller))
-        figure.suptitle(
-            "\n".join(line for part in title.split("\n") for line in textwrap.wrap(part, most))
-        )
+        size = 11 * smaller
+        lines = (textwrap.wrap(line, int(width / (0.0077 * size))) for line in title.split("\n"))
+        figure.suptitle("\n".join("\n".join(part) for part in lines), fontsize=size)
     # A narrow legend is higher.
     more = max(1 - scale, 0.0) * sum(0.12 * len(texts) for _, texts in sides)
     figure.set_size_inches(width, scale * figure.get_figheight() + smaller - scale + more)
@@ -181,13 +184,7 @@ def draw_frontier(axes: Any, frontier: Frontier) -> None:
         lines[label] = found[:, np.argsort(found[0], kind="stable")]
     grid = np.unique(np.concatenate([line[0] for line in lines.values()]))
     worth = {label: float(np.interp(grid, *line[:2]).mean()) for label, line in lines.items()}
-    looks, best = _looks(labels, worth), max(worth, key=lambda label: worth[label])
-    for label, (cost, quality, low, high) in lines.items():
-        colour = looks[label]["color"]
-        if len(labels) <= _BEST or label == best:  # bands of many lines hide each other
-            axes.fill_between(cost, 100 * low, 100 * high, color=colour, alpha=0.10, lw=0)
-        told = _named(frontier, label, looks[label].pop("label"))
-        axes.plot(cost, 100 * quality, label=told, **looks[label])
+    _draw_lines(axes, lines, worth, _BEST, partial(_named, frontier))
     points = np.reshape([(e["cost"], e["quality"]) for e in frontier.exits], (-1, exits, 2))
     costs, qualities = points.mean(axis=0).T
     look = {"color": "0.35", "ms": 8, "mew": 2, "label": "always leave at exit k"}
@@ -211,38 +208,43 @@ def _labels(records: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(record["method"] for record in records))
 
 
-def _looks(labels: Sequence[str], worth: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Return the look of each line by label: the best five in colour, others in grey, named in one place if many."""
-    ranked = sorted(labels, key=lambda label: -worth[label])
-    many = len(labels) > _BEST
-    coloured = [label for label in labels if not many or label in ranked[:_BEST]]
-    rest = [label for label in ranked if label not in coloured]
-    looks = {}
-    for label in labels:
+def _draw_lines(
+    axes: Any, lines: Mapping[str, Any], worth: Mapping[str, float], few: int, name: Callable[[str], str]
+) -> None:  # fmt: skip
+    """Draw cost, height, low, high by label: the best five in colour, others grey; bands of few, or of the best."""
+    ranked = sorted(lines, key=lambda label: -worth[label])
+    coloured, rest = [label for label in lines if label in ranked[:_BEST]], ranked[_BEST:]
+    others = f"{len(rest)} others, best first: {', '.join(rest)}"
+    crowd = "\n".join(map(picture_text, textwrap.wrap(others, 72)))
+    for label, (cost, height, low, high) in lines.items():
         if label in coloured:
-            looks[label] = {**marked_look(coloured.index(label), len(coloured)), "label": label}
-            continue
-        at = rest.index(label)
-        looks[label] = {**marked_look(at, len(rest)), "color": "0.62", "zorder": 1.5, "lw": 1.0}
-        if len(labels) > _NAMED:
-            told = "\n".join(
-                textwrap.wrap(f"{len(rest)} others, best first: {', '.join(rest)}", 72)
-            )
-            looks[label] |= {"marker": "", "ls": "-", "label": told if not at else ""}
+            look = marked_look(coloured.index(label), len(coloured))
         else:
-            looks[label]["label"] = label
-    return looks
+            look = {
+                **marked_look(rest.index(label), len(rest)),
+                "color": "0.62",
+                "lw": 1.0,
+                "zorder": 1.5,
+            }
+        told = name(label)
+        if len(lines) > _NAMED and label in rest:  # too many to be told apart: one entry names them
+            look |= {"marker": "", "ls": "-"}
+            told = crowd if label == rest[0] else "_"
+        if len(lines) <= few or label == ranked[0]:  # bands of many lines hide each other
+            band = {"color": look["color"], "alpha": 0.14, "lw": 0}
+            band["label"] = "_" if len(lines) <= few else "95 % of the best"
+            axes.fill_between(cost, 100 * low, 100 * high, **band)
+        axes.plot(cost, 100 * height, label=told, **look)
 
 
-def _named(frontier: Frontier, label: str, told: str) -> str:
+def _named(frontier: Frontier, label: str) -> str:
     """Return what a legend says of a method: which ones it chose, the most frequent first."""
     mine = [f.policy.provenance for (name, *_), f in frontier.fitted.items() if name == label]
     chosen = Counter(of["chosen"]["method"] for of in mine if of.get("chosen"))
-    if chosen and told == label:
-        some = [name for name, _ in chosen.most_common()]
-        told += f": {', '.join(some[:2])}{', ...' if some[2:] else ''}"
-        told = "\n".join(textwrap.wrap(told, 26, break_long_words=False, break_on_hyphens=False))
-    return "\n".join(map(picture_text, told.split("\n"))) or "_nolegend_"
+    some = [name for name, _ in chosen.most_common()]
+    told = f"{label}: {', '.join(some[:2])}{', ...' if some[2:] else ''}" if some else label
+    lines = textwrap.wrap(told, 26, break_long_words=False, break_on_hyphens=False) or [label]
+    return "\n".join(map(picture_text, lines))
 
 
 def comparison_figure(found: Comparison, title: str = "") -> Any:
@@ -263,16 +265,12 @@ def draw_comparison(axes: Any, found: Comparison) -> None:
     means = [r for r in found.records if "difference" in r and (r["seed"] is None) == several]
     labels = _labels(means)
     worth = {r["method"]: r["quality"] for r in found.ranking if r["budget"] is None}
-    looks, best = _looks(labels, worth), max(labels, key=lambda label: worth[label])
+    lines = {}
     for label in labels:
         rows = sorted((r for r in means if r["method"] == label), key=lambda r: r["realised_cost"])
         names = "realised_cost", "difference", "difference_low", "difference_high"
-        cost, gap, low, high = (np.array([r[name] for r in rows]) for name in names)
-        if len(labels) <= 2 or label == best:
-            band = {"color": looks[label]["color"], "alpha": 0.12, "lw": 0}
-            axes.fill_between(cost, 100 * low, 100 * high, **band)
-        told = "\n".join(map(picture_text, looks[label].pop("label").split("\n")))
-        axes.plot(cost, 100 * gap, label=told or "_nolegend_", **looks[label])
+        lines[label] = np.array([[r[name] for r in rows] for name in names])
+    _draw_lines(axes, lines, worth, 2, picture_text)
     axes.axhline(0, color="0.4", lw=1)
     costs = [record["realised_cost"] for record in means]
     if min(costs) > 0 and max(costs) > 8 * min(costs):
@@ -337,13 +335,14 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     lines = [shown[i : i + abreast] for i in range(0, len(shown), abreast)]
     names = -(-(len(found.metrics) + 1) // 5)  # lines of the legend
     figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
-    grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
-    regret, cost = grid[0].subgridspec(1, 2).subplots()
+    ratios = {"height_ratios": [1.8, *[1.0] * len(lines)], "width_ratios": [1, 0.012]}
+    grid = figure.add_gridspec(1 + len(lines), 2, **ratios)
+    regret, cost = grid[0, :].subgridspec(1, 2).subplots()
     _draw_courses(found, regret, cost)
     add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
     plots, shades = [regret, cost], None
     for i, line in enumerate(lines, 1):
-        parts = grid[i].subgridspec(1, abreast)
+        parts = grid[i, 0].subgridspec(1, abreast)
         for j, name in enumerate(line):
             plots.append(figure.add_subplot(parts[0, j]))
             shades = _draw_arms(found, name, plots[-1])
@@ -354,7 +353,9 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
         axes.set_xlabel("request", fontsize=8)
         axes.locator_params("x", nbins=6 if axes in (regret, cost) else 3)
     if shades is not None:
-        bar = figure.colorbar(shades, ax=plots[2:], pad=0.01, ticks=[0, 0.05, 0.25, 0.5, 1])
+        bar = figure.colorbar(
+            shades, figure.add_subplot(grid[1:, 1]), ticks=[0, 0.05, 0.25, 0.5, 1]
+        )
         bar.set_label("share of requests", fontsize=8)
         bar.ax.tick_params(labelsize=8)
     if len(shown) < len(several):

@@ -193,9 +193,12 @@ def test_of_many_methods_the_best_are_in_colour_and_all_are_named():
     }
     told = next(label for label in lines if label.startswith("auto:"))
     assert any(name in told for name in chosen)
-    many = draw._looks([f"m{i}" for i in range(30)], {f"m{i}": i for i in range(30)})
-    told = [look["label"] for look in many.values() if look["label"]]
-    assert len(told) == 6 and "25 others, best first: m24" in told[0].replace("\n", " ")
+    worth = {f"m{i}": float(i) for i in range(30)}
+    axes = draw.new_figure(5, 5).add_subplot()
+    draw._draw_lines(axes, dict.fromkeys(worth, np.ones((4, 2))), worth, 5, str)
+    told = axes.get_legend_handles_labels()[1]
+    assert {"m25", "m29", "95 % of the best"} < set(told) and len(told) == 7
+    assert any("25 others, best first: m24, m23" in one for one in told)
 
 
 @pytest.fixture(scope="module")
