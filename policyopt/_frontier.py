@@ -42,6 +42,7 @@ from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
 from policyopt.runtime._policy import Policy, over_model_exits
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
@@ -61,8 +62,8 @@ _TESTS = {
 _STREAM = 1 << 32
 
 
-@dataclass(frozen=True)
-class Frontier:
+@dataclass(frozen=True, repr=False)
+class Frontier(Shown):
     """What `curve` found."""
 
     records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
@@ -264,6 +265,7 @@ def record(
     more = {} if metric is None else told_metric(metric, table, outcome, seed)
     return {
         "method": label,
+        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget,
         "target": fitted.policy.provenance.get("target"),
         "unit": table.unit,
@@ -396,6 +398,16 @@ def exit_means(table: Table) -> tuple[list[float], list[Any]]:
     return costs, table.quality.mean(axis=0).tolist() if table.labelled else [None] * len(costs)
 
 
+def beside_full(table: Table, cost: Floats, quality: Floats) -> dict[str, Any]:
+    """Return the last exit's cost, by itself, and quality, and how a policy's, (N,) each, differ, by paired rows."""
+    known = known_rows(table)
+    (*_, full), (*_, worth) = exit_means(known)
+    gap = quality[~np.isnan(quality)] - known.quality[:, -1]
+    found = {"full_cost": full, **worth_fields(worth, table.graded, "full_")}
+    found["saving"] = 1.0 - float(cost.mean()) / full
+    return found | with_interval("to_full", *mean_interval(gap, span=1.0, group=known.group)[:3])
+
+
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     """Return the hindsight oracle's quality, (B,): the exact fractional multiple-choice knapsack."""
     # Each row climbs the upper hull of its exits' costs and qualities, steepest steps of all rows first (Sinha &
@@ -454,8 +466,8 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     return Path(paid, earned, table.graded, table.group)
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison(Sequence[dict[str, Any]]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown, Sequence[dict[str, Any]]):
     """What `compare` found: as a sequence, its records.
 
     Attributes

@@ -10,7 +10,7 @@ import policyopt as po
 from policyopt._page import panels
 from policyopt._replay import replay
 from policyopt._report.calibration import calibration_records, observe
-from policyopt._report.explanation import explain
+from policyopt._report.explanation import explain_rows as explain
 
 KINDS = {"text", "number", "percent", "points", "interval"}
 
