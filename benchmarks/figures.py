@@ -92,7 +92,7 @@ def online() -> None:
     from policyopt._report.figures import simulation_figure
 
     with progress(None):
-        save_figure(simulation_figure(of.changing()[1]), ROOT / "docs/online.png", dpi=110)
+        save_figure(simulation_figure(of.picture()), ROOT / "docs/online.png", dpi=110)
 
 
 def robustness() -> None:

@@ -97,9 +97,8 @@ def _tell_routes(
     record = found.record
     if out is not None or figure is not None:
         files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
-        output.write_results(
-            out, {**files, "routes.png": routes_figure(record, title)}, figure, width
-        )
+        files["routes.png"] = routes_figure(record, title)
+        output.write_results(out, files, figure, width)
     if output.print_data(style, record, record["ways"]):
         return
     unit = record["unit"]

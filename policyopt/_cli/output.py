@@ -358,11 +358,8 @@ def writing(out: Path | None, held: str = "") -> Iterator[None]:
 
 
 def write_results(
-    out: Path | None,
-    files: Mapping[str, Any],
-    figure: Path | None = None,
-    width: float | None = None,
-) -> None:
+    out: Path | None, files: Mapping[str, Any], figure: Path | None = None, width: float | None = None
+) -> None:  # fmt: skip
     """Write texts and figures by file name into a directory, and tell what they replace.
 
     To `figure` goes the first picture, in its format and width; further ones beside it, their names added.

@@ -96,10 +96,8 @@ def simulate(
     if out is not None or figure is not None:
         from policyopt._report.figures import simulation_figure
 
-        files = {
-            "simulation.csv": output.to_csv(found.records),
-            "simulation.png": simulation_figure(found),
-        }
+        files = {"simulation.csv": output.to_csv(found.records)}
+        files["simulation.png"] = simulation_figure(found)
         output.write_results(out, files, figure, options.inches(width))
     if style is output.Format.table:
         output.say(*_told(found.records[0], steered))

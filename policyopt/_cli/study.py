@@ -86,14 +86,8 @@ def study(
 
 
 def _streams(
-    named: dict[str, Path],
-    asked: Any,
-    wish: Any,
-    more: Any,
-    out: Path | None,
-    style: Any,
-    picture: Any,
-) -> list[dict[str, Any]]:
+    named: dict[str, Path], asked: Any, wish: Any, more: Any, out: Path | None, style: Any, picture: Any
+) -> list[dict[str, Any]]:  # fmt: skip
     """Replay policies of clean rows on the streams of each cache; print and write what they do there."""
     from policyopt._study.figures import robustness_figure
 

@@ -217,15 +217,10 @@ def _draw_lines(
     others = f"{len(rest)} others, best first: {', '.join(rest)}"
     crowd = "\n".join(map(picture_text, textwrap.wrap(others, 72)))
     for label, (cost, height, low, high) in lines.items():
-        if label in coloured:
-            look = marked_look(coloured.index(label), len(coloured))
-        else:
-            look = {
-                **marked_look(rest.index(label), len(rest)),
-                "color": "0.62",
-                "lw": 1.0,
-                "zorder": 1.5,
-            }
+        among = coloured if label in coloured else rest
+        look = marked_look(among.index(label), len(among))
+        if among is rest:
+            look |= {"color": "0.62", "lw": 1.0, "zorder": 1.5}
         told = name(label)
         if len(lines) > _NAMED and label in rest:  # too many to be told apart: one entry names them
             look |= {"marker": "", "ls": "-"}
