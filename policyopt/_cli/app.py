@@ -42,7 +42,7 @@ COMMANDS = {
     "evaluate": ("run", "Show realised cost and accuracy of a policy"),
     "explain": ("explain", "Show what a policy does"),
     "curve": ("fit", "Fit methods at several budgets"),
-    "compare": ("fit", "Compare methods at equal realised cost"),
+    "compare": ("fit", "Compare and rank methods at equal realised cost"),
     "study": ("study", "Compare models at equal realised cost"),
     "tune": ("tune", "Tune a method's settings on split `fit`"),
     "calibration": ("explain", "Show how far confidence can be trusted"),

@@ -354,16 +354,29 @@ def writing(out: Path | None, held: str = "") -> Iterator[None]:
             note(f"{what} {out}{which}" + (f", which held {held}" if held else ""))
 
 
-def write_results(out: Path, files: Mapping[str, Any]) -> None:
-    """Write texts and figures by file name into a directory, and tell what they replace."""
-    with writing(out):
-        for name, content in files.items():
-            if isinstance(content, str):
-                write_file(out / name, content)
-                continue
-            from policyopt._report.figures import save_figure
+def write_results(
+    out: Path | None, files: Mapping[str, Any], figure: Path | None = None, width: float | None = None
+) -> None:  # fmt: skip
+    """Write texts and figures by file name into a directory, and tell what they replace.
 
-            save_figure(content, out / name)
+    To `figure` goes the first picture, in its format and width; further ones beside it, their names added.
+    """
+    from policyopt._report.figures import save_figure  # which loads matplotlib when it draws
+
+    if out is not None:
+        with writing(out):
+            for name, content in files.items():
+                if isinstance(content, str):
+                    write_file(out / name, content)
+                else:
+                    save_figure(content, out / name)
+    pictures = [name for name, content in files.items() if not isinstance(content, str)]
+    for i, name in enumerate(pictures):
+        if figure is None:
+            break
+        path = figure.with_stem(f"{figure.stem}-{Path(name).stem}") if i else figure
+        with writing(path):
+            save_figure(files[name], path, width=width)
 
 
 def _inodes(out: Path | None) -> dict[Path, int]:

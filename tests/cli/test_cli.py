@@ -395,7 +395,7 @@ def test_compare_prints_and_writes_the_same_rows(run, cache, tmp_path, seeds):
     """What the table says over all seeds is in CSV and JSON too, marked: its seed is none."""
     line = ["compare", cache, "--methods", "random,max_prob", "--budgets", 3, "--seeds", seeds]
     code, out, _ = run(*line, "--format", "json")
-    rows = json.loads(out)
+    rows = json.loads(out)["records"]
     printed = run(*line, "--format", "csv", "--out", tmp_path)[1]
     assert code == 0 and (tmp_path / "compare.csv").read_text() == printed
     for row, text in zip(rows, records(printed), strict=True):
