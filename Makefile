@@ -4,7 +4,7 @@ DEMO_ENV := .venv-demo
 DEV_ENV := .venv
 DOCS_ENV := .venv-docs
 
-.PHONY: help demo test lint docs figures clean
+.PHONY: help demo test lint docs figures notebooks clean
 
 help:
 	@echo "make demo   compare exit policies on the real cache that ships (no torch needed)"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint   ruff, pyright and the import layers (after make test)"
 	@echo "make docs   build the documentation site into site/, strictly"
 	@echo "make figures  draw the pictures of README, docs and examples anew (after make test; minutes)"
+	@echo "make notebooks  run examples/notebooks anew, and keep what they show"
 	@echo "make clean  remove the environments and what the demo made"
 
 demo: $(DEMO_ENV)/ready
@@ -31,6 +32,9 @@ docs: $(DOCS_ENV)/ready
 
 figures: $(DEV_ENV)/ready
 	$(DEV_ENV)/bin/python benchmarks/figures.py
+
+notebooks: $(DEV_ENV)/ready
+	$(DEV_ENV)/bin/python -m examples.notebooks
 
 $(DEMO_ENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "policyopt needs Python 3.11 or newer: make demo PYTHON=python3.11")'

@@ -1,4 +1,4 @@
-"""Hooks of the documentation site: pages that stand elsewhere in the repository, and the command line's reference.
+"""Hooks of the documentation site: pages and notebooks that stand elsewhere, and the command line's reference.
 
 Links between pages are written as they hold in the repository, so that they work there too; here they are
 turned into links of the site. A link to a file that is no page of the site becomes its text.
@@ -7,6 +7,7 @@ turned into links of the site. A link to a file that is no page of the site beco
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +21,7 @@ OUTSIDE = [
     "cache/*/README.md",
 ]  # fmt: skip
 #: Pages without neighbours.
-ALONE = ("index.md", "tutorial.md", "choosing_a_policy.md")
+ALONE = ("index.md", "tutorial.md", "notebooks.md", "choosing_a_policy.md")
 _NAMES = re.compile(r"^<!-- public names of ([\w.]+) -->$", re.M)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```$)", re.M | re.S)
@@ -32,6 +33,9 @@ def on_files(files: Any, config: Any) -> Any:
         for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, _site(name), abs_src_path=str(path)))
+    for path in sorted(ROOT.glob("examples/*/*.ipynb")):
+        name = path.relative_to(ROOT).as_posix()
+        files.append(File.generated(config, _site(name), content=notebook(path)))
     files.append(File.generated(config, "reference/cli.md", content=commands()))
     return files
 
@@ -63,8 +67,28 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     return "".join(p if k % 2 else _LINK.sub(linked, p) for k, p in enumerate(parts))
 
 
+def notebook(path: Path) -> str:
+    """Return a notebook as a page: its prose, its code, and what that showed."""
+    pieces = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        pieces.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", ()):
+            shown = output.get("data", {"text/plain": output.get("text", "")})
+            one = {kind: "".join(value) for kind, value in shown.items()}
+            if "image/png" in one:
+                data = one["image/png"].replace("\n", "")
+                pieces.append(f'<img src="data:image/png;base64,{data}" alt="What the cell draws">')
+            elif "text/html" in one:
+                pieces.append(one["text/html"])
+            else:
+                pieces.append(f"```text\n{one['text/plain'].rstrip()}\n```")
+    return "\n\n".join(pieces) + "\n"
+
+
 def _site(name: str) -> str:
-    """Return where on the site a file of the repository stands."""
+    """Return where on the site a file of the repository stands; a notebook is a page there."""
+    name = re.sub(r"\.ipynb$", ".md", name)
     if name == "README.md":
         return "index.md"
     return name.removeprefix("docs/") if name.startswith("docs/") else f"repository/{name}"

@@ -1,0 +1,1 @@
+"""Notebooks to click through, and what runs them anew."""
