@@ -517,6 +517,7 @@ class Comparison(Shown, Sequence[dict[str, Any]]):
         return paper_table(style, "method", list(columns["mean"]), columns, told)
 
 
+@working("comparing")
 def compare(frontier: Frontier, reference: str | None = None) -> Comparison:
     """Compare every method of a frontier with a reference, and rank them all, at equal realised cost.
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from policyopt._cache.data import ExitData
-from policyopt._progress import report
+from policyopt._progress import report, working
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
@@ -99,6 +99,7 @@ class Export:
         return self.machine == this_machine()
 
 
+@working("exporting")
 def export(
     policy: Any, out: str | os.PathLike[str], to: str | Sequence[str] | None = None, *, data: ExitData | None = None,
     split: str = "test", rows: int = 512, name: str = "policyopt_policy", seed: int = 0,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._progress import working
 from policyopt.runtime._errors import CheckError
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
@@ -116,6 +117,7 @@ RUNNERS: dict[str, Callable[[Path, Golden], Any]] = {
 }  # fmt: skip
 
 
+@working("verifying")
 def verify(
     folder: str | os.PathLike[str] | Export, others: Mapping[str, Runner] | None = None
 ) -> list[Checked]:

@@ -31,7 +31,7 @@ from policyopt._api import cost_for
 from policyopt._cache.data import ExitData
 from policyopt._intervals import proportion_interval
 from policyopt._methods.learned_score import no_failure
-from policyopt._progress import report
+from policyopt._progress import report, working
 from policyopt._replay import replay
 from policyopt._report.figures import COLOURS, add_legend, fold, new_figure, tidy
 from policyopt._table import Table, Tables, known_rows
@@ -101,6 +101,7 @@ class Calibration(Shown):
         return reliability_figure(*columns, records, title, self.group)
 
 
+@working("calibrating")
 def calibration(
     policy: Any,
     data: ExitData,

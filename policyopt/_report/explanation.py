@@ -13,6 +13,7 @@ from policyopt._api import cost_for, fit, utility_for
 from policyopt._cache.data import ExitData
 from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
 from policyopt._intervals import mean_interval, with_interval
+from policyopt._progress import working
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
 from policyopt._report.figures import (
@@ -85,6 +86,7 @@ class Explanation(Shown):
         return _records(columns)
 
 
+@working("explaining")
 def explain(
     policy: Any,
     data: ExitData,
