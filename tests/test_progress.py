@@ -1,9 +1,11 @@
 """One bar for long work, nothing for quick work, a line in logs; who wants to hear of it himself does."""
 
 import io
+import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,3 +196,19 @@ def test_the_command_line_draws_by_the_same(terminal, tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code and "importing" in seen
+
+
+def test_a_notebook_is_looked_on_and_plain_ipython_in_a_pipe_is_not(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    for config, looked_on in (({"IPKernelApp": {}}, True), ({}, False)):
+        shell = SimpleNamespace(config=config)
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda s=shell: s))
+        assert _progress._interactive() == looked_on
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    assert not _progress._interactive()
+
+
+def test_a_fresh_interpreter_loads_no_bar():
+    told = "import sys, policyopt as po; po.progress; print('tqdm' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
