@@ -59,6 +59,7 @@ def printed(*arguments, columns=""):
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["policyopt", *map(str, arguments)])
         patch.setenv("COLUMNS", columns)
+        patch.setattr("policyopt._progress._PATIENCE", 3600.0)  # no "fitting ..." on a slow machine
         try:
             main()
         except SystemExit as stop:
