@@ -87,6 +87,7 @@ const BEST = 5;
 
 function explore(x) {
   const unit = x.unit, names = x.exits.map((one) => one.name), K = names.length;
+  const fullModel = x.cascade ? `${names[K - 1]} alone` : "the full model";
   const state = { mode: "budget", at: x.start, floor: 0, method: 0, many: 1000 };
   state.method = Math.max(x.methods.findIndex((m) => m.label === x.chosen), 0);
 
@@ -135,7 +136,7 @@ function explore(x) {
   const reference = x.methods.find((m) => m.label === x.reference);
   const keys = {
     cost: key(`Mean cost per ${x.per}`), quality: key(word), saved: key("Cost saved"),
-    full: key("Against the full model"), reference: key(`Against ${reference ? reference.label : x.reference}`),
+    full: key(`Against ${fullModel}`), reference: key(`Against ${reference ? reference.label : x.reference}`),
   };
   const verdictOf = (three) => (three[1] > 0 ? "better" : three[2] < 0 ? "worse" : "cannot be told apart");
   const difference = (parts, three, more = "") => {
@@ -157,7 +158,7 @@ function explore(x) {
   });
   byId("methods").append(
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Method"), make("th", { scope: "col", class: "num" }, "Cost"),
-      make("th", { scope: "col", class: "num" }, `${word} %`), make("th", { scope: "col", class: "num" }, "To full"))),
+      make("th", { scope: "col", class: "num" }, `${word} %`), make("th", { scope: "col", class: "num" }, x.cascade ? "To last" : "To full"))),
     make("tbody", {}, rows.map((r) => r.row)),
   );
   byId("methods").parentElement.classList.toggle("tall", rows.length > 12);
@@ -203,12 +204,12 @@ function explore(x) {
       make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Class"), make("th", { scope: "col", class: "num" }, "Rows"),
         names.map((name) => make("th", { scope: "col", class: "num" }, name)))),
       make("tbody", {}, heat.map((h) => h.row)));
-    say(byId("by-class-words"), "Percent of a class's rows that leave at each exit." +
+    say(byId("by-class-words"), `Percent of a class's rows that ${x.cascade ? "stop at each model" : "leave at each exit"}.` +
       (classes.dropped ? ` ${whole(classes.dropped)} classes with fewer rows are not shown.` : ""));
   }
 
   // What a thousand or a million come to
-  const bill = ["This policy", "Full model", "Saved"].map((title) => {
+  const bill = ["This policy", fullModel.replace(/^the f/, "F"), "Saved"].map((title) => {
     const cells = [0, 1].map(() => make("td", { class: "num" }));
     return { cells, row: make("tr", {}, make("th", { scope: "row" }, title), cells) };
   });
@@ -302,9 +303,9 @@ function explore(x) {
   }
   const sentence = (level, what, budget) => {
     const saved = 1 - level.cost[0] / x.full.cost, [gap, low, high] = level.to_full;
-    const spends = Math.abs(saved) < 0.0005 ? "costs what the full model does" : `costs ${percent(Math.abs(saved), 1)} % ${saved > 0 ? "less" : "more"} than the full model`;
+    const spends = Math.abs(saved) < 0.0005 ? `costs what ${fullModel} does` : `costs ${percent(Math.abs(saved), 1)} % ${saved > 0 ? "less" : "more"} than ${fullModel}`;
     const worth = low === null ? `has ${x.word} ${minus(points(gap))} points from its`
-      : low <= 0 && high >= 0 ? `its ${x.word} cannot be told apart from the full model's` : `its ${x.word} is ${percent(Math.abs(gap))} points ${gap < 0 ? "below" : "above"} the full model's`;
+      : low <= 0 && high >= 0 ? `its ${x.word} cannot be told apart from that of ${fullModel}` : `its ${x.word} is ${percent(Math.abs(gap))} points ${gap < 0 ? "below" : "above"} that of ${fullModel}`;
     const by = state.mode === "budget" ? "" : ` (by what its fit states, at a budget of ${number(budget)} ${unit})`;
     return `${what}${by} ${spends}, and ${worth}.`.replace(/ %/g, "\u00a0%");
   };
@@ -406,7 +407,7 @@ function explore(x) {
       }
       const m = x.methods[state.method];
       set(parts.svg, "aria-label", `${word} in percent against realised cost in ${unit}, ${x.methods.length} methods. ` + (level
-        ? `${m.title}: cost ${minus(number(level.cost[0]))}, ${x.word} ${percent(level.quality[0])} %. Full model: cost ${number(x.full.cost)}, ${x.word} ${percent(x.full.quality[0])} %.` : ""));
+        ? `${m.title}: cost ${minus(number(level.cost[0]))}, ${x.word} ${percent(level.quality[0])} %. ${fullModel}: cost ${number(x.full.cost)}, ${x.word} ${percent(x.full.quality[0])} %.` : ""));
     }
 
     // A press on the chart, and a drag, ask for what lies there
@@ -428,7 +429,7 @@ function explore(x) {
     const icon = (child) => draw("svg", { width: 22, height: 14, viewBox: "-11 -7 22 14", "aria-hidden": "true", class: "chart-icon chart" }, child);
     const item = (child, text) => make("li", {}, icon(child), text);
     byId("chart-key").append(...[
-      item(draw("path", { class: "full", d: STAR, transform: "scale(.8)" }), "full model"),
+      item(draw("path", { class: "full", d: STAR, transform: "scale(.8)" }), x.cascade ? fullModel : "full model"),
       item(draw("path", { class: "cross", d: CROSS }), x.cascade ? "one model alone" : "always one exit"),
       item(draw("path", { class: "mix", d: "M-10,0H10" }), "best mix of those"),
       x.bound ? item(draw("path", { class: "bound", d: "M-10,0H10" }), "hindsight bound, not deployable") : null,
@@ -491,7 +492,7 @@ function explore(x) {
     function drawWays(ways) {
       if (drawnWays === ways) return;
       drawnWays = ways;
-      const deep = Math.max(...ways.map((w) => w.path.length)), room = Math.max(tree.clientWidth, deep * 130);
+      const deep = Math.max(...ways.map((w) => w.path.length)), room = Math.max(tree.clientWidth, deep * 96);
       const high = 300, gap = 5, column = room / deep, bar = 12;
       const find = (path) => ways.filter((w) => w.path.length === path.length + 1 && path.every((m, i) => w.path[i] === m)).sort((a, b) => b.share - a.share);
       const out = draw("svg", { width: room, height: 10, "aria-hidden": "true" }), streams = draw("g", {}), bars = draw("g", {}), texts = draw("g", {});
@@ -508,7 +509,8 @@ function explore(x) {
         const stop = draw("rect", { x: left, y: top + size - way.stop * high, width: bar, height: Math.max(way.stop * high, 0) });
         stop.style.fill = "var(--rest)";
         const told = `${names[way.path.at(-1)]} ${percent(way.share, 0)} %`;
-        bars.append(b, stop, draw("title", {}, `${told}, ${percent(way.stop, 1)} % stop`));
+        b.append(draw("title", {}, `${told}, ${percent(way.stop, 1)} % stop`));
+        bars.append(b, stop);
         let leave = top, next = top;
         for (const child of find(way.path)) {
           next = put(child, next, depth + 1, [left + bar, leave, tone]);
@@ -516,7 +518,7 @@ function explore(x) {
         }
         texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 }, clip(told, (column - bar) / 6.6)));
         const grey = way.stop * high;
-        if (way.stop >= 0.005 && size > 30) texts.append(draw("text", { x: left + bar + 5, y: Math.max(top + size - grey / 2 + 4, top + 25) }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
+        if (grey >= 12 && size > 30) texts.append(draw("text", { x: left + bar + 5, y: Math.max(top + size - grey / 2 + 4, top + 25) }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
         return Math.max(top + Math.max(size, 15), next - gap) + gap;
       };
       let top = 2;
