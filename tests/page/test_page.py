@@ -88,11 +88,12 @@ def expected(level, told=EXPLORER):
         return f"[{text(three[1])}, {text(three[2])}]"
 
     cost, full, to_full = level["cost"], told["full"]["cost"], level["to_full"]
+    last = f"{told['exits'][-1]['name']} alone" if told["cascade"] else "the full model"
     return {
         f"Mean cost per {told['per']}": (f"{number(cost[0])} {told['unit']}", between(cost, number)),
         told["word"].capitalize(): (f"{percent(level['quality'][0])} %", between(level["quality"], percent)),
         "Cost saved": (f"{percent(1 - cost[0] / full, 1)} %", f"{number(full - cost[0])} {told['unit']} per {told['per']}"),
-        "Against the full model": (f"{points(to_full[0])} points", between(to_full, points)),
+        f"Against {last}": (f"{points(to_full[0])} points", between(to_full, points)),
     }  # fmt: skip
 
 

@@ -516,7 +516,8 @@ function explore(x) {
           next = put(child, next, depth + 1, [left + bar, leave, tone]);
           leave += child.share * high;
         }
-        texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 }, clip(told, (column - bar) / 6.6)));
+        const most = (column - bar) / 6.6, called = [names[way.path.at(-1)], `${percent(way.share, 0)} %`];
+        (told.length > most && size >= 30 ? called : [told]).forEach((line, i) => texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 + 14 * i }, clip(line, most))));
         const grey = way.stop * high;
         if (grey >= 12 && size > 30) texts.append(draw("text", { x: left + bar + 5, y: Math.max(top + size - grey / 2 + 4, top + 25) }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
         return Math.max(top + Math.max(size, 15), next - gap) + gap;
