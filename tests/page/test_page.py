@@ -11,7 +11,9 @@ import struct
 import numpy as np
 import pytest
 from page_content import content, hostile
+from synthetic import cache
 
+import policyopt as po
 from policyopt._cli.output import number, percent, points
 from policyopt._page.page import render
 
@@ -409,3 +411,54 @@ def test_look_can_be_chosen(open_page):
     page.locator("input[name=look][value=dark]").check(force=True)
     after = page.evaluate(look)
     assert all(a != b for a, b in zip(before, after, strict=True))
+
+
+def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
+    """At 11 budgets of a cache, moved to by keys: numbers to the digits shown, and the policy's file."""
+    from policyopt._page.content import content as content_of
+
+    from policyopt._frontier import summary
+    from policyopt._table import Tables
+    from policyopt.runtime._certificate import fingerprint
+
+    data = cache(1600, exits=4, classes=5)
+    told = content_of(Tables(data), ["max_prob", "margin"])
+    page, explorer = open_page({**told, "panels": []}), told["explorer"]
+    page.get_by_role("radio", name="margin").check()
+    page.locator("#slider").focus()
+    page.keyboard.press("Home")
+    method = next(m for m in explorer["methods"] if m["label"] == "margin")
+    same = 0
+    for at in range(0, 101, 10):
+        budget = explorer["budgets"][at]
+        assert page.locator("#command").text_content() == repr(budget).join(method["command"])
+        fitted = po.fit(data, budget, "margin")
+        rows = po.evaluate(fitted, data)
+        found, seen = summary(rows, fitted.policy), shown(page)
+        cost, quality = (
+            [found[f"{name}{end}"] for end in ("", "_low", "_high")]
+            for name in ("realised_cost", "quality")
+        )
+        between = f"[{number(cost[1])}, {number(cost[2])}]"
+        assert seen["Mean cost per sample"] == (f"{number(cost[0])} ms", between)
+        between = f"[{percent(quality[1])}, {percent(quality[2])}]"
+        assert seen["Accuracy"] == (f"{percent(quality[0])} %", between)
+        saved = 1 - cost[0] / explorer["full"]["cost"]
+        assert seen["Cost saved"][0] == f"{percent(saved, 1)} %"
+        leaves = page.locator(".leaves strong").all_text_contents()
+        assert leaves == [f"{percent(share, 1)} %" for share in found["exit_share"]]
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download policy").click()
+        waiting.value.save_as(tmp_path / "page.json")
+        policy = po.load_policy(tmp_path / "page.json")
+        assert fingerprint(policy) == fingerprint(fitted.policy)
+        assert np.array_equal(po.evaluate(policy, data).exit, rows.exit)
+        if (
+            level_at(method, at)["budget"] == budget
+        ):  # else two budgets have one policy, by the less
+            fitted.policy.save(tmp_path / "own.json")
+            assert (tmp_path / "page.json").read_bytes() == (tmp_path / "own.json").read_bytes()
+            same += 1
+        page.locator("#slider").focus()
+        page.keyboard.press("PageUp")
+    assert same > 5

@@ -614,7 +614,7 @@ function tableOf(t, title) {
   const numeric = t.columns.map((c) => c.kind !== "text");
   const body = make("tbody", {});
   const heads = t.columns.map((c, i) => {
-    const button = make("button", { type: "button", title: c.title || null }, c.name);
+    const button = make("button", { type: "button", title: c.title || null, "aria-label": c.name ? null : c.title || `column ${i + 1}` }, c.name);
     const head = make("th", { scope: "col", class: numeric[i] ? "num" : null }, button);
     button.addEventListener("click", () => {
       const next = head.getAttribute("aria-sort") === "descending" || (!head.hasAttribute("aria-sort") && !numeric[i]) ? "ascending" : "descending";
@@ -719,19 +719,19 @@ const palette = () => {
     if (a !== b || b !== c) return text;
     return rgb(a < 60 ? "--ink" : a < 110 ? "--soft" : a < 160 ? "--edge" : a < 200 ? "--rest" : "--line", numbers[3]);
   };
-  const opaque = (text) => {
+  const opaque = (text, faint) => {
     const parts = /^rgba\(([\d., ]+)\)$/i.exec(text);
     if (!parts) return text;
     const [alpha, ...rest] = parts[1].split(",").map(Number).reverse();
-    const faint = 0.5 * alpha;  // so faint that ink can be read on it
-    return `rgb(${rest.reverse().map((n, i) => Math.round(faint * n + (1 - faint) * found["--card"][i]))})`;
+    const part = faint * alpha;
+    return `rgb(${rest.reverse().map((n, i) => Math.round(part * n + (1 - part) * found["--card"][i]))})`;
   };
-  const recolour = (value, key) => {
+  const recolour = (value, key, faint = 1) => {
     if (typeof value === "string") return /colou?r$/i.test(key) ? swap(value) : value;
-    // Scales are opaque and faint, so that the writing on a cell can be told from it
-    if (/colorscale/i.test(key) && Array.isArray(value)) return value.map((v) => (Array.isArray(v) ? [v[0], opaque(swap(v[1]))] : opaque(swap(v))));
-    if (Array.isArray(value)) return /colou?r$|colorway/i.test(key) ? value.map((v) => recolour(v, "color")) : /^(data|shapes|annotations|transforms|updatemenus)$/.test(key) ? value.map((v) => recolour(v, "")) : value;
-    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recolour(v, k)]));
+    // Scales are opaque, and faint where cells are written on, so that ink can be read there
+    if (/colorscale/i.test(key) && Array.isArray(value)) return value.map((v) => (Array.isArray(v) ? [v[0], opaque(swap(v[1]), faint)] : opaque(swap(v), faint)));
+    if (Array.isArray(value)) return /colou?r$|colorway/i.test(key) ? value.map((v) => recolour(v, "color", faint)) : /^(data|shapes|annotations|transforms|updatemenus)$/.test(key) ? value.map((v) => recolour(v, "", faint)) : value;
+    if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recolour(v, k, value.texttemplate ? 0.5 : faint)]));
     return value;
   };
   return { rgb, recolour };
