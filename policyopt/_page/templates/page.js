@@ -120,7 +120,6 @@ function explore(x) {
     }
     return best;
   };
-  const askedBudget = (level) => (state.mode === "budget" ? x.budgets[state.at] : level.budget);
   const asked = () =>
     state.mode === "budget" ? `${number(x.budgets[state.at])} ${unit}` : `${percent(floors[state.floor])} %`;
 
@@ -236,7 +235,7 @@ function explore(x) {
     say(byId("about"), chosen.about || "");
     chart.update(level);
     byId("setting-words").classList.toggle("warn", !level);
-    const budget = level ? askedBudget(level) : null;
+    const budget = level ? level.budget : null;  // fit at it writes the very file
     const what = state.mode === "budget" ? `${chosen.label} at a budget of ${shownAt}` : `${chosen.label} for ${word.toLowerCase()} of at least ${shownAt}`;
     if (!level) {
       const least = state.mode === "budget"
@@ -306,7 +305,7 @@ function explore(x) {
     const spends = Math.abs(saved) < 0.0005 ? `costs what ${fullModel} does` : `costs ${percent(Math.abs(saved), 1)} % ${saved > 0 ? "less" : "more"} than ${fullModel}`;
     const worth = low === null ? `has ${x.word} ${minus(points(gap))} points from its`
       : low <= 0 && high >= 0 ? `its ${x.word} cannot be told apart from that of ${fullModel}` : `its ${x.word} is ${percent(Math.abs(gap))} points ${gap < 0 ? "below" : "above"} that of ${fullModel}`;
-    const by = state.mode === "budget" ? "" : ` (by what its fit states, at a budget of ${number(budget)} ${unit})`;
+    const by = state.mode === "budget" ? (budget === x.budgets[state.at] ? "" : ` (the same policy as at ${number(budget)} ${unit})`) : ` (by what its fit states, at a budget of ${number(budget)} ${unit})`;
     return `${what}${by} ${spends}, and ${worth}.`.replace(/ %/g, "\u00a0%");
   };
 
@@ -584,7 +583,7 @@ function explore(x) {
       const link = make("a", { href: url, download: "policy.json" });
       link.click();
       setTimeout(() => URL.revokeObjectURL(url), 10000);
-      takeWords.textContent = "Saved as policy.json: the policy that this command fits.";
+      takeWords.textContent = "Saved as policy.json: byte for byte what the command writes.";
     } catch (error) {
       pieces = null;
       takeWords.textContent = `This browser cannot unpack the policy (${error.message}): run the command.`;
