@@ -91,7 +91,7 @@ function explore(x) {
   state.method = Math.max(x.methods.findIndex((m) => m.label === x.chosen), 0);
 
   // The best five are those that the fit rows say are best on average: test rows choose nothing.
-  const stated = (m) => m.levels.length ? m.at.reduce((sum, level) => sum + m.levels[Math.max(level, 0)].expected_quality[0], 0) / m.at.length : -1;
+  const stated = (m) => m.levels.length ? m.at.reduce((sum, level) => sum + (m.levels[Math.max(level, 0)].expected_quality[0] ?? 0), 0) / m.at.length : -1;
   const ranked = x.methods.map((m, i) => [stated(m), i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
   const colour = Array(x.methods.length).fill(null), shape = Array(x.methods.length).fill(SMALL);
   ranked.slice(0, BEST).forEach(([, i], rank) => {
@@ -100,7 +100,7 @@ function explore(x) {
   });
 
   const floors = (() => {
-    const all = x.methods.flatMap((m) => m.levels.map((level) => 100 * level.expected_quality[0]));
+    const all = x.methods.flatMap((m) => m.levels.map((level) => 100 * (level.expected_quality[0] ?? 0)));
     const low = Math.min(...all), high = Math.max(...all);
     const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].find((s) => (high - low) / s <= 150) || 2;
     const found = [];
@@ -175,7 +175,7 @@ function explore(x) {
   sets.append(ruleWords, ruleTable);
 
   /** Put a value and its interval into a cell. */
-  const put3 = (cell, three, text) => cell.replaceChildren(...(three ? [minus(text(three[0])), " ", make("small", {}, minus(interval(three, text)))] : ["–"]));
+  const put3 = (cell, three, text) => cell.replaceChildren(...(three && three[0] !== null ? [minus(text(three[0])), " ", make("small", {}, minus(interval(three, text)))] : ["–"]));
 
   // Stated beside realised
   const statedRows = ["Cost", `${word} %`].map((title) => {
@@ -240,7 +240,7 @@ function explore(x) {
     if (!level) {
       const least = state.mode === "budget"
         ? `The least budget that it can meet is ${number(x.budgets[chosen.at.findIndex((l) => l >= 0)] ?? NaN)} ${unit}.`
-        : `The most that its fit states is ${percent(Math.max(...chosen.levels.map((l) => l.expected_quality[0])))} %.`;
+        : `The most that its fit states is ${percent(Math.max(...chosen.levels.map((l) => l.expected_quality[0] ?? 0)))} %.`;
       announce(`${what}: cannot be met. ${chosen.levels.length ? least : ""}`);
       for (const parts of Object.values(keys)) tell(parts, "–", "", "");
     } else {
