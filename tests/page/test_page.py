@@ -326,7 +326,7 @@ def test_what_slips_in_does_not_run(open_page):
 
 def test_quick(open_page, record_property):
     page = open_page()
-    until(page, _SETTLED)
+    until(page, "performance.getEntriesByName('figures').length > 0")
     times = page.evaluate("""() => ({
         numbers: performance.getEntriesByName("numbers")[0].startTime,
         paint: performance.getEntriesByName("first-contentful-paint")[0].startTime,

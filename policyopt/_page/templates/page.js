@@ -59,7 +59,7 @@ const say = (node, text) => { if (node.textContent !== text) node.textContent = 
 const set = (node, name, value) => { if (node.getAttribute(name) !== value) node.setAttribute(name, value); };
 const show = (node, shown) => { node.hidden = !shown; };
 /** A text that may be broken behind its joints: names are long. */
-const soft = (text) => text.split(/(?<=[:=_,/+])(?=\S)/).flatMap((part, i) => (i ? [make("wbr", {}), part] : [part]));
+const soft = (text) => text.split(/(?<=[:=,/+])(?=\S)/).flatMap((part, i) => (i ? [make("wbr", {}), part] : [part]));
 const own = (node, colour) => { if (colour) node.style.setProperty("--own", colour); return node; };
 const idle = window.requestIdleCallback ? (call) => requestIdleCallback(call, { timeout: 500 }) : (call) => setTimeout(call, 60);
 
@@ -623,9 +623,11 @@ function tableOf(t, title) {
     return head;
   });
   let sort = null, budget = null;
+  const longest = Math.max(4, ...t.rows.map((row) => String(row[0] ?? "").length));
   const cell = (value, c, i) => {
     const text = TEXT[c.kind] || TEXT.text, tag = i ? "td" : "th";
     const node = make(tag, { scope: i ? null : "row", class: numeric[i] ? "num" : null });
+    if (!i) node.style.minWidth = `min(${longest + 1}ch, 8.5rem)`;
     if (value === null || value === undefined) node.append("–");
     else if (Array.isArray(value)) {
       node.append(value[0] === null ? "–" : text(value[0], c.digits));
@@ -653,6 +655,7 @@ function tableOf(t, title) {
       if (t.group) row.append(make("td", {}, make("span", { class: "equal" }, letter(groups.indexOf(t.group[r])))));
       return row;
     }));
+    table.parentElement?.classList.toggle("tall", at.length > 14);
   };
   const head = make("tr", {}, heads);
   if (t.group) head.append(make("th", { scope: "col" }, "Equal"));
@@ -671,9 +674,9 @@ function tableOf(t, title) {
     told();
     if (budgets.length > 1) box.append(make("label", { class: "bar-of-table" }, "Budget", choice), paper);
   }
-  fill();
   if (caption) box.append(caption);
-  box.append(make("div", { class: "scroll tall", tabindex: 0, role: "group", "aria-label": `${title}, table` }, table));
+  box.append(make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${title}, table` }, table));
+  fill();
   return box;
 }
 
@@ -712,9 +715,17 @@ const palette = () => {
     if (a !== b || b !== c) return text;
     return rgb(a < 60 ? "--ink" : a < 110 ? "--soft" : a < 160 ? "--edge" : a < 200 ? "--rest" : "--line", numbers[3]);
   };
+  const opaque = (text) => {
+    const parts = /^rgba\(([\d., ]+)\)$/i.exec(text);
+    if (!parts) return text;
+    const [alpha, ...rest] = parts[1].split(",").map(Number).reverse();
+    return `rgb(${rest.reverse().map((n, i) => Math.round(alpha * n + (1 - alpha) * found["--card"][i]))})`;
+  };
   const recolour = (value, key) => {
     if (typeof value === "string") return /colou?r$/i.test(key) ? swap(value) : value;
-    if (Array.isArray(value)) return /colorscale|colou?r$|colorway/i.test(key) ? value.map((v) => (Array.isArray(v) ? v : recolour(v, "color"))) : /^(data|shapes|annotations|transforms|updatemenus)$/.test(key) ? value.map((v) => recolour(v, "")) : value;
+    // Scales are opaque, so that the writing on a cell can be told from it
+    if (/colorscale/i.test(key) && Array.isArray(value)) return value.map((v) => (Array.isArray(v) ? [v[0], opaque(swap(v[1]))] : opaque(swap(v))));
+    if (Array.isArray(value)) return /colou?r$|colorway/i.test(key) ? value.map((v) => recolour(v, "color")) : /^(data|shapes|annotations|transforms|updatemenus)$/.test(key) ? value.map((v) => recolour(v, "")) : value;
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recolour(v, k)]));
     return value;
   };
@@ -761,6 +772,10 @@ function drawFigure(slot, figure, width) {
   const data = recolour(structuredClone(figure.data || []), "data");
   for (const trace of data) if ((trace.mode || "").includes("text")) { trace.cliponaxis = false; layout.margin.r = Math.max(layout.margin.r, 44); }
   for (const trace of data) if (trace.type === "heatmap" || trace.colorbar) trace.colorbar = { outlinewidth: 0, thickness: 12, ...trace.colorbar };
+  // A mark's label stands on the side that has room
+  const xs = data.flatMap((trace) => (Array.isArray(trace.x) ? trace.x : [])).filter((v) => typeof v === "number");
+  const middle = xs.length ? (xs.reduce((a, b) => Math.min(a, b)) + xs.reduce((a, b) => Math.max(a, b))) / 2 : 0;
+  for (const mark of layout.shapes || []) if (mark.label && mark.x0 === mark.x1) mark.label = { xanchor: mark.x0 > middle ? "right" : "left", ...mark.label };
   slot.style.minHeight = "0";
   return Plotly.react(slot, data, layout, { responsive: !width, displayModeBar: false, displaylogo: false, scrollZoom: false });
 }
