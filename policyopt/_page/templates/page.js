@@ -581,7 +581,7 @@ function explore(x) {
       const link = make("a", { href: url, download: "policy.json" });
       link.click();
       setTimeout(() => URL.revokeObjectURL(url), 10000);
-      takeWords.textContent = "Saved as policy.json: byte for byte what the command writes.";
+      takeWords.textContent = "Saved as policy.json: the policy that this command fits.";
     } catch (error) {
       pieces = null;
       takeWords.textContent = `This browser cannot unpack the policy (${error.message}): run the command.`;
@@ -649,17 +649,18 @@ function tableOf(t, title) {
         return sign * (numeric[i] ? p - q : String(p).localeCompare(String(q), "en", { numeric: true }));
       });
     }
-    const groups = t.group ? [...new Set(at.map((r) => t.group[r]))].sort((a, b) => a - b) : [];
+    const many = t.group ? [...new Set(at.map((r) => t.group[r]))].filter((g) => at.filter((r) => t.group[r] === g).length > 1).sort((a, b) => a - b) : [];
+    const alike = (g) => (many.includes(g) ? make("span", { class: "equal" }, many.length > 1 ? `alike ${letter(many.indexOf(g))}` : "alike") : "");
     body.replaceChildren(...at.map((r) => {
       const row = make("tr", {}, t.columns.map((c, i) => cell(t.rows[r][i], c, i)));
-      if (t.group) row.append(make("td", {}, make("span", { class: "equal" }, letter(groups.indexOf(t.group[r])))));
+      if (t.group) row.append(make("td", {}, alike(t.group[r])));
       return row;
     }));
     table.parentElement?.classList.toggle("tall", at.length > 14);
   };
   const head = make("tr", {}, heads);
-  if (t.group) head.append(make("th", { scope: "col" }, "Equal"));
-  const said = [t.caption, t.group ? "Rows with the same letter under Equal cannot be told apart by statistics." : ""].filter(Boolean).join(" ");
+  if (t.group) head.append(make("th", { scope: "col" }, make("span", { class: "hidden" }, "not told apart")));
+  const said = [t.caption, t.group && !/alike/.test(t.caption) ? "Rows marked alike cannot be told apart by statistics." : ""].filter(Boolean).join(" ");
   const name = `table-${++tables}`, caption = said ? make("p", { class: "caption", id: name }, said) : null;
   const table = make("table", { "aria-describedby": said ? name : null }, make("thead", {}, head), body);
   const box = make("div", { class: "card" });
@@ -719,11 +720,12 @@ const palette = () => {
     const parts = /^rgba\(([\d., ]+)\)$/i.exec(text);
     if (!parts) return text;
     const [alpha, ...rest] = parts[1].split(",").map(Number).reverse();
-    return `rgb(${rest.reverse().map((n, i) => Math.round(alpha * n + (1 - alpha) * found["--card"][i]))})`;
+    const faint = 0.5 * alpha;  // so faint that ink can be read on it
+    return `rgb(${rest.reverse().map((n, i) => Math.round(faint * n + (1 - faint) * found["--card"][i]))})`;
   };
   const recolour = (value, key) => {
     if (typeof value === "string") return /colou?r$/i.test(key) ? swap(value) : value;
-    // Scales are opaque, so that the writing on a cell can be told from it
+    // Scales are opaque and faint, so that the writing on a cell can be told from it
     if (/colorscale/i.test(key) && Array.isArray(value)) return value.map((v) => (Array.isArray(v) ? [v[0], opaque(swap(v[1]))] : opaque(swap(v))));
     if (Array.isArray(value)) return /colou?r$|colorway/i.test(key) ? value.map((v) => recolour(v, "color")) : /^(data|shapes|annotations|transforms|updatemenus)$/.test(key) ? value.map((v) => recolour(v, "")) : value;
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recolour(v, k)]));
@@ -771,6 +773,7 @@ function drawFigure(slot, figure, width) {
   for (const note of layout.annotations || []) note.font = { ...note.font, color: (note.font || {}).color || rgb("--ink") };
   const data = recolour(structuredClone(figure.data || []), "data");
   for (const trace of data) if ((trace.mode || "").includes("text")) { trace.cliponaxis = false; layout.margin.r = Math.max(layout.margin.r, 44); }
+  for (const trace of data) if (trace.type === "heatmap" && trace.texttemplate) trace.textfont = { ...trace.textfont, color: rgb("--ink") };
   for (const trace of data) if (trace.type === "heatmap" || trace.colorbar) trace.colorbar = { outlinewidth: 0, thickness: 12, ...trace.colorbar };
   // A mark's label stands on the side that has room
   const xs = data.flatMap((trace) => (Array.isArray(trace.x) ? trace.x : [])).filter((v) => typeof v === "number");
