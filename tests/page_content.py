@@ -141,7 +141,7 @@ def _panels(rng):
         {"name": "method", "kind": "text", "digits": 0, "title": "Method"},
         {"name": "cost", "kind": "number", "digits": 4, "title": "Realised cost"},
         {"name": "accuracy %", "kind": "percent", "digits": 2, "title": "Accuracy on test rows"},
-        {"name": "to full", "kind": "points", "digits": 2, "title": "Points to the full model"},
+        {"name": "", "kind": "points", "digits": 2, "title": "Points to the full model"},
     ]
     rows = [
         [n, 60.0 + i, [0.93 - 0.002 * i, 0.92, 0.94], -0.001 * i if i else None]
