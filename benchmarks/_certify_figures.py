@@ -7,7 +7,7 @@ from _common import machine, table
 from numpy.typing import NDArray
 
 from policyopt._bounds import P_VALUES
-from policyopt._certificates.testing import fallback, holm
+from policyopt._testing import fallback, holm
 from policyopt.runtime._risk_monitor import RiskMonitor, advance, audited, owned
 
 Floats = NDArray[np.float64]

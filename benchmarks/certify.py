@@ -37,7 +37,7 @@ from _common import machine, table
 from numpy.typing import NDArray
 
 from policyopt._bounds import P_VALUES, default_of
-from policyopt._certificates.testing import fallback, holm
+from policyopt._testing import fallback, holm
 
 OUT = Path(__file__).parent / "results" / "certify.jsonl"
 Floats = NDArray[np.float64]

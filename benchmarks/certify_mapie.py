@@ -37,7 +37,7 @@ from _common import machine, table, write
 from numpy.typing import NDArray
 
 from policyopt._bounds import P_VALUES
-from policyopt._certificates.testing import fallback
+from policyopt._testing import fallback
 
 OUT = Path(__file__).parent / "results" / "certify_mapie.json"
 ROWS, DELTA = (300, 1000, 5000), 0.1

@@ -50,9 +50,9 @@ import policyopt as po
 from policyopt._bounds import P_VALUES, default_of, hoeffding_bentkus
 from policyopt._cache.data import ExitData
 from policyopt._certificates.risks import taken
-from policyopt._certificates.testing import fallback
 from policyopt._report.figures import save_figure
 from policyopt._table import Table, Tables
+from policyopt._testing import fallback
 from policyopt.runtime._errors import BudgetError
 
 OUT = ROOT / "benchmarks" / "results" / "certify_real.jsonl"

@@ -22,9 +22,8 @@ import numpy as np
 from _common import table
 
 import policyopt as po
-from policyopt._frontier import path_through
+from policyopt._frontier import path_through, values_at
 from policyopt._methods.registry import make_method
-from policyopt._study.study import values_at
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 OUT = Path(__file__).parent / "results" / "routing.jsonl"

@@ -26,10 +26,9 @@ from routing import mmlu
 
 import policyopt as po
 from policyopt._cache.writer import CacheWriter
-from policyopt._frontier import path_through
+from policyopt._frontier import path_through, values_at
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay
-from policyopt._study.study import values_at
 from policyopt._table import Table
 from policyopt.runtime._outputs import with_columns
 

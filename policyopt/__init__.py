@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from policyopt._tiers.search import Goal
     from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
     from policyopt._tuning import tune
+    from policyopt._verdict import Verdict, verdict
     from policyopt.runtime._arithmetic import lookup, row_product
     from policyopt.runtime._errors import BudgetError, CheckError, InputError, PolicyOptError
     from policyopt.runtime._experts import ExpertPolicy, load_experts, route
@@ -92,6 +93,7 @@ _NAMES = {
     "_tiers.search": "Goal",
     "_tiers.tier_policy": "TierPolicy load_tier tier_policies",
     "_tuning": "tune",
+    "_verdict": "Verdict verdict",
     "runtime": "BudgetError CheckError ExpertPolicy InputError Policy PolicyFamily PolicyOptError ScoreRule array "
     "choice load_experts load_family load_policy lookup make_score number register_score route row_product",
     "runtime._routing": "RoutingPolicy",
@@ -101,13 +103,13 @@ __all__ = [
     "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
     "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method",
     "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule", "Study", "Tables",
-    "Target", "Tier", "TierPolicy", "Tiers", "array", "by_part", "certified_plan", "certify",
+    "Target", "Tier", "TierPolicy", "Tiers", "Verdict", "array", "by_part", "certified_plan", "certify",
     "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
     "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
     "import_sources", "load_experts", "load_family", "load_policy", "load_tier",
     "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number", "open_cache", "refit",
     "register_method", "register_risk", "register_score", "risk_coverage", "robustness", "route",
-    "row_product", "simulate", "study", "tier_policies", "tune", "watch_policy",
+    "row_product", "simulate", "study", "tier_policies", "tune", "verdict", "watch_policy",
 ]  # fmt: skip
 
 

@@ -19,12 +19,14 @@ from policyopt._cache.data import ExitData, some_rows
 from policyopt._costs import Budget, parse_budgets
 from policyopt._intervals import (
     bootstrap_means,
+    by_group,
     interval,
     mean_interval,
     quality_fields,
     with_interval,
     worth_fields,
 )
+from policyopt._limits import NEAR
 from policyopt._methods.base import Method, cheapest, check_budgets, fit_or_refuse
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, at_most, load_installed, make_method, method_list
@@ -32,6 +34,7 @@ from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables, known_rows, tables_of, unlabelled
+from policyopt._testing import gaps, ranked
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
@@ -56,11 +59,15 @@ class Frontier:
 
     records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
     fitted: dict[tuple[str, int, int], Fitted]  # by method, seed and number of the budget
-    exits: list[dict[str, Any]]  # always leaving at exit k: cost and quality there, per seed
+    exits: list[
+        dict[str, Any]
+    ]  # always leaving at exit k: cost and quality (of the fit: fit_...), per seed
     bound: list[dict[str, Any]]  # the hindsight oracle, not deployable: budget, quality, seed
     unit: str
     notes: list[str] = field(default_factory=list)  # methods left out, and why
     tests: dict[int, Table] = field(default_factory=dict)  # the rows replayed on, per seed
+    fit_rows: int = 0  # of the first seed
+    refits: bool = False  # whether seeds refit on parts of these, and do not divide all rows anew
 
     @property
     def graded(self) -> bool:
@@ -145,7 +152,8 @@ def curve(
     chosen, notes = _choose(methods, tables.get("fit"))
     chosen = {label: at_most(method, max_exits) for label, method in chosen.items()}
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
-    frontier = Frontier([], {}, [], [], tables.cost.unit, notes)
+    of_fits: dict[str, Any] = {"fit_rows": len(tables.get("fit")), "refits": not data.pooled}
+    frontier = Frontier([], {}, [], [], tables.cost.unit, notes, **of_fits)
     total, done = seeds * len(chosen), 0
     refused: BudgetError | None = None
     for seed in range(seeds):
@@ -168,7 +176,7 @@ def curve(
             done += 1
         most = [target.most(fit_rows) for target in wanted]
         bounded = [b for b in most if b is not None and asked is None]
-        _references(frontier, test_rows, bounded, seed, data.names)
+        _references(frontier, fit_rows, test_rows, bounded, seed, data.names)
     if progress:
         progress("done", total, total)
     if refused is not None and not frontier.records:
@@ -359,20 +367,24 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _references(
-    frontier: Frontier, table: Table, budgets: Sequence[float], seed: int, names: Sequence[str]
-) -> None:
+    frontier: Frontier, fit_rows: Table, table: Table, budgets: Sequence[float], seed: int, names: Sequence[str]
+) -> None:  # fmt: skip
     table = known_rows(table)
-    costs, quality = np.atleast_2d(table.standalone_costs).mean(axis=0), table.quality.mean(axis=0)
-    pairs = enumerate(zip(costs.tolist(), quality.tolist(), strict=True))
-    frontier.exits.extend(
-        {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
-        | ({"name": names[k]} if names else {})
-        for k, (cost, value) in pairs
-    )
+    columns = [*exit_means(table), *exit_means(known_rows(fit_rows))]
+    for k, (cost, value, fit_cost, fit_value) in enumerate(zip(*columns, strict=True)):
+        one = {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
+        one |= {"fit_cost": fit_cost, "fit_quality": fit_value}
+        frontier.exits.append(one | ({"name": names[k]} if names else {}))
     for budget, value in zip(budgets, oracle(table, budgets), strict=True):
         record = {"method": "oracle", "deployable": False, "budget": budget, "unit": table.unit}
         record |= {"realised_cost": budget, **worth_fields(float(value), table.graded)}
         frontier.bound.append({**record, **dict.fromkeys(_UNKNOWN_OF_BOUND), "seed": seed})
+
+
+def exit_means(table: Table) -> tuple[list[float], list[Any]]:
+    """Return each exit's mean cost, kept by itself, and quality, None where labels are unknown."""
+    costs = np.atleast_2d(table.standalone_costs).mean(axis=0).tolist()
+    return costs, table.quality.mean(axis=0).tolist() if table.labelled else [None] * len(costs)
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:
@@ -433,8 +445,47 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     return Path(paid, earned, table.graded, table.group)
 
 
-def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, Any]]:
-    """Compare every method of a frontier with a reference, per seed and over all seeds.
+@dataclass(frozen=True, eq=False)
+class Comparison(Sequence[dict[str, Any]]):
+    """What `compare` found: as a sequence, its records.
+
+    Attributes
+    ----------
+    records : list of dict
+        Per method and seed: one per budget (difference at equal realised cost, its interval, rows
+        better and worse, McNemar's p or None where quality is graded), then one with ``budget`` None that
+        holds the area between the curves. After them, of several seeds, their means with ``seed`` None (also of ends
+        of intervals, which overlapping splits of one pool do not narrow) and ``area_sd``.
+    ranking : list of dict
+        Methods by mean quality at equal realised cost: of all budgets (``budget`` None), then at each. ``difference``
+        to the reference, its 95 % interval, ``holm_p`` of it, corrected for all pairs there are; ``group``: methods
+        that share a letter are not told apart; ``among_best``: not told apart from the first.
+    pairs : list of dict
+        The tests behind it, of each pair: ``better``, ``worse``, ``difference``, its interval, ``p``, ``holm_p``.
+    test : str
+        Of what they are: rows (one seed), divisions of a pool, or refits.
+    """
+
+    records: list[dict[str, Any]]
+    ranking: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    reference: str
+    unit: str
+    graded: bool
+    seeds: int
+    test: str
+
+    def __getitem__(self, at: Any) -> Any:
+        """Return a record, or several."""
+        return self.records[at]
+
+    def __len__(self) -> int:
+        """Return how many records there are."""
+        return len(self.records)
+
+
+def compare(frontier: Frontier, reference: str | None = None) -> Comparison:
+    """Compare every method of a frontier with a reference, and rank them all, at equal realised cost.
 
     Parameters
     ----------
@@ -445,11 +496,8 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
 
     Returns
     -------
-    list of dict
-        Per method and seed: one per budget (difference at equal realised cost, its interval, rows
-        better and worse, McNemar's p or None where quality is graded), then one with ``budget`` None that
-        holds the area between the curves. After them, of several seeds, their means with ``seed`` None (also of ends
-        of intervals, which overlapping splits of one pool do not narrow) and ``area_sd``.
+    Comparison
+        Its records as a sequence; ``ranking`` and ``pairs``.
 
     Raises
     ------
@@ -463,27 +511,111 @@ def compare(frontier: Frontier, reference: str | None = None) -> list[dict[str, 
     >>> labels = rng.integers(0, 3, 1000)
     >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
     >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
-    >>> point, area = po.compare(po.curve(data, ["random", "max_prob"], budgets=[2.5]))
+    >>> compared = po.compare(po.curve(data, ["random", "max_prob"], budgets=[2.5]))
+    >>> point, area = compared
     >>> point["method"], point["reference"], bool(point["difference"] > 0.02)
     ('max_prob', 'random', True)
+    >>> [(one["method"], one["group"]) for one in compared.ranking if one["budget"] is None]
+    [('max_prob', 'a'), ('random', 'b')]
     """
     labels = list(dict.fromkeys(name for name, _, _ in frontier.fitted))
     reference = reference or labels[0]
     check_one_of("reference", reference, labels, "Add it to --methods.")
     if len(labels) < 2:
         raise input_error("methods", "two or more", labels, "E.g. --methods max_prob,margin.")
-    records = []
-    for label in labels:
-        if label == reference:
-            continue
-        for seed, table in frontier.tests.items():
-            ours, rival = (path_of(frontier, name, seed, table) for name in (label, reference))
+    records: list[dict[str, Any]] = []
+    indices, heights = _shared_budgets(frontier), []
+    for seed, table in frontier.tests.items():
+        paths = {label: path_of(frontier, label, seed, table) for label in labels}
+        asked = _asked(frontier, (reference, *labels), seed, paths)
+        heights.append(_heights(list(paths.values()), np.array([asked[i] for i in indices])))
+        for label in labels:
+            if label == reference:
+                continue
             head = {"method": label, "reference": reference, "unit": frontier.unit, "seed": seed}
             fitted = [f for key, f in frontier.fitted.items() if key[:2] == (label, seed)]
-            for one, point in zip(fitted, compare_paths(ours, rival, seed), strict=True):
+            found = compare_paths(paths[label], paths[reference], seed)
+            for one, point in zip(fitted, found, strict=True):
                 records.append({**head, "budget": one.budget, **point})
-            records.append({**head, "budget": None, **area_between(ours, rival, seed)})
-    return records + (_pooled(records) if len(frontier.tests) > 1 else [])
+            area = area_between(paths[label], paths[reference], seed)
+            records.append({**head, "budget": None, **area})
+    records.sort(key=lambda record: labels.index(record["method"]))
+    pooled = _pooled(records) if len(frontier.tests) > 1 else []
+    test = "rows" if len(frontier.tests) < 2 else "refits" if frontier.refits else "divisions"
+    facts = reference, frontier.unit, frontier.graded, len(frontier.tests), test
+    ranking, pairs = _ranking(frontier, labels, reference, heights)
+    return Comparison(records + pooled, ranking, pairs, *facts)
+
+
+def _shared_budgets(frontier: Frontier) -> list[int]:
+    """Return the numbers of the budgets that some method kept in every seed."""
+    met = [{i for _, s, i in frontier.fitted if s == seed} for seed in frontier.tests]
+    return sorted(set.intersection(*met))
+
+
+def _asked(
+    frontier: Frontier, labels: Sequence[str], seed: int, paths: Mapping[str, Path]
+) -> dict[int, float]:
+    """Return a seed's budgets by number; of floors, what the first method that keeps them pays."""
+    found: dict[int, float] = {}
+    for label in labels:
+        mine = [
+            (key[2], f.budget) for key, f in frontier.fitted.items() if key[:2] == (label, seed)
+        ]
+        paid = paths[label].cost.mean(axis=0)[1:].tolist()
+        for (index, budget), cost in zip(mine, paid, strict=True):
+            found.setdefault(index, cost if budget is None else budget)
+    return found
+
+
+def _heights(paths: Sequence[Path], asked: Floats) -> tuple[Floats, Floats, Floats, int]:
+    """Return B costs, heights there and first their mean, (1 + B, M), the squared errors of differences, and units."""
+    values = np.stack([values_at(path, asked)[0] for path in paths], axis=2)  # (N, B, M)
+    values = np.concatenate([values.mean(axis=1, keepdims=True), values], axis=1)
+    values = by_group(values, paths[0].group)
+    errors = []
+    for column in values.swapaxes(0, 1):
+        shared = np.atleast_2d(np.cov(column, rowvar=False)) / len(column)
+        alone = np.diag(shared)
+        errors.append(np.maximum(alone[:, None] + alone - 2 * shared, 0.0))
+    return asked, values.mean(axis=0), np.array(errors), len(values)
+
+
+def _ranking(
+    frontier: Frontier, labels: Sequence[str], reference: str, heights: Sequence[Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the ranking and the pairs of a `Comparison`."""
+    asked, means, errors, units = zip(*heights, strict=True)
+    means, errors = np.array(means), np.mean(errors, axis=0)  # (S, 1 + B, M), (1 + B, M, M)
+    shared = len(frontier.tests[0]) / max(frontier.fit_rows, 1)
+    if frontier.refits:
+        shared = REFIT_SHARE / (1 - REFIT_SHARE)
+    ranking, pairs = [], []
+    for b, budget in enumerate([None, *np.mean(asked, axis=0).tolist()]):
+        there = np.flatnonzero(
+            ~np.isnan(means[:, b]).any(axis=0)
+        )  # the cheapest exit can be too dear
+        mine, names = means[:, b, there], [labels[m] for m in there]
+        tests = gaps(mine, errors[b][np.ix_(there, there)], min(units), shared, frontier.refits)
+        worth = dict(zip(names, mine.mean(axis=0).tolist(), strict=True))
+        best, tested, group = ranked(names, list(worth.values()), tests)
+        pairs += [{"budget": budget, **pair} for pair in tested]
+        to_reference = {}
+        for pair in tested:
+            if reference in (pair["better"], pair["worse"]):
+                ours = pair["better"] != reference
+                ends = [pair[f"difference{end}"] for end in ("", "_low", "_high")]
+                ends = ends if ours else [-ends[0], -ends[2], -ends[1]]
+                to_reference[pair["better" if ours else "worse"]] = *ends, pair["holm_p"]
+        for rank, name in enumerate(best, 1):
+            *ends, p = to_reference.get(name, (None,) * 4)
+            ranking.append({
+                "budget": budget, "rank": rank, "method": name,
+                **worth_fields(worth[name], frontier.graded), "reference": reference,
+                **with_interval("difference", *ends), "holm_p": p, "group": group[name],
+                "among_best": bool(set(group[name]) & set(group[best[0]])), "unit": frontier.unit,
+            })  # fmt: skip
+    return ranking, pairs
 
 
 def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -497,6 +629,28 @@ def _pooled(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         head = {name: group[0][name] for name in ("method", "reference", "unit")}
         out.append({**head, "seed": None, "budget": None, **means})
     return out
+
+
+def values_at(path: Path, asked: Floats) -> tuple[Floats, Floats]:
+    """Return what every row brings to the frontier's heights at B costs, (N, B), and the costs paid, (B,).
+
+    Columns' means are the heights of the raw line through the policies, their standard errors those of heights at the
+    same realised cost. NaN where even the cheapest exit costs more. Beyond the dearest policy nothing is added.
+    """
+    cost, quality = path.cost.mean(axis=0), path.quality.mean(axis=0)
+    order = np.argsort(cost, kind="stable")
+    cost, quality, last = cost[order], quality[order], len(order) - 1
+    too_dear, asked = asked < cost[0] - NEAR * cost[-1], np.maximum(asked, cost[0])
+    high = np.clip(np.searchsorted(cost, asked, side="right"), 1, last)
+    gap, inside = cost[high] - cost[high - 1], asked < cost[-1]
+    gap = np.where(inside, gap, 1.0)
+    share = np.where(inside, (asked - cost[high - 1]) / gap, 1.0)
+    slope = np.where(inside, (quality[high] - quality[high - 1]) / gap, 0.0)
+    weights, here = np.zeros((last + 1, len(asked))), np.arange(len(asked))
+    weights[high - 1, here], weights[high, here] = 1.0 - share, share
+    priced = path.cost[:, order] @ (weights * slope) - slope * asked
+    value = np.where(too_dear, np.nan, path.quality[:, order] @ weights - priced)
+    return value, np.where(too_dear, np.nan, np.minimum(asked, cost[-1]))
 
 
 def compare_paths(ours: Path, rival: Path, seed: int = 0) -> list[dict[str, Any]]:

@@ -20,9 +20,9 @@ import policyopt as po
 from policyopt._bounds import P_VALUES, crc, default_of, rows_that_do
 from policyopt._certificates.certify import TESTING, certify, recheck
 from policyopt._certificates.risks import KINDS, Risk, losses_of, taken
-from policyopt._certificates.testing import fallback, holm
 from policyopt._cli.watch import _promise
 from policyopt._table import Tables
+from policyopt._testing import fallback, holm
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._certificate import _TYPES, certificate_of, says
 from policyopt.runtime._errors import BudgetError, CheckError, InputError

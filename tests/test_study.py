@@ -15,11 +15,10 @@ from matplotlib.transforms import Bbox
 from scipy import stats
 
 import policyopt as po
-from policyopt._certificates.testing import holm
 from policyopt._frontier import Path as Replays
 from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import dominance_figure, study_figure
-from policyopt._study.runs import dunn, letters
+from policyopt._study.runs import dunn
 from policyopt._study.study import (
     JOINED,
     Study,
@@ -30,6 +29,7 @@ from policyopt._study.study import (
     named_caches,
     values_at,
 )
+from policyopt._testing import holm, letters
 from tests.conftest import refuses
 
 CLASSES = 4

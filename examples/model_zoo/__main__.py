@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 import policyopt as po
-from policyopt._frontier import path_through
+from policyopt._frontier import path_through, values_at
 from policyopt._report.figures import add_legend, log_scale, new_figure, save_figure, tidy
-from policyopt._study.study import values_at
 from policyopt.runtime._files import write_file
 
 from .models import MODELS

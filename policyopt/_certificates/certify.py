@@ -29,12 +29,12 @@ from policyopt._certificates.risks import (
     rows_for,
     taken,
 )  # fmt: skip
-from policyopt._certificates.testing import fallback, holm
 from policyopt._costs import Budget, money, parse_budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._parts import origins, share_rows, took_part
 from policyopt._table import Table, Tables, tables_of
+from policyopt._testing import fallback, holm
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
 from policyopt.runtime._checks import MAX_COST, check_one_of, check_positive, check_seed, check_type
 from policyopt.runtime._errors import BudgetError, CheckError, input_error

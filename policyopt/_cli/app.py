@@ -6,26 +6,28 @@ Exit code 0 done; 1 internal error; 2 bad usage or input; 3 budget or risk level
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
+import re
 import sys
 import traceback
 import zlib
 from functools import partial
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import pairwise
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from policyopt import _cli as cli
-from policyopt._cli.output import complain
-from policyopt.runtime._errors import InputError, PolicyOptError, input_error
+from policyopt._cli.output import complain, meant, say
+from policyopt.runtime._errors import InputError, PolicyOptError, input_error, message
 from policyopt.runtime._files import FULL, refused
-from policyopt.runtime._text import printable
 
 #: What the parser raises on bad usage, quoting arguments: click's, or typer's copy of it.
 Usage: Any = typer.BadParameter.__mro__[2]
@@ -53,8 +55,35 @@ COMMANDS = {
     "simulate": ("simulate", "Play adaptive policies on a cache's streams"),
     "demo": ("fit", "Compare policies on a real cache, fit one, and write it"),
 }
-_STYLE: Any = dict.fromkeys(("add_completion", "pretty_exceptions_enable"), False)
-_STYLE["rich_markup_mode"] = None
+_STYLE: Any = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
+_STYLE["context_settings"] = {"help_option_names": ["-h", "--help"]}
+#: What the parser says before what is allowed, and behind it.
+_SAID = re.compile(r"^(Value error, )?(Input should be |'.*' is not )|, unable to .*$|\.$")
+
+
+def _methods(incomplete: str) -> list[str]:
+    """Complete a method's name, the last of several."""
+    from policyopt._methods.registry import ROWS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in ROWS if name.startswith(last)]
+
+
+def _splits(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a split of the cache that stands before."""
+    from policyopt._cache.reader import read_manifest
+
+    for place in map(Path, filter(None, (ctx.params.get("cache"), *ctx.args))):
+        try:
+            shards = read_manifest(place).shards
+        except (PolicyOptError, OSError):  # not the cache
+            continue
+        return sorted({s.split for s in shards if s.split.startswith(incomplete)})
+    return []
+
+
+#: By name of a parameter: how a shell completes it.
+_COMPLETED = {"method": _methods, "methods": _methods, "split": _splits, "test": _splits}
 
 
 class Commands(TyperGroup):
@@ -69,11 +98,26 @@ class Commands(TyperGroup):
         if cmd_name in COMMANDS and self.commands[cmd_name] is None:
             with cli.loading():
                 module = import_module(f"policyopt._cli.{COMMANDS[cmd_name][0]}")
-            alone = typer.Typer(**_STYLE)
+            alone = typer.Typer(add_completion=False, **_STYLE)
             name = cmd_name.replace("-", "_") + "_" * iskeyword(cmd_name)
-            alone.command(cmd_name)(getattr(module, name))
+            function = getattr(module, name)
+            for parameter, value in inspect.signature(function).parameters.items():
+                value.default.autocompletion = _COMPLETED.get(parameter)
+            alone.command(cmd_name)(function)
             self.commands[cmd_name] = typer.main.get_command(alone)
         return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command, or say which are meant."""
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            step = f"{meant(args[0], COMMANDS)}See `policyopt --help`."
+            raise input_error("command", f"one of {', '.join(COMMANDS)}", args[0], step)
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Complete from the table: none is loaded for that."""
+        self.commands = {n: TyperCommand(n, help=f"{t}.") for n, (_, t) in COMMANDS.items()}
+        return super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands from the table: none is loaded for that."""
@@ -95,8 +139,20 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from policyopt._methods.fitted import package_version
+
+        say(f"policyopt {package_version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def _begin() -> None:
+def _begin(
+    version: bool = typer.Option(
+        False, "--version", help="Show the version and exit.", callback=_version, is_eager=True
+    ),
+) -> None:
     """Take options that stand before the command's name; `main` takes those of any place."""
 
 
@@ -109,7 +165,7 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         arguments = plug_in(arguments)
-        sys.exit(app(args=arguments, standalone_mode=False))
+        sys.exit(app(args=arguments, prog_name="policyopt", standalone_mode=False))
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -118,8 +174,10 @@ def main() -> None:
             raise
         error: Any = caught
         if isinstance(error, Usage):
-            error.message = "\n".join(map(printable, error.message.split("\n")))
-            error.show()
+            if not arguments:  # the help
+                error.show()
+            else:
+                complain(f"error: {_usage(error, arguments)}")
             sys.exit(error.exit_code)
         if debug:
             complain(*traceback.format_exc().splitlines())
@@ -173,6 +231,37 @@ def _load(name: str) -> None:
         raise InputError(
             f"'--plugin {name}' cannot be loaded: {told}. Run it by itself."
         ) from error
+
+
+def _usage(error: Any, arguments: list[str]) -> str:
+    """Return what the parser refuses in the words of every other error."""
+    line = " ".join(["policyopt", *[a for a in arguments if a in COMMANDS][:1]])
+    step, text = f"See `{line} --help`.", str(error.message)
+    option, param = getattr(error, "option_name", None), getattr(error, "param", None)
+    if param is not None:
+        name = next(iter(sorted(param.opts, key=len, reverse=True)), "")
+        name = name if name[:1] == "-" else param.metavar or name
+        if hasattr(error, "param_type"):  # it is missing
+            told = f"{param.help[:1].lower()}{param.help[1:]}".rstrip(".")
+            return message(name, f"given: {told}", "none", step)
+        after = [b for a, b in pairwise(arguments) if a == name]
+        got = [a.partition("=")[2] for a in arguments if a.startswith(f"{name}=")] or after or [""]
+        allowed = _SAID.sub("", text)
+        return message(
+            name, allowed, got[-1], meant(got[-1], re.findall(r"'(\w+)'", allowed)) + step
+        )
+    if option and hasattr(error, "possibilities"):
+        known = [o for p in error.ctx.command.get_params(error.ctx) for o in p.opts if o[0] == "-"]
+        return message("option", f"one of `{line}`", option, meant(option, known) + step)
+    if option:
+        flag = "does not take" in text
+        got = next((a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")), "none")
+        return message(
+            option, "given without a value" if flag else "followed by a value", got, step
+        )
+    if more := re.search(r"extra argument.*\((.*)\)$", text):
+        return message("arguments", f"those that `{line}` takes", f"{more[1]} besides", step)
+    return f"{text.rstrip('.')}. {step}"
 
 
 def _message(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from policyopt._api import risk_coverage as curve_of_risk
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shown, threshold_text
+from policyopt._cli.output import interval, number, percent, points, shown
 from policyopt._replay import replay
 from policyopt._report.calibration import (
     ANSWER_MAPS,
@@ -39,6 +39,7 @@ from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy, no_thresholds
+from policyopt.runtime._thresholds import scale_text, threshold_text
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -85,7 +86,7 @@ def explain(
     record = explanation.record
     if record["changes"] and record["changes"]["same_exit"] == record["rows"]:
         remarks.append("every row leaves where the reference lets it: --reference FILE for another")
-    for remark in filter(None, [*record["notes"], *remarks, output.scale_text(loaded)]):
+    for remark in filter(None, [*record["notes"], *remarks, scale_text(loaded)]):
         output.note(remark)
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
     options.write_page(report, "explanation", explanation, title, tables.get(split), remarks)

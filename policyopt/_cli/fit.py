@@ -29,6 +29,7 @@ from policyopt._progress import progress_callback
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._thresholds import scale_text
 
 #: What the provenance of a policy says that may decline.
 _DECLINES = ("abstain", "expected_abstained", "expected_selective_quality")
@@ -145,7 +146,7 @@ def fit(
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")
     for remark in provenance.get("notes", []):
         output.note(remark)
-    if scale := output.scale_text(fitted.policy):
+    if scale := scale_text(fitted.policy):
         output.note(scale)
     if (told := provenance.get("expected_abstained")) is not None:
         share = provenance["abstain"]["share"]
@@ -187,7 +188,7 @@ def _fit_family(
     notes = (n for one in fitted.parts for n in one.policy.provenance.get("notes", []))
     for text in dict.fromkeys(notes):
         output.note(text)
-    if scale := output.scale_text(fitted.parts[0].policy):
+    if scale := scale_text(fitted.parts[0].policy):
         output.note(f"level 0: {scale}")
     return [{"level": a, **describe(one, str(out))} for a, one in enumerate(fitted.parts)]
 

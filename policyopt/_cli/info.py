@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._thresholds import scale_text
 
 if TYPE_CHECKING:
     from policyopt._methods.registry import MethodSpec
@@ -343,7 +343,7 @@ def _facts(policy: Any) -> dict[str, Any]:
         "exits run": list(policy.active_exits), "unit": policy.unit, "costs": policy.costs.tolist(),
         "overhead": policy.overhead.tolist(), "score": policy.rule.name, "answer": policy.answer.name,
         "calibrator": None if calibrator is None else calibrator.name,
-        "thresholds": policy.thresholds.tolist(), "scale": output.scale_text(policy),
+        "thresholds": policy.thresholds.tolist(), "scale": scale_text(policy),
         "share of the mixture": None if mixture is None else mixture.share,
         "certificate": _certificate(policy),
         "provenance": dict(policy.provenance),
@@ -370,7 +370,7 @@ def _flat(content: dict[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def methods(
-    name: str | None = argument(
+    method: str | None = argument(
         "A method or a family (online: those of simulate); without, all.", "name", None
     ),
     style: output.Format = options.STYLE,
@@ -381,7 +381,7 @@ def methods(
 
     load_installed()
     online = every()
-    if name is None:
+    if method is None:
         table = style is output.Format.table  # without settings: importing their classes takes time
         records = [_record(row, settings=not table) for row in ROWS.values()]
         output.print_records(records, style, _COLUMNS)
@@ -392,12 +392,12 @@ def methods(
             )
         return
     columns: output.Columns = _ONLINE
-    found = [one for one in online if name in (one["method"], one["family"])]
+    found = [one for one in online if method in (one["method"], one["family"])]
     if not found:
         columns = {**_COLUMNS, "settings (--set)": lambda r: _pairs(r["settings"])}
-        found = [_record(row) for row in ROWS.values() if name in (row.name, row.family)]
+        found = [_record(row) for row in ROWS.values() if method in (row.name, row.family)]
     if not found:
-        raise _unknown(name, [one["method"] for one in online])
+        raise _unknown(method, [one["method"] for one in online])
     if style is output.Format.table and len(found) == 1:
         fields = {"": lambda field: field[0], " ": lambda field: _plain(field[1])}
         output.print_table(list(found[0].items()), fields)
@@ -409,8 +409,7 @@ def _unknown(name: str, online: list[str]) -> Exception:
     from policyopt._methods.registry import FAMILIES, ROWS
 
     known = [*ROWS, *FAMILIES, *online, "online"]
-    close = difflib.get_close_matches(name.partition(":")[0].lower(), known, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "`policyopt methods` lists them."
+    hint = output.meant(name.partition(":")[0], known) + "`policyopt methods` lists them."
     families = f"a family ({', '.join(FAMILIES)}, online)"
     allowed = f"{families} or a method ({', '.join(ROWS)}; online: {', '.join(online)})"
     return input_error("NAME", allowed, name, hint)

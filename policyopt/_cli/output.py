@@ -10,25 +10,34 @@ import enum
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import floor, log10
+from difflib import get_close_matches
+from itertools import zip_longest
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
+
+from rich.cells import cell_len
 
 from policyopt import _cli as cli
 from policyopt.runtime._files import write_file
-from policyopt.runtime._policy import ALWAYS, NEVER
-from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._text import csv_cell, printable
+from policyopt.runtime._thresholds import thresholds_text
 
 #: Names of files that a note lists.
 _SOME = 8
 #: Seconds after which a bar is drawn.
 _PATIENCE = 1.0
+#: What is not broken in tables: a number with its interval or %, else what stands between spaces.
+_PIECE = re.compile(r"(?:[-+.\d]\S* )?\[[^\[\]]{,40}\](?!\S)|\S+(?: %(?!\S))?")
+#: Between columns; the width of what is no terminal; lines of a cell that are tried.
+_GAP, _UNBOUNDED, _MOST = "  ", 1 << 20, (1, 2, 3, 4, 6, 8, 12, 20, 50, 1000)
+_NUMERIC = "+-0123456789."
 #: What a table shows: by header the field of a record, or a function of the record.
 Columns = Mapping[str, Any]
 
@@ -54,6 +63,12 @@ def complain(*lines: str) -> None:
 def note(text: str) -> None:
     """Print a remark on standard error."""
     complain(f"note: {text}")
+
+
+def meant(got: str, known: Iterable[str]) -> str:
+    """Return a question, which of the known words was meant, and a space; nothing where none is near."""
+    close = get_close_matches(got.lower(), list(known), n=1)
+    return f"Did you mean '{close[0]}'? " if close else ""
 
 
 def command(*words: Any) -> str:
@@ -95,28 +110,122 @@ def print_records(
 
 
 def print_table(records: Sequence[Any], columns: Columns | None = None, title: str = "") -> None:
-    """Print one line per record as a table; numbers to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    """Print one line per record; where that is too wide, so that no number or interval is broken.
 
+    Headers wrap first, then texts; few records become columns; else further columns follow below, behind those
+    that tell records apart. Piped, a table is as wide as it is.
+    """
     if columns is None:
         columns = {name: name for record in records for name in record}
-    look: Any = {"box": SIMPLE_HEAD, "title_justify": "left", "pad_edge": False}
-    table = Table(title=printable(title) or None, **look)
-    cells = [
+    heads = list(map(printable, columns))
+    rows = [
         [_text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
         for r in records
     ]
-    for i, header in enumerate(columns):
-        numeric = all(row[i][:1] in "+-0123456789." for row in cells if row[i])
-        table.add_column(printable(header), justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS", "").isdigit():
-        console.width = max(console.width, 140)  # piped: do not wrap at 80 columns
-    console.print(table)
+    narrow = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    width = get_terminal_size().columns if narrow else _UNBOUNDED
+    lines = [printable(title)] if title else []
+    for block in _tables(heads, rows, width):
+        lines += [*block, ""]
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[list[str]]:
+    """Yield the lines of a table in one or several blocks that are no wider than `width`."""
+    columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]
+    turned, single, wide = [heads, *rows], len(rows) == 1, [(n, 1) for n in (1, 2, 3, 5)]
+    if widths := _widths(columns, width, wide[:2] if single else wide):
+        return (yield _drawn(columns, widths))
+    if len(rows) <= len(heads) and (
+        widths := _widths(turned, width, [(m, m) for m in (_MOST if single else [1])])
+    ):
+        return (yield _drawn(turned, widths, right=not single))
+    if widths := _widths(columns, width, [(5, 2), (8, 2), (8, 3)]):
+        return (yield _drawn(columns, widths))
+    told = [len({tuple(row[: i + 1]) for row in rows}) for i in range(len(heads))]
+    key = columns[: told.index(max(told)) + 1]  # what tells records apart
+    rest, deep = columns[len(key) :] or [key.pop()], [*wide, *((max(5, m), m) for m in _MOST)]
+    while rest:
+        count = len(rest)
+        while count > 1 and not _widths(key + rest[:count], width, wide):
+            count -= 1
+        block, rest = key + rest[:count], rest[count:]
+        widths = _widths(block, width, deep)
+        if widths is None and (first := _widths(block[:-1], width // 2, deep)):
+            widths = [
+                *first,
+                width - len(_GAP.join("x" * w for w in [*first, 0])),
+            ]  # words stick out
+        if widths is None:  # a record per block, a line or more per field
+            yield [line for row in rows for line in [*_record(heads, row, width), ""]][:-1]
+            return
+        yield _drawn(block, widths)
+
+
+def _widths(
+    columns: list[list[str]], width: int, most: Sequence[tuple[int, int]]
+) -> list[int] | None:
+    """Return columns' widths at the first of `most`, lines of a header and of a cell, with which they fit."""
+    for header, cell in most:
+        widths = [max(_least([head], header), _least({*cells}, cell)) for head, *cells in columns]
+        left = width - sum(widths) - len(_GAP) * (len(widths) - 1)
+        if left >= 0:
+            for i, texts in enumerate(columns):  # what is left unwraps the first
+                more = min(left, _least(texts, 1) - widths[i])
+                widths[i], left = widths[i] + more, left - more
+            return widths
+    return None
+
+
+def _least(texts: Collection[str], lines: int) -> int:
+    """Return the least width at which no text takes more lines."""
+    low, high = 0, max(map(cell_len, texts), default=0)
+    if lines > 1:
+        low = max((cell_len(p) for text in texts for p in _PIECE.findall(text)), default=0)
+        while low < high:
+            middle = (low + high) // 2
+            fits = all(len(_wrapped(text, middle)) <= lines for text in texts)
+            low, high = (low, middle) if fits else (middle + 1, high)
+    return high
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines, broken where that breaks no number."""
+    if cell_len(text) <= width:
+        return [text]
+    lines = [""]
+    for piece in _PIECE.findall(text):
+        longer = f"{lines[-1]} {piece}".lstrip()
+        lines[-1:] = [longer] if not lines[-1] or cell_len(longer) <= width else [lines[-1], piece]
+    return lines
+
+
+def _drawn(columns: list[list[str]], widths: list[int], right: bool | None = None) -> list[str]:
+    """Return the lines of a table; numbers to the right, or all but the first column, or none."""
+    cells = [[_wrapped(t, w) for t in texts] for texts, w in zip(columns, widths, strict=True)]
+    numbers = [all(len(c) == 1 and c[0][:1] in _NUMERIC for c in own[1:]) for own in cells]
+    to_right = numbers if right is None else [right and i > 0 for i in range(len(cells))]
+    lines: list[str] = []
+    for row in zip(*cells, strict=True):
+        step = 1 if lines else -1  # headers stand on the rule, cells hang from their line
+        part = [
+            _GAP.join(
+                (text.rjust if r else text.ljust)(w - cell_len(text) + len(text))
+                for text, w, r in zip(texts, widths, to_right, strict=True)
+            )
+            for texts in zip_longest(*(cell[::step] for cell in row), fillvalue="")
+        ][::step]
+        if not lines:
+            rule = "─" if str(sys.stdout.encoding).lower().startswith("utf") else "-"
+            part = [*(p for p in part if p.strip()), rule * len(_GAP.join("x" * w for w in widths))]
+        lines += part
+    return lines
+
+
+def _record(heads: list[str], row: list[str], width: int) -> list[str]:
+    """Return a line or more per field of a record."""
+    fields = [_wrapped(f"{head}: {text}", width - 2) for head, text in zip(heads, row, strict=True)]
+    return [("  " if i else "") + line for field in fields for i, line in enumerate(field)]
 
 
 def _text(value: Any) -> str:
@@ -227,44 +336,11 @@ def off_budget(record: Mapping[str, Any]) -> str:
     return f"{100 * (record['realised_cost'] / budget - 1):+.1f}" if budget else "-"
 
 
-def threshold_text(threshold: float) -> str:
-    """Return a threshold for people: always, never, or four digits; more near 0 and 1."""
-    if 0 < (near := abs(1 - threshold)) < 1e-3:
-        return f"{threshold:.{1 - floor(log10(near))}f}"
-    text = f"{threshold:.3g}" if 0 < abs(threshold) < 1e-3 else f"{threshold:.4f}"
-    return {ALWAYS: "always", NEVER: "never"}.get(threshold, text)
-
-
 def rule_column(record: Mapping[str, Any]) -> Columns:
     """Return the column of a fit's thresholds, or of the models that are asked first."""
     if "asked_first" not in record:
         return {"thresholds, exit 0 on": thresholds_text}
     return {"asked first": lambda r: " or ".join(r["asked_first"])}
-
-
-def thresholds_text(record: Mapping[str, Any]) -> str:
-    """Return the thresholds of a record, or of its two sets, for people."""
-    mixture = record.get("mixture")
-    sets = mixture["thresholds"] if mixture else [record["thresholds"]]
-    between = f" or, for {percent(mixture['share'], 1)} %, " if mixture else ""
-    return between.join(" ".join(map(threshold_text, one)) for one in sets)
-
-
-def scale_text(policy: Any) -> str | None:
-    """Return how thresholds are to be read where papers have another scale and direction; None: as they stand."""
-    if isinstance(policy, RoutingPolicy):
-        return None
-    rule = policy.rule
-    if rule.below is None:
-        return None
-    what, form = rule.below
-    told = f"score {rule.name} is {form}: leave at or above the threshold"
-    if not what:
-        return told
-    sets = [policy.thresholds, *([policy.mixture.thresholds] if policy.mixture else [])]
-    theirs = [[t if t in (ALWAYS, NEVER) else rule.below_of(t) for t in one] for one in sets]
-    there = " or ".join(" ".join(map(threshold_text, one)) for one in theirs)
-    return f"{told}. Papers leave below, in {what}: {there or '-'}"
 
 
 @contextmanager

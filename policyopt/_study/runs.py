@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._certificates.testing import holm
+from policyopt._testing import holm, letters
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats
@@ -162,27 +162,6 @@ def dunn(runs: Sequence[Floats], a: int, b: int) -> float:
     mean = [one.mean() for one in np.split(rank, np.cumsum([len(one) for one in runs])[:-1])]
     spread = stats.tiecorrect(rank) * n * (n + 1) / 12 * (1 / len(runs[a]) + 1 / len(runs[b]))
     return float(2 * stats.norm.sf(abs(mean[a] - mean[b]) / spread**0.5))
-
-
-def letters(order: Sequence[str], parted: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return by name, of names in order of rank, letters such that two share one if, and only if, they are not parted.
-
-    Insert and absorb: Piepho, Journal of Computational and Graphical Statistics 13, 2004.
-    """
-    groups = [frozenset(order)]
-    for two in ({pair["better"], pair["worse"]} for pair in parted):
-        split = [group - {one} for group in groups if two <= group for one in two]
-        kept = [group for group in groups if not two <= group]
-        for group in sorted(split, key=len, reverse=True):
-            if not any(group <= other for other in kept):
-                kept.append(group)
-        groups = kept
-    groups.sort(key=lambda group: [i for i, name in enumerate(order) if name in group])
-    signs = [chr(ord("a") + g) if g < 26 else f"[{g}]" for g in range(len(groups))]
-    return {
-        name: "".join(sign for sign, group in zip(signs, groups, strict=True) if name in group)
-        for name in order
-    }
 
 
 def less_is_better(metric: str) -> bool:

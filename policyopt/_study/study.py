@@ -26,18 +26,17 @@ from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import GROUP, POOL, ExitData, Rows
 from policyopt._cache.manifest import CACHE, MANIFEST, UNFINISHED
 from policyopt._cache.reader import open_cache
-from policyopt._certificates.testing import holm
 from policyopt._costs import Cost, parse_budgets, positions
-from policyopt._frontier import Frontier, curve, path_through, split_for_seed
-from policyopt._frontier import Path as Replays
+from policyopt._frontier import Frontier, curve, path_through, split_for_seed, values_at
 from policyopt._intervals import wilson, with_interval, worth_fields
 from policyopt._limits import NEAR
 from policyopt._methods.registry import OWN_FAMILY, ROWS, make_method, method_list
 from policyopt._parts import share_rows
 from policyopt._study.exits import ExitMetrics, exit_metrics
-from policyopt._study.runs import compare_runs, less_is_better, letters
+from policyopt._study.runs import compare_runs, less_is_better
 from policyopt._study.streams import TRAIN
 from policyopt._table import Table, Tables, known_rows
+from policyopt._testing import holm, letters
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
@@ -534,28 +533,6 @@ def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility
     each = np.concatenate(values), np.concatenate(rows), entry.universe or universe
     more = mean[:2], mean[2:], frontier.records, by_exit, frontier.graded, notes
     return _Ran(head, entry.model, *each, *more)
-
-
-def values_at(path: Replays, asked: Floats) -> tuple[Floats, Floats]:
-    """Return what every row brings to the frontier's heights at B costs, (N, B), and the costs paid, (B,).
-
-    Columns' means are the heights of the raw line through the policies, their standard errors those of heights at the
-    same realised cost. NaN where even the cheapest exit costs more. Beyond the dearest policy nothing is added.
-    """
-    cost, quality = path.cost.mean(axis=0), path.quality.mean(axis=0)
-    order = np.argsort(cost, kind="stable")
-    cost, quality, last = cost[order], quality[order], len(order) - 1
-    too_dear, asked = asked < cost[0] - NEAR * cost[-1], np.maximum(asked, cost[0])
-    high = np.clip(np.searchsorted(cost, asked, side="right"), 1, last)
-    gap, inside = cost[high] - cost[high - 1], asked < cost[-1]
-    gap = np.where(inside, gap, 1.0)
-    share = np.where(inside, (asked - cost[high - 1]) / gap, 1.0)
-    slope = np.where(inside, (quality[high] - quality[high - 1]) / gap, 0.0)
-    weights, here = np.zeros((last + 1, len(asked))), np.arange(len(asked))
-    weights[high - 1, here], weights[high, here] = 1.0 - share, share
-    priced = path.cost[:, order] @ (weights * slope) - slope * asked
-    value = np.where(too_dear, np.nan, path.quality[:, order] @ weights - priced)
-    return value, np.where(too_dear, np.nan, np.minimum(asked, cost[-1]))
 
 
 # --- what can be told ---------------------------------------------------------------------------

@@ -51,14 +51,11 @@ from ._reading import (
 from ._scores import RULES, ScoreRule, make_rule
 from ._scores.base import scored
 from ._strict_json import AGAIN, Form, parse, read_plain, to_text
+from ._thresholds import ALWAYS, NEVER
 from ._typing import Array, Bools, Floats, Ints
 
 _CHUNK, _NUMBERS = 8192, 1 << 22  # samples, and numbers, looked at side by side
 _MOST_CLASSES = 10**7
-#: Thresholds that no score reaches and that every score reaches: finite, so that JSON, C and
-#: float32 runtimes hold them (EENet's Algorithm 1 writes +-1e8 for the same purpose).
-NEVER = 1e30
-ALWAYS = -1e30
 #: More exits than this are no model (a cache holds no more): a policy file may claim anything.
 MAX_EXITS = 1024
 

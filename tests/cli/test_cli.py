@@ -23,9 +23,9 @@ import policyopt as po
 from policyopt._cli.app import COMMANDS
 from policyopt._cli.fit import foretell
 from policyopt._cli.options import usual_budget
-from policyopt._cli.output import threshold_text
 from policyopt._costs import parse_budget
-from policyopt.runtime import load_policy
+from policyopt.runtime import ALWAYS, NEVER, load_policy
+from policyopt.runtime._thresholds import scale_text, threshold_text
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,6 @@ def test_commands_are_listed_as_they_say_of_themselves(run):
         code, out, _ = run(name, "--help")
         assert code == 0 and text in " ".join(out.split())
     assert max(map(len, listed.splitlines())) <= 80
-    code, _, err = run("simulat")
-    assert code == 2 and "No such command" in err
 
 
 def program(text, *words):
@@ -126,7 +124,11 @@ def test_info(run, cache):
     assert [s["split"] for s in content["splits"]] == ["fit", "test"]
     assert content["costs"][0]["cumulative_mean"] == [1, 2, 4, 8]
     assert "exit 3" in run("info", cache)[1] and "metadata: {" in run("info", cache)[1]
-    assert [*map(threshold_text, (0.5, 0.999998, 1e-6))] == ["0.5000", "0.9999980", "1e-06"]
+    told = {0.5: "0.5000", 0.999998: "0.9999980", 1e-6: "1e-06", NEVER: "never", ALWAYS: "always"}
+    told |= {-np.inf: "always", 1e12: "1e+12", 0: "0.0000"}
+    assert {t: threshold_text(t) for t in told} == told
+    fitted = po.fit(po.open_cache(cache), "50%", "optimal_stopping")
+    assert "0: going on is not worth its cost" in scale_text(fitted.policy)
     told = run("info", cache, columns="60")[1]
     lines = [line for line in told.splitlines() if "metadata" not in line]
     assert max(map(len, lines)) <= 60

@@ -263,6 +263,10 @@ class Advantage(HistoryRule):
     """
 
     name = "advantage"
+    below = (
+        "",
+        "what speaks for stopping over going on (0: going on is not worth its cost)",
+    )
     weights: Any = array("K-1", "M")
     offset: Any = array("K-1")
     projection: Any = array("V", "D", each="K-1", optional=True, default=None)
@@ -288,6 +292,7 @@ class Logistic(Advantage):
     """The logistic function of an `Advantage`, in (0, 1): learned by berxit and others. The last exit scores 1."""
 
     name = "logistic"
+    below = None
 
     def score(self, k: int, output: ExitOutput, state: State) -> tuple[Floats, State]:
         if k == len(self.offset):
@@ -304,6 +309,7 @@ class Halting(Advantage):
     """
 
     name = "halting"
+    below = "", "the halting scores so far, less one (0: they have added up to one)"
     eps: float = number(least=0, below=1, default=0.01)
 
     def start(self, samples: npt.NDArray[np.int64]) -> State:
@@ -328,6 +334,7 @@ class Network(HistoryRule):
     """
 
     name = "network"
+    below = Advantage.below
     activation: str = choice(*ACTIVATIONS)
     weights: Any = array("E", "H", "I", each="L")
     biases: Any = array("B", "H", each="L")
