@@ -57,6 +57,7 @@ def explain(
         None, "Policy file to compare with; default: max_prob fitted at the same budget."
     ),
     out: Path | None = option(None, "Directory for explain.json, rows.csv, pictures."),
+    report: Path | None = options.REPORT,
     utility: str | None = options.UTILITY,
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
@@ -64,12 +65,13 @@ def explain(
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
+    options.out_page(report)
     loaded = _single("POLICY", policy, level, routes=True)
     if isinstance(loaded, RoutingPolicy):
         if reference is not None:
             step = "Leave it out; `policyopt compare` holds methods against each other."
             raise input_error("--reference", "absent with routing", str(reference), step)
-        _explain_routing(loaded, policy, cache, split, out, utility, cost, style)
+        _explain_routing(loaded, policy, cache, split, out, report, utility, cost, style)
         return
     against = None if reference is None else _single("--reference", reference, level)
     data = options.read_cache(cache)
@@ -87,10 +89,11 @@ def explain(
         remarks.append("every row leaves where the reference lets it: --reference FILE for another")
     for remark in filter(None, [*record["notes"], *remarks, scale_text(loaded)]):
         output.note(remark)
+    title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
+    options.write_page(report, "explanation", explanation, title, tables.get(split), remarks)
     if out is not None:
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)
-        title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
         files = {"explain.json": output.to_json(record)}
         files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
         output.write_results(out, files)
@@ -106,8 +109,8 @@ def explain(
 
 
 def _explain_routing(
-    loaded: RoutingPolicy, path: Path, cache: Path, split: str, out: Path | None, utility: str | None,
-    cost: str | None, style: output.Format,
+    loaded: RoutingPolicy, path: Path, cache: Path, split: str, out: Path | None, report: Path | None,
+    utility: str | None, cost: str | None, style: output.Format,
 ) -> None:  # fmt: skip
     """Show which model is asked after which: a tree of ways with their shares, costs and accuracies."""
     from policyopt._report.routes import explain_routing, routes_figure
@@ -119,8 +122,9 @@ def _explain_routing(
     record = found.record
     for remark in filter(None, [*record["notes"], told]):
         output.note(remark)
+    title = f"{record['policy']['method'] or path.name} on {cache.resolve().name}, {split}"
+    options.write_page(report, "routes", found, title)
     if out is not None:
-        title = f"{record['policy']['method'] or path.name} on {cache.resolve().name}, {split}"
         files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
         output.write_results(out, {**files, "routes.png": routes_figure(record, title)})
     if output.print_data(style, record, record["ways"]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import numpy as np
 import typer
 
 from policyopt._cache.data import ExitData
-from policyopt._cli.output import Format, note, progress
+from policyopt._cli.output import Format, note, progress, writing
 from policyopt._costs import money, parse_budget
 from policyopt._metrics import METRICS
 from policyopt._table import Tables
@@ -21,6 +23,8 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._family import at_level as level_of
+from policyopt.runtime._files import write_file
+from policyopt.runtime._text import printable
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -42,6 +46,7 @@ KEY = option(
 )  # fmt: skip
 COST = option(None, "Name of the cost to use (default: the cache's first).", "--cost")
 SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE")
+REPORT = option(None, "Page to write, one file to look at: report.html.", "--report")
 SEED = option(0, "Seed.", "--seed", callback=check_seed)
 SPLIT = option("test", "Split or stream to look at.", "--split")
 TEST = option("test", "Split or stream to replay on.", "--test")
@@ -187,6 +192,15 @@ def out_policy(path: Path) -> str:
     return f"{method if isinstance(method, str) else 'a policy'}{at}"
 
 
+def out_page(path: Path | None) -> None:
+    """Refuse a place where no page may be written."""
+    if path is None or out_file(path):
+        return
+    with path.open("rb") as file:
+        if b'<meta name="generator" content="policyopt' not in file.read(4000):
+            raise _not_ours("a page of policyopt's", path)
+
+
 def out_table(path: Path, header: str, whole: bool = True) -> None:
     """Refuse a place where no such table may be written; not `whole`: where none that begins so."""
     if out_file(path):
@@ -231,3 +245,17 @@ def out_directory(path: Path | None) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         allowed = "in a directory that you may write to"
         raise input_error("--out", allowed, str(there), "Choose another.")
+
+
+def write_page(path: Path | None, kind: str, *given: Any) -> None:
+    """Write a page of a kind of results where one is asked for, and tell so."""
+    if path is None:
+        return
+    from policyopt._page import results
+    from policyopt._page.page import render
+
+    content = getattr(results, f"{kind}_content")(*given)
+    content["made"]["command"] = printable(shlex.join(["policyopt", *sys.argv[1:]]))
+    with writing(path):
+        write_file(path, render(content))
+    note(f"wrote {path}: open it in a browser")
