@@ -12,24 +12,28 @@ from policyopt._cli.fit import foretell
 from policyopt._cli.options import argument, option
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
+from policyopt.runtime._text import printable
 
-#: How much longer fits take at the page's budgets than at nine: they share the training.
-_LONGER = 4
+_LONGER = 4  # times as long as at nine budgets are fits at the page's: they share the training
 
 
 def report(
     paths: list[Path] = argument("Directory of a cache.", "CACHE"),
-    methods: str | None = option(None, "As `curve`; max_prob is added. Default: simple rules, and auto."),
-    policies: list[str] | None = option(None, "Files of policies and families to show: a.json b.json."),
-    risk: list[str] | None = option(None, 'Show levels of auto certified for it, too: "drop<=1%".'),
-    samples: str | None = option(None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."),
+    methods: str | None = option(
+        None, "As `curve`; max_prob is added. Default: simple ones, auto."
+    ),
+    policies: list[str] | None = option(None, "Files of policies, families: a.json b.json."),
+    risk: list[str] | None = option(None, 'Levels certified for it, too: "drop<=1%".'),
+    samples: str | None = option(
+        None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."
+    ),
     out: Path = option(Path("report.html"), "Page to write."),
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     head_cost: list[str] | None = options.HEAD_COST,
     test: str = options.TEST,
-) -> None:  # fmt: skip
+) -> None:
     """Write a page: verdict, policies at all budgets to slide through, and what they do."""
     from policyopt._certificates.certify import SPLIT, certify
     from policyopt._methods.registry import apply_settings, method_list
@@ -38,16 +42,13 @@ def report(
 
     options.out_page(out)
     loose = [path for path in paths if policies and path.suffix == ".json"]
-    (cache, *others) = [path for path in paths if path not in loose] or [Path()]
+    cache, *others = [path for path in paths if path not in loose] or [Path()]
     if others or not cache.name:
-        raise input_error(
-            "CACHE",
-            "one directory of a cache",
-            " ".join(map(str, paths)),
-            "E.g. cache/fashion_mnist.",
-        )
-    names = [name.strip() for text in policies or () for name in text.split(",")] + [
-        *map(str, loose)
+        got, step = " ".join(map(str, paths)), "E.g. policyopt report cache/fashion_mnist."
+        raise input_error("CACHE", "one directory of a cache", got, step)
+    names = [
+        *(name.strip() for text in policies or () for name in text.split(",")),
+        *map(str, loose),
     ]
     given: dict[str, Any] = {name: load_any(name) for name in names}
     shown = None if samples is None else Samples(samples, "--samples")
@@ -56,28 +57,24 @@ def report(
         step = "Import with such rows (--split fit=0.5,calibrate=0.2,test=0.3)."
         raise input_error("--risk", f"given with a cache that has a split {SPLIT}", risk[0], step)
     if methods or settings:
-        chosen = apply_settings(
-            method_list(methods or "", "--methods"), options.read_settings(settings)
-        )
+        names = method_list(methods or "", "--methods")
+        chosen = apply_settings(names, options.read_settings(settings))
     tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
-    entered = [
+    told = [
         ("--cost", cost),
         ("--utility", utility),
         *(("--head-cost", one) for one in head_cost or ()),
     ]
-    fits = output.command("fit", cache, *(word for pair in entered if pair[1] for word in pair))
+    fits = output.command("fit", cache, *(word for pair in told if pair[1] for word in pair))
     rows = tables.get("fit")
-    foretell(
-        list(content.with_reference(chosen, rows, bool(given))), len(rows), content.BUDGETS, _LONGER
-    )
-    with output.progress("fitting") as step:
-        given |= {
-            f"certified {one}": certify(data, one, tables=tables).family for one in risk or ()
-        }
+    foretold = content.with_reference(chosen, rows, bool(given))
+    foretell([*foretold], len(rows), content.BUDGETS, _LONGER)
+    with output.progress("making the page"):
+        for one in risk or ():
+            given[f"certified {one}"] = certify(data, one, tables=tables).family
         page = content.report(
             data, chosen, policies=given, title=cache.resolve().name, test=test, samples=shown, tables=tables,
-            command=shlex.join(["policyopt", *sys.argv[1:]]), fits=fits,
-            progress=lambda what, done, total: step(done, total, what),
+            command=printable(shlex.join(["policyopt", *sys.argv[1:]])), fits=fits,
         )  # fmt: skip
     with output.writing(out):
         page.save(out)
