@@ -135,7 +135,7 @@ def chart(
 
 def heat(counts: Any, text: Any, x: Any, y: Sequence[Any], across: str, up: str) -> dict[str, Any]:
     """Draw a square of numbers, darker where larger; few among many are seen."""
-    look = {"colorscale": [[0, f"{BLUE}0a"], [1, f"{BLUE}dd"]], "showscale": False, "xgap": 1, "ygap": 1}  # fmt: skip
+    look = {"colorscale": [[0, f"{BLUE}0a"], [1, f"{BLUE}dd"]], "showscale": False}  # fmt: skip
     told = {"z": np.sqrt(counts), "text": text, "hovertemplate": "%{text}<extra></extra>"}
     drawn = {"type": "heatmap", "x": x, **told, **look}
     return figure([drawn], across, up, yaxis=ticks(y, autorange="reversed"))

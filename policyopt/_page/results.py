@@ -32,6 +32,7 @@ from policyopt.runtime._online.serving import Online
 from policyopt.runtime._risk_monitor import RiskMonitor
 
 _POINTS, _WINDOWS, _MANY, _CLAIMS = 100, 12, 45, 6  # drawn of each at most
+_STATED = ("confidence", "procedure", "testing", "n", "split", "cache", "rows", "policy")
 Seen = tuple[list[Any], dict[str, Any], str]  # panels of a file, its verdict, and what it is
 
 
@@ -210,15 +211,15 @@ def certificate_content(
         lines = [] if claim.share else [rule(claim.most, "allowed", "y")]
         look = {"by": "shown", "kind": "points", "shapes": lines, "colours": ("#0072B2", "#8c8c8c")}
         views.append([name, chart(own, "cost", "risk", f"expected cost [{unit}]", name, **look)])
-    cheapest = f"{passed[0]['cost']:.4g} {unit}" if passed else "-"
+    cheapest = f"{min(one['cost'] for one in passed):.4g} {unit}" if passed else "-"
     facts = {"tried": len(levels), "passed": len(passed), "cheapest": cheapest, "unit": unit}
     rules = {"p-values": [rule(stated["tested_at"], "at most", "y")] if stated else []}
     verdict = _verdict("Not shown", False, "No level is shown to keep the risk.", why)
     if stated:
-        told = f"{len(passed)} of {len(levels)} levels are shown; the cheapest costs {cheapest}."
-        verdict = _verdict("Certified", True, in_words(dict(stated)), told)
+        told = f"{len(passed)} of {len(levels)} levels are shown to keep it; the cheapest costs {cheapest}."
+        verdict = _verdict("Certified", True, f"{stated['claim']}: {told}", f"Certified {in_words(dict(stated))}")
     panels = [panel("levels", facts, levels, levels, rules=rules, views=views)]
-    facts = list((stated or {}).items())
+    facts = [[of, value] for of, value in (stated or {}).items() if of in _STATED]
     return page("certify", title, f"{len(levels)} levels tried", panels, verdict, facts=facts)
 
 
