@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,13 +32,11 @@ def spec(score: str, solver: str) -> str:
     return f"{score}:thresholds={solver}"
 
 
-def keeping(
-    data: ExitData, seeds: int, progress: Callable[[str, int, int], None] | None = None
-) -> dict[str, Any]:
+def keeping(data: ExitData, seeds: int) -> dict[str, Any]:
     """Fit and replay every score with every solver, at nine budgets, over several seeds."""
     tables = Tables(data)
     specs = [spec(score, solver) for score in SCORES for solver in SOLVERS]
-    frontier = curve(data, specs, BUDGETS, seeds=seeds, tables=tables, progress=progress)
+    frontier = curve(data, specs, BUDGETS, seeds=seeds, tables=tables)
     fit_rows, test_rows = split_for_seed(tables, 0, "test", seeds)
     paths = {
         (name, seed): path_of(frontier, name, seed, split_for_seed(tables, seed, "test", seeds)[1])

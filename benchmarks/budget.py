@@ -49,7 +49,7 @@ def main() -> None:
                 print(f"{name}: skipped, {needed} is not there", file=sys.stderr)
                 continue
             data = load()
-            found = keeping(data, options.seeds, _tell)
+            found = keeping(data, options.seeds)
             results[name] = found
             texts.append(text(name, found))
             if options.divisions > 1:
@@ -66,10 +66,6 @@ def _import_cascade(out: Path) -> ExitData:
         _CASCADE, out, unit="MFLOPs", cost_kind="standalone", shares={"fit": 0.5, "test": 0.5}
     )
     return report.data
-
-
-def _tell(what: str, done: int, total: int) -> None:
-    print(f"\r{done}/{total} {what:<40}", end="\n" if done == total else "", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from _common import machine, machine_line, write
 
 from policyopt._cache.reader import open_cache
 from policyopt._online.simulate import simulate
-from policyopt._progress import progress_callback
+from policyopt._progress import progress
 from policyopt._report.figures import save_figure, simulation_figure
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._online.controller import Controller
@@ -226,7 +226,7 @@ def main() -> None:
     stored = ROOT / "benchmarks/results/online.json"
     parts = json.loads(stored.read_text()) if only else {}
     started, at_start = time.monotonic(), machine()
-    with tempfile.TemporaryDirectory() as folder, progress_callback(None):
+    with tempfile.TemporaryDirectory() as folder, progress(None):
         if only in (None, "keeping"):
             parts["keeping"] = keeping()
         if only in (None, "changing"):

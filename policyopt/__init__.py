@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
     from policyopt._parts import by_part
+    from policyopt._progress import progress
     from policyopt._study.exits import exit_metrics
     from policyopt._study.runs import compare_runs
     from policyopt._study.streams import robustness
@@ -85,6 +86,7 @@ _NAMES = {
     "_study.runs": "compare_runs",
     "_study.study": "Study study",
     "_parts": "by_part",
+    "_progress": "progress",
     "_study.exits": "exit_metrics",
     "_study.streams": "robustness",
     "_table": "Tables",
@@ -107,7 +109,8 @@ __all__ = [
     "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
     "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
     "import_sources", "load_experts", "load_family", "load_policy", "load_tier",
-    "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number", "open_cache", "refit",
+    "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number", "open_cache",
+    "progress", "refit",
     "register_method", "register_risk", "register_score", "risk_coverage", "robustness", "route",
     "row_product", "simulate", "study", "tier_policies", "tune", "verdict", "watch_policy",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import at_most, make_method
 from policyopt._methods.targets import Target
+from policyopt._progress import working
 from policyopt._replay import Replay, replay, trace
 from policyopt._robust import fit_robust
 from policyopt._table import Table, Tables, known_rows, tables_of
@@ -29,6 +30,7 @@ from policyopt.runtime._several import policy_of
 DEFAULT_METHOD = "auto"
 
 
+@working("fitting")
 def fit(
     data: ExitData,
     budget: Budget | None = None,

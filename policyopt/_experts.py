@@ -29,6 +29,7 @@ from policyopt._methods.base import (
 )
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.settings import check_number
+from policyopt._progress import working
 from policyopt._replay import replay
 from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._thresholds.joint import upper_hull
@@ -72,6 +73,7 @@ class FittedExperts:
         self.policy.save(path)
 
 
+@working("fitting")
 def fit_experts(
     data: ExitData,
     budget: Budget,

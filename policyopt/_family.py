@@ -14,6 +14,7 @@ from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, cheapest, fit_where_possible
 from policyopt._methods.fitted import Expectation, Fitted
+from policyopt._progress import working
 from policyopt._table import Tables, tables_of
 from policyopt.runtime._answers import AnswerRule
 from policyopt.runtime._calibrators import Calibrator
@@ -62,6 +63,7 @@ class FittedFamily:
         self.policy.save(path)
 
 
+@working("fitting")
 def fit_family(
     data: ExitData,
     budgets: int | str | Sequence[Budget] = 30,

@@ -32,6 +32,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import ROWS, at_most, load_installed, make_method, method_list
 from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
+from policyopt._progress import report, stage, working
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables, known_rows, tables_of, unlabelled
 from policyopt._testing import gaps, ranked
@@ -75,6 +76,7 @@ class Frontier:
         return any(table.graded for table in self.tests.values())
 
 
+@working("fitting")
 def curve(
     data: ExitData,
     methods: str | Sequence[str] | Mapping[str, Method],
@@ -86,7 +88,6 @@ def curve(
     tables: Tables | None = None,
     utility: Any = None,
     metric: str | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
     abstain: float | str | None = None,
     abstain_cost: float | None = None,
     abstain_quality: float | None = None,
@@ -116,8 +117,6 @@ def curve(
         What answers are worth.
     metric : {"accuracy", "balanced_accuracy", "macro_f1"}, optional
         What records hold besides, with an interval.
-    progress : callable, optional
-        Called with (what, done, in all).
     abstain and its kin
         As `fit` takes them. Quality and cost then count who is handed over, and records tell coverage and the
         quality of the answers given; there is no bound in hindsight.
@@ -164,9 +163,9 @@ def curve(
         # Per-sample costs have other means in each division: shares and positions move along.
         wanted = targets_in(budgets, fit_rows)
         for label, method in chosen.items():
-            if progress:
-                progress(label, done, total)
-            for index, fitted in enumerate(fits(method, fit_rows, wanted, seed)):
+            with stage(done, total, label):
+                found = fits(method, fit_rows, wanted, seed)
+            for index, fitted in enumerate(found):
                 if isinstance(fitted, BudgetError):
                     refused = refused or fitted
                     notes.append(left_out(label, wanted[index], frontier.unit, fitted))
@@ -177,8 +176,7 @@ def curve(
         most = [target.most(fit_rows) for target in wanted]
         bounded = [b for b in most if b is not None and asked is None]
         _references(frontier, fit_rows, test_rows, bounded, seed, data.names)
-    if progress:
-        progress("done", total, total)
+    report(total, total, "done")
     if refused is not None and not frontier.records:
         raise refused
     return frontier

@@ -31,6 +31,7 @@ from policyopt._cache.data import (
 )  # fmt: skip
 from policyopt._costs import Cost, check_heads, kept_costs, rate_of, with_heads
 from policyopt._measures import Measure
+from policyopt._progress import teller, working
 from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
@@ -114,7 +115,7 @@ class ExitStatistics:
 
 def exit_statistics(
     rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
-    threads: int | None = None, progress: Progress | None = None,
+    threads: int | None = None,
 ) -> ExitStatistics:  # fmt: skip
     """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, see `_SPILL_BYTES`."""
     first, kind, measure = rows.blocks[0], KINDS[name], measure or Measure()
@@ -133,7 +134,7 @@ def exit_statistics(
     size = max(_PASS_BYTES // (4 * width), 16)
     chunks = list(rows.chunks(size))
     workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
-    done, lock = 0, Lock()
+    done, lock, tell = 0, Lock(), teller()
 
     def work(span: list[tuple[int, Block]]) -> None:
         nonlocal done
@@ -157,8 +158,7 @@ def exit_statistics(
                     getattr(table, column)[rows_here, i] = getattr(output, column)
             with lock:
                 done += count
-                if progress:
-                    progress(done, n)
+                tell(done, n, "reading the outputs")
 
     if workers == 1:
         work(chunks)
@@ -547,8 +547,6 @@ class Tables:
     data : ExitData
     cost : str, optional
         Name of the cost to use; default the cache's first.
-    progress : callable, optional
-        Called with (rows done, rows in all) during a pass.
     utility : Utility, array, mapping or str, optional
         What answers are worth by label and prediction, see `policyopt._utility.utility_of`.
     head_cost : optional
@@ -559,7 +557,6 @@ class Tables:
         self,
         data: ExitData,
         cost: str | None = None,
-        progress: Progress | None = None,
         utility: Any = None,
         head_cost: Any = None,
     ) -> None:
@@ -577,7 +574,6 @@ class Tables:
                 got = "a cache with graded quality"
                 raise input_error("utility", "of a cache that has labels and no quality", got, step)
             self.utility = utility_of(utility, data.exits, data.classes)
-        self._progress = progress
         self._passed: dict[str, ExitStatistics] = {}
 
     def get(self, split: str, seed: int | None = None, censored: bool = False) -> Table:
@@ -596,8 +592,8 @@ class Tables:
             raise input_error("split", "with at least one row", got, "Choose other shares.")
         source, cost, named = data.splits[key], self.cost, data.metadata.get("class_names")
         if key not in self._passed:
-            step = self._progress
-            read = exit_statistics(source, data.kind, measure=data.measure, progress=step)
+            with working("reading the outputs"):
+                read = exit_statistics(source, data.kind, measure=data.measure)
             self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(

@@ -16,7 +16,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +32,7 @@ from policyopt._methods.base import Method, check_budgets, fit_where_possible
 from policyopt._methods.registry import ROWS, make_method, parse_value
 from policyopt._methods.settings import Choice, Domain, Integer, Real, parse_spec
 from policyopt._optional import need
+from policyopt._progress import progress, report, working
 from policyopt._replay import replay
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_one_of, check_seed
@@ -82,6 +83,7 @@ class Tuned:
         return self.settings if self.worthwhile else self.default_settings
 
 
+@working("tuning")
 def tune(
     data: ExitData,
     method: str,
@@ -97,7 +99,6 @@ def tune(
     cost: str | None = None,
     seed: int = 0,
     tables: Tables | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
 ) -> Tuned:
     """Search a method's settings on split `fit`, by cross-validation; test rows are not touched.
 
@@ -130,8 +131,6 @@ def tune(
         Of the folds, the fits and the search: same seed, same trials.
     tables : Tables, optional
         Reuse of passes already made.
-    progress : callable, optional
-        Called with (trials done, in all, what).
 
     Returns
     -------
@@ -184,13 +183,13 @@ def tune(
         run = Run(open_study(storage, name, plan), search, table, aim, folds, seed)
         while not run.exhausted():
             done = len(counted(run.study))
-            if progress:
-                progress(min(done, trials), trials, run.standing())
+            report(min(done, trials), trials, run.standing())
             enough = done >= trials and run.default_done()
             late = timeout is not None and done and time.monotonic() - started > timeout
             if enough or late:
                 break
-            run.trial(trials)
+            with progress(None):  # the trials are what is told
+                run.trial(trials)
         return _concluded(run, name)
 
 

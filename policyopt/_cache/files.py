@@ -17,8 +17,6 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import parse
 from policyopt.runtime._typing import Array
 
-#: ``progress(done_bytes, total_bytes)``
-Progress = Callable[[int, int], None]
 #: Headers beyond this are refused before they are parsed.
 MAX_HEADER = 1 << 20
 _CHUNK = 4 << 20

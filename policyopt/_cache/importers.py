@@ -27,7 +27,6 @@ from policyopt._cache.exits import (
     with_logarithms,
     with_queries,
 )
-from policyopt._cache.files import Progress
 from policyopt._cache.keys import SYNONYMS, parse_key, split_name
 from policyopt._cache.manifest import MANIFEST, with_told
 from policyopt._cache.parts import Part, by_row, divide, turn
@@ -38,6 +37,7 @@ from policyopt._cache.torch_file import read_torch
 from policyopt._cache.writer import CacheWriter, standing_cache
 from policyopt._costs import Cost, check_cost_kind, cumulative, exit_counts, with_heads
 from policyopt._measures import measure_of
+from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._sizes import PIECE, Room
@@ -71,6 +71,7 @@ class ImportReport:
     notes: tuple[str, ...]  # a line on each thing that was decided rather than declared
 
 
+@working("importing")
 def import_sources(
     sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -92,7 +93,6 @@ def import_sources(
     allow_pickle: bool = False,
     exits: bool = False,
     keys: Mapping[str, str | Sequence[str]] | None = None,
-    progress: Progress | None = None,
 ) -> ImportReport:
     """Import files into a cache.
 
@@ -138,8 +138,6 @@ def import_sources(
         Each file holds one exit or model of the same rows, in the order given, cheapest first.
     keys : mapping of str to str or sequence of str, optional
         What keys of the file mean, by role: ``{"labels": "gt"}``; several are one per exit, in order.
-    progress : callable, optional
-        Called as ``progress(done_bytes, total_bytes)``.
 
     Returns
     -------
@@ -234,7 +232,7 @@ def import_sources(
         )  # fmt: skip
         writer.lists_unfinished = False  # the sources are still there
         with writer:
-            _write(writer, one.parts, progress)
+            _write(writer, one.parts)
     return ImportReport(open_cache(target, verify=False), (*one.notes, *writer.notes))
 
 
@@ -285,7 +283,7 @@ def _few(words: Iterable[str], most: int = 8) -> str:
     return ", ".join(words[:most]) + (", ..." if words[most:] else "")
 
 
-def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) -> None:
+def _write(writer: CacheWriter, parts: list[Part]) -> None:
     sizes = [sum(array.nbytes for array in part.arrays.values()) for part in parts]
     done = 0
     for part, size in zip(parts, sizes, strict=True):
@@ -297,8 +295,7 @@ def _write(writer: CacheWriter, parts: list[Part], progress: Progress | None) ->
                 piece = {name: array[low : low + step] for name, array in part.arrays.items()}
                 writer.add(part.split, piece)
                 done += sum(array.nbytes for array in piece.values())
-                if progress is not None:
-                    progress(done, sum(sizes))
+                report(done, sum(sizes), "")
         except InputError as error:
             raise InputError(f"{part.source}: {error}") from error
 

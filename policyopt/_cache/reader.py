@@ -10,20 +10,21 @@ import numpy as np
 
 from policyopt._cache.blocks import check_block, is_features, storage_type, to_block
 from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
-from policyopt._cache.files import Progress, map_tensors, open_regular, sha256_file
+from policyopt._cache.files import map_tensors, open_regular, sha256_file
 from policyopt._cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
+from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
 from policyopt.runtime._typing import Array
 
 
+@working("checking the cache")
 def open_cache(
     path: str | os.PathLike[str],
     *,
     verify: bool = True,
     incomplete: bool = False,
     mmap: bool = True,
-    progress: Progress | None = None,
 ) -> ExitData:
     """Open a cache: check it, and map its arrays read-only without copying.
 
@@ -42,8 +43,6 @@ def open_cache(
         Read the finished shards of a cache whose writing broke off, or still goes on.
     mmap : bool, default True
         Map the shards, their sizes checked once. False reads them into memory.
-    progress : callable, optional
-        Called as ``progress(done_bytes, total_bytes)`` while verifying.
 
     Returns
     -------
@@ -77,7 +76,7 @@ def open_cache(
                     "(Python: incomplete=True)."
                 )
                 raise input_error("cache", "complete", f"{directory} not written to the end", step)
-            return open_manifest(directory, manifest, verify, mmap, progress)
+            return open_manifest(directory, manifest, verify, mmap)
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.
             if read_manifest(directory, incomplete) == manifest:
@@ -89,7 +88,6 @@ def open_manifest(
     manifest: Manifest,
     verify: bool = True,
     mmap: bool = True,
-    progress: Progress | None = None,
 ) -> ExitData:
     """Open the cache that a manifest describes; see `open_cache`."""
     if not manifest.shards:
@@ -100,8 +98,7 @@ def open_manifest(
     def step(count: int) -> None:
         nonlocal done
         done += count
-        if progress is not None:
-            progress(done, total)
+        report(done, total, "")
 
     splits: dict[str, Rows] = {}
     for shard in manifest.shards:

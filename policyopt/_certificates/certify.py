@@ -33,6 +33,7 @@ from policyopt._costs import Budget, money, parse_budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
 from policyopt._parts import origins, share_rows, took_part
+from policyopt._progress import working
 from policyopt._table import Table, Tables, tables_of
 from policyopt._testing import fallback, holm
 from policyopt.runtime._certificate import COVERS, FIELD, certificate_of, fingerprint
@@ -80,6 +81,7 @@ class Certified:
         self.policy.save(path)
 
 
+@working("certifying")
 def certify(
     data: ExitData,
     risk: str | Risk | Sequence[str | Risk],

@@ -45,7 +45,6 @@ def certify(
     """Certify a risk: write the cheapest policy of which rows that chose nothing show that it keeps it."""
     from policyopt._api import DEFAULT_METHOD
     from policyopt._certificates.certify import certify as certified
-    from policyopt._progress import progress_callback
     from policyopt.runtime._experts import load_any
 
     held = options.out_policy(out)
@@ -63,11 +62,7 @@ def certify(
     if policy is None:
         foretell([method or DEFAULT_METHOD], 5_000, 1)
     title = f"{' and '.join(risk)} on {cache.resolve().name}"
-    with (
-        telling(style, procedure, report, title),
-        output.progress("certifying") as step,
-        progress_callback(step),
-    ):
+    with telling(style, procedure, report, title), output.progress("certifying"):
         found = certified(
             data, risk, confidence, budget=budget, method=given, budgets=budgets, split=split, cost=cost,
             seed=seed, procedure=procedure, testing=testing, starts=starts, covers=covers, cost_bound=cost_bound,

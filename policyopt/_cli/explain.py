@@ -17,6 +17,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
+from policyopt._progress import report
 from policyopt._replay import replay
 from policyopt._report.calibration import (
     ANSWER_MAPS,
@@ -278,11 +279,11 @@ def calibration(
     names = _possible(wanted, data, loaded)
     fit, test = (table.built_for(loaded) for table in known)
     records, diagrams = list[dict[str, Any]](), dict[str, Any]()
-    with output.progress("calibrating") as step:
-        step(0, len(names), "reading the outputs")
+    with output.progress("calibrating"):
+        report(0, len(names), "reading the outputs")
         before, after = observe(fit, loaded.answer), observe(test, loaded.answer)
         for i, name in enumerate(names):
-            step(i, len(names), name)
+            report(i, len(names), name)
             seen = apply_map(fit_map(name, fit, before), test, after)
             columns = (seen.confidence, seen.correct, exits)
             found = calibration_records(

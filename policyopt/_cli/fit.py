@@ -25,7 +25,6 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.levels import SPARED
 from policyopt._methods.registry import ROWS, apply_settings, at_most, method_list
 from policyopt._methods.targets import Target
-from policyopt._progress import progress_callback
 from policyopt._table import Table, Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._routing import RoutingPolicy
@@ -129,7 +128,7 @@ def fit(
         return
     fits = 6 if robust == "worst" and not chosen.chooses else 1  # as many weightings of the parts
     foretell([method or DEFAULT_METHOD], len(tables.get("fit", censored=True)), 1, fits)
-    with output.progress("fitting") as step, progress_callback(step):
+    with output.progress("fitting"):
         fitted = fit_policy(
             data, budget, chosen, quality=quality, accuracy=accuracy, max_drop=max_drop, saving=saving,
             limits=limit or (), seed=seed, calibrator=calibrator, tables=tables, robust=robust, over=over, **declines,
@@ -179,7 +178,7 @@ def _fit_family(
 
     table = tables.get("fit", censored=method.logs)
     foretell([method.name], len(table), len(parse_budgets(budgets, table.mean_costs, table.unit)))
-    with output.progress("fitting") as step, progress_callback(step):
+    with output.progress("fitting"):
         more = {"seed": seed, "calibrator": calibrator, "tables": tables, **declines}
         fitted = fit_family(data, budgets, method, **more)
     fitted.save(out)
@@ -228,7 +227,7 @@ def _fit_experts(
 
     if budget is None:
         raise input_error("--budget", "given with --experts", "none", "E.g. --budget 40%.")
-    with output.progress("fitting") as step, progress_callback(step):
+    with output.progress("fitting"):
         fitted = fit_experts(data, budget, method, seed=seed, tables=tables)
     fitted.save(out)
     for part in filter(lambda part: part.pooled, fitted.parts):
@@ -471,10 +470,9 @@ def _run(
     chosen: Any = names if everything else apply_settings(names, given)
     told = [n for n, row in ROWS.items() if not row.trains] if everything else names
     foretell(told, len(fit_rows), len(targets_in(budgets, fit_rows)), seeds)
-    with output.progress("fitting") as step:
+    with output.progress("fitting"):
         frontier = make_curve(
-            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric,
-            progress=lambda what, done, total: step(done, total, what), **more,
+            tables.data, chosen, budgets, seeds=seeds, test=test, tables=tables, metric=metric, **more,
         )  # fmt: skip
     for text in frontier.notes:
         output.note(text)

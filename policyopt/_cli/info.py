@@ -66,12 +66,12 @@ def import_(
     from policyopt._cache.importers import import_sources
 
     options.out_directory(out)
-    with output.progress("importing") as step:
+    with output.progress("importing"):
         report = import_sources(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
             head_cost=head_cost, shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
             quality_of=quality_of, error_scale=error_scale,
-            allow_pickle=allow_pickle, exits=exits, keys=options.roles(key), progress=step,
+            allow_pickle=allow_pickle, exits=exits, keys=options.roles(key),
         )  # fmt: skip
     for text in report.notes:
         output.note(text)
@@ -125,8 +125,8 @@ def info(
     if level is not None:
         raise input_error("--level", "given with a file of a family", level, "Leave it out.")
     data = options.read_cache(cache, incomplete)
-    with output.progress("reading the outputs") as step:
-        tables = Tables(data, cost, step, utility)
+    with output.progress("reading the outputs"):
+        tables = Tables(data, cost, utility)
         splits = [_split(tables, name) for name in data.split_names]
     metrics = None
     if full:

@@ -121,8 +121,8 @@ def read_cache(path: Path, incomplete: bool = False) -> ExitData:
     """Open a cache, with a progress bar while checksums are verified."""
     from policyopt._cache.reader import open_cache
 
-    with progress("checking the cache") as step:
-        return open_cache(path, incomplete=incomplete, progress=step)
+    with progress("checking the cache"):
+        return open_cache(path, incomplete=incomplete)
 
 
 METRIC = option(None, f"What is told besides, of {', '.join(METRICS)}; needs labels.", "--metric")
@@ -145,8 +145,8 @@ def make_tables(
     if data.exits < 2:
         why = "With one exit there is nothing to decide: import the outputs of all exits."
         raise input_error("cache", "with at least 2 exits", data.exits, why)
-    with progress("reading the outputs") as step:
-        tables = Tables(data, cost, step, utility, head_cost)
+    with progress("reading the outputs"):
+        tables = Tables(data, cost, utility, head_cost)
         for split in splits:
             if split in data.split_names:
                 tables.get(split, censored=True)  # passed over; who may have it says so later

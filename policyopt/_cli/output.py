@@ -13,9 +13,8 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from itertools import zip_longest
 from pathlib import Path
@@ -25,14 +24,13 @@ from typing import Any
 from rich.cells import cell_len
 
 from policyopt import _cli as cli
+from policyopt._progress import working
 from policyopt.runtime._files import write_file
 from policyopt.runtime._text import csv_cell, printable
 from policyopt.runtime._thresholds import thresholds_text
 
 #: Names of files that a note lists.
 _SOME = 8
-#: Seconds after which a bar is drawn.
-_PATIENCE = 1.0
 #: What is not broken in tables: a number with its interval or %, else what stands between spaces.
 _PIECE = re.compile(r"(?:[-+.\d]\S* )?\[[^\[\]]{,40}\](?!\S)|\S+(?: %(?!\S))?")
 #: Between columns; the width of what is no terminal; lines of a cell that are tried.
@@ -378,43 +376,6 @@ def _inodes(out: Path | None) -> dict[Path, int]:
     return {path: path.stat().st_ino for path in files if path.exists()}
 
 
-@contextmanager
-def progress(title: str) -> Iterator[Callable[..., None]]:
-    """Give a callback (done, in all, what is done) that draws a bar titled `title`, but for what is quick."""
-    bar: Any = None
-    started, told, closed = time.monotonic(), False, False
-    in_terminal = sys.stderr.isatty()
-
-    def step(done: int, total: int, what: str = "") -> None:
-        nonlocal bar, told
-        if closed or time.monotonic() - started <= _PATIENCE:
-            return  # a callback kept beyond its bar has nothing to draw on
-        if not in_terminal:
-            if not told:
-                complain(f"{title} ...")  # a log wants a line, not a bar
-            told = True
-            return
-        if bar is None:
-            bar = _started_bar()
-        text = printable(f"{title} {what}".rstrip())
-        bar.update(bar.task_ids[0], completed=done, total=total, description=text)
-
-    try:
-        yield step
-    finally:
-        closed = True
-        if bar is not None:
-            bar.stop()
-
-
-def _started_bar() -> Any:
-    from rich import progress as of
-    from rich.console import Console
-
-    text = of.TextColumn("{task.description}", markup=False)
-    columns = (text, of.BarColumn(), of.TaskProgressColumn(), of.TimeRemainingColumn())
-    kept = {"redirect_stdout": False, "redirect_stderr": False}
-    bar = of.Progress(*columns, console=Console(stderr=True), transient=True, **kept)
-    bar.start()
-    bar.add_task("", total=None)
-    return bar
+def progress(title: str) -> AbstractContextManager[None]:
+    """Draw a bar titled `title` of what is reported within, or tell a log one line; nothing of what is quick."""
+    return working(title, complain)

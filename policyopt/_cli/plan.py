@@ -15,7 +15,6 @@ from policyopt._cli.output import interval, number, percent, shares
 from policyopt._export.folder import new_folder
 from policyopt._limits import Limit
 from policyopt._methods.targets import read_share
-from policyopt._progress import progress_callback
 from policyopt._tiers.choose import Planned, certified_plan, check_cost_bound, make_plan
 from policyopt._tiers.description import OBJECTIVES, Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
@@ -72,7 +71,7 @@ def plan(
             "the accuracy is kept in the mean: on new rows more than every second such plan falls a "
             "little short of it; --confidence 95% keeps it"
         )
-    with output.progress("planning") as step, progress_callback(step):
+    with output.progress("planning"):
         further: dict[str, Any] = {"shortlist": shortlist, "seed": seed}
         if sure is None:
             planned = make_plan(described, fit, goal, chosen, **further)

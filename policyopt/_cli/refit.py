@@ -46,7 +46,6 @@ def refit(
     from policyopt._cli.certify import telling, write
     from policyopt._methods.registry import make_method
     from policyopt._online.drift import refit as fit_anew
-    from policyopt._progress import progress_callback
     from policyopt._table import Tables
     from policyopt.runtime._certificate import certificate_of
     from policyopt.runtime._experts import load_any
@@ -69,7 +68,7 @@ def refit(
     labelled = options.make_tables(data, cost, ("fit",), worth).get("fit")
     tables = Tables(rows, cost, utility=worth if certify else None)
     table, fits, refused = tables.get(read), [], None
-    with output.progress("fitting") as step, progress_callback(step):
+    with output.progress("fitting"):
         for limit in limits:
             try:
                 fits.append(fit_anew(given, labelled, table, limit or None, seed))

@@ -14,7 +14,6 @@ from policyopt._cli.options import option
 from policyopt._cli.output import number, percent, shown
 from policyopt._online.simulate import WINDOW
 from policyopt._online.simulate import simulate as play
-from policyopt._progress import progress_callback
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._family import load_family
@@ -79,7 +78,7 @@ def simulate(
 
         given = given.certified(certified, 1.0 - delta_of(confidence))
     data = options.read_cache(cache)
-    with output.progress("simulating") as step, progress_callback(step):
+    with output.progress("simulating"):
         found = play(
             data, policy, schedule=schedule, streams=streams, rounds=rounds,
             repetitions=repetitions, seed=seed, method=method,

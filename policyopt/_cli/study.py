@@ -65,10 +65,10 @@ def study(
             output.print_data(style, found, found)
             return
         content["streams"] = found
-    with output.progress("studying") as step:
+    with output.progress("studying"):
         told = run_study(
             named, budgets or 9, methods, seeds=seeds, confidence=confidence, paired=paired,
-            join=join, jobs=jobs or os.cpu_count() or 1, progress=step, **more,
+            join=join, jobs=jobs or os.cpu_count() or 1, **more,
         )  # fmt: skip
     for text in told.notes:
         output.note(text)
@@ -91,8 +91,7 @@ def _streams(
     for name, path in named.items():
         data, wish["test"] = options.read_cache(path), more["test"]
         tables = options.make_tables(data, more["cost"], ("fit", more["test"]), more["utility"])
-        with output.progress("replaying on streams") as step:
-            wish["progress"] = lambda what, done, total, step=step: step(done, total, what)
+        with output.progress("replaying on streams"):
             found = robustness(data, *asked, **wish, tables=tables)
         rows += [{"model": name, **record} for record in found.records]
         dearest += [{"model": name, **record} for record in found.dearest]

@@ -50,12 +50,12 @@ def tune(
             out.mkdir(parents=True, exist_ok=True)
         storage = f"sqlite:///{(out / 'study.db').absolute()}"
     try:
-        with output.progress("tuning") as step:
+        with output.progress("tuning"):
             tuned = run_tuning(
                 data, method, fixed, objective=objective,
                 budget=budget if objective != "area" else None,
                 budgets=budgets or "5", trials=trials, folds=folds, timeout=timeout,
-                storage=storage, seed=seed, tables=tables, progress=step,
+                storage=storage, seed=seed, tables=tables,
             )  # fmt: skip
     except KeyboardInterrupt:
         output.note("the same command goes on where it stopped")

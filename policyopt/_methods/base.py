@@ -33,7 +33,7 @@ from policyopt._methods.fitted import Draft, Expectation, Fitted, expectation, o
 from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
 from policyopt._methods.targets import ANOTHER, Target, targets_of
-from policyopt._progress import progress_callback, report
+from policyopt._progress import stage
 from policyopt._replay import replay, trace
 from policyopt._table import Table, subsample
 from policyopt._thresholds.budget_search import bisect
@@ -652,11 +652,10 @@ def cross_validate(method: Method, table: Table, seed: int) -> HeldOut | str:
     paid, right, claimed = np.full((3, len(aims_of(table)), len(table)), np.nan)
     found, count = HeldOut(table, paid, right, claimed, fold), int(fold.max()) + 1
     for f in range(count):
-        report(f, count, "cross-validating the fit")
         held, train = np.flatnonzero(fold == f), table.take(np.flatnonzero(fold != f))
         rows = table.take(held)
         try:
-            with progress_callback(None):  # the folds are what is told
+            with stage(f, count, "cross-validating the fit"):
                 path = Levels(method, train, seed).fit_grid()
         except ValueError as error:
             return str(error)  # ours or a library's: a fold of one class, a singular matrix

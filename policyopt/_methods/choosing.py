@@ -68,7 +68,7 @@ from policyopt._methods.routing import EVERY, Routing
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, YES_OR_NO, Choice, Number
 from policyopt._methods.targets import ANOTHER, Target
 from policyopt._methods.threshold import Threshold
-from policyopt._progress import progress_callback, report
+from policyopt._progress import stage
 from policyopt._replay import replay
 from policyopt._table import Table, known_rows, subsample
 from policyopt.runtime._checks import check_seed
@@ -294,13 +294,12 @@ def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int
     flat = np.zeros(values.shape[:2], dtype=bool)
     count = int(fold.max()) + 1
     for f in range(count):
-        report(f, count, "comparing policies")
         held = np.flatnonzero(fold == f)
         train, test = table.take(np.flatnonzero(fold != f)), table.take(held)
         # With costs per sample each fold has a range of its own.
         inside, prices = aims_of(train), prices_of(train)
         for i, (_, method, _) in enumerate(candidates):
-            with progress_callback(None):  # the folds are what is told
+            with stage(f * len(candidates) + i, count * len(candidates), "comparing policies"):
                 path = method.fit_grid(train, seed)
             for j, one in enumerate(path):
                 if one is None:

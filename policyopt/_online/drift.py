@@ -33,6 +33,7 @@ from policyopt._methods.base import (
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._methods.lagrangian import LagrangianMethod
 from policyopt._methods.registry import ROWS, make_method
+from policyopt._progress import working
 from policyopt._replay import trace
 from policyopt._table import ExitStatistics, Table
 from policyopt.runtime._checks import check_seed, check_type
@@ -109,6 +110,7 @@ def watch_policy(
     )  # fmt: skip
 
 
+@working("fitting")
 def refit(
     method: Fitted | Policy | Method | str,
     labelled: Table,

@@ -14,6 +14,7 @@ from policyopt._costs import Budget, parse_budget, positions
 from policyopt._methods.base import Method, check_exits
 from policyopt._methods.exit_batch import hidden_of, subsample_outputs
 from policyopt._methods.registry import ROWS, make_method
+from policyopt._progress import working
 from policyopt._replay import trace
 from policyopt._table import Table, Tables
 from policyopt._thresholds.budget_search import meet_budget
@@ -105,6 +106,7 @@ def steering_family(
     return PolicyFamily.of(policy, levels, budgets).steered()
 
 
+@working("fitting")
 def fit_linucb(
     data: ExitData,
     inputs: str = "both",

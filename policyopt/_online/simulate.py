@@ -19,7 +19,7 @@ from policyopt._costs import Budget, parse_budget
 from policyopt._methods.base import Method, check_budgets, check_exits
 from policyopt._online.entrants import FIXED, asked
 from policyopt._online.families import arms_family, called, fit_linucb, steerable, steering_family
-from policyopt._progress import report
+from policyopt._progress import report, working
 from policyopt._replay import follow, trace
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._answers import Identity
@@ -84,6 +84,7 @@ class Simulation:
     notes: list[str]  # rows left out
 
 
+@working("simulating")
 def simulate(
     data: ExitData,
     policies: str | Sequence[str] = ("ucb1",),

@@ -6,7 +6,7 @@ conditional value at risk: Rockafellar & Uryasev, Journal of Risk 2, 2000.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from policyopt._intervals import mean_interval, with_interval
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.targets import Target, read_share
+from policyopt._progress import report, working
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables
 from policyopt.runtime._checks import check_names
@@ -45,13 +46,13 @@ class Robustness:
     frontier: Frontier  # the fits, and their clean replays
 
 
+@working("replaying on streams")
 def robustness(
     data: ExitData, methods: str | Sequence[str] | Mapping[str, Method] = "all",
     budgets: int | float | str | Target | Sequence[Budget | Target] = "40%", *,
     streams: str | Sequence[str] = "all", floor: float | str | None = None,
     max_drop: float | str | None = None, cost: str | None = None, test: str = "test",
     utility: Any = None, tables: Tables | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> Robustness:  # fmt: skip
     """Replay policies that were fitted on clean rows on distorted streams, with their thresholds as they are.
 
@@ -63,7 +64,7 @@ def robustness(
     Parameters
     ----------
     data : ExitData
-    methods, budgets, cost, test, utility, tables, progress
+    methods, budgets, cost, test, utility, tables
         As `curve` takes them. Each method is trained once.
     streams : str or sequence of str
         Names, or ``"all"``: every split but fit, calibrate, train and the test rows.
@@ -120,7 +121,7 @@ def robustness(
     drop = None if max_drop is None else read_share(max_drop, "max_drop")
     names = [test, *names]
     rows = [tables.get(name) for name in names]
-    frontier = curve(data, methods, budgets, tables=tables, test=test, progress=progress)
+    frontier = curve(data, methods, budgets, tables=tables, test=test)
     found = Robustness([], [], tables.cost.unit, list(frontier.notes), frontier)
     copies = [i for i, table in enumerate(rows) if not i or _copied(rows[0], table)]
     for name in (name for i, name in enumerate(names) if i not in copies):
@@ -129,8 +130,7 @@ def robustness(
     here, labels = np.arange(len(rows[0])), rows[0].statistics.labels
     fulls = [np.asarray(table.statistics.quality)[:, -1] for table in rows]
     for done, ((label, *_), fitted) in enumerate(frontier.fitted.items()):
-        if progress:
-            progress(f"{label} on {len(names)} streams", done, len(frontier.fitted))
+        report(done, len(frontier.fitted), f"{label} on {len(names)} streams")
         outcomes = [replay(fitted.policy, table) for table in rows]
         told = {name: [getattr(outcomes[i], name) for i in copies] for name in _TAKEN}
         known = {f: np.stack(v) for f, v in told.items() if not any(one is None for one in v)}

@@ -32,6 +32,7 @@ from policyopt._intervals import wilson, with_interval, worth_fields
 from policyopt._limits import NEAR
 from policyopt._methods.registry import OWN_FAMILY, ROWS, make_method, method_list
 from policyopt._parts import share_rows
+from policyopt._progress import progress, report, working
 from policyopt._study.exits import ExitMetrics, exit_metrics
 from policyopt._study.runs import compare_runs, less_is_better
 from policyopt._study.streams import TRAIN
@@ -103,6 +104,7 @@ class _Ran:
     notes: list[str]
 
 
+@working("studying")
 def study(
     caches: Mapping[str, Any],
     budgets: int | str | Sequence[float | str] = 9,
@@ -116,7 +118,6 @@ def study(
     paired: bool = False,
     join: bool = True,
     jobs: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
 ) -> Study:
     """Ask of several models, trained or built differently, which one to deploy at a budget.
 
@@ -139,8 +140,6 @@ def study(
         Whether the full models, cheapest first, are tried as one cascade, too.
     jobs : int
         Processes; caches given as paths are cheapest to hand over.
-    progress : callable, optional
-        Called with (done, in all, what).
 
     Returns
     -------
@@ -198,7 +197,7 @@ def study(
         entrant = f"{entry.model}: {spec}" if len(methods) > 1 else entry.model
         tasks.append(replace(entry, entrant=entrant, spec=spec))
     work = partial(_run, asked=asked, test=test, seeds=seeds, cost=cost, utility=utility)
-    ran = _in_turn(work, tasks, jobs, notes, progress)
+    ran = _in_turn(work, tasks, jobs, notes)
     if other := dict.fromkeys(one.model for one in ran if one.universe != ran[0].universe):
         why = "groups or labels do not tell that they are the same; --paired states it"
         notes.append(f"{', '.join(other)}: other rows than those of {ran[0].model}, or {why}")
@@ -472,7 +471,7 @@ def _order(rows: Rows) -> str | None:
 
 
 def _in_turn(
-    work: Callable[[_Entry], _Ran], tasks: list[_Entry], jobs: int, notes: list[str], progress: Any
+    work: Callable[[_Entry], _Ran], tasks: list[_Entry], jobs: int, notes: list[str]
 ) -> list[_Ran]:
     """Run the tasks, in processes where it is asked for and methods can be handed over."""
     from joblib import Parallel, delayed, wrap_non_picklable_objects
@@ -492,8 +491,7 @@ def _in_turn(
         found.append(one)
         for text in one.notes:
             told.setdefault(text, {})[task.entrant] = None
-        if progress:
-            progress(len(found), len(tasks), f"{task.entrant}/{task.run}")
+        report(len(found), len(tasks), f"{task.entrant}/{task.run}")
     for text, (first, *others) in told.items():
         notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {text}")
     return found
@@ -501,7 +499,7 @@ def _in_turn(
 
 def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility: Any) -> _Ran:
     """Fit one entry's policies and replay them; return what its rows bring."""
-    with _naming(f"{entry.model}/{entry.run}"):
+    with _naming(f"{entry.model}/{entry.run}"), progress(None):
         data = entry.data if isinstance(entry.data, ExitData) else open_cache(entry.data)
         tables, seen = Tables(data, cost, utility=utility), test == TRAIN
         if data.exits > 1:

@@ -34,7 +34,7 @@ from policyopt._methods.base import Method, fit_where_possible, problem_of
 from policyopt._methods.baselines import Always, standalone
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.threshold import Threshold
-from policyopt._progress import progress_callback, report
+from policyopt._progress import progress, report, stage, working
 from policyopt._replay import replay
 from policyopt._table import Table, known_rows
 from policyopt._tiers.description import Tiers
@@ -102,6 +102,7 @@ class Planned:
     certificate: Certificate | None = None  # where a confidence was asked for
 
 
+@working("planning")
 def make_plan(
     tiers: Tiers,
     table: Table,
@@ -205,7 +206,7 @@ class Task:
         for i, (one, by) in list(enumerate(candidates))[start:]:
             report(i, len(candidates), "comparing plans")
             # A method's folds take long: it may report.
-            with progress_callback(None) if by is None else nullcontext():
+            with progress(None) if by is None else nullcontext():
                 ladders = [self.fits(half, one, by) for half in reversed(halves)]
             for step, pair in enumerate(zip(*ladders, strict=False)):
                 fits = [fitted for fitted in pair if fitted is not None]
@@ -321,6 +322,7 @@ def mean_high(
     return low + (high - low) * upper(p, delta)
 
 
+@working("planning")
 def certified_plan(
     tiers: Tiers,
     table: Table,
@@ -418,9 +420,8 @@ def _by_search(task: Task, fit: Table, wishes: list[Goal]) -> Iterator[_Tried]:
     """Yield plans by the search's own thresholds, from the surest to what is just asked."""
     seen = set[tuple[Plan, tuple[float, ...]]]()
     for i, wish in enumerate([wishes[0].surest(), *wishes]):
-        report(i, len(wishes) + 1, "testing plans")
         try:
-            with progress_callback(None):
+            with stage(i, len(wishes) + 1, "testing plans"):
                 found = search(task.tiers, fit, wish, seed=task.seed, drawn=0).found[0]
         except BudgetError:  # more than any plan can: the next one asks for less
             continue
@@ -441,7 +442,7 @@ def _by_method(
         asked = [wish.budget or 0.0 for wish in wishes]
         budgets = [min(budget, high) for budget in asked if budget >= low]
     budgets = list(dict.fromkeys(budgets))
-    with progress_callback(None):
+    with progress(None):
         for fitted in fit_where_possible(by, small, budgets, task.seed, validate=False):
             if fitted is not None:
                 yield *task.settled(fit, plan, fitted, by), by

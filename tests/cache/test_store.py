@@ -69,7 +69,8 @@ def test_what_is_written_is_read_back(room, kind, dtype, sizes, shard, cuts, see
                 for split in ("s", "noisy") if rows.stop > rows.start else ():
                     cache.add(split, {name: array[rows] for name, array in arrays.items()})
     seen = []
-    data = po.open_cache(place / "more", progress=lambda *step: seen.append(step))
+    with po.progress(lambda *told: seen.append(told)):
+        data = po.open_cache(place / "more")
     assert seen[-1][0] == seen[-1][1] and len(seen) >= 2
     assert (data.kind, data.exits) == (kind, sizes[1]) and data.classes in (0, sizes[2])
     given = {name: array for name, array in arrays.items() if name != "cost:price"}

@@ -23,7 +23,7 @@ from policyopt._methods.lagrangian import backward_induction, layer_by_layer, q_
 from policyopt._methods.learned_score import BERxiT, no_failure
 from policyopt._methods.prototypes import E2CM
 from policyopt._methods.registry import make_method
-from policyopt._progress import progress_callback
+from policyopt._progress import progress
 from policyopt._replay import replay
 from policyopt._report.calibration import calibration_records, failure_auroc
 from policyopt._table import Tables
@@ -410,7 +410,7 @@ def test_few_rows_are_not_shown_without_end(name, monkeypatch):
     monkeypatch.setattr(rl, "LEAST_UPDATES", 50)
     table = fit_table(cache(200))
     before, threads = torch.get_num_threads(), []
-    with progress_callback(lambda *_: threads.append(torch.get_num_threads())):
+    with progress(lambda *_: threads.append(torch.get_num_threads())):
         fits = (fit_one(f"{name}:steps={steps}", table, 2.0) for steps in (50, 80, 10))
         most, more, fewer = (fit.policy for fit in fits)
     assert torch.get_num_threads() == before
