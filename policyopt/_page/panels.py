@@ -19,8 +19,8 @@ from policyopt._report.calibration import reliability
 from policyopt._report.explanation import Explanation
 from policyopt._report.figures import COLOURS as _PRINT
 from policyopt._report.routes import Routes
-from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._text import printable
+from policyopt.runtime._thresholds import threshold_text
 
 COLOURS = _PRINT[:-1]  # black is no colour on a dark page
 GREY, BLUE, RED, GREEN = "#8c8c8c", *COLOURS[:3]
@@ -205,13 +205,9 @@ def explanation_panels(
     return panels + ([_changes(found, record, classes, samples)] if record["changes"] else [])
 
 
-def _threshold(value: float) -> str:
-    return {ALWAYS: "always", NEVER: "never"}.get(value, f"{value:.4g}")
-
-
 def _exits(record: Mapping[str, Any]) -> dict[str, Any]:
     exits = [
-        {**one, "called": numbered(one), "threshold": " or ".join(map(_threshold, one["thresholds"])) or "-"}
+        {**one, "called": numbered(one), "threshold": " or ".join(map(threshold_text, one["thresholds"])) or "-"}
         for one in record["exits"]
     ]  # fmt: skip
     series = {
@@ -235,7 +231,7 @@ def _scores(record: Mapping[str, Any]) -> dict[str, Any]:
             shares = np.array(group["counts"]) / max(group["rows"], 1)
             drawn.append(bars(shares, f"{who} answers", colours[who], **at))
         inside = [t for t in one["thresholds"] if edges[0] <= t <= edges[-1]]
-        rules = [rule(t, f"threshold {_threshold(t)}") for t in inside]
+        rules = [rule(t, f"threshold {threshold_text(t)}") for t in inside]
         more = {"barmode": "overlay", "bargap": 0, "shapes": rules, "yaxis": {"tickformat": ".0%"}}
         drawing = figure(drawn, f"score ({record['score']})", "share of the group", **more)
         views.append([numbered(one), drawing])
