@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from policyopt._online.drift import refit, watch_policy
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
+    from policyopt._page.content import Page, report
     from policyopt._parts import by_part
     from policyopt._progress import progress
     from policyopt._study.exits import exit_metrics
@@ -85,6 +86,7 @@ _NAMES = {
     "_online.simulate": "simulate",
     "_study.runs": "compare_runs",
     "_study.study": "Study study",
+    "_page.content": "Page report",
     "_parts": "by_part",
     "_progress": "progress",
     "_study.exits": "exit_metrics",
@@ -103,7 +105,7 @@ _NAMES = {
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
     "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
-    "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method",
+    "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Page",
     "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule", "Study", "Tables",
     "Target", "Tier", "TierPolicy", "Tiers", "Verdict", "array", "by_part", "certified_plan", "certify",
     "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
@@ -111,7 +113,7 @@ __all__ = [
     "import_sources", "load_experts", "load_family", "load_policy", "load_tier",
     "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number", "open_cache",
     "progress", "refit",
-    "register_method", "register_risk", "register_score", "risk_coverage", "robustness", "route",
+    "register_method", "register_risk", "register_score", "report", "risk_coverage", "robustness", "route",
     "row_product", "simulate", "study", "tier_policies", "tune", "verdict", "watch_policy",
 ]  # fmt: skip
 
