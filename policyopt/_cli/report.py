@@ -18,11 +18,14 @@ _LONGER = 4
 
 
 def report(
-    paths: list[Path] = argument("Directory of a cache.", "CACHE"),
+    paths: list[Path] = argument(
+        "Directory of a cache; of several for a study; or what was written while serving: logs, saved states.", "CACHE"
+    ),
     methods: str | None = option(None, "As `curve`; max_prob is added. Default: simple rules, and auto."),
     policies: list[str] | None = option(None, "Files of policies and families to show: a.json b.json."),
     risk: list[str] | None = option(None, 'Show levels of auto certified for it, too: "drop<=1%".'),
     samples: str | None = option(None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."),
+    budget: str | None = option(None, "That of a decision log's policy; default: its file's (--policies)."),
     out: Path = option(Path("report.html"), "Page to write."),
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
@@ -34,12 +37,30 @@ def report(
     from policyopt._certificates.certify import SPLIT, certify
     from policyopt._methods.registry import apply_settings, method_list
     from policyopt._page import content
+    from policyopt._page.results import is_state
     from policyopt._page.samples import Samples
+    from policyopt._study.study import named_caches, study
 
     options.out_page(out)
+    if any(map(is_state, paths)):
+        for name in policies or () if budget is None else ():
+            budget = load_any(name).provenance.get("budget")
+        options.write_page(out, "monitor", paths, budget)
+        return
     loose = [path for path in paths if policies and path.suffix == ".json"]
     (cache, *others) = [path for path in paths if path not in loose] or [Path()]
-    if others or not cache.name:
+    if others:
+        with output.progress("studying"):
+            found = study(
+                named_caches([cache, *others], output.note),
+                method=methods or "auto",
+                test=test,
+                cost=cost,
+                utility=utility,
+            )
+        options.write_page(out, "study", found)
+        return
+    if not cache.name:
         raise input_error(
             "CACHE",
             "one directory of a cache",

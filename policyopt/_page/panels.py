@@ -28,8 +28,7 @@ GREY, BLUE, RED, GREEN = "#8c8c8c", *COLOURS[:3]
 _EARLY_LATE = np.array([[242, 193, 78], [93, 165, 164], [43, 92, 158]])
 _BEST, _CLASSES, _SOME = 5, 30, 12  # lines in colour; classes, and rows of a sort of change, shown
 _LOOKS: dict[str, dict[str, Any]] = {
-    "line": {}, "dots": {"mode": "lines+markers"}, "points": {"mode": "markers"}, "bars": {}, "stack": {},
-    "area": {"stackgroup": "one"},
+    "line": {}, "dots": {"mode": "lines+markers"}, "points": {"mode": "markers"}, "bars": {}, "stack": {}, "area": {},
 }  # fmt: skip
 
 # --- what panels are made of ------------------------------------------------------------------
@@ -59,9 +58,9 @@ def panel(
     """Return a panel as `words.toml` has it: its words with facts, a table of records, views of rows with rules."""
     told = _words()[id]
     fill = {name: told.get(name, "").format(**facts) for name in ("title", "words", "alt", "caption")}  # fmt: skip
-    views = list(parts.pop("views", ()))
+    views, colours = list(parts.pop("views", ())), parts.pop("colours", COLOURS)
     for spec in told.get("views", ()):
-        given = {"colours": parts.pop("colours", COLOURS), "shapes": rules.get(spec["title"], [])}
+        given = {"colours": colours, "shapes": rules.get(spec["title"], [])}
         if own := [row for row in rows if row.get(spec["y"]) is not None]:
             ends = {of: spec[of].format(**facts) for of in ("across", "up")}
             views.append([spec["title"], chart(own, **given | spec | ends)])
@@ -123,6 +122,12 @@ def chart(
             drawn.append(line([*at, *at[::-1]], [*high, *low[::-1]], called, colour, **around))
         elif ends:
             look["error_y"] = {"array": high - mean, "arrayminus": mean - low, "symmetric": False}
+        if kind == "area":
+            look |= {
+                "stackgroup": "one",
+                "fillcolor": colour,
+                "line": {"color": colour, "width": 0.5},
+            }
         if kind in ("bars", "stack"):
             drawn.append(bars(mean, called, colour, x=at, **look))
         else:
@@ -175,6 +180,7 @@ def rule(at: float, text: str = "", way: str = "x") -> dict[str, Any]:
     other = "y" if way == "x" else "x"
     ends = {f"{way}0": at, f"{way}1": at, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
     label = {"text": name(text), "textposition": "end", "textangle": 0, "font": {"size": 11}}
+    label |= {"xanchor": "right", "yanchor": "bottom"} if way == "y" else {}
     look = {"color": GREY, "width": 1.5, "dash": "dash"}
     return {"type": "line", **ends, "line": look, "label": label}
 
@@ -182,7 +188,7 @@ def rule(at: float, text: str = "", way: str = "x") -> dict[str, Any]:
 def ticks(names: Sequence[Any], **more: Any) -> dict[str, Any]:
     """Return an axis on which places 0, 1, 2, ... have names, which may be alike; some, of many."""
     some = range(0, len(names), -(-len(names) // 40) or 1)
-    shown = [name(names[i], 20) for i in some]
+    shown = [name(names[i], 28) for i in some]
     return {"tickvals": list(some), "ticktext": shown, **more}
 
 
