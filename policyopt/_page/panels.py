@@ -114,9 +114,10 @@ def chart(
         best = i < (len(colours) if len(groups) <= len(colours) else _BEST)
         colour, at = colours[i] if best else GREY, [places.index(o[x]) if named else o[x] for o in own]  # fmt: skip
         mean, low, high = (np.array([o.get(y + end) for o in own], float) for end in ("", "_low", "_high"))  # fmt: skip
-        look = {"legendgroup": name(called), "showlegend": best and len(groups) > 1, **_LOOKS[kind]}
+        sort = "points" if kind == "line" and len(own) == 1 else kind
+        look = {"legendgroup": name(called), "showlegend": best and len(groups) > 1, **_LOOKS[sort]}
         ends = best and not np.isnan(low).all()
-        if ends and kind == "line":
+        if ends and sort == "line":
             around = {"fill": "toself", "fillcolor": f"{colour}26", "hoverinfo": "skip"}
             around |= {"line": {"width": 0}, "showlegend": False, "legendgroup": name(called)}
             drawn.append(line([*at, *at[::-1]], [*high, *low[::-1]], called, colour, **around))
@@ -140,10 +141,10 @@ def chart(
 
 def heat(counts: Any, text: Any, x: Any, y: Sequence[Any], across: str, up: str) -> dict[str, Any]:
     """Draw a square of numbers, darker where larger; few among many are seen."""
-    look = {"colorscale": [[0, f"{BLUE}0a"], [1, f"{BLUE}dd"]], "showscale": False}  # fmt: skip
+    look = {"colorscale": [[0, "#56b4e90a"], [1, "#1c86ce"]], "showscale": False}  # fmt: skip
     told = {"z": np.sqrt(counts), "text": text, "hovertemplate": "%{text}<extra></extra>"}
     drawn = {"type": "heatmap", "x": x, **told, **look}
-    return figure([drawn], across, up, yaxis=ticks(y, autorange="reversed"))
+    return figure([drawn], across, up, yaxis=ticks(y, 14, autorange="reversed"))
 
 
 def name(text: Any, most: int = 40) -> str:
@@ -185,9 +186,9 @@ def rule(at: float, text: str = "", way: str = "x") -> dict[str, Any]:
     return {"type": "line", **ends, "line": look, "label": label}
 
 
-def ticks(names: Sequence[Any], **more: Any) -> dict[str, Any]:
+def ticks(names: Sequence[Any], most: int = 40, **more: Any) -> dict[str, Any]:
     """Return an axis on which places 0, 1, 2, ... have names, which may be alike; some, of many."""
-    some = range(0, len(names), -(-len(names) // 40) or 1)
+    some = range(0, len(names), -(-len(names) // most) or 1)
     shown = [name(names[i], 28) for i in some]
     return {"tickvals": list(some), "ticktext": shown, **more}
 
@@ -268,7 +269,7 @@ def _changes(
     names = [*map(numbered, changes["exits"])]
     for which in ("worse", "better") if changes["better"] is not None else ():
         answers += f"; {changes[which]:,} rows get a {which} answer"
-        for i in changes[f"rows_{which}"][:_SOME]:
+        for i in changes[f"rows_{which}"][: _SOME if samples else _SOME // 3]:
             own = {"label": "label", "answer": "prediction", "before": "reference_prediction"}
             facts = [
                 [head, _class(rows[i][of], classes)] for head, of in own.items() if of in rows[i]

@@ -34,7 +34,7 @@ from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.serving import Online
 from policyopt.runtime._risk_monitor import RiskMonitor
 
-_POINTS, _LEAST, _WINDOWS, _MANY, _CLAIMS = 100, 25, 12, 45, 6  # drawn of each at most
+_POINTS, _LEAST, _WINDOWS, _MANY, _CLAIMS, _SOME = 100, 25, 12, 20, 6, 4  # drawn of each at most
 _STATED = ("confidence", "procedure", "testing", "n", "split", "cache", "rows", "policy")
 Seen = tuple[list[Any], dict[str, Any], str]  # panels of a file, its verdict, and what it is
 
@@ -103,8 +103,8 @@ def curve_content(frontier: Frontier, title: str) -> dict[str, Any]:
     facts = {"word": word, "unit": frontier.unit, "count": len(order), "best": order[0]}
     marks = {"budget": [one["budget"] or one["realised_cost"] for one in found]}
     shown = panel("curve", facts, found, found, of=marks)
-    ends = ([one[of] for one in frontier.exits] for of in ("cost", "quality"))
-    shown["figure"]["data"].append(draw.line(*ends, "one exit for all", draw.GREY, mode="markers"))
+    x, y = ([one[of] for one in frontier.exits] for of in ("cost", "quality"))
+    shown["figure"]["data"].append(draw.line(x, y, "one exit for all", draw.GREY, mode="markers"))
     told = judged(frontier)
     said = {"pays": told.pays, "headline": told.headline, "sentences": list(told.sentences)}
     subtitle = f"{len(order)} methods, costs in {frontier.unit}"
@@ -144,7 +144,7 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
     pairs = [
         {**one, "pair": f"{one['better']} > {one['worse']}", "rows": "shared" if one["paired"] else "other",
          "counts": ", ".join(map(str, one["runs"]))}
-        for one in study.pairs
+        for one in sorted(study.pairs, key=lambda one: (one["holm_p"], one["p"]))
     ]  # fmt: skip
     told = [one for one in study.tests if one["test"]]
     tests = [{**one, "letters": ", ".join(map(" ".join, one["groups"].items()))} for one in told]
@@ -155,21 +155,23 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
         panels.append(panel("pairs", facts | more, pairs, pairs[:_MANY]))
     panels += [panel("tests", facts, tests)] if tests else []
     subtitle = f"{len(names)} models at {len(study.budgets)} budgets, costs in {study.unit}"
-    more = {"models": ", ".join(names), "certainty": percent(study.confidence, 0)}
-    return page("study", title, subtitle, panels, _deploy(study, word), study.notes, **more)
+    sure = percent(study.confidence, 0)
+    return page("study", title, subtitle, panels, _deploy(study, word), study.notes, certainty=sure)
 
 
 def _deploy(study: Study, word: str) -> dict[str, Any]:
     """Return which model at which budgets, with what certainty."""
     spans, sure, sentences = list[list[Any]](), f"with {percent(study.confidence, 0)} certainty", []
     for one in study.budgets:  # neighbours of which the same is told are told together
-        key = one["winner"] or sorted(one["contenders"])
+        key = one["winner"] or frozenset(one["contenders"])
         if not spans or spans[-1][0] != key:
             spans.append([key, []])
         spans[-1][1].append(one)
     for key, at in spans:
         ends = " to ".join(dict.fromkeys(f"{one['budget']:.4g}" for one in (at[0], at[-1])))
-        told = f"one of {', '.join(key)}; which, cannot be told"
+        names = at[0]["contenders"]
+        few = ", ".join(names[:_SOME]) + f" and {len(names) - _SOME} more" * (len(names) > _SOME)
+        told = f"one of {few}; which, cannot be told"
         if isinstance(key, str):
             leads = [100 * one["lead"] for one in at if one["lead"] is not None]
             apart = " to ".join(dict.fromkeys(f"{f(leads):.2f}" for f in (min, max) if leads))
