@@ -12,27 +12,29 @@ from policyopt._cli.fit import foretell
 from policyopt._cli.options import argument, option
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
+from policyopt.runtime._text import printable
 
-#: How much longer fits take at the page's budgets than at nine: they share the training.
-_LONGER = 4
+_LONGER = 4  # times as long as at nine budgets are fits at the page's: they share the training
 
 
 def report(
-    paths: list[Path] = argument(
-        "Directory of a cache; of several for a study; or what was written while serving: logs, saved states.", "CACHE"
+    paths: list[Path] = argument("A cache; several; or logs and states of serving.", "CACHE..."),
+    methods: str | None = option(
+        None, "As `curve`; max_prob is added. Default: simple ones, auto."
     ),
-    methods: str | None = option(None, "As `curve`; max_prob is added. Default: simple rules, and auto."),
-    policies: list[str] | None = option(None, "Files of policies and families to show: a.json b.json."),
-    risk: list[str] | None = option(None, 'Show levels of auto certified for it, too: "drop<=1%".'),
-    samples: str | None = option(None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."),
-    budget: str | None = option(None, "That of a decision log's policy; default: its file's (--policies)."),
+    policies: list[str] | None = option(None, "Files of policies, families: a.json b.json."),
+    risk: list[str] | None = option(None, 'Levels certified for it, too: "drop<=1%".'),
+    samples: str | None = option(
+        None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."
+    ),
+    budget: str | None = option(None, "Of a decision log; default: of its policy (--policies)."),
     out: Path = option(Path("report.html"), "Page to write."),
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     head_cost: list[str] | None = options.HEAD_COST,
     test: str = options.TEST,
-) -> None:  # fmt: skip
+) -> None:
     """Write a page: verdict, policies at all budgets to slide through, and what they do."""
     from policyopt._certificates.certify import SPLIT, certify
     from policyopt._methods.registry import apply_settings, method_list
@@ -42,34 +44,29 @@ def report(
     from policyopt._study.study import named_caches, study
 
     options.out_page(out)
-    if any(map(is_state, paths)):
-        for name in policies or () if budget is None else ():
-            budget = load_any(name).provenance.get("budget")
-        options.write_page(out, "monitor", paths, budget)
+    loose = [path for path in paths if policies and path.suffix == ".json" and not is_state(path)]
+    cache, *others = [path for path in paths if path not in loose] or [Path()]
+    names = [
+        *(name.strip() for text in policies or () for name in text.split(",")),
+        *map(str, loose),
+    ]
+    alone = {"--risk": risk, "--samples": samples, "--set": settings, "--head-cost": head_cost}
+    if is_state(cache):
+        _refuse(alone | {"--methods": methods, "--utility": utility, "--cost": cost}, cache)
+        stated = [load_any(name).provenance.get("budget") for name in names]
+        options.write_page(out, "monitor", [cache, *others], budget or next(iter(stated), None))
         return
-    loose = [path for path in paths if policies and path.suffix == ".json"]
-    (cache, *others) = [path for path in paths if path not in loose] or [Path()]
+    _refuse({"--budget": budget}, cache)
     if others:
+        _refuse(alone | {"--policies": policies}, others[0])
+        named, more = named_caches([cache, *others], output.note), {"test": test, "cost": cost}
         with output.progress("studying"):
-            found = study(
-                named_caches([cache, *others], output.note),
-                method=methods or "auto",
-                test=test,
-                cost=cost,
-                utility=utility,
-            )
+            found = study(named, method=methods or "auto", utility=utility, **more)
         options.write_page(out, "study", found)
         return
     if not cache.name:
-        raise input_error(
-            "CACHE",
-            "one directory of a cache",
-            " ".join(map(str, paths)),
-            "E.g. cache/fashion_mnist.",
-        )
-    names = [name.strip() for text in policies or () for name in text.split(",")] + [
-        *map(str, loose)
-    ]
+        got, step = " ".join(map(str, paths)), "E.g. policyopt report cache/fashion_mnist."
+        raise input_error("CACHE", "a directory of a cache", got, step)
     given: dict[str, Any] = {name: load_any(name) for name in names}
     shown = None if samples is None else Samples(samples, "--samples")
     data, chosen = options.read_cache(cache), None
@@ -77,28 +74,24 @@ def report(
         step = "Import with such rows (--split fit=0.5,calibrate=0.2,test=0.3)."
         raise input_error("--risk", f"given with a cache that has a split {SPLIT}", risk[0], step)
     if methods or settings:
-        chosen = apply_settings(
-            method_list(methods or "", "--methods"), options.read_settings(settings)
-        )
+        names = method_list(methods or "", "--methods")
+        chosen = apply_settings(names, options.read_settings(settings))
     tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
-    entered = [
+    told = [
         ("--cost", cost),
         ("--utility", utility),
         *(("--head-cost", one) for one in head_cost or ()),
     ]
-    fits = output.command("fit", cache, *(word for pair in entered if pair[1] for word in pair))
+    fits = output.command("fit", cache, *(word for pair in told if pair[1] for word in pair))
     rows = tables.get("fit")
-    foretell(
-        list(content.with_reference(chosen, rows, bool(given))), len(rows), content.BUDGETS, _LONGER
-    )
-    with output.progress("fitting") as step:
-        given |= {
-            f"certified {one}": certify(data, one, tables=tables).family for one in risk or ()
-        }
+    foretold = content.with_reference(chosen, rows, bool(given))
+    foretell([*foretold], len(rows), content.BUDGETS, _LONGER)
+    with output.progress("making the page"):
+        for one in risk or ():
+            given[f"certified {one}"] = certify(data, one, tables=tables).family
         page = content.report(
             data, chosen, policies=given, title=cache.resolve().name, test=test, samples=shown, tables=tables,
-            command=shlex.join(["policyopt", *sys.argv[1:]]), fits=fits,
-            progress=lambda what, done, total: step(done, total, what),
+            command=printable(shlex.join(["policyopt", *sys.argv[1:]])), fits=fits,
         )  # fmt: skip
     with output.writing(out):
         page.save(out)
@@ -107,3 +100,10 @@ def report(
     if verdict := page.content["verdict"]:
         output.say(verdict["headline"])
     output.say(f"wrote {out}, {len(page.html) / 1e6:.1f} MB: open it in a browser")
+
+
+def _refuse(given: dict[str, Any], path: Path) -> None:
+    """Refuse options that say nothing of what is shown."""
+    for name, value in given.items():
+        if value:
+            raise input_error(name, "left out of such a page", f"given, with {path}", "Drop it.")

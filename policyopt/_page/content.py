@@ -18,33 +18,45 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.data import ExitData
-from policyopt._frontier import Frontier, Path, compare_paths, curve, summary, threshold_fields
+from policyopt._frontier import (
+    Frontier,
+    Path,
+    compare,
+    compare_paths,
+    curve,
+    summary,
+    threshold_fields,
+)
 from policyopt._intervals import mean_interval, quality_fields
 from policyopt._methods.base import cheapest
 from policyopt._methods.registry import ROWS, make_method, method_list, spec_of
 from policyopt._optional import need
 from policyopt._page import panels as draw
-from policyopt._page import results
+from policyopt._page.page import render
+from policyopt._page.results import explanation_content
+from policyopt._page.results import page as blank
+from policyopt._progress import stage, working
 from policyopt._replay import replay
-from policyopt._report.calibration import calibration_records, observe
 from policyopt._report.explanation import explain
 from policyopt._report.routes import explain_routing, tree_of
 from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._thresholds.joint import upper_hull
+from policyopt._verdict import verdict
 from policyopt.runtime._certificate import FIELD, certificate_of, fingerprint, in_words
-from policyopt.runtime._errors import InputError
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._files import write_file
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._policy import ALWAYS, NEVER, Policy
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._text import printable
+from policyopt.runtime._thresholds import threshold_text
 
 #: Budgets of the explorer, evenly from the cheapest exit to the full model; every tenth is in verdict and tables.
 BUDGETS, _STEP = 101, 10
 REFERENCE = "max_prob"
 #: What is shown where nothing is named: simple rules, the best thresholds, and the choice among all.
-_USUAL = ("always", "margin", "entropy", "patience", "max_prob:thresholds=joint", "optimal_stopping", "auto")  # fmt: skip
+_USUAL = ("always", "margin", "entropy", "patience", "max_prob:thresholds=joint", "optimal_stopping",
+          "auto")  # fmt: skip
 _CASCADE = ("always", "margin", "subset", "optimal_stopping", "routing", "auto")
 _CLASSES, _RARE, _ENDS = 30, 0.01, ("", "_low", "_high")
 _PIECE = re.compile(r'^(?= {1,4}")', re.MULTILINE)  # where a policy's file is cut: at its outer keys  # fmt: skip
@@ -67,6 +79,7 @@ class Page:
         return "".join(f"<p>{draw.name(text, 4000)}</p>" for text in told)
 
 
+@working("making the page")
 def report(
     data: ExitData, methods: Any = None, *, out: Any = None, cost: str | None = None, utility: Any = None,
     head_cost: Any = None, tables: Tables | None = None, **how: Any,
@@ -82,7 +95,7 @@ def report(
     **how
         ``policies``, mapping of name to policy or family: shown, too. ``test``, rows that all is told of. ``samples``,
         function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of them. ``title``;
-        ``command``, which made the page; ``fits``, which fits a policy, up to its budget. ``progress``, as `curve`.
+        ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
 
     Returns
     -------
@@ -102,8 +115,6 @@ def report(
     """
     for package in ("jinja2", "plotly"):
         need(package, "report", "to write a page")
-    from policyopt._page.page import render
-
     found = content(tables_of(data, cost, tables, utility, head_cost), methods, **how)
     page = Page(found, render(found))
     if out is not None:
@@ -112,7 +123,7 @@ def report(
 
 
 def with_reference(methods: Any, table: Table, given: bool = False) -> dict[str, Any]:
-    """Return methods by label, the reference first, where it is possible; by default all that the rows allow."""  # fmt: skip
+    """Return methods by label, the reference first, where it is possible; by default all that the rows allow."""
     usual = methods is None
     if usual:
         methods = () if given else _CASCADE if table.cascade else _USUAL
@@ -127,56 +138,68 @@ def content(
     tables: Tables, methods: Any = None, policies: Mapping[str, Any] | None = None, *, title: str = "",
     test: str = "test", samples: Callable[[int], Mapping[str, Any]] | None = None,
     panels: Sequence[Mapping[str, Any]] = (), command: str = "", fits: str = "policyopt fit CACHE",
-    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what the page shows, JSON-able; see `report`."""
-    data, whole, fit_rows, unit = tables.data, tables.get(test), tables.get("fit"), tables.cost.unit
-    subtitle = f"{len(whole):,} rows of {test}, {whole.exits} {'models' if whole.cascade else 'exits'}, costs in {unit}"  # fmt: skip
+    data, whole, fit_rows, cost = tables.data, tables.get(test), tables.get("fit"), tables.cost
+    of, spared = (
+        "models" if whole.cascade else "exits",
+        "saves its head" if whole.heads is not None else "is paid",
+    )
     facts = {
-        "cache": data.fingerprint, "outputs": f"{data.kind}, {data.classes or 'unknown'} {KINDS[data.kind].counted}",
-        "cost": f"{tables.cost.name}, per {'sample' if tables.cost.per_sample else 'exit'}",
-        "an_exit_that_is_skipped": "is free" if whole.cascade else "saves its head" if whole.heads is not None else "is paid",
-        "rows": f"a pool, divided by seed {data.split_seed}" if data.pooled else "in splits as they came",
-        "fitted_on": "fit, seed 0", "judged_on": test, "utility": tables.utility.digest if tables.utility else "none",
+        "Cache": data.fingerprint, "Outputs": f"{data.kind}, {data.classes or 'unknown'} {KINDS[data.kind].counted}",
+        "Cost": f"{cost.name} [{cost.unit}] per {'sample' if cost.per_sample else 'exit'}",
+        "An exit that is skipped": "is free" if whole.cascade else spared,
+        "Rows": f"a pool, divided by seed {data.split_seed}" if data.pooled else "in splits as they came",
+        "Fitted on": "fit, seed 0", "Judged on": test, "Utility": tables.utility.digest if tables.utility else "none",
     }  # fmt: skip
-    page = results.page("cache", title or "Early exits", subtitle, [_data_panel(tables)], **facts)
+    told = f"{len(whole):,} rows of {test}, {whole.exits} {of}, costs in {cost.unit}"
+    page = blank(
+        "cache", title or "Early exits", told, [_data_panel(tables)], facts=[*facts.items()]
+    )
     page["made"]["command"], notes = command, page["notes"]
     table = known_rows(whole, notes)
     if not table.labelled:
-        notes.append(f"no row of {test} has a label: no quality, no policies are shown. --test names another split")  # fmt: skip
+        notes.append(
+            f"no row of {test} has a label: no quality, no policies are shown. --test names other rows"
+        )
         page["panels"] += panels
         return page
     chosen, budgets = with_reference(methods, fit_rows, bool(policies)), _grid(fit_rows)
-    frontier = curve(data, chosen, budgets, test=test, tables=tables, progress=progress)
-    notes += {note.partition(" left out at ")[0]: note for note in frontier.notes if note not in notes}.values()  # fmt: skip
+    frontier = curve(data, chosen, budgets, test=test, tables=tables)
+    few, said = _thinned(frontier), {n.partition(" left out at ")[0]: n for n in frontier.notes}
+    found = verdict(few)
+    page["verdict"] = {
+        "pays": found.pays,
+        "headline": found.headline,
+        "sentences": [*found.sentences],
+    }
+    notes += [one for one in dict.fromkeys([*said.values(), *found.notes]) if one not in notes]
     entries = [_fitted(frontier, label, method, fits) for label, method in chosen.items()]
     entries += [_given(name, one, whole, budgets, fits) for name, one in (policies or {}).items()]
     entries = [entry for entry in entries if entry.levels]
-    rival = next((e for e in entries if e.label == REFERENCE), entries[0])
+    rival = next((entry for entry in entries if entry.label == REFERENCE), entries[0])
     if rival.label != REFERENCE:
         notes.append(f"{REFERENCE} cannot be fitted here: differences are to {rival.label}")
     path = _measure(rival, table, None)
     for i, entry in enumerate(entries):
-        if progress:
-            progress("comparing", i, len(entries))
-        if entry is not rival:
-            _measure(entry, table, path)
+        with stage(i, len(entries), f"comparing {entry.label}"):
+            path if entry is rival else _measure(entry, table, path)
     order = sorted(entries, key=lambda entry: -entry.promise)
-    first = next((e for e in entries if e.label == "auto"), order[0])
+    first = next((entry for entry in entries if entry.label == "auto"), order[0])
     full = fit_rows.mean_costs[-1]  # begin at 40 % of it, or half of the way
-    usual = 0.4 * full if budgets[0] < 0.4 * full else (full + budgets[0]) / 2
+    most = 0.4 * full if budgets[0] < 0.4 * full else (full + budgets[0]) / 2
     met = [i for i, j in enumerate(first.at) if j >= 0]
-    start = max([i for i in met if budgets[i] <= usual], default=met[0])
-    page["verdict"] = _verdict(frontier)
+    start = max([i for i in met if budgets[i] <= most], default=met[0])
     chunks, fields = _packed(entries), ("label", "title", "about", "command", "at", "levels")
     page["explorer"] = {
-        **_explorer(frontier, table, data, budgets), "start": start, "reference": rival.label, "chosen": first.label,
+        **_explorer(frontier, table, budgets), "start": start, "reference": rival.label, "chosen": first.label,
         "methods": [{of: getattr(entry, of) for of in fields} for entry in entries],
         "budgets": budgets, "chunks": chunks,
     }  # fmt: skip
+    ranks = compare(few, rival.label).ranking if len(chosen) > 1 and rival.label in chosen else []
     page["panels"] += [
-        *_panels(order, frontier, rival.label, table, budgets),
-        *_policy_panels(first, rival, start, table, tables, samples, notes), *panels,
+        *_panels(order, frontier, rival.label, table, budgets, ranks),
+        *_policy_panels(first, rival, start, table, whole, samples, notes), *panels,
     ]  # fmt: skip
     return page
 
@@ -194,7 +217,7 @@ def _grid(table: Table) -> list[float]:
 
 @dataclass
 class _Entry:
-    """A method or policy file: levels of rising budgets as the page has them, their policies, the level per budget."""  # fmt: skip
+    """A method or policy file: levels of rising budgets as the page has them, their policies, the level per budget."""
 
     label: str
     about: str
@@ -214,8 +237,9 @@ class _Entry:
 
     @property
     def promise(self) -> float:
-        """Mean quality that its fits state, of all budgets; of those that it cannot meet, of its cheapest level."""  # fmt: skip
-        return float(np.mean([self.levels[max(j, 0)]["expected_quality"][0] or 0.0 for j in self.at]))  # fmt: skip
+        """Mean quality that its fits state, of all budgets; of those that it cannot meet, of its cheapest level."""
+        stated = [self.levels[max(j, 0)]["expected_quality"][0] for j in self.at]
+        return float(np.mean([one or 0.0 for one in stated]))
 
     def add(self, policy: Any, budget: Any, record: Mapping[str, Any]) -> None:
         """Add a level: what its fit states, and what rows say, all but what `_measure` finds."""
@@ -223,39 +247,45 @@ class _Entry:
         own = threshold_fields(policy) if isinstance(policy, Policy) else {}
         mixture, one = own.get("mixture"), own.get("thresholds")
         sets = mixture["thresholds"] if mixture else one and [one]
-        level = {"budget": budget, "exit_share": record["exit_share"], "certificate": known and in_words(known)}  # fmt: skip
-        if FIELD in told and known is None:
-            level["certificate"] = "void: the policy was changed since"
+        void = "void: the policy was changed since" if FIELD in told else None
+        level = {
+            "budget": budget,
+            "exit_share": record["exit_share"],
+            "share": mixture and mixture["share"],
+        }
+        level["certificate"] = void if known is None else in_words(known)
         for name, of in (("cost", "realised_cost"), ("quality", "quality")):
             ends = told.get(f"expected_{name}_95") or (None, None)
             level[f"expected_{name}"] = [*map(_number, (told.get(f"expected_{name}"), *ends))]
             level[name] = [record[of + end] for end in _ENDS]
-        level |= {"thresholds": sets and [[*map(_threshold, one)] for one in sets]}
-        self.levels.append(level | {"share": mixture and mixture["share"]})
+        level["thresholds"] = sets and [[*map(threshold_text, one)] for one in sets]
+        self.levels.append(level)
         self.policies.append(policy)
 
     def row(self, level: dict[str, Any]) -> dict[str, Any]:
         """Return a level as a record with intervals."""
-        fields = {of: level[of] or [None] * 3 for of in ("cost", "quality", "to_full", "to_reference")}  # fmt: skip
-        return {"method": self.title} | {
-            of + end: v for of, each in fields.items() for end, v in zip(_ENDS, each, strict=True)
+        parts = {
+            of: level[of] or [None] * 3 for of in ("cost", "quality", "to_full", "to_reference")
         }
+        named = {of + end: part[i] for of, part in parts.items() for i, end in enumerate(_ENDS)}
+        return {"method": self.title, **named}
 
 
 def _fitted(frontier: Frontier, label: str, method: Any, fits: str) -> _Entry:
-    """Return a method of a frontier: budgets that share a policy, and what is stated of it, are one level."""  # fmt: skip
+    """Return a method of a frontier: budgets that share a policy, and what is stated of it, are one level."""
     row, spec = ROWS.get(method.name), spec_of(method) if method.name in ROWS else label
     about = f"Leaves where {row.summary}. {row.wins}" if row else ""
     command = [f"{fits} --budget ", f" --method {shlex.quote(spec)} --out policy.json"]
     entry, places = _Entry(label, about, command, [-1] * BUDGETS), dict[str, int]()
-    told = {key: one for key, one in zip(frontier.fitted, frontier.records, strict=True) if key[0] == label}  # fmt: skip
-    for key, record in told.items():
-        fitted = frontier.fitted[key]
-        policy, stated = fitted.policy, fitted.policy.provenance
-        same = [stated.get(of) for of in ("expected_cost", "expected_quality", "chosen")]
-        entry.at[key[2]] = place = places.setdefault(f"{fingerprint(policy)} {same}", len(places))
-        if place == len(entry.levels):
-            entry.add(policy, fitted.budget, record)
+    for ((name, _, i), fitted), record in zip(
+        frontier.fitted.items(), frontier.records, strict=True
+    ):
+        if name == label:
+            policy, stated = fitted.policy, fitted.policy.provenance
+            same = [stated.get(of) for of in ("expected_cost", "expected_quality", "chosen")]
+            entry.at[i] = places.setdefault(f"{fingerprint(policy)} {same}", len(places))
+            if entry.at[i] == len(entry.levels):
+                entry.add(policy, fitted.budget, record)
     return entry
 
 
@@ -266,8 +296,11 @@ def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: 
     entry = _Entry(name, "As it was given.", [f"{command} --level ", ""] if family else [command])
     for j, policy in enumerate(given.policies if family else [given]):
         record, told = summary(replay(policy, table), policy), policy.provenance
-        own = [_number(told.get("budget")), _number(told.get("expected_cost")), record["realised_cost"]]  # fmt: skip
-        own = [float(given.budgets[j])] if family and given.budgets is not None else own
+        own = [_number(told.get(of)) for of in ("budget", "expected_cost")] + [
+            record["realised_cost"]
+        ]
+        if family and given.budgets is not None:
+            own = [float(min(given.budgets[j], given.expected_costs[j]))]
         entry.add(policy, next(one for one in own if one is not None), record)
     asked = np.maximum.accumulate([level["budget"] for level in entry.levels])
     entry.at = (np.searchsorted(asked, np.array(budgets) * (1 + 1e-9), side="right") - 1).tolist()
@@ -279,14 +312,10 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _threshold(value: float) -> str:
-    return {ALWAYS: "always", NEVER: "never"}.get(value, f"{value:.4g}")
-
-
 def _measure(entry: _Entry, table: Table, rival: Path | None) -> Path:
-    """Add to levels what rows tell of them, also beside the full model and the rival; return their path."""  # fmt: skip
-    costs, worth, classes = np.broadcast_to(table.costs, (len(table), table.exits)), table.quality, _classes(table)  # fmt: skip
-    paid, earned = [costs[:, 0]], [worth[:, 0]]
+    """Add to levels what rows tell of them, also beside the full model and the rival; return their path."""
+    worth, classes = table.quality, _classes(table)
+    paid, earned = [np.broadcast_to(table.costs, worth.shape)[:, 0]], [worth[:, 0]]
     for policy, level in zip(entry.policies, entry.levels, strict=True):
         outcome = replay(policy, table)
         paid.append(outcome.cost)
@@ -294,19 +323,21 @@ def _measure(entry: _Entry, table: Table, rival: Path | None) -> Path:
         gain = mean_interval(outcome.quality - worth[:, -1], span=1.0, group=table.group)
         level |= {"to_full": list(gain[:3]), "to_reference": None, "by_class": None, "ways": None}
         if classes is not None:
-            left = [np.bincount(outcome.exit[rows], minlength=outcome.exits) for rows in classes.values()]  # fmt: skip
-            level["by_class"] = [(counts / counts.sum()).round(5).tolist() for counts in left]
+            exits = (outcome.exit[rows] for rows in classes.values())
+            left = [np.bincount(one, minlength=outcome.exits) / len(one) for one in exits]
+            level["by_class"] = np.round(left, 5).tolist()
         if outcome.turn is not None:
             level["ways"] = [{"path": way, "share": one["share"], "stop": one["stop"]}
                              for way, one in tree_of(outcome).items() if one["share"] >= _RARE]  # fmt: skip
     path = Path(np.stack(paid, axis=1), np.stack(earned, axis=1), table.graded, table.group)
-    for level, found in zip(entry.levels, compare_paths(path, rival) if rival else (), strict=False):  # fmt: skip
+    gains = compare_paths(path, rival) if rival else ()
+    for level, found in zip(entry.levels, gains, strict=False):
         level["to_reference"] = [found[f"difference{end}"] for end in _ENDS]
     return path
 
 
 def _classes(table: Table) -> dict[int, Any] | None:
-    """Return the numbers of the rows of each class, those of most rows; None where rows have no classes."""  # fmt: skip
+    """Return the numbers of the rows of each class, those of most rows; None where rows have no classes."""
     labels = table.statistics.labels
     if labels is None or (labels < 0).any() or not KINDS[table.kind].answers_class:
         return None
@@ -317,34 +348,38 @@ def _classes(table: Table) -> dict[int, Any] | None:
 # --- the explorer -----------------------------------------------------------------------------
 
 
-def _explorer(
-    frontier: Frontier, table: Table, data: ExitData, budgets: Sequence[float]
-) -> dict[str, Any]:
+def _explorer(frontier: Frontier, table: Table, budgets: Sequence[float]) -> dict[str, Any]:
     """Return the explorer but for its methods."""
-    classes, exits, bound = _classes(table), frontier.exits, [one["quality"] for one in frontier.bound]  # fmt: skip
+    classes, exits, rows = _classes(table), frontier.exits, table.statistics.labels
     best = quality_fields(table.quality[:, -1], None, table.graded, group=table.group)
     points = np.array([(one["cost"], one["quality"]) for one in exits])
-    hull = points[upper_hull(points)]
-    hull = hull[: hull[:, 1].argmax() + 1]
-    return {
-        "unit": table.unit, "word": _word(table), "rows": len(table), "per": "request" if table.cascade else "sample",
-        "exits": [{"name": printable(one.get("name", f"exit {one['exit']}")), "cost": one["cost"], "quality": one["quality"]}
-                  for one in exits],
-        "cascade": table.cascade, "full": {"cost": exits[-1]["cost"], "quality": [best[f"quality{end}"] for end in _ENDS]},
-        "classes": None if classes is None else {
-            "names": [_class_name(c, data) for c in classes], "rows": [len(rows) for rows in classes.values()],
-            "dropped": len(np.unique(table.statistics.labels)) - len(classes),  # type: ignore[arg-type]
-        },
-        "bound": bound if len(bound) == len(budgets) else None,
-        "singles": [float(np.interp(b, *hull.T)) if b >= hull[0, 0] * (1 - 1e-9) else None for b in budgets],
+    hull, named = points[upper_hull(points)], dict(enumerate(map(printable, table.class_names)))
+    x, y = hull[: hull[:, 1].argmax() + 1].T
+    bound = [one["quality"] for one in frontier.bound]
+    shown: dict[str, Any] = {
+        "unit": table.unit, "word": _word(table), "rows": len(table), "cascade": table.cascade, "classes": None,
+        "exits": [
+            {"name": printable(one.get("name", f"exit {one['exit']}")), "cost": one["cost"], "quality": one["quality"]}
+            for one in exits
+        ],
+        "per": "request" if table.cascade else "sample", "bound": bound if len(bound) == len(budgets) else None,
+        "full": {"cost": exits[-1]["cost"], "quality": [best[f"quality{end}"] for end in _ENDS]},
+        "singles": [float(np.interp(b, x, y)) if b >= x[0] * (1 - 1e-9) else None for b in budgets],
     }  # fmt: skip
+    if classes is not None and rows is not None:
+        sizes, dropped = [*map(len, classes.values())], len(np.unique(rows)) - len(classes)
+        names = [named.get(c, f"class {c}") for c in classes]
+        shown["classes"] = {"names": names, "rows": sizes, "dropped": dropped}
+    return shown
 
 
 def _packed(entries: Sequence[_Entry]) -> str:
     """Cut policies' files into pieces, give levels the numbers of theirs, and return the pieces."""
     pieces = dict[str, int]()
-    for policy, level in ((p, one) for e in entries for p, one in zip(e.policies, e.levels, strict=True)):  # fmt: skip
-        level["file"] = [pieces.setdefault(text, len(pieces)) for text in _PIECE.split(policy.file_text())]  # fmt: skip
+    for entry in entries:
+        for policy, level in zip(entry.policies, entry.levels, strict=True):
+            cut = _PIECE.split(policy.file_text())
+            level["file"] = [pieces.setdefault(piece, len(pieces)) for piece in cut]
     told = json.dumps(list(pieces), ensure_ascii=False, separators=(",", ":")).encode()
     return b64encode(gzip.compress(told, 9, mtime=0)).decode()
 
@@ -353,22 +388,12 @@ def _word(table: Table) -> str:
     return "quality" if table.graded else "accuracy"
 
 
-def _class_name(number: int, data: ExitData) -> str:
-    named = data.metadata.get("class_names", data.metadata.get("classes"))
-    known = isinstance(named, list) and number < len(named)
-    return printable(str(named[number])) if known else f"class {number}"
-
-
-def _verdict(frontier: Frontier) -> dict[str, Any]:
-    """Return the verdict over every tenth budget: as many as people look at, and its correction is for."""  # fmt: skip
-    from policyopt._verdict import verdict
-
-    few = [i % _STEP == 0 for _, _, i in frontier.fitted]
-    found = verdict(replace(
-        frontier, records=[one for one, keep in zip(frontier.records, few, strict=True) if keep],
-        fitted={key: fitted for key, fitted in frontier.fitted.items() if key[2] % _STEP == 0},
-    ))  # fmt: skip
-    return {"pays": found.pays, "headline": found.headline, "sentences": list(found.sentences)}
+def _thinned(frontier: Frontier) -> Frontier:
+    """Return every tenth budget: as many as people look at, and corrections are for."""
+    pairs = zip(frontier.fitted, frontier.records, strict=True)
+    kept = {key: record for key, record in pairs if key[2] % _STEP == 0}
+    fitted = {key: frontier.fitted[key] for key in kept}
+    return replace(frontier, records=[*kept.values()], fitted=fitted)
 
 
 # --- panels -----------------------------------------------------------------------------------
@@ -381,62 +406,57 @@ def _data_panel(tables: Tables) -> dict[str, Any]:
         of = tables.get(split)
         known = known_rows(of)
         worth = known.quality.mean(axis=0).tolist() if known.labelled else [None] * data.exits
-        rows.append({"split": split, "rows": len(of), "labelled": int(of.valued.sum()), "worth": worth,
-                     "groups": None if of.group is None else of.units})  # fmt: skip
+        groups = None if of.group is None else of.units
+        rows.append(
+            {
+                "split": split,
+                "rows": len(of),
+                "labelled": int(of.valued.sum()),
+                "worth": worth,
+                "groups": groups,
+            }
+        )
     told = "; ".join(f"{one['split']} {one['rows']:,}" for one in rows)
-    columns: dict[str, Any] = {of: ("number", of, 0) for of in ("rows", "labelled", "groups")}
+    columns: dict[str, Any] = {"split": ("text", "split")}
+    columns |= {of: ("number", of, 0) for of in ("rows", "labelled", "groups")}
     for k in range(data.exits):
         columns[f"{_word(table)} at {data.called(k)} %"] = ("percent", lambda r, k=k: r["worth"][k])
-    return draw.panel("data", {"rows": told}, table=draw.table(rows, {"split": ("text", "split"), **columns}))  # fmt: skip
+    return draw.panel("data", {"rows": told}, table=draw.table(rows, columns))
 
 
 def _panels(
-    order: Sequence[_Entry], frontier: Frontier, rival: str, table: Table, budgets: Sequence[float]
+    order: Sequence[_Entry],
+    frontier: Frontier,
+    rival: str,
+    table: Table,
+    budgets: Sequence[float],
+    ranks: Any,
 ) -> list[dict[str, Any]]:
-    """Return curves of all methods, those that promise most first, gains over the rival, and a table at some budgets."""
-    rows = [entry.row(one) for entry in order for one in sorted(entry.levels, key=lambda one: one["cost"][0])]  # fmt: skip
-    across, word, full = f"realised cost [{table.unit}]", _word(table), frontier.exits[-1]["cost"]
-    curves = draw.chart(rows, "cost", "quality", across, word, by="method", yaxis={"tickformat": ".1%"})  # fmt: skip
+    """Return curves, those that promise most first, with gains over the rival; and all methods at some budgets."""
+    rows = [entry.row(level) for entry in order for level in entry.levels]
+    rows.sort(key=lambda row: row["cost"])
+    rows.sort(key=lambda row: [entry.title for entry in order].index(row["method"]))
+    facts = {"word": _word(table), "unit": table.unit, "rival": rival, "split": table.split}
+    facts |= {"best": order[0].title, "methods": ", ".join(entry.title for entry in order)}
+    curves = draw.panel("frontier", facts, rows=rows)
+    drawn, dots = curves["figure"] or curves["views"][0][1], {"color": draw.GREY, "dash": "dot"}
     for of, x, called, look in (
         (frontier.exits, "cost", "one exit for all", {"mode": "markers"}),
-        (
-            frontier.bound,
-            "budget",
-            "bound in hindsight",
-            {"line": {"color": draw.GREY, "dash": "dot"}},
-        ),
+        (frontier.bound, "budget", "bound in hindsight", {"line": dots}),
     ):
-        curves["data"].append(
-            draw.line(
-                [one[x] for one in of], [one["quality"] for one in of], called, draw.GREY, **look
-            )
-        )
-    views = [["Frontier", curves]]
-    if gains := [one for one in rows if one["to_reference"] is not None]:
-        up = f"gain over {rival} at equal cost"
-        views.append(
-            [
-                f"Gain over {rival}",
-                draw.chart(
-                    gains,
-                    "cost",
-                    "to_reference",
-                    across,
-                    up,
-                    by="method",
-                    yaxis={"tickformat": "+.1%"},
-                ),
-            ]
-        )
-    facts = {"word": word, "unit": table.unit, "rival": rival, "split": table.split, "best": order[0].title}  # fmt: skip
-    facts["methods"] = ", ".join(entry.title for entry in order)
-    places = [(i, entry) for i in range(0, len(budgets), _STEP) for entry in order if entry.at[i] >= 0]  # fmt: skip
-    some = [entry.row(entry.levels[entry.at[i]]) for i, entry in places]
-    some = [{**one, "saved": 1 - one["cost"] / full} for one in some]
-    return [
-        draw.panel("frontier", facts, views=views),
-        draw.panel("methods", facts, some, {"budget": [budgets[i] for i, _ in places]}),
-    ]
+        points = [one[x] for one in of], [one["quality"] for one in of]
+        drawn["data"].append(draw.plain(draw.line(*points, called, draw.GREY, **look)))
+    letters = {(one["budget"], one["method"]): (one["group"], one["among_best"]) for one in ranks}
+    some, of = list[dict[str, Any]](), dict[str, list[Any]](budget=[], group=[])
+    for i in range(0, len(budgets), _STEP):
+        for entry in (entry for entry in order if entry.at[i] >= 0):
+            own = entry.row(entry.levels[entry.at[i]])
+            group, best = letters.get((budgets[i], entry.label), (None, False))
+            saved = 1 - own["cost"] / frontier.exits[-1]["cost"]
+            of["budget"].append(budgets[i])
+            of["group"].append(i if best else -1 - len(some))
+            some.append({**own, "saved": saved, "group": group})
+    return [curves, draw.panel("methods", facts, some, of=of)]
 
 
 def _policy_panels(
@@ -444,40 +464,38 @@ def _policy_panels(
     rival: _Entry,
     start: int,
     table: Table,
-    tables: Tables,
+    whole: Table,
     samples: Any,
     notes: list[str],
 ) -> list[dict[str, Any]]:
-    """Return what the policy that is shown first does, beside the rival's, its confidence and costs."""  # fmt: skip
+    """Return what the policy that is shown first does, beside the rival's, how sure it may be, and costs."""
     policy, place = entry.policies[entry.at[start]], rival.at[start]
     if isinstance(policy, RoutingPolicy):
         return [*draw.routes_panels(explain_routing(policy, table)), _costs_panel(policy, table)]
+    if not isinstance(policy, Policy):
+        notes.append(
+            f"{entry.label} has a policy per context: `policyopt evaluate --by context` tells of each"
+        )
+        return [_costs_panel(policy, table)]
     other = rival.policies[place] if place >= 0 and entry is not rival else None
-    numbers = np.flatnonzero(tables.get(table.split).valued)  # samples are those of all rows of the split  # fmt: skip
-    panels = list[dict[str, Any]]()
-    try:
-        found = explain(policy, table, other if isinstance(other, Policy) else None, tables.data.names)  # fmt: skip
-        classes = [_class_name(c, tables.data) for c in range(table.classes)]
-        panels += draw.explanation_panels(found, classes, samples and (lambda row: samples(int(numbers[row]))))  # fmt: skip
-        notes += getattr(samples, "notes", [])
-        seen = observe(table.built_for(policy), policy.answer)
-        of = seen.confidence, seen.correct, found.found.exit
-        told = calibration_records("none", *of, seen.losses, policy.active_exits, table.group)
-        panels += draw.calibration_panels(told, {"none": of}, table.group)
-    except InputError as error:  # of a policy per context, or graded answers
-        notes.append(f"less is told of {entry.label}: {error}")
-    return [*panels, _costs_panel(policy, table)]
+    other, numbers = other if isinstance(other, Policy) else None, np.flatnonzero(whole.valued)
+    found = explain(policy, table, other, table.names)
+    shown = explanation_content(
+        found, "", table, samples=samples and (lambda row: samples(int(numbers[row])))
+    )
+    notes += [*shown["notes"], *getattr(samples, "notes", [])]
+    return [*shown["panels"], _costs_panel(policy, table)]
 
 
 def _costs_panel(policy: Any, table: Table) -> dict[str, Any]:
-    """Return what each exit costs by itself and up to there, its head, and the policy's own arithmetic."""  # fmt: skip
+    """Return what each exit costs by itself and up to there, its head, and the policy's own arithmetic."""
     whole, heads = table.mean_costs.tolist(), table.heads
-    own = dict(zip(policy.active_exits, policy.overhead.tolist(), strict=True)) if isinstance(policy, Policy) else {}  # fmt: skip
+    spent = policy.overhead.tolist() if isinstance(policy, Policy) else []
+    own = dict(zip(policy.active_exits, spent, strict=False)) if spent else {}
     rows = [
         {"exit": draw.numbered({"exit": k, "name": (table.names or [""] * table.exits)[k]}), "alone": alone,
          "whole": whole[k], "head": None if heads is None else float(heads[k]), "own": own.get(k)}
         for k, alone in enumerate(np.diff(whole, prepend=0.0).tolist())
     ]  # fmt: skip
     told = "; ".join(f"{row['exit']} {row['alone']:.4g} {table.unit}" for row in rows)
-    figure = draw.chart(rows, "exit", "alone", "exit", f"cost [{table.unit}]", kind="bars")
-    return draw.panel("costs", {"costs": told, "unit": table.unit}, rows, figure=figure)
+    return draw.panel("costs", {"costs": told, "unit": table.unit}, rows, rows)

@@ -62,11 +62,11 @@ def _verdict(badge: str, pays: bool | None, headline: str, *sentences: str) -> d
 
 
 def explanation_content(
-    found: Explanation, title: str, table: Table, notes: Sequence[str] = ()
+    found: Explanation, title: str, table: Table, notes: Sequence[str] = (), samples: Any = None
 ) -> dict[str, Any]:
     """Return the page of an explanation, its calibration with it where answers are right or wrong."""
     panels, record, notes = (
-        draw.explanation_panels(found, table.class_names),
+        draw.explanation_panels(found, table.class_names, samples),
         found.record,
         [*notes],
     )
