@@ -317,6 +317,7 @@ def curve(
     limit: list[str] | None = options.LIMIT,
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for curve.csv and curve.png."),
+    report: Path | None = options.REPORT,
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
     metric: str | None = options.METRIC,
@@ -333,6 +334,7 @@ def curve(
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
+    options.out_page(report)
     declines = {
         "abstain": abstain, "abstain_cost": abstain_cost, "abstain_quality": abstain_quality,
         "abstain_score": abstain_score,
@@ -346,6 +348,7 @@ def curve(
     frontier = _run(
         tables, methods, asked, seeds, settings, test, metric, max_exits=max_exits, **declines
     )
+    options.write_page(report, "curve", frontier, f"Curve on {cache.resolve().name}")
     records = frontier.records + (frontier.bound if bounds else [])
     if out is not None:
         _write(frontier, records, out, f"{cache.resolve().name}, split {test}")

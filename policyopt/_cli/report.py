@@ -18,7 +18,7 @@ _LONGER = 4  # times as long as at nine budgets are fits at the page's: they sha
 
 
 def report(
-    paths: list[Path] = argument("Directory of a cache.", "CACHE"),
+    paths: list[Path] = argument("A cache; several; or logs and states of serving.", "CACHE..."),
     methods: str | None = option(
         None, "As `curve`; max_prob is added. Default: simple ones, auto."
     ),
@@ -27,6 +27,7 @@ def report(
     samples: str | None = option(
         None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."
     ),
+    budget: str | None = option(None, "Of a decision log; default: of its policy (--policies)."),
     out: Path = option(Path("report.html"), "Page to write."),
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
@@ -38,18 +39,34 @@ def report(
     from policyopt._certificates.certify import SPLIT, certify
     from policyopt._methods.registry import apply_settings, method_list
     from policyopt._page import content
+    from policyopt._page.results import is_state
     from policyopt._page.samples import Samples
+    from policyopt._study.study import named_caches, study
 
     options.out_page(out)
-    loose = [path for path in paths if policies and path.suffix == ".json"]
+    loose = [path for path in paths if policies and path.suffix == ".json" and not is_state(path)]
     cache, *others = [path for path in paths if path not in loose] or [Path()]
-    if others or not cache.name:
-        got, step = " ".join(map(str, paths)), "E.g. policyopt report cache/fashion_mnist."
-        raise input_error("CACHE", "one directory of a cache", got, step)
     names = [
         *(name.strip() for text in policies or () for name in text.split(",")),
         *map(str, loose),
     ]
+    alone = {"--risk": risk, "--samples": samples, "--set": settings, "--head-cost": head_cost}
+    if is_state(cache):
+        _refuse(alone | {"--methods": methods, "--utility": utility, "--cost": cost}, cache)
+        stated = [load_any(name).provenance.get("budget") for name in names]
+        options.write_page(out, "monitor", [cache, *others], budget or next(iter(stated), None))
+        return
+    _refuse({"--budget": budget}, cache)
+    if others:
+        _refuse(alone | {"--policies": policies}, others[0])
+        named, more = named_caches([cache, *others], output.note), {"test": test, "cost": cost}
+        with output.progress("studying"):
+            found = study(named, method=methods or "auto", utility=utility, **more)
+        options.write_page(out, "study", found)
+        return
+    if not cache.name:
+        got, step = " ".join(map(str, paths)), "E.g. policyopt report cache/fashion_mnist."
+        raise input_error("CACHE", "a directory of a cache", got, step)
     given: dict[str, Any] = {name: load_any(name) for name in names}
     shown = None if samples is None else Samples(samples, "--samples")
     data, chosen = options.read_cache(cache), None
@@ -83,3 +100,10 @@ def report(
     if verdict := page.content["verdict"]:
         output.say(verdict["headline"])
     output.say(f"wrote {out}, {len(page.html) / 1e6:.1f} MB: open it in a browser")
+
+
+def _refuse(given: dict[str, Any], path: Path) -> None:
+    """Refuse options that say nothing of what is shown."""
+    for name, value in given.items():
+        if value:
+            raise input_error(name, "left out of such a page", f"given, with {path}", "Drop it.")

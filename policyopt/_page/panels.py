@@ -19,8 +19,8 @@ from policyopt._report.calibration import reliability
 from policyopt._report.explanation import Explanation
 from policyopt._report.figures import COLOURS as _PRINT
 from policyopt._report.routes import Routes
-from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._text import printable
+from policyopt.runtime._thresholds import threshold_text
 
 COLOURS = _PRINT[:-1]  # black is no colour on a dark page
 GREY, BLUE, RED, GREEN = "#8c8c8c", *COLOURS[:3]
@@ -28,8 +28,7 @@ GREY, BLUE, RED, GREEN = "#8c8c8c", *COLOURS[:3]
 _EARLY_LATE = np.array([[242, 193, 78], [93, 165, 164], [43, 92, 158]])
 _BEST, _CLASSES, _SOME = 5, 30, 12  # lines in colour; classes, and rows of a sort of change, shown
 _LOOKS: dict[str, dict[str, Any]] = {
-    "line": {}, "dots": {"mode": "lines+markers"}, "points": {"mode": "markers"}, "bars": {}, "stack": {},
-    "area": {"stackgroup": "one"},
+    "line": {}, "dots": {"mode": "lines+markers"}, "points": {"mode": "markers"}, "bars": {}, "stack": {}, "area": {},
 }  # fmt: skip
 
 # --- what panels are made of ------------------------------------------------------------------
@@ -59,9 +58,9 @@ def panel(
     """Return a panel as `words.toml` has it: its words with facts, a table of records, views of rows with rules."""
     told = _words()[id]
     fill = {name: told.get(name, "").format(**facts) for name in ("title", "words", "alt", "caption")}  # fmt: skip
-    views = list(parts.pop("views", ()))
+    views, colours = list(parts.pop("views", ())), parts.pop("colours", COLOURS)
     for spec in told.get("views", ()):
-        given = {"colours": parts.pop("colours", COLOURS), "shapes": rules.get(spec["title"], [])}
+        given = {"colours": colours, "shapes": rules.get(spec["title"], [])}
         if own := [row for row in rows if row.get(spec["y"]) is not None]:
             ends = {of: spec[of].format(**facts) for of in ("across", "up")}
             views.append([spec["title"], chart(own, **given | spec | ends)])
@@ -115,14 +114,21 @@ def chart(
         best = i < (len(colours) if len(groups) <= len(colours) else _BEST)
         colour, at = colours[i] if best else GREY, [places.index(o[x]) if named else o[x] for o in own]  # fmt: skip
         mean, low, high = (np.array([o.get(y + end) for o in own], float) for end in ("", "_low", "_high"))  # fmt: skip
-        look = {"legendgroup": name(called), "showlegend": best and len(groups) > 1, **_LOOKS[kind]}
+        sort = "points" if kind == "line" and len(own) == 1 else kind
+        look = {"legendgroup": name(called), "showlegend": best and len(groups) > 1, **_LOOKS[sort]}
         ends = best and not np.isnan(low).all()
-        if ends and kind == "line":
+        if ends and sort == "line":
             around = {"fill": "toself", "fillcolor": f"{colour}26", "hoverinfo": "skip"}
             around |= {"line": {"width": 0}, "showlegend": False, "legendgroup": name(called)}
             drawn.append(line([*at, *at[::-1]], [*high, *low[::-1]], called, colour, **around))
         elif ends:
             look["error_y"] = {"array": high - mean, "arrayminus": mean - low, "symmetric": False}
+        if kind == "area":
+            look |= {
+                "stackgroup": "one",
+                "fillcolor": colour,
+                "line": {"color": colour, "width": 0.5},
+            }
         if kind in ("bars", "stack"):
             drawn.append(bars(mean, called, colour, x=at, **look))
         else:
@@ -135,10 +141,10 @@ def chart(
 
 def heat(counts: Any, text: Any, x: Any, y: Sequence[Any], across: str, up: str) -> dict[str, Any]:
     """Draw a square of numbers, darker where larger; few among many are seen."""
-    look = {"colorscale": [[0, f"{BLUE}0a"], [1, f"{BLUE}dd"]], "showscale": False, "xgap": 1, "ygap": 1}  # fmt: skip
+    look = {"colorscale": [[0, "#56b4e90a"], [1, "#1c86ce"]], "showscale": False}  # fmt: skip
     told = {"z": np.sqrt(counts), "text": text, "hovertemplate": "%{text}<extra></extra>"}
     drawn = {"type": "heatmap", "x": x, **told, **look}
-    return figure([drawn], across, up, yaxis=ticks(y, autorange="reversed"))
+    return figure([drawn], across, up, yaxis=ticks(y, 14, autorange="reversed"))
 
 
 def name(text: Any, most: int = 40) -> str:
@@ -175,14 +181,15 @@ def rule(at: float, text: str = "", way: str = "x") -> dict[str, Any]:
     other = "y" if way == "x" else "x"
     ends = {f"{way}0": at, f"{way}1": at, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
     label = {"text": name(text), "textposition": "end", "textangle": 0, "font": {"size": 11}}
+    label |= {"xanchor": "right", "yanchor": "bottom"} if way == "y" else {}
     look = {"color": GREY, "width": 1.5, "dash": "dash"}
     return {"type": "line", **ends, "line": look, "label": label}
 
 
-def ticks(names: Sequence[Any], **more: Any) -> dict[str, Any]:
+def ticks(names: Sequence[Any], most: int = 40, **more: Any) -> dict[str, Any]:
     """Return an axis on which places 0, 1, 2, ... have names, which may be alike; some, of many."""
-    some = range(0, len(names), -(-len(names) // 40) or 1)
-    shown = [name(names[i], 20) for i in some]
+    some = range(0, len(names), -(-len(names) // most) or 1)
+    shown = [name(names[i], 28) for i in some]
     return {"tickvals": list(some), "ticktext": shown, **more}
 
 
@@ -205,13 +212,9 @@ def explanation_panels(
     return panels + ([_changes(found, record, classes, samples)] if record["changes"] else [])
 
 
-def _threshold(value: float) -> str:
-    return {ALWAYS: "always", NEVER: "never"}.get(value, f"{value:.4g}")
-
-
 def _exits(record: Mapping[str, Any]) -> dict[str, Any]:
     exits = [
-        {**one, "called": numbered(one), "threshold": " or ".join(map(_threshold, one["thresholds"])) or "-"}
+        {**one, "called": numbered(one), "threshold": " or ".join(map(threshold_text, one["thresholds"])) or "-"}
         for one in record["exits"]
     ]  # fmt: skip
     series = {
@@ -235,7 +238,7 @@ def _scores(record: Mapping[str, Any]) -> dict[str, Any]:
             shares = np.array(group["counts"]) / max(group["rows"], 1)
             drawn.append(bars(shares, f"{who} answers", colours[who], **at))
         inside = [t for t in one["thresholds"] if edges[0] <= t <= edges[-1]]
-        rules = [rule(t, f"threshold {_threshold(t)}") for t in inside]
+        rules = [rule(t, f"threshold {threshold_text(t)}") for t in inside]
         more = {"barmode": "overlay", "bargap": 0, "shapes": rules, "yaxis": {"tickformat": ".0%"}}
         drawing = figure(drawn, f"score ({record['score']})", "share of the group", **more)
         views.append([numbered(one), drawing])
@@ -266,7 +269,7 @@ def _changes(
     names = [*map(numbered, changes["exits"])]
     for which in ("worse", "better") if changes["better"] is not None else ():
         answers += f"; {changes[which]:,} rows get a {which} answer"
-        for i in changes[f"rows_{which}"][:_SOME]:
+        for i in changes[f"rows_{which}"][: _SOME if samples else _SOME // 3]:
             own = {"label": "label", "answer": "prediction", "before": "reference_prediction"}
             facts = [
                 [head, _class(rows[i][of], classes)] for head, of in own.items() if of in rows[i]

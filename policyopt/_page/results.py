@@ -15,6 +15,8 @@ import numpy as np
 
 from policyopt._cache.decision_log import Log, is_log
 from policyopt._certificates.risks import Risk
+from policyopt._costs import parse_budget
+from policyopt._frontier import Frontier, means_over, over_seeds
 from policyopt._intervals import mean_interval, with_interval
 from policyopt._online.simulate import Simulation, interval
 from policyopt._page import panels as draw
@@ -24,6 +26,7 @@ from policyopt._report.explanation import Explanation
 from policyopt._report.routes import Routes
 from policyopt._study.study import Study
 from policyopt._table import Table, known_rows
+from policyopt._verdict import verdict as judged
 from policyopt.runtime._certificate import in_words
 from policyopt.runtime._drift import DriftWatch
 from policyopt.runtime._errors import InputError, input_error
@@ -31,24 +34,27 @@ from policyopt.runtime._online.controller import Controller
 from policyopt.runtime._online.serving import Online
 from policyopt.runtime._risk_monitor import RiskMonitor
 
-_POINTS, _WINDOWS, _MANY, _CLAIMS = 100, 12, 45, 6  # drawn of each at most
+_POINTS, _LEAST, _WINDOWS, _MANY, _CLAIMS, _SOME = 100, 25, 12, 20, 6, 4  # drawn of each at most
+_STATED = ("confidence", "procedure", "testing", "n", "split", "cache", "rows", "policy")
 Seen = tuple[list[Any], dict[str, Any], str]  # panels of a file, its verdict, and what it is
 
 
 def page(
-    kind: str, title: str, subtitle: str, panels: Sequence[Any], verdict: Any = None,
-    notes: Sequence[str] = (), facts: Sequence[Any] = (),
+    kind: str, title: str, subtitle: str, panels: Sequence[Any], verdict: Any = None, notes: Sequence[str] = (),
+    **facts: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a page holds; the command that made it is filled in by whoever writes it."""
     versions = {"python": python_version()} | {of: version(of) for of in ("policyopt", "numpy")}
     made = {"command": "", "versions": versions, "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
+    made |= {"facts": [[of.replace("_", " "), str(value)] for of, value in facts.items()]}
     return {
-        "kind": kind, "title": title, "subtitle": subtitle, "verdict": verdict, "notes": list(notes),
-        "made": {**made, "facts": [list(map(str, fact)) for fact in facts]}, "explorer": None, "panels": list(panels),
+        "kind": kind, "title": title, "subtitle": subtitle, "verdict": verdict, "notes": list(notes), "explorer": None,
+        "made": made, "panels": list(panels),
     }  # fmt: skip
 
 
 def _verdict(badge: str, pays: bool | None, headline: str, *sentences: str) -> dict[str, Any]:
+    headline = headline[:1].upper() + headline[1:]
     return {"badge": badge, "pays": pays, "headline": headline, "sentences": list(sentences)}
 
 
@@ -84,6 +90,27 @@ def routes_content(found: Routes, title: str) -> dict[str, Any]:
     return page("explain", title, told, draw.routes_panels(found), None, record["notes"])
 
 
+def curve_content(frontier: Frontier, title: str) -> dict[str, Any]:
+    """Return the page of methods at several budgets, best first by the mean over all, with the verdict."""
+    found = [{**group[0], **means_over(group)} for group in over_seeds(frontier.records)]
+    full, worth = frontier.exits[-1]["cost"], dict[str, list[float]]()
+    for one in found:
+        worth.setdefault(one["method"], []).append(one["quality"])
+        one["saved"] = 1 - one["realised_cost"] / full
+    order = sorted(worth, key=lambda method: -fmean(worth[method]))
+    found.sort(key=lambda one: (order.index(one["method"]), one["realised_cost"]))
+    word = "quality" if frontier.graded else "accuracy"
+    facts = {"word": word, "unit": frontier.unit, "count": len(order), "best": order[0]}
+    marks = {"budget": [one["budget"] or one["realised_cost"] for one in found]}
+    shown = panel("curve", facts, found, found, of=marks)
+    x, y = ([one[of] for one in frontier.exits] for of in ("cost", "quality"))
+    shown["figure"]["data"].append(draw.line(x, y, "one exit for all", draw.GREY, mode="markers"))
+    told = judged(frontier)
+    said = {"pays": told.pays, "headline": told.headline, "sentences": list(told.sentences)}
+    subtitle = f"{len(order)} methods, costs in {frontier.unit}"
+    return page("curve", title, subtitle, [shown], said, [*frontier.notes, *told.notes])
+
+
 # --- a study ----------------------------------------------------------------------------------
 
 
@@ -117,7 +144,7 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
     pairs = [
         {**one, "pair": f"{one['better']} > {one['worse']}", "rows": "shared" if one["paired"] else "other",
          "counts": ", ".join(map(str, one["runs"]))}
-        for one in study.pairs
+        for one in sorted(study.pairs, key=lambda one: (one["holm_p"], one["p"]))
     ]  # fmt: skip
     told = [one for one in study.tests if one["test"]]
     tests = [{**one, "letters": ", ".join(map(" ".join, one["groups"].items()))} for one in told]
@@ -128,21 +155,23 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
         panels.append(panel("pairs", facts | more, pairs, pairs[:_MANY]))
     panels += [panel("tests", facts, tests)] if tests else []
     subtitle = f"{len(names)} models at {len(study.budgets)} budgets, costs in {study.unit}"
-    more = [["Models", ", ".join(names)], ["Certainty", percent(study.confidence, 0)]]
-    return page("study", title, subtitle, panels, _deploy(study, word), study.notes, more)
+    sure = percent(study.confidence, 0)
+    return page("study", title, subtitle, panels, _deploy(study, word), study.notes, certainty=sure)
 
 
 def _deploy(study: Study, word: str) -> dict[str, Any]:
     """Return which model at which budgets, with what certainty."""
     spans, sure, sentences = list[list[Any]](), f"with {percent(study.confidence, 0)} certainty", []
     for one in study.budgets:  # neighbours of which the same is told are told together
-        key = one["winner"] or sorted(one["contenders"])
+        key = one["winner"] or frozenset(one["contenders"])
         if not spans or spans[-1][0] != key:
             spans.append([key, []])
         spans[-1][1].append(one)
     for key, at in spans:
         ends = " to ".join(dict.fromkeys(f"{one['budget']:.4g}" for one in (at[0], at[-1])))
-        told = f"one of {', '.join(key)}; which, cannot be told"
+        names = at[0]["contenders"]
+        few = ", ".join(names[:_SOME]) + f" and {len(names) - _SOME} more" * (len(names) > _SOME)
+        told = f"one of {few}; which, cannot be told"
         if isinstance(key, str):
             leads = [100 * one["lead"] for one in at if one["lead"] is not None]
             apart = " to ".join(dict.fromkeys(f"{f(leads):.2f}" for f in (min, max) if leads))
@@ -190,8 +219,8 @@ def simulation_content(found: Simulation, title: str) -> dict[str, Any]:
     panels += [panel("arms", {}, views=views)] if views else []
     course = f"{first['schedule']} over {', '.join(first['streams'])}"
     subtitle = f"{first['rounds']:,} requests, {first['repetitions']} repetitions, {course}"
-    more = [[of, first[of]] for of in ("method", "reward", "overhead", "reveal", "delay", "seed")]
-    return page("simulate", title, subtitle, panels, None, found.notes, more)
+    more = {of: first[of] for of in ("method", "reward", "overhead", "reveal", "delay", "seed")}
+    return page("simulate", title, subtitle, panels, None, found.notes, **more)
 
 
 def certificate_content(
@@ -210,37 +239,45 @@ def certificate_content(
         lines = [] if claim.share else [rule(claim.most, "allowed", "y")]
         look = {"by": "shown", "kind": "points", "shapes": lines, "colours": ("#0072B2", "#8c8c8c")}
         views.append([name, chart(own, "cost", "risk", f"expected cost [{unit}]", name, **look)])
-    cheapest = f"{passed[0]['cost']:.4g} {unit}" if passed else "-"
+    cheapest = f"{min(one['cost'] for one in passed):.4g} {unit}" if passed else "-"
     facts = {"tried": len(levels), "passed": len(passed), "cheapest": cheapest, "unit": unit}
     rules = {"p-values": [rule(stated["tested_at"], "at most", "y")] if stated else []}
     verdict = _verdict("Not shown", False, "No level is shown to keep the risk.", why)
     if stated:
-        told = f"{len(passed)} of {len(levels)} levels are shown; the cheapest costs {cheapest}."
-        verdict = _verdict("Certified", True, in_words(dict(stated)), told)
+        told = f"{len(passed)} of {len(levels)} levels; the cheapest costs {cheapest}."
+        verdict = _verdict(
+            "Certified",
+            True,
+            f"Shown to keep {stated['claim']}: {told}",
+            f"Certified {in_words(dict(stated))}",
+        )
     panels = [panel("levels", facts, levels, levels, rules=rules, views=views)]
-    facts = list((stated or {}).items())
-    return page("certify", title, f"{len(levels)} levels tried", panels, verdict, facts=facts)
+    facts = {of: value for of, value in (stated or {}).items() if of in _STATED}
+    return page("certify", title, f"{len(levels)} levels tried", panels, verdict, **facts)
 
 
 # --- what a policy wrote while serving --------------------------------------------------------
 
 
-def monitor_content(paths: Sequence[Path], budget: float | None = None) -> dict[str, Any]:
-    """Return the page of decision logs and of saved states: online policies, drift watches, risk monitors."""
+def monitor_content(paths: Sequence[Path], budget: str | float | None = None) -> dict[str, Any]:
+    """Return the page of decision logs and of saved states: online policies, drift watches, risk monitors.
+
+    `budget`: that of the logs' policies, in their unit.
+    """
     notes, panels, seen = list[str](), [], []
     for i, path in enumerate(paths):
         if not is_state(path):
             step = "DecisionLog, `policyopt watch` and Online.save write such files."
             raise input_error("FILE", "a decision log or a saved state", path, step)
         seen.append(_log(path, budget, notes) if is_log(path) else _STATES[_form(path)](path))
-        end = {"id": f"-{i}", "title": f" ({path.name})"} if i else {}
+        end = {"id": f"-{i}", "title": f" ({path.name})"} if paths[1:] else {}
         panels += [{**one, **{of: one[of] + text for of, text in end.items()}} for one in seen[-1][0]]  # fmt: skip
     order = (False, True, None)  # what is wrong first
     first, *others = sorted((one for _, one, _ in seen), key=lambda one: order.index(one["pays"]))
     more = [text for one in others for text in (one["headline"], *one["sentences"])]
     verdict = {**first, "sentences": [*first["sentences"], *more]}
-    files = [["Files", ", ".join(path.name for path in paths)]]
-    return page("monitor", "Monitor", "; ".join(said for *_, said in seen), panels, verdict, notes, files)  # fmt: skip
+    files, told = ", ".join(path.name for path in paths), "; ".join(said for *_, said in seen)
+    return page("monitor", "Monitor", told, panels, verdict, notes, files=files)
 
 
 def is_state(path: Path) -> bool:
@@ -256,7 +293,7 @@ def _form(path: Path) -> Any:
     return content.get("format") if isinstance(content, dict) else None
 
 
-def _log(path: Path, budget: float | None, notes: list[str]) -> Seen:
+def _log(path: Path, budget: Any, notes: list[str]) -> Seen:
     """Return the panels of a decision log: cost against budget, who answers, what came back."""
     log = Log(path)
     if not log.requests:
@@ -265,7 +302,7 @@ def _log(path: Path, budget: float | None, notes: list[str]) -> Seen:
     head, asked = log.head, [content for _, content in log.requests.values()]
     names = head["names"] or [f"model {m}" for m in range(len(head["costs"]))]
     unit, n = head["unit"], len(asked)
-    starts = np.arange(0, n, max(-(-n // _POINTS), 1))
+    starts = np.arange(0, n, max(-(-n // _POINTS), min(_LEAST, n)))
     ends = np.append(starts[1:], n)
 
     def course(y: str, values: Any, **more: Any) -> list[dict[str, Any]]:
@@ -277,10 +314,13 @@ def _log(path: Path, budget: float | None, notes: list[str]) -> Seen:
     mean, alarms, rules = mean_interval(cost), list[dict[str, Any]](), []
     promise, most = "No budget is known: --budget states it.", float(sum(head["costs"]))
     if budget is not None:
+        budget = parse_budget(budget, np.array([most]), unit)
         promise, rules = "Dashed: the budget.", [rule(budget, "budget", "y")]
         if 0 < budget < most and cost.max() <= most:
-            alarm = RiskMonitor(budget, low=0.0, high=most).update(cost)
-            alarms += [{"alarm": "over budget", "at": alarm.losses, "text": str(alarm)}] if alarm else []  # fmt: skip
+            if alarm := RiskMonitor(budget, low=0.0, high=most).update(cost):
+                between = " to ".join(f"{end:.4g}" for end in alarm.risk)
+                text = f"Over budget, shown after {alarm.losses:,} requests: mean cost {between} {unit}."
+                alarms.append({"alarm": "over budget", "at": alarm.losses, "text": text})
             promise += " While it is kept, an alarm comes with a chance of 5 % at most, ever."
     facts = {"unit": unit, "window": int(ends[0]), "requests": n, "mean": mean.mean, "promise": promise}  # fmt: skip
     facts["limit"] = "no alarm" if not alarms else f"alarm at request {alarms[0]['at']:,}"
@@ -298,7 +338,7 @@ def _log(path: Path, budget: float | None, notes: list[str]) -> Seen:
         good = right[known & mine].mean() if (known & mine).any() else None
         models.append({"model": model, "right": good, **told})
     facts["shares"] = ", ".join(f"{one['model']} {percent(one['answered'])}" for one in models)
-    panels.append(panel("answers", facts, models, rows))
+    panels.append(panel("answers", facts, models, rows, colours=draw.shades(len(names))))
     if known.any():
         told = course("share", known, of="have feedback")
         good = course("share", np.where(known, right, 0.0), of="right, of these")
