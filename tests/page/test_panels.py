@@ -12,7 +12,7 @@ from policyopt._page import panels, results
 from policyopt._page.page import render
 from policyopt._replay import replay
 from policyopt._report.calibration import calibration_records, observe
-from policyopt._report.explanation import explain
+from policyopt._report.explanation import explain_rows as explain
 from policyopt.runtime import BudgetError, RiskMonitor
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._online.controller import Controller
