@@ -244,7 +244,7 @@ def test_saved_states_on_one_page(tables, tmp_path, run):
         paths.append(tmp_path / f"{name}.json")
         online.save(paths[-1])
     policy = po.fit(tables.data, "40%", "max_prob", tables=tables).policy
-    watch = po.watch_policy(policy, tables.get("calibrate"))
+    watch = po.watch(policy, tables.get("calibrate"))
     monitor = RiskMonitor(0.05)
     monitor.update(np.arange(500) % 2)
     for name, state in {"drift": watch.state(), "monitor": monitor.state()}.items():
