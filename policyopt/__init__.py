@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from policyopt._checking import check_method, check_score
     from policyopt._costs import Cost
     from policyopt._experts import fit_experts
+    from policyopt._export.bundle import export
+    from policyopt._export.verify import verify
     from policyopt._family import FittedFamily, fit_family
     from policyopt._frontier import compare, curve
     from policyopt._limits import Limit
@@ -35,18 +37,20 @@ if TYPE_CHECKING:
     from policyopt._methods.learned_score import LearnedScore
     from policyopt._methods.registry import make_method, register_method
     from policyopt._methods.targets import Target
-    from policyopt._online.drift import refit, watch_policy
+    from policyopt._online.drift import refit, watch
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
     from policyopt._page.content import Page, report
     from policyopt._parts import by_part
     from policyopt._progress import progress
+    from policyopt._report.calibration import Calibration, calibration
+    from policyopt._report.explanation import Explanation, explain
     from policyopt._study.exits import exit_metrics
     from policyopt._study.runs import compare_runs
     from policyopt._study.streams import robustness
     from policyopt._study.study import Study, study
     from policyopt._table import Tables
-    from policyopt._tiers.choose import certified_plan, make_plan
+    from policyopt._tiers.choose import plan
     from policyopt._tiers.description import Link, Tier, Tiers, load_tiers
     from policyopt._tiers.search import Goal
     from policyopt._tiers.tier_policy import TierPolicy, load_tier, tier_policies
@@ -73,6 +77,8 @@ _NAMES = {
     "_checking": "check_method check_score",
     "_costs": "Cost",
     "_experts": "fit_experts",
+    "_export.bundle": "export",
+    "_export.verify": "verify",
     "_family": "FittedFamily fit_family",
     "_frontier": "compare curve",
     "_limits": "Limit",
@@ -81,9 +87,11 @@ _NAMES = {
     "_methods.learned_score": "LearnedScore",
     "_methods.registry": "make_method register_method",
     "_methods.targets": "Target",
-    "_online.drift": "refit watch_policy",
+    "_online.drift": "refit watch",
     "_online.families": "fit_linucb",
     "_online.simulate": "simulate",
+    "_report.calibration": "Calibration calibration",
+    "_report.explanation": "Explanation explain",
     "_study.runs": "compare_runs",
     "_study.study": "Study study",
     "_page.content": "Page report",
@@ -92,7 +100,7 @@ _NAMES = {
     "_study.exits": "exit_metrics",
     "_study.streams": "robustness",
     "_table": "Tables",
-    "_tiers.choose": "certified_plan make_plan",
+    "_tiers.choose": "plan",
     "_tiers.description": "Link Tier Tiers load_tiers",
     "_tiers.search": "Goal",
     "_tiers.tier_policy": "TierPolicy load_tier tier_policies",
@@ -104,17 +112,16 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 __all__ = [
-    "BudgetError", "CacheWriter", "Certified", "CheckError", "Cost", "ExitData", "ExpertPolicy", "Fitted",
-    "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit", "Link", "Method", "Page",
-    "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule", "Study", "Tables",
-    "Target", "Tier", "TierPolicy", "Tiers", "Verdict", "array", "by_part", "certified_plan", "certify",
-    "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
-    "exit_metrics", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
-    "import_sources", "load_experts", "load_family", "load_policy", "load_tier",
-    "load_tiers", "lookup", "make_method", "make_plan", "make_score", "number", "open_cache",
-    "progress", "refit",
-    "register_method", "register_risk", "register_score", "report", "risk_coverage", "robustness", "route",
-    "row_product", "simulate", "study", "tier_policies", "tune", "verdict", "watch_policy",
+    "BudgetError", "CacheWriter", "Calibration", "Certified", "CheckError", "Cost", "ExitData",
+    "ExpertPolicy", "Explanation", "Fitted", "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit",
+    "Link", "Method", "Page", "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule",
+    "Study", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "Verdict", "array", "by_part", "calibration",
+    "certify", "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
+    "exit_metrics", "explain", "export", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
+    "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
+    "make_method", "make_score", "number", "open_cache", "plan", "progress", "refit", "register_method",
+    "register_risk", "register_score", "report", "risk_coverage", "robustness", "route", "row_product", "simulate",
+    "study", "tier_policies", "tune", "verdict", "verify", "watch",
 ]  # fmt: skip
 
 

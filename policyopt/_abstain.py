@@ -47,6 +47,7 @@ from policyopt.runtime._checks import MAX_COST, check_least, check_one_of, check
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._policy import ALWAYS, Abstention
 from policyopt.runtime._scores import RULES, ScoreRule, make_rule
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Floats
 
 #: Scores that nothing is to be learned for.
@@ -371,8 +372,8 @@ def _calibrate(name: str, fitted: Fitted, table: Table, seed: int) -> Calibrator
 # ---- risk and coverage
 
 
-@dataclass(frozen=True, eq=False)
-class RiskCoverage:
+@dataclass(frozen=True, eq=False, repr=False)
+class RiskCoverage(Shown):
     """What answers are worth if only those with the highest scores are given.
 
     Attributes

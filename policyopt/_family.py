@@ -21,6 +21,7 @@ from policyopt.runtime._calibrators import Calibrator
 from policyopt.runtime._errors import BudgetError
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._shown import Shown
 
 #: Share of the full model's cost that a level must cost more than the one before.
 _APART = 1e-6
@@ -28,8 +29,8 @@ _APART = 1e-6
 _BETTER = 1e-9
 
 
-@dataclass(frozen=True, eq=False)
-class FittedFamily:
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedFamily(Shown):
     """The result of a fit at several budgets.
 
     Attributes

@@ -41,6 +41,7 @@ from policyopt.runtime._checks import check_one_of, check_seed, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error
 from policyopt.runtime._policy import Policy, over_model_exits
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
@@ -54,8 +55,8 @@ _UNKNOWN_OF_BOUND = (
 _STREAM = 1 << 32
 
 
-@dataclass(frozen=True)
-class Frontier:
+@dataclass(frozen=True, repr=False)
+class Frontier(Shown):
     """What `curve` found."""
 
     records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
@@ -443,8 +444,8 @@ def path_through(policies: Sequence[Policy], table: Table) -> Path:
     return Path(paid, earned, table.graded, table.group)
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison(Sequence[dict[str, Any]]):
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown, Sequence[dict[str, Any]]):
     """What `compare` found: as a sequence, its records.
 
     Attributes
@@ -593,7 +594,7 @@ def _ranking(
         there = np.flatnonzero(
             ~np.isnan(means[:, b]).any(axis=0)
         )  # the cheapest exit can be too dear
-        mine, names = means[:, b, there], [labels[m] for m in there]
+        mine, names = means[:, b, there], [labels[m] for m in there.tolist()]
         tests = gaps(mine, errors[b][np.ix_(there, there)], min(units), shared, frontier.refits)
         worth = dict(zip(names, mine.mean(axis=0).tolist(), strict=True))
         best, tested, group = ranked(names, list(worth.values()), tests)

@@ -17,6 +17,7 @@ from policyopt.runtime._outputs import with_columns
 from policyopt.runtime._policy import Abstention, Policy, Trace
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of, shaped
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time
@@ -140,8 +141,8 @@ def check_match(policy: Policy | RoutingPolicy, table: Table) -> None:
             raise input_error(f"{name} of the cache", allowed, got, step)
 
 
-@dataclass(frozen=True)
-class Replay:
+@dataclass(frozen=True, repr=False)
+class Replay(Shown):
     """What a policy did with N rows."""
 
     exit: Ints  # (N,): the model's number of the exit taken

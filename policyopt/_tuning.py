@@ -37,6 +37,7 @@ from policyopt._replay import replay
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_one_of, check_seed
 from policyopt.runtime._errors import InputError, PolicyOptError, input_error
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._text import SECRET
 from policyopt.runtime._typing import Floats, Ints
 
@@ -51,8 +52,8 @@ _LISTED = 10_000
 _TRIES = 4
 
 
-@dataclass(frozen=True)
-class Tuned:
+@dataclass(frozen=True, repr=False)
+class Tuned(Shown):
     """The result of `tune`; the best of many trials' `value` and errors over shared rows are a little flattering."""
 
     method: str

@@ -34,6 +34,7 @@ from policyopt._table import Table, known_rows
 from policyopt._testing import holm
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._checks import check_type
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Floats
 
 #: Of the full model's cost: to save less is to save nothing.
@@ -41,8 +42,8 @@ _SAVES = 0.01
 _Z = NormalDist().inv_cdf(0.975)
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Shown):
     """What `verdict` found; `str` of it is the plain text.
 
     Attributes

@@ -16,10 +16,10 @@ from policyopt._experts import fit_experts
 from policyopt._export.bundle import write_bundle
 from policyopt._export.samples import golden_of
 from policyopt._export.symbolic import trace_policy
-from policyopt._online.drift import refit, watch_policy
+from policyopt._online.drift import refit, watch
 from policyopt._online.families import steering_family
 from policyopt._online.simulate import simulate
-from policyopt._report.explanation import explain
+from policyopt._report.explanation import explain_rows as explain
 from policyopt._table import Tables
 from policyopt.runtime import load_policy
 from policyopt.runtime._checks import MAX_COST, MAX_SEED
@@ -45,8 +45,8 @@ CALLS = {
     "ladder": lambda d, t, x, y, s: steering_family("max_prob", t, 3, seed=s),
     "tune": lambda d, t, x, y, s: po.tune(d, "max_prob", trials=1, seed=s),
     "simulate": lambda d, t, x, y, s: simulate(d, rounds=20, repetitions=1, seed=s),
-    "make_plan": lambda d, t, x, y, s: po.make_plan(ONE, t, GOAL, seed=s),
-    "certified_plan": lambda d, t, x, y, s: po.certified_plan(ONE, t, GOAL, 0.9, seed=s),
+    "plan": lambda d, t, x, y, s: po.plan(ONE, t, GOAL, seed=s),
+    "plan, certified": lambda d, t, x, y, s: po.plan(ONE, t, GOAL, confidence=0.9, seed=s),
 }
 
 
@@ -149,7 +149,7 @@ def served(policy):
 USES = {
     "evaluate": lambda p, t, _: po.evaluate(p, t.data).exit.tolist(),
     "explain": lambda p, t, _: explain(p, t.get("test"), p).record["exits"],
-    "watch": lambda p, t, _: watch_policy(p, t.get("test")).reference.active_exits,
+    "watch": lambda p, t, _: watch(p, t.get("test")).reference.active_exits,
     "steer": lambda p, t, _: Online(p, LinUCB()).family.thresholds.tolist(),
     "export": lambda p, t, folder: exported(p, folder / "out"),
     "experts": lambda p, t, _: po.ExpertPolicy(["a", "b"], [p, p]).policies[1].thresholds.tolist(),

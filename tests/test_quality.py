@@ -239,7 +239,7 @@ def test_other_rooms_value_grades():
     )
     low, high = fit.quality.mean(axis=0)[[0, -1]]
     goal = po.Goal("latency", accuracy=float(low + high) / 2)
-    planned = po.certified_plan(tiers, fit, goal, 0.8)
+    planned = po.plan(tiers, fit, goal, confidence=0.8)
     sure = planned.certificate
     assert goal.accuracy <= sure.accuracy_low < sure.accuracy < 1
     record = summary(tiers, planned.plan, planned.fitted.policy, test, "latency")

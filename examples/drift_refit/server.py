@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import policyopt as po
-from policyopt._online.drift import refit, watch_policy
+from policyopt._online.drift import refit, watch
 from policyopt._table import Tables
 
 SPARE = 0.1  # share of requests that run to the last exit, whatever the policy says
@@ -32,7 +32,7 @@ class Server:
     def __init__(self, tables: Tables, budget: str, method: str, seed: int = 0) -> None:
         self.tables = tables
         self.fitted = po.fit(tables.data, budget, method, tables=tables, seed=seed)
-        self.watch = watch_policy(self.fitted.policy, tables.get("calibrate"))
+        self.watch = watch(self.fitted.policy, tables.get("calibrate"))
         self.recent: list[npt.NDArray[Any]] = []
         self.events: list[tuple[int, str]] = []
         self._coin = np.random.default_rng(seed)

@@ -17,6 +17,7 @@ from policyopt.runtime._checks import check_one_of, check_seed, to_python
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import checked_names
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Array, Ints
 
 #: The splits with a meaning of their own; any other name is a stream.
@@ -190,8 +191,8 @@ class Rows:
             start += n
 
 
-@dataclass(frozen=True, eq=False)
-class ExitData:
+@dataclass(frozen=True, eq=False, repr=False)
+class ExitData(Shown):
     """Per-exit outputs, labels, costs and metadata: what a cache holds, checked.
 
     Parameters

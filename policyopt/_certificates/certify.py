@@ -43,6 +43,7 @@ from policyopt.runtime._experts import ExpertPolicy
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._several import policy_of
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Floats, Ints
 
 SPLIT, LEVELS = "calibrate", 30
@@ -52,8 +53,8 @@ _FEWEST = 20
 _SURE = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class Certified:
+@dataclass(frozen=True, eq=False, repr=False)
+class Certified(Shown):
     """The result of `certify`.
 
     Attributes

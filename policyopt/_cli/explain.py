@@ -17,28 +17,15 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._progress import report
-from policyopt._replay import replay
-from policyopt._report.calibration import (
-    ANSWER_MAPS,
-    MAPS,
-    apply_map,
-    calibration_records,
-    fit_map,
-    observe,
-    reliability_figure,
-    right_or_wrong,
-)
-from policyopt._report.explanation import default_reference, figures, fold
+from policyopt._report.calibration import MAPS
+from policyopt._report.calibration import calibration as calibrate
+from policyopt._report.explanation import REFERENCE, figures, fold
 from policyopt._report.explanation import explain as explain_policy
-from policyopt._table import known_rows
-from policyopt._utility import coarse_exits, coarse_note
-from policyopt.runtime._answers import Identity
+from policyopt._report.routes import Routes, routes_figure
+from policyopt._utility import coarse_note
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily
-from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy, no_thresholds
 from policyopt.runtime._thresholds import scale_text, threshold_text
 
@@ -67,30 +54,29 @@ def explain(
     options.out_folder(out, {"rows.csv": "row,"})
     options.out_page(report)
     loaded = _single("POLICY", policy, level, routes=True)
-    if isinstance(loaded, RoutingPolicy):
-        if reference is not None:
-            step = "Leave it out; `policyopt compare` holds methods against each other."
-            raise input_error("--reference", "absent with routing", str(reference), step)
-        _explain_routing(loaded, policy, cache, split, out, report, utility, cost, style)
-        return
-    against = None if reference is None else _single("--reference", reference, level)
+    routing = isinstance(loaded, RoutingPolicy)
+    if routing and reference is not None:
+        step = "Leave it out; `policyopt compare` holds methods against each other."
+        raise input_error("--reference", "absent with routing", str(reference), step)
+    against = REFERENCE if reference is None else _single("--reference", reference, level)
     data = options.read_cache(cache)
     data.rows(split)  # raises where there is no such split, before the work
-    needed = (split,) if reference is not None else ("fit", split)
-    worth, told = utility_for(loaded, data, utility)
+    needed = (split,) if reference is not None or routing else ("fit", split)
+    worth, _ = utility_for(loaded, data, utility)
     tables = options.make_tables(data, cost_for(loaded, data, cost), needed, worth)
-    remarks = [told] if told else []
-    if against is None:
-        against, remark = default_reference(loaded, tables)
-        remarks.append(remark)
-    explanation = explain_policy(loaded, tables.get(split), against, data.names)
+    given = {"reference": against, "utility": utility, "tables": tables}
+    explanation = explain_policy(loaded, data, split, **given)
     record = explanation.record
-    if record["changes"] and record["changes"]["same_exit"] == record["rows"]:
+    remarks = list(record["notes"])
+    if record.get("changes") and record["changes"]["same_exit"] == record["rows"]:
         remarks.append("every row leaves where the reference lets it: --reference FILE for another")
-    for remark in filter(None, [*record["notes"], *remarks, scale_text(loaded)]):
+    for remark in filter(None, [*remarks, scale_text(loaded)]):
         output.note(remark)
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
-    options.write_page(report, "explanation", explanation, title, tables.get(split), remarks)
+    options.write_page(report, "explanation", explanation, title, tables.get(split))
+    if isinstance(explanation, Routes):
+        _tell_routes(explanation, title, out, style)
+        return
     if out is not None:
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)
@@ -108,22 +94,9 @@ def explain(
         output.say(f"wrote explain.json, rows.csv and pictures to {out}")
 
 
-def _explain_routing(
-    loaded: RoutingPolicy, path: Path, cache: Path, split: str, out: Path | None, report: Path | None,
-    utility: str | None, cost: str | None, style: output.Format,
-) -> None:  # fmt: skip
+def _tell_routes(found: Routes, title: str, out: Path | None, style: output.Format) -> None:
     """Show which model is asked after which: a tree of ways with their shares, costs and accuracies."""
-    from policyopt._report.routes import explain_routing, routes_figure
-
-    data = options.read_cache(cache)
-    worth, told = utility_for(loaded, data, utility)
-    tables = options.make_tables(data, cost_for(loaded, data, cost), (split,), worth)
-    found = explain_routing(loaded, tables.get(split))
     record = found.record
-    for remark in filter(None, [*record["notes"], told]):
-        output.note(remark)
-    title = f"{record['policy']['method'] or path.name} on {cache.resolve().name}, {split}"
-    options.write_page(report, "routes", found, title)
     if out is not None:
         files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
         output.write_results(out, {**files, "routes.png": routes_figure(record, title)})
@@ -255,82 +228,29 @@ def calibration(
     options.out_folder(out)
     if policy is not None and (budget is not None or method is not None):
         raise input_error("--policy", "given alone", "--budget or --method besides", "Drop one.")
-    wanted = list(MAPS) if maps is None else _names(maps)
     loaded = None if policy is None else _single("--policy", policy, level)
-    if loaded is not None and coarse_exits(loaded.provenance):
-        step = "`policyopt fit --calibrator` calibrates its confidence; `policyopt explain` shows the rest."
-        got = "one with super-classes, as its utility says"
-        raise input_error("--policy", "one whose exits answer classes, as labels do", got, step)
     data = options.read_cache(cache)
-    if split == "fit":
-        output.note("calibrations are fitted on these very rows: they look better than they are")
     name = cost if loaded is None else cost_for(loaded, data, cost)
     tables = options.make_tables(data, name, ("fit", split))
-    for needed in ("fit", split):  # refused before the work
-        right_or_wrong(tables.get(needed))
     if loaded is None:
         budget = budget or options.usual_budget(tables.get("fit").mean_costs)
         loaded = fit_policy(data, budget, method, tables=tables).policy
-    notes = list[str]()
-    known = [known_rows(tables.get(name), notes) for name in ("fit", split)]
-    for note in dict.fromkeys(notes):
-        output.note(note)
-    exits = replay(loaded, known[1]).exit
-    names = _possible(wanted, data, loaded)
-    fit, test = (table.built_for(loaded) for table in known)
-    records, diagrams = list[dict[str, Any]](), dict[str, Any]()
     with output.progress("calibrating"):
-        report(0, len(names), "reading the outputs")
-        before, after = observe(fit, loaded.answer), observe(test, loaded.answer)
-        for i, name in enumerate(names):
-            report(i, len(names), name)
-            seen = apply_map(fit_map(name, fit, before), test, after)
-            columns = (seen.confidence, seen.correct, exits)
-            found = calibration_records(
-                name, *columns, seen.losses, loaded.active_exits, test.group
-            )
-            for one in found if data.names else ():
-                one["name"] = data.names[one["exit"]]
-            records += found
-            if out is not None:
-                title = f"{name if name != 'none' else 'no calibration'}, split {split}"
-                diagram = reliability_figure(*columns, found, title, test.group)
-                diagrams[f"reliability{f'_{name}' if i else ''}.png"] = diagram
-    content = {
-        "split": split, "rows": len(exits), "method": loaded.provenance.get("method"),
-        "budget": loaded.provenance.get("budget"), "unit": loaded.unit, "records": records,
-    }  # fmt: skip
+        found = calibrate(loaded, data, split, maps, tables=tables)
+    for note in found.notes:
+        output.note(note)
+    told = {name: getattr(found, name) for name in ("split", "method", "budget", "unit", "records")}
+    content = {"rows": len(found.exits), **told}
     if out is not None:
+        names = {
+            name: f"reliability{f'_{name}' if i else ''}.png" for i, name in enumerate(found.seen)
+        }
+        diagrams = {file: found.figure(name) for name, file in names.items()}
         output.write_results(out, {"calibration.json": output.to_json(content), **diagrams})
         written = f"wrote {out / 'calibration.json'} and {len(diagrams)} diagrams"
         output.note(f"{written}, reliability.png first")
-    if not output.print_data(style, content, records):
-        _print_calibration(records, split)
-
-
-def _names(text: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in MAPS]
-    if unknown or not names:
-        allowed = f"some of {','.join(MAPS)}"
-        raise input_error("--maps", allowed, unknown or "none", "E.g. --maps none,platt.")
-    return names
-
-
-def _possible(wanted: list[str], data: ExitData, policy: Policy) -> list[str]:
-    """Leave out the maps of class probabilities where there are none, or others are combined."""
-    why = ""
-    if not KINDS[data.kind].whole:
-        why = f"{'summaries' if data.kind == 'summary' else data.kind} hold no class probabilities"
-    elif not isinstance(policy.answer, Identity):
-        why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
-    out = [name for name in wanted if why and name in ANSWER_MAPS]
-    if out == wanted:
-        allowed = f"some of {','.join(name for name in MAPS if name not in ANSWER_MAPS)}"
-        raise input_error("--maps", allowed, wanted, why)
-    if out:
-        output.note(f"without {' and '.join(out)}: {why}")
-    return [name for name in wanted if name not in out]
+    if not output.print_data(style, content, found.records):
+        _print_calibration(found.records, split)
 
 
 def _print_calibration(records: list[dict[str, Any]], split: str) -> None:

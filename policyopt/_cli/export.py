@@ -13,15 +13,13 @@ import numpy as np
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import shown
-from policyopt._export.bundle import TARGETS, read_export, write_bundle
+from policyopt._export.bundle import TARGETS, read_export
+from policyopt._export.bundle import export as write_export
 from policyopt._export.c_native import WITHOUT
 from policyopt._export.golden import BYTES, Golden, by_name, given_output, row_bytes, rows_of
 from policyopt._export.rounding import ULPS
-from policyopt._export.routes import golden_routes
-from policyopt._export.samples import golden_of
-from policyopt._export.symbolic import trace_policy
 from policyopt._export.verify import Runner, Taken
-from policyopt._export.verify import verify as verdicts
+from policyopt._export.verify import verify as check_export
 from policyopt.runtime._certificate import FIELD
 from policyopt.runtime._errors import CheckError, InputError, input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
@@ -57,26 +55,20 @@ def export(
         raise input_error("POLICY", "a policy", got, step)
     if split is not None and cache is None:
         raise input_error("--split", "given with --cache", split, "Made-up rows have no splits.")
-    wanted = [t.strip() for part in to or TARGETS for t in part.split(",")]
+    wanted = [t.strip() for part in to or () for t in part.split(",")] or None
     if not to and find_spec("onnx") is None:
         output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
-        wanted.remove("onnx")
     data = None if cache is None else options.read_cache(cache)
-    size = row_bytes(loaded, ())
-    with output.progress("tracing the policy"):
-        if isinstance(loaded, RoutingPolicy):
-            graphs, golden = [], golden_routes(loaded, data, split or "test", rows, seed)
-        else:
-            graphs = trace_policy(loaded)
-            golden = golden_of(loaded, graphs, data, split or "test", rows, seed)
-    with output.progress("writing"), output.writing(out):
-        write_bundle(loaded, out, wanted, golden, graphs, name)
-    if BYTES // size < min(rows, golden.left_out.of):
+    given: dict[str, Any] = {"data": data, "split": split or "test", "rows": rows}
+    with output.progress("exporting"), output.writing(out):
+        found = write_export(loaded, out, wanted, **given, name=name, seed=seed)
+    count, size = len(found.golden) - found.boundary, row_bytes(loaded, ())
+    if BYTES // size < min(rows, found.left_out.of):
         why = f"each takes {size:,} bytes, all {BYTES >> 20} MiB at most"
-        output.note(f"{len(golden):,} golden rows of {rows:,}: {why}")
-    elif len(golden) < rows and (data is not None or rows != 512):
-        output.note(f"{len(golden):,} golden rows of {rows:,}: there are no more")
-    written = f"wrote {out}: {', '.join(dict.fromkeys(wanted))}; {len(golden)} golden rows"
+        output.note(f"{count:,} golden rows of {rows:,}: {why}")
+    elif count < rows and (data is not None or rows != 512):
+        output.note(f"{count:,} golden rows of {rows:,}: there are no more")
+    written = f"wrote {out}: {', '.join(found.targets)}; {count} golden rows"
     output.say(written, f"next: {output.command('verify', out)}")
 
 
@@ -106,8 +98,8 @@ def verify(
             policy = options.at_level(policy, level)
         if cache and isinstance(policy, RoutingPolicy) and FIELD not in policy.provenance:
             with TemporaryDirectory() as temporary:
-                golden = golden_routes(policy, options.read_cache(cache))
-                write_bundle(policy, out := Path(temporary) / "out", ["python"], golden)
+                out = Path(temporary) / "out"
+                write_export(policy, out, "python", data=options.read_cache(cache))
                 verify(out, None, None, require, style)
         else:
             _recheck(folder, policy, cache, style)
@@ -119,7 +111,7 @@ def verify(
         if name not in TARGETS:
             raise input_error("--require", f"of {', '.join(TARGETS)}", name, "E.g. --require c.")
     export = read_export(folder)
-    found = list(verdicts(export, runners()))
+    found = check_export(export, runners())
     rows: list[dict[str, Any]] = [
         {
             "runtime": v.runtime, "rows": v.rows, "error_ulps": v.error,

@@ -418,7 +418,7 @@ def compare(
     if out is not None:
         output.write_results(out, {"compare.csv": output.to_csv(records)})
     if not output.print_data(style, records, records):
-        _print_comparison(records, frontier, seeds)
+        _print_comparison(list(records), frontier, seeds)
 
 
 def demo(

@@ -15,7 +15,8 @@ from policyopt._cli.output import interval, number, percent, shares
 from policyopt._export.folder import new_folder
 from policyopt._limits import Limit
 from policyopt._methods.targets import read_share
-from policyopt._tiers.choose import Planned, certified_plan, check_cost_bound, make_plan
+from policyopt._tiers.choose import Planned, check_cost_bound
+from policyopt._tiers.choose import plan as choose
 from policyopt._tiers.description import OBJECTIVES, Tiers, load_tiers
 from policyopt._tiers.plans import references, summary
 from policyopt._tiers.search import Goal
@@ -58,7 +59,7 @@ def plan(
     floor = None if accuracy is None else read_share(accuracy, "accuracy")
     goal = Goal(objective, budget, floor, limits)
     sure = None if confidence is None else 1.0 - delta_of(confidence)
-    if cost_bound is not None and sure is None:
+    if cost_bound is not None and sure is None:  # before the work
         raise input_error("--cost-bound", "given with --confidence", "alone", "Leave it out.")
     described = load_tiers(tiers)
     chosen = None if method == "none" else method_of(method, options.read_settings(settings))
@@ -73,11 +74,8 @@ def plan(
         )
     with output.progress("planning"):
         further: dict[str, Any] = {"shortlist": shortlist, "seed": seed}
-        if sure is None:
-            planned = make_plan(described, fit, goal, chosen, **further)
-        else:
-            further["cost_bound"] = cost_bound
-            planned = certified_plan(described, fit, goal, sure, chosen, **further)
+        further |= {"confidence": sure, "cost_bound": cost_bound}
+        planned = choose(described, fit, goal, chosen, **further)
     policy, found = planned.fitted.policy, planned.searched
     reached = summary(described, planned.plan, policy, rows, objective, seed)
     alone = references(described, fit, objective, seed)

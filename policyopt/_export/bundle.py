@@ -28,9 +28,12 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from policyopt._cache.data import ExitData
+from policyopt._progress import report
 from policyopt.runtime._checks import check_names
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
@@ -55,7 +58,9 @@ from .graph import ExitGraph
 from .onnx_graphs import graph_files, graphs_of, write_onnx
 from .python_file import python_source
 from .rounding import ULPS, check_machine, this_machine
-from .samples import boundary_samples
+from .routes import golden_routes
+from .samples import boundary_samples, golden_of
+from .symbolic import trace_policy
 
 MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
@@ -92,6 +97,60 @@ class Export:
     def same_machine(self) -> bool:
         """Whether this machine has the same arithmetic: then equality is asked."""
         return self.machine == this_machine()
+
+
+def export(
+    policy: Any, out: str | os.PathLike[str], to: str | Sequence[str] | None = None, *, data: ExitData | None = None,
+    split: str = "test", rows: int = 512, name: str = "policyopt_policy", seed: int = 0,
+) -> Export:  # fmt: skip
+    """Write a policy for other runtimes, with golden vectors that `verify` runs.
+
+    Parameters
+    ----------
+    policy : Policy, PolicyFamily, RoutingPolicy, or what a fit returned
+    out : path
+        Folder to write, whole or not at all; only an earlier export is replaced.
+    to : str or sequence of str, optional
+        Of ``python``, ``onnx`` and ``c``; default all that can be written here.
+    data : ExitData, optional
+        Take golden rows from its `split`; default made-up ones.
+    rows : int
+        Golden rows, at most.
+    name : str
+        Of the C header, and prefix of the names in it.
+    seed : int
+        Of the rows.
+
+    Returns
+    -------
+    Export
+        The folder, read and checked.
+
+    Raises
+    ------
+    InputError
+        A policy that has no exports, or a folder that is something else.
+
+    Examples
+    --------
+    >>> import policyopt as po, tempfile
+    >>> policy = po.Policy(po.make_score("max_prob"), [0.8], [1.0, 3.0], "ms", "probabilities", 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = po.export(policy, folder + "/exported", "python", rows=16)
+    ...     [one.runtime for one in po.verify(made) if not one.absent][::3]
+    ['numpy batch', 'python']
+    """
+    policy = exported(policy)
+    wanted = to or [one for one in TARGETS if one != "onnx" or find_spec("onnx") is not None]
+    report(0, 2, "tracing the policy")
+    if isinstance(policy, RoutingPolicy):
+        graphs, golden = [], golden_routes(policy, data, split, rows, seed)
+    else:
+        graphs = trace_policy(policy)
+        golden = golden_of(policy, graphs, data, split, rows, seed)
+    report(1, 2, "writing")
+    write_bundle(policy, Path(out), wanted, golden, graphs, name)
+    return read_export(Path(out))
 
 
 def write_bundle(

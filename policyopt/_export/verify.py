@@ -7,6 +7,7 @@ here. Of boundary.npz, where rounding may decide, runtimes that declare rounding
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -36,7 +37,7 @@ _LAST = "Do not deploy it; export anew."
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Checked:
     """What became of one runtime."""
 
     runtime: str
@@ -115,9 +116,35 @@ RUNNERS: dict[str, Callable[[Path, Golden], Any]] = {
 }  # fmt: skip
 
 
-def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) -> Iterator[Verdict]:
-    """Check an export or its folder, runtime by runtime; `others` tell exits and answers alone, without rounding."""
-    export = folder if isinstance(folder, Export) else read_export(folder)
+def verify(
+    folder: str | os.PathLike[str] | Export, others: Mapping[str, Runner] | None = None
+) -> list[Checked]:
+    """Test an export on its golden vectors, in every runtime that is here; the Python file and C header are run.
+
+    Parameters
+    ----------
+    folder : path, or Export
+        What `export` wrote, by someone you trust.
+    others : mapping of str to callable, optional
+        Further runtimes: given the policy and golden vectors each tells exits and answers, or why it cannot.
+
+    Returns
+    -------
+    list of Checked
+        One per runtime: rows, error, and ``absent``, why it could not be run.
+
+    Raises
+    ------
+    CheckError
+        A runtime decides otherwise.
+    InputError
+        The folder was changed since it was written.
+    """
+    return list(checks(folder if isinstance(folder, Export) else read_export(Path(folder)), others))
+
+
+def checks(export: Export, others: Mapping[str, Runner] | None = None) -> Iterator[Checked]:
+    """Check an export, runtime by runtime."""
     policy, golden = export.policy, export.golden
     if isinstance(policy, RoutingPolicy):
         yield from _routes(export)
@@ -128,13 +155,13 @@ def verify(folder: Path | Export, others: Mapping[str, Runner] | None = None) ->
     export = replace(export, golden=golden)
     yield _compared("numpy step", run_step(policy, golden), export)
     if find_spec("torch") is None:
-        yield Verdict("torch, survivors", "torch is not installed")
+        yield Checked("torch, survivors", "torch is not installed")
     else:
         yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
     boundary = (np.arange(len(golden)) >= len(golden) - export.boundary)[:, None]
     for target, found in _run(export):
         if isinstance(found, str):
-            yield Verdict(target, found)
+            yield Checked(target, found)
         else:
             ulps = ULPS[target]
             yield _compared(target, found, export, ulps, boundary if ulps else False)
@@ -154,28 +181,28 @@ def _run(export: Export) -> Iterator[tuple[str, Any]]:
             raise CheckError(text) from error
 
 
-def _routes(export: Export) -> Iterator[Verdict]:
+def _routes(export: Export) -> Iterator[Checked]:
     """As `verify`, of a routing policy: who was asked and every answer, equal; gains within the ulps of their terms."""
     policy, golden = export.policy, export.golden
     here, scale, _ = walked(policy, golden)
 
-    def compared(runtime: str, ran: Walk, wanted: Walk, ulps: float) -> Verdict:
+    def compared(runtime: str, ran: Walk, wanted: Walk, ulps: float) -> Checked:
         for what in ("model", "prediction"):
             _refuse(runtime, what, getattr(ran, what), getattr(wanted, what))
         error = np.abs(ran.gain - wanted.gain) / (scale * UNIT)
         _refuse(runtime, "gain", ran.gain, wanted.gain, ~(error <= ulps))
-        return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)))
+        return Checked(runtime, "", len(golden), float(error.max(initial=0.0)))
 
     yield compared("numpy batch", here, golden.expected, 0 if export.same_machine else ULPS["c"])
     yield compared("numpy step", run_steps(policy, golden), here, 0)
     for target, found in _run(export):
         if isinstance(found, str):
-            yield Verdict(target, found)
+            yield Checked(target, found)
         else:
             yield compared(target, found, here, ULPS[target])
 
 
-def _recorded(runtime: str, ran: Ran, export: Export) -> Verdict:
+def _recorded(runtime: str, ran: Ran, export: Export) -> Checked:
     """Return the verdict on the policy here, against what is recorded."""
     if export.same_machine:
         return _compared(runtime, ran, export)
@@ -201,7 +228,7 @@ def _by_score(score: Any, limits: Any) -> Bools:
 
 def _compared(
     runtime: str, ran: Ran, export: Export, ulps: Any = 0, may: Any = False, all_exits: bool = True
-) -> Verdict:
+) -> Checked:
     """Return the verdict, or raise; `ulps`: (K,); `may`: (n, K) where exits are those of the runtime's own score."""
     golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
@@ -221,13 +248,13 @@ def _compared(
     _refuse(runtime, "exit by its own score and the policy's threshold", ran.leave, leave)
     within = _within(export, ran.score, np.ones_like(reached) if all_exits else reached)
     turned = int(differs.any(axis=1).sum())
-    return Verdict(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
+    return Checked(runtime, "", len(golden), float(error.max(initial=0.0)), within, turned)
 
 
-def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
+def _told(runtime: str, found: Taken | str, export: Export) -> Checked:
     """As `_compared`, of a runtime that tells exits and answers alone."""
     if isinstance(found, str):
-        return Verdict(runtime, found)
+        return Checked(runtime, found)
     golden, wanted = export.golden, export.golden.expected
     rows, path = np.arange(len(golden)), np.asarray(export.policy.active_exits)
     for what, here, there in (
@@ -238,7 +265,7 @@ def _told(runtime: str, found: Taken | str, export: Export) -> Verdict:
             raise CheckError(f"{runtime}: {len(here)} of {len(there)} golden rows came. {_LAST}")
         _refuse(runtime, what, here, there)
     reached = np.arange(len(path)) <= wanted.exit[:, None]
-    return Verdict(runtime, "", len(golden), None, _within(export, wanted.score, reached))
+    return Checked(runtime, "", len(golden), None, _within(export, wanted.score, reached))
 
 
 def said_at_all(policy: Policy | PolicyFamily, golden: Golden) -> Array:
@@ -251,7 +278,7 @@ def said_at_all(policy: Policy | PolicyFamily, golden: Golden) -> Array:
 
 
 def _within(export: Export, score: Any, seen: Bools) -> float | None:
-    """Return `Verdict.within`; None where no threshold is between scores."""
+    """Return `Checked.within`; None where no threshold is between scores."""
     policy, sample = export.policy, export.golden.sample
     limits, arm = limits_of(policy, sample), sides_of(policy, sample)
     worst = None

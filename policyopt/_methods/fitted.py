@@ -17,6 +17,7 @@ from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._policy import Mixture, Policy, first_exit
 from policyopt.runtime._scores import ScoreRule
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Floats, Ints
 
 
@@ -90,8 +91,8 @@ class Expectation:
         return max(found[0], self.ends[0]), min(found[1], self.ends[1])
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
+@dataclass(frozen=True, eq=False, repr=False)
+class Fitted(Shown):
     """The result of a fit: a frozen policy and what is known about it.
 
     Attributes
@@ -119,6 +120,10 @@ class Fitted:
     expected: Expectation
     quality: float
     flat: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        told = f"expects cost {self.expected.cost:.4g}, quality {self.quality:.4g}"
+        return f"Fitted({self.method}, {told}, {self.policy!r})"
 
     def save(self, path: Any) -> None:
         """Write the policy's artifact (JSON)."""

@@ -49,7 +49,7 @@ _GRID = 17  # policies tried in each round
 _ROUNDS = 3
 
 
-def watch_policy(
+def watch(
     policy: Any,
     table: Table,
     run_length: int = 100_000,
@@ -91,7 +91,7 @@ def watch_policy(
     >>> shares = {"fit": 0.25, "calibrate": 0.5, "test": 0.25}
     >>> tables = po.Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="ms", split=shares))
     >>> policy = po.fit(tables.data, 2.0, "max_prob", tables=tables).policy
-    >>> watch = watch_policy(policy, tables.get("calibrate"))
+    >>> watch = watch(policy, tables.get("calibrate"))
     >>> seen = trace(policy, tables.get("test"))
     >>> watch.update_batch(seen.scores, seen.predictions[:, 0], seen.exit) is None
     True

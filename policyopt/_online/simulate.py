@@ -51,6 +51,7 @@ from policyopt.runtime._online.serving import (
 )
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import no_thresholds
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Exits = npt.NDArray[np.integer]  # of families with few exits, int8
@@ -65,8 +66,8 @@ _POINTS = 250
 WINDOW = 400  # requests over which a policy must have recovered
 
 
-@dataclass(frozen=True, eq=False)
-class Simulation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Simulation(Shown):
     """What came of a simulation.
 
     A record per policy, JSON-able: means with the ends of 95 % intervals over repetitions (None for one),

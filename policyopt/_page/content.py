@@ -37,7 +37,7 @@ from policyopt._page.results import explanation_content
 from policyopt._page.results import page as blank
 from policyopt._progress import stage, working
 from policyopt._replay import replay
-from policyopt._report.explanation import explain
+from policyopt._report.explanation import explain_rows
 from policyopt._report.routes import explain_routing, tree_of
 from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._thresholds.joint import upper_hull
@@ -479,7 +479,7 @@ def _policy_panels(
         return [_costs_panel(policy, table)]
     other = rival.policies[place] if place >= 0 and entry is not rival else None
     other, numbers = other if isinstance(other, Policy) else None, np.flatnonzero(whole.valued)
-    found = explain(policy, table, other, table.names)
+    found = explain_rows(policy, table, other, table.names)
     shown = explanation_content(
         found, "", table, samples=samples and (lambda row: samples(int(numbers[row])))
     )

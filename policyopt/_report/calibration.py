@@ -12,7 +12,7 @@ failure prediction: Kubaty et al., Rethinking calibration for early-exit neural 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,15 +27,22 @@ from policyopt._answers.calibrators import (
     fit_vector,
     row_losses,
 )
+from policyopt._api import cost_for
+from policyopt._cache.data import ExitData
 from policyopt._intervals import proportion_interval
 from policyopt._methods.learned_score import no_failure
+from policyopt._progress import report
+from policyopt._replay import replay
 from policyopt._report.figures import COLOURS, add_legend, fold, new_figure, tidy
-from policyopt._table import Table, known_rows
+from policyopt._table import Table, Tables, known_rows
+from policyopt._utility import coarse_exits
 from policyopt.runtime._answers import AnswerRule, Identity
 from policyopt.runtime._calibrators import Calibrator
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_names, check_seed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._several import policy_of
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
@@ -57,6 +64,135 @@ class Observed:
     confidence: Floats
     correct: Floats
     losses: Floats | None = None  # of the label, in nats; None where only summaries are kept
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Calibration(Shown):
+    """What `calibration` found.
+
+    Attributes
+    ----------
+    split : str
+    method, budget, unit
+        Of the policy, as far as it says them.
+    records : list of dict
+        One per map, exit and group of rows, ``all`` or ``leavers``: calibration error (``ece``) with its 95 % interval,
+        mean confidence less accuracy (``gap``), Brier score, negative log likelihood.
+    notes : list of str
+        What was left out, and why.
+    """
+
+    split: str
+    method: str | None
+    budget: float | None
+    unit: str
+    records: list[dict[str, Any]]
+    notes: list[str]
+    exits: Ints = field(repr=False)  # (N,): the model's number of the exit taken
+    path: tuple[int, ...] = field(repr=False)  # the model's numbers of the K exits that run
+    seen: dict[str, Observed] = field(repr=False)  # by map, what the rows' answers are then
+    group: Ints | None = field(default=None, repr=False)
+
+    def figure(self, name: str) -> Any:
+        """Return the reliability diagrams of one map, an exit each."""
+        title = f"{name if name != 'none' else 'no calibration'}, split {self.split}"
+        one, records = self.seen[name], [r for r in self.records if r["calibration"] == name]
+        columns = one.confidence, one.correct, self.exits
+        return reliability_figure(*columns, records, title, self.group)
+
+
+def calibration(
+    policy: Any,
+    data: ExitData,
+    split: str = "test",
+    maps: str | Sequence[str] | None = None,
+    *,
+    cost: str | None = None,
+    tables: Tables | None = None,
+) -> Calibration:
+    """Measure how far confidence can be trusted, at every exit: of all rows, and of those that a policy lets leave.
+
+    Parameters
+    ----------
+    policy : Policy, or what `fit` returned
+    data : ExitData
+        Every map is fitted on split ``fit``.
+    split : str
+        Rows that are looked at.
+    maps : str or sequence of str, optional
+        Of ``none``, ``temperature``, ``vector``, ``platt``, ``beta``, ``isotonic``, ``histogram``; default all that can
+        be.
+    cost : str, optional
+        As `evaluate` takes it.
+    tables : Tables, optional
+        Reuse of passes already made.
+
+    Returns
+    -------
+    Calibration
+
+    Raises
+    ------
+    InputError
+        Answers that are neither right nor wrong; an unknown map, or none that can be.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(6 * logits, labels, costs=[1, 4], unit="ms")
+    >>> found = po.calibration(po.fit(data, 2.0, "max_prob"), data, maps="none,temperature")
+    >>> [(r["calibration"], r["gap"] > 0.05) for r in found.records if r["exit"] == 0][::2]
+    [('none', True), ('temperature', False)]
+    """
+    policy = policy_of(policy, single=True)
+    wanted = MAPS if maps is None else check_names("maps", maps, "E.g. none,platt.")
+    if unknown := [name for name in wanted if name not in MAPS]:
+        raise input_error("maps", f"some of {','.join(MAPS)}", unknown, "E.g. none,platt.")
+    if coarse_exits(policy.provenance):
+        step = "`policyopt fit --calibrator` calibrates its confidence; `policyopt explain` shows the rest."
+        got = "one with super-classes, as its utility says"
+        raise input_error("policy", "one whose exits answer classes, as labels do", got, step)
+    tables = tables or Tables(data, cost_for(policy, data, cost))
+    own = "calibrations are fitted on these very rows: they look better than they are"
+    notes = [own] if split == "fit" else []
+    for name in ("fit", split):  # refused before the work
+        right_or_wrong(tables.get(name))
+    known = [known_rows(tables.get(name), notes) for name in ("fit", split)]
+    exits = replay(policy, known[1]).exit
+    names = _possible(wanted, data.kind, policy, notes)
+    fit, test = (table.built_for(policy) for table in known)
+    report(0, len(names), "reading the outputs")
+    before, after = observe(fit, policy.answer), observe(test, policy.answer)
+    records, seen, path = list[dict[str, Any]](), dict[str, Observed](), policy.active_exits
+    for i, name in enumerate(names):
+        report(i, len(names), name)
+        one = seen[name] = apply_map(fit_map(name, fit, before), test, after)
+        columns = one.confidence, one.correct, exits, one.losses
+        records += calibration_records(name, *columns, path, test.group)
+    for record in records if data.names else ():
+        record["name"] = data.names[record["exit"]]
+    told = policy.provenance.get("method"), policy.provenance.get("budget"), policy.unit
+    notes = list(dict.fromkeys(notes))
+    return Calibration(split, *told, records, notes, exits, path, seen, test.group)
+
+
+def _possible(wanted: Sequence[str], kind: str, policy: Any, notes: list[str]) -> list[str]:
+    """Leave out the maps of class probabilities where there are none, or others are combined."""
+    why = ""
+    if not KINDS[kind].whole:
+        why = f"{'summaries' if kind == 'summary' else kind} hold no class probabilities"
+    elif not isinstance(policy.answer, Identity):
+        why = f"the policy's answers are {policy.answer.name} ones (--method max_prob has the exits' own)"
+    out = [name for name in wanted if why and name in ANSWER_MAPS]
+    if len(out) == len(wanted):
+        allowed = f"some of {','.join(name for name in MAPS if name not in ANSWER_MAPS)}"
+        raise input_error("maps", allowed, list(wanted), why)
+    if out:
+        notes.append(f"without {' and '.join(out)}: {why}")
+    return [name for name in wanted if name not in out]
 
 
 def right_or_wrong(table: Table) -> Floats:
@@ -292,7 +428,7 @@ def reliability_figure(
         axes.plot([low, 1], [low, 1], "--", color="0.55", lw=1)
         told = []
         for group, mask in _groups(exits, number).items():
-            _curve(axes, points[k][group], group)
+            _curve(axes, points[k][group], _LOOKS[group])
             ece = records[2 * k + (group != "all")]["ece"]
             if ece is not None:
                 told.append(f"ECE {100 * ece:.1f} % {'all' if group == 'all' else 'leaving'}")
@@ -316,10 +452,24 @@ def reliability_figure(
     return figure
 
 
-def _curve(axes: Any, points: list[dict[str, Any]], group: str) -> None:
+def draw_calibration(axes: Any, found: Calibration) -> None:
+    """Draw accuracy against confidence of the answers given, at the exits taken, by map."""
+    place = np.searchsorted(found.path, found.exits)
+    for i, (name, one) in enumerate(found.seen.items()):
+        taken = [a[np.arange(len(place)), place] for a in (one.confidence, one.correct)]
+        look = name if name != "none" else "no calibration", COLOURS[i], "osD^vPX"[i]
+        _curve(axes, reliability(taken[0], taken[1], kin=found.group), look)
+    low = min(axes.get_xlim()[0], axes.get_ylim()[0])
+    axes.plot([low, 1], [low, 1], "--", color="0.55", lw=1)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    across = "confidence of the answers given, at the exits taken"
+    tidy(axes, grid="both", xlabel=across, ylabel="accuracy")
+
+
+def _curve(axes: Any, points: list[dict[str, Any]], looks: tuple[str, str, str]) -> None:
     if not points:
         return
-    label, colour, marker = _LOOKS[group]
+    label, colour, marker = looks
     names = ("confidence", "accuracy", "accuracy_low", "accuracy_high")
     x, y, low, high = (np.array([p[name] for p in points]) for name in names)
     error = np.maximum([y - low, high - y], 0)

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from policyopt._api import fit
+from policyopt._api import cost_for, fit, utility_for
+from policyopt._cache.data import ExitData
 from policyopt._frontier import mcnemar, threshold_fields, threshold_sets
 from policyopt._intervals import mean_interval, with_interval
 from policyopt._replay import Traced, trace
@@ -23,11 +24,15 @@ from policyopt._report.figures import (
     new_figure,
     tidy,
 )
+from policyopt._report.routes import Routes, explain_routing
 from policyopt._table import Table, Tables, known_rows
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import PolicyOptError
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
+from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import policy_of
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Array, Bools, Floats
 
@@ -45,9 +50,18 @@ NAMED, BARS = 20, 40  # classes up to which they are named on an axis, and have 
 _MINUS = "\N{MINUS SIGN}"
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What a policy did with N rows, beside a reference if given; `record`: JSON-able, None where labels lack."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Shown):
+    """What a policy did with N rows, beside a reference if given.
+
+    Attributes
+    ----------
+    record : dict
+        JSON-able; None where labels lack: ``exits``, ``classes``, ``changes`` against the reference, ``notes``.
+    policy : Policy
+    found, reference
+        What it, and the reference, did row by row; `rows` tells it as records.
+    """
 
     record: dict[str, Any]
     policy: Policy
@@ -72,6 +86,71 @@ class Explanation:
 
 
 def explain(
+    policy: Any,
+    data: ExitData,
+    split: str = "test",
+    *,
+    reference: Any = REFERENCE,
+    cost: str | None = None,
+    utility: Any = None,
+    tables: Tables | None = None,
+) -> Explanation | Routes:
+    """Explain what a policy does with rows: at each exit, to each class, and beside a reference policy.
+
+    Parameters
+    ----------
+    policy : Policy, RoutingPolicy, or what `fit` returned
+    data : ExitData
+    split : str
+        Split or stream to look at.
+    reference : policy, "max_prob" or None
+        What it is held against; default max_prob fitted at the same budget. Routing has none.
+    cost, utility
+        As `evaluate` takes them.
+    tables : Tables, optional
+        Reuse of passes already made.
+
+    Returns
+    -------
+    Explanation
+        Of routing `Routes`: which model is asked after which.
+
+    Raises
+    ------
+    InputError
+        The policy was made for another model, or is several.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> found = po.explain(po.fit(data, 2.0, "entropy"), data)
+    >>> [round(one["share_left"], 2) for one in found.record["exits"]]
+    [0.69, 0.31]
+    """
+    policy = policy_of(policy, single=True, routes=True)
+    worth, told = utility_for(policy, data, utility)
+    tables = tables or Tables(data, cost_for(policy, data, cost), utility=worth)
+    if isinstance(policy, RoutingPolicy):
+        routes = explain_routing(policy, tables.get(split))
+        routes.record["notes"] += filter(None, [told])
+        return routes
+    table, remark = tables.get(split), ""
+    if isinstance(reference, str):
+        check_one_of("reference", reference, (REFERENCE,), "Or give a policy, or None.")
+        reference, remark = default_reference(policy, tables)
+    found = explain_rows(policy, table, reference, data.names)
+    notes, changes = found.record["notes"], found.record["changes"]
+    notes += filter(None, [told, remark])
+    if changes and changes["same_exit"] == found.record["rows"]:
+        notes.append("every row leaves where the reference lets it: --reference FILE for another")
+    return found
+
+
+def explain_rows(
     policy: Any, table: Table, reference: Any = None, names: Sequence[str] = ()
 ) -> Explanation:
     """Explain what a policy does with the rows of a table, labelled or not, beside a reference if given."""
@@ -291,11 +370,22 @@ def _percent(value: float | None, digits: int = 1) -> str:
 def exits_figure(explanation: Explanation, title: str = "") -> Any:
     """Draw the share that leaves at each exit, what it costs, and how right leavers and stayers are."""
     record = explanation.record
-    exits, unit = record["exits"], picture_text(record["unit"])
-    labelled = record["quality"] is not None
-    size = 8 if len(exits) > MANY else 9
+    exits, unit, labelled = record["exits"], record["unit"], record["quality"] is not None
     figure = new_figure(max(7.0, 1.0 * len(exits) + 2.0), 6.4 if labelled else 3.8)
-    axes = figure.subplots(1 + labelled, 1, sharex=True, squeeze=False)[:, 0]
+    draw_exits(
+        list(figure.subplots(1 + labelled, 1, sharex=True, squeeze=False)[:, 0]), explanation
+    )
+    told = f"mean cost {record['realised_cost']:.4g} {picture_text(unit)}"
+    if labelled:
+        told += f", {_word(explanation)} {_percent(record['quality'], 2)}"
+    add_heading(figure, title, told)
+    return figure
+
+
+def draw_exits(axes: Sequence[Any], explanation: Explanation) -> None:
+    """Draw the same into given axes: shares into the first, qualities into the last, which may be the same."""
+    exits, unit = explanation.record["exits"], picture_text(explanation.record["unit"])
+    size, wide = 8 if len(exits) > MANY else 9, axes[0].figure.get_figwidth()
     at = np.arange(len(exits))
     for shift, key, colour, label in (
         (-0.2, "share_left", RIGHT, "of the rows leave here"),
@@ -307,24 +397,20 @@ def exits_figure(explanation: Explanation, title: str = "") -> Any:
         axes[0].bar_label(bars, texts, padding=2, fontsize=size)
     axes[0].set_ylabel("share [%]")
     axes[0].margins(y=0.12)
-    if labelled:
-        _draw_qualities(axes[1], exits, size)
-        axes[1].set_ylabel(f"{_word(explanation)} [%]")
+    if explanation.record["quality"] is not None:
+        draw_qualities(axes[-1], exits, size)
+        word = f"{_word(explanation)} [%]"
+        axes[-1].set_ylabel(word if len(axes) > 1 else f"share, {word}")
     for panel in axes:
         panel.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
         tidy(panel, grid="y")
-    room = int(13 * figure.get_figwidth() / (len(exits) + 1))  # letters
+    room = int(13 * wide / (len(exits) + 1))  # letters
     labels = [f"{fold(e, room, 'exit {}')}\n{e['cost']:.4g}" for e in exits]
     axes[-1].set_xticks(at, labels, fontsize=size)
     axes[-1].set(xlim=(-0.6, len(exits) - 0.4), xlabel=f"exit, and its mean cost [{unit}]")
-    told = f"mean cost {record['realised_cost']:.4g} {unit}"
-    if labelled:
-        told += f", {_word(explanation)} {_percent(record['quality'], 2)}"
-    add_heading(figure, title, told)
-    return figure
 
 
-def _draw_qualities(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
+def draw_qualities(axes: Any, exits: list[dict[str, Any]], size: int) -> None:
     series = (
         ("quality_left", RIGHT, "o", -0.2, "leave here"),
         ("quality_stayed", WRONG, "s", 0.2, "go on (had they left)"),

@@ -102,10 +102,16 @@ def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     """Draw quality against realised cost for every method, means over seeds, with bands and the oracle."""
+    many = len({r["method"] for r in frontier.records}) > _MOST_INSIDE
+    figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
+    draw_frontier(figure.add_subplot(), frontier, title)
+    return figure
+
+
+def draw_frontier(axes: Any, frontier: Frontier, title: str = "") -> None:
+    """Draw the same into given axes; the names of many lines stand beside them."""
     labels = list(dict.fromkeys(r["method"] for r in frontier.records))
     many, exits = len(labels) > _MOST_INSIDE, 1 + max(e["exit"] for e in frontier.exits)
-    figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
-    axes = figure.add_subplot()
     for i, label in enumerate(labels):
         rows = [r for r in frontier.records if r["method"] == label]
         found = _by_budget(rows, "realised_cost", "quality", "quality_low", "quality_high")
@@ -135,10 +141,9 @@ def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     word = "quality" if frontier.graded else "accuracy"
     tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%]")
     if many:
-        figure.legend(frameon=False, fontsize=8, loc="outside right upper")
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     else:
         axes.legend(frameon=False, fontsize=9, loc="lower right")
-    return figure
 
 
 def risk_coverage_figure(
@@ -146,7 +151,14 @@ def risk_coverage_figure(
 ) -> Any:
     """Draw risk against coverage, and where the policy itself declines (`own`: coverage, risk)."""
     figure = new_figure(6.5, 4.4)
-    axes = figure.add_subplot()
+    draw_risk_coverage(figure.add_subplot(), found, word, own, title)
+    return figure
+
+
+def draw_risk_coverage(
+    axes: Any, found: RiskCoverage, word: str = "quality", own: dict[str, Any] | None = None, title: str = ""
+) -> None:  # fmt: skip
+    """Draw the same into given axes."""
     axes.plot(100 * found.coverage, 100 * found.risk, label="the surest answers alone", **_look(0))
     look = {"color": "0.55", "ls": "--", "lw": 1.2, "label": "as many at random"}
     axes.axhline(100 * float(found.risk[-1]), **look)
@@ -160,7 +172,6 @@ def risk_coverage_figure(
     tidy(axes, grid="both", xlabel=across, ylabel=f"risk: 100 % less {word} of answers [%]")
     axes.set(xlim=(0, 101), ylim=(0, None))
     axes.legend(frameon=False, fontsize=9, loc="center left")
-    return figure
 
 
 def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
@@ -179,7 +190,8 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
     grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
     regret, cost = grid[0].subgridspec(1, 2).subplots()
-    _draw_courses(found, regret, cost)
+    draw_regret(regret, found)
+    _draw_cost(cost, found)
     add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
     plots = [regret, cost]
     for i, line in enumerate(lines, 1):
@@ -201,28 +213,34 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     return figure
 
 
-def _draw_courses(found: Simulation, regret: Any, cost: Any) -> None:
-    """Draw regret and cost of every policy over the rounds."""
+def draw_regret(axes: Any, found: Simulation) -> None:
+    """Draw the regret of every policy over the rounds, with 95 % bands over repetitions."""
     from policyopt._online.simulate import interval
 
+    for i, (name, tally) in enumerate(found.metrics.items()):
+        look, rounds = _look(i), tally.rounds
+        mean, half = interval(tally.course["regret"])
+        axes.plot(rounds, mean, label=picture_text(name), **look)
+        axes.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
+    axes.set_title("regret to the best fixed arm", loc="left", fontsize=10)
+    tidy(axes, grid="both", labelsize=8, xlabel="request")
+    axes.set_ylabel("sum over requests [units of the reward]", fontsize=8)
+
+
+def _draw_cost(axes: Any, found: Simulation) -> None:
+    """Draw the mean cost of the latest requests over the rounds."""
     rounds = next(iter(found.metrics.values())).rounds
     back = max(len(rounds) // _WINDOWS, 1)
-    for i, (name, tally) in enumerate(found.metrics.items()):
-        look = _look(i)
-        mean, half = interval(tally.course["regret"])
-        regret.plot(rounds, mean, label=picture_text(name), **look)
-        regret.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
+    for i, tally in enumerate(found.metrics.values()):
         paid = np.concatenate([[0.0], tally.course["cost"].mean(axis=1)])
         at = np.concatenate([[0], rounds])
         since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
-        cost.plot(rounds, (paid[1:] - paid[since]) / (rounds - at[since]), **look)
+        axes.plot(rounds, (paid[1:] - paid[since]) / (rounds - at[since]), **_look(i))
     if found.budget is not None:
-        cost.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
+        axes.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
     latest = f"{round(found.schedule.rounds / len(rounds) * back):,}"
-    regret.set_title("regret to the best fixed arm", loc="left", fontsize=10)
-    regret.set_ylabel("sum over requests [units of the reward]", fontsize=8)
     told = f"mean cost of the latest {latest} requests [{picture_text(found.unit)}]"
-    cost.set_title(told, loc="left", fontsize=10)
+    axes.set_title(told, loc="left", fontsize=10)
 
 
 def _draw_arms(found: Simulation, name: str, axes: Any) -> None:

@@ -12,6 +12,7 @@ from policyopt._replay import Replay, replay
 from policyopt._report.figures import COLOURS, add_heading, new_figure
 from policyopt._table import Table, known_rows
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._text import picture_text
 
 _RARE = 0.01  # share of the rows that a way must have to be told
@@ -22,8 +23,8 @@ _ROOM, _LEAST = (
 )  # between bars of a column; share of the rows from which on a bar is named
 
 
-@dataclass(frozen=True)
-class Routes:
+@dataclass(frozen=True, eq=False, repr=False)
+class Routes(Shown):
     """What a policy did with N rows; `record`: JSON-able."""
 
     record: dict[str, Any]
@@ -125,11 +126,20 @@ def _flows(tree: dict[tuple[int, ...], dict[str, Any]]) -> list[dict[str, Any]]:
 
 def routes_figure(record: dict[str, Any], title: str = "") -> Any:
     """Draw who is asked after whom: a column per call, bars as wide as shares of rows, the grey part of each stops."""
+    turns = max(one["turn"] for one in record["flows"])
+    figure = new_figure(min(3.0 + 2.2 * min(turns, _TURNS), 15.0), 5.4)
+    draw_routes(figure.subplots(), record)
+    more = f"; calls after {_TURNS} are not drawn" if turns > _TURNS else ""
+    told = f"mean cost {record['realised_cost']:.4g} {picture_text(record['unit'])}, "
+    told += f"{'accuracy' if record['accuracy'] is not None else 'quality'} {100 * record['quality']:.2f} %; "
+    add_heading(figure, title, told + "grey: stop there, and how many of those are right" + more)
+    return figure
+
+
+def draw_routes(axes: Any, record: dict[str, Any]) -> None:
+    """Draw the same into given axes."""
     flows = [one for one in record["flows"] if one["turn"] <= _TURNS]
     turns = max(one["turn"] for one in flows)
-    more = f"; calls after {turns} are not drawn" if len(flows) < len(record["flows"]) else ""
-    figure = new_figure(min(3.0 + 2.2 * turns, 15.0), 5.4)
-    axes = figure.subplots()
     colours = {m["model"]: COLOURS[i % len(COLOURS)] for i, m in enumerate(record["models"])}
     place: dict[
         tuple[int, str], list[float]
@@ -163,10 +173,6 @@ def routes_figure(record: dict[str, Any], title: str = "") -> Any:
     axes.set(xlim=(0.8, turns + 0.75), yticks=[])
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
-    told = f"mean cost {record['realised_cost']:.4g} {picture_text(record['unit'])}, "
-    told += f"{'accuracy' if record['accuracy'] is not None else 'quality'} {100 * record['quality']:.2f} %; "
-    add_heading(figure, title, told + "grey: stop there, and how many of those are right" + more)
-    return figure
 
 
 def _stream(

@@ -18,6 +18,7 @@ from policyopt._report.calibration import Observed, calibration_error, observe
 from policyopt._study.streams import TRAIN
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._shown import Shown
 
 #: What the metadata may record where no rows of the training are there, and what it is beside.
 _TOLD = {"accuracy": "train_accuracy", "loss": "train_loss"}
@@ -25,8 +26,8 @@ _ENDS = ("", "_low", "_high")
 _NEVER = 99.0  # nats: log probabilities of 0 are read as -100
 
 
-@dataclass(frozen=True)
-class ExitMetrics:
+@dataclass(frozen=True, repr=False)
+class ExitMetrics(Shown):
     """What `exit_metrics` found."""
 
     split: str

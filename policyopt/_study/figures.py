@@ -19,10 +19,20 @@ _NAME = 32  # letters of a model's name
 
 def study_figure(found: Study, title: str = "") -> Any:
     """Draw every model's frontier, means over runs; below, who is best at each budget, hollow where not shown."""
-    names, rows = [one["model"] for one in found.models], found.budgets
+    names = [one["model"] for one in found.models]
     below = 0.3 + 0.17 * len(names)  # inches
     figure = draw.new_figure(9, 5.0 + below + 0.22 * -(-len(names) // 4))
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4.2, below])
+    draw_study(axes, found, strip)
+    axes.set_xlabel("")
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
+    draw.add_legend(figure, side="upper center")
+    return figure
+
+
+def draw_study(axes: Any, found: Study, strip: Any = None) -> None:
+    """Draw the frontiers of a study into given axes, and who is best into a strip below them."""
+    names, rows = [one["model"] for one in found.models], found.budgets
     budgets = np.array([one["budget"] for one in rows])
     places = len(names) - np.arange(len(names))
     for m, (name, place) in enumerate(zip(names, places, strict=True)):
@@ -32,22 +42,23 @@ def study_figure(found: Study, title: str = "") -> Any:
         look = {"ls": draw.LINES[m % len(draw.LINES)], "lw": 2.8 - 1.8 * thin, "ms": 8 - 4 * thin}
         height = [100 * one["quality"].get(name, np.nan) for one in rows]
         axes.plot(budgets, height, marker=mark, color=colour, label=_short(name), **look)
+        if strip is None:
+            continue
         edges = [colour if name in one["contenders"] else "none" for one in rows]
         faces = [colour if name == one["winner"] else "none" for one in rows]
         strip.scatter(budgets, [place] * len(rows), 40, marker=mark, c=faces, edgecolors=edges)
     if budgets[0] > 0 and budgets[-1] > 8 * budgets[0]:
-        draw.log_scale(strip)
+        draw.log_scale(axes)  # which the strip shares
     word = "quality" if found.graded else "accuracy"
-    draw.tidy(axes, grid="both", ylabel=f"{word} [%] at equal realised cost")
-    axes.set_xlabel("")
+    across = f"mean cost per sample [{picture_text(found.unit)}]"
+    draw.tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%] at equal realised cost")
+    if strip is None:
+        return
     strip.set_yticks(places, [_short(name) for name in names])
     strip.set_ylim(0.4, len(names) + 0.6)
-    draw.tidy(strip, labelsize=7, xlabel=f"mean cost per sample [{picture_text(found.unit)}]")
+    draw.tidy(strip, labelsize=7, xlabel=across)
     told = f"filled: the best at this budget, shown with {100 * found.confidence:g} %; hollow: among these it is"
     strip.set_title(told, loc="left", fontsize=8)
-    axes.set_title(picture_text(title), loc="left", fontsize=11)
-    draw.add_legend(figure, side="upper center")
-    return figure
 
 
 def _short(name: str) -> str:

@@ -41,6 +41,7 @@ from policyopt._testing import holm, letters
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Floats, Ints
 
 #: Own budgets of a model in whose range too few of those in common lie.
@@ -57,8 +58,8 @@ _ROUNDING = 1e-12
 _RUN = re.compile(r"(?:seed|run|fold|rep|s|r)?[-_]?\d{1,6}", re.IGNORECASE)
 
 
-@dataclass(frozen=True, eq=False)
-class Study:
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(Shown):
     """What `study` found: records, as there, of models, runs and budgets."""
 
     models: list[dict[str, Any]]

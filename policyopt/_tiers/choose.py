@@ -43,6 +43,7 @@ from policyopt._tiers.search import Found, Goal, Searched, again, search
 from policyopt.runtime._checks import MAX_COST, check_positive, check_seed
 from policyopt.runtime._errors import BudgetError, input_error, message
 from policyopt.runtime._scores import MaxProb
+from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Floats, Ints
 
 Candidate = tuple[Found, Method | None]
@@ -88,8 +89,8 @@ class Certificate:
     cost_high: float | None  # None: none is promised
 
 
-@dataclass(frozen=True)
-class Planned:
+@dataclass(frozen=True, repr=False)
+class Planned(Shown):
     """A plan, its policy, and how both were found."""
 
     plan: Plan
@@ -103,12 +104,14 @@ class Planned:
 
 
 @working("planning")
-def make_plan(
+def plan(
     tiers: Tiers,
     table: Table,
     goal: Goal,
     method: Method | None = None,
     *,
+    confidence: float | str | None = None,
+    cost_bound: float | None = None,
     shortlist: int = 3,
     seed: int = 0,
 ) -> Planned:
@@ -120,9 +123,15 @@ def make_plan(
     table : table of rows
         E.g. ``po.Tables(data).get("fit")``.
     goal : Goal
-        Kept in the mean; see `certified_plan` for more.
+        Kept in the mean, or with a confidence.
     method : Method, optional
         Fits policies that compete with the search's own thresholds on the largest probability.
+    confidence : float or str, optional
+        0.95, or ``"95%"``, from 0.5 to below 1: the chance, over the draw of the table's rows (of groups, where rows
+        belong together), that accuracy, mean costs and percentiles on unseen rows keep the goal is at least this.
+    cost_bound : float, optional
+        What no row, seen or not, can cost at the last exit, in the unit of the cache's cost: needed where rows
+        have costs of their own and the goal limits, with a confidence, a mean that depends on them.
     shortlist : int
         Plans of the search that are fitted and compared.
     seed : int
@@ -131,12 +140,14 @@ def make_plan(
     Returns
     -------
     Planned
-        The `plan`, the policy (``fitted.policy``), and how both were found.
+        The `plan`, the policy (``fitted.policy``), and how both were found; of a confidence with a `certificate`.
 
     Raises
     ------
     BudgetError
-        No plan meets the goal.
+        No plan meets the goal, or none can be shown to keep it.
+    InputError
+        A bound that is needed and lacking, or that a row breaks.
 
     Examples
     --------
@@ -147,9 +158,13 @@ def make_plan(
     >>> table = po.Tables(po.from_arrays(logits, labels, costs=[1, 4], unit="ms")).get("fit")
     >>> places = po.Tier("device", ms_per_unit=8.0), po.Tier("cloud", ms_per_unit=0.1)
     >>> tiers = po.Tiers(places, (po.Link(200.0, round_trip_ms=12.0),), 200.0, (4000.0,))
-    >>> po.make_plan(tiers, table, po.Goal("latency", budget=10.0)).plan.text(["device", "cloud"])
+    >>> po.plan(tiers, table, po.Goal("latency", budget=10.0)).plan.text(["device", "cloud"])
     'device 0, cloud 1; exits 0 1'
     """
+    if confidence is not None:
+        return _certified(tiers, table, goal, confidence, method, shortlist, seed, cost_bound)
+    if cost_bound is not None:
+        raise input_error("cost_bound", "given with confidence", "alone", "Leave it out.")
     table, task = known_rows(table), Task(tiers, goal, check_seed(seed))
     method = None if method is None else method.in_turn("a plan")
     searched = search(tiers, table, goal, seed=seed)
@@ -168,9 +183,9 @@ def make_plan(
     fitted = task.fits(table, first, by, slice(step, step + 1))[0]
     if fitted is None:  # possible on both halves and by a hair not on all rows
         by, fitted = None, task.own(task.table(first.plan, table), first)
-    plan, fitted = task.settled(table, first.plan, fitted, by)
+    best, fitted = task.settled(table, first.plan, fitted, by)
     compared, met = task.records(candidates, outcomes), bool(chosen and chosen.met)
-    return Planned(plan, fitted, searched, compared, met, chosen, by)
+    return Planned(best, fitted, searched, compared, met, chosen, by)
 
 
 @dataclass(frozen=True)
@@ -322,54 +337,11 @@ def mean_high(
     return low + (high - low) * upper(p, delta)
 
 
-@working("planning")
-def certified_plan(
-    tiers: Tiers,
-    table: Table,
-    goal: Goal,
-    confidence: float | str,
-    method: Method | None = None,
-    *,
-    shortlist: int = 3,
-    seed: int = 0,
-    cost_bound: float | None = None,
-) -> Planned:
-    """Choose a plan that keeps its goal on new rows with a confidence.
-
-    Over the draw of the table's rows (of groups, where rows belong together), the chance that the plan's accuracy,
-    mean costs and percentiles on unseen rows keep the goal is at least `confidence`.
-
-    Parameters
-    ----------
-    tiers, table, goal, method, shortlist, seed
-        As of `make_plan`.
-    confidence : float or str
-        0.95, or ``"95%"``; from 0.5 to below 1.
-    cost_bound : float, optional
-        What no row, seen or not, can cost at the last exit, in the unit of the cache's cost: needed where rows
-        have costs of their own and the goal limits a mean that depends on them.
-
-    Returns
-    -------
-    Planned
-        With a `certificate`.
-
-    Raises
-    ------
-    BudgetError
-        No plan can be shown to keep the goal.
-    InputError
-        Another confidence; a bound that is needed and lacking, or that a row breaks.
-
-    Examples
-    --------
-    >>> import policyopt as po
-    >>> table = po.Tables(po.open_cache("cache/fashion_mnist")).get("fit")  # doctest: +SKIP
-    >>> goal = po.Goal("latency", accuracy=0.91)  # doctest: +SKIP
-    >>> sure = po.certified_plan(tiers, table, goal, 0.95)  # doctest: +SKIP
-    >>> sure.certificate.accuracy_low > 0.91  # doctest: +SKIP
-    True
-    """
+def _certified(
+    tiers: Tiers, table: Table, goal: Goal, confidence: float | str, method: Method | None, shortlist: int, seed: int,
+    cost_bound: float | None,
+) -> Planned:  # fmt: skip
+    """Choose a plan that keeps its goal with a confidence over the draw of the rows (of groups where there are any)."""
     delta = delta_of(confidence)
     table, task = known_rows(table), Task(tiers, goal, check_seed(seed))
     check_cost_bound(tiers, table, goal, cost_bound)
@@ -381,7 +353,7 @@ def certified_plan(
     fit, test = table.take(np.flatnonzero(mine)), table.take(np.flatnonzero(~mine))
     first = None
     if method is not None:
-        first = make_plan(tiers, fit, goal, method, shortlist=shortlist, seed=seed)
+        first = plan(tiers, fit, goal, method, shortlist=shortlist, seed=seed)
     searched = first.searched if first else search(tiers, fit, goal, seed=seed)
     wishes = _wishes(task, fit, searched, test.units)
     sequences = [_by_search(task, fit, wishes)]
@@ -397,10 +369,10 @@ def certified_plan(
             passed.append((candidate, found))
     if not passed:
         raise BudgetError(_impossible(task, seen, 1 - delta))
-    (plan, fitted, by), found = max(passed, key=lambda p: goal.rank(p[1].accuracy, p[1].cost))
+    (best, fitted, by), found = max(passed, key=lambda p: goal.rank(p[1].accuracy, p[1].cost))
     found = replace(found, confidence=1 - delta, fitted_rows=len(fit))
     compared = first.compared if first else []
-    return Planned(plan, fitted, searched, compared, True, by=by, certificate=found)
+    return Planned(best, fitted, searched, compared, True, by=by, certificate=found)
 
 
 def _wishes(task: Task, fit: Table, searched: Searched, rows: int) -> list[Goal]:

@@ -217,7 +217,7 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
     policy : Policy
         E.g. ``planned.fitted.policy``.
     plan : Plan
-        ``planned.plan``, of `make_plan` or `certified_plan`.
+        ``planned.plan``, of `plan`.
     names : sequence of str
         Of all tiers, in order.
 
@@ -227,7 +227,7 @@ def tier_policies(policy: Policy, plan: Plan, names: Sequence[str]) -> list[Tier
 
     Examples
     --------
-    >>> planned = po.make_plan(tiers, table, po.Goal("latency", 12.0))  # doctest: +SKIP
+    >>> planned = po.plan(tiers, table, po.Goal("latency", 12.0))  # doctest: +SKIP
     >>> names = [tier.name for tier in tiers.tiers]  # doctest: +SKIP
     >>> parts = po.tier_policies(planned.fitted.policy, planned.plan, names)  # doctest: +SKIP
     """

@@ -48,7 +48,7 @@ the two statistics of the first exit only, on which thresholds have no effect.
 Bursts: p-values of requests that come alike in a row (frames of a video, retries) repeat each other. With
 ``block=m`` the next request that counts comes m to 2m - 1 after the last, by a coin: of m alike or fewer one
 counts at most, wherever they begin (of one drawn per m in a row, two might). Where all bursts are of m, which
-of its burst it is stays uniform, as that of a group in `watch_policy`. Of n requests n / m count at most.
+of its burst it is stays uniform, as that of a group in `policyopt.watch`. Of n requests n / m count at most.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ from ._reading import (
 )
 from ._scores import RULES, ScoreRule, make_rule
 from ._scores.base import scored
+from ._shown import Shown
 from ._strict_json import AGAIN, Form, parse, read_plain, to_text
 from ._thresholds import ALWAYS, NEVER
 from ._typing import Array, Bools, Floats, Ints
@@ -352,7 +353,7 @@ class Trace:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Policy:
+class Policy(Shown):
     """A frozen exit policy: numpy only, ready to deploy.
 
     Parameters

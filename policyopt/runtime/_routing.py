@@ -40,6 +40,7 @@ from ._parameters import numbers
 from ._policy import Decisions, Next, Observer, _exactly
 from ._query import Query
 from ._reading import as_array, number_answer, read_exits, text_of
+from ._shown import Shown
 from ._strict_json import AGAIN, Form, to_text
 from ._typing import Array, Bools, Floats, Ints
 
@@ -344,7 +345,7 @@ class Followed(Decisions):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RoutingPolicy:
+class RoutingPolicy(Shown):
     """Which model to ask first, next, and when to stop: numpy only, ready to deploy.
 
     Parameters

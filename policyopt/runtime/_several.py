@@ -21,10 +21,11 @@ from ._outputs import ExitOutput
 from ._policy import ALWAYS, Answer, Decision, Decisions, Next, Policy, State
 from ._reading import as_array, read_exits
 from ._routing import Route, RoutingPolicy, check_next, no_thresholds
+from ._shown import Shown
 from ._typing import Array, Floats, Ints
 
 
-class Several(ABC):
+class Several(Shown, ABC):
     """Some policies, one of which decides about each sample."""
 
     policies: tuple[Any, ...]  # each a Policy; of a family, or each a RoutingPolicy

@@ -19,7 +19,7 @@ from test_routing import zoo
 import policyopt as po
 from policyopt._cache.data import Rows
 from policyopt._cli.explain import explain
-from policyopt._online.drift import joined, method_of, refit, unlabelled, watch_policy
+from policyopt._online.drift import joined, method_of, refit, unlabelled, watch
 from policyopt._online.entrants import every
 from policyopt._online.families import steering_family, threshold_family
 from policyopt._online.simulate import (
@@ -74,7 +74,7 @@ class World:
         self.policy = self.fitted.policy
         self.family = threshold_family(self.test, [0, 0.5, 1])
         self.levels = steering_family("max_prob", self.fit, 15)
-        self.watch = watch_policy(self.policy, self.test)
+        self.watch = watch(self.policy, self.test)
         self.prices = (0.0, 0.1, 0.2)
 
     def online(self, **settings):
@@ -485,7 +485,7 @@ WRONG = {
     "data for a table": (lambda w: steering_family("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
     "part of a point": (lambda w: steering_family("max_prob", w.fit, 5.5), "'points' must be a whole number"),
     "no points": (lambda w: steering_family("max_prob", w.fit, 0), "'points' must be a whole number, at least 1"),
-    "watch data": (lambda w: watch_policy(w.policy, w.data), "'table' must be a Table. Got ExitData"),
+    "watch data": (lambda w: watch(w.policy, w.data), "'table' must be a Table. Got ExitData"),
     "refit data": (lambda w: refit(w.fitted, w.data, w.test), "'labelled' must be a Table"),
     "refit array": (lambda w: refit(w.fitted, w.fit, np.zeros((3, 3))), "'recent' must be a Table. Got ndarray"),
     "no such class": (lambda w: w.watch.update([0.5], 77, 0), "classes from 0 to 3, or -1 for none. Got 77"),
@@ -989,9 +989,9 @@ def test_reference_rows_of_a_group_stand_for_one():
         kin = {"group": np.repeat(np.arange(60), 15)}
         known = {"outputs": np.repeat(logits, 15, axis=0), "labels": np.repeat(labels, 15), **kin}
         data = po.from_arrays(splits={"calibrate": known}, costs=[1, 2, 4, 8], unit="ms")
-        watch = watch_policy(policy, Tables(data).get("calibrate"), run_length=2000)
+        found = watch(policy, Tables(data).get("calibrate"), run_length=2000)
         seen = policy.trace(outputs(400, seed=100 + seed)[0])
-        alarms += watch.update_batch(seen.scores, seen.predictions[:, 0], seen.exit) is not None
+        alarms += found.update_batch(seen.scores, seen.predictions[:, 0], seen.exit) is not None
     assert alarms <= 3
 
 

@@ -12,7 +12,7 @@ from policyopt._page import panels, results
 from policyopt._page.page import render
 from policyopt._replay import replay
 from policyopt._report.calibration import calibration_records, observe
-from policyopt._report.explanation import explain
+from policyopt._report.explanation import explain_rows as explain
 from policyopt.runtime import BudgetError, RiskMonitor
 from policyopt.runtime._bandits import make_bandit
 from policyopt.runtime._online.controller import Controller
@@ -181,8 +181,8 @@ def test_a_curve_and_an_explanation(tables):
     assert len(by_id["curve"]["table"]["rows"]) == 6
     policy = po.fit(tables.data, "40%", "max_prob", tables=tables).policy
     found = explain(policy, tables.get("test"))
-    page = results.explanation_content(found, "E", tables.get("test"), ["a note"])
-    assert "calibration" in check_page(page, "explain") and "a note" in page["notes"]
+    page = results.explanation_content(found, "E", tables.get("test"))
+    assert "calibration" in check_page(page, "explain")
 
 
 # --- what was written while serving -----------------------------------------------------------
@@ -244,7 +244,7 @@ def test_saved_states_on_one_page(tables, tmp_path, run):
         paths.append(tmp_path / f"{name}.json")
         online.save(paths[-1])
     policy = po.fit(tables.data, "40%", "max_prob", tables=tables).policy
-    watch = po.watch_policy(policy, tables.get("calibrate"))
+    watch = po.watch(policy, tables.get("calibrate"))
     monitor = RiskMonitor(0.05)
     monitor.update(np.arange(500) % 2)
     for name, state in {"drift": watch.state(), "monitor": monitor.state()}.items():

@@ -10,7 +10,8 @@ from synthetic import outputs
 import policyopt as po
 from policyopt._replay import replay, trace
 from policyopt._report.calibration import auroc
-from policyopt._report.explanation import default_reference, explain, figures
+from policyopt._report.explanation import default_reference, figures
+from policyopt._report.explanation import explain_rows as explain
 from policyopt._table import Tables
 from policyopt.runtime._answers import Combined
 from policyopt.runtime._policy import NEVER, Policy

@@ -26,7 +26,7 @@ from policyopt._cache.data import Rows
 from policyopt._frontier import record
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay, trace
-from policyopt._report.explanation import explain
+from policyopt._report.explanation import explain_rows as explain
 from policyopt._table import Tables, exit_statistics
 from policyopt.runtime import ALWAYS, NEVER, InputError, Mixture, Policy, load_policy
 from policyopt.runtime._answers import Temperature

@@ -18,7 +18,8 @@ from mutations import signed
 from scipy.stats import binom
 
 import policyopt as po
-from policyopt import Goal, Limit, Link, Tier, Tiers, certified_plan, make_plan
+from policyopt import Goal, Limit, Link, Tier, Tiers
+from policyopt import plan as make_plan
 from policyopt._bounds import binomial_of, share_high, upper
 from policyopt._replay import replay
 from policyopt._tiers.choose import mean_high
@@ -36,6 +37,10 @@ from policyopt._tiers.search import axis, search
 from policyopt._tiers.tier_policy import LEAVE, MOST_SAMPLES, SEND_ON, TierPolicy, tier_policies
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._policy import ALWAYS, NEVER
+
+
+def certified_plan(tiers, table, goal, confidence, method=None, **more):
+    return make_plan(tiers, table, goal, method, confidence=confidence, **more)
 
 
 def table_of(seed, rows=240, exits=3, cascade=False, per_sample=False):
