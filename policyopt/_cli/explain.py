@@ -73,11 +73,10 @@ def explain(
     for remark in filter(None, [*remarks, scale_text(loaded)]):
         output.note(remark)
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
+    options.write_page(report, "explanation", explanation, title, tables.get(split))
     if isinstance(explanation, Routes):
-        options.write_page(report, "routes", explanation, title)
         _tell_routes(explanation, title, out, style)
         return
-    options.write_page(report, "explanation", explanation, title, tables.get(split), remarks)
     if out is not None:
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)

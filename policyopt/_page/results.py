@@ -62,32 +62,24 @@ def _verdict(badge: str, pays: bool | None, headline: str, *sentences: str) -> d
 
 
 def explanation_content(
-    found: Explanation, title: str, table: Table, notes: Sequence[str] = (), samples: Any = None
+    found: Explanation | Routes, title: str, table: Table, samples: Any = None
 ) -> dict[str, Any]:
     """Return the page of an explanation, its calibration with it where answers are right or wrong."""
-    panels, record, notes = (
-        draw.explanation_panels(found, table.class_names, samples),
-        found.record,
-        [*notes],
-    )
+    record, notes = found.record, list(found.record["notes"])
+    told = f"{record['rows']:,} rows of {record['split']}, costs in {record['unit']}"
+    if isinstance(found, Routes):
+        return page("explain", title, told, draw.routes_panels(found), None, notes)
+    panels = draw.explanation_panels(found, table.class_names, samples)
     try:
         table = known_rows(table).built_for(found.policy)
-        seen, exits = observe(table, found.policy.answer), found.found.exit
-        columns = seen.confidence, seen.correct, exits
+        seen = observe(table, found.policy.answer)
+        columns = seen.confidence, seen.correct, found.found.exit
         path = found.policy.active_exits
         records = calibration_records("none", *columns, seen.losses, path, table.group)
         panels += draw.calibration_panels(records, {"none": columns}, table.group)
     except InputError as error:
         notes.append(f"nothing on calibration: {error}")
-    told = f"{record['rows']:,} rows of {record['split']}, costs in {record['unit']}"
-    return page("explain", title, told, panels, None, [*record["notes"], *notes])
-
-
-def routes_content(found: Routes, title: str) -> dict[str, Any]:
-    """Return the page of what a routing policy does."""
-    record = found.record
-    told = f"{record['rows']:,} rows of {record['split']}, costs in {record['unit']}"
-    return page("explain", title, told, draw.routes_panels(found), None, record["notes"])
+    return page("explain", title, told, panels, None, notes)
 
 
 def curve_content(frontier: Frontier, title: str) -> dict[str, Any]:
