@@ -48,6 +48,7 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._text import printable
 from policyopt.runtime._thresholds import threshold_text
 
@@ -93,7 +94,7 @@ def report(
     out : str or path, optional
         Where to write the page.
     **how
-        ``policies``, mapping of name to policy or family: shown, too. ``test``, rows that all is told of. ``samples``,
+        ``policies``, by name, or a family, or what a fit returned: shown, too. ``test``, rows that all is told of. ``samples``,
         function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of them. ``title``;
         ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
 
@@ -164,7 +165,8 @@ def content(
     page["verdict"] = {"pays": found.pays, "headline": found.headline, "sentences": [*found.sentences]}
     notes += [one for one in dict.fromkeys([*said.values(), *found.notes]) if one not in notes]
     entries = [_fitted(frontier, label, method, fits) for label, method in chosen.items()]
-    entries += [_given(name, one, whole, budgets, fits) for name, one in (policies or {}).items()]
+    named = {f"{name} (given)" if name in chosen else name: one for name, one in (policies or {}).items()}
+    entries += [_given(name, one, whole, budgets, fits) for name, one in named.items()]
     entries = [entry for entry in entries if entry.levels]
     rival = next((entry for entry in entries if entry.label == REFERENCE), entries[0])
     if rival.label != REFERENCE:
@@ -273,6 +275,7 @@ def _fitted(frontier: Frontier, label: str, method: Any, fits: str) -> _Entry:
 
 def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: str) -> _Entry:
     """Return a policy, or the levels of a family, by what they were fitted for."""
+    given = policy_of(given, argument="policies", routes=True)
     family = isinstance(given, PolicyFamily)
     command = fits.replace("policyopt fit", f"policyopt evaluate {shlex.quote(name)}")
     entry = _Entry(name, "As it was given.", [f"{command} --level ", ""] if family else [command])

@@ -151,7 +151,7 @@ def test_policies_that_are_given_stand_at_what_they_were_fitted_for(few, tmp_pat
     data = cache()
     family, alone = po.fit_family(data, 6, "margin"), po.fit(data, 4.0, "entropy")
     family.save(tmp_path / "family.json")
-    explorer = page_of(data, ["margin"], {"family.json": family.policy, "one.json": alone.policy})[
+    explorer = page_of(data, ["margin"], {"family.json": family, "one.json": alone})[
         "explorer"
     ]
     assert [m["label"] for m in explorer["methods"]] == [
