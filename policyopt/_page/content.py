@@ -94,9 +94,9 @@ def report(
     out : str or path, optional
         Where to write the page.
     **how
-        ``policies``, by name, or a family, or what a fit returned: shown, too. ``test``, rows that all is told of. ``samples``,
-        function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of them. ``title``;
-        ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
+        ``policies``, by name: policies, families, or what fits returned, shown, too. ``test``, rows that all is told
+        of. ``samples``, a function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of
+        them. ``title``; ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
 
     Returns
     -------
