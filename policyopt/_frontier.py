@@ -254,6 +254,7 @@ def record(
     more = {} if metric is None else told_metric(metric, table, outcome, seed)
     return {
         "method": label,
+        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget,
         "target": fitted.policy.provenance.get("target"),
         "unit": table.unit,
@@ -384,6 +385,16 @@ def exit_means(table: Table) -> tuple[list[float], list[Any]]:
     """Return each exit's mean cost, kept by itself, and quality, None where labels are unknown."""
     costs = np.atleast_2d(table.standalone_costs).mean(axis=0).tolist()
     return costs, table.quality.mean(axis=0).tolist() if table.labelled else [None] * len(costs)
+
+
+def beside_full(table: Table, cost: Floats, quality: Floats) -> dict[str, Any]:
+    """Return the last exit's cost, by itself, and quality, and how a policy's, (N,) each, differ, by paired rows."""
+    known = known_rows(table)
+    (*_, full), (*_, worth) = exit_means(known)
+    gap = quality[~np.isnan(quality)] - known.quality[:, -1]
+    found = {"full_cost": full, **worth_fields(worth, table.graded, "full_")}
+    found["saving"] = 1.0 - float(cost.mean()) / full
+    return found | with_interval("to_full", *mean_interval(gap, span=1.0, group=known.group)[:3])
 
 
 def oracle(table: Table, budgets: Sequence[float]) -> Floats:

@@ -67,10 +67,7 @@ def explain(
     given = {"reference": against, "utility": utility, "tables": tables}
     explanation = explain_policy(loaded, data, split, **given)
     record = explanation.record
-    remarks = list(record["notes"])
-    if record.get("changes") and record["changes"]["same_exit"] == record["rows"]:
-        remarks.append("every row leaves where the reference lets it: --reference FILE for another")
-    for remark in filter(None, [*remarks, scale_text(loaded)]):
+    for remark in filter(None, [*record["notes"], scale_text(loaded)]):
         output.note(remark)
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
     options.write_page(report, "explanation", explanation, title, tables.get(split))

@@ -15,7 +15,14 @@ from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
 from policyopt._costs import Budget, parse_budgets, per_thousand
-from policyopt._frontier import Frontier, means_over, over_seeds, targets_in, threshold_fields
+from policyopt._frontier import (
+    Frontier,
+    exit_means,
+    means_over,
+    over_seeds,
+    targets_in,
+    threshold_fields,
+)  # fmt: skip
 from policyopt._frontier import compare as compare_methods
 from policyopt._frontier import curve as make_curve
 from policyopt._intervals import with_interval, worth_fields
@@ -25,7 +32,8 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.levels import SPARED
 from policyopt._methods.registry import ROWS, apply_settings, at_most, method_list
 from policyopt._methods.targets import Target
-from policyopt._table import Table, Tables
+from policyopt._table import Table, Tables, known_rows
+from policyopt._verdict import verdict
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._thresholds import scale_text
@@ -155,7 +163,7 @@ def fit(
         )
     if calibrator is not None:
         output.note(f"decisions carry a confidence calibrated by {calibrator}")
-    record = describe(fitted, str(out))
+    record = describe(fitted, str(out), tables)
     parts = provenance["robust"]["parts"] if robust else []
     if output.print_data(style, [{**record, "parts": parts}] if parts else [record], [record]):
         return
@@ -189,7 +197,7 @@ def _fit_family(
         output.note(text)
     if scale := scale_text(fitted.parts[0].policy):
         output.note(f"level 0: {scale}")
-    return [{"level": a, **describe(one, str(out))} for a, one in enumerate(fitted.parts)]
+    return [{"level": a, **describe(one, str(out), tables)} for a, one in enumerate(fitted.parts)]
 
 
 def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:
@@ -204,8 +212,8 @@ def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) ->
     output.note(f"about {total:.0f} s of processor time: {most}{rest}")
 
 
-def describe(fitted: Fitted, path: str) -> dict[str, Any]:
-    """Return a fit as a record, with the interval that its artifact states."""
+def describe(fitted: Fitted, path: str, tables: Tables | None = None) -> dict[str, Any]:
+    """Return a fit as a record, with the interval that its artifact states, beside the full model on these rows."""
     routes = isinstance(fitted.policy, RoutingPolicy)
     return {
         "method": fitted.method, "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
@@ -213,10 +221,20 @@ def describe(fitted: Fitted, path: str) -> dict[str, Any]:
         **with_interval("expected_cost", fitted.expected.cost, *fitted.expected.stated),
         "effective_rows": fitted.expected.mean.effective_rows,
         **_expected(fitted.quality, fitted.policy.provenance), "fit_rows": fitted.expected.rows,
+        **(_beside(tables, fitted.expected.cost) if tables else {}),
         **({"asked_first": fitted.policy.asked_first} if routes else {}),
         **threshold_fields(fitted.policy), "active_exits": list(fitted.policy.active_exits), "policy": path,
         **{name: fitted.policy.provenance[name] for name in _DECLINES if name in fitted.policy.provenance},
     }  # fmt: skip
+
+
+def _beside(tables: Tables, cost: float) -> dict[str, Any]:
+    """Return what the full model, of a cascade the last by itself, costs and is worth on the rows of the fit."""
+    table = tables.get("fit", censored=True)
+    (*_, full), (*_, worth) = exit_means(known_rows(table))
+    worth = None if table.log else worth  # a log knows it of the rows that came so far
+    found = worth_fields(worth, table.graded, "full_")
+    return {"full_cost": full, **found, "saving": 1.0 - cost / full}
 
 
 def _fit_experts(
@@ -241,7 +259,7 @@ def _fit_experts(
         for p in fitted.parts
     ]
     total = (None, 1.0, fitted.budget, whole.cost, whole.interval(), quality, whole.rows, None)
-    return [
+    records = [
         {
             "context": context, "method": fitted.method, "share": share, "budget": limit,
             "unit": fitted.policy.unit, **with_interval("expected_cost", _known(cost), *ends),
@@ -249,6 +267,8 @@ def _fit_experts(
         }
         for context, share, limit, cost, ends, right, rows, pooled in [*found, total]
     ]  # fmt: skip
+    beside = _beside(tables, whole.cost)
+    return [{**r, **(beside if r["context"] is None else dict.fromkeys(beside))} for r in records]
 
 
 def _expected(quality: float, provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,9 +305,14 @@ def columns_of(record: Mapping[str, Any]) -> output.Columns:
 
 
 def _expected_column(record: Mapping[str, Any]) -> output.Columns:
-    graded = record["expected_accuracy"] != record["expected_quality"]
-    name = f"expected {output.quality_word(graded)} % [95 %]"
-    return {name: interval("expected_quality", percent)}
+    """Return the columns of the quality to expect, and of the full model beside it."""
+    word = output.quality_word(record["expected_accuracy"] != record["expected_quality"])
+    found = {f"expected {word} % [95 %]": interval("expected_quality", percent)}
+    full: output.Columns = {
+        "saving %": shown("saving", partial(percent, digits=1)),
+        "full model costs": "full_cost", f"its {word} %": shown("full_quality", percent),
+    }  # fmt: skip
+    return {**found, **(full if "saving" in record else {})}
 
 
 _EXPERTS: output.Columns = {
@@ -355,6 +380,7 @@ def curve(
     if output.print_data(style, records, records):
         return
     _print_curve(frontier, tables.data.names, metric)
+    _print_verdict(frontier)
     if bounds:
         columns = {
             "bound in hindsight (not deployable)": "method",
@@ -441,10 +467,12 @@ def demo(
     output.say(f"2. One policy for a budget of {budget}")
     with output.writing(out):
         fitted.save(out / "policy.json")
-    record = describe(fitted, str(out / "policy.json"))
+    record = describe(fitted, str(out / "policy.json"), tables)
     output.print_table([record], columns_of(record))
     then = "the same on your own outputs: policyopt import, info, fit, curve."
-    output.say(f"3. Look at {out / 'curve.png'}; {then}")
+    output.say("3. Does leaving early pay?")
+    _print_verdict(frontier)
+    output.say(f"Look at {out / 'curve.png'}; {then}")
 
 
 def _shipped() -> Path:
@@ -493,13 +521,29 @@ def _print_curve(frontier: Frontier, names: Sequence[str], metric: str | None = 
     """Print one line per method and budget, means over seeds; which exits are kept, where some are not."""
     fewer = any(len(r["active_exits"]) < len(r["exit_share"]) for r in frontier.records)
     columns = {
-        "method": "method", **_asked_column(frontier), "realised": "realised_cost",
+        "method": output.chosen_method, **_asked_column(frontier), "realised": "realised_cost",
         "off %": output.off_budget, **output.quality_column(frontier.graded),
         **output.metric_column(metric), **({"exits kept": "kept"} if fewer else {}),
         **output.share_columns(names),
         **output.coverage_columns(frontier.records[0], frontier.graded),
     }  # fmt: skip
     output.print_table(_mean_over_seeds(frontier.records, names), columns)
+
+
+def _print_verdict(frontier: Frontier) -> None:
+    """Print the best method at each budget, as the rows of the fit say, and whether it pays, in words."""
+    found = verdict(frontier)
+    columns = {
+        **_asked_column(frontier), "best by the fit": output.chosen_method,
+        "saving %": shown("saving", partial(percent, digits=1)),
+        "points to full [95 %]": interval("to_full", partial(points, digits=1)),
+        "to single exits of equal cost": interval("to_singles", partial(points, digits=1)),
+    }  # fmt: skip
+    if budgets := found.record["budgets"]:
+        output.print_table(budgets, columns)
+    for text in found.notes:
+        output.note(text)
+    output.say(*str(found).splitlines(), "")
 
 
 def _asked_column(frontier: Frontier) -> output.Columns:

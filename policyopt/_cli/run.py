@@ -15,6 +15,8 @@ from policyopt._cli.output import (
     number,
     off_budget,
     percent,
+    points,
+    shown,
 )
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
@@ -42,7 +44,7 @@ def evaluate(
 ) -> None:
     """Show realised cost and accuracy of a policy, or of a family's levels."""
     from policyopt._api import cost_for, utility_for
-    from policyopt._frontier import span_of, summary, told_metric
+    from policyopt._frontier import beside_full, span_of, summary, told_metric
     from policyopt._parts import by_part, column, took_part
     from policyopt._replay import replay
     from policyopt._table import Tables, unlabelled
@@ -79,6 +81,7 @@ def evaluate(
         {
             **({"level": a} if family else {}), **_named(one, of_another), "split": split,
             "unit": one.unit, **summary(outcome, one),
+            **beside_full(table.priced_for(one), outcome.cost, outcome.quality),
         }
         for a, (one, outcome) in enumerate(zip(found, outcomes, strict=True))
     ]  # fmt: skip
@@ -89,17 +92,19 @@ def evaluate(
         ]
     if by is not None:
         values = column(data, table, by)
+        of_all = [n for n in records[0] if n.startswith(("budget", "full_", "saving", "to_full"))]
         records = [
-            {**record, "part": None, "worst": False, **part, **({"budget": None} if part else {})}
+            {**record, "part": None, "worst": False, **part, **(dict.fromkeys(of_all) if part else {})}
             for record, outcome in zip(records, outcomes, strict=True)
             for part in ({}, *by_part(outcome, values, span=span_of(found[0])))
-        ]
+        ]  # fmt: skip
     columns = {
         **({"level": "level"} if family else {}),
         "method": chosen_method, "split": "split", **(output.PART if by else {"rows": "rows"}),
         f"budget [{loaded.unit}]": "budget",
         "realised cost [95 %]": interval("realised_cost"), "off %": off_budget,
-        **output.quality_column(outcomes[0].graded), **output.metric_column(metric),
+        **output.quality_column(outcomes[0].graded), "points to full [95 %]": interval("to_full", points),
+        "saving %": shown("saving", percent), **output.metric_column(metric),
         **output.share_columns(data.names, "ends with %" if routes else "exit share %"),
         **({"asked %": output.shares("asked_share")} if routes else {}),
         **output.coverage_columns(records[0], outcomes[0].graded),

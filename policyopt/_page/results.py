@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
 from statistics import fmean
@@ -18,6 +17,7 @@ from policyopt._certificates.risks import Risk
 from policyopt._costs import parse_budget
 from policyopt._frontier import Frontier, means_over, over_seeds
 from policyopt._intervals import mean_interval, with_interval
+from policyopt._methods.fitted import package_version
 from policyopt._online.simulate import Simulation, interval
 from policyopt._page import panels as draw
 from policyopt._page.panels import chart, heat, panel, percent, rule
@@ -31,7 +31,7 @@ from policyopt.runtime._certificate import in_words
 from policyopt.runtime._drift import DriftWatch
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._online.controller import Controller
-from policyopt.runtime._online.serving import Online
+from policyopt.runtime._online.serving import MAX_BYTES, Online
 from policyopt.runtime._risk_monitor import RiskMonitor
 
 _POINTS, _LEAST, _WINDOWS, _MANY, _CLAIMS, _SOME = 100, 25, 12, 20, 6, 4  # drawn of each at most
@@ -44,7 +44,7 @@ def page(
     **facts: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a page holds; the command that made it is filled in by whoever writes it."""
-    versions = {"python": python_version()} | {of: version(of) for of in ("policyopt", "numpy")}
+    versions = {"policyopt": package_version(), "numpy": np.__version__, "python": python_version()}
     made = {"command": "", "versions": versions, "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
     made |= {"facts": [[of.replace("_", " "), str(value)] for of, value in facts.items()]}
     return {
@@ -83,14 +83,20 @@ def explanation_content(
 
 
 def curve_content(frontier: Frontier, title: str) -> dict[str, Any]:
-    """Return the page of methods at several budgets, best first by the mean over all, with the verdict."""
+    """Return the page of methods at several budgets, best first by the area under them, with the verdict."""
     found = [{**group[0], **means_over(group)} for group in over_seeds(frontier.records)]
-    full, worth = frontier.exits[-1]["cost"], dict[str, list[float]]()
-    for one in found:
-        worth.setdefault(one["method"], []).append(one["quality"])
-        one["saved"] = 1 - one["realised_cost"] / full
-    order = sorted(worth, key=lambda method: -fmean(worth[method]))
+    first, full = (frontier.exits[k] for k in (0, -1))
+    grid, areas = np.linspace(first["cost"], full["cost"], 101), dict[str, float]()
+    for method in dict.fromkeys(one["method"] for one in found):
+        mine = sorted(
+            (one["realised_cost"], one["quality"]) for one in found if one["method"] == method
+        )
+        areas[method] = float(
+            np.interp(grid, *zip(*mine, strict=True), left=first["quality"]).mean()
+        )
+    order = sorted(areas, key=lambda method: -areas[method])
     found.sort(key=lambda one: (order.index(one["method"]), one["realised_cost"]))
+    found = [{**one, "saved": 1 - one["realised_cost"] / full["cost"]} for one in found]
     word = "quality" if frontier.graded else "accuracy"
     facts = {"word": word, "unit": frontier.unit, "count": len(order), "best": order[0]}
     marks = {"budget": [one["budget"] or one["realised_cost"] for one in found]}
@@ -117,6 +123,10 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
         {"model": m, **{of: fmean(one[of] for one in mine) for of in fields}} for (m, _), mine in runs.items()
     ]  # fmt: skip
     rows.sort(key=lambda one: one["realised_cost"])
+    rows += [  # of one exit, without a policy
+        {"model": one["model"], "realised_cost": one["full_cost"], "quality": one["full_quality"]}
+        for one in study.models if not any(row["model"] == one["model"] for row in rows)
+    ]  # fmt: skip
     deploy = [
         {"budget": one["budget"], "model": m, "quality": q, "cost": one["cost"][m],
          "behind": one["quality"][one["best"]] - q, "may": "yes" if m in one["contenders"] else ""}
@@ -126,13 +136,7 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
     rows.sort(key=lambda one: names.index(one["model"]))
     # Who may be the best at a budget is of one group; all others are each of their own.
     at = [one["budget"] for one in deploy]
-    marks = {
-        "budget": at,
-        "group": [
-            at.index(b) if one["may"] else -1 - i
-            for i, (b, one) in enumerate(zip(at, deploy, strict=True))
-        ],
-    }
+    groups = [at.index(one["budget"]) if one["may"] else -1 - i for i, one in enumerate(deploy)]
     pairs = [
         {**one, "pair": f"{one['better']} > {one['worse']}", "rows": "shared" if one["paired"] else "other",
          "counts": ", ".join(map(str, one["runs"]))}
@@ -140,7 +144,8 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
     ]  # fmt: skip
     told = [one for one in study.tests if one["test"]]
     tests = [{**one, "letters": ", ".join(map(" ".join, one["groups"].items()))} for one in told]
-    panels = [panel("frontiers", facts, study.models, rows), panel("deploy", facts, deploy, of=marks)]  # fmt: skip
+    panels = [panel("frontiers", facts, study.models, rows)]
+    panels.append(panel("deploy", facts, deploy, of={"budget": at, "group": groups}))
     if pairs:
         apart = sum(pair["holm_p"] <= 1 - study.confidence for pair in pairs)
         more = {"apart": apart, "count": len(pairs)}
@@ -237,12 +242,8 @@ def certificate_content(
     verdict = _verdict("Not shown", False, "No level is shown to keep the risk.", why)
     if stated:
         told = f"{len(passed)} of {len(levels)} levels; the cheapest costs {cheapest}."
-        verdict = _verdict(
-            "Certified",
-            True,
-            f"Shown to keep {stated['claim']}: {told}",
-            f"Certified {in_words(dict(stated))}",
-        )
+        told = f"Shown to keep {stated['claim']}: {told}", f"Certified {in_words(dict(stated))}"
+        verdict = _verdict("Certified", True, *told)
     panels = [panel("levels", facts, levels, levels, rules=rules, views=views)]
     facts = {of: value for of, value in (stated or {}).items() if of in _STATED}
     return page("certify", title, f"{len(levels)} levels tried", panels, verdict, **facts)
@@ -278,6 +279,8 @@ def is_state(path: Path) -> bool:
 
 
 def _form(path: Path) -> Any:
+    if path.stat().st_size > MAX_BYTES:
+        return None
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
