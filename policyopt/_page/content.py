@@ -416,17 +416,13 @@ def _panels(
     ):
         points = [one[x] for one in of], [one["quality"] for one in of]
         drawn["data"].append(draw.plain(draw.line(*points, called, draw.GREY, **look)))
-    letters = {(one["budget"], one["method"]): (one["group"], one["among_best"]) for one in ranks}
-    some, of = list[dict[str, Any]](), dict[str, list[Any]](budget=[], group=[])
-    for i in range(0, len(budgets), _STEP):
-        for entry in (entry for entry in order if entry.at[i] >= 0):
-            own = entry.row(entry.levels[entry.at[i]])
-            group, best = letters.get((budgets[i], entry.label), (None, False))
-            saved = 1 - own["cost"] / frontier.exits[-1]["cost"]
-            of["budget"].append(budgets[i])
-            of["group"].append(i if best else -1 - len(some))
-            some.append({**own, "saved": saved, "group": group})
-    return [curves, draw.panel("methods", facts, some, of=of)]
+    letters = {(one["budget"], one["method"]): one["group"] for one in ranks}
+    full, some = frontier.exits[-1]["cost"], list[dict[str, Any]]()
+    places = [(i, entry) for i in range(0, len(budgets), _STEP) for entry in order if entry.at[i] >= 0]
+    for i, entry in places:
+        own = entry.row(entry.levels[entry.at[i]])
+        some.append({**own, "saved": 1 - own["cost"] / full, "equal": letters.get((budgets[i], entry.label))})
+    return [curves, draw.panel("methods", facts, some, of={"budget": [budgets[i] for i, _ in places]})]
 
 
 def _policy_panels(
