@@ -88,7 +88,7 @@ def report(
     foretell([*foretold], len(rows), content.BUDGETS, _LONGER)
     with output.progress("making the page"):
         for one in risk or ():
-            given[f"certified {one}"] = certify(data, one, tables=tables).family
+            given[content.CERTIFIED + one] = certify(data, one, tables=tables).family
         page = content.report(
             data, chosen, policies=given, title=cache.resolve().name, test=test, samples=shown, tables=tables,
             command=printable(shlex.join(["policyopt", *sys.argv[1:]])), fits=fits,

@@ -55,7 +55,7 @@ from policyopt.runtime._thresholds import threshold_text
 # fmt: off
 #: Budgets of the explorer, evenly from the cheapest exit to the full model; every tenth is in verdict and tables.
 BUDGETS, _STEP = 101, 10
-REFERENCE = "max_prob"
+REFERENCE, CERTIFIED = "max_prob", "certified "
 #: What is shown where nothing is named: simple rules, the best thresholds, and the choice among all.
 _USUAL = ("always", "margin", "entropy", "patience", "max_prob:thresholds=joint", "optimal_stopping", "auto")
 _CASCADE = ("always", "margin", "subset", "optimal_stopping", "routing", "auto")
@@ -278,7 +278,10 @@ def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: 
     given = policy_of(given, argument="policies", routes=True)
     family = isinstance(given, PolicyFamily)
     command = fits.replace("policyopt fit", f"policyopt evaluate {shlex.quote(name)}")
-    entry = _Entry(name, "As it was given.", [f"{command} --level ", ""] if family else [command])
+    told = [f"{command} --level ", ""] if family else [f"{command}  # at ", ""]
+    if name != (risk := name.removeprefix(CERTIFIED)):
+        told = [f"{fits.replace('policyopt fit', 'policyopt certify')} --risk {shlex.quote(risk)}  # at ", ""]
+    entry = _Entry(name, "As it was given.", told)
     for j, policy in enumerate(given.policies if family else [given]):
         record = summary(replay(policy, table), policy)
         least = [one[j] for one in (given.budgets, given.expected_costs) if one is not None] if family else []
