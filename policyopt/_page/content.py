@@ -228,8 +228,8 @@ class _Entry:
 
     @property
     def promise(self) -> float:
-        """Mean quality that its fits state, of all budgets; of those that it cannot meet, of its cheapest level."""
-        stated = [self.levels[max(j, 0)]["expected_quality"][0] for j in self.at]
+        """Mean quality that its fits state, over all budgets: 0 at those that it cannot meet."""
+        stated = [self.levels[j]["expected_quality"][0] if j >= 0 else 0.0 for j in self.at]
         return float(np.mean([one or 0.0 for one in stated]))
 
     def add(self, policy: Any, budget: Any, record: Mapping[str, Any]) -> None:
@@ -288,7 +288,7 @@ def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: 
         stated = [_number(policy.provenance.get(of)) for of in ("budget", "expected_cost")]
         own = [float(min(least))] if least else stated
         entry.add(policy, next((one for one in own if one is not None), record["realised_cost"]), record)
-    asked = np.maximum.accumulate([level["budget"] for level in entry.levels])
+    asked = np.maximum.accumulate([min(level["budget"], budgets[-1]) for level in entry.levels])
     entry.at = (np.searchsorted(asked, np.array(budgets) * (1 + 1e-9), side="right") - 1).tolist()
     return entry
 
@@ -311,7 +311,7 @@ def _measure(entry: _Entry, table: Table, rival: Path | None) -> Path:
         if classes is not None:
             exits = (outcome.exit[rows] for rows in classes.values())
             left = [np.bincount(one, minlength=outcome.exits) / len(one) for one in exits]
-            level["by_class"] = np.round(left, 5).tolist()
+            level["by_class"] = np.round(left, 4).tolist()
         if outcome.turn is not None:
             level["ways"] = [{"path": way, "share": one["share"], "stop": one["stop"]}
                              for way, one in tree_of(outcome).items() if one["share"] >= _RARE]
