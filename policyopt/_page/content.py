@@ -48,18 +48,19 @@ from policyopt.runtime._files import write_file
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._several import policy_of
 from policyopt.runtime._text import printable
 from policyopt.runtime._thresholds import threshold_text
 
+# fmt: off
 #: Budgets of the explorer, evenly from the cheapest exit to the full model; every tenth is in verdict and tables.
 BUDGETS, _STEP = 101, 10
 REFERENCE = "max_prob"
 #: What is shown where nothing is named: simple rules, the best thresholds, and the choice among all.
-_USUAL = ("always", "margin", "entropy", "patience", "max_prob:thresholds=joint", "optimal_stopping",
-          "auto")  # fmt: skip
+_USUAL = ("always", "margin", "entropy", "patience", "max_prob:thresholds=joint", "optimal_stopping", "auto")
 _CASCADE = ("always", "margin", "subset", "optimal_stopping", "routing", "auto")
 _CLASSES, _RARE, _ENDS = 30, 0.01, ("", "_low", "_high")
-_PIECE = re.compile(r'^(?= {1,4}")', re.MULTILINE)  # where a policy's file is cut: at its outer keys  # fmt: skip
+_PIECE = re.compile(r'^(?= {1,4}")', re.MULTILINE)  # where a policy's file is cut: at its outer keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class Page:
 
     def _repr_html_(self) -> str:
         said = self.content["verdict"] or {"headline": self.content["subtitle"], "sentences": []}
-        told = [self.content["title"], said["headline"], *said["sentences"], "page.save('report.html')"]  # fmt: skip
+        told = [self.content["title"], said["headline"], *said["sentences"], "page.save('report.html')"]
         return "".join(f"<p>{draw.name(text, 4000)}</p>" for text in told)
 
 
@@ -83,7 +84,7 @@ class Page:
 def report(
     data: ExitData, methods: Any = None, *, out: Any = None, cost: str | None = None, utility: Any = None,
     head_cost: Any = None, tables: Tables | None = None, **how: Any,
-) -> Page:  # fmt: skip
+) -> Page:
     """Make a page about a cache: verdict, policies at all budgets to slide through, and what they do.
 
     Parameters
@@ -93,9 +94,9 @@ def report(
     out : str or path, optional
         Where to write the page.
     **how
-        ``policies``, mapping of name to policy or family: shown, too. ``test``, rows that all is told of. ``samples``,
-        function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of them. ``title``;
-        ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
+        ``policies``, by name: policies, families, or what fits returned, shown, too. ``test``, rows that all is told
+        of. ``samples``, a function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of
+        them. ``title``; ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
 
     Returns
     -------
@@ -138,52 +139,42 @@ def content(
     tables: Tables, methods: Any = None, policies: Mapping[str, Any] | None = None, *, title: str = "",
     test: str = "test", samples: Callable[[int], Mapping[str, Any]] | None = None,
     panels: Sequence[Mapping[str, Any]] = (), command: str = "", fits: str = "policyopt fit CACHE",
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Return what the page shows, JSON-able; see `report`."""
     data, whole, fit_rows, cost = tables.data, tables.get(test), tables.get("fit"), tables.cost
-    of, spared = (
-        "models" if whole.cascade else "exits",
-        "saves its head" if whole.heads is not None else "is paid",
-    )
+    of, spared = ("models" if whole.cascade else "exits", "saves its head" if whole.heads is not None else "is paid")
     facts = {
         "Cache": data.fingerprint, "Outputs": f"{data.kind}, {data.classes or 'unknown'} {KINDS[data.kind].counted}",
         "Cost": f"{cost.name} [{cost.unit}] per {'sample' if cost.per_sample else 'exit'}",
         "An exit that is skipped": "is free" if whole.cascade else spared,
         "Rows": f"a pool, divided by seed {data.split_seed}" if data.pooled else "in splits as they came",
         "Fitted on": "fit, seed 0", "Judged on": test, "Utility": tables.utility.digest if tables.utility else "none",
-    }  # fmt: skip
+    }
     told = f"{len(whole):,} rows of {test}, {whole.exits} {of}, costs in {cost.unit}"
-    page = blank(
-        "cache", title or "Early exits", told, [_data_panel(tables)], facts=[*facts.items()]
-    )
+    page = blank("cache", title or "Early exits", told, [_data_panel(tables)], facts=[*facts.items()])
     page["made"]["command"], notes = command, page["notes"]
     table = known_rows(whole, notes)
     if not table.labelled:
-        notes.append(
-            f"no row of {test} has a label: no quality, no policies are shown. --test names other rows"
-        )
+        notes.append(f"no row of {test} has a label: no quality, no policies are shown. --test names other rows")
         page["panels"] += panels
         return page
     chosen, budgets = with_reference(methods, fit_rows, bool(policies)), _grid(fit_rows)
     frontier = curve(data, chosen, budgets, test=test, tables=tables)
     few, said = _thinned(frontier), {n.partition(" left out at ")[0]: n for n in frontier.notes}
     found = verdict(few)
-    page["verdict"] = {
-        "pays": found.pays,
-        "headline": found.headline,
-        "sentences": [*found.sentences],
-    }
+    page["verdict"] = {"pays": found.pays, "headline": found.headline, "sentences": [*found.sentences]}
     notes += [one for one in dict.fromkeys([*said.values(), *found.notes]) if one not in notes]
     entries = [_fitted(frontier, label, method, fits) for label, method in chosen.items()]
-    entries += [_given(name, one, whole, budgets, fits) for name, one in (policies or {}).items()]
+    named = {f"{name} (given)" if name in chosen else name: one for name, one in (policies or {}).items()}
+    entries += [_given(name, one, whole, budgets, fits) for name, one in named.items()]
     entries = [entry for entry in entries if entry.levels]
     rival = next((entry for entry in entries if entry.label == REFERENCE), entries[0])
     if rival.label != REFERENCE:
         notes.append(f"{REFERENCE} cannot be fitted here: differences are to {rival.label}")
     path = _measure(rival, table, None)
-    for i, entry in enumerate(entries):
-        with stage(i, len(entries), f"comparing {entry.label}"):
-            path if entry is rival else _measure(entry, table, path)
+    for i, entry in enumerate(others := [entry for entry in entries if entry is not rival]):
+        with stage(i, len(others), f"comparing {entry.label}"):
+            _measure(entry, table, path)
     order = sorted(entries, key=lambda entry: -entry.promise)
     first = next((entry for entry in entries if entry.label == "auto"), order[0])
     full = fit_rows.mean_costs[-1]  # begin at 40 % of it, or half of the way
@@ -195,12 +186,12 @@ def content(
         **_explorer(frontier, table, budgets), "start": start, "reference": rival.label, "chosen": first.label,
         "methods": [{of: getattr(entry, of) for of in fields} for entry in entries],
         "budgets": budgets, "chunks": chunks,
-    }  # fmt: skip
+    }
     ranks = compare(few, rival.label).ranking if len(chosen) > 1 and rival.label in chosen else []
     page["panels"] += [
         *_panels(order, frontier, rival.label, table, budgets, ranks),
         *_policy_panels(first, rival, start, table, whole, samples, notes), *panels,
-    ]  # fmt: skip
+    ]
     return page
 
 
@@ -248,15 +239,12 @@ class _Entry:
         mixture, one = own.get("mixture"), own.get("thresholds")
         sets = mixture["thresholds"] if mixture else one and [one]
         void = "void: the policy was changed since" if FIELD in told else None
-        level = {
-            "budget": budget,
-            "exit_share": record["exit_share"],
-            "share": mixture and mixture["share"],
-        }
+        level = {"budget": budget, "exit_share": record["exit_share"], "share": mixture and mixture["share"]}
         level["certificate"] = void if known is None else in_words(known)
         for name, of in (("cost", "realised_cost"), ("quality", "quality")):
-            ends = told.get(f"expected_{name}_95") or (None, None)
-            level[f"expected_{name}"] = [*map(_number, (told.get(f"expected_{name}"), *ends))]
+            ends = told.get(f"expected_{name}_95")  # a file may say anything
+            ends = ends if isinstance(ends, list) and len(ends) == 2 else [None] * 2
+            level[f"expected_{name}"] = [*map(_number, [told.get(f"expected_{name}"), *ends])]
             level[name] = [record[of + end] for end in _ENDS]
         level["thresholds"] = sets and [[*map(threshold_text, one)] for one in sets]
         self.levels.append(level)
@@ -264,9 +252,7 @@ class _Entry:
 
     def row(self, level: dict[str, Any]) -> dict[str, Any]:
         """Return a level as a record with intervals."""
-        parts = {
-            of: level[of] or [None] * 3 for of in ("cost", "quality", "to_full", "to_reference")
-        }
+        parts = {of: level[of] or [None] * 3 for of in ("cost", "quality", "to_full", "to_reference")}
         named = {of + end: part[i] for of, part in parts.items() for i, end in enumerate(_ENDS)}
         return {"method": self.title, **named}
 
@@ -277,9 +263,7 @@ def _fitted(frontier: Frontier, label: str, method: Any, fits: str) -> _Entry:
     about = f"Leaves where {row.summary}. {row.wins}" if row else ""
     command = [f"{fits} --budget ", f" --method {shlex.quote(spec)} --out policy.json"]
     entry, places = _Entry(label, about, command, [-1] * BUDGETS), dict[str, int]()
-    for ((name, _, i), fitted), record in zip(
-        frontier.fitted.items(), frontier.records, strict=True
-    ):
+    for ((name, _, i), fitted), record in zip(frontier.fitted.items(), frontier.records, strict=True):
         if name == label:
             policy, stated = fitted.policy, fitted.policy.provenance
             same = [stated.get(of) for of in ("expected_cost", "expected_quality", "chosen")]
@@ -291,17 +275,16 @@ def _fitted(frontier: Frontier, label: str, method: Any, fits: str) -> _Entry:
 
 def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: str) -> _Entry:
     """Return a policy, or the levels of a family, by what they were fitted for."""
+    given = policy_of(given, argument="policies", routes=True)
     family = isinstance(given, PolicyFamily)
     command = fits.replace("policyopt fit", f"policyopt evaluate {shlex.quote(name)}")
     entry = _Entry(name, "As it was given.", [f"{command} --level ", ""] if family else [command])
     for j, policy in enumerate(given.policies if family else [given]):
-        record, told = summary(replay(policy, table), policy), policy.provenance
-        own = [_number(told.get(of)) for of in ("budget", "expected_cost")] + [
-            record["realised_cost"]
-        ]
-        if family and given.budgets is not None:
-            own = [float(min(given.budgets[j], given.expected_costs[j]))]
-        entry.add(policy, next(one for one in own if one is not None), record)
+        record = summary(replay(policy, table), policy)
+        least = [one[j] for one in (given.budgets, given.expected_costs) if one is not None] if family else []
+        stated = [_number(policy.provenance.get(of)) for of in ("budget", "expected_cost")]
+        own = [float(min(least))] if least else stated
+        entry.add(policy, next((one for one in own if one is not None), record["realised_cost"]), record)
     asked = np.maximum.accumulate([level["budget"] for level in entry.levels])
     entry.at = (np.searchsorted(asked, np.array(budgets) * (1 + 1e-9), side="right") - 1).tolist()
     return entry
@@ -328,7 +311,7 @@ def _measure(entry: _Entry, table: Table, rival: Path | None) -> Path:
             level["by_class"] = np.round(left, 5).tolist()
         if outcome.turn is not None:
             level["ways"] = [{"path": way, "share": one["share"], "stop": one["stop"]}
-                             for way, one in tree_of(outcome).items() if one["share"] >= _RARE]  # fmt: skip
+                             for way, one in tree_of(outcome).items() if one["share"] >= _RARE]
     path = Path(np.stack(paid, axis=1), np.stack(earned, axis=1), table.graded, table.group)
     gains = compare_paths(path, rival) if rival else ()
     for level, found in zip(entry.levels, gains, strict=False):
@@ -365,7 +348,7 @@ def _explorer(frontier: Frontier, table: Table, budgets: Sequence[float]) -> dic
         "per": "request" if table.cascade else "sample", "bound": bound if len(bound) == len(budgets) else None,
         "full": {"cost": exits[-1]["cost"], "quality": [best[f"quality{end}"] for end in _ENDS]},
         "singles": [float(np.interp(b, x, y)) if b >= x[0] * (1 - 1e-9) else None for b in budgets],
-    }  # fmt: skip
+    }
     if classes is not None and rows is not None:
         sizes, dropped = [*map(len, classes.values())], len(np.unique(rows)) - len(classes)
         names = [named.get(c, f"class {c}") for c in classes]
@@ -408,13 +391,7 @@ def _data_panel(tables: Tables) -> dict[str, Any]:
         worth = known.quality.mean(axis=0).tolist() if known.labelled else [None] * data.exits
         groups = None if of.group is None else of.units
         rows.append(
-            {
-                "split": split,
-                "rows": len(of),
-                "labelled": int(of.valued.sum()),
-                "worth": worth,
-                "groups": groups,
-            }
+            {"split": split, "rows": len(of), "labelled": int(of.valued.sum()), "worth": worth, "groups": groups}
         )
     told = "; ".join(f"{one['split']} {one['rows']:,}" for one in rows)
     columns: dict[str, Any] = {"split": ("text", "split")}
@@ -425,17 +402,10 @@ def _data_panel(tables: Tables) -> dict[str, Any]:
 
 
 def _panels(
-    order: Sequence[_Entry],
-    frontier: Frontier,
-    rival: str,
-    table: Table,
-    budgets: Sequence[float],
-    ranks: Any,
+    order: Sequence[_Entry], frontier: Frontier, rival: str, table: Table, budgets: Sequence[float], ranks: Any
 ) -> list[dict[str, Any]]:
     """Return curves, those that promise most first, with gains over the rival; and all methods at some budgets."""
-    rows = [entry.row(level) for entry in order for level in entry.levels]
-    rows.sort(key=lambda row: row["cost"])
-    rows.sort(key=lambda row: [entry.title for entry in order].index(row["method"]))
+    rows = [entry.row(one) for entry in order for one in sorted(entry.levels, key=lambda one: one["cost"])]
     facts = {"word": _word(table), "unit": table.unit, "rival": rival, "split": table.split}
     facts |= {"best": order[0].title, "methods": ", ".join(entry.title for entry in order)}
     curves = draw.panel("frontier", facts, rows=rows)
@@ -446,44 +416,29 @@ def _panels(
     ):
         points = [one[x] for one in of], [one["quality"] for one in of]
         drawn["data"].append(draw.plain(draw.line(*points, called, draw.GREY, **look)))
-    letters = {(one["budget"], one["method"]): (one["group"], one["among_best"]) for one in ranks}
-    some, of = list[dict[str, Any]](), dict[str, list[Any]](budget=[], group=[])
-    for i in range(0, len(budgets), _STEP):
-        for entry in (entry for entry in order if entry.at[i] >= 0):
-            own = entry.row(entry.levels[entry.at[i]])
-            group, best = letters.get((budgets[i], entry.label), (None, False))
-            saved = 1 - own["cost"] / frontier.exits[-1]["cost"]
-            of["budget"].append(budgets[i])
-            of["group"].append(i if best else -1 - len(some))
-            some.append({**own, "saved": saved, "group": group})
-    return [curves, draw.panel("methods", facts, some, of=of)]
+    letters = {(one["budget"], one["method"]): one["group"] for one in ranks}
+    full, some = frontier.exits[-1]["cost"], list[dict[str, Any]]()
+    places = [(i, entry) for i in range(0, len(budgets), _STEP) for entry in order if entry.at[i] >= 0]
+    for i, entry in places:
+        own = entry.row(entry.levels[entry.at[i]])
+        some.append({**own, "saved": 1 - own["cost"] / full, "equal": letters.get((budgets[i], entry.label))})
+    return [curves, draw.panel("methods", facts, some, of={"budget": [budgets[i] for i, _ in places]})]
 
 
 def _policy_panels(
-    entry: _Entry,
-    rival: _Entry,
-    start: int,
-    table: Table,
-    whole: Table,
-    samples: Any,
-    notes: list[str],
+    entry: _Entry, rival: _Entry, start: int, table: Table, whole: Table, samples: Any, notes: list[str]
 ) -> list[dict[str, Any]]:
     """Return what the policy that is shown first does, beside the rival's, how sure it may be, and costs."""
-    policy, place = entry.policies[entry.at[start]], rival.at[start]
-    if isinstance(policy, RoutingPolicy):
-        return [*draw.routes_panels(explain_routing(policy, table)), _costs_panel(policy, table)]
-    if not isinstance(policy, Policy):
-        notes.append(
-            f"{entry.label} has a policy per context: `policyopt evaluate --by context` tells of each"
-        )
+    policy, place, numbers = entry.policies[entry.at[start]], rival.at[start], np.flatnonzero(whole.valued)
+    if not isinstance(policy, (Policy, RoutingPolicy)):
+        notes.append(f"{entry.label} has a policy per context: `policyopt evaluate --by context` tells of each")
         return [_costs_panel(policy, table)]
-    other = rival.policies[place] if place >= 0 and entry is not rival else None
-    other, numbers = other if isinstance(other, Policy) else None, np.flatnonzero(whole.valued)
-    found = explain_rows(policy, table, other, table.names)
-    shown = explanation_content(
-        found, "", table, samples=samples and (lambda row: samples(int(numbers[row])))
-    )
-    notes += [*shown["notes"], *getattr(samples, "notes", [])]
+    other = rival.policies[place] if place >= 0 and isinstance(rival.policies[place], Policy) else None
+    named = samples and (lambda row: samples(int(numbers[row])))  # by the rows of the split
+    found: Any = explain_routing(policy, table) if isinstance(policy, RoutingPolicy) else None
+    found = found or explain_rows(policy, table, None if entry is rival else other, table.names)
+    shown = explanation_content(found, "", table, named)
+    notes += [one for one in (*shown["notes"], *getattr(samples, "notes", ())) if one not in notes]
     return [*shown["panels"], _costs_panel(policy, table)]
 
 
@@ -496,6 +451,6 @@ def _costs_panel(policy: Any, table: Table) -> dict[str, Any]:
         {"exit": draw.numbered({"exit": k, "name": (table.names or [""] * table.exits)[k]}), "alone": alone,
          "whole": whole[k], "head": None if heads is None else float(heads[k]), "own": own.get(k)}
         for k, alone in enumerate(np.diff(whole, prepend=0.0).tolist())
-    ]  # fmt: skip
+    ]
     told = "; ".join(f"{row['exit']} {row['alone']:.4g} {table.unit}" for row in rows)
     return draw.panel("costs", {"costs": told, "unit": table.unit}, rows, rows)

@@ -59,7 +59,7 @@ const say = (node, text) => { if (node.textContent !== text) node.textContent = 
 const set = (node, name, value) => { if (node.getAttribute(name) !== value) node.setAttribute(name, value); };
 const show = (node, shown) => { node.hidden = !shown; };
 /** A text that may be broken behind its joints: names are long. */
-const soft = (text) => text.split(/(?<=[:=_,/+])(?=\S)/).flatMap((part, i) => (i ? [make("wbr", {}), part] : [part]));
+const soft = (text) => text.split(/(?<=[:=,/+])(?=\S)/).flatMap((part, i) => (i ? [make("wbr", {}), part] : [part]));
 const own = (node, colour) => { if (colour) node.style.setProperty("--own", colour); return node; };
 const idle = window.requestIdleCallback ? (call) => requestIdleCallback(call, { timeout: 500 }) : (call) => setTimeout(call, 60);
 
@@ -91,19 +91,16 @@ function explore(x) {
   state.method = Math.max(x.methods.findIndex((m) => m.label === x.chosen), 0);
 
   // The best five are those that the fit rows say are best on average: test rows choose nothing.
-  const stated = (m) => {
-    const met = m.at.filter((level) => level >= 0).map((level) => m.levels[level].expected_quality[0]);
-    return met.length ? met.reduce((a, b) => a + b, 0) / m.at.length : -1;
-  };
+  const stated = (m) => m.levels.length ? m.at.reduce((sum, level) => sum + (m.levels[Math.max(level, 0)].expected_quality[0] ?? 0), 0) / m.at.length : -1;
   const ranked = x.methods.map((m, i) => [stated(m), i]).sort((a, b) => b[0] - a[0] || a[1] - b[1]);
   const colour = Array(x.methods.length).fill(null), shape = Array(x.methods.length).fill(SMALL);
-  ranked.slice(0, BEST).map(([, i]) => i).sort((a, b) => a - b).forEach((i, rank) => {
+  ranked.slice(0, BEST).forEach(([, i], rank) => {
     colour[i] = `var(--c${rank})`;
     shape[i] = SHAPES[rank];
   });
 
   const floors = (() => {
-    const all = x.methods.flatMap((m) => m.levels.map((level) => 100 * level.expected_quality[0]));
+    const all = x.methods.flatMap((m) => m.levels.map((level) => 100 * (level.expected_quality[0] ?? 0)));
     const low = Math.min(...all), high = Math.max(...all);
     const step = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].find((s) => (high - low) / s <= 150) || 2;
     const found = [];
@@ -178,7 +175,7 @@ function explore(x) {
   sets.append(ruleWords, ruleTable);
 
   /** Put a value and its interval into a cell. */
-  const put3 = (cell, three, text) => cell.replaceChildren(...(three ? [minus(text(three[0])), " ", make("small", {}, minus(interval(three, text)))] : ["–"]));
+  const put3 = (cell, three, text) => cell.replaceChildren(...(three && three[0] !== null ? [minus(text(three[0])), " ", make("small", {}, minus(interval(three, text)))] : ["–"]));
 
   // Stated beside realised
   const statedRows = ["Cost", `${word} %`].map((title) => {
@@ -243,7 +240,7 @@ function explore(x) {
     if (!level) {
       const least = state.mode === "budget"
         ? `The least budget that it can meet is ${number(x.budgets[chosen.at.findIndex((l) => l >= 0)] ?? NaN)} ${unit}.`
-        : `The most that its fit states is ${percent(Math.max(...chosen.levels.map((l) => l.expected_quality[0])))} %.`;
+        : `The most that its fit states is ${percent(Math.max(...chosen.levels.map((l) => l.expected_quality[0] ?? 0)))} %.`;
       announce(`${what}: cannot be met. ${chosen.levels.length ? least : ""}`);
       for (const parts of Object.values(keys)) tell(parts, "–", "", "");
     } else {
@@ -289,7 +286,8 @@ function explore(x) {
       say(b.cells[0], sums ? minus(number(lines[i][0])) : "–");
       say(b.cells[1], sums && lines[i][1] !== null ? minus(interval(lines[i], number)) : "–");
     });
-    say(byId("command"), level ? chosen.command[0] + exactly(budget) + chosen.command[1] : "–");
+    const words = level ? `${chosen.command[0]}${exactly(budget)}${chosen.command[1]}`.split(" ") : ["–"];
+    byId("command").replaceChildren(...words.flatMap((part, i) => [i ? " " : "", make("span", {}, part)]));
     byId("copy").disabled = byId("download").disabled = !level;
     say(byId("take-words"), "");
     flow.update(level);
@@ -345,7 +343,7 @@ function explore(x) {
       place.replaceChildren();
       const card = place.parentElement, beside = card.nextElementSibling, abreast = beside.offsetTop === card.offsetTop;
       const room = abreast ? beside.offsetHeight - card.firstElementChild.offsetHeight - byId("chart-key").offsetHeight - 62 : 0;
-      const height = Math.round(Math.min(Math.max(0.66 * width, 270, room), Math.max(0.95 * width, 270)));
+      const height = Math.round(Math.min(Math.max(0.66 * width, 270, room), Math.max(1.15 * width, 270)));
       const left = 54, right = 12, above = 10, below = 44;
       const X = (c) => left + (width - left - right) * (log ? Math.log(Math.max(c, cLow) / cLow) / Math.log(cHigh / cLow) : (c - cLow) / (cHigh - cLow));
       const Y = (q) => above + (height - above - below) * (1 - (q - qLow) / (qHigh - qLow));
@@ -516,9 +514,10 @@ function explore(x) {
           next = put(child, next, depth + 1, [left + bar, leave, tone]);
           leave += child.share * high;
         }
-        if (size >= 13) texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + Math.max(11, Math.min(size / 2 + (way.stop >= 0.005 && size > 30 ? -3 : 4), size)) }, clip(told, (column - bar) / 6.6)));
-        if (size > 30 && way.stop >= 0.005) texts.append(draw("text", { x: left + bar + 5, y: top + size / 2 + 12 }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
-        return Math.max(top + size, next - gap) + gap;
+        texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 }, clip(told, (column - bar) / 6.6)));
+        const grey = way.stop * high;
+        if (way.stop >= 0.005 && size > 30) texts.append(draw("text", { x: left + bar + 5, y: Math.max(top + size - grey / 2 + 4, top + 25) }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
+        return Math.max(top + Math.max(size, 15), next - gap) + gap;
       };
       let top = 2;
       for (const first of find([])) top = put(first, top, 1, null);
@@ -582,7 +581,7 @@ function explore(x) {
       const link = make("a", { href: url, download: "policy.json" });
       link.click();
       setTimeout(() => URL.revokeObjectURL(url), 10000);
-      takeWords.textContent = "Saved as policy.json: byte for byte what the command writes.";
+      takeWords.textContent = "Saved as policy.json: the policy that this command fits.";
     } catch (error) {
       pieces = null;
       takeWords.textContent = `This browser cannot unpack the policy (${error.message}): run the command.`;
@@ -607,6 +606,7 @@ TEXT.interval = TEXT.number;
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
 const letter = (i) => (i < 26 ? LETTERS[i] : `${LETTERS[Math.floor(i / 26) - 1]}${LETTERS[i % 26]}`);
 
+let tables = 0;
 function tableOf(t, title) {
   const numeric = t.columns.map((c) => c.kind !== "text");
   const body = make("tbody", {});
@@ -623,15 +623,17 @@ function tableOf(t, title) {
     return head;
   });
   let sort = null, budget = null;
+  const longest = Math.max(4, ...t.rows.map((row) => String(row[0] ?? "").length));
   const cell = (value, c, i) => {
     const text = TEXT[c.kind] || TEXT.text, tag = i ? "td" : "th";
     const node = make(tag, { scope: i ? null : "row", class: numeric[i] ? "num" : null });
+    if (!i) node.style.minWidth = `min(${longest + 1}ch, 8.5rem)`;
     if (value === null || value === undefined) node.append("–");
     else if (Array.isArray(value)) {
       node.append(value[0] === null ? "–" : text(value[0], c.digits));
       if (value[0] !== null) node.append(" ", make("small", {}, interval(value, (v) => text(v, c.digits))));
     } else {
-      node.append(text(value, c.digits));
+      node.append(...(numeric[i] ? [text(value, c.digits)] : soft(text(value, c.digits))));
       if (!numeric[i] && String(value).length > 28) node.classList.add("long");
     }
     return node;
@@ -647,17 +649,20 @@ function tableOf(t, title) {
         return sign * (numeric[i] ? p - q : String(p).localeCompare(String(q), "en", { numeric: true }));
       });
     }
-    const groups = t.group ? [...new Set(at.map((r) => t.group[r]))].sort((a, b) => a - b) : [];
+    const many = t.group ? [...new Set(at.map((r) => t.group[r]))].filter((g) => at.filter((r) => t.group[r] === g).length > 1).sort((a, b) => a - b) : [];
+    const alike = (g) => (many.includes(g) ? make("span", { class: "equal" }, many.length > 1 ? `alike ${letter(many.indexOf(g))}` : "alike") : "");
     body.replaceChildren(...at.map((r) => {
       const row = make("tr", {}, t.columns.map((c, i) => cell(t.rows[r][i], c, i)));
-      if (t.group) row.append(make("td", {}, make("span", { class: "equal" }, letter(groups.indexOf(t.group[r])))));
+      if (t.group) row.append(make("td", {}, alike(t.group[r])));
       return row;
     }));
+    table.parentElement?.classList.toggle("tall", at.length > 14);
   };
   const head = make("tr", {}, heads);
-  if (t.group) head.append(make("th", { scope: "col" }, "Equal"));
-  const said = [t.caption, t.group ? "Rows with the same letter under Equal cannot be told apart by statistics." : ""].filter(Boolean).join(" ");
-  const table = make("table", {}, said ? make("caption", {}, said) : null, make("thead", {}, head), body);
+  if (t.group) head.append(make("th", { scope: "col" }, make("span", { class: "hidden" }, "not told apart")));
+  const said = [t.caption, t.group && !/alike/.test(t.caption) ? "Rows marked alike cannot be told apart by statistics." : ""].filter(Boolean).join(" ");
+  const name = `table-${++tables}`, caption = said ? make("p", { class: "caption", id: name }, said) : null;
+  const table = make("table", { "aria-describedby": said ? name : null }, make("thead", {}, head), body);
   const box = make("div", { class: "card" });
   if (t.budget) {
     const budgets = [...new Set(t.budget)].sort((a, b) => a - b);
@@ -670,8 +675,9 @@ function tableOf(t, title) {
     told();
     if (budgets.length > 1) box.append(make("label", { class: "bar-of-table" }, "Budget", choice), paper);
   }
+  if (caption) box.append(caption);
+  box.append(make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `${title}, table` }, table));
   fill();
-  box.append(make("div", { class: "scroll tall", tabindex: 0, role: "group", "aria-label": `${title}, table` }, table));
   return box;
 }
 
@@ -710,9 +716,18 @@ const palette = () => {
     if (a !== b || b !== c) return text;
     return rgb(a < 60 ? "--ink" : a < 110 ? "--soft" : a < 160 ? "--edge" : a < 200 ? "--rest" : "--line", numbers[3]);
   };
+  const opaque = (text) => {
+    const parts = /^rgba\(([\d., ]+)\)$/i.exec(text);
+    if (!parts) return text;
+    const [alpha, ...rest] = parts[1].split(",").map(Number).reverse();
+    const faint = 0.5 * alpha;  // so faint that ink can be read on it
+    return `rgb(${rest.reverse().map((n, i) => Math.round(faint * n + (1 - faint) * found["--card"][i]))})`;
+  };
   const recolour = (value, key) => {
     if (typeof value === "string") return /colou?r$/i.test(key) ? swap(value) : value;
-    if (Array.isArray(value)) return /colorscale|colou?r$|colorway/i.test(key) ? value.map((v) => (Array.isArray(v) ? v : recolour(v, "color"))) : /^(data|shapes|annotations|transforms|updatemenus)$/.test(key) ? value.map((v) => recolour(v, "")) : value;
+    // Scales are opaque and faint, so that the writing on a cell can be told from it
+    if (/colorscale/i.test(key) && Array.isArray(value)) return value.map((v) => (Array.isArray(v) ? [v[0], opaque(swap(v[1]))] : opaque(swap(v))));
+    if (Array.isArray(value)) return /colou?r$|colorway/i.test(key) ? value.map((v) => recolour(v, "color")) : /^(data|shapes|annotations|transforms|updatemenus)$/.test(key) ? value.map((v) => recolour(v, "")) : value;
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, recolour(v, k)]));
     return value;
   };
@@ -723,13 +738,13 @@ const figures = [];
 const coarse = matchMedia("(pointer: coarse)").matches;
 function drawFigure(slot, figure, width) {
   const { rgb, recolour } = palette();
-  const font = { family: getComputedStyle(document.documentElement).fontFamily, size: 13, color: rgb("--soft") };
+  const font = { family: getComputedStyle(document.documentElement).fontFamily, size: width ? 11 : 13, color: rgb("--soft") };
   const layout = recolour(structuredClone(figure.layout || {}), "");
   const types = (figure.data || []).map((trace) => trace.type), cells = types.includes("heatmap");
   const across = (figure.data || []).some((trace) => trace.type === "bar" && trace.orientation === "h");
   const axis = (given, name) => ({
-    automargin: true, showgrid: !cells && !(types.includes("bar") && (across ? "y" : "x") === name[0]), ...given,
-    title: given.title ? { ...given.title, font: { size: 13, color: rgb("--soft") } } : undefined,
+    automargin: true, ...(cells || (types.includes("bar") && (across ? "y" : "x") === name[0]) ? { showgrid: false, zeroline: false } : {}), ...given,
+    title: given.title ? { ...given.title, font } : undefined,
     gridcolor: rgb("--line"), zerolinecolor: rgb("--line"), linecolor: rgb("--edge"), tickcolor: rgb("--edge"),
   });
   const few = (slot.clientWidth || width || 700) < 560;
@@ -737,17 +752,33 @@ function drawFigure(slot, figure, width) {
   layout.xaxis ??= axis({}, "x");
   layout.yaxis ??= axis({}, "y");
   const legend = { bgcolor: "rgba(0,0,0,0)", ...layout.legend, font: { ...font, ...(layout.legend || {}).font, color: rgb("--ink") } };
-  if (few) Object.assign(legend, { orientation: "h", x: 0, xanchor: "left", y: -0.24, yanchor: "top" });
+  let lines = 0;
+  if (few) {  // the legend below, in as many lines as it needs
+    let left = 0;
+    for (const trace of figure.data || []) {
+      if (!trace.name || trace.showlegend === false) continue;
+      const long = 7 * trace.name.length + 50;
+      if (left < long) { lines += 1; left = (slot.clientWidth || 340) - 20; }
+      left -= long;
+    }
+    Object.assign(legend, { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom", maxheight: 1 });
+  }
   Object.assign(layout, {
     font, legend, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: !width, width: width || undefined,
     margin: { l: 56, r: 16, t: layout.title ? 48 : 24, b: 48, ...(few ? {} : layout.margin) },
-    height: layout.height || (few ? 400 : 430), dragmode: coarse ? false : layout.dragmode || "zoom",
+    height: layout.height || (few ? 340 + 21 * lines : 430), dragmode: coarse ? false : layout.dragmode || "zoom",
     colorway: ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--ink"].map((v) => rgb(v)),
     hoverlabel: { bgcolor: rgb("--card"), bordercolor: rgb("--edge"), font: { ...font, color: rgb("--ink") } },
   });
   for (const note of layout.annotations || []) note.font = { ...note.font, color: (note.font || {}).color || rgb("--ink") };
   const data = recolour(structuredClone(figure.data || []), "data");
+  for (const trace of data) if ((trace.mode || "").includes("text")) { trace.cliponaxis = false; layout.margin.r = Math.max(layout.margin.r, 44); }
+  for (const trace of data) if (trace.type === "heatmap" && trace.texttemplate) trace.textfont = { ...trace.textfont, color: rgb("--ink") };
   for (const trace of data) if (trace.type === "heatmap" || trace.colorbar) trace.colorbar = { outlinewidth: 0, thickness: 12, ...trace.colorbar };
+  // A mark's label stands on the side that has room
+  const xs = data.flatMap((trace) => (Array.isArray(trace.x) ? trace.x : [])).filter((v) => typeof v === "number");
+  const middle = xs.length ? (xs.reduce((a, b) => Math.min(a, b)) + xs.reduce((a, b) => Math.max(a, b))) / 2 : 0;
+  for (const mark of layout.shapes || []) if (mark.label && mark.x0 === mark.x1) mark.label = { xanchor: mark.x0 > middle ? "right" : "left", ...mark.label };
   slot.style.minHeight = "0";
   return Plotly.react(slot, data, layout, { responsive: !width, displayModeBar: false, displaylogo: false, scrollZoom: false });
 }
