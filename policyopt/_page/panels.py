@@ -26,7 +26,12 @@ COLOURS = _PRINT[:-1]  # black is no colour on a dark page
 GREY, BLUE, RED, GREEN = "#8c8c8c", *COLOURS[:3]
 #: From early exits to late ones: told apart on white, on black, and in grey.
 _EARLY_LATE = np.array([[242, 193, 78], [93, 165, 164], [43, 92, 158]])
-_BEST, _CLASSES, _SOME = 5, 30, 12  # lines in colour; classes, and rows of a sort of change, shown
+_BEST, _CLASSES, _SOME, _RARE = (
+    5,
+    30,
+    12,
+    0.01,
+)  # lines in colour; classes, changed rows, shares shown
 _LOOKS: dict[str, dict[str, Any]] = {
     "line": {}, "dots": {"mode": "lines+markers"}, "points": {"mode": "markers"}, "bars": {}, "stack": {}, "area": {},
 }  # fmt: skip
@@ -292,13 +297,15 @@ def _changes(
 
 def routes_panels(routes: Routes) -> list[dict[str, Any]]:
     """Return the panel of who is asked after whom."""
-    record, flows = routes.record, routes.record["flows"]
+    record = routes.record
+    flows = [one for one in record["flows"] if one["share"] >= _RARE]
+    letters = 24 if max(one["turn"] for one in flows) < 6 else 9
     place = {(one["turn"], one["model"]): i for i, one in enumerate(flows)}
     colours = dict(zip([one["model"] for one in record["models"]], COLOURS * 9, strict=False))
     links = [(place[one["turn"] - 1, of], i, share) for i, one in enumerate(flows)
              for of, share in one["from"].items() if (one["turn"] - 1, of) in place]  # fmt: skip
     links += [(i, len(flows), one["stop"]) for i, one in enumerate(flows) if one["stop"] > 0]
-    node = {"label": [*(f"{one['turn']}. {name(one['model'], 24)}" for one in flows), "answer"],
+    node = {"label": [*(f"{one['turn']}. {name(one['model'], letters)}" for one in flows), "answer"],
             "color": [*(colours.get(one["model"], GREY) for one in flows), GREY]}  # fmt: skip
     ends = dict(zip(("source", "target", "value"), zip(*links, strict=True), strict=True))
     flow = {"type": "sankey", "node": node, "link": {**ends, "color": f"{GREY}55"}}
@@ -306,7 +313,8 @@ def routes_panels(routes: Routes) -> list[dict[str, Any]]:
     asked = ", ".join(f"{m['model']} asked by {percent(m['asked'])}" for m in record["models"])
     facts = {**record, "word": word, "told": percent(record["quality"], 2), "asked": asked}
     ways = [{**one, "way": " > ".join(one["asked"])} for one in record["ways"]]
-    drawing = {"data": [{**flow, "valueformat": ".1%"}], "layout": {}}
+    flow |= {"valueformat": ".1%", "textfont": {"size": 11}}
+    drawing = {"data": [flow], "layout": {}}
     return [panel("routes", facts, ways, views=[["", drawing]])]
 
 

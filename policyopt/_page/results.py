@@ -83,10 +83,10 @@ def explanation_content(
 
 
 def curve_content(frontier: Frontier, title: str) -> dict[str, Any]:
-    """Return the page of methods at several budgets, best first by the area under them, with the verdict."""
+    """Return the page of methods at several budgets, best first by the mean at equal cost, with the verdict."""
     found = [{**group[0], **means_over(group)} for group in over_seeds(frontier.records)]
-    first, full = (frontier.exits[k] for k in (0, -1))
-    grid, areas = np.linspace(first["cost"], full["cost"], 101), dict[str, float]()
+    first, full, areas = frontier.exits[0], frontier.exits[-1], dict[str, float]()
+    grid = sorted({one["budget"] or one["realised_cost"] for one in found})
     for method in dict.fromkeys(one["method"] for one in found):
         mine = sorted(
             (one["realised_cost"], one["quality"]) for one in found if one["method"] == method
