@@ -400,8 +400,8 @@ def _data_panel(tables: Tables) -> dict[str, Any]:
     columns: dict[str, Any] = {"split": ("text", "split")}
     columns |= {of: ("number", of, 0) for of in ("rows", "labelled", "groups")}
     for k in range(data.exits):
-        columns[f"{_word(table)} at {data.called(k)} %"] = ("percent", lambda r, k=k: r["worth"][k])
-    return draw.panel("data", {"rows": told}, table=draw.table(rows, columns))
+        columns[f"exit {data.called(k)} %"] = ("percent", lambda r, k=k: r["worth"][k])
+    return draw.panel("data", {"rows": told, "word": _word(table)}, table=draw.table(rows, columns))
 
 
 def _panels(
