@@ -14,14 +14,12 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._text import printable
 
-_LONGER = 4  # times as long as at nine budgets are fits at the page's: they share the training
+_LONGER = 6  # times as long as at nine budgets are fits at the page's: they share the training
 
 
 def report(
     paths: list[Path] = argument("A cache; several; or logs and states of serving.", "CACHE..."),
-    methods: str | None = option(
-        None, "As `curve`; max_prob is added. Default: simple ones, auto."
-    ),
+    methods: str | None = option(None, "As `curve`; max_prob is added. Default: simple, auto."),
     policies: list[str] | None = option(None, "Files of policies, families: a.json b.json."),
     risk: list[str] | None = option(None, 'Levels certified for it, too: "drop<=1%".'),
     samples: str | None = option(
@@ -46,10 +44,8 @@ def report(
     options.out_page(out)
     loose = [path for path in paths if policies and path.suffix == ".json" and not is_state(path)]
     cache, *others = [path for path in paths if path not in loose] or [Path()]
-    names = [
-        *(name.strip() for text in policies or () for name in text.split(",")),
-        *map(str, loose),
-    ]
+    names = [name.strip() for text in policies or () for name in text.split(",")]
+    names += map(str, loose)
     alone = {"--risk": risk, "--samples": samples, "--set": settings, "--head-cost": head_cost}
     if is_state(cache):
         _refuse(alone | {"--methods": methods, "--utility": utility, "--cost": cost}, cache)
@@ -77,10 +73,8 @@ def report(
         names = method_list(methods or "", "--methods")
         chosen = apply_settings(names, options.read_settings(settings))
     tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
-    told = [
-        ("--cost", cost),
-        ("--utility", utility),
-        *(("--head-cost", one) for one in head_cost or ()),
+    told = [("--cost", cost), ("--utility", utility)] + [
+        ("--head-cost", h) for h in head_cost or ()
     ]
     fits = output.command("fit", cache, *(word for pair in told if pair[1] for word in pair))
     rows = tables.get("fit")
@@ -88,7 +82,7 @@ def report(
     foretell([*foretold], len(rows), content.BUDGETS, _LONGER)
     with output.progress("making the page"):
         for one in risk or ():
-            given[f"certified {one}"] = certify(data, one, tables=tables).family
+            given[content.CERTIFIED + one] = certify(data, one, tables=tables).family
         page = content.report(
             data, chosen, policies=given, title=cache.resolve().name, test=test, samples=shown, tables=tables,
             command=printable(shlex.join(["policyopt", *sys.argv[1:]])), fits=fits,

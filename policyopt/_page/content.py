@@ -55,7 +55,7 @@ from policyopt.runtime._thresholds import threshold_text
 # fmt: off
 #: Budgets of the explorer, evenly from the cheapest exit to the full model; every tenth is in verdict and tables.
 BUDGETS, _STEP = 101, 10
-REFERENCE = "max_prob"
+REFERENCE, CERTIFIED = "max_prob", "certified "
 #: What is shown where nothing is named: simple rules, the best thresholds, and the choice among all.
 _USUAL = ("always", "margin", "entropy", "patience", "max_prob:thresholds=joint", "optimal_stopping", "auto")
 _CASCADE = ("always", "margin", "subset", "optimal_stopping", "routing", "auto")
@@ -228,8 +228,8 @@ class _Entry:
 
     @property
     def promise(self) -> float:
-        """Mean quality that its fits state, of all budgets; of those that it cannot meet, of its cheapest level."""
-        stated = [self.levels[max(j, 0)]["expected_quality"][0] for j in self.at]
+        """Mean quality that its fits state, over all budgets: 0 at those that it cannot meet."""
+        stated = [self.levels[j]["expected_quality"][0] if j >= 0 else 0.0 for j in self.at]
         return float(np.mean([one or 0.0 for one in stated]))
 
     def add(self, policy: Any, budget: Any, record: Mapping[str, Any]) -> None:
@@ -278,14 +278,17 @@ def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: 
     given = policy_of(given, argument="policies", routes=True)
     family = isinstance(given, PolicyFamily)
     command = fits.replace("policyopt fit", f"policyopt evaluate {shlex.quote(name)}")
-    entry = _Entry(name, "As it was given.", [f"{command} --level ", ""] if family else [command])
+    told = [f"{command} --level ", ""] if family else [f"{command}  # at ", ""]
+    if name != (risk := name.removeprefix(CERTIFIED)):
+        told = [f"{fits.replace('policyopt fit', 'policyopt certify')} --risk {shlex.quote(risk)}  # at ", ""]
+    entry = _Entry(name, "As it was given.", told)
     for j, policy in enumerate(given.policies if family else [given]):
         record = summary(replay(policy, table), policy)
         least = [one[j] for one in (given.budgets, given.expected_costs) if one is not None] if family else []
         stated = [_number(policy.provenance.get(of)) for of in ("budget", "expected_cost")]
         own = [float(min(least))] if least else stated
         entry.add(policy, next((one for one in own if one is not None), record["realised_cost"]), record)
-    asked = np.maximum.accumulate([level["budget"] for level in entry.levels])
+    asked = np.maximum.accumulate([min(level["budget"], budgets[-1]) for level in entry.levels])
     entry.at = (np.searchsorted(asked, np.array(budgets) * (1 + 1e-9), side="right") - 1).tolist()
     return entry
 
@@ -308,7 +311,7 @@ def _measure(entry: _Entry, table: Table, rival: Path | None) -> Path:
         if classes is not None:
             exits = (outcome.exit[rows] for rows in classes.values())
             left = [np.bincount(one, minlength=outcome.exits) / len(one) for one in exits]
-            level["by_class"] = np.round(left, 5).tolist()
+            level["by_class"] = np.round(left, 4).tolist()
         if outcome.turn is not None:
             level["ways"] = [{"path": way, "share": one["share"], "stop": one["stop"]}
                              for way, one in tree_of(outcome).items() if one["share"] >= _RARE]
