@@ -17,6 +17,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli.output import Format, note, progress, writing
 from policyopt._costs import money, parse_budget
 from policyopt._metrics import METRICS
+from policyopt._optional import need
 from policyopt._table import Tables
 from policyopt._tables import STYLES
 from policyopt.runtime._checks import check_one_of, check_seed
@@ -233,7 +234,9 @@ def out_policy(path: Path) -> str:
 
 
 def out_page(path: Path | None) -> None:
-    """Refuse a place where no page may be written."""
+    """Refuse a place where no page may be written, and to write one without the packages that it takes."""
+    for package in ("jinja2", "plotly") if path is not None else ():
+        need(package, "report", "to write a page")
     if path is None or out_file(path):
         return
     with path.open("rb") as file:

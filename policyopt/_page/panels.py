@@ -32,9 +32,7 @@ _BEST, _CLASSES, _SOME, _RARE = (
     12,
     0.01,
 )  # lines in colour; classes, changed rows, shares shown
-_LOOKS: dict[str, dict[str, Any]] = {
-    "line": {}, "dots": {"mode": "lines+markers"}, "points": {"mode": "markers"}, "bars": {}, "stack": {}, "area": {},
-}  # fmt: skip
+_MODES = {"dots": "lines+markers", "points": "markers"}
 
 # --- what panels are made of ------------------------------------------------------------------
 
@@ -110,7 +108,7 @@ def chart(
     rows: Sequence[Mapping[str, Any]], x: str, y: str, across: str, up: str, by: str = "", kind: str = "line",
     form: str = "", colours: Sequence[str] = COLOURS, title: str = "", **layout: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Draw y, with its interval, against x, numbers or names, by a third field; `kind`: of `_LOOKS`."""
+    """Draw y, with its interval, against x, numbers or names, by a third: line, dots, points, bars, stack, area."""
     places, groups = list(dict.fromkeys(row[x] for row in rows)), dict[Any, list[Any]]()
     for row in rows:
         groups.setdefault(row.get(by, ""), []).append(row)
@@ -120,7 +118,7 @@ def chart(
         colour, at = colours[i] if best else GREY, [places.index(o[x]) if named else o[x] for o in own]  # fmt: skip
         mean, low, high = (np.array([o.get(y + end) for o in own], float) for end in ("", "_low", "_high"))  # fmt: skip
         sort = "points" if kind == "line" and len(own) == 1 else kind
-        look = {"legendgroup": name(called), "showlegend": best and len(groups) > 1, **_LOOKS[sort]}
+        look = {"legendgroup": name(called), "showlegend": best and len(groups) > 1}
         ends = best and not np.isnan(low).all()
         if ends and sort == "line":
             around = {"fill": "toself", "fillcolor": f"{colour}26", "hoverinfo": "skip"}
@@ -137,7 +135,8 @@ def chart(
         if kind in ("bars", "stack"):
             drawn.append(bars(mean, called, colour, x=at, **look))
         else:
-            drawn.append(line(at, mean, called, colour, **look))
+            mode = _MODES.get(sort, "lines")
+            drawn.append(line(at, mean, called, colour, mode=mode, **look))
     if kind == "stack":
         layout["barmode"] = kind
     axes = {"xaxis": ticks(places) if named else {}, "yaxis": {"tickformat": form}}

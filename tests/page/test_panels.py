@@ -283,3 +283,29 @@ def test_a_page_that_is_none_of_ours_stays(tmp_path, run):
     other.write_text("<p>mine</p>")
     status, _, told = run("curve", SHIPPED, "--methods", "margin", "--report", other)
     assert status == 2 and other.read_text() == "<p>mine</p>" and "page" in told
+
+
+def test_reports_of_several_caches_and_what_they_refuse(tmp_path, run, root):
+    caches = [root / f"cache/training_strategies/{of}/joint/0" for of in ("plain", "residual")]
+    if not caches[0].is_dir():
+        pytest.skip("the shipped caches are not here")
+    out = tmp_path / "study.html"
+    status, _, told = run("report", *caches, "--methods", "max_prob", "--out", out)
+    assert status == 0 and "study.html" in told and "Which to deploy" in out.read_text()
+    status, _, told = run("report", *caches, "--policies", "p.json", "--out", out)
+    assert status == 2 and "--policies" in told
+    log = written(tmp_path / "decisions.jsonl", 20)
+    status, _, told = run("report", log, "--risk", "drop<=1%", "--out", out)
+    assert status == 2 and "--risk" in told
+    status, _, told = run("report", caches[0], "--budget", "2", "--out", out)
+    assert status == 2 and "--budget" in told
+
+
+def test_a_risk_that_is_not_shown_has_a_page_too(tmp_path, run):
+    out = tmp_path / "c.html"
+    status, *_ = run(
+        "certify", SHIPPED, "--risk", "drop<=0.01%", "--method", "max_prob", "--budgets", "3", "--report", out,
+        "--out", tmp_path / "p.json",
+    )  # fmt: skip
+    assert status == 3 and "No level is shown to keep the risk" in out.read_text()
+    assert not (tmp_path / "p.json").exists()
