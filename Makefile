@@ -4,13 +4,14 @@ DEMO_ENV := .venv-demo
 DEV_ENV := .venv
 DOCS_ENV := .venv-docs
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test lint docs figures clean
 
 help:
 	@echo "make demo   compare exit policies on the real cache that ships (no torch needed)"
 	@echo "make test   set up a development environment and run the tests"
 	@echo "make lint   ruff, pyright and the import layers (after make test)"
 	@echo "make docs   build the documentation site into site/, strictly"
+	@echo "make figures  draw the pictures of README, docs and examples anew (after make test; minutes)"
 	@echo "make clean  remove the environments and what the demo made"
 
 demo: $(DEMO_ENV)/ready
@@ -27,6 +28,9 @@ lint: $(DEV_ENV)/ready
 
 docs: $(DOCS_ENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS_ENV)/bin/mkdocs build --strict --quiet
+
+figures: $(DEV_ENV)/ready
+	$(DEV_ENV)/bin/python benchmarks/figures.py
 
 $(DEMO_ENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "policyopt needs Python 3.11 or newer: make demo PYTHON=python3.11")'

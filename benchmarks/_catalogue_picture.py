@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from _caches import ROOT
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from policyopt._methods.registry import FAMILIES, ROWS
 from policyopt._report.figures import save_figure
@@ -20,7 +21,18 @@ _TITLES = {
     "mmlu_llama5": "MMLU\n5 Llama models, records",
 }
 #: Okabe & Ito, one colour per family, repeated where there are more families than colours.
-_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#666666")
+_COLOURS = (
+    "#000000",
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#666666",
+    "#7A4E2D",
+    "#8E7CC3",
+)
 _FLOOR = -2.5  # points; worse is drawn at the edge, with the number
 
 
@@ -29,7 +41,7 @@ def draw(results: Mapping[str, Any]) -> None:
     found = results["caches"]
     methods = [m for family in FAMILIES for m in results["methods"] if ROWS[m].family == family]
     figure = Figure(
-        figsize=(3.0 + 2.5 * len(found), 1.2 + 0.27 * len(methods)), layout="constrained"
+        figsize=(2.4 + 2.0 * len(found), 1.8 + 0.25 * len(methods)), layout="constrained"
     )
     panels = np.atleast_1d(figure.subplots(1, len(found), sharey=True))
     for axes, (cache, said) in zip(panels, found.items(), strict=True):
@@ -43,6 +55,13 @@ def draw(results: Mapping[str, Any]) -> None:
         "points of accuracy over max_prob with geometric quotas, at equal realised cost "
         "(mean of nine budgets, 95 % interval)", fontsize=10,
     )  # fmt: skip
+    drawn = dict.fromkeys(ROWS[method].family for method in methods)
+    handles = [
+        Line2D([], [], marker="o", color=_COLOURS[FAMILIES.index(f) % len(_COLOURS)]) for f in drawn
+    ]
+    figure.legend(
+        handles, list(drawn), loc="outside upper center", ncols=6, frameon=False, fontsize=9
+    )
     save_figure(figure, ROOT / "docs" / "catalogue.png", dpi=110)
 
 

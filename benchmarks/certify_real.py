@@ -57,6 +57,10 @@ from policyopt.runtime._errors import BudgetError
 
 OUT = ROOT / "benchmarks" / "results" / "certify_real.jsonl"
 CACHES = ("cifar10_cascade5", "fashion_mnist", "mmlu_llama5")
+TITLES = {
+    "cifar10_cascade5": "CIFAR-10, cascade of 5 models", "fashion_mnist": "Fashion-MNIST, 5 exits",
+    "mmlu_llama5": "MMLU, 5 Llama models",
+}  # fmt: skip
 SHARES = {"fit": 0.3, "calibrate": 0.3, "test": 0.4}
 CLAIMS = tuple((most, confidence) for most in (0.005, 0.01, 0.02) for confidence in (0.9, 0.95))
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -238,25 +242,27 @@ def text(records: list[dict[str, Any]]) -> str:
 
 def draw(records: list[dict[str, Any]], confidence: float = 0.95) -> None:
     """Draw docs/certified.png: costs by what is claimed, one panel per cache."""
-    figure = Figure(figsize=(4.0 * len(CACHES), 3.7), layout="constrained")
+    figure = Figure(figsize=(3.3 * len(CACHES), 3.4), layout="constrained")
     panels = figure.subplots(1, len(CACHES))
     at = [i for i, claim in enumerate(CLAIMS) if claim[1] == confidence]
     for axes, cache in zip(panels, CACHES, strict=True):
-        for label, (colour, marker) in DRAWN.items():
+        for (label, (colour, marker)), line in zip(
+            DRAWN.items(), ("-", "-", "--", "-.", ":"), strict=True
+        ):
             found = [r["found"] for r in records if (r["cache"], r["method"]) == (cache, label)]
             if found:
                 costs = [100 * ratios([one[i] for one in found])[:, 0] for i in at]
                 axes.errorbar(
                     [100 * CLAIMS[i][0] for i in at], [c.mean() for c in costs], [halfwidth(c) for c in costs],
-                    color=colour, marker=marker, ms=4.5, lw=1.5, label=label,
+                    color=colour, marker=marker, ms=4.5, lw=1.5, ls=line, capsize=2, label=label,
                 )  # fmt: skip
-        axes.set_title(cache, fontsize=10)
+        axes.set_title(TITLES.get(cache, cache), fontsize=10)
         axes.set_xlabel("certified: a drop of at most [points]")
         axes.set_xticks([100 * CLAIMS[i][0] for i in at])
         axes.set_ylim(bottom=0)
         axes.grid(color="0.92")
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel(f"cost, % of the full model's, {100 * confidence:g} % confidence")
+    panels[0].set_ylabel(f"cost, % of the full model's, \n{100 * confidence:g} % confidence")
     lines, names = panels[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
     save_figure(figure, ROOT / "docs" / "certified.png", dpi=110)

@@ -27,6 +27,7 @@ from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import ExitData
 from policyopt._cache.reader import open_cache
 from policyopt._frontier import curve, path_of
+from policyopt._report.figures import COLOURS, MARKERS, add_legend, new_figure, save_figure, tidy
 from policyopt._table import Tables
 from policyopt.runtime._files import write_file
 
@@ -216,8 +217,6 @@ def text_of(found: list[dict[str, Any]]) -> str:
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
     """Draw the mean gain over three rivals under each condition, with its interval."""
-    from matplotlib.figure import Figure
-
     rivals = {
         PAPER[0]: "max_prob, the budget spent", OURS[0]: "max_prob, the budget a limit",
         OURS[1]: "max_prob, joint thresholds",
@@ -229,7 +228,7 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
             by = "" if moved.startswith("noise") else f" {row['by']:g}"
             name = row["network"] if row["knob"] == PLAIN else f"{MOVED}, {moved}{by}"
             rows.setdefault(name, []).append(row)
-    figure = Figure(figsize=(7.5, 4.4), layout="constrained")
+    figure = new_figure(7.0, 4.6)
     axes = figure.add_subplot()
     for i, (rival, told) in enumerate(rivals.items()):
         gains = [over_seeds([row["against"][rival] for row in each]) for each in rows.values()]
@@ -237,14 +236,15 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         ends = [[100 * f[end] for f in gains] for end in ("average_low", "average_high")]
         off = np.abs(np.array(ends) - middle)
         at = np.arange(len(rows)) + 0.24 * (i - 1)
-        axes.errorbar(middle, at, xerr=off, fmt="o", markersize=4, capsize=2, label=f"over {told}")
+        look = {"fmt": MARKERS[i], "color": COLOURS[i], "markersize": 4.5, "capsize": 2}
+        axes.errorbar(middle, at, xerr=off, label=f"over {told}", **look)
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
     axes.set_xlabel("EENet's gain, points at equal realised cost (95 %)")
-    axes.legend(frameon=False, fontsize="small")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    tidy(axes, grid="x")
+    add_legend(figure)
+    save_figure(figure, path, dpi=130)
 
 
 def _line(name: str, each: list[dict[str, Any]]) -> tuple[object, ...]:

@@ -112,6 +112,12 @@ def page(lines: list[dict[str, Any]]) -> str:
     )
 
 
+def figure(lines: list[dict[str, Any]]) -> Any:
+    """Return the picture of the page."""
+    records = [record for one in lines for record in one["records"]]
+    return robustness_figure(records, f"{len(lines)} methods, fitted on clean rows")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -124,9 +130,7 @@ def main() -> None:
     lines = read(given.out)
     text = page(lines)
     given.out.with_suffix(".md").write_text(text)
-    records = [record for one in lines for record in one["records"]]
-    figure = robustness_figure(records, f"{len(lines)} methods, fitted on clean rows")
-    save_figure(figure, given.out.with_suffix(".png"))
+    save_figure(figure(lines), given.out.with_suffix(".png"), dpi=100)
     print(text)
 
 

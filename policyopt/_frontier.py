@@ -35,6 +35,7 @@ from policyopt._metrics import metric_fields
 from policyopt._progress import report, stage, working
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables, known_rows, tables_of, unlabelled
+from policyopt._tables import caption, paper_table
 from policyopt._testing import gaps, ranked
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_one_of, check_seed, check_whole
@@ -51,6 +52,12 @@ _UNKNOWN_OF_BOUND = (
     "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high", "quality_low", "quality_high",
     "exit_share", "thresholds", "mixture", "target", "active_exits",
 )  # fmt: skip
+#: What is tested, by what seeds are.
+_TESTS = {
+    "rows": "paired t of rows, Holm",
+    "divisions": "corrected resampled t of {} divisions, Holm",
+    "refits": "t of rows and {} refits, Holm",
+}
 #: Coins of its own: a policy that draws must not meet the same numbers (it uses streams 0..K).
 _STREAM = 1 << 32
 
@@ -75,6 +82,10 @@ class Frontier(Shown):
     def graded(self) -> bool:
         """Whether quality is more than right or wrong."""
         return any(table.graded for table in self.tests.values())
+
+    def table(self, style: str = "latex") -> str:
+        """Return methods by budgets for a paper, see `Comparison.table`."""
+        return compare(self).table(style)
 
 
 @working("fitting")
@@ -254,9 +265,9 @@ def record(
     more = {} if metric is None else told_metric(metric, table, outcome, seed)
     return {
         "method": label,
-        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "budget": fitted.budget,
         "target": fitted.policy.provenance.get("target"),
+        "chosen": fitted.policy.provenance.get("chosen", {}).get("method"),
         "unit": table.unit,
         **{**more, **summary(outcome, fitted.policy, seed)},
         **threshold_fields(fitted.policy),
@@ -493,6 +504,18 @@ class Comparison(Shown, Sequence[dict[str, Any]]):
         """Return how many records there are."""
         return len(self.records)
 
+    def table(self, style: str = "latex") -> str:
+        """Return methods by budgets for a paper, best first, as ``"latex"``, ``"markdown"`` or ``"csv"``."""
+        columns: dict[str, dict[str, Any]] = {}
+        for one in sorted(self.ranking, key=lambda one: one["budget"] is None):  # means last
+            head = "mean" if one["budget"] is None else f"{one['budget']:.4g}"
+            mark = 2 if one["rank"] == 1 else int(one["among_best"])
+            columns.setdefault(head, {})[one["method"]] = one["quality"], mark
+            if head == "mean":
+                columns.setdefault("group", {})[one["method"]] = one["group"]
+        told = caption(self.graded, self.unit, 0.95, _TESTS[self.test].format(self.seeds))
+        return paper_table(style, "method", list(columns["mean"]), columns, told)
+
 
 def compare(frontier: Frontier, reference: str | None = None) -> Comparison:
     """Compare every method of a frontier with a reference, and rank them all, at equal realised cost.
@@ -602,10 +625,9 @@ def _ranking(
         shared = REFIT_SHARE / (1 - REFIT_SHARE)
     ranking, pairs = [], []
     for b, budget in enumerate([None, *np.mean(asked, axis=0).tolist()]):
-        there = np.flatnonzero(
-            ~np.isnan(means[:, b]).any(axis=0)
-        )  # the cheapest exit can be too dear
-        mine, names = means[:, b, there], [labels[m] for m in there.tolist()]
+        # The cheapest exit can be too dear.
+        there = np.flatnonzero(~np.isnan(means[:, b]).any(axis=0)).tolist()
+        mine, names = means[:, b, there], [labels[m] for m in there]
         tests = gaps(mine, errors[b][np.ix_(there, there)], min(units), shared, frontier.refits)
         worth = dict(zip(names, mine.mean(axis=0).tolist(), strict=True))
         best, tested, group = ranked(names, list(worth.values()), tests)

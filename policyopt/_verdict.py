@@ -4,9 +4,9 @@ The rows of the fit choose what is looked at, so that nothing wins by luck: the 
 of those within a standard error the first), the single exits held against it, the budget whose gain is told. Then, by
 paired rows, groups kept whole:
 
-- *as good as the full model*: at most `max_drop` worse. Budgets are tried from the dearest down, each at 95 %, until
-  one fails: all shown hold at once with 95 % (fixed-sequence testing: Maurer, Hothorn & Lehmacher, 1995; as in Pareto
-  testing, Laufer-Goldman et al., arXiv:2210.07913, section 4).
+- *as good as the full model*: at most `max_drop` worse (exact where right or wrong, `policyopt._bounds`). Budgets are
+  tried from the dearest down, each at 95 %, until one fails: all shown hold at once with 95 % (fixed-sequence testing:
+  Maurer, Hothorn & Lehmacher, 1995; as in Pareto testing, Laufer-Goldman et al., arXiv:2210.07913, section 4).
 - *better than single exits*: than two that a coin mixes at equal realised cost; Holm's correction over budgets.
 - *the ceiling*: what share of the lead that the best choice in hindsight has over single exits is reached.
 
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._bounds import ternary
 from policyopt._costs import per_thousand
 from policyopt._frontier import (
     Frontier,
@@ -43,6 +44,18 @@ from policyopt.runtime._shown import Shown
 
 #: Of the full model's cost: to save less is to save nothing.
 _SAVES = 0.01
+#: Fields of a record that are no means over seeds.
+_HEAD = (
+    "method",
+    "chosen",
+    "budget",
+    "target",
+    "unit",
+    "fit_lead",
+    "bound_lead",
+    "singles",
+    "alone",
+)
 _Z, _NEAR = NormalDist().inv_cdf(0.975), np.array([1 - 1e-9, 1 + 1e-9])
 
 
@@ -57,7 +70,7 @@ class Verdict(Shown):
     headline, sentences, notes : str, tuple of str, tuple of str
         The answer, what it rests on, what a reader should know besides.
     record : dict
-        The numbers, JSON-able. ``budgets``, the cheapest first: records as of `curve`, and ``saving``, differences with
+        The numbers, JSON-able. ``budgets``, the cheapest first: fields of `curve`, and ``saving``, differences with
         intervals ``to_full``, ``to_singles`` (at equal cost), ``to_alone`` (the best exit no dearer); ``within``: shown
         to be at most `max_drop` worse; ``gains``: shown over single exits; ``bound_lead``, ``reached``. ``at``,
         ``gain_at``: the numbers of those that the words are of.
@@ -111,7 +124,8 @@ def verdict(frontier: Frontier, max_drop: float | str = 0.005) -> Verdict:
     found = {i: _chosen(frontier, labels, seeds, i) for i in {k[2] for k in frontier.fitted}}
     chosen = {i: label for i, label in found.items() if label is not None}
     if chosen and all(table.labelled for table in tests.values()):
-        return _told(frontier, tests, drop, _judged(frontier, tests, chosen, drop))
+        judged = _judged(frontier, tests, chosen, drop)
+        return _told(frontier, tests[seeds[0]], drop, judged)
     why = "no method that leaves early met a budget; name one, e.g. auto"
     why = "no row has a label" if chosen else why
     record = {"pays": None, "reason": "nothing", "budgets": [], "at": None, "gain_at": None}
@@ -131,8 +145,9 @@ def _chosen(frontier: Frontier, labels: list[str], seeds: list[int], index: int)
     best = max(known, key=lambda name: worth[name], default="")
 
     def noise(a: Any, b: Any) -> float:
-        alike = a.right is not None and b.right is not None and len(a.right) == len(b.right)
-        return float(standard_error(a.right - b.right, a.group)) if alike else 0.0
+        if a.right is None or b.right is None or len(a.right) != len(b.right):
+            return 0.0
+        return float(standard_error(a.right - b.right, a.group))
 
     for name in known:
         errors = [noise(a.expected, b.expected) for a, b in zip(of[best], of[name], strict=True)]
@@ -149,24 +164,24 @@ def _judged(
     first = {i: frontier.fitted[name, next(iter(tests)), i].expected for i, name in chosen.items()}
     order = sorted(chosen, key=lambda i: (first[i].cost, i))
     keys = {seed: [(chosen[i], seed, i) for i in order] for seed in tests}
-    rows = [_on_rows(frontier, tests[seed], mine) for seed, mine in keys.items()]
+    rows = [_on_rows(frontier, tests[seed], mine, drop) for seed, mine in keys.items()]
     records: list[dict[str, Any]] = []
     for mine, of in zip(zip(*keys.values(), strict=True), zip(*rows, strict=True), strict=True):
         each = [{**told[key], **one} for key, one in zip(mine, of, strict=True)]
-        record = {**each[0], **means_over(each), "seed": None}
+        record = {**{name: each[0][name] for name in _HEAD}, **means_over(each)}
         lead = record["bound_lead"]
         record["reached"] = record["to_singles"] / lead if lead and lead > 1e-9 else None
         records.append(record)
     sure = True
     for record in reversed(records):
-        record["within"] = sure = sure and record["to_full_least"] >= -drop
+        record["within"] = sure = sure and record["to_full_p"] <= 0.05
     errors = [max(one["to_singles"] - one["to_singles_low"], 1e-12) / _Z for one in records]
     z = [one["to_singles"] / error for one, error in zip(records, errors, strict=True)]
     p = holm(np.array([min(2 * NormalDist().cdf(-one), 1.0) for one in z])).tolist()
     return [{**one, "p": p, "gains": p <= 0.05} for one, p in zip(records, p, strict=True)]
 
 
-def _on_rows(frontier: Frontier, table: Table, keys: list[Any]) -> list[dict[str, Any]]:
+def _on_rows(frontier: Frontier, table: Table, keys: list[Any], drop: float) -> list[Any]:
     """Return how policies of one seed fare on its rows: against the full model, single exits and hindsight."""
     (_, seed, _), quality, group = keys[0], table.quality, table.group
     exits = [one for one in frontier.exits if one["seed"] == seed]
@@ -179,20 +194,29 @@ def _on_rows(frontier: Frontier, table: Table, keys: list[Any]) -> list[dict[str
     ours = path_through([one.policy for one in fitted], table)
     paid = np.broadcast_to(table.standalone_costs, quality.shape)[:, hull]
     gains = compare_paths(ours, Path(paid, quality[:, hull], table.graded, group), seed)
-    bounds = oracle(table, ours.cost[:, 1:].mean(axis=0)).tolist()
+    costs = ours.cost[:, 1:].mean(axis=0)
+    asked = np.maximum([one.budget or 0.0 for one in fitted], costs).tolist()
+    single = np.interp(asked, paid.mean(axis=0), quality[:, hull].mean(axis=0))
+    bounds = zip(
+        oracle(table, costs).tolist(), (oracle(table, asked) - single).tolist(), strict=True
+    )
     out = []
-    for i, (one, gain, bound) in enumerate(zip(fitted, gains, bounds, strict=True), 1):
+    for i, (one, gain, (bound, room)) in enumerate(zip(fitted, gains, bounds, strict=True), 1):
         cost, worth, claimed = ours.cost[:, i], ours.quality[:, i], one.expected.cost
         lead = one.quality - float(np.interp(claimed, *points[hull].T))
         no_dearer = points[:, 0] <= max(claimed, points[:, 0].min()) * (1 + 1e-9)
         alone = int(np.where(no_dearer, points[:, 1], -1.0).argmax())
+        full, loss = beside_full(table, cost, worth), quality[:, -1] - worth
+        error = (full["to_full"] - full["to_full_low"]) / _Z
+        p = NormalDist().cdf(-(full["to_full"] + drop) / error)
+        if group is None and np.isin(loss, (-1.0, 0.0, 1.0)).all():
+            p = float(ternary(loss[None], drop, delta=0.05)[0])
         own = mean_interval(worth - quality[:, alone], span=1.0, group=group)
         low, high = np.searchsorted(paid.mean(axis=0), cost.mean() * _NEAR).tolist()
         out.append({
-            **beside_full(table, cost, worth), **with_interval("to_alone", *own[:3]), "alone": alone,
-            "to_full_least": mean_interval(worth - quality[:, -1], 0.9, span=1.0, group=group).low,
+            **full, "to_full_p": p, **with_interval("to_alone", *own[:3]), "alone": alone,
             **{f"to_singles{end}": gain[f"difference{end}"] for end in ("", "_low", "_high")},
-            "singles": hull[max(high - 1, 0) : low + 1],
+            "singles": hull[max(high - 1, 0) : low + 1], "headroom": room,
             "bound_lead": None if getattr(one.policy, "abstention", None) else bound - gain["reference_quality"],
             "fit_lead": None if math.isnan(lead) else lead,
         })  # fmt: skip
@@ -202,13 +226,10 @@ def _on_rows(frontier: Frontier, table: Table, keys: list[Any]) -> list[dict[str
 # --- in words ------------------------------------------------------------------------------------
 
 
-def _told(
-    frontier: Frontier, tests: dict[int, Table], drop: float, judged: list[dict[str, Any]]
-) -> Verdict:
+def _told(frontier: Frontier, table: Table, drop: float, judged: list[Any]) -> Verdict:
     """Return the answer that judged budgets give, and what it rests on, in words."""
-    seed, table = next(iter(tests.items()))
     rows, cascade, unit = len(table), table.cascade, frontier.unit
-    exits = [one for one in frontier.exits if one["seed"] == seed]
+    exits = frontier.exits[: table.exits]  # of the first seed
     kind = "model" if cascade else "exit"
     names = [f"{kind} {one.get('name', one['exit'])}" for one in exits]
     full, singles = f"{names[-1]} alone" if cascade else "the full model", f"single {kind}s"
@@ -245,13 +266,14 @@ def _told(
         told = f"But {near}{'' if at is None else f'; {mix(one)} may be as good'}. "
     elif any(record["to_singles_high"] > drop for record in judged):
         mean, low = gain["to_singles"], gain["to_singles_low"]
-        more = max((mean - low) / max(mean, drop - mean), 1.2) ** 2  # if means stay as they are
+        more = max((mean - low) / max(mean, drop - mean, 1e-4), 1.2) ** 2  # if means stay so
         pays, reason, needed = None, "few rows", int(float(f"{rows * more:.1e}"))
         why = f"{rows:,} rows are too few to tell it from {singles}, about {needed:,} might do"
         told = "" if at is None else f"But {near}. "
-    elif None not in leads and max(leads) <= drop:
-        pays, reason, most = False, "no headroom", f"{100 * max(*leads, 0.0):.2f}"
-        why = f"even in hindsight it could gain only {most} points over {singles}"
+    elif max(record["headroom"] for record in judged) <= drop:
+        most = max(record["headroom"] for record in judged)
+        pays, reason = False, "no headroom"
+        why = f"even hindsight could gain only {100 * most + 1e-9:.2f} points over {singles}"
     elif at is None:
         pays, reason, why = False, "full model", f"{near}, and below that {singles} do as well"
     else:
@@ -271,8 +293,12 @@ def _told(
         more += f": {100 * gain['reached']:.0f} % of that is reached." if shown else "."
     groups = "" if table.group is None else f" in {table.units:,} groups"
     notes = [f"the verdict is of {rows:,} rows{groups} of split {table.split}"]
+    if None in leads:
+        notes.append(
+            "cost and quality of the policy count what is handed over, the full model's do not"
+        )
     best = max(exits, key=lambda e: e["fit_quality"] or 0.0)
-    if best is not exits[-1] and best["fit_quality"]:
+    if (best["fit_quality"] or 0.0) > (exits[-1]["fit_quality"] or 0.0):
         notes.append(f"by the rows of the fit {names[best['exit']]} is better than {full}")
     record = {
         "pays": pays, "reason": reason, "max_drop": drop, "unit": unit, "at": at, "gain_at": gain_at, "rows": rows,

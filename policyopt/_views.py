@@ -271,13 +271,12 @@ _show(Frontier, lambda f: View(
     f"{len({r['method'] for r in f.records})} methods, costs in {f.unit}; at the middle budget:",
     {"records": lambda: f.records, "exits": lambda: f.exits, "bound": lambda: f.bound},
     "method budget realised_cost quality quality_low quality_high",
-    lambda axes: draw.draw_frontier(axes, f), lambda: _middle(f)))
+    lambda axes: (draw.draw_frontier(axes, f), axes.legend(frameon=False, fontsize=8)), lambda: _middle(f)))
 _show(Comparison, lambda f: View(
     f"against {f.reference}, over {f.test}, at equal realised cost",
     {"records": lambda: f.records, "ranking": lambda: f.ranking, "pairs": lambda: f.pairs},
     "rank method quality difference difference_low difference_high holm_p group",
-    lambda axes: _lines(axes, (r for r in f.records if r["seed"] == f.records[-1]["seed"]), "realised_cost",
-                        "difference", "method", f.unit),
+    lambda axes: (draw.draw_comparison(axes, f), axes.legend(frameon=False, fontsize=8)),
     lambda: [r for r in f.ranking if r["budget"] is None]))
 _show(Verdict, lambda f: View(
     f.headline, {"budgets": lambda: f.record["budgets"]},

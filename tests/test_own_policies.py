@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from synthetic import cache, outputs
 
 import policyopt as po
 from policyopt._export.symbolic import trace_policy
+from policyopt._methods.registry import MethodSpec
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt.runtime import CheckError, Mixture
 from policyopt.runtime._parameters import numbers
@@ -253,3 +255,31 @@ def test_an_installed_package_registers_by_entry_points(root, tmp_path):
     assert "register" in told and "imported by" not in told
     (site / "mine_gap.py").write_text("import nowhere_to_be_found")
     assert "'mine_gap' (entry point gap of policyopt.scores) cannot be imported" in said(load)
+
+
+def test_settings_of_ones_own_are_told_as_they_are_declared():
+    @dataclass(frozen=True)
+    class Deep(po.LearnedScore):
+        """Leaves where it is deep.
+
+        Parameters
+        ----------
+        depth, width : int
+            How deep it
+            looks.
+        """
+
+        depth: int = 3
+        width: int = 4
+        bare: float = 1.0
+        allowed: ClassVar = {"depth": (3, 5)}
+
+        def learn(self, seen, seed):
+            return po.make_score("max_prob")
+
+    spec = MethodSpec("deep", "own", "", "", 0, "", Deep)
+    told = {one.pop("setting"): one for one in spec.explained()}
+    assert told["depth"] == {"default": 3, "allowed": "3, 5", "what": "How deep it looks."}
+    assert told["width"] == {"default": 4, "allowed": "int", "what": "How deep it looks."}
+    assert told["bare"] == {"default": 1.0, "allowed": "float", "what": ""}
+    assert told["folds"]["what"] and told["spend"]["allowed"] == "needed, all"

@@ -48,9 +48,9 @@ def draw(
     """Draw the picture; the parameters are per request, `changes` and `events` by its number."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    top.plot(smooth(alone), color="#E69F00", lw=1.5, label="policy left alone")
+    top.plot(smooth(alone), color="#D55E00", ls="--", lw=1.5, label="policy left alone")
     top.plot(smooth(cost), color="#0072B2", lw=1.5, label="watched and fitted anew")
     top.axhline(budget, color="black", lw=1, ls=":", label="budget")
     bottom.plot(smooth(100.0 * correct), color="#0072B2", lw=1.5)
@@ -68,7 +68,7 @@ def draw(
     top.legend(frameon=False, loc="upper left")
     bottom.set_ylabel("accuracy [%]")
     bottom.set_xlabel(f"request (means of {WINDOW}; grey: the inputs have changed)")
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=120)
 
 
 def smooth(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

@@ -19,7 +19,14 @@ import numpy as np
 
 import policyopt as po
 from policyopt._frontier import path_through, values_at
-from policyopt._report.figures import add_legend, log_scale, new_figure, save_figure, tidy
+from policyopt._report.figures import (
+    add_legend,
+    log_scale,
+    marked_look,
+    new_figure,
+    save_figure,
+    tidy,
+)
 from policyopt.runtime._files import write_file
 
 from .models import MODELS
@@ -144,12 +151,12 @@ def picture(data: po.ExitData, found: dict[str, Any], asked: Any) -> Any:
     for name, cost, height in zip(data.names, costs, 100 * right, strict=True):
         place = (4, 4 if name in ABOVE else -10)
         axes.annotate(
-            name, (cost, height), place, textcoords="offset points", fontsize=7, color="0.4"
+            name, (cost, height), place, textcoords="offset points", fontsize=8, color="0.3"
         )
     *_, last = found
-    for method, values in found.items():
+    for i, (method, values) in enumerate(found.items()):
         mean, half = told(values)
-        (line,) = axes.plot(asked, mean, marker=".", lw=1.3, label=method)
+        (line,) = axes.plot(asked, mean, label=method, **marked_look(i, len(found)))
         if method == last:
             band = f"{method}: 95 %"
             axes.fill_between(

@@ -34,7 +34,7 @@ Usage: Any = typer.BadParameter.__mro__[2]
 #: By name of a command: the module that has its function, and how that one's docstring begins.
 COMMANDS = {
     "import": ("info", "Read the outputs of a model into a cache"),
-    "info": ("info", "Show what a cache holds, or a policy file"),
+    "info": ("info", "Show what a cache holds, or another file"),
     "methods": ("info", "List the methods"),
     "fit": ("fit", "Fit a policy on split `fit` and write it"),
     "certify": ("certify", "Certify a risk"),
@@ -43,7 +43,7 @@ COMMANDS = {
     "explain": ("explain", "Show what a policy does"),
     "curve": ("fit", "Fit methods at several budgets"),
     "report": ("report", "Write a page"),
-    "compare": ("fit", "Compare methods at equal realised cost"),
+    "compare": ("fit", "Compare and rank methods at equal realised cost"),
     "study": ("study", "Compare models at equal realised cost"),
     "tune": ("tune", "Tune a method's settings on split `fit`"),
     "calibration": ("explain", "Show how far confidence can be trusted"),
@@ -142,9 +142,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from policyopt._methods.fitted import package_version
+        from policyopt._methods.fitted import release
 
-        say(f"policyopt {package_version()}")
+        say(f"policyopt {release()}")
         raise typer.Exit
 
 
@@ -238,31 +238,27 @@ def _usage(error: Any, arguments: list[str]) -> str:
     """Return what the parser refuses in the words of every other error."""
     line = " ".join(["policyopt", *[a for a in arguments if a in COMMANDS][:1]])
     step, text = f"See `{line} --help`.", str(error.message)
-    option, param = getattr(error, "option_name", None), getattr(error, "param", None)
+    option, param = getattr(error, "option_name", ""), getattr(error, "param", None)
     if param is not None:
-        name = next(iter(sorted(param.opts, key=len, reverse=True)), "")
-        name = name if name[:1] == "-" else param.metavar or name
-        if hasattr(error, "param_type"):  # it is missing
-            told = f"{param.help[:1].lower()}{param.help[1:]}".rstrip(".")
-            return message(name, f"given: {told}", "none", step)
-        after = [b for a, b in pairwise(arguments) if a == name]
-        got = [a.partition("=")[2] for a in arguments if a.startswith(f"{name}=")] or after or [""]
+        option = max(param.opts, key=len)
+        option = option if option[0] == "-" else param.metavar or option
+    came = {a.partition("=")[0]: a.partition("=")[2] for a in arguments} | dict(pairwise(arguments))
+    got, allowed, known = came.get(option) or "none", "followed by a value", list[str]()
+    if param is not None and hasattr(error, "param_type"):
+        got, allowed = "none", f"given: {param.help[:1].lower()}{param.help[1:]}".rstrip(".")
+    elif param is not None:
         allowed = _SAID.sub("", text)
-        return message(
-            name, allowed, got[-1], meant(got[-1], re.findall(r"'(\w+)'", allowed)) + step
-        )
-    if option and hasattr(error, "possibilities"):
+        known = re.findall(r"'(\w+)'", allowed)
+    elif hasattr(error, "possibilities"):
         known = [o for p in error.ctx.command.get_params(error.ctx) for o in p.opts if o[0] == "-"]
-        return message("option", f"one of `{line}`", option, meant(option, known) + step)
-    if option:
-        flag = "does not take" in text
-        got = next((a.partition("=")[2] for a in arguments if a.startswith(f"{option}=")), "none")
-        return message(
-            option, "given without a value" if flag else "followed by a value", got, step
-        )
-    if more := re.search(r"extra argument.*\((.*)\)$", text):
-        return message("arguments", f"those that `{line}` takes", f"{more[1]} besides", step)
-    return f"{text.rstrip('.')}. {step}"
+        option, allowed, got = "option", f"one of `{line}`", option
+    elif more := re.search(r"extra argument.*\((.*)\)$", text):
+        option, allowed, got = "arguments", f"those that `{line}` takes", f"{more[1]} besides"
+    elif not option:
+        return f"{text.rstrip('.')}. {step}"
+    elif "does not take" in text:
+        allowed = "given without a value"
+    return message(option, allowed, got, meant(got, known) + step)
 
 
 def _message(error: BaseException) -> str:

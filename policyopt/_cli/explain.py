@@ -48,6 +48,8 @@ def explain(
     utility: str | None = options.UTILITY,
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
@@ -72,14 +74,14 @@ def explain(
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
     options.write_page(report, "explanation", explanation, title, tables.get(split))
     if isinstance(explanation, Routes):
-        _tell_routes(explanation, title, out, style)
+        _tell_routes(explanation, title, out, style, figure, options.inches(width))
         return
-    if out is not None:
+    if out is not None or figure is not None:
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)
         files = {"explain.json": output.to_json(record)}
         files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
-        output.write_results(out, files)
+        output.write_results(out, files, figure, options.inches(width))
     if output.print_data(style, record, record["exits"]):
         return
     _print_exits(record)
@@ -91,12 +93,15 @@ def explain(
         output.say(f"wrote explain.json, rows.csv and pictures to {out}")
 
 
-def _tell_routes(found: Routes, title: str, out: Path | None, style: output.Format) -> None:
+def _tell_routes(
+    found: Routes, title: str, out: Path | None, style: output.Format, figure: Path | None, width: float | None
+) -> None:  # fmt: skip
     """Show which model is asked after which: a tree of ways with their shares, costs and accuracies."""
     record = found.record
-    if out is not None:
+    if out is not None or figure is not None:
         files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
-        output.write_results(out, {**files, "routes.png": routes_figure(record, title)})
+        files["routes.png"] = routes_figure(record, title)
+        output.write_results(out, files, figure, width)
     if output.print_data(style, record, record["ways"]):
         return
     unit = record["unit"]
@@ -216,6 +221,8 @@ def calibration(
     out: Path | None = option(None, "Directory for calibration.json and a diagram per map."),
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show how far confidence can be trusted: calibration errors overall and on leavers.
@@ -238,12 +245,12 @@ def calibration(
         output.note(note)
     told = {name: getattr(found, name) for name in ("split", "method", "budget", "unit", "records")}
     content = {"rows": len(found.exits), **told}
+    names = {n: f"reliability{f'_{n}' if i else ''}.png" for i, n in enumerate(found.seen)}
+    drawn = out is not None or figure is not None
+    diagrams = {file: found.figure(name) for name, file in names.items() if drawn}
+    files = {"calibration.json": output.to_json(content), **diagrams}
+    output.write_results(out, files, figure, options.inches(width))
     if out is not None:
-        names = {
-            name: f"reliability{f'_{name}' if i else ''}.png" for i, name in enumerate(found.seen)
-        }
-        diagrams = {file: found.figure(name) for name, file in names.items()}
-        output.write_results(out, {"calibration.json": output.to_json(content), **diagrams})
         written = f"wrote {out / 'calibration.json'} and {len(diagrams)} diagrams"
         output.note(f"{written}, reliability.png first")
     if not output.print_data(style, content, found.records):
@@ -279,6 +286,8 @@ def risk_coverage(
     level: str | None = options.LEVEL,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what answers are worth if only the surest are given: risk at every coverage, and the area (AURC).
@@ -303,13 +312,13 @@ def risk_coverage(
          "selective_quality": found.quality_at(share)}
         for share in _COVERAGES
     ]  # fmt: skip
-    if out is not None:
+    if out is not None or figure is not None:
         from policyopt._report.figures import risk_coverage_figure
 
         title = f"{policy.name} on {cache.resolve().name}, split {split}"
         picture = risk_coverage_figure(found, word, own, title)
         files = {"risk_coverage.csv": output.to_csv(records), "risk_coverage.png": picture}
-        output.write_results(out, files)
+        output.write_results(out, files, figure, options.inches(width))
     content = {
         "split": split, "rows": n, "area": found.area, "policy": own, "records": records,
     }  # fmt: skip

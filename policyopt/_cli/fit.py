@@ -16,6 +16,7 @@ from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
 from policyopt._costs import Budget, parse_budgets, per_thousand
 from policyopt._frontier import (
+    Comparison,
     Frontier,
     exit_means,
     means_over,
@@ -355,6 +356,9 @@ def curve(
     abstain_quality: float | None = options.ABSTAIN_QUALITY,
     abstain_score: str | None = options.ABSTAIN_SCORE,
     bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
+    table: str | None = options.TABLE,
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
@@ -375,8 +379,11 @@ def curve(
     )
     options.write_page(report, "curve", frontier, f"Curve on {cache.resolve().name}")
     records = frontier.records + (frontier.bound if bounds else [])
-    if out is not None:
-        _write(frontier, records, out, f"{cache.resolve().name}, split {test}")
+    title = f"{cache.resolve().name}, split {test}"
+    _write(frontier, records, out, title, figure, options.inches(width))
+    if table:
+        output.say(*frontier.table(table).splitlines())
+        return
     if output.print_data(style, records, records):
         return
     _print_curve(frontier, tables.data.names, metric)
@@ -429,22 +436,38 @@ def compare(
     reference: str | None = option(None, "Method to compare with (default: the first)."),
     budgets: str = options.BUDGETS,
     seeds: int = options.SEEDS,
-    out: Path | None = option(None, "Directory for compare.csv."),
+    out: Path | None = option(
+        None, "Directory for compare.csv, ranking.csv, pairs.csv and compare.png."
+    ),
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
+    table: str | None = options.TABLE,
     style: output.Format = options.STYLE,
 ) -> None:
-    """Compare methods at equal realised cost: paired bootstrap, McNemar, area between curves."""
-    options.out_folder(out, {"compare.csv": "method,reference,"})
+    """Compare and rank methods at equal realised cost: paired bootstrap, McNemar, area, Holm."""
+    begins = {"compare.csv": "method,reference,", "ranking.csv": "budget,", "pairs.csv": "budget,"}
+    options.out_folder(out, begins)
     tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     frontier = _run(tables, methods, budgets, seeds, settings, test)
-    records = compare_methods(frontier, reference)
-    if out is not None:
-        output.write_results(out, {"compare.csv": output.to_csv(records)})
-    if not output.print_data(style, records, records):
-        _print_comparison(list(records), frontier, seeds)
+    found = compare_methods(frontier, reference)
+    lists = {"records": found.records, "ranking": found.ranking, "pairs": found.pairs}
+    files: dict[str, Any] = {
+        begin: output.to_csv(of) for begin, of in zip(begins, lists.values(), strict=True)
+    }
+    if out is not None or figure is not None:
+        from policyopt._report.figures import comparison_figure
+
+        files["compare.png"] = comparison_figure(found, f"{cache.resolve().name}, split {test}")
+    output.write_results(out, files, figure, options.inches(width))
+    if table:
+        output.say(*found.table(table).splitlines())
+    elif not output.print_data(style, lists, found.records):
+        _print_comparison(found.records, frontier, seeds)
+        _print_ranking(found)
 
 
 def demo(
@@ -510,11 +533,15 @@ def _run(
     return frontier
 
 
-def _write(frontier: Frontier, records: Sequence[dict[str, Any]], out: Path, title: str) -> None:
+def _write(
+    frontier: Frontier, records: Sequence[dict[str, Any]], out: Path | None, title: str,
+    figure: Path | None = None, width: float | None = None,
+) -> None:  # fmt: skip
     from policyopt._report.figures import frontier_figure
 
-    picture = frontier_figure(frontier, title)
-    output.write_results(out, {"curve.csv": output.to_csv(records), "curve.png": picture})
+    if out is not None or figure is not None:
+        files = {"curve.csv": output.to_csv(records), "curve.png": frontier_figure(frontier, title)}
+        output.write_results(out, files, figure, width)
 
 
 def _print_curve(frontier: Frontier, names: Sequence[str], metric: str | None = None) -> None:
@@ -593,3 +620,18 @@ def _print_comparison(records: list[dict[str, Any]], frontier: Frontier, seeds: 
     if seeds > 1:
         columns["sd over seeds"] = shown("area_sd", partial(percent, digits=3))
     output.print_table([record for record in means if record["budget"] is None], columns)
+
+
+def _print_ranking(found: Comparison) -> None:
+    """Print methods by rank over all budgets; the groups at each budget are in ranking.csv."""
+    word = output.quality_word(found.graded)
+    columns = {
+        "rank": "rank", "method": "method", f"{word} %": shown("quality", percent),
+        "difference [95 %]": interval("difference", partial(points, digits=3)),
+        "Holm p": shown("holm_p", "{:.2g}".format), "group": "group",
+    }  # fmt: skip
+    tested = {"rows": "over rows", "refits": f"over rows and {found.seeds} refits"}
+    told = tested.get(found.test, f"over {found.seeds} divisions of the rows, corrected")
+    title = f"ranking, mean of all budgets, against {found.reference}; tests of all pairs {told}"
+    output.print_table([r for r in found.ranking if r["budget"] is None], columns, title=title)
+    output.say("methods that share a letter are not told apart")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
+from policyopt._cli.files import POLICY, recognised
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
 from policyopt._costs import Cost, per_thousand
@@ -21,7 +23,7 @@ from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._routing import RoutingPolicy
-from policyopt.runtime._thresholds import scale_text
+from policyopt.runtime._thresholds import list_text, scale_text
 
 if TYPE_CHECKING:
     from policyopt._methods.registry import MethodSpec
@@ -88,23 +90,17 @@ def _shares(text: str | None) -> dict[str, float] | None:
     """Read NAME=SHARE pairs."""
     if text is None:
         return None
-    shares: dict[str, float] = {}
-    for item in text.split(","):
-        name, _, value = (part.strip() for part in item.partition("="))
-        try:
-            share = float(value)
-        except ValueError:
-            got, step = item.strip() or "an empty one", "E.g. --split fit=0.5,test=0.5."
-            raise input_error("--split", "NAME=SHARE pairs", got, step) from None
-        if name in shares:
-            step = "E.g. fit=0.5,test=0.5."
-            raise input_error("--split", "each name once", f"{name} twice", step)
-        shares[name] = share
-    return shares
+    from policyopt._methods.settings import key_values
+
+    try:
+        return {k: float(v) for k, v in key_values(text.split(","), "--split").items()}
+    except ValueError:
+        step = "E.g. --split fit=0.5,test=0.5."
+        raise input_error("--split", "NAME=SHARE pairs, each name once", text, step) from None
 
 
 def info(
-    cache: Path = argument("Directory of a cache, or a policy file (JSON).", "CACHE"),
+    cache: Path = argument("Directory of a cache, or a file that policyopt wrote.", "CACHE"),
     cost: str | None = options.COST,
     utility: str | None = options.UTILITY,
     incomplete: bool = option(False, "Read a cache whose writing was cut off.", "--incomplete"),
@@ -113,14 +109,24 @@ def info(
     level: str | None = options.LEVEL,
     style: output.Format = options.STYLE,
 ) -> None:
-    """Show what a cache holds, or a policy file: rows, accuracy per exit, costs and metadata."""
+    """Show what a cache holds, or another file: rows, accuracy per exit, costs and metadata; or what to do with it."""
     if split is not None and not full:
         raise input_error("--split", "given with --full", split, "Add --full.")
-    if cache.suffix == ".json" and not cache.is_dir():
+    found = recognised(cache)
+    if found or cache.is_file() or (cache.suffix == ".json" and not cache.is_dir()):
         given = {"--cost": cost, "--utility": utility, "--incomplete": incomplete, "--full": full}
         if name := next((name for name, value in given.items() if value), None):
             raise input_error(name, "given with a cache", f"{cache}, a file", "Leave it out.")
-        _print_policy(cache, level, style)
+        if not found and cache.suffix != ".json":
+            allowed, step = "a cache, or a file of policyopt", "`policyopt import` reads outputs."
+            raise input_error("CACHE", allowed, f"{cache}, which is none", step)
+        if not found or found["what"] == POLICY:
+            _print_policy(cache, level, style)
+            return
+        pairs = [("what", found["what"]), ("next", found["next"]), *found["facts"].items()]
+        rows = [{"field": name, "value": value} for name, value in pairs]
+        if not output.print_data(style, found, rows):
+            output.print_table(rows)
         return
     if level is not None:
         raise input_error("--level", "given with a file of a family", level, "Leave it out.")
@@ -288,11 +294,14 @@ def _print_policy(path: Path, level: str | None, style: output.Format) -> None:
         content = _facts(options.at_level(policy, level))
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in _flat(content).items()}
     rows = [
-        {"field": name, "value": text if name == "certificate" else _cut(text)}
-        for name, text in texts.items() if not name.startswith("provenance.certificate.")  # in words already
+        {"field": name, "value": text} for name, text in texts.items()
+        if not name.startswith("provenance.certificate.")  # in words already
     ]  # fmt: skip
     if not output.print_data(style, content, rows):
-        output.print_table(rows)
+        plain = _flat(content)  # in which numbers are cut to four digits, and some are words
+        output.print_table(
+            rows, {"field": "field", "value": lambda r: _short(r["field"], plain[r["field"]])}
+        )
 
 
 _LEVELS = {
@@ -300,7 +309,7 @@ _LEVELS = {
     "expected accuracy %": output.shown("expected_accuracy", percent),
 }  # fmt: skip
 _RULE = {
-    "score": "score", "answer": "answer", "thresholds": lambda r: _cut(json.dumps(r["thresholds"]), 60),
+    "score": "score", "answer": "answer", "thresholds": lambda r: list_text(r["thresholds"]),
 }  # fmt: skip
 _ROUTES = {"asked first": lambda r: " or ".join(r["asked first"])}
 
@@ -324,7 +333,17 @@ def _levels(family: PolicyFamily) -> list[dict[str, Any]]:
 
 
 def _cut(text: str, most: int = _SHOWN) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return (
+        text
+        if len(text) <= most
+        else f"{text[: most - 4].rpartition(' ')[0] or text[: most - 4]} ..."
+    )
+
+
+def _short(name: str, value: Any) -> str:
+    if name.endswith("thresholds") and isinstance(value, list):
+        return list_text(value)
+    return value if name in ("certificate", "scale") and value else _cut(output.text(value))
 
 
 def _facts(policy: Any) -> dict[str, Any]:
@@ -388,21 +407,20 @@ def methods(
         if table:
             output.print_table(online, _ONLINE)
             output.note(
-                "`policyopt methods NAME` shows settings; which to choose: docs/choosing_a_policy.md"
+                "`policyopt methods NAME` shows paper, needs, settings; --format csv has all of each; "
+                "which to choose: docs/choosing_a_policy.md"
             )
         return
-    columns: output.Columns = _ONLINE
     found = [one for one in online if method in (one["method"], one["family"])]
-    if not found:
-        columns = {**_COLUMNS, "settings (--set)": lambda r: _pairs(r["settings"])}
-        found = [_record(row) for row in ROWS.values() if method in (row.name, row.family)]
+    found += [_record(row) for row in ROWS.values() if method in (row.name, row.family)]
     if not found:
         raise _unknown(method, [one["method"] for one in online])
-    if style is output.Format.table and len(found) == 1:
-        fields = {"": lambda field: field[0], " ": lambda field: _plain(field[1])}
-        output.print_table(list(found[0].items()), fields)
-    else:
-        output.print_records(found, style, columns)
+    if output.print_data(style, found, found):
+        return
+    for one in found:
+        told = {k: _plain(v) for k, v in one.items() if k not in ("settings", "explained")}
+        output.print_table(list(told.items()), {"": itemgetter(0), " ": itemgetter(1)})
+        output.print_table(one["explained"], _SETTINGS)
 
 
 def _unknown(name: str, online: list[str]) -> Exception:
@@ -420,14 +438,17 @@ def _record(row: MethodSpec, settings: bool = True) -> dict[str, Any]:
         "method": row.name, "family": row.family, "summary": row.summary, "paper": row.paper,
         "year": row.year or None, "reference": row.reference, "needs": list(row.needs),
         "supports": row.supports(), "wins": row.wins,
-        **({"scale": row.scale(), "settings": row.settings()} if settings else {}),
+        **({"scale": row.scale(), "settings": row.settings(), "explained": row.explained()} if settings else {}),
     }  # fmt: skip
 
 
 def _pairs(settings: dict[str, Any]) -> str:
-    lower = (bool, type(None))  # as the command line takes them
-    texts = {k: str(v).lower() if isinstance(v, lower) else str(v) for k, v in settings.items()}
-    return ", ".join(f"{key}={text}" for key, text in texts.items()) or "-"
+    return ", ".join(f"{key}={_value(value)}" for key, value in settings.items()) or "-"
+
+
+def _value(value: Any) -> str:
+    """Return a setting's value as the command line takes it."""
+    return str(value).lower() if isinstance(value, (bool, type(None))) else str(value)
 
 
 def _plain(value: Any) -> str:
@@ -436,13 +457,14 @@ def _plain(value: Any) -> str:
     return ", ".join(value) or "-" if isinstance(value, list) else str(value or "-")
 
 
+_SETTINGS: output.Columns = {
+    "setting (--set)": "setting", "default": lambda r: _value(r["default"]),
+    "allowed": "allowed", "what it does": "what",
+}  # fmt: skip
 _COLUMNS: output.Columns = {
     "method": "method",
     "family": "family",
     "leaves where": "summary",
-    "paper": lambda r: f"{r['paper']}, {r['year']}" if r["year"] else r["paper"],
-    "needs": lambda r: ", ".join(r["needs"]) or "-",
-    "summaries": lambda r: r["supports"]["summaries"],
 }
 _ONLINE: output.Columns = {
     "online policy (policyopt simulate)": "method",

@@ -19,7 +19,8 @@ from policyopt._costs import money, parse_budget
 from policyopt._metrics import METRICS
 from policyopt._optional import need
 from policyopt._table import Tables
-from policyopt.runtime._checks import check_seed
+from policyopt._tables import STYLES
+from policyopt.runtime._checks import check_one_of, check_seed
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
@@ -57,6 +58,8 @@ LEVEL = option(
     None, "Of a family: a number from 0 (the cheapest), a budget (35%, 2.5, '$3/1000'), or a name.",
     "--level",
 )  # fmt: skip
+#: Sizes in print, in inches: a column and a page of most journals.
+PRINT_WIDTHS = {"column": 3.4, "page": 7.0}
 #: What is asked for besides a budget, or in its place.
 ACCURACY = option(None, "Least mean accuracy on unseen rows: 90%.", "--accuracy")
 QUALITY = option(None, "Least mean quality on unseen rows, graded or not: 0.8.", "--quality")
@@ -84,6 +87,43 @@ HEAD_COST = option(
 MAX_EXITS = option(
     None, "Keep at most so many exits: the best set of them at each budget.", "--max-exits", min=1
 )
+
+
+def _picture(path: Path | None) -> Path | None:
+    """Refuse a picture of another kind, or where it cannot be written."""
+    if path is not None:
+        if path.suffix.lower() not in (".pdf", ".svg", ".png"):
+            step = "E.g. --figure curve.pdf."
+            raise input_error("--figure", "a name that ends in .pdf, .svg or .png", path.name, step)
+        out_file(path, "--figure")
+    return path
+
+
+def inches(width: str | None) -> float | None:
+    """Return the width of a picture: column, page, 8.5cm or 3.4in."""
+    if width is None:
+        return None
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,6})?) ?(cm|in|)", width.strip())
+    told = PRINT_WIDTHS.get(width) or (
+        found and float(found[1]) / (1.0 if found[2] == "in" else 2.54)
+    )
+    if not told or not 1.0 <= told <= 40.0:
+        allowed = "column, page, or a number from 1 to 40 inches: 8.5cm, 3.4in"
+        raise input_error("--width", allowed, width, "E.g. --width column.")
+    return told
+
+
+def _checked(width: str | None) -> str | None:
+    inches(width)
+    return width
+
+
+FIGURE = option(None, "Picture to write, by its ending .pdf, .svg or .png.", callback=_picture)
+WIDTH = option(None, "Of --figure: column, page, 8.5cm, 3.4in.", callback=_checked)
+TABLE = option(
+    None, "Print a table for a paper instead: latex, markdown, csv.",
+    callback=lambda style: (style and check_one_of("--table", style, STYLES, "E.g. latex.")) or style,
+)  # fmt: skip
 
 
 def at_level(policy: Any, level: str | None) -> Any:
@@ -166,14 +206,14 @@ def read_settings(items: list[str] | None) -> dict[str, Any]:
 # --- refused before the work, and not after it -----------------------------------------------
 
 
-def out_file(path: Path) -> bool:
+def out_file(path: Path, name: str = "--out") -> bool:
     """Refuse a file that cannot be written; return whether nothing stands there."""
     if path.is_dir():
-        step = f"E.g. --out {path / 'NAME'}."
-        raise input_error("--out", "a file", f"{path} (a directory)", step)
+        step = f"E.g. {name} {path / 'NAME'}."
+        raise input_error(name, "a file", f"{path} (a directory)", step)
     if path.exists() and not path.is_file():
-        raise input_error("--out", "a file", f"{path} (a pipe or device)", "Name a file to write.")
-    out_directory(path.parent)
+        raise input_error(name, "a file", f"{path} (a pipe or device)", "Name a file to write.")
+    out_directory(path.parent, name)
     return not path.exists() or not path.stat().st_size
 
 
@@ -193,15 +233,15 @@ def out_policy(path: Path) -> str:
     return f"{method if isinstance(method, str) else 'a policy'}{at}"
 
 
-def out_page(path: Path | None) -> None:
+def out_page(path: Path | None, name: str = "--report") -> None:
     """Refuse a place where no page may be written, and to write one without the packages that it takes."""
     for package in ("jinja2", "plotly") if path is not None else ():
         need(package, "report", "to write a page")
-    if path is None or out_file(path):
+    if path is None or out_file(path, name):
         return
     with path.open("rb") as file:
         if b'<meta name="generator" content="policyopt' not in file.read(4000):
-            raise _not_ours("a page of policyopt's", path)
+            raise _not_ours("a page of policyopt's", path, name)
 
 
 def out_table(path: Path, header: str, whole: bool = True) -> None:
@@ -214,9 +254,9 @@ def out_table(path: Path, header: str, whole: bool = True) -> None:
         raise _not_ours(f"a table with {header}", path)
 
 
-def _not_ours(what: str, path: Path) -> InputError:
+def _not_ours(what: str, path: Path, name: str = "--out") -> InputError:
     step = "Choose another name, or remove the file."
-    return input_error("--out", f"a new file, or {what} to replace", f"{path}, which is none", step)
+    return input_error(name, f"a new file, or {what} to replace", f"{path}, which is none", step)
 
 
 def out_folder(
@@ -238,16 +278,16 @@ def out_folder(
         out_policy(path / "policy.json")
 
 
-def out_directory(path: Path | None) -> None:
+def out_directory(path: Path | None, name: str = "--out") -> None:
     """Refuse a directory that cannot be made or written to."""
     if path is None:
         return
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
-        raise input_error("--out", "in a directory", f"{there} (a file)", "Choose another place.")
+        raise input_error(name, "in a directory", f"{there} (a file)", "Choose another place.")
     if not os.access(there, os.W_OK | os.X_OK):
         allowed = "in a directory that you may write to"
-        raise input_error("--out", allowed, str(there), "Choose another.")
+        raise input_error(name, allowed, str(there), "Choose another.")
 
 
 def write_page(path: Path | None, kind: str, *given: Any) -> None:

@@ -117,7 +117,7 @@ def print_table(records: Sequence[Any], columns: Columns | None = None, title: s
         columns = {name: name for record in records for name in record}
     heads = list(map(printable, columns))
     rows = [
-        [_text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
+        [text(r.get(c, "") if isinstance(c, str) else c(r)) for c in columns.values()]
         for r in records
     ]
     narrow = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
@@ -142,10 +142,10 @@ def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[lis
         return (yield _drawn(columns, widths))
     told = [len({tuple(row[: i + 1]) for row in rows}) for i in range(len(heads))]
     key = columns[: told.index(max(told)) + 1]  # what tells records apart
-    rest, deep = columns[len(key) :] or [key.pop()], [*wide, *((max(5, m), m) for m in _MOST)]
+    rest, deep = columns[len(key) :] or [key.pop()], [*wide, *((max(5, m), m) for m in _MOST[1:])]
     while rest:
         count = len(rest)
-        while count > 1 and not _widths(key + rest[:count], width, wide):
+        while count > 1 and not _widths(key + rest[:count], width, [*wide, (5, 2)]):
             count -= 1
         block, rest = key + rest[:count], rest[count:]
         widths = _widths(block, width, deep)
@@ -154,9 +154,11 @@ def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[lis
                 *first,
                 width - len(_GAP.join("x" * w for w in [*first, 0])),
             ]  # words stick out
-        if widths is None:  # a record per block, a line or more per field
-            yield [line for row in rows for line in [*_record(heads, row, width), ""]][:-1]
-            return
+        if widths is None:  # a table per record
+            half = width // 2
+            return (
+                yield from (_drawn([heads, row], [half - 2, half], right=False) for row in rows)
+            )
         yield _drawn(block, widths)
 
 
@@ -220,13 +222,8 @@ def _drawn(columns: list[list[str]], widths: list[int], right: bool | None = Non
     return lines
 
 
-def _record(heads: list[str], row: list[str], width: int) -> list[str]:
-    """Return a line or more per field of a record."""
-    fields = [_wrapped(f"{head}: {text}", width - 2) for head, text in zip(heads, row, strict=True)]
-    return [("  " if i else "") + line for field in fields for i, line in enumerate(field)]
-
-
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """Return a value as tables show it."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -236,7 +233,7 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, (list, tuple)):
-        return " ".join(map(_text, value))
+        return " ".join(map(text, value))
     return printable(str(value))
 
 
@@ -357,16 +354,29 @@ def writing(out: Path | None, held: str = "") -> Iterator[None]:
             note(f"{what} {out}{which}" + (f", which held {held}" if held else ""))
 
 
-def write_results(out: Path, files: Mapping[str, Any]) -> None:
-    """Write texts and figures by file name into a directory, and tell what they replace."""
-    with writing(out):
-        for name, content in files.items():
-            if isinstance(content, str):
-                write_file(out / name, content)
-                continue
-            from policyopt._report.figures import save_figure
+def write_results(
+    out: Path | None, files: Mapping[str, Any], figure: Path | None = None, width: float | None = None
+) -> None:  # fmt: skip
+    """Write texts and figures by file name into a directory, and tell what they replace.
 
-            save_figure(content, out / name)
+    To `figure` goes the first picture, in its format and width; further ones beside it, their names added.
+    """
+    from policyopt._report.figures import save_figure  # which loads matplotlib when it draws
+
+    if out is not None:
+        with writing(out):
+            for name, content in files.items():
+                if isinstance(content, str):
+                    write_file(out / name, content)
+                else:
+                    save_figure(content, out / name)
+    pictures = [name for name, content in files.items() if not isinstance(content, str)]
+    for i, name in enumerate(pictures):
+        if figure is None:
+            break
+        path = figure.with_stem(f"{figure.stem}-{Path(name).stem}") if i else figure
+        with writing(path):
+            save_figure(files[name], path, width=width)
 
 
 def _inodes(out: Path | None) -> dict[Path, int]:

@@ -49,6 +49,8 @@ def plan(
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Choose cuts, kept exits and thresholds together: on split `fit`, reported on held-out rows."""
@@ -91,14 +93,17 @@ def plan(
         "cache": tables.data.fingerprint,
     }  # fmt: skip
     _remarks(described, goal, planned, reached)
-    if out is not None:
-        from policyopt._report.figures import plan_figure, save_figure
+    picture = dict[str, Any]()
+    if out is not None or figure is not None:
+        from policyopt._report.figures import plan_figure
 
         title = f"{cache.resolve().name}: {found.plans} plans"
-        figure = plan_figure(described, goal, planned, reached, others, title)
+        picture = {"plan.png": plan_figure(described, goal, planned, reached, others, title)}
+    if out is not None:
         with output.writing(out), new_folder(out, check_plan) as folder:
-            save_figure(figure, folder / "plan.png")
+            output.write_results(folder, picture)
             emit(policy, planned.plan, [tier.name for tier in described.tiers], report, folder)
+    output.write_results(None, picture, figure, options.inches(width))
     records = [{"": f"planned, {planned.fitted.method}", **reached}]
     records += [{"": "full model, one tier", **one} for one in others]
     if output.print_data(style, report, records):

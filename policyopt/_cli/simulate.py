@@ -64,6 +64,8 @@ def simulate(
     seed: int = options.SEED,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
     style: output.Format = options.STYLE,
 ) -> None:
     """Play adaptive policies on a cache's streams: regret, cost, accuracy of requests drawn from them."""
@@ -93,11 +95,12 @@ def simulate(
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
     for text in found.notes:
         output.note(text)
-    if out is not None:
+    if out is not None or figure is not None:
         from policyopt._report.figures import simulation_figure
 
         files = {"simulation.csv": output.to_csv(found.records)}
-        output.write_results(out, {**files, "simulation.png": simulation_figure(found)})
+        files["simulation.png"] = simulation_figure(found)
+        output.write_results(out, files, figure, options.inches(width))
     options.write_page(report, "simulation", found, f"Simulation on {cache.resolve().name}")
     if style is output.Format.table:
         output.say(*_told(found.records[0], steered))

@@ -48,6 +48,9 @@ def study(
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
+    figure: Path | None = options.FIGURE,
+    width: str | None = options.WIDTH,
+    table: str | None = options.TABLE,
     style: output.Format = options.STYLE,
 ) -> None:
     """Compare models at equal realised cost: which to deploy at a budget."""
@@ -60,7 +63,8 @@ def study(
     more = {"cost": cost, "test": test, "utility": utility}
     if streams is not None:
         wish = {"streams": streams, "floor": quality, "max_drop": max_drop}
-        found = _streams(named, (methods, budgets or "40%"), wish, more, out, style)
+        picture = figure if len(named) == 1 else None, options.inches(width)
+        found = _streams(named, (methods, budgets or "40%"), wish, more, out, style, picture)
         if len(named) == 1:
             output.print_data(style, found, found)
             return
@@ -73,8 +77,11 @@ def study(
     for text in told.notes:
         output.note(text)
     options.write_page(report, "study", told)
-    if out is not None:
-        _write(told, out)
+    if out is not None or figure is not None:
+        _write(told, out, figure, options.inches(width))
+    if table:
+        output.say(*told.table(table).splitlines())
+        return
     content = {name: getattr(told, name) for name in _LISTS} | content
     if not output.print_data(style, content, told.budgets):
         _print(told)
@@ -82,8 +89,8 @@ def study(
 
 
 def _streams(
-    named: dict[str, Path], asked: Any, wish: Any, more: Any, out: Path | None, style: Any
-) -> list[dict[str, Any]]:
+    named: dict[str, Path], asked: Any, wish: Any, more: Any, out: Path | None, style: Any, picture: Any
+) -> list[dict[str, Any]]:  # fmt: skip
     """Replay policies of clean rows on the streams of each cache; print and write what they do there."""
     from policyopt._study.figures import robustness_figure
 
@@ -97,7 +104,7 @@ def _streams(
         dearest += [{"model": name, **record} for record in found.dearest]
         notes |= dict.fromkeys(found.notes)
         title = name if len(named) > 1 else ""
-        if out is not None:
+        if out is not None or picture[0] is not None:
             files[_picture(title, files)] = robustness_figure(found.records, title)
         several = len({one["budget"] for one in found.records}) > 1
         if style is output.Format.table:
@@ -111,9 +118,8 @@ def _streams(
             }, title=f"{name}: policies of clean rows on streams")  # fmt: skip
     for text in notes:
         output.note(text)
-    if out is not None:
-        files |= {"streams.csv": output.to_csv(rows), "dearest.csv": output.to_csv(dearest)}
-        output.write_results(out, files)
+    files |= {"streams.csv": output.to_csv(rows), "dearest.csv": output.to_csv(dearest)}
+    output.write_results(out, files, *picture)
     return rows
 
 
@@ -129,7 +135,7 @@ def _some(shown: int, found: Any, what: str, file: str) -> str:
     return f": {shown} of {len(found)} {what}; {file} (--out) has all" * (len(found) > shown)
 
 
-def _write(found: Study, out: Path) -> None:
+def _write(found: Study, out: Path | None, figure: Path | None, width: float | None) -> None:
     from policyopt._study.figures import dominance_figure, study_figure
 
     files, lists = dict[str, Any](), {f"{name}.csv": getattr(found, name) for name in _LISTS}
@@ -142,7 +148,7 @@ def _write(found: Study, out: Path) -> None:
     if drawn := [one for one in found.tests if one["pairs"]]:
         more = _some(_METRICS, drawn, "metrics", "tests.csv")
         files["dominance.png"] = dominance_figure(drawn[:_METRICS], found.confidence, more)
-    output.write_results(out, files)
+    output.write_results(out, files, figure, width)
 
 
 def _print(found: Study) -> None:

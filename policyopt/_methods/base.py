@@ -69,14 +69,20 @@ _TAIL = 0.2  # effective rows, of all rows: fewer is a heavy tail
 
 @dataclass(frozen=True)
 class Method(ABC):  # noqa: B024 (every hook has a default)
-    """Configuration and `fit_path`. A subclass is a frozen dataclass; its fields are its settings."""
+    """Configuration and `fit_path`. A subclass is a frozen dataclass; its fields are its settings.
+
+    Parameters
+    ----------
+    spend : {"needed", "all"}
+        A budget is a limit, of which no more is spent than buys accuracy; or all of it is spent, as in papers.
+    """
 
     #: Name of the method.
     label: ClassVar[str] = ""
     #: Whether coefficients are learned from rows, which takes some hundreds of them.
     learned: ClassVar[bool] = False
     #: Of settings: what each may be, and what tuning may try. Those of base classes hold, too.
-    allowed: ClassVar[Mapping[str, Allowed]] = {}
+    allowed: ClassVar[Mapping[str, Allowed]] = {"spend": SPENDS}
     tuned: ClassVar[Mapping[str, Domain]] = {}
     #: Whether one exit alone is refused: there would be nothing to search or learn.
     decides: ClassVar[bool] = False
@@ -97,11 +103,11 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     #: Whether each budget is trained for: no other budgets are tried, then.
     per_budget: ClassVar[bool] = False
 
-    #: "needed": a budget is a limit (see `policyopt._methods.levels`); "all": it is spent, as in papers.
+    #: See `policyopt._methods.levels`.
     spend: str = field(default="needed", kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, allowed in {"spend": SPENDS, **self._merged("allowed")}.items():
+        for name, allowed in self.merged("allowed").items():
             check_setting(name, getattr(self, name), allowed)
 
     def fit_path(self, table: Table, budgets: Any, seed: int = 0) -> list[Fitted]:
@@ -255,10 +261,10 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     @classmethod
     def space(cls) -> dict[str, Domain]:
         """Return, per setting worth tuning, what `policyopt tune` may try."""
-        return cls._merged("tuned")
+        return cls.merged("tuned")
 
     @classmethod
-    def _merged(cls, name: str) -> dict[str, Any]:
+    def merged(cls, name: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for one in reversed(cls.__mro__):
             found |= vars(one).get(name, {})

@@ -182,9 +182,11 @@ class EENet(HeldOutMethod):
         score that is all but constant: on 1,500 rows of a synthetic task it lost 15 points to
         max_prob at the lowest budgets, and none with 1e-4. `policyopt tune` searches it.
     batch_size : int
+        Rows per update.
     patience : int
         Epochs without a lower held-out loss after which training stops.
     max_epochs : int
+        Most passes over the rows.
     restarts : int
         Starts of the training; kept is the one of the least held-out loss.
     training : {"per_budget", "warm"}
@@ -511,6 +513,7 @@ class EENetReleased(HeldOutMethod):
     learning_rate, weight_decay : float
         Of Adam.
     batch_size, max_epochs : int
+        Rows per update; most passes over the rows.
     period : int
         Epochs in turn on the scores and on the assignment.
     patience : int

@@ -225,11 +225,7 @@ def build_fitted(method: Any, draft: Draft, budget: float, seed: int) -> Fitted:
 
 def provenance_of(method: Any, table: Table, budget: float | None, seed: int) -> dict[str, Any]:
     """Return where a policy comes from, as its artifact says it."""
-    versions = {
-        "policyopt": package_version(),
-        "numpy": np.__version__,
-        "python": sys.version.split()[0],
-    }
+    versions = {"policyopt": release(), "numpy": np.__version__, "python": sys.version.split()[0]}
     provenance: dict[str, Any] = {
         "method": method.name,
         "settings": method.settings(),
@@ -261,7 +257,7 @@ def provenance_of(method: Any, table: Table, budget: float | None, seed: int) ->
 
 
 @cache
-def package_version() -> str:
+def release() -> str:
     """Return the version that is installed."""
     from importlib.metadata import PackageNotFoundError, version  # as long to load as all of this
 

@@ -242,6 +242,7 @@ class FailurePrediction(InputsScore):
     Parameters
     ----------
     target : {"failure", "true_class"}
+        What is predicted: a failure that going on would mend, or the probability of the true class.
     penalty : float
         Of the weights, in rows of evidence that they are 0.
     """

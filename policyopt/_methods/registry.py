@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt._methods.settings import parse_spec
+from policyopt._methods.settings import explained, parse_spec
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
@@ -68,6 +68,10 @@ class MethodSpec:
         known = sorted(fields(self.load()), key=lambda f: bool(f.kw_only))  # its own first
         own = {f.name: f.default for f in known if f.name not in self.preset}
         return {**own, **self.defaults}
+
+    def explained(self) -> list[dict[str, Any]]:
+        """Return a record per setting: its default, what is allowed, and what it does."""
+        return explained(self.load(), self.settings(), self.load().merged("allowed"))
 
     def scale(self) -> str:
         """Return how thresholds are to be read where papers have another scale and direction."""

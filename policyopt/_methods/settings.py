@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +50,21 @@ class Number:
     most: float = math.inf
     optional: bool = False  # None is allowed, too
 
+    def __str__(self) -> str:
+        low = "0 or more" if self.above < 0 else f"above {self.above:g}"
+        high = "" if self.below == math.inf else f" and below {self.below:g}"
+        high = high if self.most == math.inf else f" and at most {self.most:g}"
+        return f"{'whole ' if self.whole else ''}number, {low}{high}"
+
 
 #: What a setting may be: a number, or one of some options.
 Allowed = Number | Sequence[Any]
 POSITIVE, NOT_NEGATIVE, COUNT = Number(above=0), Number(), Number(above=0, whole=True)
 FOLDS = Number(above=1, most=100, whole=True)
 YES_OR_NO = (True, False)
+#: Of a docstring as numpydoc has it.
+_QUOTES = re.compile('["{}]|, optional')
+_SECTION = re.compile(r"^(?:Parameters|Attributes)\n-+\n(.*?)(?=\n\n\S|\Z)", re.M | re.S)
 
 
 def check_setting(name: str, value: Any, allowed: Allowed) -> None:
@@ -64,13 +75,44 @@ def check_setting(name: str, value: Any, allowed: Allowed) -> None:
         kind = int if allowed.whole else (int, float)
         fits = isinstance(value, kind) and not isinstance(value, bool) and abs(value) < math.inf
         if not (fits and allowed.above < value < allowed.below and 0 <= value <= allowed.most):
-            whole = "whole " if allowed.whole else ""
-            low = "0 or more" if allowed.above < 0 else f"above {allowed.above:g}"
-            high = "" if allowed.below == math.inf else f" and below {allowed.below:g}"
-            high = high if allowed.most == math.inf else f" and at most {allowed.most:g}"
             one = allowed.above < 1 < allowed.below and allowed.most >= 1
             step = f"E.g. --set {name}={1 if one else allowed.below / 2:g}."
-            raise input_error(name, f"a {whole}number, {low}{high}", value, step)
+            raise input_error(name, f"a {allowed}", value, step)
+
+
+def allowed_text(allowed: Allowed) -> str:
+    """Return what a setting may be, as the command line takes it."""
+    if isinstance(allowed, Number):
+        return str(allowed)
+    return ", ".join(
+        str(c).lower() if isinstance(c, bool) else str(c) for c in allowed if c is not None
+    )
+
+
+def explained(
+    owner: type, defaults: Mapping[str, Any], allowed: Mapping[str, Allowed]
+) -> list[dict[str, Any]]:
+    """Return a record per setting: its default, what is allowed, and what the docstrings of its class say."""
+    found: dict[str, tuple[str, str]] = {}
+    kinds: dict[str, str] = {}
+    for base in owner.__mro__:
+        section = _SECTION.search(inspect.cleandoc(base.__doc__ or ""))
+        for entry in re.split(r"^(?=\S)", section[1] if section else "", flags=re.M)[1:]:
+            head, _, text = entry.partition("\n")
+            names, _, kind = head.partition(" : ")
+            for name in names.split(","):
+                found.setdefault(name.strip(), (kind, " ".join(text.replace("``", "`").split())))
+        for name, kind in vars(base).get("__annotations__", {}).items():
+            kinds.setdefault(name, getattr(kind, "__name__", str(kind)))
+    told = {name: found.get(name, (kinds.get(name, ""), "")) for name in defaults}
+    return [
+        {
+            "setting": name, "default": default,
+            "allowed": allowed_text(allowed[name]) if name in allowed else _QUOTES.sub("", told[name][0]),
+            "what": told[name][1],
+        }
+        for name, default in defaults.items()
+    ]  # fmt: skip
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -99,7 +141,7 @@ def key_values(items: Iterable[str], what: str) -> dict[str, str]:
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Refuse a setting that is none of `choices`."""
     if not any(value is c or (isinstance(c, str) and value == c) for c in choices):
-        shown = ", ".join(str(c).lower() if isinstance(c, bool) else c for c in choices)
+        shown = allowed_text(choices)
         step = f"E.g. --set {name}={shown.split(', ')[0]}."
         raise input_error(name, f"one of {shown}", value, step)
 

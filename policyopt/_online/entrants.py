@@ -27,6 +27,8 @@ def settings_of(name: str) -> dict[str, Any]:
 
 def every() -> list[dict[str, Any]]:
     """Return name, kind, summary, source and settings of every online policy, JSON-able."""
+    from policyopt._methods.settings import explained
+
     kinds = {**dict.fromkeys(BANDITS, "bandit"), **dict.fromkeys(EXIT_RULES, "by exit")}
     return [
         {
@@ -36,6 +38,7 @@ def every() -> list[dict[str, Any]]:
             "summary": rule.summary if rule else "stays where it was fitted, at the budget",
             "reference": rule.reference if rule else "",
             "settings": settings_of(name),
+            "explained": explained(rule or object, settings_of(name), {}),
         }
         for name, rule in _RULES.items()
     ]

@@ -531,7 +531,7 @@ def per_class_figure(explanation: Explanation, title: str = "") -> Any:
         across = {"xlim": (-0.5, len(order) - 0.5), "ylabel": f"{_word(explanation)} [%]"}
         tidy(axes[1], grid="y", **across)
         axes[1].set_xlabel(f"{len(order)} classes, cheapest first")
-    add_legend(figure, each=1.3)
+    add_legend(figure)
     add_heading(figure, title)
     return figure
 

@@ -1,4 +1,4 @@
-"""What all pictures share, by matplotlib, and those of a frontier, a simulation and a plan."""
+"""What all pictures share, by matplotlib, and those of a frontier, a comparison, a simulation and a plan."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import io
 import os
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt._frontier import Frontier, over_seeds
+from policyopt._frontier import Comparison, Frontier, over_seeds
 from policyopt.runtime._files import write_file
 from policyopt.runtime._text import picture_text
 from policyopt.runtime._typing import Floats
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
 
 # Okabe & Ito: told apart by colour-blind readers, and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", ":", "-.")  # of the first round of colours, the second, ...
+LINES = ("-", "--", "-.", ":")  # and in grey
 MARKERS = "osD^vPX"
-_MOST_INSIDE = 12  # lines of a frontier; the names of more stand beside the picture
+_BEST, _NAMED = (
+    5,
+    12,
+)  # lines in colour where there are more; lines that each have a place in the legend
 _PANELS, _ABREAST = 16, 4  # arm panels of a simulation in all, and side by side
 _WINDOWS = 12  # of the latest requests, in the whole course
 _TIERS = (*COLOURS[:-1], "#7A4E2D")  # black is the chosen plan's
@@ -49,7 +55,7 @@ def tidy(axes: Any, grid: str = "", labelsize: float = 9, **properties: Any) -> 
     axes.tick_params(labelsize=labelsize)
     axes.set_axisbelow(True)
     if grid:
-        axes.grid(True, axis=grid, which="both", color="0.92")
+        axes.grid(True, axis=grid, color="0.92")
 
 
 def log_scale(axes: Any) -> None:
@@ -62,15 +68,17 @@ def log_scale(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def add_legend(figure: Any, each: float = 2.2, side: str = "lower center", size: float = 9) -> None:
-    """Put one legend outside all panels, each label once, in columns of so many inches."""
+def add_legend(figure: Any, side: str = "lower center", size: float = 9) -> None:
+    """Put one legend outside all panels, each label once, in as many columns as there is room for."""
     drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
     handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
-    most = max(int(figure.get_figwidth() / each), 2)
+    letters = max((len(line) for label in handles for line in label.split("\n")), default=1)
+    most = max(int(figure.get_figwidth() / (size * (0.055 + 0.0077 * letters))), 1)
     lines = max(-(-len(handles) // most), 1)
     columns = max(-(-len(handles) // lines), 1)  # lines of like length
     look: dict[str, Any] = {"frameon": False, "fontsize": size, "ncols": columns}
-    figure.legend(handles.values(), handles.keys(), loc=f"outside {side}", **look)
+    legend = figure.legend(handles.values(), handles.keys(), loc=f"outside {side}", **look)
+    legend.set_gid(side)  # where it goes at another size
 
 
 def add_heading(figure: Any, title: str, told: str = "", between: str = "\n") -> None:
@@ -78,20 +86,76 @@ def add_heading(figure: Any, title: str, told: str = "", between: str = "\n") ->
     figure.suptitle(between.join(filter(None, (picture_text(title), told))), fontsize=11)
 
 
-def _look(i: int, colours: Sequence[str] = COLOURS) -> dict[str, Any]:
-    """Return the look of the i-th line: each further round of colours has another kind of line."""
-    again, place = divmod(i, len(colours))
-    return {"color": colours[place], "ls": LINES[again % len(LINES)], "lw": 1.6}
+def line_look(i: int, count: int = 1, colours: Sequence[str] = COLOURS) -> dict[str, Any]:
+    """Return the look of the i-th of so many lines: later ones are thinner, so that none is hidden."""
+    look = {"color": colours[i % len(colours)], "ls": LINES[i % len(LINES)]}
+    return {**look, "lw": 2.2 - 0.9 * i / max(count, 1)}
 
 
-def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 140) -> None:
-    """Write a figure as PNG, whole or not at all."""
+def marked_look(i: int, count: int) -> dict[str, Any]:
+    """Return the same with a marker."""
+    marker = MARKERS[(i + i // len(MARKERS)) % len(MARKERS)]
+    return {**line_look(i, count), "marker": marker, "ms": 6.5 - 2.5 * i / max(count, 1)}
+
+
+def save_figure(
+    figure: Any, path: str | os.PathLike[str], dpi: int = 140, width: float | None = None
+) -> None:
+    """Write a figure, whole or not at all, as its name ends (png, pdf, svg), at a width in inches or its own.
+
+    Fonts are embedded as TrueType in PDF; text in SVG stays text, which can be found, edited and read aloud.
+    """
+    import matplotlib
+
+    kind = Path(path).suffix[1:].lower()
+    if width is not None:
+        _resize(figure, width)
+        dpi = max(dpi, 300)
+    kept = {"png": None, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    fonts = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "policyopt"}
     data = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), matplotlib.rc_context(fonts):
         # A letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", r"Glyph .* missing from (current )?font", UserWarning)
-        figure.savefig(data, format="png", dpi=dpi)
+        figure.savefig(data, format=kind, dpi=dpi, metadata=kept)
     write_file(path, data.getvalue())
+
+
+def _resize(figure: Any, width: float) -> None:
+    """Give a figure another width: text shrinks less than the rest; legends are laid out anew.
+
+    Text stays at 6 points or more, but in pictures of many panels that are to be far narrower: these are only scaled.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
+
+    scale = width / figure.get_figwidth()
+    smaller, least = float(np.clip(scale**0.5, 0.7, 1.0)), 6.0
+    if scale < 0.4:
+        smaller, least = 1.3 * scale, 0.0
+    for text in figure.findobj(Text):
+        text.set_fontsize(max(smaller * text.get_fontsize(), least))
+    for line in figure.findobj(Line2D):
+        line.set_linewidth(smaller * line.get_linewidth())
+        line.set_markersize(smaller * line.get_markersize())
+    sides = [(legend.get_gid(), legend.get_texts()) for legend in figure.legends]
+    for legend in list(figure.legends):
+        legend.remove()
+    for axes in figure.axes if scale < 0.7 else ():
+        if axes.get_legend() is not None and not axes.get_title(
+            "left"
+        ):  # above a panel: in one column
+            size = axes.get_legend().get_texts()[0].get_fontsize()
+            axes.legend(frameon=False, fontsize=size, loc="lower left", bbox_to_anchor=(0, 1))
+    if title := figure.get_suptitle():
+        size = 11 * smaller
+        lines = (textwrap.wrap(line, int(width / (0.0077 * size))) for line in title.split("\n"))
+        figure.suptitle("\n".join("\n".join(part) for part in lines), fontsize=size)
+    # A narrow legend is higher.
+    more = max(1 - scale, 0.0) * sum(0.12 * len(texts) for _, texts in sides)
+    figure.set_size_inches(width, scale * figure.get_figheight() + smaller - scale + more)
+    for side, texts in sides:
+        add_legend(figure, side, texts[0].get_fontsize())
 
 
 def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
@@ -102,26 +166,25 @@ def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
     """Draw quality against realised cost for every method, means over seeds, with bands and the oracle."""
-    many = len({r["method"] for r in frontier.records}) > _MOST_INSIDE
-    figure = new_figure(11.5, 7.5) if many else new_figure(8, 5.2)
-    draw_frontier(figure.add_subplot(), frontier, title)
+    figure = new_figure(7.6, 5.6)
+    axes = figure.add_subplot()
+    draw_frontier(axes, frontier)
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
+    add_legend(figure)
     return figure
 
 
-def draw_frontier(axes: Any, frontier: Frontier, title: str = "") -> None:
-    """Draw the same into given axes; the names of many lines stand beside them."""
-    labels = list(dict.fromkeys(r["method"] for r in frontier.records))
-    many, exits = len(labels) > _MOST_INSIDE, 1 + max(e["exit"] for e in frontier.exits)
-    for i, label in enumerate(labels):
+def draw_frontier(axes: Any, frontier: Frontier) -> None:
+    """Draw it into axes: of many methods the best in colour, the rest in grey; bands of few, or of the best."""
+    labels, exits = _labels(frontier.records), 1 + max(e["exit"] for e in frontier.exits)
+    lines = {}
+    for label in labels:
         rows = [r for r in frontier.records if r["method"] == label]
         found = _by_budget(rows, "realised_cost", "quality", "quality_low", "quality_high")
-        cost, quality, low, high = found[:, np.argsort(found[0], kind="stable")]
-        look = _look(i)
-        if not many:  # bands of many lines hide each other
-            band = {"color": look["color"], "alpha": 0.10, "lw": 0}
-            axes.fill_between(cost, 100 * low, 100 * high, **band)
-        look |= {"marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], "ms": 5}
-        axes.plot(cost, 100 * quality, label=picture_text(label), **look)
+        lines[label] = found[:, np.argsort(found[0], kind="stable")]
+    grid = np.unique(np.concatenate([line[0] for line in lines.values()]))
+    worth = {label: float(np.interp(grid, *line[:2]).mean()) for label, line in lines.items()}
+    _draw_lines(axes, lines, worth, _BEST, partial(_named, frontier))
     points = np.reshape([(e["cost"], e["quality"]) for e in frontier.exits], (-1, exits, 2))
     costs, qualities = points.mean(axis=0).T
     look = {"color": "0.35", "ms": 8, "mew": 2, "label": "always leave at exit k"}
@@ -132,18 +195,100 @@ def draw_frontier(axes: Any, frontier: Frontier, title: str = "") -> None:
         axes.annotate(fold(frontier.exits[k], 20), (costs[k], 100 * qualities[k]), **look)
     if frontier.bound:
         bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
-        told = "hindsight bound (not deployable)"
-        axes.plot(bound_cost, 100 * bound, "--", color="0.55", lw=1.2, label=told)
+        told = "hindsight, not deployable"
+        axes.plot(bound_cost, 100 * bound, ls=(0, (7, 3)), color="0.55", lw=1.2, label=told)
     if costs[0] > 0 and costs[-1] / costs[0] > 8:
         log_scale(axes)
     across = f"realised cost per sample [{picture_text(frontier.unit)}]"
-    axes.set_title(picture_text(title), loc="left", fontsize=11)
     word = "quality" if frontier.graded else "accuracy"
     tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%]")
-    if many:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    else:
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+
+
+def _labels(records: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(record["method"] for record in records))
+
+
+def _draw_lines(
+    axes: Any, lines: Mapping[str, Any], worth: Mapping[str, float], few: int, name: Callable[[str], str]
+) -> None:  # fmt: skip
+    """Draw cost, height, low, high by label: the best five in colour, others grey; bands of few, or of the best."""
+    ranked = sorted(lines, key=lambda label: -worth[label])
+    coloured, rest = [label for label in lines if label in ranked[:_BEST]], ranked[_BEST:]
+    others = f"{len(rest)} others, best first: {', '.join(rest)}"
+    crowd = "\n".join(map(picture_text, textwrap.wrap(others, 72)))
+    for label, (cost, height, low, high) in lines.items():
+        among = coloured if label in coloured else rest
+        look = marked_look(among.index(label), len(among))
+        if among is rest:
+            look |= {"color": "0.62", "lw": 1.0, "zorder": 1.5}
+        told = name(label)
+        if len(lines) > _NAMED and label in rest:  # too many to be told apart: one entry names them
+            look |= {"marker": "", "ls": "-"}
+            told = crowd if label == rest[0] else "_"
+        if len(lines) <= few or label == ranked[0]:  # bands of many lines hide each other
+            band = {"color": look["color"], "alpha": 0.14, "lw": 0}
+            band["label"] = "_" if len(lines) <= few else "95 % of the best"
+            axes.fill_between(cost, 100 * low, 100 * high, **band)
+        axes.plot(cost, 100 * height, label=told, **look)
+
+
+def _named(frontier: Frontier, label: str) -> str:
+    """Return what a legend says of a method: which ones it chose, the most frequent first."""
+    mine = [f.policy.provenance for (name, *_), f in frontier.fitted.items() if name == label]
+    chosen = Counter(of["chosen"]["method"] for of in mine if of.get("chosen"))
+    some = [name for name, _ in chosen.most_common()]
+    told = f"{label}: {', '.join(some[:2])}{', ...' if some[2:] else ''}" if some else label
+    lines = textwrap.wrap(told, 26, break_long_words=False, break_on_hyphens=False) or [label]
+    return "\n".join(map(picture_text, lines))
+
+
+def comparison_figure(found: Comparison, title: str = "") -> Any:
+    """Draw points over the reference at equal realised cost, and the ranking with its groups beside it."""
+    count = len(_labels(found.ranking))
+    figure = new_figure(8.6, max(4.2, 1.6 + 0.2 * count))
+    axes, ranks = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    draw_comparison(axes, found)
+    draw_ranking(ranks, found)
+    axes.set_title(picture_text(title), loc="left", fontsize=11)
+    add_legend(figure)
+    return figure
+
+
+def draw_comparison(axes: Any, found: Comparison) -> None:
+    """Draw how many points methods are over the reference at equal realised cost; a band of few, or of the best."""
+    several = found.seeds > 1
+    means = [r for r in found.records if "difference" in r and (r["seed"] is None) == several]
+    labels = _labels(means)
+    worth = {r["method"]: r["quality"] for r in found.ranking if r["budget"] is None}
+    lines = {}
+    for label in labels:
+        rows = sorted((r for r in means if r["method"] == label), key=lambda r: r["realised_cost"])
+        names = "realised_cost", "difference", "difference_low", "difference_high"
+        lines[label] = np.array([[r[name] for r in rows] for name in names])
+    _draw_lines(axes, lines, worth, 2, picture_text)
+    axes.axhline(0, color="0.4", lw=1)
+    costs = [record["realised_cost"] for record in means]
+    if min(costs) > 0 and max(costs) > 8 * min(costs):
+        log_scale(axes)
+    tidy(axes, grid="both", xlabel=f"realised cost per sample [{picture_text(found.unit)}]")
+    axes.set_ylabel(f"points over {picture_text(found.reference)}")
+
+
+def draw_ranking(axes: Any, found: Comparison) -> None:
+    """Draw methods by rank with their mean difference to the reference; letters: not told apart."""
+    ranks = [record for record in found.ranking if record["budget"] is None]
+    for at, one in enumerate(ranks):
+        gap, low, high = (100 * (one[f"difference{end}"] or 0) for end in ("", "_low", "_high"))
+        colour = COLOURS[0] if one["among_best"] else "0.5"
+        look = {"fmt": "o" if one["among_best"] else "s", "ms": 5, "capsize": 2, "color": colour}
+        axes.errorbar(gap, at, xerr=[[gap - low], [high - gap]], **look)
+        beside = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
+        axes.annotate(one["group"], (1.02, at), annotation_clip=False, **beside)
+    axes.axvline(0, color="0.4", lw=1)
+    axes.set_yticks(range(len(ranks)), [picture_text(one["method"]) for one in ranks])
+    axes.invert_yaxis()
+    axes.set_title("letters: not told apart", loc="right", fontsize=8)
+    tidy(axes, grid="x", xlabel="mean over budgets [points], 95 %", labelsize=8)
 
 
 def risk_coverage_figure(
@@ -159,7 +304,9 @@ def draw_risk_coverage(
     axes: Any, found: RiskCoverage, word: str = "quality", own: dict[str, Any] | None = None, title: str = ""
 ) -> None:  # fmt: skip
     """Draw the same into given axes."""
-    axes.plot(100 * found.coverage, 100 * found.risk, label="the surest answers alone", **_look(0))
+    axes.plot(
+        100 * found.coverage, 100 * found.risk, label="the surest answers alone", **line_look(0)
+    )
     look = {"color": "0.55", "ls": "--", "lw": 1.2, "label": "as many at random"}
     axes.axhline(100 * float(found.risk[-1]), **look)
     if own is not None and own["risk"] is not None:
@@ -169,7 +316,7 @@ def draw_risk_coverage(
     told = f"area (AURC) {100 * found.area:.2f} %"
     axes.set_title(told, loc="right", fontsize=9)
     across = "coverage: share of samples answered [%]"
-    tidy(axes, grid="both", xlabel=across, ylabel=f"risk: 100 % less {word} of answers [%]")
+    tidy(axes, grid="both", xlabel=across, ylabel=f"risk: 100 % less {word} [%]")
     axes.set(xlim=(0, 101), ylim=(0, None))
     axes.legend(frameon=False, fontsize=9, loc="center left")
 
@@ -185,27 +332,34 @@ def simulation_figure(found: Simulation, title: str = "") -> Any:
     """Draw regret and cost as the AdaEE paper's figures, and below how often each arm was played."""
     several = [name for name, t in found.metrics.items() if t.arms.shape[1] > 1]
     shown = several[:_PANELS]
-    lines = [shown[i : i + _ABREAST] for i in range(0, len(shown), _ABREAST)]
+    abreast = -(-len(shown) // max(-(-len(shown) // _ABREAST), 1)) or 1  # lines of like length
+    lines = [shown[i : i + abreast] for i in range(0, len(shown), abreast)]
     names = -(-(len(found.metrics) + 1) // 5)  # lines of the legend
     figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
-    grid = figure.add_gridspec(1 + len(lines), 1, height_ratios=[1.8, *[1.0] * len(lines)])
-    regret, cost = grid[0].subgridspec(1, 2).subplots()
+    ratios = {"height_ratios": [1.8, *[1.0] * len(lines)], "width_ratios": [1, 0.012]}
+    grid = figure.add_gridspec(1 + len(lines), 2, **ratios)
+    regret, cost = grid[0, :].subgridspec(1, 2).subplots()
     draw_regret(regret, found)
     _draw_cost(cost, found)
     add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
-    plots = [regret, cost]
+    plots, shades = [regret, cost], None
     for i, line in enumerate(lines, 1):
-        # A line that is not full is stretched, unless it follows a full one.
-        parts = grid[i].subgridspec(1, _ABREAST if len(lines) > 1 else len(line))
+        parts = grid[i, 0].subgridspec(1, abreast)
         for j, name in enumerate(line):
             plots.append(figure.add_subplot(parts[0, j]))
-            _draw_arms(found, name, plots[-1])
+            shades = _draw_arms(found, name, plots[-1])
     for axes in plots:
         for change in found.schedule.changes:
             axes.axvline(change, color="0.4", lw=0.8, ls=":")
         tidy(axes, grid="both" if axes in (regret, cost) else "", labelsize=8)
         axes.set_xlabel("request", fontsize=8)
         axes.locator_params("x", nbins=6 if axes in (regret, cost) else 3)
+    if shades is not None:
+        bar = figure.colorbar(
+            shades, figure.add_subplot(grid[1:, 1]), ticks=[0, 0.05, 0.25, 0.5, 1]
+        )
+        bar.set_label("share of requests", fontsize=8)
+        bar.ax.tick_params(labelsize=8)
     if len(shown) < len(several):
         title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
     if title:
@@ -218,7 +372,7 @@ def draw_regret(axes: Any, found: Simulation) -> None:
     from policyopt._online.simulate import interval
 
     for i, (name, tally) in enumerate(found.metrics.items()):
-        look, rounds = _look(i), tally.rounds
+        look, rounds = line_look(i, len(found.metrics)), tally.rounds
         mean, half = interval(tally.course["regret"])
         axes.plot(rounds, mean, label=picture_text(name), **look)
         axes.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
@@ -235,7 +389,11 @@ def _draw_cost(axes: Any, found: Simulation) -> None:
         paid = np.concatenate([[0.0], tally.course["cost"].mean(axis=1)])
         at = np.concatenate([[0], rounds])
         since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
-        axes.plot(rounds, (paid[1:] - paid[since]) / (rounds - at[since]), **_look(i))
+        axes.plot(
+            rounds,
+            (paid[1:] - paid[since]) / (rounds - at[since]),
+            **line_look(i, len(found.metrics)),
+        )
     if found.budget is not None:
         axes.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
     latest = f"{round(found.schedule.rounds / len(rounds) * back):,}"
@@ -243,16 +401,18 @@ def _draw_cost(axes: Any, found: Simulation) -> None:
     axes.set_title(told, loc="left", fontsize=10)
 
 
-def _draw_arms(found: Simulation, name: str, axes: Any) -> None:
-    """Draw the share of each arm of a policy over the rounds."""
+def _draw_arms(found: Simulation, name: str, axes: Any) -> Any:
+    """Draw the share of each arm of a policy over the rounds; return what has its shades, the same for all."""
+    from matplotlib.colors import PowerNorm
+
     from policyopt.runtime._bandits import BANDITS
 
     tally = found.metrics[name]
     shares = tally.shares().T
     edges = np.concatenate([[0], tally.rounds])
-    most = max(float(shares.max()), 1e-9)
     places = np.arange(len(shares) + 1) - 0.5
-    axes.pcolormesh(edges, places, shares, cmap="Blues", vmin=0, vmax=most)
+    # The root keeps visible what is seldom played.
+    shades = axes.pcolormesh(edges, places, shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     kind, _, settings = name.partition(":")
     settings = settings.replace("+", ", ")
     title = f"arm played: {picture_text(kind)}"
@@ -269,6 +429,7 @@ def _draw_arms(found: Simulation, name: str, axes: Any) -> None:
         of = "split at exit" if kind == "splitee" else "exit"
         axes.set_yticks(range(len(shares)), [str(k) for k in range(len(shares))])
     axes.set_ylabel(of, fontsize=8)
+    return shades
 
 
 def plan_figure(
@@ -286,7 +447,7 @@ def plan_figure(
     for plan, points in planned.searched.frontiers:
         groups.setdefault(tuple(sorted(set(plan.tier))), []).append(points)
     for i, (used, lines) in enumerate(sorted(groups.items(), key=lambda g: (len(g[0]), g[0]))):
-        look = _look(i, _TIERS)
+        look = line_look(i, len(groups), _TIERS)
         for points in lines:
             axes.plot(points[:, 0], 100 * points[:, 1], color=look["color"], lw=0.4, alpha=0.15)
         edge = np.concatenate(lines)

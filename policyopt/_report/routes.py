@@ -20,7 +20,7 @@ _TURNS = 7  # calls that are drawn
 _ROOM, _LEAST = (
     0.03,
     0.02,
-)  # between bars of a column; share of the rows from which on a bar is named
+)  # between bars of a column; share from which on there is room for two lines
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -164,11 +164,11 @@ def draw_routes(axes: Any, record: dict[str, Any]) -> None:
             _stream(axes, start, end, size, colours[before])
             leaves[1] -= size
             into -= size
-        if share >= _LEAST:
-            told = f"{'model ' * model.isdigit()}{picture_text(model)}: {100 * share:.0f} %"
-            if one["quality"] is not None and gone >= 0.005:
-                told += f"\nstop {100 * gone:.0f} %, {100 * one['quality']:.1f} % right"
-            axes.text(turn + width / 2 + 0.02, top - share / 2, told, va="center", fontsize=8)
+        told = f"{'model ' * model.isdigit()}{picture_text(model)}: {100 * share:.{int(share < 0.01)}f} %"
+        if one["quality"] is not None and gone >= 0.005 and share >= _LEAST:
+            told += f"\nstop {100 * gone:.0f} %, {100 * one['quality']:.1f} % right"
+        size = 8 if share >= _LEAST else 6.5  # one line, in the room between bars
+        axes.text(turn + width / 2 + 0.02, top - share / 2, told, va="center", fontsize=size)
     axes.set_xticks(range(1, turns + 1), [f"call {turn}" for turn in range(1, turns + 1)])
     axes.set(xlim=(0.8, turns + 0.75), yticks=[])
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

@@ -36,12 +36,10 @@ def draw_study(axes: Any, found: Study, strip: Any = None) -> None:
     budgets = np.array([one["budget"] for one in rows])
     places = len(names) - np.arange(len(names))
     for m, (name, place) in enumerate(zip(names, places, strict=True)):
-        # Curves may coincide: each later one is thinner, of another line and mark.
-        thin, colour = m / len(names), draw.COLOURS[m % len(draw.COLOURS)]
-        mark = draw.MARKERS[(m + m // len(draw.COLOURS)) % len(draw.MARKERS)]
-        look = {"ls": draw.LINES[m % len(draw.LINES)], "lw": 2.8 - 1.8 * thin, "ms": 8 - 4 * thin}
+        look = draw.marked_look(m, len(names))  # curves may coincide
+        mark, colour = look["marker"], look["color"]
         height = [100 * one["quality"].get(name, np.nan) for one in rows]
-        axes.plot(budgets, height, marker=mark, color=colour, label=_short(name), **look)
+        axes.plot(budgets, height, label=_short(name), **look)
         if strip is None:
             continue
         edges = [colour if name in one["contenders"] else "none" for one in rows]
@@ -165,9 +163,9 @@ def _heat(
     axes.imshow(shades, cmap=colours, aspect="auto", vmin=1.5 * low, vmax=1.5)
     for i, line in enumerate(texts):
         for j, text in enumerate(line):
-            axes.text(j, i, text, ha="center", va="center", fontsize=7.5)
+            axes.text(j, i, text, ha="center", va="center", fontsize=9)
             if i and framed[i - 1, j]:
                 axes.add_patch(Rectangle((j - 0.46, i - 0.44), 0.92, 0.88, fill=False, lw=1.2))
-    axes.tick_params(length=0, labelsize=8, labeltop=True, labelbottom=False)
+    axes.tick_params(length=0, labelsize=9, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(told, fontsize=9)

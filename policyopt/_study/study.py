@@ -37,6 +37,7 @@ from policyopt._study.exits import ExitMetrics, exit_metrics
 from policyopt._study.runs import compare_runs, less_is_better
 from policyopt._study.streams import TRAIN
 from policyopt._table import Table, Tables, known_rows
+from policyopt._tables import caption, paper_table
 from policyopt._testing import holm, letters
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
@@ -72,6 +73,17 @@ class Study(Shown):
     confidence: float
     graded: bool = False
     notes: list[str] = field(default_factory=list)
+
+    def table(self, style: str = "latex") -> str:
+        """Return models by budgets for a paper, best first, as ``"latex"``, ``"markdown"`` or ``"csv"``."""
+        columns: dict[str, Any] = {}
+        for one in self.budgets:
+            marks = dict.fromkeys(one["contenders"], 1) | {one["best"]: 2}
+            cells = {name: (worth, marks.get(name, 0)) for name, worth in one["quality"].items()}
+            columns[f"{one['budget']:.4g}"] = cells
+        columns["group"] = {one["model"]: one["group"] or "-" for one in self.models}
+        told = caption(self.graded, self.unit, self.confidence, "t of rows and runs, Holm")
+        return paper_table(style, "model", [one["model"] for one in self.models], columns, told)
 
 
 @dataclass(frozen=True, eq=False)

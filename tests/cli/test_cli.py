@@ -24,6 +24,7 @@ from policyopt._cli.app import COMMANDS
 from policyopt._cli.fit import foretell
 from policyopt._cli.options import usual_budget
 from policyopt._costs import parse_budget
+from policyopt._methods.registry import make_method
 from policyopt.runtime import ALWAYS, NEVER, load_policy
 from policyopt.runtime._thresholds import scale_text, threshold_text
 
@@ -141,6 +142,16 @@ def test_methods(run):
     assert rows["max_prob"]["settings"]["thresholds"] == "geometric"
     for row in rows.values():
         assert row["supports"].keys() == {"online", "summaries"} and row["wins"] and row["paper"]
+        assert {one["setting"]: one["default"] for one in row["explained"]} == row["settings"]
+    online = json.loads(run("methods", "online", "--format", "json")[1])
+    for one in (one for row in [*rows.values(), *online] for one in row["explained"]):
+        assert one["what"] and one["allowed"], one
+        listed = re.fullmatch(r"\w+(, \w+)+", one["allowed"]) and one["default"] is not None
+        assert not listed or str(one["default"]).lower() in one["allowed"].split(", "), one
+    out = run("methods", "vote")[1]
+    assert re.search(r"ties +none +coin, kept +Equal shares are told apart by a coin", out)
+    with pytest.raises(po.InputError, match=r"'ties' must be one of coin, kept\. Got 3"):
+        make_method("vote:ties=3")
     assert "EACL 2021" in run("methods", "berxit")[1]
     code, out, _ = run("methods", "confidence", "--format", "json")
     assert {row["method"] for row in json.loads(out)} == {"max_prob", "entropy", "margin"}
@@ -384,7 +395,7 @@ def test_compare_prints_and_writes_the_same_rows(run, cache, tmp_path, seeds):
     """What the table says over all seeds is in CSV and JSON too, marked: its seed is none."""
     line = ["compare", cache, "--methods", "random,max_prob", "--budgets", 3, "--seeds", seeds]
     code, out, _ = run(*line, "--format", "json")
-    rows = json.loads(out)
+    rows = json.loads(out)["records"]
     printed = run(*line, "--format", "csv", "--out", tmp_path)[1]
     assert code == 0 and (tmp_path / "compare.csv").read_text() == printed
     for row, text in zip(rows, records(printed), strict=True):

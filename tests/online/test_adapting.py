@@ -573,11 +573,12 @@ def test_the_picture_names_every_policy_and_hides_no_curve(w):
     figure = simulation_figure(found)
     (legend,) = figure.legends
     assert [t.get_text() for t in legend.get_texts()] == [*found.metrics, "budget"]
-    regret, cost, *arms = figure.axes
+    regret, cost, *arms, bar = figure.axes
     assert regret.get_legend() is None and "units of the reward" in regret.get_ylabel()
     figure.draw_without_rendering()  # no number below one panel reaches into the next
     assert regret.get_tightbbox().x1 < cost.get_tightbbox().x0
     assert all(len(a.get_xticks()) < 6 for a in arms)
+    assert bar.get_ylabel() == "share of requests"
     tidy(log := new_figure(3, 2).add_subplot(xscale="log"), xlabel="cost")
     assert log.get_xlabel() == "cost (log scale)"
     assert cost.get_title("left") == "mean cost of the latest 5 requests [ms]"
