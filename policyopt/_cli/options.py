@@ -233,15 +233,15 @@ def out_policy(path: Path) -> str:
     return f"{method if isinstance(method, str) else 'a policy'}{at}"
 
 
-def out_page(path: Path | None) -> None:
+def out_page(path: Path | None, name: str = "--report") -> None:
     """Refuse a place where no page may be written, and to write one without the packages that it takes."""
     for package in ("jinja2", "plotly") if path is not None else ():
         need(package, "report", "to write a page")
-    if path is None or out_file(path):
+    if path is None or out_file(path, name):
         return
     with path.open("rb") as file:
         if b'<meta name="generator" content="policyopt' not in file.read(4000):
-            raise _not_ours("a page of policyopt's", path)
+            raise _not_ours("a page of policyopt's", path, name)
 
 
 def out_table(path: Path, header: str, whole: bool = True) -> None:
@@ -254,9 +254,9 @@ def out_table(path: Path, header: str, whole: bool = True) -> None:
         raise _not_ours(f"a table with {header}", path)
 
 
-def _not_ours(what: str, path: Path) -> InputError:
+def _not_ours(what: str, path: Path, name: str = "--out") -> InputError:
     step = "Choose another name, or remove the file."
-    return input_error("--out", f"a new file, or {what} to replace", f"{path}, which is none", step)
+    return input_error(name, f"a new file, or {what} to replace", f"{path}, which is none", step)
 
 
 def out_folder(

@@ -41,7 +41,7 @@ def report(
     from policyopt._page.samples import Samples
     from policyopt._study.study import named_caches, study
 
-    options.out_page(out)
+    options.out_page(out, "--out")
     loose = [path for path in paths if policies and path.suffix == ".json" and not is_state(path)]
     cache, *others = [path for path in paths if path not in loose] or [Path()]
     names = [name.strip() for text in policies or () for name in text.split(",")]

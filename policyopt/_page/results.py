@@ -17,7 +17,7 @@ from policyopt._certificates.risks import Risk
 from policyopt._costs import parse_budget
 from policyopt._frontier import Frontier, means_over, over_seeds
 from policyopt._intervals import mean_interval, with_interval
-from policyopt._methods.fitted import package_version
+from policyopt._methods.fitted import release
 from policyopt._online.simulate import Simulation, interval
 from policyopt._page import panels as draw
 from policyopt._page.panels import chart, heat, panel, percent, rule
@@ -44,7 +44,7 @@ def page(
     **facts: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what a page holds; the command that made it is filled in by whoever writes it."""
-    versions = {"policyopt": package_version(), "numpy": np.__version__, "python": python_version()}
+    versions = {"policyopt": release(), "numpy": np.__version__, "python": python_version()}
     made = {"command": "", "versions": versions, "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"}
     made |= {"facts": [[of.replace("_", " "), str(value)] for of, value in facts.items()]}
     return {
