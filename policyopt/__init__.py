@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from policyopt._online.drift import refit, watch
     from policyopt._online.families import fit_linucb
     from policyopt._online.simulate import simulate
+    from policyopt._page.content import Page, report
     from policyopt._parts import by_part
     from policyopt._progress import progress
     from policyopt._report.calibration import Calibration, calibration
@@ -93,6 +94,7 @@ _NAMES = {
     "_report.explanation": "Explanation explain",
     "_study.runs": "compare_runs",
     "_study.study": "Study study",
+    "_page.content": "Page report",
     "_parts": "by_part",
     "_progress": "progress",
     "_study.exits": "exit_metrics",
@@ -112,13 +114,13 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 __all__ = [
     "BudgetError", "CacheWriter", "Calibration", "Certified", "CheckError", "Cost", "ExitData",
     "ExpertPolicy", "Explanation", "Fitted", "FittedFamily", "Goal", "InputError", "LearnedScore", "Limit",
-    "Link", "Method", "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule",
+    "Link", "Method", "Page", "Policy", "PolicyFamily", "PolicyOptError", "Risk", "RoutingPolicy", "ScoreRule",
     "Study", "Tables", "Target", "Tier", "TierPolicy", "Tiers", "Verdict", "array", "by_part", "calibration",
     "certify", "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
     "exit_metrics", "explain", "export", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
     "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
     "make_method", "make_score", "number", "open_cache", "plan", "progress", "refit", "register_method",
-    "register_risk", "register_score", "risk_coverage", "robustness", "route", "row_product", "simulate",
+    "register_risk", "register_score", "report", "risk_coverage", "robustness", "route", "row_product", "simulate",
     "study", "tier_policies", "tune", "verdict", "verify", "watch",
 ]  # fmt: skip
 

@@ -590,7 +590,8 @@ class Tables:
         if not len(rows):
             got = f"'{split}' with none"
             raise input_error("split", "with at least one row", got, "Choose other shares.")
-        source, cost, named = data.splits[key], self.cost, data.metadata.get("class_names")
+        source, cost = data.splits[key], self.cost
+        named = data.metadata.get("class_names", data.metadata.get("classes"))
         if key not in self._passed:
             with working("reading the outputs"):
                 read = exit_statistics(source, data.kind, measure=data.measure)

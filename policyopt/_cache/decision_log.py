@@ -47,7 +47,7 @@ def is_log(path: Path) -> bool:
         return f'"{FORMAT}"'.encode() in file.readline(4096)
 
 
-class _Log:
+class Log:
     """Requests of a log by name, each (line, content), and what came out about them, checked."""
 
     def __init__(self, path: Path) -> None:
@@ -179,7 +179,7 @@ def import_log(
     path: Path, out: Path, labels: Array | None, shares: Mapping[str, float] | None, seed: int, overwrite: bool
 ) -> list[str]:  # fmt: skip
     """Write a log as a cache; return a line on each thing that was decided."""
-    log = _Log(path)
+    log = Log(path)
     names, kind = list(log.requests), KINDS[log.head.get("kind", "summary")]
     truth = np.array([log.known.get(name, {}).get("label", -1) for name in names], dtype=np.int64)
     if labels is not None and labels.shape != truth.shape:

@@ -42,6 +42,7 @@ COMMANDS = {
     "evaluate": ("run", "Show realised cost and accuracy of a policy"),
     "explain": ("explain", "Show what a policy does"),
     "curve": ("fit", "Fit methods at several budgets"),
+    "report": ("report", "Write a page"),
     "compare": ("fit", "Compare and rank methods at equal realised cost"),
     "study": ("study", "Compare models at equal realised cost"),
     "tune": ("tune", "Tune a method's settings on split `fit`"),

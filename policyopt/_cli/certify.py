@@ -36,6 +36,7 @@ def certify(
     settings: list[str] | None = options.SETTINGS,
     out: Path = option(Path("policy.json"), "Policy file to write."),
     family: bool = option(False, "Write all levels that are shown: all hold together.", "--family"),
+    report: Path | None = options.REPORT,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
@@ -47,6 +48,7 @@ def certify(
     from policyopt.runtime._experts import load_any
 
     held = options.out_policy(out)
+    options.out_page(report)
     data = options.read_cache(cache)
     if policy is None and (method or "").endswith(".json"):
         method, policy = None, Path(method or "")
@@ -59,13 +61,15 @@ def certify(
     given: Any = method if policy is None else load_any(policy)
     if policy is None:
         foretell([method or DEFAULT_METHOD], 5_000, 1)
-    with telling(style, procedure), output.progress("certifying"):
+    title = f"{' and '.join(risk)} on {cache.resolve().name}"
+    with telling(style, procedure, report, title), output.progress("certifying"):
         found = certified(
             data, risk, confidence, budget=budget, method=given, budgets=budgets, split=split, cost=cost,
             seed=seed, procedure=procedure, testing=testing, starts=starts, covers=covers, cost_bound=cost_bound,
             utility=utility, **options.read_settings(settings),
         )  # fmt: skip
     write(found, out, held, family, style)
+    options.write_page(report, "certificate", found.records, found.certificate, title)
 
 
 def write(found: Any, out: Path, held: str, family: bool, style: output.Format) -> None:
@@ -106,8 +110,10 @@ def print_levels(records: Sequence[Mapping[str, Any]], in_the_mean: bool) -> Non
 
 
 @contextmanager
-def telling(style: output.Format, procedure: str | None = None) -> Iterator[None]:
-    """Print the levels also where none is shown."""
+def telling(
+    style: output.Format, procedure: str | None = None, report: Path | None = None, title: str = ""
+) -> Iterator[None]:
+    """Print the levels also where none is shown, and write their page."""
     try:
         yield
     except BudgetError as error:
@@ -115,4 +121,6 @@ def telling(style: output.Format, procedure: str | None = None) -> Iterator[None
             output.note(text)
         if error.levels and style is output.Format.table:
             print_levels(error.levels, procedure == "crc")
+        if error.levels:
+            options.write_page(report, "certificate", error.levels, None, title, str(error))
         raise

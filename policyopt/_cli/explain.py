@@ -44,6 +44,7 @@ def explain(
         None, "Policy file to compare with; default: max_prob fitted at the same budget."
     ),
     out: Path | None = option(None, "Directory for explain.json, rows.csv, pictures."),
+    report: Path | None = options.REPORT,
     utility: str | None = options.UTILITY,
     level: str | None = options.LEVEL,
     cost: str | None = options.COST,
@@ -53,6 +54,7 @@ def explain(
 ) -> None:
     """Show what a policy does: at each exit, to each class, and beside a reference policy."""
     options.out_folder(out, {"rows.csv": "row,"})
+    options.out_page(report)
     loaded = _single("POLICY", policy, level, routes=True)
     routing = isinstance(loaded, RoutingPolicy)
     if routing and reference is not None:
@@ -70,6 +72,7 @@ def explain(
     for remark in filter(None, [*record["notes"], scale_text(loaded)]):
         output.note(remark)
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
+    options.write_page(report, "explanation", explanation, title, tables.get(split))
     if isinstance(explanation, Routes):
         _tell_routes(explanation, title, out, style, figure, options.inches(width))
         return

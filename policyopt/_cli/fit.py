@@ -343,6 +343,7 @@ def curve(
     limit: list[str] | None = options.LIMIT,
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for curve.csv and curve.png."),
+    report: Path | None = options.REPORT,
     settings: list[str] | None = options.SETTINGS,
     utility: str | None = options.UTILITY,
     metric: str | None = options.METRIC,
@@ -362,6 +363,7 @@ def curve(
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
+    options.out_page(report)
     declines = {
         "abstain": abstain, "abstain_cost": abstain_cost, "abstain_quality": abstain_quality,
         "abstain_score": abstain_score,
@@ -375,6 +377,7 @@ def curve(
     frontier = _run(
         tables, methods, asked, seeds, settings, test, metric, max_exits=max_exits, **declines
     )
+    options.write_page(report, "curve", frontier, f"Curve on {cache.resolve().name}")
     records = frontier.records + (frontier.bound if bounds else [])
     title = f"{cache.resolve().name}, split {test}"
     _write(frontier, records, out, title, figure, options.inches(width))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import numpy as np
 import typer
 
 from policyopt._cache.data import ExitData
-from policyopt._cli.output import Format, note, progress
+from policyopt._cli.output import Format, note, progress, writing
 from policyopt._costs import money, parse_budget
 from policyopt._metrics import METRICS
+from policyopt._optional import need
 from policyopt._table import Tables
 from policyopt._tables import STYLES
 from policyopt.runtime._checks import check_one_of, check_seed
@@ -22,6 +25,8 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._family import at_level as level_of
+from policyopt.runtime._files import write_file
+from policyopt.runtime._text import printable
 
 
 def option(default: Any, help: str, *names: str, **more: Any) -> Any:
@@ -43,6 +48,7 @@ KEY = option(
 )  # fmt: skip
 COST = option(None, "Name of the cost to use (default: the cache's first).", "--cost")
 SETTINGS = option(None, "Setting of the method; may be repeated.", "--set", metavar="KEY=VALUE")
+REPORT = option(None, "Page to write, one file to look at: report.html.", "--report")
 SEED = option(0, "Seed.", "--seed", callback=check_seed)
 SPLIT = option("test", "Split or stream to look at.", "--split")
 TEST = option("test", "Split or stream to replay on.", "--test")
@@ -227,6 +233,17 @@ def out_policy(path: Path) -> str:
     return f"{method if isinstance(method, str) else 'a policy'}{at}"
 
 
+def out_page(path: Path | None, name: str = "--report") -> None:
+    """Refuse a place where no page may be written, and to write one without the packages that it takes."""
+    for package in ("jinja2", "plotly") if path is not None else ():
+        need(package, "report", "to write a page")
+    if path is None or out_file(path, name):
+        return
+    with path.open("rb") as file:
+        if b'<meta name="generator" content="policyopt' not in file.read(4000):
+            raise _not_ours("a page of policyopt's", path, name)
+
+
 def out_table(path: Path, header: str, whole: bool = True) -> None:
     """Refuse a place where no such table may be written; not `whole`: where none that begins so."""
     if out_file(path):
@@ -237,9 +254,9 @@ def out_table(path: Path, header: str, whole: bool = True) -> None:
         raise _not_ours(f"a table with {header}", path)
 
 
-def _not_ours(what: str, path: Path) -> InputError:
+def _not_ours(what: str, path: Path, name: str = "--out") -> InputError:
     step = "Choose another name, or remove the file."
-    return input_error("--out", f"a new file, or {what} to replace", f"{path}, which is none", step)
+    return input_error(name, f"a new file, or {what} to replace", f"{path}, which is none", step)
 
 
 def out_folder(
@@ -271,3 +288,17 @@ def out_directory(path: Path | None, name: str = "--out") -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         allowed = "in a directory that you may write to"
         raise input_error(name, allowed, str(there), "Choose another.")
+
+
+def write_page(path: Path | None, kind: str, *given: Any) -> None:
+    """Write a page of a kind of results where one is asked for, and tell so."""
+    if path is None:
+        return
+    from policyopt._page import results
+    from policyopt._page.page import render
+
+    content = getattr(results, f"{kind}_content")(*given)
+    content["made"]["command"] = printable(shlex.join(["policyopt", *sys.argv[1:]]))
+    with writing(path):
+        write_file(path, render(content))
+    note(f"wrote {path}: open it in a browser")

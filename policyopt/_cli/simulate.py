@@ -60,6 +60,7 @@ def simulate(
     ),
     confidence: str = option("95%", "Of these certificates, at least."),
     out: Path | None = option(None, "Directory for simulation.csv and .png."),
+    report: Path | None = options.REPORT,
     seed: int = options.SEED,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
@@ -69,6 +70,7 @@ def simulate(
 ) -> None:
     """Play adaptive policies on a cache's streams: regret, cost, accuracy of requests drawn from them."""
     options.out_folder(out, {"simulation.csv": "policy,rounds,"})
+    options.out_page(report)
     given = load_family(arms) if arms.endswith(".json") else None
     if certified is not None:
         if given is None:
@@ -99,6 +101,7 @@ def simulate(
         files = {"simulation.csv": output.to_csv(found.records)}
         files["simulation.png"] = simulation_figure(found)
         output.write_results(out, files, figure, options.inches(width))
+    options.write_page(report, "simulation", found, f"Simulation on {cache.resolve().name}")
     if style is output.Format.table:
         output.say(*_told(found.records[0], steered))
     output.print_records(found.records, style, _columns(found.records, steered))

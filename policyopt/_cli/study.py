@@ -40,6 +40,7 @@ def study(
     quality: str | None = option(None, "Floor on streams: least mean quality."),
     seeds: int = options.SEEDS,
     out: Path | None = option(None, "Directory for the tables and pictures."),
+    report: Path | None = options.REPORT,
     confidence: str = option("95%", "Of intervals, winners and tests."),
     paired: bool = option(False, "State that rows stand in the same order in all.", "--paired"),
     join: bool = option(True, "Try the full models as one cascade, too.", "--join/--no-join"),
@@ -57,6 +58,7 @@ def study(
         name = "--quality" if quality else "--max-drop"
         raise input_error(name, "given with --streams", floor, "Add --streams all.")
     options.out_folder(out, {name: f"{all_.partition(',')[0]}," for name, all_ in _FILES.items()})
+    options.out_page(report)
     named, content = named_caches(caches, output.note), dict[str, Any]()
     more = {"cost": cost, "test": test, "utility": utility}
     if streams is not None:
@@ -74,6 +76,7 @@ def study(
         )  # fmt: skip
     for text in told.notes:
         output.note(text)
+    options.write_page(report, "study", told)
     if out is not None or figure is not None:
         _write(told, out, figure, options.inches(width))
     if table:

@@ -14,6 +14,7 @@ import numpy as np
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
+from policyopt._intervals import with_interval
 from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
@@ -25,6 +26,7 @@ _NEEDS = {
     "drop": ("prediction", "label", "full_prediction"), "harm": ("prediction", "label", "full_prediction"),
 }  # fmt: skip
 _MOST_STATE = 1 << 20
+_POINTS = 200  # of the course on a page
 _WHOLE = re.compile(r"(-?[0-9]+)(?:\.0*)?")
 
 
@@ -38,6 +40,7 @@ def watch(
     confidence: str = option("95%", "That no alarm ever comes while the promise holds."),
     least: float = option(1.0, "Least probability with which a loss is seen."),
     cost_bound: float | None = option(None, "Most that a request may cost, of a risk of cost."),
+    report: Path | None = options.REPORT,
     style: output.Format = options.STYLE,
 ) -> None:
     """Watch a promised risk by new rows; exit code 4 at an alarm.
@@ -45,6 +48,7 @@ def watch(
     An empty cell is a label that has not come, or an answer that was not audited: such a row is left out. Each row is
     to be given once.
     """
+    options.out_page(report)
     promise, bound = _promise(policy, risk, cost_bound)
     shares = promise.name != "cost"
     monitor = _monitor(state, promise, confidence, least, bound)
@@ -55,8 +59,17 @@ def watch(
     if promise.of:
         found = [row for row in found if _said(row.get("label")) in ("", promise.of)]
     losses, probability = _losses(promise.name, found, rows)
-    alarm = monitor.update(losses, probability)
+    course = []
+    for part in np.array_split(np.arange(len(losses)), min(_POINTS, max(len(losses), 1))):
+        monitor.update(losses[part], probability[part])
+        low, high = monitor.risk
+        course.append(
+            {"losses": monitor.losses, "e": monitor.e_value}
+            | with_interval("mean", (low + high) / 2, low, high)
+        )
+    alarm = monitor.alarm
     write_file(state, json.dumps(monitor.state()))
+    options.write_page(report, "watched", monitor, promise.text, course)
     low, high = monitor.risk
     record = {
         "risk": promise.text, "losses": monitor.losses, "e_value": monitor.e_value, "risk_low": low, "risk_high": high,

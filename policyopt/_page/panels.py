@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,20 @@ from policyopt._report.calibration import reliability
 from policyopt._report.explanation import Explanation
 from policyopt._report.figures import COLOURS as _PRINT
 from policyopt._report.routes import Routes
-from policyopt.runtime._policy import ALWAYS, NEVER
 from policyopt.runtime._text import printable
+from policyopt.runtime._thresholds import threshold_text
 
 COLOURS = _PRINT[:-1]  # black is no colour on a dark page
 GREY, BLUE, RED, GREEN = "#8c8c8c", *COLOURS[:3]
 #: From early exits to late ones: told apart on white, on black, and in grey.
 _EARLY_LATE = np.array([[242, 193, 78], [93, 165, 164], [43, 92, 158]])
-_CLASSES, _SOME = 30, 12  # classes, and rows of each sort of change, that are shown
-_SHARES = {"tickformat": ".0%", "rangemode": "tozero"}
+_BEST, _CLASSES, _SOME, _RARE = (
+    5,
+    30,
+    12,
+    0.01,
+)  # lines in colour; classes, changed rows, shares shown
+_MODES = {"dots": "lines+markers", "points": "markers"}
 
 # --- what panels are made of ------------------------------------------------------------------
 
@@ -48,13 +54,46 @@ def plain(value: Any) -> Any:
     return value
 
 
-def panel(id: str, facts: Mapping[str, Any], **parts: Any) -> dict[str, Any]:
-    """Return a panel of a figure, or views of one, a table and items; its words, with facts filled in."""
-    said = {name: text.format(**facts) for name, text in _words()[id].items()}
+def panel(
+    id: str, facts: Mapping[str, Any], records: Sequence[Any] = (), rows: Sequence[Any] = (), *,
+    rules: Mapping[str, Any] = MappingProxyType({}), **parts: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Return a panel as `words.toml` has it: its words with facts, a table of records, views of rows with rules."""
+    told = _words()[id]
+    fill = {name: told.get(name, "").format(**facts) for name in ("title", "words", "alt", "caption")}  # fmt: skip
+    views, colours = list(parts.pop("views", ())), parts.pop("colours", COLOURS)
+    for spec in told.get("views", ()):
+        given = {"colours": colours, "shapes": rules.get(spec["title"], [])}
+        if own := [row for row in rows if row.get(spec["y"]) is not None]:
+            ends = {of: spec[of].format(**facts) for of in ("across", "up")}
+            views.append([spec["title"], chart(own, **given | spec | ends)])
+    if records and "columns" in told:
+        columns = {head.format(**facts): rest for head, *rest in told["columns"]}
+        parts["table"] = table(records, columns, **parts.pop("of", {}))
     if parts.get("table"):
-        parts["table"]["caption"] = said.get("caption", "")
+        parts["table"]["caption"] = fill["caption"]
+    del fill["caption"]
+    shown = {"figure": views[0][1]} if len(views) == 1 else {"views": views or None}
     empty = dict.fromkeys(("figure", "views", "table", "items"))
-    return plain({"id": id, **{of: said[of] for of in ("title", "words", "alt")}, **empty, **parts})
+    return plain({"id": id, **fill, **empty, **shown, **parts})
+
+
+def table(records: Sequence[Any], columns: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return a table; of a column its kind, a field (with its interval, if any) or a function, and digits."""
+    heads, cells = [], []
+    for head, (kind, of, *digits) in columns.items():
+        values = [of(one) if callable(of) else cell(one, of) for one in records]
+        if any(value is not None for value in values):
+            heads.append({"name": head, "kind": kind, "digits": (*digits, 2)[0], "title": ""})
+            cells.append(values)
+    rows = [list(row) for row in zip(*cells, strict=True)]
+    return {"columns": heads, "rows": rows, "caption": "", "group": None, "budget": None, **more}
+
+
+def cell(record: Mapping[str, Any], of: str) -> Any:
+    """Return a field of a record, with its interval if it has one."""
+    whole = [record.get(f"{of}{end}") for end in ("", "_low", "_high")]
+    return whole[0] if None in whole else whole
 
 
 def figure(data: Sequence[Any], across: str = "", up: str = "", **layout: Any) -> dict[str, Any]:
@@ -65,20 +104,51 @@ def figure(data: Sequence[Any], across: str = "", up: str = "", **layout: Any) -
     return {"data": list(data), "layout": layout}
 
 
-def table(records: Sequence[Any], columns: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return a table; of a column its kind, a field (with its interval, if any) or a function, and digits."""
-    heads = [{"name": head, "kind": kind, "digits": (*digits, 2)[0], "title": ""}
-             for head, (kind, _, *digits) in columns.items()]  # fmt: skip
-    rows = [[cell(record, of) for _, of, *_ in columns.values()] for record in records]
-    return {"columns": heads, "rows": rows, "caption": "", "group": None, "budget": None, **more}
+def chart(
+    rows: Sequence[Mapping[str, Any]], x: str, y: str, across: str, up: str, by: str = "", kind: str = "line",
+    form: str = "", colours: Sequence[str] = COLOURS, title: str = "", **layout: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Draw y, with its interval, against x, numbers or names, by a third: line, dots, points, bars, stack, area."""
+    places, groups = list(dict.fromkeys(row[x] for row in rows)), dict[Any, list[Any]]()
+    for row in rows:
+        groups.setdefault(row.get(by, ""), []).append(row)
+    drawn, named = [], isinstance(places[0], str)
+    for i, (called, own) in enumerate(groups.items()):
+        best = i < (len(colours) if len(groups) <= len(colours) else _BEST)
+        colour, at = colours[i] if best else GREY, [places.index(o[x]) if named else o[x] for o in own]  # fmt: skip
+        mean, low, high = (np.array([o.get(y + end) for o in own], float) for end in ("", "_low", "_high"))  # fmt: skip
+        sort = "points" if kind == "line" and len(own) == 1 else kind
+        look = {"legendgroup": name(called), "showlegend": best and len(groups) > 1}
+        ends = best and not np.isnan(low).all()
+        if ends and sort == "line":
+            around = {"fill": "toself", "fillcolor": f"{colour}26", "hoverinfo": "skip"}
+            around |= {"line": {"width": 0}, "showlegend": False, "legendgroup": name(called)}
+            drawn.append(line([*at, *at[::-1]], [*high, *low[::-1]], called, colour, **around))
+        elif ends:
+            look["error_y"] = {"array": high - mean, "arrayminus": mean - low, "symmetric": False}
+        if kind == "area":
+            look |= {
+                "stackgroup": "one",
+                "fillcolor": colour,
+                "line": {"color": colour, "width": 0.5},
+            }
+        if kind in ("bars", "stack"):
+            drawn.append(bars(mean, called, colour, x=at, **look))
+        else:
+            mode = _MODES.get(sort, "lines")
+            drawn.append(line(at, mean, called, colour, mode=mode, **look))
+    if kind == "stack":
+        layout["barmode"] = kind
+    axes = {"xaxis": ticks(places) if named else {}, "yaxis": {"tickformat": form}}
+    return figure(drawn, across, up, **axes | layout)
 
 
-def cell(record: Any, of: Any) -> Any:
-    """Return a field of a record, with its interval if it has one; or what a function says of it."""
-    if callable(of):
-        return of(record)
-    whole = [record.get(f"{of}{end}") for end in ("", "_low", "_high")]
-    return whole[0] if None in whole else whole
+def heat(counts: Any, text: Any, x: Any, y: Sequence[Any], across: str, up: str) -> dict[str, Any]:
+    """Draw a square of numbers, darker where larger; few among many are seen."""
+    look = {"colorscale": [[0, "#56b4e90a"], [1, "#1c86ce"]], "showscale": False}  # fmt: skip
+    told = {"z": np.sqrt(counts), "text": text, "hovertemplate": "%{text}<extra></extra>"}
+    drawn = {"type": "heatmap", "x": x, **told, **look}
+    return figure([drawn], across, up, yaxis=ticks(y, 14, autorange="reversed"))
 
 
 def name(text: Any, most: int = 40) -> str:
@@ -115,14 +185,16 @@ def rule(at: float, text: str = "", way: str = "x") -> dict[str, Any]:
     other = "y" if way == "x" else "x"
     ends = {f"{way}0": at, f"{way}1": at, f"{other}0": 0, f"{other}1": 1, f"{other}ref": "paper"}
     label = {"text": name(text), "textposition": "end", "textangle": 0, "font": {"size": 11}}
+    label |= {"xanchor": "right", "yanchor": "bottom"} if way == "y" else {}
     look = {"color": GREY, "width": 1.5, "dash": "dash"}
     return {"type": "line", **ends, "line": look, "label": label}
 
 
-def ticks(names: Sequence[Any], **more: Any) -> dict[str, Any]:
-    """Return an axis on which places 0, 1, 2, ... have names, which may be alike."""
-    shown = [name(one, 20) for one in names]
-    return {"tickvals": list(range(len(shown))), "ticktext": shown, **more}
+def ticks(names: Sequence[Any], most: int = 40, **more: Any) -> dict[str, Any]:
+    """Return an axis on which places 0, 1, 2, ... have names, which may be alike; some, of many."""
+    some = range(0, len(names), -(-len(names) // most) or 1)
+    shown = [name(names[i], 28) for i in some]
+    return {"tickvals": list(some), "ticktext": shown, **more}
 
 
 def numbered(exit_: Mapping[str, Any]) -> str:
@@ -137,60 +209,32 @@ def explanation_panels(
     found: Explanation, classes: Sequence[str] = (), samples: Callable[[int], Any] | None = None
 ) -> list[dict[str, Any]]:
     """Return panels of exits, scores, classes and changed rows; `samples`: of a row's number its text or image."""
-    record = found.record
+    word = "accuracy" if found.record["quality"] == found.record["accuracy"] else "quality"
+    record = {**found.record, "word": word, "score": found.record["policy"]["score"]}
     panels = [_exits(record), _scores(record)]
     panels += [_classes(record, classes)] if record["classes"] else []
-    return panels + ([_changes(found, classes, samples)] if record["changes"] else [])
-
-
-def _cost(record: Mapping[str, Any], of: str = "realised_cost") -> str:
-    return f"{record[of]:.4g} {record['unit']}"
-
-
-def _word(record: Mapping[str, Any]) -> str:
-    return "accuracy" if record["quality"] == record["accuracy"] else "quality"
+    return panels + ([_changes(found, record, classes, samples)] if record["changes"] else [])
 
 
 def _exits(record: Mapping[str, Any]) -> dict[str, Any]:
-    exits, word, quality = record["exits"], _word(record), ""
-    axes = {"xaxis": ticks([*map(numbered, exits)]), "barmode": "group"}
-
-    def view(up: str, axis: Any, **fields: tuple[str, str]) -> dict[str, Any]:
-        drawn = [bars([one[of] for one in exits], *look) for of, look in fields.items()]
-        return figure(drawn, "exit", up, yaxis=axis, **axes)
-
-    spent = ("of all cost is spent on them", GREY)
-    leave = view("share", _SHARES, share_left=("of the rows leave here", BLUE), cost_share=spent)
-    views = [["Who leaves", leave]]
-    columns: dict[str, Any] = {
-        "exit": ("text", numbered), f"cost [{record['unit']}]": ("number", "cost", 4),
-        "threshold": ("text", lambda r: " or ".join(map(_threshold, r["thresholds"])) or "-"),
-        "leave %": ("percent", "share_left", 1), "of cost %": ("percent", "cost_share", 1),
+    exits = [
+        {**one, "called": numbered(one), "threshold": " or ".join(map(threshold_text, one["thresholds"])) or "-"}
+        for one in record["exits"]
+    ]  # fmt: skip
+    series = {
+        "share_left": ("who", "of the rows leave here"), "cost_share": ("who", "of all cost is spent on them"),
+        "quality_left": ("right", "leave here"), "quality_stayed": ("right", "go on (had they left)"),
+        "quality": ("right", "all (had they left)"), "rescued": ("gone", "rescued"),
+        "overthought": ("gone", "overthought"),
     }  # fmt: skip
-    if record["quality"] is not None:
-        quality = f", {word} {percent(record['quality'], 2)}"
-        views.append(["How right", view(
-            word, _SHARES, quality_left=("leave here", BLUE), quality_stayed=("go on (had they left)", RED),
-            quality=("all (had they left)", GREY),
-        )])  # fmt: skip
-        gone = {"rescued": ("rescued by going on", GREEN), "overthought": ("better had they left", RED)}  # fmt: skip
-        views.append(["Overthinking", view("rows", {}, **gone)])
-        columns |= {
-            "of leavers right %": ("percent", "quality_left", 1), "of stayers %": ("percent", "quality_stayed", 1),
-            "rescued": ("number", "rescued", 0), "overthought": ("number", "overthought", 0),
-            "AUROC": ("number", "auroc", 3),
-        }  # fmt: skip
-    shares = ", ".join(f"{numbered(one)} {percent(one['share_left'])}" for one in exits)
-    facts = {**record, "cost": _cost(record), "quality": quality, "shares": shares}
-    return panel("exits", facts, views=views, table=table(exits, columns))
-
-
-def _threshold(value: float) -> str:
-    return {ALWAYS: "always", NEVER: "never"}.get(value, f"{value:.4g}")
+    rows = [{**e, "of": what, y: e[of]} for of, (y, what) in series.items() for e in exits]
+    told = "" if record["quality"] is None else f", {record['word']} {percent(record['quality'], 2)}"  # fmt: skip
+    shares = ", ".join(f"{one['called']} {percent(one['share_left'])}" for one in exits)
+    return panel("exits", {**record, "quality_told": told, "shares": shares}, exits, rows)
 
 
 def _scores(record: Mapping[str, Any]) -> dict[str, Any]:
-    views, colours, score = [], {"right": BLUE, "wrong": RED, "all": GREEN}, record["policy"]["score"]  # fmt: skip
+    views, colours = [], {"right": BLUE, "wrong": RED, "all": GREEN}
     for one in record["exits"]:
         edges, drawn = np.array(one["score"]["edges"]), []
         at = {"x": (edges[1:] + edges[:-1]) / 2, "width": np.diff(edges), "opacity": 0.6}
@@ -198,83 +242,79 @@ def _scores(record: Mapping[str, Any]) -> dict[str, Any]:
             shares = np.array(group["counts"]) / max(group["rows"], 1)
             drawn.append(bars(shares, f"{who} answers", colours[who], **at))
         inside = [t for t in one["thresholds"] if edges[0] <= t <= edges[-1]]
-        rules = [rule(t, f"threshold {_threshold(t)}") for t in inside]
-        more = {"barmode": "overlay", "bargap": 0, "shapes": rules, "yaxis": _SHARES}
-        views.append([numbered(one), figure(drawn, f"score ({score})", "share of the group", **more)])  # fmt: skip
-    return panel("scores", {"score": score}, views=views)
+        rules = [rule(t, f"threshold {threshold_text(t)}") for t in inside]
+        more = {"barmode": "overlay", "bargap": 0, "shapes": rules, "yaxis": {"tickformat": ".0%"}}
+        drawing = figure(drawn, f"score ({record['score']})", "share of the group", **more)
+        views.append([numbered(one), drawing])
+    return panel("scores", record, views=views)
 
 
 def _classes(record: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    order = sorted(record["classes"], key=lambda one: -one["cost"])[:_CLASSES]
-    names, exits, drawn = [_class(one["class"], classes) for one in order], record["exits"], []
-    for k, (one, colour) in enumerate(zip(exits, shades(len(exits)), strict=True)):
-        across = {"x": [of["exit_share"][k] for of in order], "orientation": "h"}
-        drawn.append(bars(np.arange(len(order)), f"exit {numbered(one)}", colour, **across))
-    axes = {"yaxis": ticks(names, autorange="reversed"), "xaxis": {**_SHARES, "range": [0, 1]}}
-    axes |= {"barmode": "stack", "height": 150 + 20 * len(order)}
-    columns = {
-        "class": ("text", lambda r: _class(r["class"], classes)), "rows": ("number", "rows", 0),
-        f"cost [{record['unit']}]": ("number", "cost", 4), f"{_word(record)} %": ("percent", "quality", 1),
-        "last exit %": ("percent", lambda r: r["quality_exits"][-1], 1),
-    }  # fmt: skip
-    facts = {"dearest": names[0], "cost": _cost({**record, **order[0]}, "cost")}
+    order = [
+        {**one, "called": _class(one["class"], classes), "last": one["quality_exits"][-1]}
+        for one in sorted(record["classes"], key=lambda one: -one["cost"])[:_CLASSES]
+    ]
+    exits = [f"exit {numbered(one)}" for one in record["exits"]]
+    rows = [{"called": one["called"], "exit": of, "share": one["exit_share"][k]}
+            for k, of in enumerate(exits) for one in order]  # fmt: skip
+    facts = {**record, "dearest": order[0]["called"], "most": order[0]["cost"]}
     facts |= {"shown": len(order), "all": len(record["classes"])}
-    drawing = figure(drawn, "share of the class", **axes)
-    return panel("classes", facts, figure=drawing, table=table(order, columns))
+    return panel("classes", facts, order, rows, colours=shades(len(exits)))
 
 
 def _class(number: int, classes: Sequence[str]) -> str:
     return f"{number} {classes[number]}" if 0 <= number < len(classes) else str(number)
 
 
-def _changes(found: Explanation, classes: Sequence[str], samples: Any) -> dict[str, Any]:
-    record, rows, items, answers = found.record["changes"], found.rows(), [], ""
-    against = found.record["reference"]["method"] or "the reference"
-    counts, names = np.array(record["transitions"]), [*map(numbered, record["exits"])]
-    heat = {
-        "type": "heatmap", "z": np.sqrt(counts), "text": np.where(counts, counts.astype(str), ""), "xgap": 1, "ygap": 1,
-        "texttemplate": "%{text}", "colorscale": [[0, f"{BLUE}0a"], [1, f"{BLUE}99"]], "showscale": False,
-        "hovertemplate": "%{text} rows<extra></extra>",
-    }  # fmt: skip
-    for which in ("worse", "better") if record["better"] is not None else ():
-        answers += f"; {record[which]:,} rows get a {which} answer"
-        for i in record[f"rows_{which}"][:_SOME]:
+def _changes(
+    found: Explanation, record: Any, classes: Sequence[str], samples: Any
+) -> dict[str, Any]:
+    changes, rows, items, answers = record["changes"], found.rows(), [], ""
+    names = [*map(numbered, changes["exits"])]
+    for which in ("worse", "better") if changes["better"] is not None else ():
+        answers += f"; {changes[which]:,} rows get a {which} answer"
+        for i in changes[f"rows_{which}"][: _SOME if samples else _SOME // 3]:
             own = {"label": "label", "answer": "prediction", "before": "reference_prediction"}
-            facts = [[head, _class(rows[i][of], classes)] for head, of in own.items() if of in rows[i]]  # fmt: skip
-            facts += [["exit", names[rows[i]["exit"]]], ["before", names[rows[i]["reference_exit"]]]]  # fmt: skip
+            facts = [
+                [head, _class(rows[i][of], classes)] for head, of in own.items() if of in rows[i]
+            ]
+            facts += [
+                ["exit", names[rows[i]["exit"]]],
+                ["before", names[rows[i]["reference_exit"]]],
+            ]
             bare = {"title": f"{which}: row {i}", "text": None, "image": None, "facts": facts}
             items.append(bare | (samples(i) if samples else {}))
-    axes = {"xaxis": ticks(names), "yaxis": ticks(names, autorange="reversed")}
-    drawing = figure([heat], "exit now", f"exit with {against}", **axes)
-    told = {**record, "unit": found.record["unit"], "against": against, "answers": answers}
-    return panel("changes", told, figure=drawing, items=items or None)
+    against = record["reference"]["method"] or "the reference"
+    counts = np.array(changes["transitions"])
+    text = np.where(counts, counts.astype(str), "")
+    drawing = heat(counts, text, None, names, "exit now", f"exit with {against}")
+    drawing["data"][0]["texttemplate"] = "%{text}"
+    drawing["layout"]["xaxis"] |= ticks(names)
+    told = {**changes, "unit": record["unit"], "against": against, "answers": answers}
+    return panel("changes", told, views=[["", drawing]], items=items or None)
 
 
 def routes_panels(routes: Routes) -> list[dict[str, Any]]:
     """Return the panel of who is asked after whom."""
-    record, flows, word = routes.record, routes.record["flows"], _word(routes.record)
+    record = routes.record
+    flows = [one for one in record["flows"] if one["share"] >= _RARE]
+    letters = 24 if max(one["turn"] for one in flows) < 6 else 9
     place = {(one["turn"], one["model"]): i for i, one in enumerate(flows)}
     colours = dict(zip([one["model"] for one in record["models"]], COLOURS * 9, strict=False))
     links = [(place[one["turn"] - 1, of], i, share) for i, one in enumerate(flows)
              for of, share in one["from"].items() if (one["turn"] - 1, of) in place]  # fmt: skip
     links += [(i, len(flows), one["stop"]) for i, one in enumerate(flows) if one["stop"] > 0]
-    node = {"label": [*(f"{one['turn']}. {name(one['model'], 24)}" for one in flows), "answer"],
+    node = {"label": [*(f"{one['turn']}. {name(one['model'], letters)}" for one in flows), "answer"],
             "color": [*(colours.get(one["model"], GREY) for one in flows), GREY]}  # fmt: skip
     ends = dict(zip(("source", "target", "value"), zip(*links, strict=True), strict=True))
-    flow = {"type": "sankey", "node": node, "link": {**ends, "color": f"{GREY}55"}, "valueformat": ".1%"}  # fmt: skip
-    columns = {
-        "asked, one after the other": ("text", lambda r: " > ".join(r["asked"])),
-        "come here %": ("percent", "share", 1), "stop here %": ("percent", "stop", 1),
-        f"cost if so [{record['unit']}]": ("number", "cost", 4), f"{word} if so %": ("percent", "quality", 1),
-    }  # fmt: skip
-    asked = ", ".join(f"{one['model']} is asked by {percent(one['asked'])}" for one in record["models"])  # fmt: skip
-    quality = f"{word} {percent(record['quality'], 2)}"
-    facts = {**record, "cost": _cost(record), "quality": quality, "asked": asked}
+    flow = {"type": "sankey", "node": node, "link": {**ends, "color": f"{GREY}55"}}
+    word = "accuracy" if record["quality"] == record["accuracy"] else "quality"
+    asked = ", ".join(f"{m['model']} asked by {percent(m['asked'])}" for m in record["models"])
+    facts = {**record, "word": word, "told": percent(record["quality"], 2), "asked": asked}
+    ways = [{**one, "way": " > ".join(one["asked"])} for one in record["ways"]]
+    flow |= {"valueformat": ".1%", "textfont": {"size": 11}}
     drawing = {"data": [flow], "layout": {}}
-    return [panel("routes", facts, figure=drawing, table=table(record["ways"], columns))]
-
-
-# --- how far confidence can be trusted --------------------------------------------------------
+    return [panel("routes", facts, ways, views=[["", drawing]])]
 
 
 def calibration_panels(
@@ -289,27 +329,23 @@ def calibration_panels(
     for called, (confidence, correct, exits) in columns.items():
         mine = [record for record, _ in pairs if record["calibration"] == called]
         for k, record in enumerate(mine):
-            drawn, least = list[Any](), 1.0
-            parts = {"all rows": (BLUE, exits >= 0), "leave here": (RED, exits == record["exit"])}
-            for label, (colour, rows) in parts.items():
-                own = None if kin is None else kin[rows]
-                if not (points := reliability(confidence[rows, k], correct[rows, k], kin=own)):
-                    continue
-                x, y, low, high = (np.array([one[of] for one in points])
-                                   for of in ("confidence", "accuracy", "accuracy_low", "accuracy_high"))  # fmt: skip
-                ends = {"array": high - y, "arrayminus": y - low, "symmetric": False, "thickness": 1}  # fmt: skip
-                drawn.append(line(x, y, label, colour, mode="lines+markers", error_y=ends))
-                least = min([least, *x, *y])
-            least = max(np.floor(10 * least - 0.3) / 10, 0.0)
-            drawn.append(line([least, 1], [least, 1], "as right as sure", GREY))
-            ways = {"range": [least, 1.01], "tickformat": ".0%"}
-            label = numbered(record) + ("" if called == "none" else f", {called}")
-            views.append([label, figure(drawn, "confidence", "accuracy", xaxis=ways, yaxis=ways)])
-    heads = {
-        "calibration": ("text", lambda r: r[0]["calibration"]), "exit": ("text", lambda r: numbered(r[0])),
-        "ECE %": ("percent", lambda r: cell(r[0], "ece")), "gap in points": ("points", lambda r: r[0]["gap"]),
-        "leavers": ("number", lambda r: r[1]["rows"], 0), "their ECE %": ("percent", lambda r: cell(r[1], "ece")),
-        "their gap": ("points", lambda r: r[1]["gap"]),
-    }  # fmt: skip
-    errors = ", ".join(f"exit {numbered(one)} {percent(one['ece'])}" for one, _ in pairs[:_SOME])
-    return [panel("calibration", {"errors": errors}, views=views, table=table(pairs, heads))]
+            parts = {"all rows": np.full(len(exits), True), "leave here": exits == record["exit"]}
+            points = [
+                {**one, "of": of} for of, rows in parts.items()
+                for one in reliability(confidence[rows, k], correct[rows, k], kin=None if kin is None else kin[rows])
+            ]  # fmt: skip
+            least = min(min(one["confidence"], one["accuracy"]) for one in points)
+            least = max(float(np.floor(10 * least - 0.3)) / 10, 0.0)
+            even = {"type": "line", "x0": least, "x1": 1, "y0": least, "y1": 1, "layer": "below"}
+            way = {"range": [least, 1.01], "tickformat": ".0%"}
+            look: Any = {"shapes": [even | {"line": {"color": GREY}}], "xaxis": way, "yaxis": way}
+            look |= {"by": "of", "kind": "dots", "colours": (BLUE, RED)}
+            drawn = chart(points, *("confidence", "accuracy") * 2, **look)
+            views.append([numbered(record) + ("" if called == "none" else f", {called}"), drawn])
+    told = [
+        {**one, "called": numbered(one), "leavers": two["rows"], "left_gap": two["gap"],
+         **{f"left{end}": two[f"ece{end}"] for end in ("", "_low", "_high")}}
+        for one, two in pairs
+    ]  # fmt: skip
+    errors = ", ".join(f"exit {one['called']} {percent(one['ece'])}" for one in told[:_SOME])
+    return [panel("calibration", {"errors": errors}, told, views=views)]

@@ -53,6 +53,22 @@ def ways_of(found: Any) -> Any:
     return ways
 
 
+def tree_of(found: Replay) -> dict[tuple[int, ...], dict[str, Any]]:
+    """Return, by the models asked in turn, which share of the rows comes so far and stops there, and how these fare."""
+    distinct, at = np.unique(ways_of(found), axis=0, return_inverse=True)
+    at = at.reshape(-1)
+    counts = np.bincount(at)
+    cost, worth = (np.bincount(at, column) / counts for column in (found.cost, found.quality))
+    tree: dict[tuple[int, ...], dict[str, Any]] = {}
+    for way, count, c, q in zip(distinct.tolist(), counts.tolist(), cost, worth, strict=True):
+        called, share = tuple(m for m in way if m >= 0), count / len(at)
+        for depth in range(1, len(called) + 1):
+            new = {"depth": depth, "share": 0.0, "stop": 0.0, "cost": None, "quality": None}
+            tree.setdefault(called[:depth], new)["share"] += share
+        tree[called] |= {"stop": share, "cost": float(c), "quality": float(q)}
+    return tree
+
+
 def explain_routing(policy: RoutingPolicy, table: Table) -> Routes:
     """Explain what a routing policy does with the labelled rows of a table."""
     notes = list[str]()
@@ -69,19 +85,9 @@ def explain_routing(policy: RoutingPolicy, table: Table) -> Routes:
         }
         for m in policy.active_exits
     ]  # fmt: skip
-    distinct, at = np.unique(ways_of(found), axis=0, return_inverse=True)
-    at = at.reshape(-1)
-    counts = np.bincount(at)
-    cost, worth = (np.bincount(at, column) / counts for column in (found.cost, found.quality))
-    tree: dict[tuple[int, ...], dict[str, Any]] = {}
-    for way, count, c, q in zip(distinct.tolist(), counts.tolist(), cost, worth, strict=True):
-        called = tuple(m for m in way if m >= 0)
-        for depth in range(1, len(called) + 1):
-            here = called[:depth]
-            new = {"asked": [policy.called(m) for m in here], "model": policy.called(here[-1])}
-            new |= {"depth": depth, "share": 0.0, "stop": 0.0, "cost": None, "quality": None}
-            tree.setdefault(here, new)["share"] += count / n
-        tree[called] |= {"stop": count / n, "cost": float(c), "quality": float(q)}
+    tree = tree_of(found)
+    for way, one in tree.items():
+        one |= {"asked": [policy.called(m) for m in way], "model": policy.called(way[-1])}
     kept = [way for way, one in tree.items() if one["share"] >= _RARE]
     # A way stands under the one that it goes on from, those that more rows go first.
     kept.sort(key=lambda w: [(-tree[w[:d]]["share"], w[d - 1]) for d in range(1, len(w) + 1)])

@@ -184,7 +184,11 @@ class ExpertPolicy(Several):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically."""
-        write_file(path, to_text(experts_to_dict(self), "policy", MAX_EXPERTS_BYTES, indent=2))
+        write_file(path, self.file_text())
+
+    def file_text(self) -> str:
+        """Return what `save` writes."""
+        return to_text(experts_to_dict(self), "policy", MAX_EXPERTS_BYTES, indent=2)
 
 
 def route(outputs_by_expert: Sequence[npt.ArrayLike], context: npt.ArrayLike) -> Array:

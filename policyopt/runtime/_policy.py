@@ -737,7 +737,11 @@ class Policy(Shown):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically, in the place of what is there."""
-        write_file(path, to_text(to_dict(self), "policy", MAX_BYTES, indent=2))
+        write_file(path, self.file_text())
+
+    def file_text(self) -> str:
+        """Return what `save` writes."""
+        return to_text(to_dict(self), "policy", MAX_BYTES, indent=2)
 
 
 @dataclass(frozen=True)

@@ -679,7 +679,11 @@ class RoutingPolicy(Shown):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the artifact, one JSON file, atomically."""
-        write_file(path, to_text(routing_to_dict(self), "policy", MAX_ROUTING_BYTES, indent=1))
+        write_file(path, self.file_text())
+
+    def file_text(self) -> str:
+        """Return what `save` writes."""
+        return to_text(routing_to_dict(self), "policy", MAX_ROUTING_BYTES, indent=1)
 
     def _known(self, query: Any, n: int) -> Floats | None:
         """Return the columns of queries, (n, Q)."""

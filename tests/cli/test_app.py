@@ -59,7 +59,7 @@ def test_shells_complete_commands_methods_and_splits(tmp_path, root):
     found, modules = completed("policyopt", "")
     assert found == list(COMMANDS)
     assert not modules & {"scipy", "pandas", "sklearn", "policyopt._methods", "policyopt._cli.fit"}
-    assert completed("policyopt", "re")[0] == ["refit"]
+    assert completed("policyopt", "re")[0] == ["refit", "report"]
     assert completed("policyopt", "fit", "c", "--accu")[0] == ["--accuracy"]
     assert completed("policyopt", "fit", "c", "--format", "c")[0] == ["csv"]
     assert completed("policyopt", "fit", "c", "--method", "marg")[0] == ["margin"]
