@@ -50,7 +50,7 @@ REFIT_SHARE = 0.8
 #: Fields of a record that a bound does not have.
 _UNKNOWN_OF_BOUND = (
     "realised_cost_low", "realised_cost_high", "accuracy_low", "accuracy_high", "quality_low", "quality_high",
-    "exit_share", "thresholds", "mixture", "target", "active_exits",
+    "exit_share", "thresholds", "mixture", "target", "active_exits", "chosen",
 )  # fmt: skip
 #: What is tested, by what seeds are.
 _TESTS = {

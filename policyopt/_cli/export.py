@@ -13,7 +13,7 @@ import numpy as np
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import shown
-from policyopt._export.bundle import TARGETS, read_export
+from policyopt._export.bundle import TARGETS, installed_targets, read_export
 from policyopt._export.bundle import export as write_export
 from policyopt._export.c_native import WITHOUT
 from policyopt._export.golden import BYTES, Golden, by_name, given_output, row_bytes, rows_of
@@ -56,7 +56,7 @@ def export(
     if split is not None and cache is None:
         raise input_error("--split", "given with --cache", split, "Made-up rows have no splits.")
     wanted = [t.strip() for part in to or () for t in part.split(",")] or None
-    if not to and find_spec("onnx") is None:
+    if not to and "onnx" not in installed_targets():
         output.note("no ONNX graphs: pip install 'policyopt[onnx]' for them")
     data = None if cache is None else options.read_cache(cache)
     given: dict[str, Any] = {"data": data, "split": split or "test", "rows": rows}

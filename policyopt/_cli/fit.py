@@ -454,9 +454,9 @@ def compare(
     tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
     frontier = _run(tables, methods, budgets, seeds, settings, test)
     found = compare_methods(frontier, reference)
-    lists = {"records": found.records, "ranking": found.ranking, "pairs": found.pairs}
+    lists = (found.records, found.ranking, found.pairs)
     files: dict[str, Any] = {
-        begin: output.to_csv(of) for begin, of in zip(begins, lists.values(), strict=True)
+        begin: output.to_csv(of) for begin, of in zip(begins, lists, strict=True)
     }
     if out is not None or figure is not None:
         from policyopt._report.figures import comparison_figure
@@ -465,7 +465,7 @@ def compare(
     output.write_results(out, files, figure, options.inches(width))
     if table:
         output.say(*found.table(table).splitlines())
-    elif not output.print_data(style, lists, found.records):
+    elif not output.print_data(style, found.records, found.records):
         _print_comparison(found.records, frontier, seeds)
         _print_ranking(found)
 

@@ -142,7 +142,7 @@ def export(
     ['numpy batch', 'python']
     """
     policy = exported(policy)
-    wanted = to or [one for one in TARGETS if one != "onnx" or find_spec("onnx") is not None]
+    wanted = to or installed_targets()
     report(0, 2, "tracing the policy")
     if isinstance(policy, RoutingPolicy):
         graphs, golden = [], golden_routes(policy, data, split, rows, seed)
@@ -152,6 +152,11 @@ def export(
     report(1, 2, "writing")
     write_bundle(policy, Path(out), wanted, golden, graphs, name)
     return read_export(Path(out))
+
+
+def installed_targets() -> list[str]:
+    """Return the forms whose packages are there."""
+    return [one for one in TARGETS if one != "onnx" or find_spec("onnx") is not None]
 
 
 def write_bundle(

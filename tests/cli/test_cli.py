@@ -238,7 +238,7 @@ def test_names_and_notes_of_export(run, fixed, tmp_path, monkeypatch):
     code, _, noted = run("export", fixed, "--to", "python", "--rows", "9999999", "--out", out)
     assert code == 0 and f"note: replaced {out}" in noted and "golden rows of 9,999,999" in noted
     assert not (out / "easy.h").exists() and f"note: removed from {out}: easy.h" in noted
-    monkeypatch.setattr("policyopt._cli.export.find_spec", lambda name: None)
+    monkeypatch.setattr("policyopt._export.bundle.find_spec", lambda name: None)
     code, said, noted = run("export", fixed, "--out", out)
     assert code == 0 and "no ONNX graphs" in noted and "onnx" not in said
 
@@ -395,7 +395,7 @@ def test_compare_prints_and_writes_the_same_rows(run, cache, tmp_path, seeds):
     """What the table says over all seeds is in CSV and JSON too, marked: its seed is none."""
     line = ["compare", cache, "--methods", "random,max_prob", "--budgets", 3, "--seeds", seeds]
     code, out, _ = run(*line, "--format", "json")
-    rows = json.loads(out)["records"]
+    rows = json.loads(out)
     printed = run(*line, "--format", "csv", "--out", tmp_path)[1]
     assert code == 0 and (tmp_path / "compare.csv").read_text() == printed
     for row, text in zip(rows, records(printed), strict=True):

@@ -412,9 +412,8 @@ def test_look_can_be_chosen(open_page):
 
 def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
     """At 11 budgets of a cache, moved to by keys: numbers to the digits shown, and the policy's file."""
-    from policyopt._page.content import content as content_of
-
     from policyopt._frontier import summary
+    from policyopt._page.content import content as content_of
     from policyopt._table import Tables
     from policyopt.runtime._certificate import fingerprint
 
