@@ -104,7 +104,7 @@ def fit(
         certify(
             cache, risk, confidence="95%", budget=budget, method=method, policy=None, budgets=budgets or "30",
             split="calibrate", procedure=None, testing="pareto", starts=1, covers="blind", cost_bound=None,
-            settings=settings, out=out, family=False, utility=utility, cost=cost, seed=seed, style=style,
+            settings=settings, out=out, family=False, report=None, utility=utility, cost=cost, seed=seed, style=style,
         )  # fmt: skip
         return
     held = options.out_policy(out)
