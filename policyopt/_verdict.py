@@ -313,9 +313,8 @@ def _told(frontier: Frontier, table: Table, drop: float, judged: list[Any]) -> V
     told += f"{'There it' if shown or (pays is None and at is not None) else who} "
     told += f"costs {has(one['realised_cost'], one['quality'])}, {full} "
     told += has(one["full_cost"], one["full_quality"])
-    told += (
-        "." if better and near in why + told else f": {_range(one, 'to_full', '+')} points{after}."
-    )
+    apart = f": {_range(one, 'to_full', '+')} points{after}"
+    told += "." if better and near in why + told else f"{apart}."
     if at is not None and alone:
         own = exits[one["alone"]]
         told += f" Alone, {names[own['exit']]} costs {has(own['cost'], own['quality'])}."

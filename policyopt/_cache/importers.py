@@ -611,7 +611,7 @@ class _Import:
             more = self._like({(exits,), *((exits, len(p.lead)) for p in self.parts)})
             self.notes.append(
                 f"NO COSTS STATED: counted in exits, 1..{exits}. A budget means little so: "
-                f"pass --costs and --unit{more and f', or --key costs=KEY with {more}'}"
+                f"pass --costs and --unit{more and f', or --key costs=KEY with {more}'} (rows: --key NAME_cost_usd=KEY)"
             )
             return (exit_counts(exits),)
         options = {key: text for raw in self.raws for key, text in raw.options.items()}

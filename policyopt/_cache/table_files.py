@@ -40,7 +40,8 @@ _MAX_JSON, _PER_VALUE = 256 << 20, 64
 _PER_ARRAY = 128  # bytes of an array beside its numbers
 _HELP = (
     "Long: one row per sample and exit with columns sample, exit, confidence, prediction (or quality), label. "
-    "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label. Of other names say --key conf_0=COLUMN."
+    "Wide: one row per sample with conf_0, conf_1, ..., pred_0, ..., label. Of other names say --key conf_0=COLUMN. "
+    "Prices per row are a key per exit: --key small_cost_usd=small_price --key large_cost_usd=large_price."
 )
 #: Axes of a value in a line of lists, by role; others have one.
 _AXES = {
@@ -654,7 +655,8 @@ def _numbers(column: Any, argument: str, gaps: bool = False) -> Array:
             row = int(np.argmax(odd))
             cell = column.iloc[row]
             got = f"{repr(cell) if cell else 'nothing'} in row {row}"
-            raise input_error(argument, "numbers", got, "Mend that cell.")
+            step = "Fill it in, or leave the row out: only labels, answers, confidences may lack."
+            raise input_error(argument, "numbers", got, "Mend that cell." if cell else step)
         column = numbers
     if column.dtype.kind in "iub" and not column.isna().any():
         return np.asarray(column.to_numpy(), bool if column.dtype.kind == "b" else np.int64)

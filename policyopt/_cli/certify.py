@@ -68,6 +68,10 @@ def certify(
             seed=seed, procedure=procedure, testing=testing, starts=starts, covers=covers, cost_bound=cost_bound,
             utility=utility, **options.read_settings(settings),
         )  # fmt: skip
+    if compared := found.policy.provenance.get("compared") if policy is None else None:
+        told = f"tried by auto: {', '.join(one['method'] for one in compared)}"
+        apart = "; routing is left out: --method routing tries it" * data.cost(cost).cascade
+        output.note(told + apart)
     write(found, out, held, family, style)
     options.write_page(report, "certificate", found.records, found.certificate, title)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def recognised(path: Path) -> dict[str, Any] | None:
     """Return what a file, or a folder by its manifest, is, what is next, and facts in it; None: none that we write."""
     if path.is_dir():
         found = [recognised(p) for p in (path / "plan.json", path / "manifest.json") if p.is_file()]
+        if not found:  # or by the first result in it
+            files = sorted(p for p in islice(path.iterdir(), 100) if p.suffix in (".csv", ".json"))
+            found = [one for one in map(recognised, files) if one and "a result" in one["what"]]
         return found[0] if found and found[0] and "cache" not in found[0]["what"] else None
     if not path.is_file():
         return None
@@ -62,8 +66,10 @@ def recognised(path: Path) -> dict[str, Any] | None:
             lists = {k: v if isinstance(v, list) else [v] for k, v in content.items()}
             facts = {
                 k: content[k] for k, v in lists.items() if 0 < len(v) <= _FEW
-                and not any(isinstance(x, (list, dict)) for x in v) and k != "sha256"
+                and not any(isinstance(x, (list, dict)) for x in v) and k not in ("sha256", "wealth", "sums")
             }  # fmt: skip
+            if isinstance(alarm := facts.get("alarm"), list):
+                facts["alarm"] = f"ON, since loss {alarm[0]}"
             facts |= {} if content else {"bytes": path.stat().st_size}
             facts |= (
                 {"columns": sign.split("\n")[0].split(",")[:_FEW]} if path.suffix == ".csv" else {}

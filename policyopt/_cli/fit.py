@@ -30,10 +30,11 @@ from policyopt._intervals import with_interval, worth_fields
 from policyopt._limits import Limit
 from policyopt._methods.base import Method
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.levels import SPARED
+from policyopt._methods.levels import MOST_REPLAYED, SPARED
 from policyopt._methods.registry import ROWS, apply_settings, at_most, method_list
 from policyopt._methods.targets import Target
-from policyopt._table import Table, Tables, known_rows
+from policyopt._replay import trace
+from policyopt._table import Table, Tables, known_rows, subsample
 from policyopt._verdict import verdict
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._routing import RoutingPolicy
@@ -150,7 +151,6 @@ def fit(
     if compared := provenance.get("compared", []):
         behind = ", ".join(
             f"{r['method']} {percent(r['behind_best'])} ± {percent(r['standard_error'])}"
-            + (f" (believed {percent(r['believed_behind'])})" if "believed_behind" in r else "")
             for r in compared
         )
         output.note(f"cross-validated, points behind the best (± standard error): {behind}")
@@ -158,6 +158,7 @@ def fit(
         output.note(remark)
     if scale := scale_text(fitted.policy):
         output.note(scale)
+    _tell_costs(fitted.policy, None if max_exits else tables)
     if (told := provenance.get("expected_abstained")) is not None:
         share = provenance["abstain"]["share"]
         most = "" if share is None else f", of {100 * share:g} % at most"
@@ -200,7 +201,26 @@ def _fit_family(
         output.note(text)
     if scale := scale_text(fitted.parts[0].policy):
         output.note(f"level 0: {scale}")
+    _tell_costs(fitted.parts[0].policy)
     return [{"level": a, **describe(one, str(out), tables)} for a, one in enumerate(fitted.parts)]
+
+
+def _tell_costs(policy: Any, tables: Tables | None = None) -> None:
+    """Note arithmetic over 1 % of some exit's cost, and exits that run though hardly a row of the fit leaves there."""
+    if isinstance(policy, RoutingPolicy):
+        return
+    if (policy.overhead > 0.01 * policy.costs).any():
+        costs, own = (", ".join(map(number, a.tolist())) for a in (policy.costs, policy.overhead))
+        told = f"{costs} {policy.unit}, of which {own}"
+        output.note(f"costs include the policy's own arithmetic: {told}")
+    if tables is None or len(policy.active_exits) < 3:
+        return
+    seen = trace(policy, subsample(tables.get("fit"), MOST_REPLAYED, 0))
+    rare = [k for k in policy.active_exits if (seen.exit == k).mean() < 0.005]
+    if rare:
+        which = " and ".join(f"exit {tables.data.called(k)}" for k in rare)
+        fewer = f"--max-exits {max(len(policy.active_exits) - len(rare), 1)}, or --method subset,"
+        output.note(f"under 0.5 % of the fit rows leave at {which}: {fewer} does without")
 
 
 def foretell(methods: Sequence[str], rows: int, budgets: int, seeds: int = 1) -> None:
@@ -389,6 +409,8 @@ def curve(
     if output.print_data(style, records, records):
         return
     _print_curve(frontier, tables.data.names, metric)
+    policies = (fitted.policy for fitted in frontier.fitted.values())
+    output.tell_unspent(zip(frontier.records, policies, strict=True))
     _print_verdict(frontier)
     if bounds:
         columns = {

@@ -343,7 +343,8 @@ def _cut(text: str, most: int = _SHOWN) -> str:
 def _short(name: str, value: Any) -> str:
     if name.endswith("thresholds") and isinstance(value, list):
         return list_text(value)
-    return value if name in ("certificate", "scale") and value else _cut(output.text(value))
+    own = " (the policy's own arithmetic, contained in the costs)" * name.endswith("overhead")
+    return value if name in ("certificate", "scale") and value else _cut(output.text(value)) + own
 
 
 def _facts(policy: Any) -> dict[str, Any]:

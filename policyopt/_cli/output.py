@@ -331,6 +331,15 @@ def off_budget(record: Mapping[str, Any]) -> str:
     return f"{100 * (record['realised_cost'] / budget - 1):+.1f}" if budget else "-"
 
 
+def tell_unspent(pairs: Iterable[tuple[Mapping[str, Any], Any]]) -> None:
+    """Note why over a tenth of a budget is left, where a fit found that more buys nothing."""
+    if any(
+        record["budget"] and record["realised_cost"] < 0.9 * record["budget"]
+        and "spend=all" in str(policy.provenance.get("notes")) for record, policy in pairs
+    ):  # fmt: skip
+        note("more bought nothing on the fit rows, so it is not spent; --set spend=all spends it")
+
+
 def rule_column(record: Mapping[str, Any]) -> Columns:
     """Return the column of a fit's thresholds, or of the models that are asked first."""
     if "asked_first" not in record:

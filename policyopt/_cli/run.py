@@ -110,6 +110,7 @@ def evaluate(
         **output.coverage_columns(records[0], outcomes[0].graded),
     }  # fmt: skip
     output.print_records(records, style, columns)
+    output.tell_unspent(zip(records, found, strict=by is None))
 
 
 def _named(policy: Any, of_another: bool) -> dict[str, Any]:
@@ -150,19 +151,15 @@ def run(
         raw.note("column 'split' not used: all rows are decided")
     for told in raw.notes:
         output.note(told)
-    spoken = {
-        k: raw.arrays[k] for k in ("pred", "prediction") if k in raw.texts and k in raw.arrays
-    }
+    spoken = {k: raw.arrays[k] for k in raw.texts if k in raw.arrays and k[:4] == "pred"}
     words = {code: text for key in spoken for code, text in raw.texts[key].items()}
     texts = number_answers(raw) if loaded.kind == "summary" else []
     arrays = raw.arrays
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}
     order, keys = raw.axes or axes or raw.options.get("axes"), [*raw.arrays, *raw.metadata]
-    found, said = (
-        outputs_of({**arrays, **own}, loaded, order and order.upper(), raw.name, keys)
-        for own in ({}, spoken)
-    )
+    how = (loaded, order and order.upper(), raw.name, keys)
+    found, said = outputs_of(arrays, *how), outputs_of({**arrays, **spoken}, *how)
     _refuse_odd(found, loaded.kind, raw.name)
     costs = _costs_of(raw, loaded)
     decisions: Any = decide_arrays(loaded, found, arrays, raw.name, costs)
@@ -172,10 +169,9 @@ def run(
         taken = getattr(decisions, "answerer", decisions.exit).tolist()
         for i, row in enumerate(records if texts else ()):  # in the words of who was taken
             p, who = row["prediction"], (taken[i], *range(len(found)))
-            code = next(
-                (said[k]["prediction"][i] for k in who if found[k]["prediction"][i] == p), -1
-            )
-            row["prediction"] = None if p < 0 else words.get(int(code), texts[p])
+            at = next((k for k in who if found[k]["prediction"][i] == p), -1)
+            code = int(said[at]["prediction"][i])
+            row["prediction"] = None if p < 0 else words.get(code, texts[p])
         output.print_records(records, style)
         return
     of = range(loaded.model_exits)
@@ -239,10 +235,7 @@ def _costs_of(raw: Any, policy: Any) -> Any:
     found = raw.arrays.get("costs" if name == "cost" else name)
     if not isinstance(policy, RoutingPolicy) or not policy.needs_costs:
         if found is not None and found.ndim == 2 and not isinstance(policy, RoutingPolicy):
-            output.note(
-                "cost is what an exit cost on average in the fit: it decides by no row's own; `import` and `evaluate` "
-                "show what rows cost by theirs"
-            )
+            output.note("costs are the policy's means; `import` and `evaluate` take rows' own")
         return None
     if found is None or found.ndim != 2:
         output.note(

@@ -108,6 +108,9 @@ class Problem:
                 step += " Costs are of one request: '$3/1000' is money for 1,000 of them."
             if budget < low:
                 step = f"Raise it: --budget {part:g}% lets every sample leave where it is cheapest."
+                share = budget if budget >= 1 else 100 * budget
+                if low <= share / 100 * high <= high:
+                    step += f" {share:.4g} % of the full model is written {share:.4g}%."
             raise BudgetError(message("budget", allowed, got, step))
 
 

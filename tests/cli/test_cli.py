@@ -321,6 +321,57 @@ def test_a_budget_may_be_money(budget, unit, found):
     assert parse_budget(budget, np.array([1.0, 4.0]), unit) == pytest.approx(found, rel=1e-12)
 
 
+def test_notes_say_what_is_not_seen(run, tmp_path):
+    """A policy's own arithmetic, exits that nobody takes, budgets that are not spent, what was tried."""
+    logits, labels = outputs(900, exits=3)
+    logits = logits[:, [0, 0, 1, 1]]  # exits 1 and 3 add nothing
+    np.savez(tmp_path / "o.npz", logits=logits, labels=labels, costs=[1000.0, 3000, 6000, 9000])
+    line = ("--axes", "NKC", "--split", "fit=0.4,calibrate=0.3,test=0.3")
+    cache, out = tmp_path / "c", tmp_path / "p.json"
+    assert run("import", tmp_path / "o.npz", *line, "--unit", "FLOPs", "--out", cache)[0] == 0
+    fit = ("fit", cache, "--out", out, "--method", "optimal_stopping")
+    code, _, notes = run(*fit, "--budget", "50%")
+    policy = load_policy(out)
+    costs, own = (
+        ", ".join(f"{v:.4g}" for v in each)
+        for each in (policy.costs.tolist(), policy.overhead.tolist())
+    )
+    said = f"costs include the policy's own arithmetic: {costs} FLOPs, of which {own}"
+    assert code == 0 and said in notes and (policy.overhead > 0).all()
+    assert "leave at exit 1 and exit 3: --max-exits 2, or --method subset" in notes
+    assert "believed" not in notes
+    assert re.search(r"overhead .*\(the policy's own arithmetic", run("info", out)[1])
+    assert "own arithmetic" not in run("fit", cache, "--budget", "50%", "--method", "max_prob", "--out", out)[2]  # fmt: skip
+    for budget in ("40", "0.4"):
+        code, _, error = run(*fit, "--budget", budget)
+        assert code == 3 and "40 % of the full model is written 40%." in error
+    assert "is written" not in run(*fit, "--budget", "5")[2]
+    unspent = "more bought nothing on the fit rows, so it is not spent"
+    for budget, left in (("95%", True), ("30%", False)):
+        assert run(*fit, "--budget", budget)[0] == 0
+        assert (unspent in run("evaluate", out, cache)[2]) is left
+        line = ("curve", cache, "--methods", "optimal_stopping", "--budgets", budget)
+        assert (unspent in run(*line)[2]) is left
+    line = ("certify", cache, "--risk", "error<=90%", "--budgets", "2", "--out", out)
+    code, _, notes = run(*line)
+    assert code == 0 and "tried by auto: max_prob, " in notes and "routing" not in notes
+
+
+def test_marks_and_prices_that_are_not_understood_say_what_to_do(run, tmp_path):
+    head = "small_correct,large_correct,small_price,large_price"
+    (tmp_path / "m.csv").write_text(f"{head}\n" + "1,1,2,3\n0,1,2,4\n" * 20 + ",,2,3\n")
+    line = ("import", tmp_path / "m.csv", "--out", tmp_path / "c")
+    assert "leave the row out" in run(*line)[2]
+    (tmp_path / "m.csv").write_text(f"{head}\n" + "1,1,2,3\n0,1,2,4\n" * 20)
+    price = "--key small_cost_usd=small_price"
+    assert price in run(*line, "--key", "costs=small_price,large_price")[2]
+    code, _, notes = run(*line)
+    assert code == 0 and "--key NAME_cost_usd=KEY" in notes
+    keys = (*price.split(), "--key", "large_cost_usd=large_price", "--cost-kind", "standalone")
+    assert run(*line, *keys, "--overwrite")[0] == 0
+    assert "USD" in run("info", tmp_path / "c")[1]
+
+
 def test_money_on_the_command_line_and_models_by_their_names(run, tmp_path):
     """One budget in three ways of writing; what cannot be read or converted is refused with what can be done."""
     logits, labels = outputs(800, exits=3)

@@ -84,6 +84,7 @@ FILES = {
     "exp/policyopt_policy.h": ("an export", "verify"), "exp/golden.npz": ("golden", "verify"),
     "exp/onnx": ("ONNX", "verify"), "exp/onnx/exit_0.onnx": ("ONNX", "verify"),
     "curve/curve.csv": ("policyopt curve", "glossary"), "curve/curve.png": ("a picture", "look"),
+    "curve": ("policyopt curve", "glossary"), "explain": ("policyopt explain", "--help"),
     "compare/compare.csv": ("policyopt compare", "glossary"),
     "explain/explain.json": ("policyopt explain", "--help"), "routes/explain.json": ("policyopt explain", "--help"),
     "explain/rows.csv": ("policyopt evaluate", "--help"), "rows.csv": ("policyopt evaluate", "--help"),
@@ -119,6 +120,17 @@ def test_all_that_is_written_is_known(run, written, root):
     assert "cumulative cost" in run("info", written / "C")[1]
     assert "margin" in run("info", written / "p.json")[1]
     assert " levels [ms]" in run("info", written / "family.json")[1]
+
+
+def test_an_alarm_that_is_on_is_told(run, tmp_path):
+    state = tmp_path / "m.json"
+    for losses, code, told in ((["0"], 0, None), (["1"] * 50, 4, "ON, since loss ")):
+        (tmp_path / "l.csv").write_text("\n".join(["loss", *losses]))
+        line = ("watch", tmp_path / "l.csv", "--risk", "error<=10%", "--state", state)
+        assert run(*line)[0] == code
+        alarm = told_of(run, state)["facts"]["alarm"]
+        assert alarm is told or alarm.startswith(told)
+    assert "ON, since loss" in run("info", state)[1]
 
 
 def test_thresholds_are_words_in_policies(run, tmp_path):
