@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from policyopt._costs import money
 from policyopt._optional import need
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -28,6 +29,8 @@ def render(content: Mapping[str, Any]) -> str:
 
     explorer = dict(content["explorer"] or {})
     chunks = explorer.pop("chunks", "")  # by far the largest: read when a policy is downloaded
+    if explorer and (of := money(explorer["unit"])):
+        explorer["money"] = {"amount": of[0], "currency": of[1]}  # per request
     told = {**content, "explorer": explorer or None}
     script = _text("page.js")
     library = _plotly() if any(p["figure"] or p["views"] for p in content["panels"]) else ""
