@@ -30,7 +30,8 @@ def render(content: Mapping[str, Any]) -> str:
     explorer = dict(content["explorer"] or {})
     chunks = explorer.pop("chunks", "")  # by far the largest: read when a policy is downloaded
     if explorer and (of := money(explorer["unit"])):
-        explorer["money"] = {"amount": of[0], "currency": of[1]}  # per request
+        amount, currency = of if of[1] else (100 * of[0], "ct")
+        explorer["money"] = {"amount": amount, "currency": currency}  # of a request
     told = {**content, "explorer": explorer or None}
     script = _text("page.js")
     library = _plotly() if any(p["figure"] or p["views"] for p in content["panels"]) else ""

@@ -92,7 +92,7 @@ const BEST = 5;
 function explore(x) {
   // Money is small per request: it is told per 1000 of them, as the command line does
   const names = x.exits.map((one) => one.name), K = names.length, money = x.money, times = money ? 1000 * money.amount : 1;
-  const sign = money ? { USD: "$", EUR: "€", GBP: "£" }[money.currency] || "" : "", code = money ? money.currency || "ct" : "";
+  const sign = money ? { USD: "$", EUR: "€", GBP: "£" }[money.currency] || "" : "", code = money ? money.currency : "";
   const unit = money ? `${sign || code} per 1000` : x.unit, per = money ? `1000 ${x.per}s` : x.per;
   const amount = (c) => number(c * times);
   /** A cost with its unit: 2.1 ms, $1.52 / 1000. */
@@ -191,7 +191,7 @@ function explore(x) {
   const put3 = (cell, three, text) => cell.replaceChildren(...(three && three[0] !== null ? [minus(text(three[0])), " ", make("small", {}, minus(interval(three, text)))] : ["–"]));
 
   // Stated beside realised
-  const statedRows = [money ? `Cost, ${unit}` : "Cost", `${word} %`].map((title) => {
+  const statedRows = [money ? `Cost, ${unit}` : "Cost", `${word}\u00a0%`].map((title) => {
     const cells = [0, 1].map(() => make("td", { class: "num" }));
     return { cells, row: make("tr", {}, make("th", { scope: "row" }, title), cells) };
   });
@@ -214,7 +214,7 @@ function explore(x) {
     byId("by-class").parentElement.classList.toggle("tall", heat.length > 12);
     byId("by-class").append(
       make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Class"), make("th", { scope: "col", class: "num" }, "Rows"),
-        names.map((name) => make("th", { scope: "col", class: "num" }, name)))),
+        names.map((name) => make("th", { scope: "col", class: "num" }, soft(name))))),
       make("tbody", {}, heat.map((h) => h.row)));
     say(byId("by-class-words"), `Percent of a class's rows that ${x.cascade ? "stop at each model" : "leave at each exit"}.` +
       (classes.dropped ? ` ${whole(classes.dropped)} classes with fewer rows are not shown.` : ""));
@@ -467,8 +467,9 @@ function explore(x) {
     const THICK = 84, TOP = 22, DROP = 46, HIGH = TOP + THICK + DROP;
     const svg = draw("svg", { height: HIGH, "aria-hidden": "true" });
     const ribbons = names.map((_, k) => { const p = draw("path", { class: "ribbon" }); p.style.fill = ramp(k); return p; });
+    const all = draw("text", { x: 0, y: TOP - 7 });
     const on = names.slice(0, -1).map(() => draw("text", { "text-anchor": "middle", y: TOP - 7 }));
-    svg.append(...ribbons, draw("text", { x: 2, y: TOP - 7 }, "all"), ...on);
+    svg.append(...ribbons, all, ...on);
     const leaves = names.map((name, k) => {
       const share = make("strong", {});
       return { share, item: make("li", { title: `${name}: ${cost(x.exits[k].cost)}` }, share, make("span", {}, soft(name))) };
@@ -494,6 +495,7 @@ function explore(x) {
       set(svg, "width", String(width));
       const step = width / K, shares = level ? level.exit_share : Array(K).fill(0);
       let rest = 1;
+      say(all, step >= 100 ? "all rows" : "all");
       shares.forEach((share, k) => {
         const thick = THICK * share, gap = thick > 4 && k < K - 1 ? 1.5 : 0;
         const bottom = TOP + THICK * rest, above = bottom - Math.max(thick - gap, 1);
@@ -639,7 +641,7 @@ function tableOf(t, title) {
   const numeric = t.columns.map((c) => c.kind !== "text");
   const body = make("tbody", {});
   const heads = t.columns.map((c, i) => {
-    const button = make("button", { type: "button", title: c.title || null, "aria-label": c.name ? null : c.title || `column ${i + 1}` }, c.name);
+    const button = make("button", { type: "button", title: c.title || null, "aria-label": c.name ? null : c.title || `column ${i + 1}` }, soft(c.name));
     const head = make("th", { scope: "col", class: numeric[i] ? "num" : null }, button);
     button.addEventListener("click", () => {
       const next = head.getAttribute("aria-sort") === "descending" || (!head.hasAttribute("aria-sort") && !numeric[i]) ? "ascending" : "descending";
@@ -655,7 +657,7 @@ function tableOf(t, title) {
   const cell = (value, c, i) => {
     const text = TEXT[c.kind] || TEXT.text, tag = i ? "td" : "th";
     const node = make(tag, { scope: i ? null : "row", class: numeric[i] ? "num" : null });
-    if (!i) node.style.minWidth = `min(${longest + 1}ch, 8.5rem)`;
+    if (!i) node.style.minWidth = `min(${longest + 1}ch + 1rem, 9.5rem)`;
     if (value === null || value === undefined) node.append("–");
     else if (Array.isArray(value)) {
       node.append(value[0] === null ? "–" : text(value[0], c.digits));
@@ -714,7 +716,7 @@ function itemsOf(items) {
     make("h3", {}, one.title),
     one.image && one.image.startsWith("data:image/") ? make("img", { src: one.image, alt: `Sample: ${one.title}` }) : null,
     one.text ? make("p", { tabindex: 0 }, one.text) : null,
-    one.facts && one.facts.length ? make("dl", { class: "facts" }, one.facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value))))) : null,
+    one.facts && one.facts.length ? make("dl", { class: "facts" }, one.facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, soft(String(value)))))) : null,
   )));
 }
 
@@ -771,8 +773,8 @@ function drawFigure(slot, figure, width) {
   const types = (figure.data || []).map((trace) => trace.type), cells = types.includes("heatmap");
   const across = (figure.data || []).some((trace) => trace.type === "bar" && trace.orientation === "h");
   const axis = (given, name) => ({
-    automargin: true, ...(cells || (types.includes("bar") && (across ? "y" : "x") === name[0]) ? { showgrid: false, zeroline: false } : {}), ...given,
-    title: given.title ? { ...given.title, font } : undefined,
+    automargin: true, exponentformat: "power", minexponent: 6, separatethousands: true, ...(cells || (types.includes("bar") && (across ? "y" : "x") === name[0]) ? { showgrid: false, zeroline: false } : {}), ...given,
+    title: given.title ? { ...(typeof given.title === "string" ? { text: given.title } : given.title), standoff: 12, font } : undefined,
     gridcolor: rgb("--line"), zerolinecolor: rgb("--line"), linecolor: rgb("--edge"), tickcolor: rgb("--edge"),
   });
   const few = (slot.clientWidth || width || 700) < 560;
@@ -784,11 +786,11 @@ function drawFigure(slot, figure, width) {
   if (few) {  // the legend above, in as many lines as it needs: below are labels of any length
     const named = (figure.data || []).filter((trace) => trace.name && trace.showlegend !== false && trace.type !== "heatmap").map((trace) => trace.name);
     const pen = document.createElement("canvas").getContext("2d");
-    pen.font = `${font.size}px ${font.family}`;
-    const wide = Math.max(0, ...named.map((name) => pen.measureText(name).width)) + 50;  // all are as wide as the widest
+    pen.font = `12px ${font.family}`;
+    const wide = Math.max(0, ...named.map((name) => pen.measureText(name).width)) + 46;  // all are as wide as the widest
     const room = (slot.clientWidth || 340) - 20;
-    if (named.length > 1 || layout.showlegend) above = 19 * Math.ceil(named.length / Math.max(Math.floor(room / wide), 1)) + 12;
-    Object.assign(legend, { orientation: "h", x: 0, xref: "container", xanchor: "left", yref: "container", y: 1, yanchor: "top", maxheight: 1, entrywidthmode: "pixels", entrywidth: wide - 44 });
+    if (named.length > 1 || layout.showlegend) above = 19 * Math.ceil(named.length / Math.max(Math.floor(room / wide), 1)) + 24;
+    Object.assign(legend, { orientation: "h", x: 0, xref: "container", xanchor: "left", yref: "container", y: 1, yanchor: "top", maxheight: 1, tracegroupgap: 0, font: { ...legend.font, size: 12 } });
   }
   Object.assign(layout, {
     font, legend, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: !width, width: width || undefined,
@@ -799,6 +801,22 @@ function drawFigure(slot, figure, width) {
   });
   for (const note of layout.annotations || []) note.font = { ...note.font, color: (note.font || {}).color || rgb("--ink") };
   const data = recolour(structuredClone(figure.data || []), "data");
+  // Names that do not fit side by side stand aslant, shortened, and as many as there is room for
+  for (const [name, at] of Object.entries(layout)) {
+    if (!/^[xy]axis\d*$/.test(name)) continue;
+    const way = name[0], own = data.filter((one) => `${way}axis${(one[`${way}axis`] || way).slice(1)}` === name && Array.isArray(one[way]));
+    const named = (text) => typeof text === "string" && !/^-?[\d.]+$/.test(text);
+    const values = at.tickvals || [...new Set([...(at.categoryarray || []), ...own.flatMap((one) => one[way])])];
+    const texts = (at.ticktext || values).map((text) => (typeof text === "string" ? text.replace(/<[^>]*>/g, "") : text));
+    if (!texts.some(named) || at.type === "log") continue;
+    const room = way === "x" ? ((slot.clientWidth || width || 700) - 90) * (few ? 1 : 0.8) : layout.height - 110;
+    const crowded = way === "y" ? few : 7.5 * texts.reduce((sum, text) => sum + String(text).length + 1.5, 0) > room;
+    const every = Math.ceil((texts.length * 15) / room);
+    if (!crowded && every === 1) continue;
+    const shown = (_, i) => i % every === 0;
+    Object.assign(at, { tickmode: "array", tickvals: values.filter(shown), ticktext: texts.map((text) => clip(String(text), few ? 13 : 24)).filter(shown) }, way === "x" ? { tickangle: -60 } : {});
+  }
+  for (const trace of data) if (few && trace.type === "sankey" && trace.node) trace.node.label = (trace.node.label || []).map((text) => clip(text, 11));
   for (const trace of data) if ((trace.mode || "").includes("text")) { trace.cliponaxis = false; layout.margin.r = Math.max(layout.margin.r, 44); }
   for (const trace of data) if (trace.type === "heatmap" && trace.texttemplate) trace.textfont = { ...trace.textfont, color: rgb("--ink") };
   for (const trace of data) if (trace.type === "heatmap" || trace.colorbar) trace.colorbar = { outlinewidth: 0, thickness: 12, ...trace.colorbar };
@@ -868,8 +886,8 @@ function drawFigures() {
 
 function edges() {
   const look = (box) => box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 3);
-  const sizes = new ResizeObserver((entries) => new Set(entries.map((e) => e.target.closest(".scroll, .flow"))).forEach(look));
-  for (const box of document.querySelectorAll(".scroll, .flow")) {
+  const sizes = new ResizeObserver((entries) => new Set(entries.map((e) => e.target.closest(".scroll, .flow, .jump ul"))).forEach(look));
+  for (const box of document.querySelectorAll(".scroll, .flow, .jump ul")) {
     sizes.observe(box);
     if (box.firstElementChild) sizes.observe(box.firstElementChild);
     box.addEventListener("scroll", () => look(box), { passive: true });
