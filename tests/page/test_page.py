@@ -331,7 +331,9 @@ def test_accessible(open_page, scheme):
     until(page, _SETTLED)
     for width in (1600, 400):
         page.set_viewport_size({"width": width, "height": 900})
-        found = Axe().run(page, {"exclude": [[".plot > *"]]})  # pictures to it, with a description
+        # Only the contrast hangs on the scheme
+        options = None if scheme == "light" else {"runOnly": ["color-contrast"]}
+        found = Axe().run(page, options=options)
         assert not [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found["violations"]]
         contrast = [len(v["nodes"]) for v in found["passes"] if v["id"] == "color-contrast"]
         assert contrast and contrast[0] > 200  # it could read the colours
@@ -507,7 +509,8 @@ def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
     from policyopt.runtime._certificate import fingerprint
 
     data = cache(1600, exits=4, classes=5)
-    told = content_of(Tables(data), ["max_prob", "margin"])
+    tables = Tables(data)
+    told = content_of(tables, ["max_prob", "margin"])
     page, explorer = open_page({**told, "panels": []}), told["explorer"]
     page.get_by_role("radio", name="margin").check()
     page.locator("#slider").focus()
@@ -517,7 +520,7 @@ def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
         budget = explorer["budgets"][at]
         least = level_at(method, at)["budget"]  # that gives this very policy: the command names it
         assert page.locator("#command").text_content() == repr(least).join(method["command"])
-        fitted = po.fit(data, budget, "margin")
+        fitted = po.fit(data, budget, "margin", tables=tables)
         rows = po.evaluate(fitted, data)
         found, seen = summary(rows, fitted.policy), shown(page)
         cost, quality = (
@@ -538,7 +541,7 @@ def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
         policy = po.load_policy(tmp_path / "page.json")
         assert fingerprint(policy) == fingerprint(fitted.policy)
         assert np.array_equal(po.evaluate(policy, data).exit, rows.exit)
-        po.fit(data, least, "margin").policy.save(tmp_path / "own.json")
+        po.fit(data, least, "margin", tables=tables).policy.save(tmp_path / "own.json")
         assert (tmp_path / "page.json").read_bytes() == (tmp_path / "own.json").read_bytes()
         page.locator("#slider").focus()
         page.keyboard.press("PageUp")
