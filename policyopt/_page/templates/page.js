@@ -540,9 +540,11 @@ function explore(x) {
           leave += child.share * high;
         }
         const most = (column - bar) / 6.6, called = [names[way.path.at(-1)], `${percent(way.share, 0)} %`];
-        (told.length > most && size >= 30 ? called : [told]).forEach((line, i) => texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 + 14 * i }, clip(line, most))));
+        const lines = told.length > most && size >= 30 ? called : [told];
+        lines.forEach((line, i) => texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 + 14 * i }, clip(line, most))));
         const grey = way.stop * high;
-        if (grey >= 12 && size > 30) texts.append(draw("text", { x: left + bar + 5, y: Math.max(top + size - grey / 2 + 4, top + 25) }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
+        const at = Math.max(top + size - grey / 2 + 4, top + 11 + 14 * lines.length);
+        if (grey >= 12 && at <= top + size + 4) texts.append(draw("text", { x: left + bar + 5, y: at }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
         return Math.max(top + Math.max(size, 15), next - gap) + gap;
       };
       let top = 2;
