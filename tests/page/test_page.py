@@ -475,6 +475,7 @@ def test_prints_light_and_without_controls(open_page):
 @pytest.mark.parametrize("kind", ["study", "monitor"])
 def test_pages_without_an_explorer(open_page, kind):
     page = open_page({**CONTENT, "kind": kind, "explorer": None, "verdict": None, "notes": []})
+    assert page.evaluate("policyopt.figures[0].drawn")  # in view: a picture taken at once has it
     until(page, _SETTLED)
     assert page.locator("#explore").count() == 0
     assert page.locator("section.panel").count() == 4

@@ -170,7 +170,7 @@ function explore(x) {
   });
   byId("methods").append(
     make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Method"), make("th", { scope: "col", class: "num" }, money ? `Cost, ${unit}` : "Cost"),
-      make("th", { scope: "col", class: "num" }, `${word} %`), make("th", { scope: "col", class: "num" }, x.cascade ? "To last" : "To full"))),
+      make("th", { scope: "col", class: "num" }, `${word}\u00a0%`), make("th", { scope: "col", class: "num" }, x.cascade ? "To last" : "To full"))),
     make("tbody", {}, rows.map((r) => r.row)),
   );
   byId("methods").parentElement.classList.toggle("tall", rows.length > 12);
@@ -495,7 +495,7 @@ function explore(x) {
       set(svg, "width", String(width));
       const step = width / K, shares = level ? level.exit_share : Array(K).fill(0);
       let rest = 1;
-      say(all, step >= 100 ? "all rows" : "all");
+      say(all, !level ? "" : step >= 100 ? "all rows" : "all");
       shares.forEach((share, k) => {
         const thick = THICK * share, gap = thick > 4 && k < K - 1 ? 1.5 : 0;
         const bottom = TOP + THICK * rest, above = bottom - Math.max(thick - gap, 1);
@@ -779,7 +779,7 @@ function drawFigure(slot, figure, width) {
     title: given.title ? { ...(typeof given.title === "string" ? { text: given.title } : given.title), standoff: 12, font } : undefined,
     gridcolor: rgb("--line"), zerolinecolor: rgb("--line"), linecolor: rgb("--edge"), tickcolor: rgb("--edge"),
   });
-  const few = (slot.clientWidth || width || 700) < 560;
+  const space = width || slot.clientWidth || 700, few = space < 560;
   for (const name of Object.keys(layout)) if (/^[xy]axis\d*$/.test(name)) layout[name] = axis(layout[name], name);
   layout.xaxis ??= axis({}, "x");
   layout.yaxis ??= axis({}, "y");
@@ -790,7 +790,7 @@ function drawFigure(slot, figure, width) {
     const pen = document.createElement("canvas").getContext("2d");
     pen.font = `12px ${font.family}`;
     const wide = Math.max(0, ...named.map((name) => pen.measureText(name).width)) + 46;  // all are as wide as the widest
-    const room = (slot.clientWidth || 340) - 20;
+    const room = space - 20;
     if (named.length > 1 || layout.showlegend) above = 19 * Math.ceil(named.length / Math.max(Math.floor(room / wide), 1)) + 24;
     Object.assign(legend, { orientation: "h", x: 0, xref: "container", xanchor: "left", yref: "container", y: 1, yanchor: "top", maxheight: 1, tracegroupgap: 0, font: { ...legend.font, size: 12 } });
   }
@@ -811,7 +811,7 @@ function drawFigure(slot, figure, width) {
     const values = at.tickvals || [...new Set([...(at.categoryarray || []), ...own.flatMap((one) => one[way])])];
     const texts = (at.ticktext || values).map((text) => (typeof text === "string" ? text.replace(/<[^>]*>/g, "") : text));
     if (!texts.some(named) || at.type === "log") continue;
-    const room = way === "x" ? ((slot.clientWidth || width || 700) - 90) * (few ? 1 : 0.8) : layout.height - 110;
+    const room = way === "x" ? (space - 90) * (few ? 1 : 0.8) : layout.height - 110;
     const crowded = way === "y" ? few : 7.5 * texts.reduce((sum, text) => sum + String(text).length + 1.5, 0) > room;
     const every = Math.ceil((texts.length * 15) / room);
     if (!crowded && every === 1) continue;
