@@ -495,7 +495,7 @@ function explore(x) {
       set(svg, "width", String(width));
       const step = width / K, shares = level ? level.exit_share : Array(K).fill(0);
       let rest = 1;
-      say(all, !level ? "" : step >= 100 ? "all rows" : "all");
+      say(all, !level ? "" : step >= 140 ? "all rows" : "all");
       shares.forEach((share, k) => {
         const thick = THICK * share, gap = thick > 4 && k < K - 1 ? 1.5 : 0;
         const bottom = TOP + THICK * rest, above = bottom - Math.max(thick - gap, 1);
