@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from policyopt._costs import money
 from policyopt._optional import need
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -28,6 +29,9 @@ def render(content: Mapping[str, Any]) -> str:
 
     explorer = dict(content["explorer"] or {})
     chunks = explorer.pop("chunks", "")  # by far the largest: read when a policy is downloaded
+    if explorer and (of := money(explorer["unit"])):
+        amount, currency = of if of[1] else (100 * of[0], "ct")
+        explorer["money"] = {"amount": amount, "currency": currency}  # of a request
     told = {**content, "explorer": explorer or None}
     script = _text("page.js")
     library = _plotly() if any(p["figure"] or p["views"] for p in content["panels"]) else ""

@@ -14,13 +14,20 @@ from page_content import content, hostile
 from synthetic import cache
 
 import policyopt as po
-from policyopt._cli.output import number, percent, points
+from policyopt._cli import output
+from policyopt._cli.output import percent, points
 from policyopt._page.page import render
 
 CONTENT = content()
 EXPLORER = CONTENT["explorer"]
 NUMBERS = {**CONTENT, "panels": []}  # no plotly in it: opens at once
 _SETTLED = "Array.from(policyopt.figures).every(f => f.drawn)"
+
+
+def number(value, digits=4):
+    """As the command line writes it, thousands apart."""
+    head, dot, rest = output.number(value, digits).partition(".")
+    return (f"{int(head):,}" if re.fullmatch(r"-?\d{4,}", head) else head) + dot + rest
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +195,11 @@ def test_slider_by_keys_and_mouse(open_page):
     assert "cannot be met" in page.locator("#setting-words").text_content()
     assert shown(page)["Accuracy"][0] == "\u2013"
     assert page.locator("#download").is_disabled()
+    page.locator("#there").click()  # and where it can be met is one step away
+    least = next(i for i, k in enumerate(EXPLORER["methods"][6]["at"]) if k >= 0)
+    assert int(slider.input_value()) == least > 0
+    agrees(page, EXPLORER["methods"][6]["levels"][0])
+    assert not page.locator("#there").is_visible()
 
 
 def test_what_stands_below_the_key_numbers(open_page):
@@ -233,6 +245,30 @@ def test_floor_takes_the_cheapest_that_the_fit_says_reaches_it(open_page):
     slider.focus()
     page.keyboard.press("End")
     assert "cannot be met" in page.locator("#setting-words").text_content()
+    page.locator("#there").click()
+    assert "cannot be met" not in page.locator("#setting-words").text_content()
+
+
+@pytest.mark.parametrize("unit", ["USD", "ct", "EUR/1k", "CHF"])
+def test_money_is_told_per_thousand_requests(open_page, unit):
+    told = copy.deepcopy(NUMBERS)
+    told["explorer"]["unit"] = unit
+    page, method = open_page(told), method_of()
+    sign, code, times = {"USD": ("$", "", 1e3), "ct": ("", " ct", 1e3), "EUR/1k": ("€", "", 1.0), "CHF": ("", " CHF", 1e3)}[unit]  # fmt: skip
+    level = level_at(method, EXPLORER["start"])
+    budget = number(times * EXPLORER["budgets"][EXPLORER["start"]])
+    assert page.locator("#slider-value").text_content() == f"{sign}{budget}{code} / 1000"
+    tiles = shown(page)
+    between = f"[{number(times * level['cost'][1])}, {number(times * level['cost'][2])}]"
+    asked = f"Mean cost per 1000 {EXPLORER['per']}s"
+    assert tiles[asked] == (f"{sign}{number(times * level['cost'][0])}{code}", between)
+    saved = times * (EXPLORER["full"]["cost"] - level["cost"][0])
+    assert tiles["Cost saved"][1] == f"{sign}{number(saved)}{code} / 1000"
+    cells = page.locator("#methods tr.now td").all_text_contents()
+    assert cells[0] == number(times * level["cost"][0])
+    assert page.locator("#price td.num").first.text_content() == cells[0]
+    assert f"[{sign or code.strip()}]" in page.locator("#chart svg").text_content()
+    assert repr(level["budget"]) in page.locator("#command").text_content()  # in the cache's unit
 
 
 def test_download_and_copy(open_page, tmp_path):
@@ -288,21 +324,24 @@ def contrast_of(one, other):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1600])
-def test_accessible(open_page, width, scheme):
+def test_accessible(open_page, scheme):
     from axe_core_python.sync_playwright import Axe
 
-    page = open_page(width=width, scheme=scheme)
+    page = open_page(width=1600, scheme=scheme)
     until(page, _SETTLED)
-    found = Axe().run(page)
-    assert not [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found["violations"]]
-    contrast = [len(v["nodes"]) for v in found["passes"] if v["id"] == "color-contrast"]
-    assert contrast and contrast[0] > 200  # it could read the colours
+    for width in (1600, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        # Only the contrast hangs on the scheme
+        options = None if scheme == "light" else {"runOnly": ["color-contrast"]}
+        found = Axe().run(page, options=options)
+        assert not [(v["id"], [n["html"] for n in v["nodes"]][:3]) for v in found["violations"]]
+        contrast = [len(v["nodes"]) for v in found["passes"] if v["id"] == "color-contrast"]
+        assert contrast and contrast[0] > 200  # it could read the colours
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     drawn = page.evaluate("""[...new Set([...document.querySelectorAll("svg text")].map(t => getComputedStyle(t).fill))]
         .concat(getComputedStyle(document.querySelector(".card")).backgroundColor)""")
     *inks, ground = ([int(part) for part in re.findall(r"\d+", colour)[:3]] for colour in drawn)
     assert inks and min(contrast_of(ink, ground) for ink in inks) >= 4.5
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("width", [320, 400])
@@ -313,6 +352,58 @@ def test_fits_a_phone(open_page, width):
     page = open_page(told, width=width)
     until(page, _SETTLED)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_words_stay_whole_and_what_scrolls_says_so(open_page):
+    told = copy.deepcopy(NUMBERS)
+    for one, name in zip(told["explorer"]["exits"], ("medium", "optimal_stopping", "Johannesburg")):  # noqa: B905
+        one["name"] = name
+    told["explorer"]["methods"][0]["title"] = "optimal_stopping:calibrator=temperature"
+    page = open_page(told, width=400)
+    broken = page.evaluate(r"""() => {
+        const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
+        for (let node; (node = walk.nextNode());) {
+            if (!node.parentElement.closest("th, td, .leaves, .keys")) continue;
+            for (const word of node.data.matchAll(/[^\s-]+/g)) {
+                range.setStart(node, word.index);
+                range.setEnd(node, word.index + word[0].length);
+                const tops = new Set([...range.getClientRects()].map(r => Math.round(r.top)));
+                if (word[0].length <= 18 && tops.size > 1) found.push(word[0]);
+            }
+        }
+        return found;
+    }""")
+    assert not broken
+    cut = "[...document.querySelectorAll('.scroll, .flow')].filter(b => b.scrollWidth > b.clientWidth + 3)"
+    until(page, f"{cut}.length > 0 && {cut}.every(b => b.classList.contains('more'))")
+    page.evaluate(f"{cut}.forEach(b => {{ b.scrollLeft = 1e6; }})")
+    until(page, f"{cut}.every(b => !b.classList.contains('more'))")
+
+
+@pytest.mark.parametrize("width", [400, 1000])
+def test_labels_of_figures_stand_apart(open_page, width):
+    classes = [f"{i} Seoul, South Korea" for i in range(25)]
+    bars = [{"type": "bar", "name": f"method number {i}", "x": classes, "y": [1.0] * 25} for i in range(11)]  # fmt: skip
+    line = {"type": "scatter", "x": [0.0, 2.5e-3], "y": [0.0, 9e-4]}
+    axes = {"xaxis": {"title": {"text": "class"}}, "barmode": "stack"}
+    figures = [{"data": bars, "layout": axes}, {"data": [line], "layout": {"title": {"text": "t"}}}]
+    panel = {**CONTENT["panels"][0], "figure": None, "views": None, "table": None, "items": None}
+    panels = [{**panel, "id": f"p{i}", "figure": figure} for i, figure in enumerate(figures)]
+    page = open_page({**CONTENT, "explorer": None, "panels": panels}, width=width)
+    until(page, _SETTLED)
+    bounds = """([...document.querySelectorAll('#panel-p0 WHAT')].map(e => e.getBoundingClientRect()).map(b => [b.left, b.top, b.right, b.bottom]))"""
+
+    def box(of):
+        all_of = np.array(page.evaluate(bounds.replace("WHAT", of)))
+        return [*all_of.min(axis=0)[:2], *all_of.max(axis=0)[2:], len(all_of)]
+
+    ticks, title, legend, bars_at = map(box, (".xtick text", ".xtitle", ".legend", ".barlayer"))
+    assert ticks[3] <= title[1] + 1
+    assert legend[3] <= bars_at[1] or legend[0] >= bars_at[2]
+    assert title[3] <= page.evaluate("document.querySelector('#panel-p0 .plot').getBoundingClientRect().bottom")  # fmt: skip
+    assert ticks[4] > 1 and 12 * ticks[4] <= bars_at[2] - bars_at[0]
+    texts = page.locator("#panel-p1 .ytick text, #panel-p1 .xtick text").all_text_contents()
+    assert texts and all(re.fullmatch(r"[\d.,]+", text) for text in texts)  # no 900 µ
 
 
 def test_hostile_texts_are_shown_and_never_run(open_page):
@@ -384,6 +475,7 @@ def test_prints_light_and_without_controls(open_page):
 @pytest.mark.parametrize("kind", ["study", "monitor"])
 def test_pages_without_an_explorer(open_page, kind):
     page = open_page({**CONTENT, "kind": kind, "explorer": None, "verdict": None, "notes": []})
+    assert page.evaluate("policyopt.figures[0].drawn")  # in view: a picture taken at once has it
     until(page, _SETTLED)
     assert page.locator("#explore").count() == 0
     assert page.locator("section.panel").count() == 4
@@ -418,7 +510,8 @@ def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
     from policyopt.runtime._certificate import fingerprint
 
     data = cache(1600, exits=4, classes=5)
-    told = content_of(Tables(data), ["max_prob", "margin"])
+    tables = Tables(data)
+    told = content_of(tables, ["max_prob", "margin"])
     page, explorer = open_page({**told, "panels": []}), told["explorer"]
     page.get_by_role("radio", name="margin").check()
     page.locator("#slider").focus()
@@ -428,7 +521,7 @@ def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
         budget = explorer["budgets"][at]
         least = level_at(method, at)["budget"]  # that gives this very policy: the command names it
         assert page.locator("#command").text_content() == repr(least).join(method["command"])
-        fitted = po.fit(data, budget, "margin")
+        fitted = po.fit(data, budget, "margin", tables=tables)
         rows = po.evaluate(fitted, data)
         found, seen = summary(rows, fitted.policy), shown(page)
         cost, quality = (
@@ -449,7 +542,7 @@ def test_shows_and_hands_out_what_fit_and_evaluate_give(open_page, tmp_path):
         policy = po.load_policy(tmp_path / "page.json")
         assert fingerprint(policy) == fingerprint(fitted.policy)
         assert np.array_equal(po.evaluate(policy, data).exit, rows.exit)
-        po.fit(data, least, "margin").policy.save(tmp_path / "own.json")
+        po.fit(data, least, "margin", tables=tables).policy.save(tmp_path / "own.json")
         assert (tmp_path / "page.json").read_bytes() == (tmp_path / "own.json").read_bytes()
         page.locator("#slider").focus()
         page.keyboard.press("PageUp")

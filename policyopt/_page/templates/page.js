@@ -3,7 +3,7 @@
 const content = JSON.parse(document.getElementById("content").textContent);
 const byId = (id) => document.getElementById(id);
 
-// --- Numbers, letter by letter as the command line shows them (policyopt/_cli/output.py) ---
+// --- Numbers, digit by digit as the command line shows them (policyopt/_cli/output.py), thousands apart everywhere ---
 
 /** Like Python's f"{x:.{digits}f}" of x >= 0: ties go to the even digit, where toFixed goes up. */
 const fixedOf = (x, digits) => {
@@ -23,7 +23,7 @@ const number = (x, digits = 4) => {
   const e = Number(tens);
   if (e >= digits) return grouped(fixed(x, 0));
   if (e < -4) return `${stripped(mantissa)}e-${String(-e).padStart(2, "0")}`;
-  return stripped(fixed(x, digits - 1 - e));
+  return grouped(stripped(fixed(x, digits - 1 - e)));
 };
 const percent = (x, digits = 2) => fixed(100 * x, digits);
 const points = (x, digits = 2) => (x < 0 || Object.is(x, -0) ? "" : "+") + fixed(100 * x, digits);
@@ -58,10 +58,14 @@ const draw = (name, attributes, ...children) => put(document.createElementNS(SVG
 const say = (node, text) => { if (node.textContent !== text) node.textContent = text; };
 const set = (node, name, value) => { if (node.getAttribute(name) !== value) node.setAttribute(name, value); };
 const show = (node, shown) => { node.hidden = !shown; };
-/** A text that may be broken behind its joints: names are long. */
-const soft = (text) => text.split(/(?<=[:=,/+])(?=\S)/).flatMap((part, i) => (i ? [make("wbr", {}), part] : [part]));
+/** A text that may be broken behind its joints, and within no word but one that is too long for any line. */
+const JOINTS = /(?<=[:=,/+_])(?=[^\s_])/;
+const soft = (text) => text.split(JOINTS).flatMap((part, i) => [
+  ...(i ? [make("wbr", {})] : []), ...part.split(/(\S{19,})/).map((word, j) => (j % 2 ? make("span", { class: "any" }, word) : word)),
+]);
+const longestWord = (text) => Math.min(Math.max(...text.split(JOINTS).flatMap((part) => part.split(/\s/)).map((word) => word.length)), 18);
 const own = (node, colour) => { if (colour) node.style.setProperty("--own", colour); return node; };
-const idle = window.requestIdleCallback ? (call) => requestIdleCallback(call, { timeout: 500 }) : (call) => setTimeout(call, 60);
+const idle = window.requestIdleCallback ? (call) => requestIdleCallback(call, { timeout: 60 }) : (call) => setTimeout(call, 20);
 
 // --- Look: light, dark, or as the reader's machine has it ---
 
@@ -86,7 +90,13 @@ const CROSS = "M-4.5,-4.5L4.5,4.5M4.5,-4.5L-4.5,4.5";
 const BEST = 5;
 
 function explore(x) {
-  const unit = x.unit, names = x.exits.map((one) => one.name), K = names.length;
+  // Money is small per request: it is told per 1000 of them, as the command line does
+  const names = x.exits.map((one) => one.name), K = names.length, money = x.money, times = money ? 1000 * money.amount : 1;
+  const sign = money ? { USD: "$", EUR: "€", GBP: "£" }[money.currency] || "" : "", code = money ? money.currency : "";
+  const unit = money ? `${sign || code} per 1000` : x.unit, per = money ? `1000 ${x.per}s` : x.per;
+  const amount = (c) => number(c * times);
+  /** A cost with its unit: 2.1 ms, $1.52 / 1000. */
+  const cost = (c) => (money ? `${sign}${amount(c)}${sign ? "" : ` ${code}`} / 1000` : `${amount(c)} ${unit}`);
   const fullModel = x.cascade ? `${names[K - 1]} alone` : "the full model";
   const state = { mode: "budget", at: x.start, floor: 0, method: 0, many: 1000 };
   state.method = Math.max(x.methods.findIndex((m) => m.label === x.chosen), 0);
@@ -120,8 +130,11 @@ function explore(x) {
     }
     return best;
   };
+  const most = (m) => Math.max(...m.levels.map((l) => l.expected_quality[0] ?? 0));
+  /** Where the slider has to stand for a method to do it: its least budget, or the highest floor; -1 nowhere. */
+  const reachable = (m) => (state.mode === "budget" ? m.at.findIndex((l) => l >= 0) : floors.findLastIndex((f) => f <= most(m) + 1e-12));
   const asked = () =>
-    state.mode === "budget" ? `${number(x.budgets[state.at])} ${unit}` : `${percent(floors[state.floor])} %`;
+    state.mode === "budget" ? cost(x.budgets[state.at]) : `${percent(floors[state.floor])} %`;
 
   // Key numbers
   const key = (title) => {
@@ -134,7 +147,7 @@ function explore(x) {
   const word = x.word === "accuracy" ? "Accuracy" : "Quality";
   const reference = x.methods.find((m) => m.label === x.reference);
   const keys = {
-    cost: key(`Mean cost per ${x.per}`), quality: key(word), saved: key("Cost saved"),
+    cost: key(`Mean cost per ${per}`), quality: key(word), saved: key("Cost saved"),
     full: key(`Against ${fullModel}`), reference: key(`Against ${reference ? reference.label : x.reference}`),
   };
   const verdictOf = (three) => (three[1] > 0 ? "better" : three[2] < 0 ? "worse" : "cannot be told apart");
@@ -156,8 +169,8 @@ function explore(x) {
     return { row, cells, input };
   });
   byId("methods").append(
-    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Method"), make("th", { scope: "col", class: "num" }, "Cost"),
-      make("th", { scope: "col", class: "num" }, `${word} %`), make("th", { scope: "col", class: "num" }, x.cascade ? "To last" : "To full"))),
+    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Method"), make("th", { scope: "col", class: "num" }, money ? `Cost, ${unit}` : "Cost"),
+      make("th", { scope: "col", class: "num" }, `${word}\u00a0%`), make("th", { scope: "col", class: "num" }, x.cascade ? "To last" : "To full"))),
     make("tbody", {}, rows.map((r) => r.row)),
   );
   byId("methods").parentElement.classList.toggle("tall", rows.length > 12);
@@ -166,7 +179,7 @@ function explore(x) {
   const sets = byId("thresholds");
   const threshold = names.slice(0, -1).map((name) => {
     const cells = [make("td", { class: "num" }), make("td", { class: "num" })];
-    return { cells, row: make("tr", {}, make("th", { scope: "row" }, name), cells) };
+    return { cells, row: make("tr", {}, make("th", { scope: "row" }, soft(name)), cells) };
   });
   const setHeads = [make("th", { scope: "col", class: "num" }, "Leave at or above"), make("th", { scope: "col", class: "num" }, "")];
   const ruleTable = make("div", { class: "scroll", tabindex: 0, role: "group", "aria-labelledby": "rule-title" }, make("table", {},
@@ -178,7 +191,7 @@ function explore(x) {
   const put3 = (cell, three, text) => cell.replaceChildren(...(three && three[0] !== null ? [minus(text(three[0])), " ", make("small", {}, minus(interval(three, text)))] : ["–"]));
 
   // Stated beside realised
-  const statedRows = ["Cost", `${word} %`].map((title) => {
+  const statedRows = [money ? `Cost, ${unit}` : "Cost", `${word}\u00a0%`].map((title) => {
     const cells = [0, 1].map(() => make("td", { class: "num" }));
     return { cells, row: make("tr", {}, make("th", { scope: "row" }, title), cells) };
   });
@@ -201,7 +214,7 @@ function explore(x) {
     byId("by-class").parentElement.classList.toggle("tall", heat.length > 12);
     byId("by-class").append(
       make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Class"), make("th", { scope: "col", class: "num" }, "Rows"),
-        names.map((name) => make("th", { scope: "col", class: "num" }, name)))),
+        names.map((name) => make("th", { scope: "col", class: "num" }, soft(name))))),
       make("tbody", {}, heat.map((h) => h.row)));
     say(byId("by-class-words"), `Percent of a class's rows that ${x.cascade ? "stop at each model" : "leave at each exit"}.` +
       (classes.dropped ? ` ${whole(classes.dropped)} classes with fewer rows are not shown.` : ""));
@@ -212,7 +225,7 @@ function explore(x) {
     const cells = [0, 1].map(() => make("td", { class: "num" }));
     return { cells, row: make("tr", {}, make("th", { scope: "row" }, title), cells) };
   });
-  const billHead = make("th", { scope: "col", class: "num" }, unit);
+  const billHead = make("th", { scope: "col", class: "num" }, money ? sign || code : unit);
   byId("price").append(
     make("thead", {}, make("tr", {}, make("td", {}), billHead, make("th", { scope: "col", class: "num" }, "95 % interval"))),
     make("tbody", {}, bill.map((b) => b.row)));
@@ -227,7 +240,7 @@ function explore(x) {
     range.style.setProperty("--at", `${(100 * range.value) / Math.max(range.max, 1)}%`);
     rows.forEach((r, i) => {
       const here = levelOf(x.methods[i]);
-      say(r.cells[0], here ? minus(number(here.cost[0])) : "–");
+      say(r.cells[0], here ? minus(amount(here.cost[0])) : "–");
       say(r.cells[1], here ? minus(percent(here.quality[0])) : "–");
       say(r.cells[2], here ? minus(points(here.to_full[0])) : "–");
       r.row.classList.toggle("now", i === state.method);
@@ -235,20 +248,22 @@ function explore(x) {
     say(byId("about"), chosen.about || "");
     chart.update(level);
     byId("setting-words").classList.toggle("warn", !level);
+    show(byId("there"), !level && reachable(chosen) >= 0);
     const budget = level ? level.budget : null;  // fit at it writes the very file
     const what = state.mode === "budget" ? `${chosen.label} at a budget of ${shownAt}` : `${chosen.label} for ${word.toLowerCase()} of at least ${shownAt}`;
     if (!level) {
       const least = state.mode === "budget"
-        ? `The least budget that it can meet is ${number(x.budgets[chosen.at.findIndex((l) => l >= 0)] ?? NaN)} ${unit}.`
-        : `The most that its fit states is ${percent(Math.max(...chosen.levels.map((l) => l.expected_quality[0] ?? 0)))} %.`;
-      announce(`${what}: cannot be met. ${chosen.levels.length ? least : ""}`);
+        ? `The least budget that it can meet is ${chosen.levels.length ? cost(chosen.levels[0].budget) : ""}.`
+        : `The most that its fit states is ${percent(most(chosen))} %.`;
+      announce(`${what}: cannot be met. ${chosen.levels.length ? least : ""}`.replace(/ %/g, "\u00a0%"));
       for (const parts of Object.values(keys)) tell(parts, "–", "", "");
+      say(byId("there"), `Go to ${state.mode === "budget" ? cost(x.budgets[reachable(chosen)] ?? 0) : `${percent(floors[Math.max(reachable(chosen), 0)])} %`}`);
     } else {
       announce(sentence(level, what, budget));
-      tell(keys.cost, minus(number(level.cost[0])), ` ${unit}`, minus(interval(level.cost, number)));
+      tell(keys.cost, minus((sign || "") + amount(level.cost[0])), sign ? "" : ` ${money ? code : unit}`, minus(interval(level.cost, amount)));
       tell(keys.quality, minus(percent(level.quality[0])), " %", minus(interval(level.quality, percent)));
       const saved = level.cost.map((c) => 1 - c / x.full.cost);
-      tell(keys.saved, minus(percent(saved[0], 1)), " %", minus(`${number(x.full.cost - level.cost[0])} ${unit} per ${x.per}`));
+      tell(keys.saved, minus(percent(saved[0], 1)), " %", minus(money ? cost(x.full.cost - level.cost[0]) : `${cost(x.full.cost - level.cost[0])} per ${x.per}`));
       difference(keys.full, level.to_full);
       if (chosen.label === x.reference) tell(keys.reference, "–", "", "chosen: it is this one");
       else difference(keys.reference, level.to_reference, level.to_reference ? ", at equal cost" : "not at this cost");
@@ -268,7 +283,7 @@ function explore(x) {
       });
     } else say(ruleWords, level ? "After each answer the policy asks the model that is worth most, and stops where none is worth its cost." : "–");
     statedRows.forEach((r, j) => {
-      const [fit, test, text] = j ? [level?.expected_quality, level?.quality, percent] : [level?.expected_cost, level?.cost, number];
+      const [fit, test, text] = j ? [level?.expected_quality, level?.quality, percent] : [level?.expected_cost, level?.cost, amount];
       put3(r.cells[0], fit, text);
       put3(r.cells[1], test, text);
     });
@@ -280,7 +295,7 @@ function explore(x) {
       cell.style.setProperty("--share", share === null ? 0 : share.toFixed(3));
     }));
     say(byId("price-words"), `${whole(state.many)} ${x.per}s, at what the test rows cost in the mean.`);
-    const n = state.many, sums = level ? level.cost.map((c) => c * n) : null, full = x.full.cost * n;
+    const n = state.many * (money ? money.amount : 1), sums = level ? level.cost.map((c) => c * n) : null, full = x.full.cost * n;
     const lines = sums ? [[sums[0], sums[1], sums[2]], [full, null, null], [full - sums[0], full - sums[2], full - sums[1]]] : [];
     bill.forEach((b, i) => {
       say(b.cells[0], sums ? minus(number(lines[i][0])) : "–");
@@ -305,7 +320,7 @@ function explore(x) {
     const spends = Math.abs(saved) < 0.0005 ? `costs what ${fullModel} does` : `costs ${percent(Math.abs(saved), 1)} % ${saved > 0 ? "less" : "more"} than ${fullModel}`;
     const worth = low === null ? `has ${x.word} ${minus(points(gap))} points from its`
       : low <= 0 && high >= 0 ? `its ${x.word} cannot be told apart from that of ${fullModel}` : `its ${x.word} is ${percent(Math.abs(gap))} points ${gap < 0 ? "below" : "above"} that of ${fullModel}`;
-    const by = state.mode === "budget" ? (budget === x.budgets[state.at] ? "" : ` (the same policy as at ${number(budget)} ${unit})`) : ` (by what its fit states, at a budget of ${number(budget)} ${unit})`;
+    const by = state.mode === "budget" ? (budget === x.budgets[state.at] ? "" : ` (the same policy as at ${cost(budget)})`) : ` (by what its fit states, at a budget of ${cost(budget)})`;
     return `${what}${by} ${spends}, and ${worth}.`.replace(/ %/g, "\u00a0%");
   };
 
@@ -349,11 +364,18 @@ function explore(x) {
       const Y = (q) => above + (height - above - below) * (1 - (q - qLow) / (qHigh - qLow));
       const line = (cs, qs) => cs.map((c, i) => [c, qs[i]]).filter(([c, q]) => c !== null && q !== null && q >= qLow).map(([c, q], i) => `${i ? "L" : "M"}${X(c).toFixed(1)},${Y(q).toFixed(1)}`).join("");
       const svg = draw("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "" });
-      const pitch = log ? octaves(cLow, cHigh, width / 45) : ticks(cLow, cHigh, width / 75);
-      for (const t of pitch) svg.append(draw("line", { class: "grid", x1: X(t), x2: X(t), y1: above, y2: height - below }), draw("text", { x: X(t), y: height - below + 17, "text-anchor": "middle" }, number(t)));
+      const pitch = (log ? octaves(cLow * times, cHigh * times, width / 45) : ticks(cLow * times, cHigh * times, width / 75));
+      let free = -Infinity;
+      for (const t of pitch) {
+        const at = X(t / times), text = number(t), half = 3.6 * text.length;
+        svg.append(draw("line", { class: "grid", x1: at, x2: at, y1: above, y2: height - below }));
+        if (at - half < free || at + half > width) continue;  // no label over another
+        svg.append(draw("text", { x: at, y: height - below + 17, "text-anchor": "middle" }, text));
+        free = at + half + 8;
+      }
       const rise = ticks(100 * qLow, 100 * qHigh, height / 52);
       for (const t of rise) svg.append(draw("line", { class: "grid", x1: left, x2: width - right, y1: Y(t / 100), y2: Y(t / 100) }), draw("text", { x: left - 7, y: Y(t / 100) + 4, "text-anchor": "end" }, number(t)));
-      svg.append(draw("text", { x: (left + width - right) / 2, y: height - 7, "text-anchor": "middle" }, clip(`realised cost per ${x.per} [${unit}]${log ? ", log scale" : ""}`, (width - left) / 6)));
+      svg.append(draw("text", { x: (left + width - right) / 2, y: height - 7, "text-anchor": "middle" }, clip(`realised cost per ${per} [${money ? sign || code : unit}]${log ? ", log scale" : ""}`, (width - left) / 6)));
       svg.append(draw("text", { x: 12, y: (above + height - below) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(above + height - below) / 2})` }, `${x.word} [%]`));
       if (x.bound) svg.append(draw("path", { class: "bound", d: line(x.budgets, x.bound) }));
       svg.append(draw("path", { class: "mix", d: line(x.budgets, x.singles) }));
@@ -406,7 +428,7 @@ function explore(x) {
       }
       const m = x.methods[state.method];
       set(parts.svg, "aria-label", `${word} in percent against realised cost in ${unit}, ${x.methods.length} methods. ` + (level
-        ? `${m.title}: cost ${minus(number(level.cost[0]))}, ${x.word} ${percent(level.quality[0])} %. ${fullModel}: cost ${number(x.full.cost)}, ${x.word} ${percent(x.full.quality[0])} %.` : ""));
+        ? `${m.title}: cost ${minus(cost(level.cost[0]))}, ${x.word} ${percent(level.quality[0])} %. ${fullModel}: cost ${cost(x.full.cost)}, ${x.word} ${percent(x.full.quality[0])} %.` : ""));
     }
 
     // A press on the chart, and a drag, ask for what lies there
@@ -445,14 +467,15 @@ function explore(x) {
     const THICK = 84, TOP = 22, DROP = 46, HIGH = TOP + THICK + DROP;
     const svg = draw("svg", { height: HIGH, "aria-hidden": "true" });
     const ribbons = names.map((_, k) => { const p = draw("path", { class: "ribbon" }); p.style.fill = ramp(k); return p; });
+    const all = draw("text", { x: 0, y: TOP - 7 });
     const on = names.slice(0, -1).map(() => draw("text", { "text-anchor": "middle", y: TOP - 7 }));
-    svg.append(...ribbons, draw("text", { x: 2, y: TOP - 7 }, "all"), ...on);
+    svg.append(...ribbons, all, ...on);
     const leaves = names.map((name, k) => {
       const share = make("strong", {});
-      return { share, item: make("li", { title: `${name}: ${number(x.exits[k].cost)} ${unit}` }, share, make("span", {}, name)) };
+      return { share, item: make("li", { title: `${name}: ${cost(x.exits[k].cost)}` }, share, make("span", {}, soft(name))) };
     });
     const inner = make("div", { class: "flow-inner" }, svg, make("ol", { class: "leaves", style: "" }, leaves.map((l) => l.item)));
-    inner.style.minWidth = `${K * 54}px`;
+    inner.style.minWidth = `${K * Math.max(54, ...names.map((name) => 7 * longestWord(name) + 10))}px`;
     inner.querySelector("ol").style.cssText = "list-style:none;margin:0;padding:0";
     const steady = make("div", { class: "flow", tabindex: 0, role: "group", "aria-labelledby": "flow-title" }, inner);
     const tree = make("div", { class: "flow", tabindex: 0, role: "group", "aria-labelledby": "flow-title" });
@@ -472,6 +495,7 @@ function explore(x) {
       set(svg, "width", String(width));
       const step = width / K, shares = level ? level.exit_share : Array(K).fill(0);
       let rest = 1;
+      say(all, !level ? "" : step >= 140 ? "all rows" : "all");
       shares.forEach((share, k) => {
         const thick = THICK * share, gap = thick > 4 && k < K - 1 ? 1.5 : 0;
         const bottom = TOP + THICK * rest, above = bottom - Math.max(thick - gap, 1);
@@ -516,9 +540,11 @@ function explore(x) {
           leave += child.share * high;
         }
         const most = (column - bar) / 6.6, called = [names[way.path.at(-1)], `${percent(way.share, 0)} %`];
-        (told.length > most && size >= 30 ? called : [told]).forEach((line, i) => texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 + 14 * i }, clip(line, most))));
+        const lines = told.length > most && size >= 30 ? called : [told];
+        lines.forEach((line, i) => texts.append(draw("text", { class: "name", x: left + bar + 5, y: top + 11 + 14 * i }, clip(line, most))));
         const grey = way.stop * high;
-        if (grey >= 12 && size > 30) texts.append(draw("text", { x: left + bar + 5, y: Math.max(top + size - grey / 2 + 4, top + 25) }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
+        const at = Math.max(top + size - grey / 2 + 4, top + 11 + 14 * lines.length);
+        if (grey >= 12 && at <= top + size + 4) texts.append(draw("text", { x: left + bar + 5, y: at }, clip(`${percent(way.stop, 1)} % stop`, (column - bar) / 6.6)));
         return Math.max(top + Math.max(size, 15), next - gap) + gap;
       };
       let top = 2;
@@ -541,9 +567,9 @@ function explore(x) {
     const budget = state.mode === "budget", last = (budget ? x.budgets : floors).length - 1;
     slider.max = last;
     slider.value = budget ? state.at : state.floor;
-    say(byId("slider-label"), budget ? `Mean cost per ${x.per}, at most` : `${word}, at least`);
-    say(byId("slider-low"), budget ? number(x.budgets[0]) : percent(floors[0]));
-    say(byId("slider-high"), budget ? number(x.budgets[last]) : percent(floors[last]));
+    say(byId("slider-label"), budget ? `Mean cost per ${per}, at most` : `${word}, at least`);
+    say(byId("slider-low"), budget ? sign + amount(x.budgets[0]) : percent(floors[0]));
+    say(byId("slider-high"), budget ? sign + amount(x.budgets[last]) : percent(floors[last]));
   };
   const move = (to) => {
     state[state.mode === "budget" ? "at" : "floor"] = to;
@@ -551,6 +577,10 @@ function explore(x) {
     update();
   };
   slider.addEventListener("input", () => move(Number(slider.value)));
+  byId("there").addEventListener("click", () => {
+    move(reachable(x.methods[state.method]));
+    slider.focus();
+  });
   for (const input of document.querySelectorAll("input[name=mode]")) {
     input.addEventListener("change", () => { state.mode = input.value; rescale(); update(); });
   }
@@ -613,7 +643,7 @@ function tableOf(t, title) {
   const numeric = t.columns.map((c) => c.kind !== "text");
   const body = make("tbody", {});
   const heads = t.columns.map((c, i) => {
-    const button = make("button", { type: "button", title: c.title || null, "aria-label": c.name ? null : c.title || `column ${i + 1}` }, c.name);
+    const button = make("button", { type: "button", title: c.title || null, "aria-label": c.name ? null : c.title || `column ${i + 1}` }, soft(c.name));
     const head = make("th", { scope: "col", class: numeric[i] ? "num" : null }, button);
     button.addEventListener("click", () => {
       const next = head.getAttribute("aria-sort") === "descending" || (!head.hasAttribute("aria-sort") && !numeric[i]) ? "ascending" : "descending";
@@ -629,7 +659,7 @@ function tableOf(t, title) {
   const cell = (value, c, i) => {
     const text = TEXT[c.kind] || TEXT.text, tag = i ? "td" : "th";
     const node = make(tag, { scope: i ? null : "row", class: numeric[i] ? "num" : null });
-    if (!i) node.style.minWidth = `min(${longest + 1}ch, 8.5rem)`;
+    if (!i) node.style.minWidth = `min(${longest + 1}ch + 1rem, 9.5rem)`;
     if (value === null || value === undefined) node.append("–");
     else if (Array.isArray(value)) {
       node.append(value[0] === null ? "–" : text(value[0], c.digits));
@@ -688,7 +718,7 @@ function itemsOf(items) {
     make("h3", {}, one.title),
     one.image && one.image.startsWith("data:image/") ? make("img", { src: one.image, alt: `Sample: ${one.title}` }) : null,
     one.text ? make("p", { tabindex: 0 }, one.text) : null,
-    one.facts && one.facts.length ? make("dl", { class: "facts" }, one.facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value))))) : null,
+    one.facts && one.facts.length ? make("dl", { class: "facts" }, one.facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, soft(String(value)))))) : null,
   )));
 }
 
@@ -745,35 +775,50 @@ function drawFigure(slot, figure, width) {
   const types = (figure.data || []).map((trace) => trace.type), cells = types.includes("heatmap");
   const across = (figure.data || []).some((trace) => trace.type === "bar" && trace.orientation === "h");
   const axis = (given, name) => ({
-    automargin: true, ...(cells || (types.includes("bar") && (across ? "y" : "x") === name[0]) ? { showgrid: false, zeroline: false } : {}), ...given,
-    title: given.title ? { ...given.title, font } : undefined,
+    automargin: true, exponentformat: "power", minexponent: 6, separatethousands: true, ...(cells || (types.includes("bar") && (across ? "y" : "x") === name[0]) ? { showgrid: false, zeroline: false } : {}), ...given,
+    title: given.title ? { ...(typeof given.title === "string" ? { text: given.title } : given.title), standoff: 12, font } : undefined,
     gridcolor: rgb("--line"), zerolinecolor: rgb("--line"), linecolor: rgb("--edge"), tickcolor: rgb("--edge"),
   });
-  const few = (slot.clientWidth || width || 700) < 560;
+  const space = width || slot.clientWidth || 700, few = space < 560;
   for (const name of Object.keys(layout)) if (/^[xy]axis\d*$/.test(name)) layout[name] = axis(layout[name], name);
   layout.xaxis ??= axis({}, "x");
   layout.yaxis ??= axis({}, "y");
   const legend = { bgcolor: "rgba(0,0,0,0)", ...layout.legend, font: { ...font, ...(layout.legend || {}).font, color: rgb("--ink") } };
-  let lines = 0;
-  if (few) {  // the legend below, in as many lines as it needs
-    let left = 0;
-    for (const trace of figure.data || []) {
-      if (!trace.name || trace.showlegend === false) continue;
-      const long = 7 * trace.name.length + 50;
-      if (left < long) { lines += 1; left = (slot.clientWidth || 340) - 20; }
-      left -= long;
-    }
-    Object.assign(legend, { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom", maxheight: 1 });
+  let above = 0;
+  if (few) {  // the legend above, in as many lines as it needs: below are labels of any length
+    const named = (figure.data || []).filter((trace) => trace.name && trace.showlegend !== false && trace.type !== "heatmap").map((trace) => trace.name);
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = `12px ${font.family}`;
+    const wide = Math.max(0, ...named.map((name) => pen.measureText(name).width)) + 46;  // all are as wide as the widest
+    const room = space - 20;
+    if (named.length > 1 || layout.showlegend) above = 19 * Math.ceil(named.length / Math.max(Math.floor(room / wide), 1)) + 24;
+    Object.assign(legend, { orientation: "h", x: 0, xref: "container", xanchor: "left", yref: "container", y: 1, yanchor: "top", maxheight: 1, tracegroupgap: 0, font: { ...legend.font, size: 12 } });
   }
   Object.assign(layout, {
     font, legend, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: !width, width: width || undefined,
-    margin: { l: 56, r: 16, t: layout.title ? 48 : 24, b: 48, ...(few ? {} : layout.margin) },
-    height: layout.height || (few ? 340 + 21 * lines : 430), dragmode: coarse ? false : layout.dragmode || "zoom",
+    margin: { l: 56, r: 16, b: 48, ...(few ? {} : layout.margin), t: Math.max(few ? above : (layout.margin || {}).t ?? 0, layout.title ? 48 : 24) },
+    height: (layout.height || (few ? 340 : 430)) + above, separators: ".,", dragmode: coarse ? false : layout.dragmode || "zoom",
     colorway: ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--ink"].map((v) => rgb(v)),
     hoverlabel: { bgcolor: rgb("--card"), bordercolor: rgb("--edge"), font: { ...font, color: rgb("--ink") } },
   });
   for (const note of layout.annotations || []) note.font = { ...note.font, color: (note.font || {}).color || rgb("--ink") };
   const data = recolour(structuredClone(figure.data || []), "data");
+  // Names that do not fit side by side stand aslant, shortened, and as many as there is room for
+  for (const [name, at] of Object.entries(layout)) {
+    if (!/^[xy]axis\d*$/.test(name)) continue;
+    const way = name[0], own = data.filter((one) => `${way}axis${(one[`${way}axis`] || way).slice(1)}` === name && Array.isArray(one[way]));
+    const named = (text) => typeof text === "string" && !/^-?[\d.]+$/.test(text);
+    const values = at.tickvals || [...new Set([...(at.categoryarray || []), ...own.flatMap((one) => one[way])])];
+    const texts = (at.ticktext || values).map((text) => (typeof text === "string" ? text.replace(/<[^>]*>/g, "") : text));
+    if (!texts.some(named) || at.type === "log") continue;
+    const room = way === "x" ? (space - 90) * (few ? 1 : 0.8) : layout.height - 110;
+    const crowded = way === "y" ? few : 7.5 * texts.reduce((sum, text) => sum + String(text).length + 1.5, 0) > room;
+    const every = Math.ceil((texts.length * 15) / room);
+    if (!crowded && every === 1) continue;
+    const shown = (_, i) => i % every === 0;
+    Object.assign(at, { tickmode: "array", tickvals: values.filter(shown), ticktext: texts.map((text) => clip(String(text), few ? 13 : 24)).filter(shown) }, way === "x" ? { tickangle: -60 } : {});
+  }
+  for (const trace of data) if (few && trace.type === "sankey" && trace.node) trace.node.label = (trace.node.label || []).map((text) => clip(text, 11));
   for (const trace of data) if ((trace.mode || "").includes("text")) { trace.cliponaxis = false; layout.margin.r = Math.max(layout.margin.r, 44); }
   for (const trace of data) if (trace.type === "heatmap" && trace.texttemplate) trace.textfont = { ...trace.textfont, color: rgb("--ink") };
   for (const trace of data) if (trace.type === "heatmap" || trace.colorbar) trace.colorbar = { outlinewidth: 0, thickness: 12, ...trace.colorbar };
@@ -787,6 +832,7 @@ function drawFigure(slot, figure, width) {
 
 function figureOf(panel) {
   const views = panel.views || [["", panel.figure]];
+  const bare = views.every(([label]) => /^\d+$/.test(label)), of = content.explorer && content.explorer.cascade ? "model" : "exit";
   const slot = make("div", { class: "plot", role: "img", "aria-label": panel.alt || panel.title });
   const state = { slot, now: 0, drawn: false };
   state.draw = (width) => {
@@ -805,7 +851,7 @@ function figureOf(panel) {
       const input = make("input", { type: "radio", name, value: i });
       input.checked = i === 0;
       input.addEventListener("change", () => { state.now = i; Plotly.purge(slot); state.draw(); });
-      return make("label", {}, input, make("span", {}, label));
+      return make("label", {}, input, make("span", {}, bare ? `${of} ${label}` : label));
     })));
   }
   box.append(slot);
@@ -823,24 +869,36 @@ function panels() {
 }
 
 function drawFigures() {
-  const seen = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting) idle(() => ready(figures.find((f) => f.slot === entry.target)));
-  }, { rootMargin: "400px" });
-  const ready = (figure) => { if (!figure.drawn) { seen.unobserve(figure.slot); figure.draw(); } };
-  figures.forEach((figure) => seen.observe(figure.slot));
-  // In quiet, one after the other, so that they are there when the reader comes
+  // Those in view at once; then one after the other, so that they are there when the reader comes, or a printer
+  const near = () => figures.find((f) => !f.drawn && f.slot.getBoundingClientRect().top < innerHeight + 200 && f.slot.getBoundingClientRect().bottom > -200);
+  for (let next = near(); next; next = near()) next.draw();
   const rest = () => {
-    const next = figures.find((f) => !f.drawn);
-    if (next && typeof Plotly !== "undefined") { ready(next); idle(rest); } else performance.mark("figures");
+    const next = near() || figures.find((f) => !f.drawn);
+    if (!next) return performance.mark("figures");
+    next.draw();
+    idle(rest);
   };
-  idle(rest);
+  if (typeof Plotly !== "undefined") idle(rest); else performance.mark("figures");
   retheme.push(() => figures.forEach((f) => { if (f.drawn) f.draw(); }));
   addEventListener("beforeprint", () => { document.documentElement.dataset.paper = ""; figures.forEach((f) => f.draw(660)); });
   addEventListener("afterprint", () => { delete document.documentElement.dataset.paper; figures.forEach((f) => f.draw()); });
 }
 
+// --- What is wider than its box fades at the edge behind which there is more ---
+
+function edges() {
+  const look = (box) => box.classList.toggle("more", box.scrollWidth - box.clientWidth - box.scrollLeft > 3);
+  const sizes = new ResizeObserver((entries) => new Set(entries.map((e) => e.target.closest(".scroll, .flow, .jump ul"))).forEach(look));
+  for (const box of document.querySelectorAll(".scroll, .flow, .jump ul")) {
+    sizes.observe(box);
+    if (box.firstElementChild) sizes.observe(box.firstElementChild);
+    box.addEventListener("scroll", () => look(box), { passive: true });
+  }
+}
+
 const api = content.explorer ? explore(content.explorer) : null;
 panels();
+edges();
 performance.mark("numbers");
 addEventListener("DOMContentLoaded", drawFigures);
 window.policyopt = { content, explorer: api, figures, text: { number, percent, points, exactly, interval } };
