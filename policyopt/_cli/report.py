@@ -23,7 +23,7 @@ def report(
     policies: list[str] | None = option(None, "Files of policies, families: a.json b.json."),
     risk: list[str] | None = option(None, 'Levels certified for it, too: "drop<=1%".'),
     samples: str | None = option(
-        None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."
+        None, "Images or texts by row of pool or split: a folder (17.png, 17.txt), or FILE:COLUMN."
     ),
     budget: str | None = option(None, "Of a decision log; default: of its policy (--policies)."),
     out: Path = option(Path("report.html"), "Page to write."),
@@ -64,8 +64,11 @@ def report(
         got, step = " ".join(map(str, paths)), "E.g. policyopt report cache/fashion_mnist."
         raise input_error("CACHE", "a directory of a cache", got, step)
     given: dict[str, Any] = {name: load_any(name) for name in names}
-    shown = None if samples is None else Samples(samples, "--samples")
-    data, chosen = options.read_cache(cache), None
+    data, chosen, shown = options.read_cache(cache), None, None
+    if samples is not None:
+        key = data.rows(test)[0]
+        of = "the whole pool" if data.pooled else f"split {key}"
+        shown = Samples(samples, "--samples", len(data.splits[key]), of)
     if risk and SPLIT not in data.split_names:
         step = "Import with such rows (--split fit=0.5,calibrate=0.2,test=0.3)."
         raise input_error("--risk", f"given with a cache that has a split {SPLIT}", risk[0], step)

@@ -95,8 +95,9 @@ def report(
         Where to write the page.
     **how
         ``policies``, by name: policies, families, or what fits returned, shown, too. ``test``, rows that all is told
-        of. ``samples``, a function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of
-        them. ``title``; ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
+        of. ``samples``, a function of a row's number (in the split; of a pool, in all of it) to its ``text`` or
+        ``image`` (data URI). ``panels``, more of them. ``title``; ``command``, which made the page; ``fits``, which
+        fits a policy, up to its budget.
 
     Returns
     -------
@@ -190,7 +191,7 @@ def content(
     ranks = compare(few, rival.label).ranking if len(chosen) > 1 and rival.label in chosen else []
     page["panels"] += [
         *_panels(order, frontier, rival.label, table, budgets, ranks),
-        *_policy_panels(first, rival, start, table, whole, samples, notes), *panels,
+        *_policy_panels(first, rival, start, table, samples, notes), *panels,
     ]
     return page
 
@@ -429,18 +430,17 @@ def _panels(
 
 
 def _policy_panels(
-    entry: _Entry, rival: _Entry, start: int, table: Table, whole: Table, samples: Any, notes: list[str]
+    entry: _Entry, rival: _Entry, start: int, table: Table, samples: Any, notes: list[str]
 ) -> list[dict[str, Any]]:
     """Return what the policy that is shown first does, beside the rival's, how sure it may be, and costs."""
-    policy, place, numbers = entry.policies[entry.at[start]], rival.at[start], np.flatnonzero(whole.valued)
+    policy, place = entry.policies[entry.at[start]], rival.at[start]
     if not isinstance(policy, (Policy, RoutingPolicy)):
         notes.append(f"{entry.label} has a policy per context: `policyopt evaluate --by context` tells of each")
         return [_costs_panel(policy, table)]
     other = rival.policies[place] if place >= 0 and isinstance(rival.policies[place], Policy) else None
-    named = samples and (lambda row: samples(int(numbers[row])))  # by the rows of the split
     found: Any = explain_routing(policy, table) if isinstance(policy, RoutingPolicy) else None
     found = found or explain_rows(policy, table, None if entry is rival else other, table.names)
-    shown = explanation_content(found, "", table, named)
+    shown = explanation_content(found, "", table, samples)
     notes += [one for one in (*shown["notes"], *getattr(samples, "notes", ())) if one not in notes]
     return [*shown["panels"], _costs_panel(policy, table)]
 

@@ -290,22 +290,35 @@ def test_samples_are_small_pictures_and_texts(tmp_path):
     refuses("a folder, or FILE:COLUMN", Samples, str(tmp_path / "none"))
 
 
-def test_changed_rows_show_the_samples_of_the_split(few, tmp_path):
-    data = cache(
-        labels=np.where(np.arange(1600) % 7, np.random.default_rng(0).integers(0, 5, 1600), -1)
-    )
-    asked = []
+@pytest.mark.parametrize("pooled", [True, False])
+def test_changed_rows_show_their_own_samples(few, run, tmp_path, pooled):
+    rows = cache(1600).splits["pool"]
+    outputs, labels = rows.array("outputs"), rows.array("labels").copy()
+    labels[::7] = -1
+    shares = {"shares": {"fit": 0.5, "test": 0.5}} if pooled else {}
+    parts = {"pool": slice(None)} if pooled else {"fit": slice(0, 800), "test": slice(800, 1600)}
+    with po.CacheWriter(tmp_path / "cache", costs=cache(60).costs, **shares) as writer:
+        for name, some in parts.items():
+            writer.append(name, outputs[some], labels[some])
+    texts = [f"text {i}" for i in range(1600)]  # of the rows in the order imported
+    mine = texts if pooled else texts[800:]
+    for name, lines in {"mine": mine, "torn": mine[1:], "twice": mine + mine}.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text", *lines]) + "\n")
     found = page_of(
-        data,
-        ["margin:answer=combined"],
-        samples=lambda row: asked.append(row) or {"text": f"row {row}"},
-    )
+        data := po.open_cache(tmp_path / "cache"), ["margin:answer=combined"],
+        samples=Samples(f"{tmp_path}/mine.csv:text", rows=len(mine)),
+    )  # fmt: skip
     items = next(p for p in found["panels"] if p["id"] == "changes")["items"]
-    labels = Tables(data).get("test").statistics.labels
-    assert items and [item["text"] for item in items] == [f"row {row}" for row in asked]
-    assert all(labels[row] >= 0 for row in asked)
-    for item, row in zip(items, asked, strict=True):
-        assert dict(item["facts"])["label"].split()[0] == str(labels[row])
+    of = data.rows("test")[1] + (0 if pooled else 800)
+    assert len(items) > 3
+    for item in items:
+        row = int(item["text"].split()[1])
+        assert row in of and dict(item["facts"])["label"].split()[0] == str(labels[row])
+        where = f"{row} of the pool" if pooled else f"{row - 800} of test"
+        assert item["title"].partition(": row ")[2] == where
+    for name in ("torn", "twice"):
+        code, _, err = run("report", tmp_path / "cache", "--samples", f"{tmp_path}/{name}.csv:text")
+        assert code == 2 and f"with the {len(mine):,} rows of" in err and "order imported" in err
 
 
 def test_the_command_writes_a_page_and_replaces_none_but_its_own(few, run, tmp_path):
