@@ -218,7 +218,8 @@ def explanation_panels(
     panels = [_exits(record), _scores(record)]
     panels += [_classes(record, classes)] if record["classes"] else []
     numbers = numbers or (range(record["rows"]), record["split"])
-    return panels + ([_changes(found, record, classes, samples, *numbers)] if record["changes"] else [])  # fmt: skip
+    changes = record["changes"] and changes_panel(found, record, classes, samples, *numbers)
+    return [*panels, changes] if changes else panels
 
 
 def _exits(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,9 +272,10 @@ def _class(number: int, classes: Sequence[str]) -> str:
     return f"{number} {classes[number]}" if 0 <= number < len(classes) else str(number)
 
 
-def _changes(
+def changes_panel(
     found: Explanation, record: Any, classes: Sequence[str], samples: Any, numbers: Any, of: str
 ) -> dict[str, Any]:
+    """Return the panel of rows that fare otherwise than with the reference."""
     changes, rows, items, answers = record["changes"], found.rows(), [], ""
     names = [*map(numbered, changes["exits"])]
     for which in ("worse", "better") if changes["better"] is not None else ():

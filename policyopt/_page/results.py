@@ -176,6 +176,11 @@ def _deploy(study: Study, word: str) -> dict[str, Any]:
         names = at[0]["contenders"]
         few = ", ".join(names[:_SOME]) + f" and {len(names) - _SOME} more" * (len(names) > _SOME)
         told = f"one of {few}; which, cannot be told"
+        told = (
+            told
+            if names[1:]
+            else f"{few} leads, which may be chance, as so many budgets are looked at"
+        )
         if isinstance(key, str):
             leads = [100 * one["lead"] for one in at if one["lead"] is not None]
             apart = " to ".join(dict.fromkeys(f"{f(leads):.2f}" for f in (min, max) if leads))
