@@ -313,7 +313,9 @@ def parse_budget(budget: Budget, costs: Floats, unit: str = "") -> float:
             allowed += ", or money per request or per 1000 requests"
             step = "Money in single quotes, as a shell reads $3 itself: '$3/1000', or 3USD/1000."
         raise input_error("budget", allowed, budget, step)
-    return value / 100 * float(costs[-1]) if text.endswith("%") else value
+    value = value / 100 * float(costs[-1]) if text.endswith("%") else value
+    ends = [float(end) for end in (costs[0], costs[-1]) if abs(value - end) <= 5e-6 * abs(end)]
+    return ends[0] if ends else value  # an end as it is printed, of six digits, is that end
 
 
 def parse_budgets(

@@ -380,8 +380,8 @@ def means_over(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _references(
     frontier: Frontier, fit_rows: Table, table: Table, budgets: Sequence[float], seed: int, names: Sequence[str]
 ) -> None:  # fmt: skip
-    table = known_rows(table)
-    columns = [*exit_means(table), *exit_means(known_rows(fit_rows))]
+    paid, table = exit_means(table)[0], known_rows(table)  # of all rows, as policies' costs are
+    columns = [paid, exit_means(table)[1], *exit_means(known_rows(fit_rows))]
     for k, (cost, value, fit_cost, fit_value) in enumerate(zip(*columns, strict=True)):
         one = {"exit": k, "cost": cost, **worth_fields(value, table.graded), "seed": seed}
         one |= {"fit_cost": fit_cost, "fit_quality": fit_value}
@@ -401,7 +401,7 @@ def exit_means(table: Table) -> tuple[list[float], list[Any]]:
 def beside_full(table: Table, cost: Floats, quality: Floats) -> dict[str, Any]:
     """Return the last exit's cost, by itself, and quality, and how a policy's, (N,) each, differ, by paired rows."""
     known = known_rows(table)
-    (*_, full), (*_, worth) = exit_means(known)
+    full, worth = exit_means(table)[0][-1], exit_means(known)[1][-1]
     gap = quality[~np.isnan(quality)] - known.quality[:, -1]
     found = {"full_cost": full, **worth_fields(worth, table.graded, "full_")}
     found["saving"] = 1.0 - float(cost.mean()) / full

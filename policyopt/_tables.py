@@ -13,7 +13,7 @@ from policyopt.runtime._text import SHOWN, csv_cell, printable
 STYLES = ("latex", "markdown", "csv")
 _LATEX = {c: f"\\{c}" for c in "{}$&#%_"} | {
     "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", "-": "{-}", "`": r"\textasciigrave{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "-": "{-}", "[": "{[}", "`": r"\textasciigrave{}",
 }  # fmt: skip
 _MARKDOWN = {c: f"\\{c}" for c in r"\`*_[]|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 

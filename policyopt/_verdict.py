@@ -29,6 +29,7 @@ from policyopt._frontier import (
     Frontier,
     Path,
     beside_full,
+    exit_means,
     means_over,
     oracle,
     path_through,
@@ -169,6 +170,9 @@ def _judged(
     records: list[dict[str, Any]] = []
     for mine, of in zip(zip(*keys.values(), strict=True), zip(*rows, strict=True), strict=True):
         each = [{**told[key], **one} for key, one in zip(mine, of, strict=True)]
+        for (_, seed, _), one in zip(mine, each, strict=True):  # costs are of all rows
+            one["full_cost"] = exit_means(frontier.tests[seed])[0][-1]
+            one["saving"] = 1.0 - one["realised_cost"] / one["full_cost"]
         record = {**{name: each[0][name] for name in _HEAD}, **means_over(each)}
         lead = record["bound_lead"]
         record["reached"] = record["to_singles"] / lead if lead and lead > 1e-9 else None

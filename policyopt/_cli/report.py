@@ -11,7 +11,7 @@ from policyopt._cli import options, output
 from policyopt._cli.fit import foretell
 from policyopt._cli.options import argument, option
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._experts import load_any
+from policyopt.runtime._experts import any_to_dict, load_any
 from policyopt.runtime._text import printable
 
 _LONGER = 6  # times as long as at nine budgets are fits at the page's: they share the training
@@ -23,7 +23,7 @@ def report(
     policies: list[str] | None = option(None, "Files of policies, families: a.json b.json."),
     risk: list[str] | None = option(None, 'Levels certified for it, too: "drop<=1%".'),
     samples: str | None = option(
-        None, "Images or texts by row of the split: a folder (17.png, 17.txt), or FILE:COLUMN."
+        None, "Images or texts by row of pool or split: a folder (17.png, 17.txt), or FILE:COLUMN."
     ),
     budget: str | None = option(None, "Of a decision log; default: of its policy (--policies)."),
     out: Path = option(Path("report.html"), "Page to write."),
@@ -34,6 +34,7 @@ def report(
     test: str = options.TEST,
 ) -> None:
     """Write a page: verdict, policies at all budgets to slide through, and what they do."""
+    from policyopt._cache.decision_log import Log, is_log
     from policyopt._certificates.certify import SPLIT, certify
     from policyopt._methods.registry import apply_settings, method_list
     from policyopt._page import content
@@ -49,6 +50,14 @@ def report(
     alone = {"--risk": risk, "--samples": samples, "--set": settings, "--head-cost": head_cost}
     if is_state(cache):
         _refuse(alone | {"--methods": methods, "--utility": utility, "--cost": cost}, cache)
+        served = {of for path in (cache, *others) if is_log(path) for of in Log(path).policies}
+        for name in names if served else ():
+            if (of := any_to_dict(load_any(name))["sha256"]) not in served:
+                allowed = (
+                    f"the policy that served, of sha256 {', '.join(one[:12] for one in served)}"
+                )
+                step = "Give the file that served, or the budget by itself (--budget)."
+                raise input_error("--policies", allowed, f"{name}, of {of[:12]}", step)
         stated = [load_any(name).provenance.get("budget") for name in names]
         options.write_page(out, "monitor", [cache, *others], budget or next(iter(stated), None))
         return
@@ -64,8 +73,11 @@ def report(
         got, step = " ".join(map(str, paths)), "E.g. policyopt report cache/fashion_mnist."
         raise input_error("CACHE", "a directory of a cache", got, step)
     given: dict[str, Any] = {name: load_any(name) for name in names}
-    shown = None if samples is None else Samples(samples, "--samples")
-    data, chosen = options.read_cache(cache), None
+    data, chosen, shown = options.read_cache(cache), None, None
+    if samples is not None:
+        key = data.rows(test)[0]
+        of = "the whole pool" if data.pooled else f"split {key}"
+        shown = Samples(samples, "--samples", len(data.splits[key]), of)
     if risk and SPLIT not in data.split_names:
         step = "Import with such rows (--split fit=0.5,calibrate=0.2,test=0.3)."
         raise input_error("--risk", f"given with a cache that has a split {SPLIT}", risk[0], step)

@@ -169,6 +169,9 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
         draft = self.pose(table, seed)
 
         def spend(budgets: Sequence[float]) -> Sequence[Draft]:
+            # A budget of all rows may be more than those that have a label can cost.
+            most = float(draft.problem.mean_costs[-1])
+            budgets = [min(budget, most) for budget in budgets]
             for budget in budgets:
                 draft.problem.check_budget(budget)
             return self.solve(draft, budgets, seed)

@@ -13,6 +13,7 @@ import shlex
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from policyopt._frontier import (
     compare,
     compare_paths,
     curve,
+    exit_means,
     summary,
     threshold_fields,
 )
@@ -33,11 +35,11 @@ from policyopt._methods.registry import ROWS, make_method, method_list, spec_of
 from policyopt._optional import need
 from policyopt._page import panels as draw
 from policyopt._page.page import render
-from policyopt._page.results import explanation_content
+from policyopt._page.results import explanation_content, places_in_cache
 from policyopt._page.results import page as blank
 from policyopt._progress import stage, working
 from policyopt._replay import replay
-from policyopt._report.explanation import explain_rows
+from policyopt._report.explanation import Explanation, change_record, explain_rows
 from policyopt._report.routes import explain_routing, tree_of
 from policyopt._table import Table, Tables, known_rows, tables_of
 from policyopt._thresholds.joint import upper_hull
@@ -95,8 +97,9 @@ def report(
         Where to write the page.
     **how
         ``policies``, by name: policies, families, or what fits returned, shown, too. ``test``, rows that all is told
-        of. ``samples``, a function of a row's number there to its ``text`` or ``image`` (data URI). ``panels``, more of
-        them. ``title``; ``command``, which made the page; ``fits``, which fits a policy, up to its budget.
+        of. ``samples``, a function of a row's number (in the split; of a pool, in all of it) to its ``text`` or
+        ``image`` (data URI). ``panels``, more of them. ``title``; ``command``, which made the page; ``fits``, which
+        fits a policy, up to its budget.
 
     Returns
     -------
@@ -150,7 +153,8 @@ def content(
         "Rows": f"a pool, divided by seed {data.split_seed}" if data.pooled else "in splits as they came",
         "Fitted on": "fit, seed 0", "Judged on": test, "Utility": tables.utility.digest if tables.utility else "none",
     }
-    told = f"{len(whole):,} rows of {test}, {whole.exits} {of}, costs in {cost.unit}"
+    some = "" if whole.labelled else f", {int(whole.valued.sum()):,} labelled"
+    told = f"{len(whole):,} rows of {test}{some}, {whole.exits} {of}, costs in {cost.unit}"
     page = blank("cache", title or "Early exits", told, [_data_panel(tables)], facts=[*facts.items()])
     page["made"]["command"], notes = command, page["notes"]
     table = known_rows(whole, notes)
@@ -158,39 +162,53 @@ def content(
         notes.append(f"no row of {test} has a label: no quality, no policies are shown. --test names other rows")
         page["panels"] += panels
         return page
+    table = table if whole.labelled else replace(table, split=f"{test}[labelled]")
     chosen, budgets = with_reference(methods, fit_rows, bool(policies)), _grid(fit_rows)
-    frontier = curve(data, chosen, budgets, test=test, tables=tables)
-    few, said = _thinned(frontier), {n.partition(" left out at ")[0]: n for n in frontier.notes}
-    found = verdict(few)
-    page["verdict"] = {"pays": found.pays, "headline": found.headline, "sentences": [*found.sentences]}
-    notes += [one for one in dict.fromkeys([*said.values(), *found.notes]) if one not in notes]
-    entries = [_fitted(frontier, label, method, fits) for label, method in chosen.items()]
     named = {f"{name} (given)" if name in chosen else name: one for name, one in (policies or {}).items()}
-    entries += [_given(name, one, whole, budgets, fits) for name, one in named.items()]
-    entries = [entry for entry in entries if entry.levels]
+    given = [_given(name, one, whole, fits) for name, one in named.items()]
+    stops = [level["budget"] for entry in given for level in entry.levels]
+    looked = budgets[::_STEP]
+    budgets = sorted({*budgets, *(stop for stop in stops if budgets[0] < stop < budgets[-1])})
+    for entry in given:
+        asked = np.maximum.accumulate([min(level["budget"], budgets[-1]) for level in entry.levels])
+        entry.at = (np.searchsorted(asked, np.array(budgets) * (1 + 1e-9), side="right") - 1).tolist()
+    frontier = curve(data, chosen, budgets, test=test, tables=tables)
+    few = _thinned(frontier, [budgets.index(one) for one in looked])
+    said = {n.partition(" left out at ")[0]: n for n in frontier.notes}
+    found = verdict(few)
+    notes += [one for one in dict.fromkeys([*said.values(), *found.notes]) if one not in notes]
+    entries = [_fitted(frontier, label, method, fits, len(budgets)) for label, method in chosen.items()]
+    entries = [entry for entry in [*entries, *given] if entry.levels]
     rival = next((entry for entry in entries if entry.label == REFERENCE), entries[0])
     if rival.label != REFERENCE:
         notes.append(f"{REFERENCE} cannot be fitted here: differences are to {rival.label}")
-    path = _measure(rival, table, None)
+    path = _measure(rival, whole, None)
     for i, entry in enumerate(others := [entry for entry in entries if entry is not rival]):
         with stage(i, len(others), f"comparing {entry.label}"):
-            _measure(entry, table, path)
+            _measure(entry, whole, path)
     order = sorted(entries, key=lambda entry: -entry.promise)
-    first = next((entry for entry in entries if entry.label == "auto"), order[0])
+    first = given[0] if given else next((entry for entry in entries if entry.label == "auto"), order[0])
     full = fit_rows.mean_costs[-1]  # begin at 40 % of it, or half of the way
     most = 0.4 * full if budgets[0] < 0.4 * full else (full + budgets[0]) / 2
     met = [i for i, j in enumerate(first.at) if j >= 0]
     start = max([i for i in met if budgets[i] <= most], default=met[0])
+    page["verdict"] = {"pays": found.pays, "headline": found.headline, "sentences": [*found.sentences]}
+    if given:
+        if first.levels[0]["certificate"] or not first.levels[1:]:
+            start = met[0]
+        page["verdict"] = _given_first(first, first.at[start], whole, page["verdict"])
+    shown = {*looked, *(entry.levels[0]["budget"] for entry in given)}
     chunks, fields = _packed(entries), ("label", "title", "about", "command", "at", "levels")
     page["explorer"] = {
-        **_explorer(frontier, table, budgets), "start": start, "reference": rival.label, "chosen": first.label,
+        **_explorer(frontier, table, budgets), "rows": len(whole), "labelled": len(table), "start": start,
+        "reference": rival.label, "chosen": first.label,
         "methods": [{of: getattr(entry, of) for of in fields} for entry in entries],
         "budgets": budgets, "chunks": chunks,
     }
     ranks = compare(few, rival.label).ranking if len(chosen) > 1 and rival.label in chosen else []
     page["panels"] += [
-        *_panels(order, frontier, rival.label, table, budgets, ranks),
-        *_policy_panels(first, rival, start, table, whole, samples, notes), *panels,
+        *_panels(order, frontier, rival.label, table, {i: b for i, b in enumerate(budgets) if b in shown}, ranks),
+        *_policy_panels(first, rival, start, table, fit_rows, samples, notes), *panels,
     ]
     return page
 
@@ -257,12 +275,12 @@ class _Entry:
         return {"method": self.title, **named}
 
 
-def _fitted(frontier: Frontier, label: str, method: Any, fits: str) -> _Entry:
+def _fitted(frontier: Frontier, label: str, method: Any, fits: str, count: int) -> _Entry:
     """Return a method of a frontier: budgets that share a policy, and what is stated of it, are one level."""
     row, spec = ROWS.get(method.name), spec_of(method) if method.name in ROWS else label
     about = f"Leaves where {row.summary}. {row.wins}" if row else ""
-    command = [f"{fits} --budget ", f" --method {shlex.quote(spec)} --out policy.json"]
-    entry, places = _Entry(label, about, command, [-1] * BUDGETS), dict[str, int]()
+    command = [f"{fits} --budget ", f" --method {shlex.quote(spec)} --out {method.name}.json"]
+    entry, places = _Entry(label, about, command, [-1] * count), dict[str, int]()
     for ((name, _, i), fitted), record in zip(frontier.fitted.items(), frontier.records, strict=True):
         if name == label:
             policy, stated = fitted.policy, fitted.policy.provenance
@@ -273,14 +291,14 @@ def _fitted(frontier: Frontier, label: str, method: Any, fits: str) -> _Entry:
     return entry
 
 
-def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: str) -> _Entry:
+def _given(name: str, given: Any, table: Table, fits: str) -> _Entry:
     """Return a policy, or the levels of a family, by what they were fitted for."""
     given = policy_of(given, argument="policies", routes=True)
     family = isinstance(given, PolicyFamily)
     command = fits.replace("policyopt fit", f"policyopt evaluate {shlex.quote(name)}")
-    told = [f"{command} --level ", ""] if family else [f"{command}  # at ", ""]
+    told = [f"{command} --level ", ""] if family else [command]
     if name != (risk := name.removeprefix(CERTIFIED)):
-        told = [f"{fits.replace('policyopt fit', 'policyopt certify')} --risk {shlex.quote(risk)}  # at ", ""]
+        told = [f"{fits.replace('policyopt fit', 'policyopt certify')} --risk {shlex.quote(risk)} --out certified.json"]
     entry = _Entry(name, "As it was given.", told)
     for j, policy in enumerate(given.policies if family else [given]):
         record = summary(replay(policy, table), policy)
@@ -288,9 +306,33 @@ def _given(name: str, given: Any, table: Table, budgets: Sequence[float], fits: 
         stated = [_number(policy.provenance.get(of)) for of in ("budget", "expected_cost")]
         own = [float(min(least))] if least else stated
         entry.add(policy, next((one for one in own if one is not None), record["realised_cost"]), record)
-    asked = np.maximum.accumulate([min(level["budget"], budgets[-1]) for level in entry.levels])
-    entry.at = (np.searchsorted(asked, np.array(budgets) * (1 + 1e-9), side="right") - 1).tolist()
     return entry
+
+
+def _given_first(entry: _Entry, at: int, whole: Table, cache: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the verdict of a policy that was given, that of the cache behind it."""
+    level, known, against = entry.levels[at], certificate_of(entry.policies[at]), _full_name(whole)
+    gap, cost = [f"{100 * one:+.2f}" for one in level["to_full"]], level["cost"][0]
+    full = exit_means(whole)[0][-1]
+    way = "less" if cost <= full else "more"
+    told = f"{cost:.4g} {whole.unit}, {draw.percent(abs(1 - cost / full))} {way} than {against}"
+    some = "" if whole.labelled else f", {int(whole.valued.sum()):,} labelled"
+    words = f"On {len(whole):,} rows of {whole.split}{some}, it costs {told} ({full:.4g}), with {_word(whole)} "
+    words += f"{draw.percent(level['quality'][0], 2)}: {gap[0]} [{gap[1]}, {gap[2]}] points to {against}."
+    headline, badge, kept = f"{entry.label}: {told}.", "As given", None
+    if known:
+        claim, sure = re.sub(r"\s*(<=|%)", r" \1", known["claim"]), in_words(known).partition(":")[0]
+        headline = f"{entry.label} keeps {claim.replace('<=', '<= ')} {sure}"
+        headline, badge, kept = f"{headline}: certified on {known['n']:,} rows of {known['split']}.", "Certified", True
+    elif level["certificate"]:
+        headline, badge, kept = f"The certificate of {entry.label} is {level['certificate']}.", "Not certified", False
+    said = [words, f"Of the cache: {cache['headline']}", *cache["sentences"]]
+    return {"badge": badge, "pays": kept, "headline": headline, "sentences": said}
+
+
+def _full_name(table: Table) -> str:
+    last = table.names[-1] if table.names else "the last model"
+    return f"{last} alone" if table.cascade else "the full model"
 
 
 def _number(value: Any) -> float | None:
@@ -298,12 +340,14 @@ def _number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _measure(entry: _Entry, table: Table, rival: Path | None) -> Path:
+def _measure(entry: _Entry, whole: Table, rival: Path | None) -> Path:
     """Add to levels what rows tell of them, also beside the full model and the rival; return their path."""
+    table, known = known_rows(whole), np.flatnonzero(whole.valued)
     worth, classes = table.quality, _classes(table)
     paid, earned = [np.broadcast_to(table.costs, worth.shape)[:, 0]], [worth[:, 0]]
     for policy, level in zip(entry.policies, entry.levels, strict=True):
-        outcome = replay(policy, table)
+        every = replay(policy, whole)  # of whose coins rows without a label have some
+        outcome = every.take(known)
         paid.append(outcome.cost)
         earned.append(outcome.quality)
         gain = mean_interval(outcome.quality - worth[:, -1], span=1.0, group=table.group)
@@ -312,9 +356,9 @@ def _measure(entry: _Entry, table: Table, rival: Path | None) -> Path:
             exits = (outcome.exit[rows] for rows in classes.values())
             left = [np.bincount(one, minlength=outcome.exits) / len(one) for one in exits]
             level["by_class"] = np.round(left, 4).tolist()
-        if outcome.turn is not None:
+        if every.turn is not None:
             level["ways"] = [{"path": way, "share": one["share"], "stop": one["stop"]}
-                             for way, one in tree_of(outcome).items() if one["share"] >= _RARE]
+                             for way, one in tree_of(every).items() if one["share"] >= _RARE]
     path = Path(np.stack(paid, axis=1), np.stack(earned, axis=1), table.graded, table.group)
     gains = compare_paths(path, rival) if rival else ()
     for level, found in zip(entry.levels, gains, strict=False):
@@ -343,7 +387,7 @@ def _explorer(frontier: Frontier, table: Table, budgets: Sequence[float]) -> dic
     x, y = hull[: hull[:, 1].argmax() + 1].T
     bound = [one["quality"] for one in frontier.bound]
     shown: dict[str, Any] = {
-        "unit": table.unit, "word": _word(table), "rows": len(table), "cascade": table.cascade, "classes": None,
+        "unit": table.unit, "word": _word(table), "cascade": table.cascade, "classes": None,
         "exits": [
             {"name": printable(one.get("name", f"exit {one['exit']}")), "cost": one["cost"], "quality": one["quality"]}
             for one in exits
@@ -374,10 +418,10 @@ def _word(table: Table) -> str:
     return "quality" if table.graded else "accuracy"
 
 
-def _thinned(frontier: Frontier) -> Frontier:
-    """Return every tenth budget: as many as people look at, and corrections are for."""
+def _thinned(frontier: Frontier, places: Sequence[int]) -> Frontier:
+    """Return some budgets: as many as people look at, and corrections are for."""
     pairs = zip(frontier.fitted, frontier.records, strict=True)
-    kept = {key: record for key, record in pairs if key[2] % _STEP == 0}
+    kept = {key: record for key, record in pairs if key[2] in places}
     fitted = {key: frontier.fitted[key] for key in kept}
     return replace(frontier, records=[*kept.values()], fitted=fitted)
 
@@ -405,23 +449,23 @@ def _data_panel(tables: Tables) -> dict[str, Any]:
 
 
 def _panels(
-    order: Sequence[_Entry], frontier: Frontier, rival: str, table: Table, budgets: Sequence[float], ranks: Any
+    order: Sequence[_Entry], frontier: Frontier, rival: str, table: Table, budgets: Mapping[int, float], ranks: Any
 ) -> list[dict[str, Any]]:
     """Return curves, those that promise most first, with gains over the rival; and all methods at some budgets."""
     rows = [entry.row(one) for entry in order for one in sorted(entry.levels, key=lambda one: one["cost"])]
-    facts = {"word": _word(table), "unit": table.unit, "rival": rival, "split": table.split}
+    facts = {"word": _word(table), "unit": table.unit, "rival": rival, "split": table.split.removesuffix("[labelled]")}
     facts |= {"best": order[0].title, "methods": ", ".join(entry.title for entry in order)}
     curves = draw.panel("frontier", facts, rows=rows)
-    drawn, dots = curves["figure"] or curves["views"][0][1], {"color": draw.GREY, "dash": "dot"}
+    drawn, dashes = curves["figure"] or curves["views"][0][1], {"color": draw.GREY, "dash": "dash"}
     for of, x, called, look in (
         (frontier.exits, "cost", "one exit for all", {"mode": "markers"}),
-        (frontier.bound, "budget", "bound in hindsight", {"line": dots}),
+        (frontier.bound, "budget", "hindsight bound", {"line": dashes}),
     ):
         points = [one[x] for one in of], [one["quality"] for one in of]
         drawn["data"].append(draw.plain(draw.line(*points, called, draw.GREY, **look)))
     letters = {(one["budget"], one["method"]): one["group"] for one in ranks}
     full, some = frontier.exits[-1]["cost"], list[dict[str, Any]]()
-    places = [(i, entry) for i in range(0, len(budgets), _STEP) for entry in order if entry.at[i] >= 0]
+    places = [(i, entry) for i in budgets for entry in order if entry.at[i] >= 0]
     for i, entry in places:
         own = entry.row(entry.levels[entry.at[i]])
         some.append({**own, "saved": 1 - own["cost"] / full, "equal": letters.get((budgets[i], entry.label))})
@@ -429,20 +473,42 @@ def _panels(
 
 
 def _policy_panels(
-    entry: _Entry, rival: _Entry, start: int, table: Table, whole: Table, samples: Any, notes: list[str]
+    entry: _Entry, rival: _Entry, start: int, table: Table, fit_rows: Table, samples: Any, notes: list[str]
 ) -> list[dict[str, Any]]:
     """Return what the policy that is shown first does, beside the rival's, how sure it may be, and costs."""
-    policy, place, numbers = entry.policies[entry.at[start]], rival.at[start], np.flatnonzero(whole.valued)
+    policy, place = entry.policies[entry.at[start]], rival.at[start]
     if not isinstance(policy, (Policy, RoutingPolicy)):
         notes.append(f"{entry.label} has a policy per context: `policyopt evaluate --by context` tells of each")
         return [_costs_panel(policy, table)]
-    other = rival.policies[place] if place >= 0 and isinstance(rival.policies[place], Policy) else None
-    named = samples and (lambda row: samples(int(numbers[row])))  # by the rows of the split
-    found: Any = explain_routing(policy, table) if isinstance(policy, RoutingPolicy) else None
-    found = found or explain_rows(policy, table, None if entry is rival else other, table.names)
-    shown = explanation_content(found, "", table, named)
+    other, against = rival.policies[place] if place >= 0 and entry is not rival else None, rival.label
+    if not isinstance(other, Policy):  # then beside the full model
+        full = make_method(f"always:exit={table.exits - 1}").fit_path(known_rows(fit_rows), ["100%"])
+        other, against = full[0].policy, _full_name(table)
+    if isinstance(policy, RoutingPolicy):
+        found: Any = explain_routing(policy, table)
+        shown = explanation_content(found, "", table)
+        shown["panels"].append(_changes_of(policy, other, against, table, samples))
+    else:
+        found = explain_rows(policy, table, other, table.names)
+        found.record["reference"]["method"] = against
+        shown = explanation_content(found, "", table, samples)
+    if samples and not any(one["items"] for one in shown["panels"]):
+        notes.append(f"no sample is shown: {entry.label} does with all rows as well as {against}")
     notes += [one for one in (*shown["notes"], *getattr(samples, "notes", ())) if one not in notes]
     return [*shown["panels"], _costs_panel(policy, table)]
+
+
+def _changes_of(policy: RoutingPolicy, other: Policy, against: str, table: Table, samples: Any) -> dict[str, Any]:
+    """Return the panel of rows that fare otherwise with a policy that routes."""
+    labels, pair = table.statistics.labels, []
+    for one in (replay(policy, table), replay(other, table)):
+        more = {"model_exits": one.exits, "quality_taken": one.quality, "taken": one.prediction, "labels": labels}
+        pair.append(SimpleNamespace(**vars(one), **more))
+    changes, names = change_record(*pair), table.names or [""] * table.exits
+    changes["exits"] = [{"exit": k, "name": name} for k, name in enumerate(names)]
+    record = {"changes": changes, "reference": {"method": against}, "unit": table.unit}
+    found = Explanation(record, policy, *pair)  # type: ignore[arg-type]
+    return draw.changes_panel(found, record, table.class_names, samples, *places_in_cache(table))
 
 
 def _costs_panel(policy: Any, table: Table) -> dict[str, Any]:

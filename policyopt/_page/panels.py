@@ -206,14 +206,20 @@ def numbered(exit_: Mapping[str, Any]) -> str:
 
 
 def explanation_panels(
-    found: Explanation, classes: Sequence[str] = (), samples: Callable[[int], Any] | None = None
-) -> list[dict[str, Any]]:
-    """Return panels of exits, scores, classes and changed rows; `samples`: of a row's number its text or image."""
+    found: Explanation, classes: Sequence[str] = (), samples: Callable[[int], Any] | None = None,
+    numbers: tuple[Any, str] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Return panels of exits, scores, classes and changed rows; `samples`: of a row's number its text or image.
+
+    `numbers`: of the rows in the cache, and of what there.
+    """
     word = "accuracy" if found.record["quality"] == found.record["accuracy"] else "quality"
     record = {**found.record, "word": word, "score": found.record["policy"]["score"]}
     panels = [_exits(record), _scores(record)]
     panels += [_classes(record, classes)] if record["classes"] else []
-    return panels + ([_changes(found, record, classes, samples)] if record["changes"] else [])
+    numbers = numbers or (range(record["rows"]), record["split"])
+    changes = record["changes"] and changes_panel(found, record, classes, samples, *numbers)
+    return [*panels, changes] if changes else panels
 
 
 def _exits(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,9 +272,10 @@ def _class(number: int, classes: Sequence[str]) -> str:
     return f"{number} {classes[number]}" if 0 <= number < len(classes) else str(number)
 
 
-def _changes(
-    found: Explanation, record: Any, classes: Sequence[str], samples: Any
+def changes_panel(
+    found: Explanation, record: Any, classes: Sequence[str], samples: Any, numbers: Any, of: str
 ) -> dict[str, Any]:
+    """Return the panel of rows that fare otherwise than with the reference."""
     changes, rows, items, answers = record["changes"], found.rows(), [], ""
     names = [*map(numbered, changes["exits"])]
     for which in ("worse", "better") if changes["better"] is not None else ():
@@ -282,8 +289,9 @@ def _changes(
                 ["exit", names[rows[i]["exit"]]],
                 ["before", names[rows[i]["reference_exit"]]],
             ]
-            bare = {"title": f"{which}: row {i}", "text": None, "image": None, "facts": facts}
-            items.append(bare | (samples(i) if samples else {}))
+            title, at = f"{which}: row {numbers[i]} of {of}", int(numbers[i])
+            bare = {"title": title, "text": None, "image": None, "facts": facts}
+            items.append(bare | (samples(at) if samples else {}))
     against = record["reference"]["method"] or "the reference"
     counts = np.array(changes["transitions"])
     text = np.where(counts, counts.astype(str), "")

@@ -69,7 +69,7 @@ def explanation_content(
     told = f"{record['rows']:,} rows of {record['split']}, costs in {record['unit']}"
     if isinstance(found, Routes):
         return page("explain", title, told, draw.routes_panels(found), None, notes)
-    panels = draw.explanation_panels(found, table.class_names, samples)
+    panels = draw.explanation_panels(found, table.class_names, samples, places_in_cache(table))
     try:
         table = known_rows(table).built_for(found.policy)
         seen = observe(table, found.policy.answer)
@@ -80,6 +80,13 @@ def explanation_content(
     except InputError as error:
         notes.append(f"nothing on calibration: {error}")
     return page("explain", title, told, panels, None, notes)
+
+
+def places_in_cache(table: Table) -> tuple[Any, str]:
+    """Return the numbers of the rows with labels where the cache holds them, from 0, and of what: pool, or split."""
+    known = known_rows(table)
+    at = np.arange(len(known)) if known.places is None else known.places
+    return at, "the pool" if table.pool else table.split.partition("[")[0]
 
 
 def curve_content(frontier: Frontier, title: str) -> dict[str, Any]:
@@ -169,6 +176,11 @@ def _deploy(study: Study, word: str) -> dict[str, Any]:
         names = at[0]["contenders"]
         few = ", ".join(names[:_SOME]) + f" and {len(names) - _SOME} more" * (len(names) > _SOME)
         told = f"one of {few}; which, cannot be told"
+        told = (
+            told
+            if names[1:]
+            else f"{few} leads, which may be chance, as so many budgets are looked at"
+        )
         if isinstance(key, str):
             leads = [100 * one["lead"] for one in at if one["lead"] is not None]
             apart = " to ".join(dict.fromkeys(f"{f(leads):.2f}" for f in (min, max) if leads))

@@ -18,22 +18,29 @@ _IMAGES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF87a": "gif
 
 
 class Samples:
-    """Called with a row's number: its ``text`` or ``image``, if it has one; `notes` say what was left out."""
+    """Called with a row's number in the cache: its ``text`` or ``image``; `notes` say what was left out.
 
-    def __init__(self, path: str, argument: str = "samples") -> None:
+    `rows`: how many lines a table must have, `of` what.
+    """
+
+    def __init__(self, path: str, argument: str = "samples", rows: int = 0, of: str = "") -> None:
         self.folder, self.texts, self.notes, self.sizes = (Path(path), list[Any](), list[str](), list[int]())
         if self.folder.is_dir():
             return
         name, _, column = path.rpartition(":")
         kind = {".csv": "read_csv", ".parquet": "read_parquet"}.get(Path(name).suffix.lower(), "")
         if not kind or not Path(name).is_file():
-            step = "E.g. a folder with 0.png, 1.png, ... by row of the split, or texts.csv:COLUMN."
+            step = "E.g. a folder with 0.png, 1.png, ... by row, or texts.csv:COLUMN."
             raise input_error(argument, "a folder, or FILE:COLUMN of a .csv or .parquet file", path, step)
         frame = getattr(need("pandas", "fit", "to read tables"), kind)(name)
         if column not in frame:
             known = ", ".join(map(str, frame.columns[:20]))
             raise input_error(f"{argument}: column", f"one of {known}", column, f"E.g. {name}:{frame.columns[0]}.")
         self.texts = frame[column].tolist()
+        if rows and rows != len(self.texts):
+            step = "Give the file that was imported, its rows in that order."
+            allowed = f"with the {rows:,} rows of {of}, in the order imported"
+            raise input_error(argument, allowed, f"{len(self.texts):,} in {name}", step)
 
     def __call__(self, row: int) -> dict[str, Any]:
         """Return what a row has."""

@@ -154,7 +154,8 @@ def test_policies_that_are_given_stand_at_what_they_were_fitted_for(few, tmp_pat
     data = cache()
     family, alone = po.fit_family(data, 6, "margin"), po.fit(data, 4.0, "entropy")
     family.save(tmp_path / "family.json")
-    explorer = page_of(data, ["margin"], {"family.json": family, "one.json": alone})["explorer"]
+    page = page_of(data, ["margin"], {"family.json": family, "one.json": alone})
+    explorer = page["explorer"]
     assert [m["label"] for m in explorer["methods"]] == [
         "max_prob",
         "margin",
@@ -163,10 +164,25 @@ def test_policies_that_are_given_stand_at_what_they_were_fitted_for(few, tmp_pat
     ]
     levels, single = explorer["methods"][2:]
     for budget, j in zip(explorer["budgets"], levels["at"], strict=True):
-        assert j == sum(b <= budget * (1 + 1e-9) for b in family.policy.budgets) - 1
+        try:  # each of them is a stop of the slider
+            assert j == family.policy.number(budget)
+        except po.BudgetError:
+            assert j == -1
+    least = np.minimum(family.policy.expected_costs, family.policy.budgets)
+    assert {b for b in least if 1 < b < 8} <= {*explorer["budgets"]} and 4.0 in explorer["budgets"]
     assert single["at"] == [-1 if b < 4.0 * (1 - 1e-9) else 0 for b in explorer["budgets"]]
     assert levels["command"] == ["policyopt evaluate family.json CACHE --level ", ""]
-    assert single["command"] == ["policyopt evaluate one.json CACHE  # at ", ""]
+    assert single["command"] == ["policyopt evaluate one.json CACHE"]
+    assert explorer["chosen"] == "family.json"
+    alone_page = page_of(data, policies={"one.json": alone})
+    shown, told = alone_page["explorer"], alone_page["verdict"]
+    assert shown["chosen"] == "one.json" and shown["budgets"][shown["start"]] == 4.0
+    assert told["pays"] is None and told["headline"].startswith("one.json: ")
+    cost = po.evaluate(alone, data).cost.mean()
+    assert f"it costs {cost:.4g} ms, {100 * (1 - cost / 8):.1f} % less" in told["sentences"][0]
+    table = next(p for p in alone_page["panels"] if p["id"] == "methods")["table"]
+    lines = zip(table["rows"], table["budget"], strict=True)
+    assert 4.0 in {budget for row, budget in lines if row[0] == "one.json"}
     near(single["levels"][0]["cost"][0], po.evaluate(alone, data).cost.mean())
     refuses(
         "exits of the cache.*as the policy was fitted on: 4",
@@ -185,8 +201,14 @@ def test_levels_that_are_certified_say_what_of(few):
     }
     data, risk = po.from_arrays(splits=splits, costs=[1, 2, 4, 8], unit="ms"), "drop<=15%"
     family = po.certify(data, risk, method="max_prob", budgets=6).family
-    method = page_of(data, policies={made.CERTIFIED + risk: family})["explorer"]["methods"][-1]
-    assert method["command"][0].startswith("policyopt certify CACHE --risk 'drop<=15%' ")
+    page = page_of(data, policies={made.CERTIFIED + risk: family})
+    explorer = page["explorer"]
+    method = explorer["methods"][-1]
+    assert method["command"] == ["policyopt certify CACHE --risk 'drop<=15%' --out certified.json"]
+    assert explorer["chosen"] == method["label"] and method["at"][explorer["start"]] == 0
+    told = page["verdict"]
+    assert told["pays"] is True and told["badge"] == "Certified"
+    assert "keeps drop <= 15 % with 95 % confidence: certified on 300 rows" in told["headline"]
     assert len(method["levels"]) == len(family)
     assert all(risk in level["certificate"] for level in method["levels"])
 
@@ -230,6 +252,41 @@ def test_other_kinds_of_caches_have_a_page(few, kind):
             low, high = level["quality"][1:]
             assert low <= level["quality"][0] <= high
     assert {p["id"] for p in found["panels"]} >= {"data", "frontier", "methods", "costs"}
+
+
+@pytest.mark.parametrize("method", ["max_prob", "routing", "auto"])
+def test_rows_that_fare_otherwise_are_shown_of_whatever_is_shown_first(few, method):
+    data = cache(1600, cost_kind="standalone", metadata={"names": ["a", "b", "c", "d"]})
+    given = {"p.json": po.fit(data, 4.0, method)} if method != "max_prob" else None
+    labels = data.splits["pool"].array("labels")
+    found = page_of(
+        data, [] if method == "max_prob" else None, given, samples=lambda row: {"text": str(row)}
+    )
+    shown = next(p for p in found["panels"] if p["id"] == "changes")
+    against = "d alone" if method == "max_prob" else "max_prob"
+    assert shown["title"] == f"Against {against}"
+    assert shown["items"] or any("no sample is shown" in note for note in found["notes"])
+    for item in shown["items"] or ():
+        facts = dict(item["facts"][:2])
+        assert int(facts["label"].split()[0]) == labels[int(item["text"])]
+        assert (facts["answer"] == facts["label"]) == item["title"].startswith("better")
+
+
+def test_costs_and_shares_are_of_all_rows_and_qualities_of_those_with_a_label(few):
+    rng = np.random.default_rng(1)
+    costs = np.cumsum(rng.random((1200, 4)) + 0.1, axis=1)
+    labels = np.where(costs[:, 0] < 0.8, rng.integers(0, 5, 1200), -1)
+    data = cache(1200, labels=labels, costs=costs)
+    found = page_of(data, ["margin", "always"])
+    explorer, table = found["explorer"], Tables(data).get("test")
+    known = int((labels[data.rows("test")[1]] >= 0).sum())
+    assert (explorer["rows"], explorer["labelled"]) == (600, known)
+    assert f"600 rows of test, {known} labelled" in found["subtitle"]
+    near([one["cost"] for one in explorer["exits"]], table.mean_costs)
+    near(explorer["full"]["cost"], table.mean_costs[-1])
+    always = next(m for m in explorer["methods"] if m["label"] == "always")
+    assert always["at"][-1] >= 0  # the largest budget is met, though labelled rows cost less
+    assert not any("left out at" in note for note in found["notes"])
 
 
 def test_unlabelled_rows_are_said_and_not_failed_on(few):
@@ -290,22 +347,35 @@ def test_samples_are_small_pictures_and_texts(tmp_path):
     refuses("a folder, or FILE:COLUMN", Samples, str(tmp_path / "none"))
 
 
-def test_changed_rows_show_the_samples_of_the_split(few, tmp_path):
-    data = cache(
-        labels=np.where(np.arange(1600) % 7, np.random.default_rng(0).integers(0, 5, 1600), -1)
-    )
-    asked = []
+@pytest.mark.parametrize("pooled", [True, False])
+def test_changed_rows_show_their_own_samples(few, run, tmp_path, pooled):
+    rows = cache(1600).splits["pool"]
+    outputs, labels = rows.array("outputs"), rows.array("labels").copy()
+    labels[::7] = -1
+    shares = {"shares": {"fit": 0.5, "test": 0.5}} if pooled else {}
+    parts = {"pool": slice(None)} if pooled else {"fit": slice(0, 800), "test": slice(800, 1600)}
+    with po.CacheWriter(tmp_path / "cache", costs=cache(60).costs, **shares) as writer:
+        for name, some in parts.items():
+            writer.append(name, outputs[some], labels[some])
+    texts = [f"text {i}" for i in range(1600)]  # of the rows in the order imported
+    mine = texts if pooled else texts[800:]
+    for name, lines in {"mine": mine, "torn": mine[1:], "twice": mine + mine}.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text", *lines]) + "\n")
     found = page_of(
-        data,
-        ["margin:answer=combined"],
-        samples=lambda row: asked.append(row) or {"text": f"row {row}"},
-    )
+        data := po.open_cache(tmp_path / "cache"), ["margin:answer=combined"],
+        samples=Samples(f"{tmp_path}/mine.csv:text", rows=len(mine)),
+    )  # fmt: skip
     items = next(p for p in found["panels"] if p["id"] == "changes")["items"]
-    labels = Tables(data).get("test").statistics.labels
-    assert items and [item["text"] for item in items] == [f"row {row}" for row in asked]
-    assert all(labels[row] >= 0 for row in asked)
-    for item, row in zip(items, asked, strict=True):
-        assert dict(item["facts"])["label"].split()[0] == str(labels[row])
+    of = data.rows("test")[1] + (0 if pooled else 800)
+    assert len(items) > 3
+    for item in items:
+        row = int(item["text"].split()[1])
+        assert row in of and dict(item["facts"])["label"].split()[0] == str(labels[row])
+        where = f"{row} of the pool" if pooled else f"{row - 800} of test"
+        assert item["title"].partition(": row ")[2] == where
+    for name in ("torn", "twice"):
+        code, _, err = run("report", tmp_path / "cache", "--samples", f"{tmp_path}/{name}.csv:text")
+        assert code == 2 and f"with the {len(mine):,} rows of" in err and "order imported" in err
 
 
 def test_the_command_writes_a_page_and_replaces_none_but_its_own(few, run, tmp_path):

@@ -146,6 +146,9 @@ def test_where_no_model_wins_the_verdict_says_so(study):
     told = results.study_content(alike)["verdict"]
     assert told["pays"] is None and "cannot be told" in told["sentences"][0]
     assert len(told["sentences"]) == 1  # neighbours are told together
+    lone = [{**b, "winner": None, "contenders": [b["best"]]} for b in study.budgets]
+    told = results.study_content(dataclasses.replace(study, budgets=lone))["verdict"]
+    assert "leads, which may be chance" in told["sentences"][0] and "one of" not in str(told)
 
 
 def test_a_simulation(tables):
@@ -297,6 +300,10 @@ def test_reports_of_several_caches_and_what_they_refuse(tmp_path, run, root):
     log = written(tmp_path / "decisions.jsonl", 20)
     status, _, told = run("report", log, "--risk", "drop<=1%", "--out", out)
     assert status == 2 and "--risk" in told
+    data = po.open_cache(caches[0])
+    po.fit(data, "50%", "max_prob").save(tmp_path / "other.json")
+    status, _, told = run("report", log, "--policies", tmp_path / "other.json", "--out", out)
+    assert status == 2 and "the policy that served" in told
     status, _, told = run("report", caches[0], "--budget", "2", "--out", out)
     assert status == 2 and "--budget" in told
 

@@ -301,7 +301,8 @@ function explore(x) {
       say(b.cells[0], sums ? minus(number(lines[i][0])) : "–");
       say(b.cells[1], sums && lines[i][1] !== null ? minus(interval(lines[i], number)) : "–");
     });
-    const words = level ? `${chosen.command[0]}${exactly(budget)}${chosen.command[1]}`.split(" ") : ["–"];
+    const [before, behind] = chosen.command;  // without a part behind, it names no budget
+    const words = level ? (behind === undefined ? before : `${before}${exactly(budget)}${behind}`).split(" ") : ["–"];
     byId("command").replaceChildren(...words.flatMap((part, i) => [i ? " " : "", make("span", {}, part)]));
     byId("copy").disabled = byId("download").disabled = !level;
     say(byId("take-words"), "");
@@ -452,8 +453,8 @@ function explore(x) {
     byId("chart-key").append(...[
       item(draw("path", { class: "full", d: STAR, transform: "scale(.8)" }), x.cascade ? fullModel : "full model"),
       item(draw("path", { class: "cross", d: CROSS }), x.cascade ? "one model alone" : "always one exit"),
-      item(draw("path", { class: "mix", d: "M-10,0H10" }), "best mix of those"),
-      x.bound ? item(draw("path", { class: "bound", d: "M-10,0H10" }), "hindsight bound, not deployable") : null,
+      item(draw("path", { class: "mix", d: "M-10,0H10" }), "best mix of those (dotted)"),
+      x.bound ? item(draw("path", { class: "bound", d: "M-10,0H10" }), "hindsight bound, not deployable (dashed)") : null,
       item(draw("path", { class: "bar", d: "M-9,0H9M-9,-4v8M9,-4v8" }), "95 % interval"),
     ].filter(Boolean));
     if (x.methods.length > BEST) byId("chart-key").append(make("li", {}, "In colour: the five that fit rows say are best on average."));
@@ -613,7 +614,7 @@ function explore(x) {
       const link = make("a", { href: url, download: "policy.json" });
       link.click();
       setTimeout(() => URL.revokeObjectURL(url), 10000);
-      takeWords.textContent = "Saved as policy.json: byte for byte what the command writes.";
+      takeWords.textContent = "Saved as policy.json: byte for byte what `policyopt` writes of it.";
     } catch (error) {
       pieces = null;
       takeWords.textContent = `This browser cannot unpack the policy (${error.message}): run the command.`;
@@ -698,7 +699,8 @@ function tableOf(t, title) {
   const box = make("div", { class: "card" });
   if (t.budget) {
     const budgets = [...new Set(t.budget)].sort((a, b) => a - b);
-    budget = budgets[Math.floor((budgets.length - 1) / 2)];
+    const x = content.explorer, begin = x ? x.budgets[x.start] : NaN;  // where the page begins, if that is here
+    budget = budgets.find((b) => Math.abs(b - begin) <= 1e-5 * begin) ?? budgets[Math.floor((budgets.length - 1) / 2)];
     const choice = make("select", {}, budgets.map((b) => make("option", { value: b }, number(b))));
     choice.selectedIndex = budgets.indexOf(budget);
     const paper = make("p", { class: "paper" });
