@@ -22,10 +22,11 @@ from policyopt._intervals import with_interval
 from policyopt._methods.fitted import Fitted
 from policyopt._online.simulate import Simulation
 from policyopt._optional import need
+from policyopt._page.panels import explanation_panels
 from policyopt._replay import Replay
 from policyopt._report import figures as draw
-from policyopt._report.calibration import Calibration, draw_calibration
-from policyopt._report.explanation import Explanation, draw_exits
+from policyopt._report.calibration import Calibration, reliability
+from policyopt._report.explanation import Explanation
 from policyopt._report.routes import Routes, draw_routes
 from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import draw_study
@@ -196,6 +197,14 @@ def _explained(found: Explanation) -> Iterable[Record]:
         yield told | dict(zip(("threshold", "second_threshold"), map(_bound, one["thresholds"]), strict=False))
 
 
+def _given(found: Calibration) -> Iterable[Record]:
+    """Return confidence and accuracy, by bin, of the answers that were given at the exits taken, by map."""
+    taken = np.arange(len(found.exits)), np.searchsorted(found.path, found.exits)
+    for name, one in found.seen.items():
+        points = reliability(one.confidence[taken], one.correct[taken], kin=found.group)
+        yield from ({"map": name, **point} for point in points)
+
+
 def _exits_of(policy: Policy) -> Iterable[Record]:
     """Return a record per exit; of a mixture for both sets of thresholds, with the share of samples that have it."""
     second, names = policy.mixture.share if policy.mixture else 0.0, policy.names or [None] * policy.model_exits
@@ -289,13 +298,15 @@ _show(Study, lambda f: View(
     lambda axes: (draw_study(axes, f), axes.legend(frameon=False, fontsize=8)), lambda: f.models))
 _show(Explanation, lambda f: View(
     _did(f.record), {"exits": lambda: _explained(f), "classes": lambda: f.record["classes"] or (), "rows": f.rows},
-    "exit name cost threshold share_left cost_share quality_left quality", lambda axes: draw_exits([axes], f)))
+    "exit name cost threshold share_left cost_share quality_left quality", lambda axes: (
+        draw.draw_panel(axes, explanation_panels(f)[0]["views"][0][1]), axes.legend(frameon=False, fontsize=8))))
 _show(Routes, lambda f: View(
     _did(f.record), {"models": lambda: f.record["models"], "ways": lambda: f.record["ways"], "rows": f.rows},
     "model cost asked first last cost_share", lambda axes: draw_routes(axes, f.record)))
 _show(Calibration, lambda f: View(
     f"{f.method} on {len(f.exits):,} rows of {f.split}; of those that leave:", {"records": lambda: f.records},
-    "calibration exit rows ece ece_low ece_high gap", lambda axes: draw_calibration(axes, f),
+    "calibration exit rows ece ece_low ece_high gap",
+    lambda axes: _lines(axes, _given(f), "confidence", "accuracy", "map"),
     lambda: [r for r in f.records if r["group"] == "leavers"]))
 _show(Simulation, lambda f: View(
     f"{f.schedule.rounds:,} requests, costs in {f.unit}", {"records": lambda: f.records},

@@ -17,10 +17,12 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._report.calibration import MAPS
+from policyopt._page.panels import OWN, calibration_panels, explanation_panels
+from policyopt._report.calibration import MAPS, Calibration
 from policyopt._report.calibration import calibration as calibrate
-from policyopt._report.explanation import REFERENCE, figures, fold
+from policyopt._report.explanation import REFERENCE
 from policyopt._report.explanation import explain as explain_policy
+from policyopt._report.figures import fold, panel_figure
 from policyopt._report.routes import Routes, routes_figure
 from policyopt._utility import coarse_note
 from policyopt.runtime._errors import input_error
@@ -80,7 +82,11 @@ def explain(
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)
         files = {"explain.json": output.to_json(record)}
-        files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
+        files |= {"rows.csv": output.to_csv(explanation.rows())}
+        files |= {
+            f"{panel['id']}.png": panel_figure(panel, f"{title}: {panel['title']}")
+            for panel in explanation_panels(explanation, tables.get(split).class_names)
+        }
         output.write_results(out, files, figure, options.inches(width))
     if output.print_data(style, record, record["exits"]):
         return
@@ -247,7 +253,7 @@ def calibration(
     content = {"rows": len(found.exits), **told}
     names = {n: f"reliability{f'_{n}' if i else ''}.png" for i, n in enumerate(found.seen)}
     drawn = out is not None or figure is not None
-    diagrams = {file: found.figure(name) for name, file in names.items() if drawn}
+    diagrams = {file: _diagrams(found, name) for name, file in names.items() if drawn}
     files = {"calibration.json": output.to_json(content), **diagrams}
     output.write_results(out, files, figure, options.inches(width))
     if out is not None:
@@ -255,6 +261,14 @@ def calibration(
         output.note(f"{written}, reliability.png first")
     if not output.print_data(style, content, found.records):
         _print_calibration(found.records, split)
+
+
+def _diagrams(found: Calibration, name: str) -> Any:
+    """Draw the reliability of one map, exit by exit."""
+    seen, records = found.seen[name], [r for r in found.records if r["calibration"] == name]
+    columns = {name: (seen.confidence, seen.correct, found.exits)}
+    (panel,) = calibration_panels(records, columns, found.group)
+    return panel_figure(panel, f"Calibration: {OWN.get(name, name)}, split {found.split}")
 
 
 def _print_calibration(records: list[dict[str, Any]], split: str) -> None:

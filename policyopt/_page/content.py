@@ -151,7 +151,7 @@ def content(
         "Fitted on": "fit, seed 0", "Judged on": test, "Utility": tables.utility.digest if tables.utility else "none",
     }
     told = f"{len(whole):,} rows of {test}, {whole.exits} {of}, costs in {cost.unit}"
-    page = blank("cache", title or "Early exits", told, [_data_panel(tables)], facts=[*facts.items()])
+    page = blank("cache", title or "Early exits", told, [_data_panel(tables)], **facts)
     page["made"]["command"], notes = command, page["notes"]
     table = known_rows(whole, notes)
     if not table.labelled:

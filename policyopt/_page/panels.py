@@ -32,6 +32,8 @@ _BEST, _CLASSES, _SOME, _RARE = (
     12,
     0.01,
 )  # lines in colour; classes, changed rows, shares shown
+#: What readers are told of a map of that name.
+OWN = {"none": "own confidence"}
 _MODES = {"dots": "lines+markers", "points": "markers"}
 
 # --- what panels are made of ------------------------------------------------------------------
@@ -193,7 +195,7 @@ def rule(at: float, text: str = "", way: str = "x") -> dict[str, Any]:
 def ticks(names: Sequence[Any], most: int = 40, **more: Any) -> dict[str, Any]:
     """Return an axis on which places 0, 1, 2, ... have names, which may be alike; some, of many."""
     some = range(0, len(names), -(-len(names) // most) or 1)
-    shown = [name(names[i], 28) for i in some]
+    shown = [name(names[i]) for i in some]
     return {"tickvals": list(some), "ticktext": shown, **more}
 
 
@@ -274,13 +276,15 @@ def _changes(
     for which in ("worse", "better") if changes["better"] is not None else ():
         answers += f"; {changes[which]:,} rows get a {which} answer"
         for i in changes[f"rows_{which}"][: _SOME if samples else _SOME // 3]:
-            own = {"label": "label", "answer": "prediction", "before": "reference_prediction"}
+            now, old, label = (
+                _class(rows[i][of], classes) if of in rows[i] else ""
+                for of in ("prediction", "reference_prediction", "label")
+            )
+            exits = (names[rows[i][of]] for of in ("exit", "reference_exit"))
+            known = f" (label {label})" if label else ""
             facts = [
-                [head, _class(rows[i][of], classes)] for head, of in own.items() if of in rows[i]
-            ]
-            facts += [
-                ["exit", names[rows[i]["exit"]]],
-                ["before", names[rows[i]["reference_exit"]]],
+                ["answer", f"{now}, before {old}{known}"],
+                ["exit", "{}, before {}".format(*exits)],
             ]
             bare = {"title": f"{which}: row {i}", "text": None, "image": None, "facts": facts}
             items.append(bare | (samples(i) if samples else {}))
@@ -343,7 +347,8 @@ def calibration_panels(
             drawn = chart(points, *("confidence", "accuracy") * 2, **look)
             views.append([numbered(record) + ("" if called == "none" else f", {called}"), drawn])
     told = [
-        {**one, "called": numbered(one), "leavers": two["rows"], "left_gap": two["gap"],
+        {**one, "calibration": OWN.get(one["calibration"], one["calibration"]),
+         "called": numbered(one), "leavers": two["rows"], "left_gap": two["gap"],
          **{f"left{end}": two[f"ece{end}"] for end in ("", "_low", "_high")}}
         for one, two in pairs
     ]  # fmt: skip

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import math
 import os
 import textwrap
 import warnings
@@ -162,6 +164,94 @@ def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
     """Return what people see for an exit, its number and name, in lines of so many letters: names are long."""
     name = picture_text(exit_.get("name", ""))
     return "\n".join(textwrap.wrap(form.format(f"{exit_['exit']} {name}".rstrip()), width))
+
+
+# --- panels of a page, as print has them --------------------------------------------------------
+
+
+def panel_figure(panel: Mapping[str, Any], title: str = "") -> Any:
+    """Draw all views of a page's panel, many of them in rows, each with its name."""
+    views = panel["views"] or [["", panel["figure"]]]
+    count = len(views)
+    columns = count if count <= 3 else math.ceil(math.sqrt(count))
+    wide, rows = 4.4 if count > 1 else 7.0, -(-count // columns)
+    figure = new_figure(max(min(wide * columns, 16.0), 6.5), 3.1 * rows + 1.4)
+    for i, (name, one) in enumerate(views, 1):
+        axes = figure.add_subplot(rows, columns, i)
+        draw_panel(axes, one)
+        axes.set_title(textwrap.fill(_plain(name), 44), fontsize=9.5)
+    add_legend(figure)
+    add_heading(figure, title)
+    return figure
+
+
+def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
+    """Draw into axes what plotly draws on the page: lines with bands or bars, squares of numbers, rules."""
+    from matplotlib.ticker import PercentFormatter
+
+    layout, nth, below = drawing["layout"], 0, 0.0
+    mode, bars = layout.get("barmode", "group"), [d for d in drawing["data"] if d["type"] == "bar"]
+    for one in drawing["data"]:
+        look = {"color": one.get("marker", {}).get("color"), "label": "_"}
+        if one.get("showlegend", len(bars) > 1):
+            look["label"] = _plain(one["name"])
+        if one["type"] == "heatmap":
+            axes.imshow(one["z"], cmap="Blues", aspect="auto", vmax=1.4 * max(np.max(one["z"]), 1))
+            for (i, j), text in np.ndenumerate(one["text"]):
+                axes.text(j, i, text, ha="center", va="center", fontsize=8)
+            continue
+        x, y = (np.array(one[of], float) for of in "xy")
+        if one["type"] == "bar":
+            abreast = len(bars) if mode == "group" else 1
+            if abreast > 1:
+                x, nth = x + 0.8 * ((nth + 0.5) / abreast - 0.5), nth + 1
+            width, look["alpha"] = one.get("width", 0.8 / abreast), one.get("opacity")
+            drawn = axes.bar(x, y, width, below, **look)
+            below = below + y if mode == "stack" else below
+            if mode == "group" and len(x) * abreast <= 2 * _NAMED:
+                form = "{:.1%}" if "%" in layout["yaxis"].get("tickformat", "") else "{:.4g}"
+                axes.bar_label(drawn, [*map(form.format, y)], padding=2, fontsize=6.5)
+        elif one.get("fill"):
+            axes.fill(x, y, alpha=0.14, lw=0, **look)
+        else:
+            ends = one.get("error_y")
+            ends = ends and np.maximum(np.array([ends["arrayminus"], ends["array"]], float), 0)
+            dots, joined = (name in one["mode"] for name in ("markers", "lines"))
+            look |= {"marker": "o" if dots else "", "ls": "-" if joined else "", "ms": 3.5}
+            axes.errorbar(x, y, ends, lw=1.2, elinewidth=0.8, **look)
+    for one in layout.get("shapes", ()):
+        (x, *_), (y, *_) = ends = [[one[f"{way}{i}"] for i in (0, 1)] for way in "xy"]
+        look = {"color": "0.3", "lw": 1, "ls": "--"}
+        told, small = _plain(one.get("label", {}).get("text", "")), {"ha": "right", "fontsize": 7}
+        if one.get("yref") == "paper":
+            axes.axvline(x, **look)
+            axes.text(
+                x, 0.98, told, rotation=90, va="top", transform=axes.get_xaxis_transform(), **small
+            )
+        elif one.get("xref") == "paper":
+            axes.axhline(y, **look)
+            axes.text(0.99, y, told, va="bottom", transform=axes.get_yaxis_transform(), **small)
+        else:
+            axes.plot(*ends, **look)
+    for way, each in (("x", axes.xaxis), ("y", axes.yaxis)):
+        axis = layout[f"{way}axis"]
+        each.set_label_text(_plain(axis["title"]["text"]), fontsize=9)
+        if "tickvals" in axis:
+            room = int(13 * axes.figure.get_figwidth() / (len(axis["tickvals"]) + 1))
+            folded = [textwrap.fill(_plain(text), max(room, 12)) for text in axis["ticktext"]]
+            each.set_ticks(axis["tickvals"], folded, rotation=90 if room < 4 else 0)
+        if "%" in axis.get("tickformat", ""):
+            each.set_major_formatter(PercentFormatter(1.0))
+        if "range" in axis:
+            axes.set(**{f"{way}lim": axis["range"]})
+        if axis.get("autorange") == "reversed" and not each.get_inverted():
+            each.set_inverted(True)
+    tidy(axes, grid="" if axes.images else "y", labelsize=8)
+
+
+def _plain(text: str) -> str:
+    """Return the text of a page's figure, which has marks of HTML for some letters, for a picture."""
+    return picture_text(html.unescape(text))
 
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
