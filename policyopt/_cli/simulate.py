@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +9,9 @@ import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import number, percent, shown
-from policyopt._online.simulate import WINDOW
+from policyopt._cli.output import number
 from policyopt._online.simulate import simulate as play
+from policyopt._page.results import simulation_content
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._family import load_family
@@ -102,11 +100,9 @@ def simulate(
         files["simulation.png"] = simulation_figure(found)
         output.write_results(out, files, figure, options.inches(width))
     options.write_page(report, "simulation", found, f"Simulation on {cache.resolve().name}")
-    if style is output.Format.table:
+    if not output.print_data(style, found.records, found.records):
         output.say(*_told(found.records[0], steered))
-    output.print_records(found.records, style, _columns(found.records, steered))
-    if style is output.Format.table:
-        output.say(*_meaning(found.records[0], steered).splitlines())
+        output.print_panel(simulation_content(found, "")["panels"][0])
 
 
 def _overhead(text: str) -> tuple[float, float]:
@@ -161,55 +157,3 @@ def _told(record: dict[str, Any], steered: bool) -> list[str]:
         + (f"thresholds {span}" if thresholds else f"expected costs {span} {unit}"),
         ", ".join(reward),
     ]
-
-
-def _columns(records: list[dict[str, Any]], steered: bool) -> dict[str, Any]:
-    """Return the columns that have something to say."""
-    unit, first = records[0]["unit"], records[0]
-    one_digit = "{:.1f}".format
-    found: dict[str, Any] = {"policy": "policy", "regret": _plus_minus("regret", one_digit)}
-    if _moves(first):
-        found["moving regret"] = _plus_minus("moving_regret", one_digit)
-    arm = "best arm" if first["arms_unit"] == "threshold" else f"best arm [{unit}]"
-    found[arm] = lambda r: number(r["best_arm"], 3)
-    if steered:
-        found["late share %"] = shown("best_arm_share", partial(percent, digits=1))
-    if first["recovery"]:
-        words = {None: "never"}
-        found["recovered"] = lambda r: " ".join(words.get(x, str(x)) for x in r["recovery"])
-    found[f"cost [{unit}]"] = _plus_minus("realised_cost", number)
-    if first["budget"] is not None:
-        found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"
-    graded = first["quality"] != first["accuracy"]
-    found[f"{output.quality_word(graded)} %"] = _plus_minus("quality", percent)
-    return found
-
-
-def _plus_minus(name: str, text: Callable[[float], str]) -> Callable[[dict[str, Any]], str]:
-    """Return the column of a field with half of its interval."""
-
-    def column(record: dict[str, Any]) -> str:
-        value, low, high = (record[name + end] for end in ("", "_low", "_high"))
-        if value is None:
-            return "-"
-        # The ends may be cut.
-        return f"{text(value)} ± {'-' if low is None else text(max(high - value, value - low))}"
-
-    return column
-
-
-def _meaning(record: dict[str, Any], steered: bool) -> str:
-    """Return what the columns mean."""
-    late = "late share: of the best arm, in the last tenth. " if steered else ""
-    text = (
-        "regret: what the best fixed arm earns in all, less what was played; below 0: better than any fixed\n"
-        f"arm. {late}±: 95 % over repetitions."
-    )
-    if _moves(record):
-        text += " moving regret: to the\nbest arm of each moment."
-    if record["recovery"]:
-        text += (
-            f" recovered: requests from each sudden change until, over {WINDOW}\n"
-            "requests, moving regret is down to a quarter of what staying with the arm of before would cost."
-        )
-    return text

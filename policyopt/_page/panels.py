@@ -213,6 +213,7 @@ def explanation_panels(
     """Return panels of exits, scores, classes and changed rows; `samples`: of a row's number its text or image."""
     word = "accuracy" if found.record["quality"] == found.record["accuracy"] else "quality"
     record = {**found.record, "word": word, "score": found.record["policy"]["score"]}
+    record["right"] = "right" if word == "accuracy" else word
     panels = [_exits(record), _scores(record)]
     panels += [_classes(record, classes)] if record["classes"] else []
     return panels + ([_changes(found, record, classes, samples)] if record["changes"] else [])
@@ -253,7 +254,12 @@ def _scores(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _classes(record: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     order = [
-        {**one, "called": _class(one["class"], classes), "last": one["quality_exits"][-1]}
+        {
+            **one,
+            "called": _class(one["class"], classes),
+            "last": one["quality_exits"][-1],
+            "left": " ".join(f"{100 * share:.0f}" for share in one["exit_share"]),
+        }
         for one in sorted(record["classes"], key=lambda one: -one["cost"])[:_CLASSES]
     ]
     exits = [f"exit {numbered(one)}" for one in record["exits"]]
@@ -295,7 +301,12 @@ def _changes(
     drawing["data"][0]["texttemplate"] = "%{text}"
     drawing["layout"]["xaxis"] |= ticks(names)
     told = {**changes, "unit": record["unit"], "against": against, "answers": answers}
-    return panel("changes", told, views=[["", drawing]], items=items or None)
+    columns: dict[str, Any] = {f"exit with {against}": ("text", lambda k: names[k])}
+    columns |= {
+        f"now {so}": ("number", lambda k, j=j: int(counts[k, j]), 0) for j, so in enumerate(names)
+    }
+    moved = table(range(len(names)), columns)
+    return panel("changes", told, views=[["", drawing]], items=items or None, table=moved)
 
 
 def routes_panels(routes: Routes) -> list[dict[str, Any]]:

@@ -202,15 +202,18 @@ def simulation_content(found: Simulation, title: str) -> dict[str, Any]:
             text = [list(map(percent, arm)) for arm in shares.tolist()]
             names = [f"{arm:.3g}" for arm in arms]
             views.append([policy, heat(shares, text, tally.rounds, names, "request", "arm")])
+    moves = len(order[0]["streams"]) > 1 and order[0]["schedule"] != "stationary"
     changes, first = [rule(at) for at in found.schedule.changes], order[0]
     limit = [] if found.budget is None else [rule(found.budget, "budget", "y")]
     told = [
         {**one, "off": one["budget"] and one["realised_cost"] / one["budget"] - 1,
+         "moving_regret": one["moving_regret"] if moves else None,
          "recovered": ", ".join("never" if r is None else f"{r:,}" for r in one["recovery"]) or None}
         for one in order
     ]  # fmt: skip
     word = "accuracy" if first["quality"] == first["accuracy"] else "quality"
     facts = {**first, "best": first["policy"], "word": word}
+    facts["arm"] = "threshold" if first["arms_unit"] == "threshold" else first["unit"]
     rules = {"Regret": changes, "Cost": changes + limit}
     panels = [panel("simulation", facts, told, rows, rules=rules)]
     panels += [panel("arms", {}, views=views)] if views else []
