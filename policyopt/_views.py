@@ -23,6 +23,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._online.simulate import Simulation
 from policyopt._optional import need
 from policyopt._page.panels import explanation_panels
+from policyopt._page.results import simulation_content
 from policyopt._replay import Replay
 from policyopt._report import figures as draw
 from policyopt._report.calibration import Calibration, reliability
@@ -167,6 +168,12 @@ def _lines(axes: Any, records: Iterable[Mapping[str, Any]], x: str, y: str, by: 
         axes.legend(frameon=False, fontsize=8)
 
 
+def _panel(axes: Any, panel: Mapping[str, Any]) -> None:
+    """Draw the first view of a page's panel."""
+    draw.draw_panel(axes, panel["views"][0][1])
+    axes.legend(frameon=False, fontsize=8)
+
+
 # --- records that classes do not hold as they are ------------------------------------------------------
 
 
@@ -298,8 +305,8 @@ _show(Study, lambda f: View(
     lambda axes: (draw_study(axes, f), axes.legend(frameon=False, fontsize=8)), lambda: f.models))
 _show(Explanation, lambda f: View(
     _did(f.record), {"exits": lambda: _explained(f), "classes": lambda: f.record["classes"] or (), "rows": f.rows},
-    "exit name cost threshold share_left cost_share quality_left quality", lambda axes: (
-        draw.draw_panel(axes, explanation_panels(f)[0]["views"][0][1]), axes.legend(frameon=False, fontsize=8))))
+    "exit name cost threshold share_left cost_share quality_left quality",
+    lambda axes: _panel(axes, explanation_panels(f)[0])))
 _show(Routes, lambda f: View(
     _did(f.record), {"models": lambda: f.record["models"], "ways": lambda: f.record["ways"], "rows": f.rows},
     "model cost asked first last cost_share", lambda axes: draw_routes(axes, f.record)))
@@ -311,7 +318,7 @@ _show(Calibration, lambda f: View(
 _show(Simulation, lambda f: View(
     f"{f.schedule.rounds:,} requests, costs in {f.unit}", {"records": lambda: f.records},
     "policy regret regret_low regret_high realised_cost quality",
-    lambda axes: (draw.draw_regret(axes, f), axes.legend(frameon=False, fontsize=8))))
+    lambda axes: _panel(axes, simulation_content(f, "")["panels"][0])))
 _show(RiskCoverage, lambda f: View(
     f"{len(f.risk):,} rows, area (AURC) {f.area:.4g}", {"rows": lambda: _rows(f, "coverage risk")},
     "coverage risk", lambda axes: draw.draw_risk_coverage(axes, f),

@@ -84,7 +84,7 @@ def explain(
         files = {"explain.json": output.to_json(record)}
         files |= {"rows.csv": output.to_csv(explanation.rows())}
         files |= {
-            f"{panel['id']}.png": panel_figure(panel, f"{title}: {panel['title']}")
+            f"{panel['id']}.png": panel_figure(panel, title=f"{title}: {panel['title']}")
             for panel in panels
         }
         output.write_results(out, files, figure, options.inches(width))
@@ -198,7 +198,7 @@ def calibration(
     names = {n: f"reliability{f'_{n}' if i else ''}.png" for i, n in enumerate(found.seen)}
     drawn = out is not None or figure is not None
     diagrams = {
-        file: panel_figure(_panel(found, name), f"Calibration: {OWN.get(name, name)}, split {split}")
+        file: panel_figure(_panel(found, name), title=f"Calibration: {OWN.get(name, name)}, split {split}")
         for name, file in names.items() if drawn
     }  # fmt: skip
     files = {"calibration.json": output.to_json(content), **diagrams}

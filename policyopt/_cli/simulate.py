@@ -12,6 +12,7 @@ from policyopt._cli.options import option
 from policyopt._cli.output import number
 from policyopt._online.simulate import simulate as play
 from policyopt._page.results import simulation_content
+from policyopt._report.figures import panel_figure
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._family import load_family
@@ -93,16 +94,15 @@ def simulate(
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
     for text in found.notes:
         output.note(text)
+    panels = simulation_content(found, "")["panels"]
     if out is not None or figure is not None:
-        from policyopt._report.figures import simulation_figure
-
         files = {"simulation.csv": output.to_csv(found.records)}
-        files["simulation.png"] = simulation_figure(found)
+        files["simulation.png"] = panel_figure(*panels)
         output.write_results(out, files, figure, options.inches(width))
     options.write_page(report, "simulation", found, f"Simulation on {cache.resolve().name}")
     if not output.print_data(style, found.records, found.records):
         output.say(*_told(found.records[0], steered))
-        output.print_panel(simulation_content(found, "")["panels"][0])
+        output.print_panel(panels[0])
 
 
 def _overhead(text: str) -> tuple[float, float]:

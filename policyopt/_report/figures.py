@@ -23,7 +23,6 @@ from policyopt.runtime._typing import Floats
 
 if TYPE_CHECKING:
     from policyopt._abstain import RiskCoverage
-    from policyopt._online.simulate import Simulation
     from policyopt._tiers.choose import Planned
     from policyopt._tiers.description import Tiers
     from policyopt._tiers.search import Goal
@@ -36,8 +35,6 @@ _BEST, _NAMED = (
     5,
     12,
 )  # lines in colour where there are more; lines that each have a place in the legend
-_PANELS, _ABREAST = 16, 4  # arm panels of a simulation in all, and side by side
-_WINDOWS = 12  # of the latest requests, in the whole course
 _TIERS = (*COLOURS[:-1], "#7A4E2D")  # black is the chosen plan's
 
 
@@ -169,9 +166,9 @@ def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
 # --- panels of a page, as print has them --------------------------------------------------------
 
 
-def panel_figure(panel: Mapping[str, Any], title: str = "") -> Any:
-    """Draw all views of a page's panel, many of them in rows, each with its name."""
-    views = panel["views"] or [["", panel["figure"]]]
+def panel_figure(*panels: Mapping[str, Any], title: str = "") -> Any:
+    """Draw all views of panels of a page, many of them in rows, each with its name."""
+    views = [view for one in panels for view in one["views"] or [["", one["figure"]]]]
     count = len(views)
     columns = count if count <= 3 else math.ceil(math.sqrt(count))
     wide, rows = 4.4 if count > 1 else 7.0, -(-count // columns)
@@ -192,12 +189,14 @@ def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
     layout, nth, below = drawing["layout"], 0, 0.0
     mode, bars = layout.get("barmode", "group"), [d for d in drawing["data"] if d["type"] == "bar"]
     for one in drawing["data"]:
-        look = {"color": one.get("marker", {}).get("color"), "label": "_"}
-        if one.get("showlegend", len(bars) > 1):
-            look["label"] = _plain(one["name"])
+        look = {"color": one.get("marker", {}).get("color"), "label": _plain(one.get("name", ""))}
         if one["type"] == "heatmap":
-            axes.imshow(one["z"], cmap="Blues", aspect="auto", vmax=1.4 * max(np.max(one["z"]), 1))
-            for (i, j), text in np.ndenumerate(one["text"]):
+            places = (np.arange(n + 1) - 0.5 for n in np.shape(one["z"])[::-1])
+            x, y = places if one["x"] is None else ([0, *one["x"]], [*places][1])
+            axes.pcolormesh(
+                x, y, one["z"], cmap="Blues", vmin=0, vmax=1.4 * max(np.max(one["z"]), 1)
+            )
+            for (i, j), text in np.ndenumerate(one["text"]) if "texttemplate" in one else ():
                 axes.text(j, i, text, ha="center", va="center", fontsize=8)
             continue
         x, y = (np.array(one[of], float) for of in "xy")
@@ -212,13 +211,15 @@ def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
                 form = "{:.1%}" if "%" in layout["yaxis"].get("tickformat", "") else "{:.4g}"
                 axes.bar_label(drawn, [*map(form.format, y)], padding=2, fontsize=6.5)
         elif one.get("fill"):
-            axes.fill(x, y, alpha=0.14, lw=0, **look)
+            axes.fill(x, y, alpha=0.14, lw=0, color=look["color"])
         else:
             ends = one.get("error_y")
             ends = ends and np.maximum(np.array([ends["arrayminus"], ends["array"]], float), 0)
             dots, joined = (name in one["mode"] for name in ("markers", "lines"))
-            look |= {"marker": "o" if dots else "", "ls": "-" if joined else "", "ms": 3.5}
-            axes.errorbar(x, y, ends, lw=1.2, elinewidth=0.8, **look)
+            grey = bool(look["label"]) and not one.get("showlegend", True)
+            nth += grey  # the page has no room for their names
+            look |= {"marker": "o" if dots else "", "ls": LINES[nth % 4 * grey] if joined else ""}
+            axes.errorbar(x, y, ends, lw=1.2, ms=3.5, elinewidth=0.8, **look)
     for one in layout.get("shapes", ()):
         (x, *_), (y, *_) = ends = [[one[f"{way}{i}"] for i in (0, 1)] for way in "xy"]
         look = {"color": "0.3", "lw": 1, "ls": "--"}
@@ -246,7 +247,7 @@ def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
             axes.set(**{f"{way}lim": axis["range"]})
         if axis.get("autorange") == "reversed" and not each.get_inverted():
             each.set_inverted(True)
-    tidy(axes, grid="" if axes.images else "y", labelsize=8)
+    tidy(axes, grid="y", labelsize=8)
 
 
 def _plain(text: str) -> str:
@@ -416,110 +417,6 @@ def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
     groups = over_seeds(records)
     means = [[np.mean([r[key] for r in group]) for group in groups] for key in keys]
     return np.asarray(means, dtype=np.float64)
-
-
-def simulation_figure(found: Simulation, title: str = "") -> Any:
-    """Draw regret and cost as the AdaEE paper's figures, and below how often each arm was played."""
-    several = [name for name, t in found.metrics.items() if t.arms.shape[1] > 1]
-    shown = several[:_PANELS]
-    abreast = -(-len(shown) // max(-(-len(shown) // _ABREAST), 1)) or 1  # lines of like length
-    lines = [shown[i : i + abreast] for i in range(0, len(shown), abreast)]
-    names = -(-(len(found.metrics) + 1) // 5)  # lines of the legend
-    figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
-    ratios = {"height_ratios": [1.8, *[1.0] * len(lines)], "width_ratios": [1, 0.012]}
-    grid = figure.add_gridspec(1 + len(lines), 2, **ratios)
-    regret, cost = grid[0, :].subgridspec(1, 2).subplots()
-    draw_regret(regret, found)
-    _draw_cost(cost, found)
-    add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
-    plots, shades = [regret, cost], None
-    for i, line in enumerate(lines, 1):
-        parts = grid[i, 0].subgridspec(1, abreast)
-        for j, name in enumerate(line):
-            plots.append(figure.add_subplot(parts[0, j]))
-            shades = _draw_arms(found, name, plots[-1])
-    for axes in plots:
-        for change in found.schedule.changes:
-            axes.axvline(change, color="0.4", lw=0.8, ls=":")
-        tidy(axes, grid="both" if axes in (regret, cost) else "", labelsize=8)
-        axes.set_xlabel("request", fontsize=8)
-        axes.locator_params("x", nbins=6 if axes in (regret, cost) else 3)
-    if shades is not None:
-        bar = figure.colorbar(
-            shades, figure.add_subplot(grid[1:, 1]), ticks=[0, 0.05, 0.25, 0.5, 1]
-        )
-        bar.set_label("share of requests", fontsize=8)
-        bar.ax.tick_params(labelsize=8)
-    if len(shown) < len(several):
-        title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
-    if title:
-        figure.suptitle(picture_text(title), fontsize=11, ha="left", x=0.01)
-    return figure
-
-
-def draw_regret(axes: Any, found: Simulation) -> None:
-    """Draw the regret of every policy over the rounds, with 95 % bands over repetitions."""
-    from policyopt._online.simulate import interval
-
-    for i, (name, tally) in enumerate(found.metrics.items()):
-        look, rounds = line_look(i, len(found.metrics)), tally.rounds
-        mean, half = interval(tally.course["regret"])
-        axes.plot(rounds, mean, label=picture_text(name), **look)
-        axes.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
-    axes.set_title("regret to the best fixed arm", loc="left", fontsize=10)
-    tidy(axes, grid="both", labelsize=8, xlabel="request")
-    axes.set_ylabel("sum over requests [units of the reward]", fontsize=8)
-
-
-def _draw_cost(axes: Any, found: Simulation) -> None:
-    """Draw the mean cost of the latest requests over the rounds."""
-    rounds = next(iter(found.metrics.values())).rounds
-    back = max(len(rounds) // _WINDOWS, 1)
-    for i, tally in enumerate(found.metrics.values()):
-        paid = np.concatenate([[0.0], tally.course["cost"].mean(axis=1)])
-        at = np.concatenate([[0], rounds])
-        since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
-        axes.plot(
-            rounds,
-            (paid[1:] - paid[since]) / (rounds - at[since]),
-            **line_look(i, len(found.metrics)),
-        )
-    if found.budget is not None:
-        axes.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
-    latest = f"{round(found.schedule.rounds / len(rounds) * back):,}"
-    told = f"mean cost of the latest {latest} requests [{picture_text(found.unit)}]"
-    axes.set_title(told, loc="left", fontsize=10)
-
-
-def _draw_arms(found: Simulation, name: str, axes: Any) -> Any:
-    """Draw the share of each arm of a policy over the rounds; return what has its shades, the same for all."""
-    from matplotlib.colors import PowerNorm
-
-    from policyopt.runtime._bandits import BANDITS
-
-    tally = found.metrics[name]
-    shares = tally.shares().T
-    edges = np.concatenate([[0], tally.rounds])
-    places = np.arange(len(shares) + 1) - 0.5
-    # The root keeps visible what is seldom played.
-    shades = axes.pcolormesh(edges, places, shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    kind, _, settings = name.partition(":")
-    settings = settings.replace("+", ", ")
-    title = f"arm played: {picture_text(kind)}"
-    title += f"\n{picture_text(settings)}" if settings else ""
-    axes.set_title(title, loc="left", fontsize=9 if len(settings) < 40 else 7)
-    if kind in BANDITS:
-        of = "threshold" if found.arms_unit == "threshold" else f"cost [{picture_text(found.unit)}]"
-        every = max(-(-len(shares) // 8), 1)  # room for so many
-        axes.set_yticks(range(0, len(shares), every), [f"{x:.3g}" for x in found.labels[::every]])
-    elif kind == "controller":
-        of = "level"
-        axes.set_yticks([0, len(shares) - 1], ["cheap", "dear"])
-    else:
-        of = "split at exit" if kind == "splitee" else "exit"
-        axes.set_yticks(range(len(shares)), [str(k) for k in range(len(shares))])
-    axes.set_ylabel(of, fontsize=8)
-    return shades
 
 
 def plan_figure(

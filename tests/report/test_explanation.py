@@ -152,7 +152,9 @@ def test_records(world, labelled):
 
 # Pictures.
 def figures(result, title=""):
-    return {f"{one['id']}.png": panel_figure(one, title) for one in explanation_panels(result)}
+    return {
+        f"{one['id']}.png": panel_figure(one, title=title) for one in explanation_panels(result)
+    }
 
 
 def test_pictures_show_the_data(world):
