@@ -75,55 +75,43 @@ def explain(
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
     options.write_page(report, "explanation", explanation, title, tables.get(split))
     if isinstance(explanation, Routes):
-        _tell_routes(explanation, title, out, style, figure, options.inches(width))
-        return
-    panels = explanation_panels(explanation, tables.get(split).class_names)
+        panels = routes_panels(explanation)
+    else:
+        panels = explanation_panels(explanation, tables.get(split).class_names)
     if out is not None or figure is not None:
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)
         files = {"explain.json": output.to_json(record)}
         files |= {"rows.csv": output.to_csv(explanation.rows())}
-        files |= {
-            f"{panel['id']}.png": panel_figure(panel, title=f"{title}: {panel['title']}")
-            for panel in panels
-        }
+        if routing:  # matplotlib has no flows
+            files["routes.png"] = routes_figure(record, title)
+        for panel in () if routing else panels:
+            files[f"{panel['id']}.png"] = panel_figure(panel, title=f"{title}: {panel['title']}")
         output.write_results(out, files, figure, options.inches(width))
-    if output.print_data(style, record, record["exits"]):
+    if output.print_data(style, record, record["ways" if routing else "exits"]):
         return
     output.say(panels[0]["words"].partition(". ")[0])
+    if routing:
+        _tell_models(record)
     for panel in panels:
         if panel["table"]:
-            output.print_panel(panel, _SOME)
-    if record["changes"]:
+            output.print_panel(panel, None if routing else _SOME)
+    if not routing and record["changes"]:
         output.say(panels[-1]["words"])
         _tell_changes(record["changes"])
     if out is not None:
         output.say(f"wrote explain.json, rows.csv and pictures to {out}")
 
 
-def _tell_routes(
-    found: Routes, title: str, out: Path | None, style: output.Format, figure: Path | None, width: float | None
-) -> None:  # fmt: skip
-    """Show which model is asked after which: a tree of ways with their shares, costs and accuracies."""
-    record = found.record
-    if out is not None or figure is not None:
-        files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
-        files["routes.png"] = routes_figure(record, title)
-        output.write_results(out, files, figure, width)
-    if output.print_data(style, record, record["ways"]):
-        return
+def _tell_models(record: dict[str, Any]) -> None:
+    """Say how often each model is asked, and how many rows go ways that are not told."""
     unit = record["unit"]
-    (panel,) = routes_panels(found)
-    output.say(panel["words"].partition(". ")[0])
     output.print_table(record["models"], {
         "model": "model", f"cost of a call [{unit}]": "cost", "asked %": shown("asked", _share),
         "first %": shown("first", _share), "last %": shown("last", _share), "of cost %": shown("cost_share", _share),
     })  # fmt: skip
-    output.print_panel(panel)
     if record["rare"] >= 0.0005:  # it shows
         output.say(f"{_share(record['rare'])} % go ways that under 1 % go each, which are left out")
-    if out is not None:
-        output.say(f"wrote explain.json, rows.csv and routes.png to {out}")
 
 
 def _single(name: str, path: Path, level: str | None, routes: bool = False) -> Any:

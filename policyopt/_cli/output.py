@@ -148,6 +148,14 @@ def print_panel(panel: Mapping[str, Any], most: int | None = None) -> None:
     print_table(rows, title=table["caption"])
 
 
+def print_declared(id: str, records: Sequence[Any], **facts: Any) -> None:
+    """Print records as `words.toml` declares a table of them; nothing of none."""
+    from policyopt._page.panels import panel
+
+    if records:
+        print_panel(panel(id, facts, records))
+
+
 def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[list[str]]:
     """Yield the lines of a table in one or several blocks that are no wider than `width`."""
     columns = [[head, *(row[i] for row in rows)] for i, head in enumerate(heads)]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import number
 from policyopt._online.simulate import simulate as play
 from policyopt._page.results import simulation_content
 from policyopt._report.figures import panel_figure
@@ -87,22 +85,21 @@ def simulate(
             overhead=_overhead(overhead), offload_at=_exits(offload_at), reward=reward, reveal=reveal, budget=budget,
             delay=delay, label_share=label_share, tables=Tables(data, cost, utility=utility),
         )  # fmt: skip
-    # Whether any policy chooses among the arms.
-    steered = any(record["best_arm_share"] is not None for record in found.records)
     if delay >= found.schedule.rounds:
         has = f"the simulation has {found.schedule.rounds:,}"
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
     for text in found.notes:
         output.note(text)
-    panels = simulation_content(found, "")["panels"]
+    content = simulation_content(found, "")
     if out is not None or figure is not None:
         files = {"simulation.csv": output.to_csv(found.records)}
-        files["simulation.png"] = panel_figure(*panels)
+        files["simulation.png"] = panel_figure(*content["panels"])
         output.write_results(out, files, figure, options.inches(width))
     options.write_page(report, "simulation", found, f"Simulation on {cache.resolve().name}")
     if not output.print_data(style, found.records, found.records):
-        output.say(*_told(found.records[0], steered))
-        output.print_panel(panels[0])
+        told = (f"{name} {value}" for name, value in content["made"]["facts"])
+        output.say(content["subtitle"], ", ".join(told))
+        output.print_panel(content["panels"][0])
 
 
 def _overhead(text: str) -> tuple[float, float]:
@@ -121,39 +118,3 @@ def _exits(text: str | None) -> list[int] | None:
         return None if text is None else [int(part) for part in text.split(",")]
     except ValueError as error:
         raise input_error("--offload-at", "exit numbers", text, "E.g. 0, or 0,2.") from error
-
-
-def _moves(record: dict[str, Any]) -> bool:
-    """Return whether the best arm may be another at another time."""
-    return len(record["streams"]) > 1 and record["schedule"] != "stationary"
-
-
-def _told(record: dict[str, Any], steered: bool) -> list[str]:
-    """Return what was played, for people, line by line."""
-    streams, arms, unit = ", ".join(record["streams"]), record["arms"], record["unit"]
-    repetitions, (low, high) = record["repetitions"], record["overhead"]
-    runs = "one repetition (no intervals)" if repetitions == 1 else f"{repetitions} repetitions"
-    mixed = not _moves(record) and len(record["streams"]) > 1
-    course = f"an even mixture of {streams}" if mixed else f"{record['schedule']} over {streams}"
-    thresholds = record["arms_unit"] == "threshold"
-    span = f"{number(arms[0], 3)} to {number(arms[-1], 3)}"
-    reward = [
-        f"reward {record['reward']}",
-        f"overhead {low:g}" + (f" to {high:g}" if high != low else ""),
-    ]
-    if record["offload_at"]:
-        reward.append(f"due past exit {' and '.join(map(str, record['offload_at']))}")
-    if record["reveal"]:
-        reward.append(f"reveal {record['reveal']}")
-    if record["delay"]:
-        reward.append(f"feedback after {record['delay']:,} rounds")
-    if record["label_share"] < 1:
-        reward.append(f"of {record['label_share']:.0%} of the requests")
-    if record["budget"] is not None:
-        reward.append(f"budget {number(record['budget'])} {unit}")
-    return [
-        f"{record['rounds']:,} requests, {runs}, {course}",
-        f"{'' if steered else 'compared with '}{len(arms)} arms: {record['method']} at "
-        + (f"thresholds {span}" if thresholds else f"expected costs {span} {unit}"),
-        ", ".join(reward),
-    ]

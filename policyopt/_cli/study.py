@@ -109,14 +109,11 @@ def _streams(
             files[_picture(title, files)] = robustness_figure(found.records, title)
         several = len({one["budget"] for one in found.records}) > 1
         if style is output.Format.table:
-            output.print_table(found.records, {
-                "method": "method", **({f"budget [{found.unit}]": "budget"} if several else {}), "stream": "stream",
-                f"cost [{found.unit}]": shown("realised_cost", number),
-                "off budget %": shown("off_budget", points), "over": "over_budget",
-                "accuracy %": shown("quality", percent), "under floor": "below_floor",
-                "slower x": shown("slowdown", number), "dearest 1 %": shown("cost_cvar99", number),
-                "efficacy %": shown("efficacy", percent),
-            }, title=f"{name}: policies of clean rows on streams")  # fmt: skip
+            records = [
+                {**one, "budgeted": one["budget"] if several else None} for one in found.records
+            ]
+            word = output.quality_word(found.records[0]["accuracy"] is None)
+            output.print_declared("streams", records, name=name, unit=found.unit, word=word)
     for text in notes:
         output.note(text)
     files |= {"streams.csv": output.to_csv(rows), "dearest.csv": output.to_csv(dearest)}

@@ -141,7 +141,9 @@ def chart(
             drawn.append(line(at, mean, called, colour, mode=mode, **look))
     if kind == "stack":
         layout["barmode"] = kind
-    axes = {"xaxis": ticks(places) if named else {}, "yaxis": {"tickformat": form}}
+    axes: dict[str, Any] = {"xaxis": ticks(places) if named else {}, "yaxis": {"tickformat": form}}
+    if x.endswith("cost") and 0 < 8 * min(places) < max(places):  # as the explorer has it
+        axes["xaxis"], across = {"type": "log", "dtick": "D2"}, f"{across}, log scale"
     return figure(drawn, across, up, **axes | layout)
 
 

@@ -218,7 +218,11 @@ def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
             dots, joined = (name in one["mode"] for name in ("markers", "lines"))
             grey = bool(look["label"]) and not one.get("showlegend", True)
             nth += grey  # the page has no room for their names
-            look |= {"marker": "o" if dots else "", "ls": LINES[nth % 4 * grey] if joined else ""}
+            marker = MARKERS[len(axes.containers) % len(MARKERS)]
+            look |= {
+                "marker": marker if dots else "",
+                "ls": LINES[nth % 4 * grey] if joined else "",
+            }
             axes.errorbar(x, y, ends, lw=1.2, ms=3.5, elinewidth=0.8, **look)
     for one in layout.get("shapes", ()):
         (x, *_), (y, *_) = ends = [[one[f"{way}{i}"] for i in (0, 1)] for way in "xy"]

@@ -763,12 +763,12 @@ function drawFigure(slot, figure, width) {
       if (left < long) { lines += 1; left = (slot.clientWidth || 340) - 20; }
       left -= long;
     }
-    Object.assign(legend, { orientation: "h", x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom", maxheight: 1 });
+    Object.assign(legend, { orientation: "h", tracegroupgap: 0, x: 0, xanchor: "left", yref: "container", y: 0.01, yanchor: "bottom", maxheight: 1 });
   }
   Object.assign(layout, {
     font, legend, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: !width, width: width || undefined,
     margin: { l: 56, r: 16, t: layout.title ? 48 : 24, b: 48, ...(few ? {} : layout.margin) },
-    height: layout.height || (few ? 340 + 21 * lines : 430), dragmode: coarse ? false : layout.dragmode || "zoom",
+    height: layout.height || (few ? 350 + 21 * lines : 430), dragmode: coarse ? false : layout.dragmode || "zoom",
     colorway: ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--ink"].map((v) => rgb(v)),
     hoverlabel: { bgcolor: rgb("--card"), bordercolor: rgb("--edge"), font: { ...font, color: rgb("--ink") } },
   });
