@@ -518,7 +518,9 @@ class Comparison(Shown, Sequence[dict[str, Any]]):
 
 
 @working("comparing")
-def compare(frontier: Frontier, reference: str | None = None) -> Comparison:
+def compare(
+    frontier: Frontier, reference: str | None = None, first: int | None = None
+) -> Comparison:
     """Compare every method of a frontier with a reference, and rank them all, at equal realised cost.
 
     Parameters
@@ -527,6 +529,9 @@ def compare(frontier: Frontier, reference: str | None = None) -> Comparison:
         From `curve`, with at least two methods.
     reference : str, optional
         Default: the first method.
+    first : int, optional
+        Tell of the first so many budgets of `curve`; default all. The others draw the frontiers between: where two
+        policies lie far apart, a coin between them is a poor rival.
 
     Returns
     -------
@@ -558,7 +563,7 @@ def compare(frontier: Frontier, reference: str | None = None) -> Comparison:
     if len(labels) < 2:
         raise input_error("methods", "two or more", labels, "E.g. --methods max_prob,margin.")
     records: list[dict[str, Any]] = []
-    indices, heights = _shared_budgets(frontier), []
+    indices, heights = [i for i in _shared_budgets(frontier) if first is None or i < first], []
     for seed, table in frontier.tests.items():
         paths = {label: path_of(frontier, label, seed, table) for label in labels}
         asked = _asked(frontier, (reference, *labels), seed, paths)
@@ -567,10 +572,11 @@ def compare(frontier: Frontier, reference: str | None = None) -> Comparison:
             if label == reference:
                 continue
             head = {"method": label, "reference": reference, "unit": frontier.unit, "seed": seed}
-            fitted = [f for key, f in frontier.fitted.items() if key[:2] == (label, seed)]
+            fitted = {key[2]: f for key, f in frontier.fitted.items() if key[:2] == (label, seed)}
             found = compare_paths(paths[label], paths[reference], seed)
-            for one, point in zip(fitted, found, strict=True):
-                records.append({**head, "budget": one.budget, **point})
+            for (index, one), point in zip(fitted.items(), found, strict=True):
+                if first is None or index < first:
+                    records.append({**head, "budget": one.budget, **point})
             area = area_between(paths[label], paths[reference], seed)
             records.append({**head, "budget": None, **area})
     records.sort(key=lambda record: labels.index(record["method"]))

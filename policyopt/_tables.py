@@ -69,5 +69,6 @@ def paper_table(
 def caption(graded: bool, unit: str, confidence: float, test: str) -> str:
     """Return what a table of qualities says of itself."""
     word = "Quality" if graded else "Accuracy"
-    told = f"{word} [%] at equal realised cost [{unit}]. Bold: the best; (dagger): not told apart from it"
+    told = f"{word} [%] where each may cost so much [{unit}]; needing less earns nothing. "
+    told += "Bold: the best; (dagger): not told apart from it"
     return f"{told} ({test}, {100 * confidence:g} %). Group: methods that share a letter are not told apart."

@@ -14,7 +14,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._costs import Budget, parse_budgets, per_thousand
+from policyopt._costs import Budget, parse_budgets, per_thousand, positions
 from policyopt._frontier import (
     Comparison,
     Frontier,
@@ -43,6 +43,8 @@ from policyopt.runtime._thresholds import scale_text
 _DECLINES = ("abstain", "expected_abstained", "expected_selective_quality")
 #: Seconds from which on work is foretold.
 _LONG = 20.0
+#: Budgets, at even positions, that draw the frontiers of methods compared at fewer.
+_LINE = 9
 _DEMO = "max_prob,max_prob:thresholds=joint,margin,entropy,patience,optimal_stopping,auto"
 _SHIPPED = Path("cache") / "fashion_mnist"
 
@@ -452,8 +454,13 @@ def compare(
     begins = {"compare.csv": "method,reference,", "ranking.csv": "budget,", "pairs.csv": "budget,"}
     options.out_folder(out, begins)
     tables = options.make_tables(options.read_cache(cache), cost, ("fit", test), utility)
-    frontier = _run(tables, methods, budgets, seeds, settings, test)
-    found = compare_methods(frontier, reference)
+    fit_rows = tables.get("fit")
+    asked = _each(budgets, fit_rows)
+    # Frontiers of a few points alone are coarse lines: what lies between is a coin, and no rival.
+    line = [*map(Target, [*asked, *positions(fit_rows.mean_costs, _LINE).tolist()])]
+    wanted = line if len(asked) < _LINE else budgets
+    frontier = _run(tables, methods, wanted, seeds, settings, test)
+    found = compare_methods(frontier, reference, len(asked))
     lists = (found.records, found.ranking, found.pairs)
     files: dict[str, Any] = {
         begin: output.to_csv(of) for begin, of in zip(begins, lists, strict=True)
@@ -615,4 +622,7 @@ def _print_ranking(found: Comparison) -> None:
     told = tested.get(found.test, f"over {found.seeds} divisions of the rows, corrected")
     facts = {"word": output.quality_word(found.graded), "reference": found.reference, "told": told}
     output.print_declared("ranking", [r for r in found.ranking if r["budget"] is None], **facts)
-    output.say("methods that share a letter are not told apart")
+    output.say(
+        "methods that share a letter are not told apart; each may cost the budget here, and to need "
+        "less earns nothing; above they cost the same"
+    )
