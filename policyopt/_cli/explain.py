@@ -105,11 +105,7 @@ def explain(
 
 def _tell_models(record: dict[str, Any]) -> None:
     """Say how often each model is asked, and how many rows go ways that are not told."""
-    unit = record["unit"]
-    output.print_table(record["models"], {
-        "model": "model", f"cost of a call [{unit}]": "cost", "asked %": shown("asked", _share),
-        "first %": shown("first", _share), "last %": shown("last", _share), "of cost %": shown("cost_share", _share),
-    })  # fmt: skip
+    output.print_declared("models", record["models"], unit=record["unit"])
     if record["rare"] >= 0.0005:  # it shows
         output.say(f"{_share(record['rare'])} % go ways that under 1 % go each, which are left out")
 

@@ -29,7 +29,7 @@ from policyopt._answers.calibrators import (
 )
 from policyopt._api import cost_for
 from policyopt._cache.data import ExitData
-from policyopt._intervals import proportion_interval
+from policyopt._intervals import proportion_interval, with_interval
 from policyopt._methods.learned_score import no_failure
 from policyopt._progress import report, working
 from policyopt._replay import replay
@@ -42,7 +42,7 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._shown import Shown
-from policyopt.runtime._typing import Array, Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Floats, Ints
 
 #: They change the class probabilities; the others map the top probability only.
 ANSWER_MAPS = ("temperature", "vector")
@@ -261,7 +261,7 @@ def calibration_records(
     # overconfident.
     records, areas = [], failure_auroc(confidence, correct)
     for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
-        for group, rows in _groups(exits, number).items():
+        for group, rows in (("all", np.full(len(exits), True)), ("leavers", exits == number)):
             p, right = confidence[rows, k], correct[rows, k]
             record: dict[str, Any] = {"calibration": name, "exit": number, "group": group}
             record |= {"rows": len(p), **dict.fromkeys(_MEASURES)}
@@ -275,10 +275,6 @@ def calibration_records(
                 }  # fmt: skip
             records.append(record)
     return records
-
-
-def _groups(exits: Ints, k: int) -> dict[str, Bools]:
-    return {"all": np.ones(len(exits), dtype=bool), "leavers": exits == k}
 
 
 def calibration_error(
@@ -364,7 +360,7 @@ def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:
 def reliability(
     confidence: Floats, correct: Floats, bins: int = BINS, kin: Ints | None = None
 ) -> list[dict[str, Any]]:
-    """Return one point per bin of equal mass: mean, least and largest confidence, accuracy with Wilson's interval."""
+    """Return one point per bin of equal mass: mean confidence, accuracy with Wilson's interval."""
     if not len(confidence):
         return []
     place = np.searchsorted(equal_mass_edges(confidence, bins), confidence, side="right")
@@ -373,8 +369,7 @@ def reliability(
         inside, right = confidence[place == j], correct[place == j]
         low, high = proportion_interval(right, group=None if kin is None else kin[place == j])
         points.append({
-            "confidence": float(inside.mean()), "low_edge": float(inside.min()),
-            "high_edge": float(inside.max()), "accuracy": float(right.mean()),
-            "accuracy_low": low, "accuracy_high": high, "rows": len(right),
+            "confidence": float(inside.mean()), "rows": len(right),
+            **with_interval("accuracy", float(right.mean()), low, high),
         })  # fmt: skip
     return points

@@ -80,9 +80,9 @@ def add_legend(figure: Any, side: str = "lower center", size: float = 9) -> None
     legend.set_gid(side)  # where it goes at another size
 
 
-def add_heading(figure: Any, title: str, told: str = "", between: str = "\n") -> None:
+def add_heading(figure: Any, title: str, told: str = "") -> None:
     """Write a title above a figure, which may be empty, and what is told with it."""
-    figure.suptitle(between.join(filter(None, (picture_text(title), told))), fontsize=11)
+    figure.suptitle("\n".join(filter(None, (picture_text(title), told))), fontsize=11)
 
 
 def line_look(i: int, count: int = 1, colours: Sequence[str] = COLOURS) -> dict[str, Any]:
@@ -155,12 +155,6 @@ def _resize(figure: Any, width: float) -> None:
     figure.set_size_inches(width, scale * figure.get_figheight() + smaller - scale + more)
     for side, texts in sides:
         add_legend(figure, side, texts[0].get_fontsize())
-
-
-def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
-    """Return what people see for an exit, its number and name, in lines of so many letters: names are long."""
-    name = picture_text(exit_.get("name", ""))
-    return "\n".join(textwrap.wrap(form.format(f"{exit_['exit']} {name}".rstrip()), width))
 
 
 # --- panels of a page, as print has them --------------------------------------------------------
@@ -287,7 +281,10 @@ def draw_frontier(axes: Any, frontier: Frontier) -> None:
     for k in range(exits):
         beside = {"textcoords": "offset points", "xytext": (6, -2), "va": "top"}
         look = {"color": "0.35", "fontsize": 9, **beside}
-        axes.annotate(fold(frontier.exits[k], 20), (costs[k], 100 * qualities[k]), **look)
+        named = f"{frontier.exits[k]['exit']} {frontier.exits[k].get('name', '')}".rstrip()
+        axes.annotate(
+            textwrap.fill(picture_text(named), 20), (costs[k], 100 * qualities[k]), **look
+        )
     if frontier.bound:
         bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
         told = "hindsight, not deployable"
