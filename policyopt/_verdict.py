@@ -7,7 +7,7 @@ paired rows, groups kept whole:
 - *as good as the full model*: at most `max_drop` worse (exact where right or wrong, `policyopt._bounds`). Budgets are
   tried from the dearest down, each at 95 %, until one fails: all shown hold at once with 95 % (fixed-sequence testing:
   Maurer, Hothorn & Lehmacher, 1995; as in Pareto testing, Laufer-Goldman et al., arXiv:2210.07913, section 4).
-- *better than single exits*: than two that a coin mixes at equal realised cost; Holm's correction over budgets.
+- *better than single exits*: than two mixed at random to equal realised cost; Holm's correction over budgets.
 - *the ceiling*: what share of the lead that the best choice in hindsight has over single exits is reached.
 
 It pays where a gain over single exits is shown; not where intervals leave room for at most `max_drop` at any budget.
@@ -242,28 +242,41 @@ def _told(frontier: Frontier, table: Table, drop: float, judged: list[Any]) -> V
     gain, one = judged[gain_at], judged[saves[-1] if at is None else at]
     word = "quality" if frontier.graded else "accuracy"
     leads = [record["bound_lead"] for record in judged]
+    knew = "a choice that knew the right answers could gain"
 
     def by(of: dict[str, Any]) -> str:
         share, chosen = 100 * (1 - of["saving"]), f" ({of['chosen']})" if of["chosen"] else ""
         return f"{of['method']}{chosen} at {share:.{share < 9.5:d}f} % of the cost of {full}"
 
     def mix(of: dict[str, Any]) -> str:
-        return f"{' or '.join(names[k] for k in of['singles'])} {'by a coin' if of['singles'][1:] else 'alone'}"
+        found = " and ".join(names[k] for k in of["singles"])
+        return f"mixing {found} at random" if of["singles"][1:] else f"{found} alone"
 
     def has(cost: float, quality: float) -> str:
         return f"{cost:.4g} {unit}{per_thousand(cost, unit)} with {100 * quality:.1f} % {word}"
 
+    better = at is not None and one["to_full_low"] > 5e-4
     near = f"{by(one)} is at most {points} worse (95 % sure)"
+    if better:
+        near = f"{by(one)} is better than {full} ({_range(one, 'to_full', '+')} points)"
     if at is None:
         sure = "" if one["to_full_high"] < -drop else "shown to be "
         near = f"nothing cheaper is {sure}within {points} of {full}"
-    told, needed, alone = "", None, one["to_alone_high"] <= drop
+    told, after, only, needed, alone = "", "", "", None, one["to_alone_high"] <= drop
     if at in shown:
         pays, reason, why = True, "as good", near
     elif shown:
         pays, reason = True, "gains"
-        why = f"{by(gain)} gains {100 * gain['to_singles']:.1f} points over {singles} of that cost"
-        told = f"But {near}{'' if at is None else f'; {mix(one)} may be as good'}. "
+        lead, lost = 100 * gain["to_singles"], -100 * gain["to_full"]
+        why = f"{by(gain)} gains {lead:.1f} points over {singles} of that cost"
+        if gain["to_full_low"] < -drop:  # the price goes first
+            lost = f"{lost:.1f}" if lost >= 0.05 else f"up to {-100 * gain['to_full_low']:.1f}"
+            only = f" only if some {word} may be lost"
+            why = f"{by(gain)} is {lost} points worse, but {lead:.1f} better than {singles} of that cost"
+        if at is None:
+            one, after = gain, f", and {near}"
+        else:
+            told = f"But {near}; {mix(one)} may be as good. "
     elif any(record["to_singles_high"] > drop for record in judged):
         mean, low = gain["to_singles"], gain["to_singles_low"]
         more = max((mean - low) / max(mean, drop - mean, 1e-4), 1.2) ** 2  # if means stay so
@@ -273,24 +286,28 @@ def _told(frontier: Frontier, table: Table, drop: float, judged: list[Any]) -> V
     elif max(record["headroom"] for record in judged) <= drop:
         most = max(record["headroom"] for record in judged)
         pays, reason = False, "no headroom"
-        why = f"even hindsight could gain only {100 * most + 1e-9:.2f} points over {singles}"
+        why = f"even {knew} only {100 * most + 1e-9:.2f} points over {singles}"
     elif at is None:
         pays, reason, why = False, "full model", f"{near}, and below that {singles} do as well"
     else:
         who = f"{names[one['alone']]} alone" if alone else mix(one)
         pays, reason, why = False, "single", f"{who} does as well at no more cost"
     who = f"The {'dearest that saves' if at is None else 'cheapest as good'}, {by(one)},"
-    told += f"{'There it' if pays is not False and at is not None else who} "
+    told += f"{'There it' if shown or (pays is None and at is not None) else who} "
     told += f"costs {has(one['realised_cost'], one['quality'])}, {full} "
-    told += f"{has(one['full_cost'], one['full_quality'])}: {_range(one, 'to_full', '+')} points."
+    told += has(one["full_cost"], one["full_quality"])
+    told += (
+        "." if better and near in why + told else f": {_range(one, 'to_full', '+')} points{after}."
+    )
     if at is not None and alone:
         own = exits[one["alone"]]
         told += f" Alone, {names[own['exit']]} costs {has(own['cost'], own['quality'])}."
-    more = f"Over {mix(gain)} at equal cost, {by(gain)} gains {_range(gain, 'to_singles')} points"
+    more = f"At equal cost, {'it' if shown and one is gain else by(gain)} gains"
+    more += f" {_range(gain, 'to_singles')} points over {mix(gain)}"
     more += f"; a gain is shown at {len(shown)} of {len(judged)} budgets." if judged[1:] else "."
     if gain["bound_lead"] is not None:
-        more += f" Hindsight could gain {100 * gain['bound_lead']:.1f}"
-        more += f": {100 * gain['reached']:.0f} % of that is reached." if shown else "."
+        more += f" {knew[0].upper()}{knew[1:]} {100 * gain['bound_lead']:.1f} points"
+        more += f"; {100 * gain['reached']:.0f} % of that is reached." if shown else "."
     groups = "" if table.group is None else f" in {table.units:,} groups"
     notes = [f"the verdict is of {rows:,} rows{groups} of split {table.split}"]
     if None in leads:
@@ -306,7 +323,7 @@ def _told(frontier: Frontier, table: Table, drop: float, judged: list[Any]) -> V
         "full": {"name": full, "cost": one["full_cost"], "quality": one["full_quality"]},
     }  # fmt: skip
     answer = f"Whether {what.lower()} pays cannot be told"
-    answer = answer if pays is None else f"{what} pays" if pays else f"{what} does not pay"
+    answer = answer if pays is None else f"{what} pays{only}" if pays else f"{what} does not pay"
     return Verdict(pays, f"{answer}: {why}.", (told, more), record, tuple(notes))
 
 

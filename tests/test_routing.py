@@ -10,6 +10,7 @@ import pytest
 
 import policyopt as po
 from policyopt._cache.importers import import_sources
+from policyopt._cli.watch import _losses
 from policyopt._export.bundle import write_bundle
 from policyopt._methods import choosing
 from policyopt._replay import replay
@@ -608,13 +609,14 @@ def test_run_takes_what_import_takes(form, run, room):
         np.random.default_rng(0),
         ["sample", "model", "prediction", "confidence", "label"],
     )
-    cities, lines = ["Bern", "Oslo", "Rome", "Wien"], []
+    cities, lines, said = ["Bern", "Oslo", "Rome", "Wien"], [], {}
     for n in range(240):
         right = rng.random(3) < [0.5, 0.7, 0.9]
         for k in range(3):
             city = f"{cities[(n + 1 - right[k]) % 4]}{f' {n}' * (form == 'texts')}"
             spelled = city if form == "names" or k else f'"{city.upper()}."'
             sure = 0.5 + 0.3 * right[k] + 0.1 * rng.random()
+            said[n, f"m{k}"] = spelled.strip('"')
             lines.append(
                 f"{n},m{k},{spelled},{sure:.3f},{cities[n % 4]}{f' {n}' * (form == 'texts')}"
             )
@@ -650,6 +652,24 @@ def test_run_takes_what_import_takes(form, run, room):
         assert [row["prediction"] for row in rows] == [cities[p] for p in found.prediction]
     if form == "texts":
         assert all(same_answer(row["prediction"]).endswith(f" {row['row']}") for row in rows)
+        own = [row for row in rows if row["answer_of"] != "joined"]  # in the words of whose it is
+        assert own and all(r["prediction"] == said[r["row"], r["answer_of"]] for r in own)
+        assert any(row["prediction"].isupper() for row in own)
+        for row in rows:  # which a watch holds against labels as `import` does
+            row["label"] = f"{cities[row['row'] % 4]} {row['row']}"
+        lines = [json.dumps({k: row[k] for k in ("prediction", "label")}) for row in rows]
+        (room / "new.jsonl").write_text("\n".join(lines))
+        line = ["--risk", "error<=90%", "--state", room / "m.json"]
+        assert run("watch", room / "new.jsonl", *line)[0] == 0
+        losses, probability = _losses("error", [json.loads(one) for one in lines], room)
+        right = pool.array("correct")
+        assert len(own) > 30 and (probability == 1).all()
+        assert [losses[r["row"]] for r in own] == [
+            1.0 - right[r["row"], int(r["answer_of"][1:])] for r in own
+        ]
+        apart = [("us", "US"), ("us", "us"), ("**Us.**", "them")]  # labels that differ stay apart
+        apart = [dict(zip(("prediction", "label"), pair, strict=True)) for pair in apart]
+        assert _losses("error", apart, room)[0].tolist() == [1, 0, 1]
 
 
 def test_auto_takes_routing_where_it_may(monkeypatch):

@@ -103,8 +103,8 @@ def fit(
             raise input_error("--risk", f"given without {given[0]}", "both", "State it as a risk.")
         certify(
             cache, risk, confidence="95%", budget=budget, method=method, policy=None, budgets=budgets or "30",
-            split="calibrate", report=None, procedure=None, testing="pareto", starts=1, covers="blind", cost_bound=None,
-            settings=settings, out=out, family=False, utility=utility, cost=cost, seed=seed, style=style,
+            split="calibrate", procedure=None, testing="pareto", starts=1, covers="blind", cost_bound=None,
+            settings=settings, out=out, family=False, report=None, utility=utility, cost=cost, seed=seed, style=style,
         )  # fmt: skip
         return
     held = options.out_policy(out)

@@ -150,20 +150,32 @@ def run(
         raw.note("column 'split' not used: all rows are decided")
     for told in raw.notes:
         output.note(told)
+    spoken = {
+        k: raw.arrays[k] for k in ("pred", "prediction") if k in raw.texts and k in raw.arrays
+    }
+    words = {code: text for key in spoken for code, text in raw.texts[key].items()}
     texts = number_answers(raw) if loaded.kind == "summary" else []
     arrays = raw.arrays
     if "contexts" in raw.metadata:
         arrays = {**arrays, "contexts": np.asarray(raw.metadata["contexts"])}
     order, keys = raw.axes or axes or raw.options.get("axes"), [*raw.arrays, *raw.metadata]
-    found = outputs_of(arrays, loaded, order and order.upper(), raw.name, keys)
+    found, said = (
+        outputs_of({**arrays, **own}, loaded, order and order.upper(), raw.name, keys)
+        for own in ({}, spoken)
+    )
     _refuse_odd(found, loaded.kind, raw.name)
     costs = _costs_of(raw, loaded)
     decisions: Any = decide_arrays(loaded, found, arrays, raw.name, costs)
     if style is not output.Format.table:
         columns = (*_COLUMNS[:-1], "abstained") if loaded.abstains else _COLUMNS[:-1]
         records = _rows(decisions, columns, loaded)
-        for row in records if texts else ():
-            row["prediction"] = None if row["prediction"] < 0 else texts[row["prediction"]]
+        taken = getattr(decisions, "answerer", decisions.exit).tolist()
+        for i, row in enumerate(records if texts else ()):  # in the words of who was taken
+            p, who = row["prediction"], (taken[i], *range(len(found)))
+            code = next(
+                (said[k]["prediction"][i] for k in who if found[k]["prediction"][i] == p), -1
+            )
+            row["prediction"] = None if p < 0 else words.get(int(code), texts[p])
         output.print_records(records, style)
         return
     of = range(loaded.model_exits)
@@ -208,10 +220,15 @@ def _rows(outcome: Any, columns: tuple[str, ...], policy: Any) -> list[dict[str,
 
 def _costs_of(raw: Any, policy: Any) -> Any:
     """Return what each call cost, (N, K), where a routing policy looks at it and the file says."""
-    if not isinstance(policy, RoutingPolicy) or not policy.needs_costs:
-        return None
     name = policy.provenance.get("cost")
     found = raw.arrays.get("costs" if name == "cost" else name)
+    if not isinstance(policy, RoutingPolicy) or not policy.needs_costs:
+        if found is not None and found.ndim == 2 and not isinstance(policy, RoutingPolicy):
+            output.note(
+                "cost is what an exit cost on average in the fit: it decides by no row's own; `import` and `evaluate` "
+                "show what rows cost by theirs"
+            )
+        return None
     if found is None or found.ndim != 2:
         output.note(
             "the file says no costs of calls: each is taken to cost what it does on average"

@@ -18,6 +18,7 @@ from policyopt._intervals import with_interval
 from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
+from policyopt.runtime._text import same_answer
 
 #: What a row must say for a loss of it, in the place of a column `loss`.
 _NEEDS = {
@@ -238,6 +239,13 @@ def _losses(
             got = ", ".join(f"{name} {said[name][seen][0]}" for name in needs)
             step = "Write one class the same in all columns."
             raise input_error(f"columns of {path}", "numbers in all, or names", got, step)
+        # As `import` does: an answer that means the same as a label is spelled like it.
+        known = set(said["label"][seen]) if "label" in said else set[str]()
+        alike = {same_answer(label): label for label in sorted(known)}
+        for name in {"prediction", "full_prediction"} & said.keys():
+            means = {text: same_answer(text) for text in set(said[name])}
+            spelled = {t: t if t in known else alike.get(m, m) for t, m in means.items()}
+            said[name] = np.array([spelled[text] for text in said[name]], dtype=object)
         answer, full = said["prediction"], said.get("full_prediction")
         if risk == "disagreement":
             out[seen] = (answer != full)[seen]

@@ -63,10 +63,12 @@ def test_it_pays_where_an_exit_knows_when_it_is_right():
     assert found.pays and found.record["reason"] == "as good"
     assert at["within"] and at["gains"] and at["saving"] > 0.2
     share = f"{100 * (1 - at['saving']):.0f} %"
-    said = (
-        f"max_prob at {share} of the cost of the full model is at most 2 points worse (95 % sure)"
-    )
-    assert found.headline == f"Leaving early pays: {said}."
+    ends = [f"{100 * at['to_full' + end]:+.1f}" for end in ("", "_low", "_high")]
+    said = f"better than the full model ({ends[0]} [{ends[1]}, {ends[2]}] points)"
+    by = f"max_prob at {share} of the cost of the full model"
+    assert at["to_full_low"] > 0
+    assert found.headline == f"Leaving early pays: {by} is {said}."
+    assert "worse" not in str(found) and str(found).count(said) == 1
     assert "a gain is shown at 5 of 5 budgets" in str(found)
 
 
@@ -117,15 +119,22 @@ def test_no_headroom_in_hindsight_is_a_reason():
 
     found = judged(made(alike, informed))
     assert found.pays is False and found.record["reason"] == "no headroom"
-    assert "even hindsight could gain only 0.00 points" in found.headline
+    assert "even a choice that knew the right answers could gain only 0.00 points" in found.headline
 
 
 def test_it_gains_where_nothing_is_as_good_as_the_full_model():
     found = judged(made(sure_of_itself, informed), budgets="25%,35%")
     assert found.pays and found.record["reason"] == "gains" and found.record["at"] is None
-    assert found.sentences[0].startswith(
-        "But nothing cheaper is within 0.5 points of the full model."
-    )
+    gain = found.record["budgets"][found.record["gain_at"]]
+    assert gain["to_full_high"] < 0
+    price = f"{100 * -gain['to_full']:.1f} points worse, but {100 * gain['to_singles']:.1f} better"
+    assert found.headline.startswith("Leaving early pays only if some accuracy may be lost: ")
+    assert price in found.headline
+    first, then = found.sentences
+    assert first.startswith(f"There it costs {gain['realised_cost']:.4g} ms")
+    assert first.endswith("points, and nothing cheaper is within 0.5 points of the full model.")
+    assert then.startswith("At equal cost, it gains")
+    assert "over mixing exit 0 and exit 1 at random" in then
 
 
 def test_too_few_rows_say_so_and_how_many_would_do():
