@@ -88,11 +88,13 @@ def online() -> None:
     """Draw docs/online.png: the simulation is played again."""
     import online as of
 
+    from policyopt._page.results import simulation_content
     from policyopt._progress import progress
-    from policyopt._report.figures import simulation_figure
+    from policyopt._report.figures import panel_figure
 
     with progress(None):
-        save_figure(simulation_figure(of.picture()), ROOT / "docs/online.png", dpi=110)
+        panels = simulation_content(of.picture(), "")["panels"]
+        save_figure(panel_figure(*panels), ROOT / "docs/online.png", dpi=110)
 
 
 def robustness() -> None:

@@ -16,8 +16,9 @@ from _common import machine, machine_line, write
 
 from policyopt._cache.reader import open_cache
 from policyopt._online.simulate import simulate
+from policyopt._page.results import simulation_content
 from policyopt._progress import progress
-from policyopt._report.figures import save_figure, simulation_figure
+from policyopt._report.figures import panel_figure, save_figure
 from policyopt.runtime._bandits import BANDITS
 from policyopt.runtime._online.controller import Controller
 
@@ -236,7 +237,8 @@ def main() -> None:
             parts["keeping"] = keeping()
         if only in (None, "changing"):
             parts["changing"] = changing()
-            save_figure(simulation_figure(picture()), ROOT / "docs" / "online.png", dpi=110)
+            drawn = panel_figure(*simulation_content(picture(), "")["panels"])
+            save_figure(drawn, ROOT / "docs" / "online.png", dpi=110)
         if only in (None, "adaee"):
             parts["adaee"] = adaee(Path(folder) / "adaee")
         if only in (None, "long"):

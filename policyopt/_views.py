@@ -22,10 +22,12 @@ from policyopt._intervals import with_interval
 from policyopt._methods.fitted import Fitted
 from policyopt._online.simulate import Simulation
 from policyopt._optional import need
+from policyopt._page.panels import chart, explanation_panels
+from policyopt._page.results import simulation_content
 from policyopt._replay import Replay
 from policyopt._report import figures as draw
-from policyopt._report.calibration import Calibration, draw_calibration
-from policyopt._report.explanation import Explanation, draw_exits
+from policyopt._report.calibration import Calibration, reliability
+from policyopt._report.explanation import Explanation
 from policyopt._report.routes import Routes, draw_routes
 from policyopt._study.exits import ExitMetrics
 from policyopt._study.figures import draw_study
@@ -39,7 +41,7 @@ from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._policy import ALWAYS, Policy
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._several import Several
-from policyopt.runtime._text import picture_text, printable
+from policyopt.runtime._text import printable
 
 Record = dict[str, Any]
 _ROWS = 8  # of a table in a notebook
@@ -143,27 +145,26 @@ def _cell(value: Any) -> str:
 
 def _lines(axes: Any, records: Iterable[Mapping[str, Any]], x: str, y: str, by: str = "", unit: str = "") -> None:
     """Draw y, with its interval where records have one, against x, a line for each value of `by`."""
-    groups: dict[Any, list[Mapping[str, Any]]] = {}
-    for one in records:
-        if one.get(x) is not None and one.get(y) is not None:
-            groups.setdefault(one.get(by), []).append(one)
-    for i, (name, some) in enumerate(groups.items()):
-        look = {"color": draw.COLOURS[i % len(draw.COLOURS)], "marker": draw.MARKERS[i % len(draw.MARKERS)], "ms": 4}
-        across = [picture_text(r[x]) if isinstance(r[x], str) else r[x] for r in some]
-        at, low, high = np.array([[r.get(y + end) for r in some] for end in ("", "_low", "_high")], dtype=float)
-        finite, known = np.isfinite(at), np.isfinite(low).any()
-        bars = np.nan_to_num(np.maximum([at - low, high - at], 0)) if known else None
-        label = picture_text(str(name) if isinstance(name, str) else f"{by} {name:.3g}") if by else None
-        axes.errorbar(across, np.where(finite, at, np.nan), bars, label=label, elinewidth=0.8, lw=1.3, **look)
-        for place in np.flatnonzero(~finite):  # thresholds that no score passes, or every one
-            told, height = ("never", 0.95) if at[place] > 0 else ("always", 0.02)
-            axes.annotate(told, (across[place], height), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
-    named = [f"{n.replace('_', ' ')}{f' [{picture_text(unit)}]' if unit and 'cost' in n else ''}" for n in (x, y)]
-    draw.tidy(axes, grid="both", xlabel=named[0], ylabel=named[1])
+    rows, far = list[Record](), list[tuple[Any, bool]]()
+    for one in (one for one in records if one.get(x) is not None and one.get(y) is not None):
+        name, finite = one.get(by, ""), bool(np.isfinite(one[y]))
+        far += [] if finite else [(one[x], one[y] > 0)]
+        rows.append({**one, "of": name if isinstance(name, str) else f"{by} {name:.3g}", y: one[y] if finite else None})
+    named = [f"{n.replace('_', ' ')}{f' [{unit}]' if unit and 'cost' in n else ''}" for n in (x, y)]
+    draw.draw_panel(axes, chart(rows, x, y, *named, by="of", kind="dots"))
+    for at, never in far:  # thresholds that no score passes, or every one
+        place, told = (at, 0.95 if never else 0.02), "never" if never else "always"
+        axes.annotate(told, place, xycoords=("data", "axes fraction"), ha="center", fontsize=8)
     if x in ("exit", "level", "context", "trial"):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    if 1 < len(groups) <= _MOST:
+    if 1 < len({row["of"] for row in rows}) <= _MOST:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _panel(axes: Any, panel: Mapping[str, Any]) -> None:
+    """Draw the first view of a page's panel."""
+    draw.draw_panel(axes, panel["views"][0][1])
+    axes.legend(frameon=False, fontsize=8)
 
 
 # --- records that classes do not hold as they are ------------------------------------------------------
@@ -194,6 +195,14 @@ def _explained(found: Explanation) -> Iterable[Record]:
     for one in found.record["exits"]:
         told: Record = {k: v for k, v in one.items() if k not in ("thresholds", "score")}
         yield told | dict(zip(("threshold", "second_threshold"), map(_bound, one["thresholds"]), strict=False))
+
+
+def _given(found: Calibration) -> Iterable[Record]:
+    """Return confidence and accuracy, by bin, of the answers that were given at the exits taken, by map."""
+    taken = np.arange(len(found.exits)), np.searchsorted(found.path, found.exits)
+    for name, one in found.seen.items():
+        points = reliability(one.confidence[taken], one.correct[taken], kin=found.group)
+        yield from ({"map": name, **point} for point in points)
 
 
 def _exits_of(policy: Policy) -> Iterable[Record]:
@@ -289,18 +298,20 @@ _show(Study, lambda f: View(
     lambda axes: (draw_study(axes, f), axes.legend(frameon=False, fontsize=8)), lambda: f.models))
 _show(Explanation, lambda f: View(
     _did(f.record), {"exits": lambda: _explained(f), "classes": lambda: f.record["classes"] or (), "rows": f.rows},
-    "exit name cost threshold share_left cost_share quality_left quality", lambda axes: draw_exits([axes], f)))
+    "exit name cost threshold share_left cost_share quality_left quality",
+    lambda axes: _panel(axes, explanation_panels(f)[0])))
 _show(Routes, lambda f: View(
     _did(f.record), {"models": lambda: f.record["models"], "ways": lambda: f.record["ways"], "rows": f.rows},
     "model cost asked first last cost_share", lambda axes: draw_routes(axes, f.record)))
 _show(Calibration, lambda f: View(
     f"{f.method} on {len(f.exits):,} rows of {f.split}; of those that leave:", {"records": lambda: f.records},
-    "calibration exit rows ece ece_low ece_high gap", lambda axes: draw_calibration(axes, f),
+    "calibration exit rows ece ece_low ece_high gap",
+    lambda axes: _lines(axes, _given(f), "confidence", "accuracy", "map"),
     lambda: [r for r in f.records if r["group"] == "leavers"]))
 _show(Simulation, lambda f: View(
     f"{f.schedule.rounds:,} requests, costs in {f.unit}", {"records": lambda: f.records},
     "policy regret regret_low regret_high realised_cost quality",
-    lambda axes: (draw.draw_regret(axes, f), axes.legend(frameon=False, fontsize=8))))
+    lambda axes: _panel(axes, simulation_content(f, "")["panels"][0])))
 _show(RiskCoverage, lambda f: View(
     f"{len(f.risk):,} rows, area (AURC) {f.area:.4g}", {"rows": lambda: _rows(f, "coverage risk")},
     "coverage risk", lambda axes: draw.draw_risk_coverage(axes, f),

@@ -198,7 +198,7 @@ def test_exits_that_have_names_are_shown_by_them(at, run, monkeypatch):
         assert code == 0, err
         table = "".join(out.split())
         assert all(table.count(name) >= (3 if "explain" in line else 1) for name in names), line
-    assert len(drawn) == 7
+    assert len(drawn) == 6
     for picture, text in drawn.items():
         assert all(name in text for name in names), picture
 

@@ -539,7 +539,7 @@ def test_commands_show_routing_and_refuse_what_needs_thresholds(run, room):
     assert stop == pytest.approx(record["realised_cost"], abs=0.2)
     assert sum(one["stop"] for one in ways.values()) + record["rare"] == pytest.approx(1)
     assert (room / "seen" / "routes.png").stat().st_size > 5000
-    assert run("explain", policy, room / "zoo")[1].count("└") >= 1
+    assert run("explain", policy, room / "zoo")[1].count(" > ") >= 1
     for arguments in (
         ["evaluate", policy, room / "zoo", "--by", "label"], ["info", policy], ["run", policy, *files],
         ["compare", room / "zoo", "--methods", "routing,max_prob", "--budgets", "2"],

@@ -10,7 +10,7 @@ from typing import Any
 from policyopt._cli import options, output
 from policyopt._cli.fit import foretell
 from policyopt._cli.options import option
-from policyopt._cli.output import number, percent, shown
+from policyopt._page.results import certificate_content
 from policyopt.runtime._errors import BudgetError, input_error
 
 
@@ -97,20 +97,8 @@ def write(found: Any, out: Path, held: str, family: bool, style: output.Format) 
 
 
 def print_levels(records: Sequence[Mapping[str, Any]], in_the_mean: bool) -> None:
-    """Print the levels of a test, in its order."""
-    columns: output.Columns = {
-        "level": "level",
-        f"cost [{records[0]['unit']}]": shown("cost", number),
-    }
-    for name in records[0]["risks"]:
-        cost = name.startswith("cost")
-        head = name.replace(" per class ", ", ").replace(" per context ", ", ")
-        text = number if cost else percent
-        columns[head + " [%]" * (not cost)] = lambda r, name=name, text=text: text(r["risks"][name])
-    columns["of what is allowed" if in_the_mean else "p-value"] = shown("p_value", number)
-    columns["certified"] = lambda r: "yes" if r["certified"] else ""
-    title = "levels in the order of the test; cost as fitted, risks on the rows of the test"
-    output.print_table(records, columns, title=title)
+    """Print the levels of a test, those shown first."""
+    output.print_panel(certificate_content(records, None, "", "", in_the_mean)["panels"][0])
 
 
 @contextmanager
@@ -126,5 +114,7 @@ def telling(
         if error.levels and style is output.Format.table:
             print_levels(error.levels, procedure == "crc")
         if error.levels:
-            options.write_page(report, "certificate", error.levels, None, title, str(error))
+            options.write_page(
+                report, "certificate", error.levels, None, title, str(error), procedure == "crc"
+            )
         raise

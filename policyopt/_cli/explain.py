@@ -13,21 +13,22 @@ from policyopt._api import cost_for, utility_for
 from policyopt._api import evaluate as evaluate_policy
 from policyopt._api import fit as fit_policy
 from policyopt._api import risk_coverage as curve_of_risk
-from policyopt._cache.data import ExitData
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import interval, number, percent, points, shown
-from policyopt._report.calibration import MAPS
+from policyopt._cli.output import interval, percent, points, shown
+from policyopt._page.panels import OWN, calibration_panels, explanation_panels, routes_panels
+from policyopt._report.calibration import MAPS, Calibration
 from policyopt._report.calibration import calibration as calibrate
-from policyopt._report.explanation import REFERENCE, figures, fold
+from policyopt._report.explanation import REFERENCE
 from policyopt._report.explanation import explain as explain_policy
+from policyopt._report.figures import panel_figure
 from policyopt._report.routes import Routes, routes_figure
 from policyopt._utility import coarse_note
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._experts import ExpertPolicy, load_any
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._routing import RoutingPolicy, no_thresholds
-from policyopt.runtime._thresholds import scale_text, threshold_text
+from policyopt.runtime._thresholds import scale_text
 
 #: Classes and row numbers that the table names; files and JSON hold all.
 _SOME = 10
@@ -74,53 +75,39 @@ def explain(
     title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
     options.write_page(report, "explanation", explanation, title, tables.get(split))
     if isinstance(explanation, Routes):
-        _tell_routes(explanation, title, out, style, figure, options.inches(width))
-        return
+        panels = routes_panels(explanation)
+    else:
+        panels = explanation_panels(explanation, tables.get(split).class_names)
     if out is not None or figure is not None:
         if coarse := coarse_note(loaded.provenance):
             output.note(coarse)
         files = {"explain.json": output.to_json(record)}
-        files |= {"rows.csv": output.to_csv(explanation.rows()), **figures(explanation, title)}
+        files |= {"rows.csv": output.to_csv(explanation.rows())}
+        if routing:  # matplotlib has no flows
+            files["routes.png"] = routes_figure(record, title)
+        for panel in () if routing else panels:
+            files[f"{panel['id']}.png"] = panel_figure(panel, title=f"{title}: {panel['title']}")
         output.write_results(out, files, figure, options.inches(width))
-    if output.print_data(style, record, record["exits"]):
+    if output.print_data(style, record, record["ways" if routing else "exits"]):
         return
-    _print_exits(record)
-    if record["classes"]:
-        _print_classes(record, data)
-    if record["changes"]:
-        _print_changes(record["changes"], record["reference"]["method"], record["unit"])
+    output.say(panels[0]["words"].partition(". ")[0])
+    if routing:
+        _tell_models(record)
+    for panel in panels:
+        if panel["table"]:
+            output.print_panel(panel, None if routing else _SOME)
+    if not routing and record["changes"]:
+        output.say(panels[-1]["words"])
+        _tell_changes(record["changes"])
     if out is not None:
         output.say(f"wrote explain.json, rows.csv and pictures to {out}")
 
 
-def _tell_routes(
-    found: Routes, title: str, out: Path | None, style: output.Format, figure: Path | None, width: float | None
-) -> None:  # fmt: skip
-    """Show which model is asked after which: a tree of ways with their shares, costs and accuracies."""
-    record = found.record
-    if out is not None or figure is not None:
-        files = {"explain.json": output.to_json(record), "rows.csv": output.to_csv(found.rows())}
-        files["routes.png"] = routes_figure(record, title)
-        output.write_results(out, files, figure, width)
-    if output.print_data(style, record, record["ways"]):
-        return
-    unit = record["unit"]
-    word = output.quality_word(record["quality"] != record["accuracy"])
-    told = f"{record['rows']:,} rows of {record['split']}: mean cost {number(record['realised_cost'])} {unit}"
-    output.say(f"{told}, {word} {percent(record['quality'])} %")
-    output.print_table(record["models"], {
-        "model": "model", f"cost of a call [{unit}]": "cost", "asked %": shown("asked", _share),
-        "first %": shown("first", _share), "last %": shown("last", _share), "of cost %": shown("cost_share", _share),
-    })  # fmt: skip
-    output.print_table(record["ways"], {
-        "asked, one after the other": lambda r: f"{'   ' * (r['depth'] - 1)}{'└ ' * (r['depth'] > 1)}{r['model']}",
-        "come here %": shown("share", _share), "stop here %": shown("stop", _share),
-        f"cost if so [{unit}]": "cost", f"{word} if so %": shown("quality", _share),
-    })  # fmt: skip
+def _tell_models(record: dict[str, Any]) -> None:
+    """Say how often each model is asked, and how many rows go ways that are not told."""
+    output.print_declared("models", record["models"], unit=record["unit"])
     if record["rare"] >= 0.0005:  # it shows
         output.say(f"{_share(record['rare'])} % go ways that under 1 % go each, which are left out")
-    if out is not None:
-        output.say(f"wrote explain.json, rows.csv and routes.png to {out}")
 
 
 def _single(name: str, path: Path, level: str | None, routes: bool = False) -> Any:
@@ -137,61 +124,8 @@ def _single(name: str, path: Path, level: str | None, routes: bool = False) -> A
     return found
 
 
-def _print_exits(record: dict[str, Any]) -> None:
-    unit, labelled = record["unit"], record["quality"] is not None
-    graded = record["quality"] != record["accuracy"]
-    told = f"{record['rows']:,} rows of {record['split']}: mean cost {number(record['realised_cost'])} {unit}"
-    word = output.quality_word(graded)
-    output.say(told + (f", {word} {percent(record['quality'])} %" if labelled else ""))
-    columns: dict[str, Any] = {
-        "exit": fold,
-        f"cost [{unit}]": "cost",
-        "threshold": lambda r: " or ".join(map(threshold_text, r["thresholds"])) or "-",
-        "leave %": shown("share_left", _share),
-        "of cost %": shown("cost_share", _share),
-    }
-    if labelled:
-        columns |= {
-            f"{'quality' if graded else 'right'} % of leavers": shown("quality_left", _share),
-            "of stayers": shown("quality_stayed", _share),
-            "of all": shown("quality", _share),
-            "rescued": "rescued",
-            "overthought": "overthought",
-            "AUROC": shown("auroc", lambda v: f"{v:.3f}"),
-        }
-    output.print_table(record["exits"], columns)
-
-
-def _print_classes(record: dict[str, Any], data: ExitData) -> None:
-    classes, names = record["classes"], data.metadata.get("class_names", "")
-    run = [one["name"] for one in record["exits"] if data.names]
-    order, graded = sorted(classes, key=lambda c: -c["cost"]), classes[0]["accuracy"] is None
-    named = f", the {_SOME} dearest of {len(order)}" if len(order) > _SOME else ", dearest first"
-    known = len(names) if isinstance(names, list) else 0
-    columns = {
-        "class": lambda r: (
-            f"{r['class']} {names[r['class']]}" if r["class"] < known else str(r["class"])
-        ),
-        "rows": "rows",
-        f"cost [{record['unit']}]": "cost",
-        f"{output.quality_word(graded)} %": shown("quality", _share),
-        "last exit %": lambda r: _share(r["quality_exits"][-1]),
-        **output.share_columns(run, "leave at each exit %"),
-    }
-    output.print_table(order[:_SOME], columns, title=f"classes{named}")
-
-
-def _print_changes(changes: dict[str, Any], name: str | None, unit: str) -> None:
-    called_so = [fold(one) for one in changes["exits"]]
-    rows = list(zip(called_so, changes["transitions"], strict=True))
-    columns: dict[str, Any] = {"exit of the reference": lambda r: r[0]}
-    columns |= {f"now {so}": (lambda r, j=j: r[1][j] or "-") for j, so in enumerate(called_so)}
-    output.print_table(rows, columns, title=f"rows by exit, against {name or 'the reference'}")
-    costs = f"mean cost {number(changes['reference_cost'])} -> {number(changes['cost'])} {unit}"
-    output.say(
-        f"{costs}; {changes['earlier']:,} rows leave earlier, {changes['later']:,} later, "
-        f"{changes['same_exit']:,} as before"
-    )
+def _tell_changes(changes: dict[str, Any]) -> None:
+    """Say what became of the answers, how sure that is, and of which rows."""
     if changes["quality"] is not None:
         graded, p = changes["accuracy"] is None, changes["mcnemar_p"]
         change = f"{percent(changes['reference_quality'])} -> {percent(changes['quality'])} %"
@@ -247,35 +181,25 @@ def calibration(
     content = {"rows": len(found.exits), **told}
     names = {n: f"reliability{f'_{n}' if i else ''}.png" for i, n in enumerate(found.seen)}
     drawn = out is not None or figure is not None
-    diagrams = {file: found.figure(name) for name, file in names.items() if drawn}
+    diagrams = {
+        file: panel_figure(_panel(found, name), title=f"Calibration: {OWN.get(name, name)}, split {split}")
+        for name, file in names.items() if drawn
+    }  # fmt: skip
     files = {"calibration.json": output.to_json(content), **diagrams}
     output.write_results(out, files, figure, options.inches(width))
     if out is not None:
         written = f"wrote {out / 'calibration.json'} and {len(diagrams)} diagrams"
         output.note(f"{written}, reliability.png first")
     if not output.print_data(style, content, found.records):
-        _print_calibration(found.records, split)
+        output.print_panel(_panel(found))
 
 
-def _print_calibration(records: list[dict[str, Any]], split: str) -> None:
-    pairs = [{**r, "leavers": of} for r, of in zip(records[::2], records[1::2], strict=True)]
-    error, gap = interval("ece", percent), shown("gap", points)
-    columns: dict[str, Any] = {
-        "calibration": "calibration",
-        "exit": fold,
-        "ECE % [95 %]": error,
-        "gap": gap,
-        "accuracy %": shown("accuracy", percent),
-    }
-    if any(record["nll"] is not None for record in records[::2]):
-        columns["nll"] = shown("nll", "{:.4f}".format)
-    columns |= {
-        "leavers": lambda r: r["leavers"]["rows"],
-        "their ECE % [95 %]": lambda r: error(r["leavers"]),
-        "their gap": lambda r: gap(r["leavers"]),
-    }
-    told = "gap = mean confidence less accuracy, in points: over 0 is overconfident"
-    output.print_table(pairs, columns, title=f"split {split}; {told}")
+def _panel(found: Calibration, name: str | None = None) -> dict[str, Any]:
+    """Return the page's panel of one map, or of all."""
+    seen = {n: one for n, one in found.seen.items() if name in (None, n)}
+    columns = {n: (one.confidence, one.correct, found.exits) for n, one in seen.items()}
+    records = [one for one in found.records if one["calibration"] in seen]
+    return calibration_panels(records, columns, found.group)[0]
 
 
 def risk_coverage(

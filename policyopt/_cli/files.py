@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,27 +18,6 @@ from policyopt.runtime._strict_json import parse
 #: Bytes by which a file is known; values that are told of a list.
 _HEAD, _FEW = 4096, 20
 POLICY = "a policy"
-#: By how a file begins (of JSON: its format, else names of its fields): what it is, and what next.
-_KINDS = (
-    (r"policyopt-(policy|routing|family|experts)$", POLICY, ""),
-    (r'policyopt-cache$|.{8}\{"', "a part of a cache", "policyopt info {folder}"),
-    (r"policyopt-tier-policy$", "the part of a plan that one tier runs", "policyopt.load_tier reads it there"),
-    (r"policyopt-plan$", "a plan over tiers", "policyopt evaluate {folder}/policy.json CACHE"),
-    (r"policyopt-online$", "an online policy and its state", "policyopt.runtime.Online.load goes on with it"),
-    (r"policyopt-risk-monitor$", "what `policyopt watch` has seen", "policyopt watch ROWS --state {path}"),
-    (r"policyopt-decisions$", "a log of decisions", "policyopt import {path} --out CACHE"),
-    (r'policyopt-export$|(/\* \w+:|"""An? \S+ policy:) .*policyopt', "an export", "policyopt verify {folder}"),
-    (r"policyopt-onnx|\x08.\x12.policyopt", "ONNX graphs of an export", "policyopt verify {above}"),
-    (r"PK\x03\x04", "arrays: golden vectors, or outputs", "policyopt verify {folder}, or policyopt import {path}"),
-    (r"(?P<curve>method,(chosen,)?budget,)|(?P<compare>method,reference,)|(?P<simulate>policy,rounds,)|(?P<evaluate>row,)"
-     r"|(?P<study>(model|budget|better|metric),)|(?P<risk_coverage>coverage,)|(?P<explain>policy (reference|split) )"
-     r"|(?P<calibration>(split rows|rows split) method budget )|(?P<tune>method objective |SQLite format 3)",
-     "a result of `policyopt {command}`", "policyopt {command} --help; docs/glossary.md tells of the columns"),
-    (r"\$schema ", "a JSON schema of a format", "docs/formats.md tells of it"),
-    (r"\x89PNG|%PDF|<\?xml", "a picture", "look at it"),
-    (r'(?i)<!doctype html.*"generator" content="policyopt', "a page", "open it in a browser"),
-    (r".*^\[\[tier\]\]", "a description of tiers", "policyopt plan CACHE --tiers {path}"),
-)  # fmt: skip
 
 
 def recognised(path: Path) -> dict[str, Any] | None:
@@ -58,8 +39,9 @@ def recognised(path: Path) -> dict[str, Any] | None:
         except InputError:
             content = read_json(path, MAX_EXPERTS_BYTES)
         sign = str(content.get("format") or " ".join(content))
-    for begins, what, then in _KINDS:
-        if known := re.match(begins, sign, re.DOTALL | re.MULTILINE):
+    kinds = (files("policyopt._cli") / "files.toml").read_text("utf-8")
+    for kind in tomllib.loads(kinds)["file"]:
+        if known := re.match(kind["begins"], sign, re.DOTALL | re.MULTILINE):
             names = {"path": path, "folder": path.parent, "above": path.resolve().parent.parent}
             told = {name: shlex.quote(str(place)) for name, place in names.items()}
             told["command"] = (known.lastgroup or "").replace("_", "-")
@@ -74,5 +56,7 @@ def recognised(path: Path) -> dict[str, Any] | None:
             facts |= (
                 {"columns": sign.split("\n")[0].split(",")[:_FEW]} if path.suffix == ".csv" else {}
             )
-            return {"what": what.format(**told), "next": then.format(**told), "facts": facts}
+            return {of: kind.get(of, "").format(**told) for of in ("what", "next")} | {
+                "facts": facts
+            }
     return None

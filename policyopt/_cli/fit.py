@@ -629,40 +629,21 @@ def _print_comparison(records: list[dict[str, Any]], frontier: Frontier, seeds: 
         if not frontier.graded:
             record["p"] = " ".join(f"{one['mcnemar_p']:.3f}" for one in group)
     over = f", mean of {seeds} seeds" if seeds > 1 else ""
-    columns: dict[str, Any] = {
-        "method": "method",
-        f"budget [{unit}]": "budget",
-        "at cost": "realised_cost",
-        f"{word} %": shown("quality", percent),
-        "reference %": shown("reference_quality", percent),
-        "difference [95 %]": interval("difference", points),
-        **({} if frontier.graded else {"McNemar p": "p"}),
-    }
-    told = f"at equal realised cost{over} (points of {word})"
     if frontier.graded:
         output.note(
             "graded quality: no McNemar p, which needs right or wrong; intervals are of the paired bootstrap"
         )
-    output.print_table(by_budget, columns, title=f"against {records[0]['reference']} {told}")
-    area = interval("area", partial(points, digits=3))
-    columns = {"method": "method", "area between curves [95 %]": area}
-    if seeds > 1:
-        columns["sd over seeds"] = shown("area_sd", partial(percent, digits=3))
-    output.print_table([record for record in means if record["budget"] is None], columns)
+    facts = {"unit": unit, "word": word, "over": over, "reference": records[0]["reference"]}
+    output.print_declared("comparison", by_budget, **facts)
+    output.print_declared("areas", [record for record in means if record["budget"] is None])
 
 
 def _print_ranking(found: Comparison) -> None:
     """Print methods by rank over all budgets; the groups at each budget are in ranking.csv."""
-    word = output.quality_word(found.graded)
-    columns = {
-        "rank": "rank", "method": "method", f"{word} %": shown("quality", percent),
-        "difference [95 %]": interval("difference", partial(points, digits=3)),
-        "Holm p": shown("holm_p", "{:.2g}".format), "group": "group",
-    }  # fmt: skip
     tested = {"rows": "over rows", "refits": f"over rows and {found.seeds} refits"}
     told = tested.get(found.test, f"over {found.seeds} divisions of the rows, corrected")
-    title = f"ranking, mean of all budgets, against {found.reference}; all pairs tested {told}"
-    output.print_table([r for r in found.ranking if r["budget"] is None], columns, title=title)
+    facts = {"word": output.quality_word(found.graded), "reference": found.reference, "told": told}
+    output.print_declared("ranking", [r for r in found.ranking if r["budget"] is None], **facts)
     output.say(
         "methods that share a letter are not told apart; each may cost the budget here, and to need "
         "less earns nothing; above they cost the same"

@@ -245,25 +245,14 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
 
 def _print_metrics(found: ExitMetrics) -> None:
     """Print what each exit is worth by itself, and what is known of its training."""
-    exits, shown = found.exits, output.shown
-    named = {"exit": lambda r: f"{r['exit']} {r.get('name', '')}".rstrip()}
-    own: output.Columns = {
-        **output.quality_column(exits[0]["accuracy"] is None),
-        "loss": shown("loss", "{:.4f}".format), "ECE %": shown("ece", percent),
-        "Brier": shown("brier", "{:.4f}".format), "agree %": shown("agreement", percent),
-        "overthink %": shown("overthinking", percent),
-    }  # fmt: skip
-    of: output.Columns = {
-        "gap, points [95 %]": output.interval("accuracy_gap", output.points),
-        "loss gap [95 %]": output.interval("loss_gap", "{:+.4f}".format),
-    }
-    gap = f"training: gap from the {exits[0]['gap_from']}"
-    for title, columns in ((f"each exit, split {found.split}", own), (gap, of)):
-        known = {n: c for n, c in columns.items() if any(c(r) not in (None, "-") for r in exits)}
-        if known:
-            output.print_table(exits, {**named, **known}, title=title)
+    exits = [
+        {**one, "called": f"{one['exit']} {one.get('name', '')}".rstrip()} for one in found.exits
+    ]
+    facts = {"split": found.split, "gap_from": exits[0]["gap_from"]}
+    facts["word"] = output.quality_word(exits[0]["accuracy"] is None)
+    output.print_declared("metrics", exits, **facts)
     if names := list(exits[0]["recorded"]):  # many numbers of few exits
-        each = {f"exit {named['exit'](r)}": lambda n, r=r: r["recorded"][n] for r in exits}
+        each = {f"exit {r['called']}": lambda n, r=r: r["recorded"][n] for r in exits}
         output.print_table(names, {"": lambda n: n.replace("_", " "), **each}, title="as recorded")
     facts = (
         f"{name} {number(v) if isinstance(v, float) else v}" for name, v in found.training.items()

@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
@@ -122,10 +123,37 @@ def print_table(records: Sequence[Any], columns: Columns | None = None, title: s
     ]
     narrow = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
     width = get_terminal_size().columns if narrow else _UNBOUNDED
-    lines = [printable(title)] if title else []
+    lines = textwrap.wrap(printable(title), width)
     for block in _tables(heads, rows, width):
         lines += [*block, ""]
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def print_panel(panel: Mapping[str, Any], most: int | None = None) -> None:
+    """Print the table of a page's panel, or its first lines."""
+    parts = {"percent": percent, "points": points}
+
+    def told(value: Any, head: Mapping[str, Any]) -> str:
+        if isinstance(value, list):
+            return "{} [{}, {}]".format(*(told(part, head) for part in value))
+        if value is None or head["kind"] not in parts:
+            return text(value)
+        return parts[head["kind"]](value, head["digits"])
+
+    table = panel["table"]
+    rows = [
+        {head["name"]: told(value, head) for value, head in zip(row, table["columns"], strict=True)}
+        for row in table["rows"][:most]
+    ]
+    print_table(rows, title=table["caption"])
+
+
+def print_declared(id: str, records: Sequence[Any], **facts: Any) -> None:
+    """Print records as `words.toml` declares a table of them; nothing of none."""
+    from policyopt._page.panels import panel
+
+    if records:
+        print_panel(panel(id, facts, records))
 
 
 def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[list[str]]:

@@ -178,32 +178,17 @@ def run(
     names = names if len(names) == len(of) else of
     counts = np.bincount(decisions.exit, minlength=loaded.model_exits)
     mean = number(float(decisions.cost.mean()))
-    if isinstance(loaded, RoutingPolicy):
-        asked = (decisions.turn > 0).mean(axis=0)
-        output.print_table(
-            [{"at": m, "cost": float(loaded.costs[m])} for m in loaded.active_exits],
-            {
-                "model": lambda r: loaded.called(r["at"]),
-                "asked %": lambda r: percent(float(asked[r["at"]]), 1),
-                "asked last %": lambda r: percent(float(counts[r["at"]]) / len(decisions.exit), 1),
-                f"cost of a call [{loaded.unit}]": "cost",
-            },
-        )
-        output.say(f"mean cost {mean} {loaded.unit}; --format csv prints a line per row")
-        return
-    output.print_table(
-        [
-            {"exit": str(names[k]), "rows": int(counts[k]), "cost": float(cost)}
-            for k, cost in zip(loaded.active_exits, loaded.costs, strict=True)
-        ],
-        {
-            "exit": "exit",
-            "rows": "rows",
-            "share %": lambda r: percent(r["rows"] / len(decisions.exit), 1),
-            f"cost [{loaded.unit}]": "cost",
-        },
-    )
-    if loaded.abstains:
+    routing = isinstance(loaded, RoutingPolicy)
+    paid = loaded.costs[list(loaded.active_exits)] if routing else loaded.costs
+    records = list[dict[str, Any]]()
+    for k, cost in zip(loaded.active_exits, paid.tolist(), strict=True):
+        one = {"model": loaded.called(k)} if routing else {"exit": str(names[k])}
+        one |= {"rows": int(counts[k]), "share %": percent(int(counts[k]) / len(decisions.exit), 1)}
+        if routing:
+            one["asked %"] = percent(float((decisions.turn[:, k] > 0).mean()), 1)
+        records.append({**one, f"cost {'of a call ' * routing}[{loaded.unit}]": cost})
+    output.print_table(records)
+    if not routing and loaded.abstains:
         output.say(f"{percent(float(decisions.abstained.mean()))} % are handed over")
     output.say(f"mean cost {mean} {loaded.unit}; --format csv prints a line per row")
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from policyopt._cli import options, output
 from policyopt._cli.options import option
-from policyopt._cli.output import number, percent, shown
-from policyopt._online.simulate import WINDOW
 from policyopt._online.simulate import simulate as play
+from policyopt._page.results import simulation_content
+from policyopt._report.figures import panel_figure
 from policyopt._table import Tables
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._family import load_family
@@ -88,25 +85,21 @@ def simulate(
             overhead=_overhead(overhead), offload_at=_exits(offload_at), reward=reward, reveal=reveal, budget=budget,
             delay=delay, label_share=label_share, tables=Tables(data, cost, utility=utility),
         )  # fmt: skip
-    # Whether any policy chooses among the arms.
-    steered = any(record["best_arm_share"] is not None for record in found.records)
     if delay >= found.schedule.rounds:
         has = f"the simulation has {found.schedule.rounds:,}"
         output.note(f"feedback comes after {delay:,} rounds, {has}: none comes")
     for text in found.notes:
         output.note(text)
+    content = simulation_content(found, "")
     if out is not None or figure is not None:
-        from policyopt._report.figures import simulation_figure
-
         files = {"simulation.csv": output.to_csv(found.records)}
-        files["simulation.png"] = simulation_figure(found)
+        files["simulation.png"] = panel_figure(*content["panels"])
         output.write_results(out, files, figure, options.inches(width))
     options.write_page(report, "simulation", found, f"Simulation on {cache.resolve().name}")
-    if style is output.Format.table:
-        output.say(*_told(found.records[0], steered))
-    output.print_records(found.records, style, _columns(found.records, steered))
-    if style is output.Format.table:
-        output.say(*_meaning(found.records[0], steered).splitlines())
+    if not output.print_data(style, found.records, found.records):
+        told = (f"{name} {value}" for name, value in content["made"]["facts"])
+        output.say(content["subtitle"], ", ".join(told))
+        output.print_panel(content["panels"][0])
 
 
 def _overhead(text: str) -> tuple[float, float]:
@@ -125,91 +118,3 @@ def _exits(text: str | None) -> list[int] | None:
         return None if text is None else [int(part) for part in text.split(",")]
     except ValueError as error:
         raise input_error("--offload-at", "exit numbers", text, "E.g. 0, or 0,2.") from error
-
-
-def _moves(record: dict[str, Any]) -> bool:
-    """Return whether the best arm may be another at another time."""
-    return len(record["streams"]) > 1 and record["schedule"] != "stationary"
-
-
-def _told(record: dict[str, Any], steered: bool) -> list[str]:
-    """Return what was played, for people, line by line."""
-    streams, arms, unit = ", ".join(record["streams"]), record["arms"], record["unit"]
-    repetitions, (low, high) = record["repetitions"], record["overhead"]
-    runs = "one repetition (no intervals)" if repetitions == 1 else f"{repetitions} repetitions"
-    mixed = not _moves(record) and len(record["streams"]) > 1
-    course = f"an even mixture of {streams}" if mixed else f"{record['schedule']} over {streams}"
-    thresholds = record["arms_unit"] == "threshold"
-    span = f"{number(arms[0], 3)} to {number(arms[-1], 3)}"
-    reward = [
-        f"reward {record['reward']}",
-        f"overhead {low:g}" + (f" to {high:g}" if high != low else ""),
-    ]
-    if record["offload_at"]:
-        reward.append(f"due past exit {' and '.join(map(str, record['offload_at']))}")
-    if record["reveal"]:
-        reward.append(f"reveal {record['reveal']}")
-    if record["delay"]:
-        reward.append(f"feedback after {record['delay']:,} rounds")
-    if record["label_share"] < 1:
-        reward.append(f"of {record['label_share']:.0%} of the requests")
-    if record["budget"] is not None:
-        reward.append(f"budget {number(record['budget'])} {unit}")
-    return [
-        f"{record['rounds']:,} requests, {runs}, {course}",
-        f"{'' if steered else 'compared with '}{len(arms)} arms: {record['method']} at "
-        + (f"thresholds {span}" if thresholds else f"expected costs {span} {unit}"),
-        ", ".join(reward),
-    ]
-
-
-def _columns(records: list[dict[str, Any]], steered: bool) -> dict[str, Any]:
-    """Return the columns that have something to say."""
-    unit, first = records[0]["unit"], records[0]
-    one_digit = "{:.1f}".format
-    found: dict[str, Any] = {"policy": "policy", "regret": _plus_minus("regret", one_digit)}
-    if _moves(first):
-        found["moving regret"] = _plus_minus("moving_regret", one_digit)
-    arm = "best arm" if first["arms_unit"] == "threshold" else f"best arm [{unit}]"
-    found[arm] = lambda r: number(r["best_arm"], 3)
-    if steered:
-        found["late share %"] = shown("best_arm_share", partial(percent, digits=1))
-    if first["recovery"]:
-        words = {None: "never"}
-        found["recovered"] = lambda r: " ".join(words.get(x, str(x)) for x in r["recovery"])
-    found[f"cost [{unit}]"] = _plus_minus("realised_cost", number)
-    if first["budget"] is not None:
-        found["off budget %"] = lambda r: f"{100 * (r['realised_cost'] / r['budget'] - 1):+.2f}"
-    graded = first["quality"] != first["accuracy"]
-    found[f"{output.quality_word(graded)} %"] = _plus_minus("quality", percent)
-    return found
-
-
-def _plus_minus(name: str, text: Callable[[float], str]) -> Callable[[dict[str, Any]], str]:
-    """Return the column of a field with half of its interval."""
-
-    def column(record: dict[str, Any]) -> str:
-        value, low, high = (record[name + end] for end in ("", "_low", "_high"))
-        if value is None:
-            return "-"
-        # The ends may be cut.
-        return f"{text(value)} ± {'-' if low is None else text(max(high - value, value - low))}"
-
-    return column
-
-
-def _meaning(record: dict[str, Any], steered: bool) -> str:
-    """Return what the columns mean."""
-    late = "late share: of the best arm, in the last tenth. " if steered else ""
-    text = (
-        "regret: what the best fixed arm earns in all, less what was played; below 0: better than any fixed\n"
-        f"arm. {late}±: 95 % over repetitions."
-    )
-    if _moves(record):
-        text += " moving regret: to the\nbest arm of each moment."
-    if record["recovery"]:
-        text += (
-            f" recovered: requests from each sudden change until, over {WINDOW}\n"
-            "requests, moving regret is down to a quarter of what staying with the arm of before would cost."
-        )
-    return text

@@ -9,6 +9,7 @@ from typing import Any
 from policyopt._cli import options, output
 from policyopt._cli.options import option
 from policyopt._cli.output import interval, number, percent, points, shown
+from policyopt._page.results import study_content
 from policyopt._study.streams import robustness
 from policyopt._study.study import Study, named_caches
 from policyopt._study.study import study as run_study
@@ -84,7 +85,7 @@ def study(
         return
     content = {name: getattr(told, name) for name in _LISTS} | content
     if not output.print_data(style, content, told.budgets):
-        _print(told)
+        _print(told, {one["id"]: one for one in study_content(told)["panels"]})
         output.say(*([f"wrote tables and pictures into {out}"] if out else []))
 
 
@@ -108,14 +109,11 @@ def _streams(
             files[_picture(title, files)] = robustness_figure(found.records, title)
         several = len({one["budget"] for one in found.records}) > 1
         if style is output.Format.table:
-            output.print_table(found.records, {
-                "method": "method", **({f"budget [{found.unit}]": "budget"} if several else {}), "stream": "stream",
-                f"cost [{found.unit}]": shown("realised_cost", number),
-                "off budget %": shown("off_budget", points), "over": "over_budget",
-                "accuracy %": shown("quality", percent), "under floor": "below_floor",
-                "slower x": shown("slowdown", number), "dearest 1 %": shown("cost_cvar99", number),
-                "efficacy %": shown("efficacy", percent),
-            }, title=f"{name}: policies of clean rows on streams")  # fmt: skip
+            records = [
+                {**one, "budgeted": one["budget"] if several else None} for one in found.records
+            ]
+            word = output.quality_word(found.records[0]["accuracy"] is None)
+            output.print_declared("streams", records, name=name, unit=found.unit, word=word)
     for text in notes:
         output.note(text)
     files |= {"streams.csv": output.to_csv(rows), "dearest.csv": output.to_csv(dearest)}
@@ -151,13 +149,10 @@ def _write(found: Study, out: Path | None, figure: Path | None, width: float | N
     output.write_results(out, files, figure, width)
 
 
-def _print(found: Study) -> None:
-    word, unit, p = output.quality_word(found.graded), found.unit, "{:.2g}".format
-    output.print_table(found.models, {
-        "rank": "rank", "model": "model", "runs": "runs", f"full cost [{unit}]": shown("full_cost", number),
-        f"full {word} %": shown("full_quality", percent), "not parted": "group",
-        f"mean {word} % over the budgets [{100 * found.confidence:g} %]": interval("area", percent),
-    }, title="models, best first")  # fmt: skip
+def _print(found: Study, panels: dict[str, Any]) -> None:
+    """Print the page's tables, and who is ahead at each budget."""
+    word, unit = output.quality_word(found.graded), found.unit
+    output.print_panel(panels["frontiers"])
     output.print_table(found.budgets, {
         f"budget [{unit}]": shown("budget", number), "best": "best",
         f"{word} %": lambda r: percent(r["quality"][r["best"]]), "next": "next",
@@ -172,17 +167,11 @@ def _print(found: Study) -> None:
         output.print_table(found.models, columns, title="every model at each budget")
     else:
         output.say(f"every model at each budget{_some(0, found.budgets, 'budgets', 'heights.csv')}")
-    if len(found.pairs) <= _PAIRS:
-        output.print_table(found.pairs, {
-            "better": "better", "worse": "worse", "by points": interval("area", points),
-            "p (Holm)": shown("holm_p", p), "rows": lambda r: "shared" if r["paired"] else "other",
-        }, title="mean over the budgets that both can keep")  # fmt: skip
-    else:
+    if len(found.pairs) > _PAIRS:
         output.say(f"pairs of models{_some(0, found.pairs, 'pairs', 'pairs.csv')}")
-    if tested := [one for one in found.tests if one["test"]]:
-        output.print_table(tested[:_METRICS], {
-            "metric": "metric", "test": "test", "p": shown("p", p),
-            "omega squared": shown("omega_squared", number), "Shapiro p": shown("shapiro_p", p),
-            "Levene p": shown("levene_p", p), "afterwards": "post_hoc",
-            "not parted": lambda r: ", ".join(f"{m} {r['groups'][m]}" for m in sorted(r["rank"], key=r["rank"].get)),
-        }, title=f"over training runs{_some(_METRICS, tested, 'metrics', 'tests.csv')}")  # fmt: skip
+    elif found.pairs:
+        output.print_panel(panels["pairs"])
+    if "tests" in panels:
+        output.print_panel(panels["tests"], _METRICS)
+        more = _some(_METRICS, panels["tests"]["table"]["rows"], "metrics", "tests.csv")
+        output.say(*([f"tests{more}"] if more else []))

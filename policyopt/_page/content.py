@@ -155,7 +155,7 @@ def content(
     }
     some = "" if whole.labelled else f", {int(whole.valued.sum()):,} labelled"
     told = f"{len(whole):,} rows of {test}{some}, {whole.exits} {of}, costs in {cost.unit}"
-    page = blank("cache", title or "Early exits", told, [_data_panel(tables)], facts=[*facts.items()])
+    page = blank("cache", title or "Early exits", told, [_data_panel(tables)], **facts)
     page["made"]["command"], notes = command, page["notes"]
     table = known_rows(whole, notes)
     if not table.labelled:

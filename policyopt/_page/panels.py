@@ -32,6 +32,8 @@ _BEST, _CLASSES, _SOME, _RARE = (
     12,
     0.01,
 )  # lines in colour; classes, changed rows, shares shown
+#: What readers are told of a map of that name.
+OWN = {"none": "own confidence"}
 _MODES = {"dots": "lines+markers", "points": "markers"}
 
 # --- what panels are made of ------------------------------------------------------------------
@@ -139,7 +141,9 @@ def chart(
             drawn.append(line(at, mean, called, colour, mode=mode, **look))
     if kind == "stack":
         layout["barmode"] = kind
-    axes = {"xaxis": ticks(places) if named else {}, "yaxis": {"tickformat": form}}
+    axes: dict[str, Any] = {"xaxis": ticks(places) if named else {}, "yaxis": {"tickformat": form}}
+    if x.endswith("cost") and 0 < 8 * min(places) < max(places):  # as the explorer has it
+        axes["xaxis"], across = {"type": "log", "dtick": "D2"}, f"{across}, log scale"
     return figure(drawn, across, up, **axes | layout)
 
 
@@ -193,7 +197,7 @@ def rule(at: float, text: str = "", way: str = "x") -> dict[str, Any]:
 def ticks(names: Sequence[Any], most: int = 40, **more: Any) -> dict[str, Any]:
     """Return an axis on which places 0, 1, 2, ... have names, which may be alike; some, of many."""
     some = range(0, len(names), -(-len(names) // most) or 1)
-    shown = [name(names[i], 28) for i in some]
+    shown = [name(names[i]) for i in some]
     return {"tickvals": list(some), "ticktext": shown, **more}
 
 
@@ -215,6 +219,7 @@ def explanation_panels(
     """
     word = "accuracy" if found.record["quality"] == found.record["accuracy"] else "quality"
     record = {**found.record, "word": word, "score": found.record["policy"]["score"]}
+    record["right"] = "right" if word == "accuracy" else word
     panels = [_exits(record), _scores(record)]
     panels += [_classes(record, classes)] if record["classes"] else []
     numbers = numbers or (range(record["rows"]), record["split"])
@@ -257,7 +262,12 @@ def _scores(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _classes(record: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any]:
     order = [
-        {**one, "called": _class(one["class"], classes), "last": one["quality_exits"][-1]}
+        {
+            **one,
+            "called": _class(one["class"], classes),
+            "last": one["quality_exits"][-1],
+            "left": " ".join(f"{100 * share:.0f}" for share in one["exit_share"]),
+        }
         for one in sorted(record["classes"], key=lambda one: -one["cost"])[:_CLASSES]
     ]
     exits = [f"exit {numbered(one)}" for one in record["exits"]]
@@ -281,13 +291,15 @@ def changes_panel(
     for which in ("worse", "better") if changes["better"] is not None else ():
         answers += f"; {changes[which]:,} rows get a {which} answer"
         for i in changes[f"rows_{which}"][: _SOME if samples else _SOME // 3]:
-            own = {"label": "label", "answer": "prediction", "before": "reference_prediction"}
+            now, old, label = (
+                _class(rows[i][of], classes) if of in rows[i] else ""
+                for of in ("prediction", "reference_prediction", "label")
+            )
+            exits = (names[rows[i][of]] for of in ("exit", "reference_exit"))
+            known = f" (label {label})" if label else ""
             facts = [
-                [head, _class(rows[i][of], classes)] for head, of in own.items() if of in rows[i]
-            ]
-            facts += [
-                ["exit", names[rows[i]["exit"]]],
-                ["before", names[rows[i]["reference_exit"]]],
+                ["answer", f"{now}, before {old}{known}"],
+                ["exit", "{}, before {}".format(*exits)],
             ]
             title, at = f"{which}: row {numbers[i]} of {of}", int(numbers[i])
             bare = {"title": title, "text": None, "image": None, "facts": facts}
@@ -299,7 +311,12 @@ def changes_panel(
     drawing["data"][0]["texttemplate"] = "%{text}"
     drawing["layout"]["xaxis"] |= ticks(names)
     told = {**changes, "unit": record["unit"], "against": against, "answers": answers}
-    return panel("changes", told, views=[["", drawing]], items=items or None)
+    columns: dict[str, Any] = {f"exit with {against}": ("text", lambda k: names[k])}
+    columns |= {
+        f"now {so}": ("number", lambda k, j=j: int(counts[k, j]), 0) for j, so in enumerate(names)
+    }
+    moved = table(range(len(names)), columns)
+    return panel("changes", told, views=[["", drawing]], items=items or None, table=moved)
 
 
 def routes_panels(routes: Routes) -> list[dict[str, Any]]:
@@ -351,7 +368,8 @@ def calibration_panels(
             drawn = chart(points, *("confidence", "accuracy") * 2, **look)
             views.append([numbered(record) + ("" if called == "none" else f", {called}"), drawn])
     told = [
-        {**one, "called": numbered(one), "leavers": two["rows"], "left_gap": two["gap"],
+        {**one, "calibration": OWN.get(one["calibration"], one["calibration"]),
+         "called": numbered(one), "leavers": two["rows"], "left_gap": two["gap"],
          **{f"left{end}": two[f"ece{end}"] for end in ("", "_low", "_high")}}
         for one, two in pairs
     ]  # fmt: skip

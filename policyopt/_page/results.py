@@ -214,31 +214,46 @@ def simulation_content(found: Simulation, title: str) -> dict[str, Any]:
             text = [list(map(percent, arm)) for arm in shares.tolist()]
             names = [f"{arm:.3g}" for arm in arms]
             views.append([policy, heat(shares, text, tally.rounds, names, "request", "arm")])
+    moves = len(order[0]["streams"]) > 1 and order[0]["schedule"] != "stationary"
     changes, first = [rule(at) for at in found.schedule.changes], order[0]
     limit = [] if found.budget is None else [rule(found.budget, "budget", "y")]
     told = [
         {**one, "off": one["budget"] and one["realised_cost"] / one["budget"] - 1,
+         "moving_regret": one["moving_regret"] if moves else None,
          "recovered": ", ".join("never" if r is None else f"{r:,}" for r in one["recovery"]) or None}
         for one in order
     ]  # fmt: skip
     word = "accuracy" if first["quality"] == first["accuracy"] else "quality"
     facts = {**first, "best": first["policy"], "word": word}
+    facts["arm"] = "threshold" if first["arms_unit"] == "threshold" else first["unit"]
     rules = {"Regret": changes, "Cost": changes + limit}
     panels = [panel("simulation", facts, told, rows, rules=rules)]
     panels += [panel("arms", {}, views=views)] if views else []
     course = f"{first['schedule']} over {', '.join(first['streams'])}"
     subtitle = f"{first['rounds']:,} requests, {first['repetitions']} repetitions, {course}"
-    more = {of: first[of] for of in ("method", "reward", "overhead", "reveal", "delay", "seed")}
+    names = "method", "reward", "reveal", "delay", "label_share", "offload_at", "seed"
+    more = {of: first[of] for of in names if first[of] not in (None, [])}
+    if found.budget is not None:
+        more["budget"] = f"{found.budget:.4g} {first['unit']}"
+    more["overhead"], arms = (
+        " to ".join(f"{x:g}" for x in dict.fromkeys(first["overhead"])),
+        first["arms"],
+    )
+    more["arms"] = f"{len(arms)}, {facts['arm']} {arms[0]:.3g} to {arms[-1]:.3g}"
     return page("simulate", title, subtitle, panels, None, found.notes, **more)
 
 
 def certificate_content(
-    records: Sequence[Mapping[str, Any]], stated: Mapping[str, Any] | None, title: str, why: str = ""
+    records: Sequence[Mapping[str, Any]], stated: Mapping[str, Any] | None, title: str, why: str = "",
+    in_the_mean: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the page of a certificate, or of why there is none: every level that was tried, and its risks."""
     levels = [
         {**one, "shown": "shown" if one["certified"] else "not shown",
-         "told": "; ".join(f"{name}: {value:.4g}" for name, value in one["risks"].items())}
+         "told": "; ".join(
+             f"{name}: {f'{value:.4g}' if name.startswith('cost') else percent(value, 2)}"
+             for name, value in one["risks"].items()
+         )}
         for one in sorted(records, key=lambda one: not one["certified"])
     ]  # fmt: skip
     unit, passed, views = levels[0]["unit"], [one for one in levels if one["certified"]], []
@@ -250,6 +265,8 @@ def certificate_content(
         views.append([name, chart(own, "cost", "risk", f"expected cost [{unit}]", name, **look)])
     cheapest = f"{min(one['cost'] for one in passed):.4g} {unit}" if passed else "-"
     facts = {"tried": len(levels), "passed": len(passed), "cheapest": cheapest, "unit": unit}
+    in_the_mean = in_the_mean or (stated or {}).get("sense") == "expectation"
+    facts["p"] = "of what is allowed" if in_the_mean else "p-value"
     rules = {"p-values": [rule(stated["tested_at"], "at most", "y")] if stated else []}
     verdict = _verdict("Not shown", False, "No level is shown to keep the risk.", why)
     if stated:

@@ -29,11 +29,10 @@ from policyopt._answers.calibrators import (
 )
 from policyopt._api import cost_for
 from policyopt._cache.data import ExitData
-from policyopt._intervals import proportion_interval
+from policyopt._intervals import proportion_interval, with_interval
 from policyopt._methods.learned_score import no_failure
 from policyopt._progress import report, working
 from policyopt._replay import replay
-from policyopt._report.figures import COLOURS, add_legend, fold, new_figure, tidy
 from policyopt._table import Table, Tables, known_rows
 from policyopt._utility import coarse_exits
 from policyopt.runtime._answers import AnswerRule, Identity
@@ -43,8 +42,7 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._several import policy_of
 from policyopt.runtime._shown import Shown
-from policyopt.runtime._text import picture_text
-from policyopt.runtime._typing import Array, Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Floats, Ints
 
 #: They change the class probabilities; the others map the top probability only.
 ANSWER_MAPS = ("temperature", "vector")
@@ -92,13 +90,6 @@ class Calibration(Shown):
     path: tuple[int, ...] = field(repr=False)  # the model's numbers of the K exits that run
     seen: dict[str, Observed] = field(repr=False)  # by map, what the rows' answers are then
     group: Ints | None = field(default=None, repr=False)
-
-    def figure(self, name: str) -> Any:
-        """Return the reliability diagrams of one map, an exit each."""
-        title = f"{name if name != 'none' else 'no calibration'}, split {self.split}"
-        one, records = self.seen[name], [r for r in self.records if r["calibration"] == name]
-        columns = one.confidence, one.correct, self.exits
-        return reliability_figure(*columns, records, title, self.group)
 
 
 @working("calibrating")
@@ -270,7 +261,7 @@ def calibration_records(
     # overconfident.
     records, areas = [], failure_auroc(confidence, correct)
     for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
-        for group, rows in _groups(exits, number).items():
+        for group, rows in (("all", np.full(len(exits), True)), ("leavers", exits == number)):
             p, right = confidence[rows, k], correct[rows, k]
             record: dict[str, Any] = {"calibration": name, "exit": number, "group": group}
             record |= {"rows": len(p), **dict.fromkeys(_MEASURES)}
@@ -284,10 +275,6 @@ def calibration_records(
                 }  # fmt: skip
             records.append(record)
     return records
-
-
-def _groups(exits: Ints, k: int) -> dict[str, Bools]:
-    return {"all": np.ones(len(exits), dtype=bool), "leavers": exits == k}
 
 
 def calibration_error(
@@ -369,19 +356,11 @@ def failure_auroc(scores: Floats, correct: Floats) -> list[float | None]:
 
 # --- reliability diagrams --------------------------------------------------------------------
 
-_LOOKS = {
-    "all": ("all rows", COLOURS[0], "o"),
-    "leavers": ("rows that leave here", COLOURS[1], "s"),
-}
-_BARS = 24
-_PER_ROW = 6
-_ENDS = ("confidence", "accuracy")
-
 
 def reliability(
     confidence: Floats, correct: Floats, bins: int = BINS, kin: Ints | None = None
 ) -> list[dict[str, Any]]:
-    """Return one point per bin of equal mass: mean, least and largest confidence, accuracy with Wilson's interval."""
+    """Return one point per bin of equal mass: mean confidence, accuracy with Wilson's interval."""
     if not len(confidence):
         return []
     place = np.searchsorted(equal_mass_edges(confidence, bins), confidence, side="right")
@@ -390,96 +369,7 @@ def reliability(
         inside, right = confidence[place == j], correct[place == j]
         low, high = proportion_interval(right, group=None if kin is None else kin[place == j])
         points.append({
-            "confidence": float(inside.mean()), "low_edge": float(inside.min()),
-            "high_edge": float(inside.max()), "accuracy": float(right.mean()),
-            "accuracy_low": low, "accuracy_high": high, "rows": len(right),
+            "confidence": float(inside.mean()), "rows": len(right),
+            **with_interval("accuracy", float(right.mean()), low, high),
         })  # fmt: skip
     return points
-
-
-def reliability_figure(
-    confidence: Floats,
-    correct: Floats,
-    exits: Ints,
-    records: Sequence[dict[str, Any]],
-    title: str = "",
-    kin: Ints | None = None,
-) -> Any:
-    """Draw accuracy against confidence at each exit, all rows and those that leave; `records`: of the same columns."""
-    count = confidence.shape[1]
-    numbers = [record["exit"] for record in records[::2]]
-    columns = min(count, _PER_ROW)
-    lines = -(-count // columns)
-    figure = new_figure(2.55 * columns + 0.7, 3.9 * lines + 0.75)
-    grid = figure.add_gridspec(2 * lines, columns, height_ratios=[3, 1] * lines)
-    points = [
-        {
-            g: reliability(confidence[m, k], correct[m, k], kin=None if kin is None else kin[m])
-            for g, m in _groups(exits, n).items()
-        }
-        for k, n in enumerate(numbers)
-    ]
-    ends = [p[at] for one in points for ps in one.values() for p in ps for at in _ENDS]
-    # The axes begin at a tenth that leaves no point out.
-    low = float(np.clip(np.floor(10 * min(ends, default=0.0) - 0.3) / 10, 0.0, 0.9))
-    for k, number in enumerate(numbers):
-        line, column = divmod(k, columns)
-        axes = figure.add_subplot(grid[2 * line, column])
-        below = figure.add_subplot(grid[2 * line + 1, column], sharex=axes)
-        axes.plot([low, 1], [low, 1], "--", color="0.55", lw=1)
-        told = []
-        for group, mask in _groups(exits, number).items():
-            _curve(axes, points[k][group], _LOOKS[group])
-            ece = records[2 * k + (group != "all")]["ece"]
-            if ece is not None:
-                told.append(f"ECE {100 * ece:.1f} % {'all' if group == 'all' else 'leaving'}")
-            _bars(below, confidence[mask, k], low, len(exits), group)
-        text = "\n".join(told)
-        axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=8, color="0.3")
-        share = 100 * float((exits == number).mean())
-        axes.set_title(fold(records[2 * k], 28, f"exit {{}}: {share:.0f} % leave"), fontsize=10)
-        axes.set(xlim=(low, 1.01), ylim=(low, 1.01), ylabel="" if column else "accuracy")
-        axes.tick_params(labelbottom=False, labelleft=column == 0)
-        below.tick_params(labelleft=column == 0)
-        below.set(yscale="log", ylim=(0.1, 110))
-        below.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"], minor=False)
-        below.minorticks_off()
-        below.set_xlabel("confidence", fontsize=9)
-        below.set_ylabel("" if column else "% of rows", fontsize=9)
-        for each in (axes, below):
-            tidy(each, grid="both", labelsize=8)
-    add_legend(figure)
-    figure.suptitle(picture_text(title), x=0.01, ha="left", fontsize=11)
-    return figure
-
-
-def draw_calibration(axes: Any, found: Calibration) -> None:
-    """Draw accuracy against confidence of the answers given, at the exits taken, by map."""
-    place = np.searchsorted(found.path, found.exits)
-    for i, (name, one) in enumerate(found.seen.items()):
-        taken = [a[np.arange(len(place)), place] for a in (one.confidence, one.correct)]
-        look = name if name != "none" else "no calibration", COLOURS[i], "osD^vPX"[i]
-        _curve(axes, reliability(taken[0], taken[1], kin=found.group), look)
-    low = min(axes.get_xlim()[0], axes.get_ylim()[0])
-    axes.plot([low, 1], [low, 1], "--", color="0.55", lw=1)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    across = "confidence of the answers given, at the exits taken"
-    tidy(axes, grid="both", xlabel=across, ylabel="accuracy")
-
-
-def _curve(axes: Any, points: list[dict[str, Any]], looks: tuple[str, str, str]) -> None:
-    if not points:
-        return
-    label, colour, marker = looks
-    names = ("confidence", "accuracy", "accuracy_low", "accuracy_high")
-    x, y, low, high = (np.array([p[name] for p in points]) for name in names)
-    error = np.maximum([y - low, high - y], 0)
-    look = {"color": colour, "marker": marker, "ms": 3.5, "lw": 1.2, "elinewidth": 0.8}
-    axes.errorbar(x, y, error, label=label, **look)
-
-
-def _bars(axes: Any, values: Floats, low: float, rows: int, group: str) -> None:
-    counts, edges = np.histogram(np.clip(values, low, 1.0), bins=_BARS, range=(low, 1.0))
-    heights, solid = np.maximum(100 * counts / rows, 1e-3), group == "leavers"
-    look = {"fill": solid, "color": _LOOKS[group][1], "alpha": 0.55 if solid else 1.0}
-    axes.stairs(heights, edges, baseline=1e-3, lw=1, **look)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import math
 import os
 import textwrap
 import warnings
@@ -21,7 +23,6 @@ from policyopt.runtime._typing import Floats
 
 if TYPE_CHECKING:
     from policyopt._abstain import RiskCoverage
-    from policyopt._online.simulate import Simulation
     from policyopt._tiers.choose import Planned
     from policyopt._tiers.description import Tiers
     from policyopt._tiers.search import Goal
@@ -34,8 +35,6 @@ _BEST, _NAMED = (
     5,
     12,
 )  # lines in colour where there are more; lines that each have a place in the legend
-_PANELS, _ABREAST = 16, 4  # arm panels of a simulation in all, and side by side
-_WINDOWS = 12  # of the latest requests, in the whole course
 _TIERS = (*COLOURS[:-1], "#7A4E2D")  # black is the chosen plan's
 
 
@@ -81,9 +80,9 @@ def add_legend(figure: Any, side: str = "lower center", size: float = 9) -> None
     legend.set_gid(side)  # where it goes at another size
 
 
-def add_heading(figure: Any, title: str, told: str = "", between: str = "\n") -> None:
+def add_heading(figure: Any, title: str, told: str = "") -> None:
     """Write a title above a figure, which may be empty, and what is told with it."""
-    figure.suptitle(between.join(filter(None, (picture_text(title), told))), fontsize=11)
+    figure.suptitle("\n".join(filter(None, (picture_text(title), told))), fontsize=11)
 
 
 def line_look(i: int, count: int = 1, colours: Sequence[str] = COLOURS) -> dict[str, Any]:
@@ -158,10 +157,100 @@ def _resize(figure: Any, width: float) -> None:
         add_legend(figure, side, texts[0].get_fontsize())
 
 
-def fold(exit_: Mapping[str, Any], width: int = 200, form: str = "{}") -> str:
-    """Return what people see for an exit, its number and name, in lines of so many letters: names are long."""
-    name = picture_text(exit_.get("name", ""))
-    return "\n".join(textwrap.wrap(form.format(f"{exit_['exit']} {name}".rstrip()), width))
+# --- panels of a page, as print has them --------------------------------------------------------
+
+
+def panel_figure(*panels: Mapping[str, Any], title: str = "") -> Any:
+    """Draw all views of panels of a page, many of them in rows, each with its name."""
+    views = [view for one in panels for view in one["views"] or [["", one["figure"]]]]
+    count = len(views)
+    columns = count if count <= 3 else math.ceil(math.sqrt(count))
+    wide, rows = 4.4 if count > 1 else 7.0, -(-count // columns)
+    figure = new_figure(max(min(wide * columns, 16.0), 6.5), 3.1 * rows + 1.4)
+    for i, (name, one) in enumerate(views, 1):
+        axes = figure.add_subplot(rows, columns, i)
+        draw_panel(axes, one)
+        axes.set_title(textwrap.fill(_plain(name), 44), fontsize=9.5)
+    add_legend(figure)
+    add_heading(figure, title)
+    return figure
+
+
+def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
+    """Draw into axes what plotly draws on the page: lines with bands or bars, squares of numbers, rules."""
+    from matplotlib.ticker import PercentFormatter
+
+    layout, nth, below = drawing["layout"], 0, 0.0
+    mode, bars = layout.get("barmode", "group"), [d for d in drawing["data"] if d["type"] == "bar"]
+    for one in drawing["data"]:
+        look = {"color": one.get("marker", {}).get("color"), "label": _plain(one.get("name", ""))}
+        if one["type"] == "heatmap":
+            places = (np.arange(n + 1) - 0.5 for n in np.shape(one["z"])[::-1])
+            x, y = places if one["x"] is None else ([0, *one["x"]], [*places][1])
+            axes.pcolormesh(
+                x, y, one["z"], cmap="Blues", vmin=0, vmax=1.4 * max(np.max(one["z"]), 1)
+            )
+            for (i, j), text in np.ndenumerate(one["text"]) if "texttemplate" in one else ():
+                axes.text(j, i, text, ha="center", va="center", fontsize=8)
+            continue
+        x, y = (np.array(one[of], float) for of in "xy")
+        if one["type"] == "bar":
+            abreast = len(bars) if mode == "group" else 1
+            if abreast > 1:
+                x, nth = x + 0.8 * ((nth + 0.5) / abreast - 0.5), nth + 1
+            width, look["alpha"] = one.get("width", 0.8 / abreast), one.get("opacity")
+            drawn = axes.bar(x, y, width, below, **look)
+            below = below + y if mode == "stack" else below
+            if mode == "group" and len(x) * abreast <= 2 * _NAMED:
+                form = "{:.1%}" if "%" in layout["yaxis"].get("tickformat", "") else "{:.4g}"
+                axes.bar_label(drawn, [*map(form.format, y)], padding=2, fontsize=6.5)
+        elif one.get("fill"):
+            axes.fill(x, y, alpha=0.14, lw=0, color=look["color"])
+        else:
+            ends = one.get("error_y")
+            ends = ends and np.maximum(np.array([ends["arrayminus"], ends["array"]], float), 0)
+            dots, joined = (name in one["mode"] for name in ("markers", "lines"))
+            grey = bool(look["label"]) and not one.get("showlegend", True)
+            nth += grey  # the page has no room for their names
+            marker = MARKERS[len(axes.containers) % len(MARKERS)]
+            look |= {
+                "marker": marker if dots else "",
+                "ls": LINES[nth % 4 * grey] if joined else "",
+            }
+            axes.errorbar(x, y, ends, lw=1.2, ms=3.5, elinewidth=0.8, **look)
+    for one in layout.get("shapes", ()):
+        (x, *_), (y, *_) = ends = [[one[f"{way}{i}"] for i in (0, 1)] for way in "xy"]
+        look = {"color": "0.3", "lw": 1, "ls": "--"}
+        told, small = _plain(one.get("label", {}).get("text", "")), {"ha": "right", "fontsize": 7}
+        if one.get("yref") == "paper":
+            axes.axvline(x, **look)
+            axes.text(
+                x, 0.98, told, rotation=90, va="top", transform=axes.get_xaxis_transform(), **small
+            )
+        elif one.get("xref") == "paper":
+            axes.axhline(y, **look)
+            axes.text(0.99, y, told, va="bottom", transform=axes.get_yaxis_transform(), **small)
+        else:
+            axes.plot(*ends, **look)
+    for way, each in (("x", axes.xaxis), ("y", axes.yaxis)):
+        axis = layout[f"{way}axis"]
+        each.set_label_text(_plain(axis["title"]["text"]), fontsize=9)
+        if "tickvals" in axis:
+            room = int(13 * axes.figure.get_figwidth() / (len(axis["tickvals"]) + 1))
+            folded = [textwrap.fill(_plain(text), max(room, 12)) for text in axis["ticktext"]]
+            each.set_ticks(axis["tickvals"], folded, rotation=90 if room < 4 else 0)
+        if "%" in axis.get("tickformat", ""):
+            each.set_major_formatter(PercentFormatter(1.0))
+        if "range" in axis:
+            axes.set(**{f"{way}lim": axis["range"]})
+        if axis.get("autorange") == "reversed" and not each.get_inverted():
+            each.set_inverted(True)
+    tidy(axes, grid="y", labelsize=8)
+
+
+def _plain(text: str) -> str:
+    """Return the text of a page's figure, which has marks of HTML for some letters, for a picture."""
+    return picture_text(html.unescape(text))
 
 
 def frontier_figure(frontier: Frontier, title: str = "") -> Any:
@@ -192,7 +281,10 @@ def draw_frontier(axes: Any, frontier: Frontier) -> None:
     for k in range(exits):
         beside = {"textcoords": "offset points", "xytext": (6, -2), "va": "top"}
         look = {"color": "0.35", "fontsize": 9, **beside}
-        axes.annotate(fold(frontier.exits[k], 20), (costs[k], 100 * qualities[k]), **look)
+        named = f"{frontier.exits[k]['exit']} {frontier.exits[k].get('name', '')}".rstrip()
+        axes.annotate(
+            textwrap.fill(picture_text(named), 20), (costs[k], 100 * qualities[k]), **look
+        )
     if frontier.bound:
         bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
         told = "hindsight, not deployable"
@@ -326,110 +418,6 @@ def _by_budget(records: Sequence[dict[str, Any]], *keys: str) -> Floats:
     groups = over_seeds(records)
     means = [[np.mean([r[key] for r in group]) for group in groups] for key in keys]
     return np.asarray(means, dtype=np.float64)
-
-
-def simulation_figure(found: Simulation, title: str = "") -> Any:
-    """Draw regret and cost as the AdaEE paper's figures, and below how often each arm was played."""
-    several = [name for name, t in found.metrics.items() if t.arms.shape[1] > 1]
-    shown = several[:_PANELS]
-    abreast = -(-len(shown) // max(-(-len(shown) // _ABREAST), 1)) or 1  # lines of like length
-    lines = [shown[i : i + abreast] for i in range(0, len(shown), abreast)]
-    names = -(-(len(found.metrics) + 1) // 5)  # lines of the legend
-    figure = new_figure(12, 3.8 + 2.2 * len(lines) + 0.25 * names)
-    ratios = {"height_ratios": [1.8, *[1.0] * len(lines)], "width_ratios": [1, 0.012]}
-    grid = figure.add_gridspec(1 + len(lines), 2, **ratios)
-    regret, cost = grid[0, :].subgridspec(1, 2).subplots()
-    draw_regret(regret, found)
-    _draw_cost(cost, found)
-    add_legend(figure, side="upper center")  # above all panels: hides no curve, is read first
-    plots, shades = [regret, cost], None
-    for i, line in enumerate(lines, 1):
-        parts = grid[i, 0].subgridspec(1, abreast)
-        for j, name in enumerate(line):
-            plots.append(figure.add_subplot(parts[0, j]))
-            shades = _draw_arms(found, name, plots[-1])
-    for axes in plots:
-        for change in found.schedule.changes:
-            axes.axvline(change, color="0.4", lw=0.8, ls=":")
-        tidy(axes, grid="both" if axes in (regret, cost) else "", labelsize=8)
-        axes.set_xlabel("request", fontsize=8)
-        axes.locator_params("x", nbins=6 if axes in (regret, cost) else 3)
-    if shades is not None:
-        bar = figure.colorbar(
-            shades, figure.add_subplot(grid[1:, 1]), ticks=[0, 0.05, 0.25, 0.5, 1]
-        )
-        bar.set_label("share of requests", fontsize=8)
-        bar.ax.tick_params(labelsize=8)
-    if len(shown) < len(several):
-        title = f"{title} (arms of {len(shown)} of {len(several)} policies)".strip()
-    if title:
-        figure.suptitle(picture_text(title), fontsize=11, ha="left", x=0.01)
-    return figure
-
-
-def draw_regret(axes: Any, found: Simulation) -> None:
-    """Draw the regret of every policy over the rounds, with 95 % bands over repetitions."""
-    from policyopt._online.simulate import interval
-
-    for i, (name, tally) in enumerate(found.metrics.items()):
-        look, rounds = line_look(i, len(found.metrics)), tally.rounds
-        mean, half = interval(tally.course["regret"])
-        axes.plot(rounds, mean, label=picture_text(name), **look)
-        axes.fill_between(rounds, mean - half, mean + half, color=look["color"], alpha=0.15, lw=0)
-    axes.set_title("regret to the best fixed arm", loc="left", fontsize=10)
-    tidy(axes, grid="both", labelsize=8, xlabel="request")
-    axes.set_ylabel("sum over requests [units of the reward]", fontsize=8)
-
-
-def _draw_cost(axes: Any, found: Simulation) -> None:
-    """Draw the mean cost of the latest requests over the rounds."""
-    rounds = next(iter(found.metrics.values())).rounds
-    back = max(len(rounds) // _WINDOWS, 1)
-    for i, tally in enumerate(found.metrics.values()):
-        paid = np.concatenate([[0.0], tally.course["cost"].mean(axis=1)])
-        at = np.concatenate([[0], rounds])
-        since = np.maximum(np.arange(len(rounds)) + 1 - back, 0)
-        axes.plot(
-            rounds,
-            (paid[1:] - paid[since]) / (rounds - at[since]),
-            **line_look(i, len(found.metrics)),
-        )
-    if found.budget is not None:
-        axes.axhline(found.budget, color="0.2", lw=1, ls=(0, (6, 3)), label="budget")
-    latest = f"{round(found.schedule.rounds / len(rounds) * back):,}"
-    told = f"mean cost of the latest {latest} requests [{picture_text(found.unit)}]"
-    axes.set_title(told, loc="left", fontsize=10)
-
-
-def _draw_arms(found: Simulation, name: str, axes: Any) -> Any:
-    """Draw the share of each arm of a policy over the rounds; return what has its shades, the same for all."""
-    from matplotlib.colors import PowerNorm
-
-    from policyopt.runtime._bandits import BANDITS
-
-    tally = found.metrics[name]
-    shares = tally.shares().T
-    edges = np.concatenate([[0], tally.rounds])
-    places = np.arange(len(shares) + 1) - 0.5
-    # The root keeps visible what is seldom played.
-    shades = axes.pcolormesh(edges, places, shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-    kind, _, settings = name.partition(":")
-    settings = settings.replace("+", ", ")
-    title = f"arm played: {picture_text(kind)}"
-    title += f"\n{picture_text(settings)}" if settings else ""
-    axes.set_title(title, loc="left", fontsize=9 if len(settings) < 40 else 7)
-    if kind in BANDITS:
-        of = "threshold" if found.arms_unit == "threshold" else f"cost [{picture_text(found.unit)}]"
-        every = max(-(-len(shares) // 8), 1)  # room for so many
-        axes.set_yticks(range(0, len(shares), every), [f"{x:.3g}" for x in found.labels[::every]])
-    elif kind == "controller":
-        of = "level"
-        axes.set_yticks([0, len(shares) - 1], ["cheap", "dear"])
-    else:
-        of = "split at exit" if kind == "splitee" else "exit"
-        axes.set_yticks(range(len(shares)), [str(k) for k in range(len(shares))])
-    axes.set_ylabel(of, fontsize=8)
-    return shades
 
 
 def plan_figure(

@@ -485,7 +485,7 @@ def test_explain_writes_what_it_prints(run, cache, tmp_path):
     became = [int(r["row"]) for r in lines if float(r["quality"]) > float(r["reference_quality"])]
     assert became == record["changes"]["rows_better"]
     assert np.mean([float(r["cost"]) for r in lines]) == pytest.approx(record["realised_cost"])
-    for name in ("exits", "scores", "classes", "per_class", "changes"):
+    for name in ("exits", "scores", "classes", "changes"):
         assert (tmp_path / f"{name}.png").stat().st_size > 15_000
     command = ("explain", policy, cache, "--reference", rival)
     code, out, err = run(*command)

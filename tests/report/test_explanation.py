@@ -8,10 +8,12 @@ from synthetic import cache as make_cache
 from synthetic import outputs
 
 import policyopt as po
+from policyopt._page.panels import explanation_panels
 from policyopt._replay import replay, trace
 from policyopt._report.calibration import auroc
-from policyopt._report.explanation import default_reference, figures
+from policyopt._report.explanation import default_reference
 from policyopt._report.explanation import explain_rows as explain
+from policyopt._report.figures import panel_figure
 from policyopt._table import Tables
 from policyopt.runtime._answers import Combined
 from policyopt.runtime._policy import NEVER, Policy
@@ -129,7 +131,7 @@ def test_without_labels_only_what_needs_none(world):
     assert "label" not in result.rows()[0]
     drawn = figures(result)
     assert sorted(drawn) == ["changes.png", "exits.png", "scores.png"]
-    assert len(drawn["exits.png"].axes) == 1
+    assert len(drawn["exits.png"].axes) == 1  # who leaves, and no view of how right
     assert default_reference(policy, bare)[0] is None
 
 
@@ -149,39 +151,45 @@ def test_records(world, labelled):
 
 
 # Pictures.
+def figures(result, title=""):
+    return {
+        f"{one['id']}.png": panel_figure(one, title=title) for one in explanation_panels(result)
+    }
+
+
 def test_pictures_show_the_data(world):
     _, table, policy, rival = world
     result = explain(policy, table, rival)
     drawn, found, record = figures(result, "a title"), result.found, result.record
+    assert all(figure.get_suptitle() == "a title" for figure in drawn.values())
     bars = [b.get_height() for b in drawn["exits.png"].axes[0].patches[:4]]
-    np.testing.assert_allclose(bars, [100 * e["share_left"] for e in record["exits"]])
-    assert len(drawn["scores.png"].axes) == len(drawn["classes.png"].axes) == 4
-    for k, axes in enumerate(drawn["classes.png"].axes):
-        gone, here = axes.collections
-        assert len(gone.get_offsets()) == (found.exit < k).sum()
-        assert len(here.get_offsets()) == (found.exit >= k).sum()
-        assert len({tuple(c) for c in here.get_facecolors()}) == 1 + bool((found.exit >= k).any())
-        assert f"{100 * (found.exit == k).mean():.1f} % leave" in axes.get_title()
-        lines = [line.get_ydata()[0] for line in axes.lines if len(line.get_ydata())]
+    np.testing.assert_allclose(bars, [e["share_left"] for e in record["exits"]], rtol=1e-5)
+    assert len(drawn["scores.png"].axes) == 4
+    for k, axes in enumerate(drawn["scores.png"].axes):
+        here = np.sum([b.get_height() for b in axes.patches])
+        assert here == pytest.approx(2 if (found.exit >= k).any() else 0, rel=1e-4)  # right, wrong
         shown = k < 3 and abs(policy.thresholds[k]) < 1e30
-        assert lines == ([policy.thresholds[k]] if shown else [])
-    shares = [p.get_width() for p in drawn["per_class.png"].axes[0].patches]
-    assert sum(shares) == pytest.approx(100 * 5)
-    heat = drawn["changes.png"].axes[0].images[0].get_array()
-    np.testing.assert_array_equal(heat, record["changes"]["transitions"])
+        lines = [line.get_xdata()[0] for line in axes.lines]
+        assert lines == ([pytest.approx(policy.thresholds[k], rel=1e-5)] if shown else [])
+        assert [t.get_text()[:9] for t in axes.texts] == ["threshold"] * int(shown)
+    parts = drawn["classes.png"].axes[0].patches
+    assert sum(p.get_height() for p in parts) == pytest.approx(5, rel=1e-4)
+    assert max(p.get_y() + p.get_height() for p in parts) == pytest.approx(1, rel=1e-4)
+    told = [t.get_text() for t in drawn["changes.png"].axes[0].texts]
+    wanted = np.array(record["changes"]["transitions"]).ravel().tolist()
+    assert told == [str(count or "") for count in wanted]
 
 
-def test_pictures_of_many_classes_are_thinned_and_both_thresholds_drawn():
+def test_both_thresholds_of_a_mixture_are_drawn():
     data = make_cache(n=8000, exits=2, classes=60, seed=2)
     policy = po.fit(data, "70%", "max_prob", mix=True, thresholds="joint").policy
     drawn = figures(explain(policy, Tables(data).get("test")))
-    axes = drawn["classes.png"].axes[0]
-    assert sum(len(c.get_offsets()) for c in axes.collections) == 3000
-    assert sum(len(line.get_xdata()) > 0 for line in axes.lines) == 2 and not axes.get_xticks().size
-    assert len(drawn["per_class.png"].axes) == 2
+    assert len(drawn["scores.png"].axes[0].lines) == 2
+    assert len(drawn["classes.png"].axes[0].get_xticks()) == 30  # the dearest
 
 
 def test_a_threshold_that_nobody_reaches_is_said(world):
-    axes = figures(explain(combined(world[1], (NEVER, 0.6, -1e30)), world[1]))["scores.png"].axes
-    assert "above all scores" in axes[0].get_title() and not axes[0].lines
-    assert "below all scores" in axes[2].get_title()
+    found = explain(combined(world[1], (NEVER, 0.6, -1e30)), world[1])
+    assert not figures(found)["scores.png"].axes[0].lines
+    rows = explanation_panels(found)[0]["table"]["rows"]
+    assert [row[2] for row in rows] == ["never", "0.6000", "always", "-"]
