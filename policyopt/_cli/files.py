@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any

@@ -119,7 +119,9 @@ def test_no_headroom_in_hindsight_is_a_reason():
 
     found = judged(made(alike, informed))
     assert found.pays is False and found.record["reason"] == "no headroom"
-    assert "even a choice that knew the right answers could gain at most 0.05 points" in found.headline
+    assert (
+        "even a choice that knew the right answers could gain at most 0.05 points" in found.headline
+    )
 
 
 def test_it_gains_where_nothing_is_as_good_as_the_full_model():
@@ -132,7 +134,9 @@ def test_it_gains_where_nothing_is_as_good_as_the_full_model():
     assert price in found.headline
     first, then = found.sentences
     assert first.startswith(f"There it costs {gain['realised_cost']:.4g} ms")
-    assert first.endswith("points, and none of the 2 budgets tried is within 0.5 points of the full model.")
+    assert first.endswith(
+        "points, and none of the 2 budgets tried is within 0.5 points of the full model."
+    )
     assert then.startswith("At equal cost, it gains")
     assert "over mixing exit 0 and exit 1 at random" in then
 
