@@ -319,10 +319,11 @@ def _given_first(entry: _Entry, at: int, whole: Table, cache: Mapping[str, Any])
     some = "" if whole.labelled else f", {int(whole.valued.sum()):,} labelled"
     words = f"On {len(whole):,} rows of {whole.split}{some}, it costs {told} ({full:.4g}), with {_word(whole)} "
     words += f"{draw.percent(level['quality'][0], 2)}: {gap[0]} [{gap[1]}, {gap[2]}] points to {against}."
-    headline, badge, kept = f"{entry.label}: {told}.", "As given", None
+    who = "The cheapest certified level" if entry.label.startswith(CERTIFIED) else entry.label
+    headline, badge, kept = f"{who}: {told}.", "As given", None
     if known:
         claim, sure = re.sub(r"\s*(<=|%)", r" \1", known["claim"]), in_words(known).partition(":")[0]
-        headline = f"{entry.label} keeps {claim.replace('<=', '<= ')} {sure}"
+        headline = f"{who} keeps {claim.replace('<=', '<= ')} {sure}"
         headline, badge, kept = f"{headline}: certified on {known['n']:,} rows of {known['split']}.", "Certified", True
     elif level["certificate"]:
         headline, badge, kept = f"The certificate of {entry.label} is {level['certificate']}.", "Not certified", False

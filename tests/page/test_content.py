@@ -279,7 +279,7 @@ def test_costs_and_shares_are_of_all_rows_and_qualities_of_those_with_a_label(fe
     data = cache(1200, labels=labels, costs=costs)
     found = page_of(data, ["margin", "always"])
     explorer, table = found["explorer"], Tables(data).get("test")
-    known = int((labels[data.rows("test")[1]] >= 0).sum())
+    known, table_of_fit = int((labels[data.rows("test")[1]] >= 0).sum()), Tables(data).get("fit")
     assert (explorer["rows"], explorer["labelled"]) == (600, known)
     assert f"600 rows of test, {known} labelled" in found["subtitle"]
     near([one["cost"] for one in explorer["exits"]], table.mean_costs)
@@ -287,6 +287,9 @@ def test_costs_and_shares_are_of_all_rows_and_qualities_of_those_with_a_label(fe
     always = next(m for m in explorer["methods"] if m["label"] == "always")
     assert always["at"][-1] >= 0  # the largest budget is met, though labelled rows cost less
     assert not any("left out at" in note for note in found["notes"])
+    for end in table_of_fit.mean_costs[[0, -1]]:  # as errors and pages print it
+        for printed in (float(f"{end:.6g}"), f"{end:.6g} ms"):
+            assert po.fit(data, printed, "always").budget == pytest.approx(end, rel=1e-5)
 
 
 def test_unlabelled_rows_are_said_and_not_failed_on(few):

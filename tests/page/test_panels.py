@@ -68,7 +68,7 @@ def test_explanation_panels_say_what_the_explanation_says(tables):
     assert sum(leave) == pytest.approx(1, abs=1e-5)
     assert [one["share_left"] for one in found.record["exits"]] == pytest.approx(leave, abs=1e-6)
     worse = found.record["changes"]["rows_worse"]
-    assert by_id["changes"]["items"][0]["title"] == f"worse: row {worse[0]}"
+    assert by_id["changes"]["items"][0]["title"] == f"worse: row {worse[0]} of test"
     drawn = json.dumps(by_id["classes"]["figure"])
     assert "<b>" not in drawn and "&lt;b&gt;" in drawn  # plotly reads marks
     assert any("<b>" in row[0] for row in by_id["classes"]["table"]["rows"])  # the page escapes
