@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,8 @@ def recognised(path: Path) -> dict[str, Any] | None:
     if path.is_dir():
         found = [recognised(p) for p in (path / "plan.json", path / "manifest.json") if p.is_file()]
         if not found:  # or by the first result in it
-            files = sorted(p for p in islice(path.iterdir(), 100) if p.suffix in (".csv", ".json"))
-            found = [one for one in map(recognised, files) if one and "a result" in one["what"]]
+            each = sorted(p for p in islice(path.iterdir(), 100) if p.suffix in (".csv", ".json"))
+            found = [one for one in map(recognised, each) if one and "a result" in one["what"]]
         return found[0] if found and found[0] and "cache" not in found[0]["what"] else None
     if not path.is_file():
         return None

@@ -166,6 +166,12 @@ def content(
     chosen, budgets = with_reference(methods, fit_rows, bool(policies)), _grid(fit_rows)
     named = {f"{name} (given)" if name in chosen else name: one for name, one in (policies or {}).items()}
     given = [_given(name, one, whole, fits) for name, one in named.items()]
+    notes += [
+        f"{entry.label} was fitted on another cache: its budget may not hold" for entry in given
+        if entry.policies[0].provenance.get("cache") not in (None, whole.cache)
+    ]
+    if test in ("fit", "calibrate"):
+        notes.append(f"rows of split {test} had a part in fits or certificates: what they show is flattered")
     stops = [level["budget"] for entry in given for level in entry.levels]
     looked = budgets[::_STEP]
     budgets = sorted({*budgets, *(stop for stop in stops if budgets[0] < stop < budgets[-1])})
@@ -200,7 +206,7 @@ def content(
     shown = {*looked, *(entry.levels[0]["budget"] for entry in given)}
     chunks, fields = _packed(entries), ("label", "title", "about", "command", "at", "levels")
     page["explorer"] = {
-        **_explorer(frontier, table, budgets), "rows": len(whole), "labelled": len(table), "start": start,
+        **_explorer(frontier, table, budgets), "rows": len(whole), "labelled": len(table), "start": start, "split": test,
         "reference": rival.label, "chosen": first.label,
         "methods": [{of: getattr(entry, of) for of in fields} for entry in entries],
         "budgets": budgets, "chunks": chunks,
@@ -306,6 +312,8 @@ def _given(name: str, given: Any, table: Table, fits: str) -> _Entry:
         stated = [_number(policy.provenance.get(of)) for of in ("budget", "expected_cost")]
         own = [float(min(least))] if least else stated
         entry.add(policy, next((one for one in own if one is not None), record["realised_cost"]), record)
+        if (known := certificate_of(policy)) and (of := known["cache"]) != table.cache:
+            entry.levels[-1]["certificate"] = f"of another cache ({of[:12]}), and says nothing of these rows"
     return entry
 
 
@@ -321,7 +329,7 @@ def _given_first(entry: _Entry, at: int, whole: Table, cache: Mapping[str, Any])
     words += f"{draw.percent(level['quality'][0], 2)}: {gap[0]} [{gap[1]}, {gap[2]}] points to {against}."
     who = "The cheapest certified level" if entry.label.startswith(CERTIFIED) else entry.label
     headline, badge, kept = f"{who}: {told}.", "As given", None
-    if known:
+    if known and known["cache"] == whole.cache:
         claim, sure = re.sub(r"\s*(<=|%)", r" \1", known["claim"]), in_words(known).partition(":")[0]
         headline = f"{who} keeps {claim.replace('<=', '<= ')} {sure}"
         headline, badge, kept = f"{headline}: certified on {known['n']:,} rows of {known['split']}.", "Certified", True

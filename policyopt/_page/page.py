@@ -16,6 +16,7 @@ from typing import Any
 
 from policyopt._costs import money
 from policyopt._optional import need
+from policyopt.runtime._text import printable
 
 _TEMPLATES = Path(__file__).parent / "templates"
 #: What would end a script element or a line of its text; JSON writes them as well by their number.
@@ -32,7 +33,7 @@ def render(content: Mapping[str, Any]) -> str:
     if explorer and (of := money(explorer["unit"])):
         amount, currency = of if of[1] else (100 * of[0], "ct")
         explorer["money"] = {"amount": amount, "currency": currency}  # of a request
-    told = {**content, "explorer": explorer or None}
+    told = {**content, "title": printable(content["title"]), "explorer": explorer or None}
     script = _text("page.js")
     library = _plotly() if any(p["figure"] or p["views"] for p in content["panels"]) else ""
     return (

@@ -47,7 +47,9 @@ class Samples:
         if self.texts:
             return {"text": printable(str(self.texts[row]), LETTERS)} if row < len(self.texts) else {}
         for end in (".png", ".jpg", ".jpeg", ".gif", ".txt"):
-            if (path := self.folder / f"{row}{end}").is_file():
+            if (path := self.folder / f"{row}{end}").is_symlink():
+                self.notes.append(f"{path.name} is not shown: it is a link, which may lead anywhere")
+            elif path.is_file():
                 with path.open("rb") as file:
                     content = file.read(EACH + 1)
                 if end == ".txt":
