@@ -206,8 +206,8 @@ def content(
     shown = {*looked, *(entry.levels[0]["budget"] for entry in given)}
     chunks, fields = _packed(entries), ("label", "title", "about", "command", "at", "levels")
     page["explorer"] = {
-        **_explorer(frontier, table, budgets), "rows": len(whole), "labelled": len(table), "start": start, "split": test,
-        "reference": rival.label, "chosen": first.label,
+        **_explorer(frontier, table, budgets), "rows": len(whole), "labelled": len(table), "start": start,
+        "split": test, "reference": rival.label, "chosen": first.label,
         "methods": [{of: getattr(entry, of) for of in fields} for entry in entries],
         "budgets": budgets, "chunks": chunks,
     }

@@ -373,7 +373,7 @@ def test_changed_rows_show_their_own_samples(few, run, tmp_path, pooled):
     assert len(items) > 3
     for item in items:
         row = int(item["text"].split()[1])
-        assert row in of and dict(item["facts"])["label"].split()[0] == str(labels[row])
+        assert row in of and dict(item["facts"])["answer"].endswith(f"(label {labels[row]})")
         where = f"{row} of the pool" if pooled else f"{row - 800} of test"
         assert item["title"].partition(": row ")[2] == where
     for name in ("torn", "twice"):
