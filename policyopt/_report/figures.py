@@ -170,7 +170,8 @@ def panel_figure(*panels: Mapping[str, Any], title: str = "") -> Any:
     for i, (name, one) in enumerate(views, 1):
         axes = figure.add_subplot(rows, columns, i)
         draw_panel(axes, one)
-        axes.set_title(textwrap.fill(_plain(name), 44), fontsize=9.5)
+        said = f"exit {name}" if name.isdigit() else _plain(name)
+        axes.set_title(textwrap.fill(said, 44), fontsize=9.5)
     add_legend(figure)
     add_heading(figure, title)
     return figure
@@ -180,17 +181,19 @@ def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
     """Draw into axes what plotly draws on the page: lines with bands or bars, squares of numbers, rules."""
     from matplotlib.ticker import PercentFormatter
 
-    layout, nth, below = drawing["layout"], 0, 0.0
+    layout, nth, below, named = drawing["layout"], 0, 0.0, 0
     mode, bars = layout.get("barmode", "group"), [d for d in drawing["data"] if d["type"] == "bar"]
     for one in drawing["data"]:
         look = {"color": one.get("marker", {}).get("color"), "label": _plain(one.get("name", ""))}
         if one["type"] == "heatmap":
             places = (np.arange(n + 1) - 0.5 for n in np.shape(one["z"])[::-1])
             x, y = places if one["x"] is None else ([0, *one["x"]], [*places][1])
-            axes.pcolormesh(
-                x, y, one["z"], cmap="Blues", vmin=0, vmax=1.4 * max(np.max(one["z"]), 1)
-            )
-            for (i, j), text in np.ndenumerate(one["text"]) if "texttemplate" in one else ():
+            most, texts = max(float(np.max(one["z"])), 1e-9), "texttemplate" in one
+            look = {"cmap": "Blues", "vmin": 0, "vmax": most * (1.4 if texts else 1.0)}
+            shades = axes.pcolormesh(x, y, one["z"], **look)
+            if not texts:
+                axes.figure.colorbar(shades, ax=axes, shrink=0.8).ax.tick_params(labelsize=7)
+            for (i, j), text in np.ndenumerate(one["text"]) if texts else ():
                 axes.text(j, i, text, ha="center", va="center", fontsize=8)
             continue
         x, y = (np.array(one[of], float) for of in "xy")
@@ -210,12 +213,12 @@ def draw_panel(axes: Any, drawing: Mapping[str, Any]) -> None:
             ends = one.get("error_y")
             ends = ends and np.maximum(np.array([ends["arrayminus"], ends["array"]], float), 0)
             dots, joined = (name in one["mode"] for name in ("markers", "lines"))
-            grey = bool(look["label"]) and not one.get("showlegend", True)
-            nth += grey  # the page has no room for their names
+            style = LINES[named % len(LINES)] if look["label"] else "-"  # told apart in grey, too
+            named += bool(look["label"]) and joined
             marker = MARKERS[len(axes.containers) % len(MARKERS)]
             look |= {
                 "marker": marker if dots else "",
-                "ls": LINES[nth % 4 * grey] if joined else "",
+                "ls": style if joined else "",
             }
             axes.errorbar(x, y, ends, lw=1.2, ms=3.5, elinewidth=0.8, **look)
     for one in layout.get("shapes", ()):
