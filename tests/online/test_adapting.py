@@ -597,7 +597,7 @@ def test_every_setting_that_is_listed_is_taken(w):
 def test_explain_says_that_it_takes_single_policies(w, tmp_path):
     ExpertPolicy(("clean", "dim"), (w.policy, w.policy)).save(tmp_path / "experts.json")
     said = r"a single policy. Got experts.json, with one each for clean, dim"
-    refuses(said, explain, tmp_path / "experts.json", tmp_path / "cache", out=None)
+    refuses(said, explain, tmp_path / "experts.json", tmp_path / "cache", out=None, report=None)
 
 
 PLAN = make_schedule("stationary", ["test"], 300)

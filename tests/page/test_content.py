@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 import sys
 
 import numpy as np
@@ -267,9 +268,11 @@ def test_rows_that_fare_otherwise_are_shown_of_whatever_is_shown_first(few, meth
     assert shown["title"] == f"Against {against}"
     assert shown["items"] or any("no sample is shown" in note for note in found["notes"])
     for item in shown["items"] or ():
-        facts = dict(item["facts"][:2])
-        assert int(facts["label"].split()[0]) == labels[int(item["text"])]
-        assert (facts["answer"] == facts["label"]) == item["title"].startswith("better")
+        now, before, label = re.findall(r"\d+", dict(item["facts"])["answer"])
+        assert int(label) == labels[int(item["text"])]
+        assert (now == label) == item["title"].startswith("better") and (before == label) != (
+            now == label
+        )
 
 
 def test_costs_and_shares_are_of_all_rows_and_qualities_of_those_with_a_label(few):
