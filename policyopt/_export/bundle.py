@@ -143,6 +143,7 @@ def export(
     """
     policy = exported(policy)
     wanted = to or installed_targets()
+    row_bytes(policy, ())  # refuses, before the work, what is too large
     report(0, 2, "tracing the policy")
     if isinstance(policy, RoutingPolicy):
         graphs, golden = [], golden_routes(policy, data, split, rows, seed)
