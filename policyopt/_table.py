@@ -171,7 +171,7 @@ def exit_statistics(
     rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
     threads: int | None = None, kept: tuple[Kept, str] | None = None,
 ) -> ExitStatistics:  # fmt: skip
-    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, `kept` beside the cache where it is large."""
+    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, `kept` beside a large cache."""
     first, kind, measure = rows.blocks[0], KINDS[name], measure or Measure()
     if kind.record:
         n, exits = first["prediction"].shape

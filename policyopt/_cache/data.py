@@ -556,7 +556,7 @@ def _hashes(rows: Rows, k: int | None = None) -> Ints:
 
 
 def _hashed(rows: Array) -> Ints:
-    """Return a 64-bit hash of each row of bytes (n, W): multilinear (Lemire & Kaser, Comput. J. 57, 2014), then mixed."""
+    """Return a 64-bit hash of each row of bytes (n, W): multilinear (Lemire & Kaser, Comput. J. 57, 2014), mixed."""
     words = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.uint8)
     words[:, : rows.shape[1]] = rows
     random = np.random.default_rng(_HASH_SEED).integers(

@@ -1,9 +1,9 @@
 """What a pass over a cache has found, kept beside its shards: which of them are whole, and columns of numbers by row.
 
-A folder ``statistics`` in the cache (where nobody may write there: one of the user's): an index, and one file of columns
-per split and meaning. A file is trusted while the system says that neither it nor the shards were touched since (size,
-inode, times of change, which no program can set back): a copied, mended or damaged cache is read anew, and so is all
-after the folder is removed.
+A folder ``statistics`` in the cache (where nobody may write there: one of the user's): an index, and one file of
+columns per split and meaning. A file is trusted while the system says that neither it nor the shards were touched since
+(size, inode, times of change, which no program can set back): a copied, mended or damaged cache is read anew, and so is
+all after the folder is removed.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ def clear(directory: Path) -> None:
         place.rmdir()
 
 
-def stamp_of(file: Path | int) -> str:
+def stamp_of(file: Path) -> str:
     """Return what changes where a file is written to or replaced; empty where it is not there."""
     try:
-        about = os.stat(file) if isinstance(file, int) else os.lstat(file)
+        about = file.lstat()
     except OSError:
         return ""
     return f"{about.st_size}-{about.st_ino}-{about.st_mtime_ns}-{about.st_ctime_ns}"
