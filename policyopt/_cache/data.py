@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -173,18 +173,27 @@ class Rows:
 
     def pick(self, name: str, places: Ints, exits: Sequence[int] | None = None) -> Array:
         """Return the rows at `places`, in their order, of the array `name`; of some exits where given."""
-        types, out, start = [block[name].dtype for block in self.blocks], np.empty(0), 0
-        for block in self.blocks:
-            array = block[name]
-            here = np.flatnonzero((places >= start) & (places < start + len(array)))
-            at = places[here] - start
+        ends = np.cumsum([0, *map(block_rows, self.blocks)])
+        rising = bool((places[1:] >= places[:-1]).all())
+        if rising:  # of most blocks nothing is asked
+            edges = np.searchsorted(places, ends)
+            asked = [
+                (b, slice(low, high))
+                for b, (low, high) in enumerate(pairwise(edges.tolist()))
+                if high > low
+            ]
+        else:
+            of = np.searchsorted(ends, places, side="right") - 1
+            asked = [(b, np.flatnonzero(of == b)) for b in np.unique(of).tolist()]
+        out, types = np.empty(0), [block[name].dtype for block in self.blocks]
+        for b, here in asked or [(0, slice(0, 0))]:
+            array, at = self.blocks[b][name], places[here] - ends[b]
             found = array[at] if exits is None else array[at[:, None], np.array(exits)]
-            if len(here) == len(places):
+            if len(at) == len(places):
                 return found
-            if not start:
+            if not len(out):
                 out = np.empty((len(places), *found.shape[1:]), np.result_type(*types))
             out[here] = found
-            start += len(array)
         return out
 
     def chunks(self, size: int) -> Iterator[tuple[int, Block]]:
