@@ -94,6 +94,11 @@ def _chosen(engine: _Engine | None) -> Iterator[None]:
         _ENGINE.reset(token)
 
 
+def elsewhere() -> bool:
+    """Return whether others do the work than this process."""
+    return _ENGINE.get() is not None
+
+
 def run(
     function: Callable[[Any], Any],
     tasks: Iterable[Any],

@@ -1,11 +1,17 @@
 """The seam: the same numbers in turn, in processes and on a cluster, whoever dies meanwhile."""
 
+import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from conftest import printed
 from conftest import refuses as refused
 from synthetic import cache, outputs
 from threadpoolctl import threadpool_limits
@@ -134,3 +140,135 @@ def test_what_is_no_scheduler_or_has_other_workers_is_refused(cluster, monkeypat
     monkeypatch.setattr(_engine, "release", lambda name: "0.0")
     words = r"'scheduler' must be of workers with policyopt 0\.0, numpy"
     refused(words, parallel(scheduler=cluster.scheduler_address).__enter__)
+
+
+# --- curves, studies, and what is kept of them ---------------------------------------------------
+
+METHODS = "max_prob,berxit,fitted_q"
+
+
+def compared(frontier):
+    return frontier.records, frontier.exits, frontier.bound, po.compare(frontier).records
+
+
+def test_a_curve_is_the_same_to_the_last_digit_wherever_it_is_made(engine, written):
+    wanted = {"budgets": "1.2,40%,70%", "seeds": 2, "metric": "macro_f1"}
+    here = po.curve(written, METHODS, **wanted)
+    with parallel(**engine):
+        there = po.curve(written, METHODS, **wanted)
+    assert compared(here) == compared(there) and here.notes == there.notes
+    assert list(here.fitted) == list(there.fitted)
+    for one, other in zip(here.fitted.values(), there.fitted.values(), strict=True):
+        assert one.policy.file_text() == other.policy.file_text()
+
+
+def test_methods_of_ones_own_stay_in_this_process(written):
+    from policyopt._methods.registry import ROWS
+    from policyopt._methods.threshold import Threshold
+
+    @po.register_method("mine")
+    @dataclass(frozen=True)
+    class Mine(Threshold):
+        score: str = "max_prob"
+
+    try:
+        with parallel(2):
+            found = po.curve(written, "max_prob,mine", "50%")
+            assert found.notes == [
+                "one process: mine is your own, and registered in this one alone"
+            ]
+    finally:
+        del ROWS["mine"]
+
+
+def fits_of(monkeypatch):
+    """Return a list that grows with each cell that is fitted in this process."""
+    from policyopt._frontier import _Cells
+
+    fitted, whole = [], _Cells.__call__
+    monkeypatch.setattr(
+        _Cells, "__call__", lambda self, task: (fitted.append(task[:2]), whole(self, task))[1]
+    )
+    return fitted
+
+
+def test_what_was_fitted_is_kept_by_all_that_it_depends_on(written, tmp_path, monkeypatch):
+    fitted, keep = fits_of(monkeypatch), tmp_path / "kept"
+    wanted = {
+        "methods": "max_prob,random,patience",
+        "budgets": [po.Target("40%"), po.Target(quality="99.9%")],
+    }
+    wanted["seeds"] = 2
+    here = po.curve(written, **wanted)
+    assert any("left out" in note for note in here.notes)  # a refusal is kept, too
+    fitted.clear()
+    for fits in (6, 0):
+        again = po.curve(written, **wanted, keep=keep)
+        assert compared(again) == compared(here) and again.notes == here.notes
+        assert len(fitted) == fits, fitted
+        for one, other in zip(here.fitted.values(), again.fitted.values(), strict=True):
+            assert one.policy.file_text() == other.policy.file_text()
+            assert (one.quality, one.budget, one.flat) == (other.quality, other.budget, other.flat)
+            assert one.expected.mean == other.expected.mean
+            assert one.expected.interval(100) == other.expected.interval(100)
+        fitted.clear()
+    for more in (
+        {"budgets": "41%"}, {"metric": "macro_f1"}, {"methods": "max_prob:spend=all"},
+        {"abstain": "5%"}, {"utility": [1, 1, 1, 1, 1, 3]}, {"max_exits": 2}, {"seeds": 1},
+    ):  # fmt: skip
+        po.curve(written, **{**wanted, "methods": "max_prob", **more}, keep=keep)
+        assert fitted, more
+        fitted.clear()
+    po.curve(written, **{**wanted, "seeds": 3}, keep=keep)
+    assert fitted == [(2, "max_prob"), (2, "random"), (2, "patience")]
+    fitted.clear()
+    cascade = cache(200, costs=po.Cost("calls", "ms", [1, 2, 4, 8], "standalone"))
+    for fits in (1, 0):
+        routed = po.curve(cascade, "routing", "70%", keep=tmp_path / "routed")
+        assert len(fitted) == fits and routed.records == po.curve(cascade, "routing", "70%").records
+        fitted.clear()
+    # What is damaged anywhere is fitted anew, and told.
+    for cell in keep.iterdir():
+        whole = bytearray(cell.read_bytes())
+        whole[len(whole) * 2 // 3] ^= 1
+        cell.write_bytes(whole)
+    again = po.curve(written, **wanted, keep=keep)
+    assert len(fitted) == 6 and compared(again) == compared(here)
+    assert sum("is damaged, and fitted anew" in note for note in again.notes) == 6
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_curve_that_was_killed_goes_on_where_it_stopped(written, tmp_path, monkeypatch, jobs):
+    keep, methods = tmp_path / "kept", "max_prob,margin,entropy,patience"
+    words = ["curve", written.origin["path"], "--methods", methods, "--budgets", "40%,70%"]
+    words += ["--seeds", "5", "--jobs", str(jobs), "--keep", str(keep), "--format", "json"]
+    command = [sys.executable, "-m", "policyopt", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as one:
+        late = time.monotonic() + 60
+        while len(list(keep.glob("*.cell"))) < 3:
+            assert one.poll() is None and time.monotonic() < late
+            time.sleep(0.001)
+        one.kill()
+    before = {cell.name: cell.stat().st_mtime_ns for cell in keep.glob("*.cell")}
+    assert 3 <= len(before) < 20
+    fitted = fits_of(monkeypatch)
+    code, out, err = printed(*[word for word in words if word not in ("--jobs", str(jobs))])
+    assert code == 0, err
+    after = {cell.name: cell.stat().st_mtime_ns for cell in keep.glob("*.cell")}
+    assert len(after) == 20 and {name: after[name] for name in before} == before
+    assert len(fitted) == 20 - len(before)
+    whole = po.curve(written, methods, "40%,70%", seeds=5)
+    assert json.loads(out) == json.loads(json.dumps(whole.records))
+
+
+def test_resamples_are_the_same_whoever_draws_them(monkeypatch):
+    from policyopt import _intervals
+
+    columns, found = np.random.default_rng(0).normal(size=(50_000, 3)), []
+    for long, jobs in ((1 << 40, 1), (1, 1), (1, 2)):
+        monkeypatch.setattr(_intervals, "_LONG", long)
+        with parallel(jobs), threadpool_limits(1):
+            found.append(_intervals.bootstrap_means(columns, np.random.default_rng(1), 200))
+    assert (found[0] == found[1]).all() and (found[1] == found[2]).all()
+    assert np.allclose(found[0].std(axis=0), 50_000**-0.5, rtol=0.2)
+    assert len(np.unique(found[0][:, 0])) == 200  # no two blocks draw alike
