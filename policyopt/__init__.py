@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from policyopt._certificates.risks import Risk, register_risk
     from policyopt._checking import check_method, check_score
     from policyopt._costs import Cost
+    from policyopt._engine import parallel
     from policyopt._experts import fit_experts
     from policyopt._export.bundle import export
     from policyopt._export.verify import verify
@@ -76,6 +77,7 @@ _NAMES = {
     "_certificates.risks": "Risk register_risk",
     "_checking": "check_method check_score",
     "_costs": "Cost",
+    "_engine": "parallel",
     "_experts": "fit_experts",
     "_export.bundle": "export",
     "_export.verify": "verify",
@@ -119,7 +121,7 @@ __all__ = [
     "certify", "check_method", "check_score", "choice", "compare", "compare_runs", "curve", "evaluate",
     "exit_metrics", "explain", "export", "fit", "fit_experts", "fit_family", "fit_linucb", "from_arrays",
     "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
-    "make_method", "make_score", "number", "open_cache", "plan", "progress", "refit", "register_method",
+    "make_method", "make_score", "number", "open_cache", "parallel", "plan", "progress", "refit", "register_method",
     "register_risk", "register_score", "report", "risk_coverage", "robustness", "route", "row_product", "simulate",
     "study", "tier_policies", "tune", "verdict", "verify", "watch",
 ]  # fmt: skip

@@ -7,16 +7,19 @@ which is a policy too. Rows are resampled together for both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from policyopt._abstain import decline_or_refuse, declining
+from policyopt._abstain import Declining, decline_or_refuse, declining
 from policyopt._cache.data import ExitData, some_rows
 from policyopt._costs import Budget, parse_budgets
+from policyopt._engine import elsewhere, parallel, run
 from policyopt._intervals import (
     bootstrap_means,
     by_group,
@@ -26,13 +29,21 @@ from policyopt._intervals import (
     with_interval,
     worth_fields,
 )
+from policyopt._kept import KeptCells
 from policyopt._limits import NEAR
 from policyopt._methods.base import Method, cheapest, check_budgets, fit_or_refuse
 from policyopt._methods.fitted import Fitted
-from policyopt._methods.registry import ROWS, at_most, load_installed, make_method, method_list
+from policyopt._methods.registry import (
+    OWN_FAMILY,
+    ROWS,
+    at_most,
+    load_installed,
+    make_method,
+    method_list,
+)
 from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
-from policyopt._progress import report, stage, working
+from policyopt._progress import report, working
 from policyopt._replay import Replay, replay
 from policyopt._table import Table, Tables, known_rows, tables_of, unlabelled
 from policyopt._tables import caption, paper_table
@@ -106,6 +117,7 @@ def curve(
     abstain_score: str | None = None,
     head_cost: Any = None,
     max_exits: int | None = None,
+    keep: str | os.PathLike[str] | None = None,
 ) -> Frontier:
     """Fit methods at several budgets on split `fit` and replay them on the test rows.
 
@@ -134,6 +146,9 @@ def curve(
         quality of the answers given; there is no bound in hindsight.
     head_cost, max_exits : as in `fit`, optional
         Records say which exits are kept (``active_exits``).
+    keep : path, optional
+        Folder in which each method is kept, for each seed, as soon as it is fitted: the same call goes on where it
+        stopped. About 16 bytes per fit row and budget. Methods of your own are not: their code may change.
 
     Returns
     -------
@@ -159,39 +174,100 @@ def curve(
     """
     tables = tables_of(data, cost, tables, utility, head_cost)
     asked = declining(abstain, abstain_cost, abstain_quality, abstain_score)
-    fits: Any = fit_or_refuse if asked is None else partial(decline_or_refuse, asked=asked)
     chosen, notes = _choose(methods, tables.get("fit"))
     chosen = {label: at_most(method, max_exits) for label, method in chosen.items()}
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
     of_fits: dict[str, Any] = {"fit_rows": len(tables.get("fit")), "refits": not data.pooled}
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes, **of_fits)
-    total, done = seeds * len(chosen), 0
+    cells = _Cells(tables, budgets, test, seeds, asked, metric)
+    kept = None if keep is None else cells.kept(keep, notes)
+    tasks = [(seed, *one) for seed in range(seeds) for one in chosen.items()]
     refused: BudgetError | None = None
-    for seed in range(seeds):
-        fit_rows, test_rows = split_for_seed(tables, seed, test, seeds)
-        frontier.tests[seed] = test_rows
-        if not seed and not test_rows.labelled and test_rows.valued.any():
-            notes.append(unlabelled(test_rows))
-        # Per-sample costs have other means in each division: shares and positions move along.
-        wanted = targets_in(budgets, fit_rows)
-        for label, method in chosen.items():
-            with stage(done, total, label):
-                found = fits(method, fit_rows, wanted, seed)
-            for index, fitted in enumerate(found):
-                if isinstance(fitted, BudgetError):
-                    refused = refused or fitted
-                    notes.append(left_out(label, wanted[index], frontier.unit, fitted))
-                    continue
-                frontier.fitted[label, seed, index] = fitted
-                frontier.records.append(record(label, fitted, test_rows, seed, metric))
-            done += 1
-        most = [target.most(fit_rows) for target in wanted]
-        bounded = [b for b in most if b is not None and asked is None]
-        _references(frontier, fit_rows, test_rows, bounded, seed, data.names)
-    report(total, total, "done")
+    with here_only(chosen, notes):
+        done = run(cells, tasks, [label for _, label, _ in tasks], kept)
+        for seed in range(seeds):
+            fit_rows, test_rows, wanted = cells.rows(seed)
+            frontier.tests[seed] = test_rows
+            if not seed and not test_rows.labelled and test_rows.valued.any():
+                notes.append(unlabelled(test_rows))
+            for label, found in zip(chosen, done, strict=False):
+                for index, (fitted, of) in enumerate(found):
+                    if isinstance(fitted, BudgetError):
+                        refused = refused or fitted
+                        notes.append(left_out(label, wanted[index], frontier.unit, fitted))
+                        continue
+                    frontier.fitted[label, seed, index] = fitted
+                    frontier.records.append(of)
+            most = [target.most(fit_rows) for target in wanted]
+            bounded = [b for b in most if b is not None and asked is None]
+            _references(frontier, fit_rows, test_rows, bounded, seed, data.names)
+    report(len(tasks), len(tasks), "done")
     if refused is not None and not frontier.records:
         raise refused
     return frontier
+
+
+class _Cells:
+    """Fits a method for a seed and replays it: what cells of a curve share, and what each does."""
+
+    def __init__(
+        self, tables: Tables, budgets: Any, test: str, seeds: int, asked: Declining | None, metric: Any
+    ) -> None:  # fmt: skip
+        self.tables, self.budgets, self.test, self.seeds = tables, budgets, test, seeds
+        self.asked, self.metric = asked, metric
+        self.last: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "last": {}}
+
+    def rows(self, seed: int) -> tuple[Table, Table, list[Target]]:
+        """Return a seed's fit and test rows, and what is asked of them."""
+        if (found := self.last.get(seed)) is None:
+            fit_rows, test_rows = split_for_seed(self.tables, seed, self.test, self.seeds)
+            # Per-sample costs have other means in each division: shares and positions move along.
+            found = fit_rows, test_rows, targets_in(self.budgets, fit_rows)
+            self.last = {seed: found}
+        return found
+
+    def __call__(self, task: tuple[int, str, Method]) -> list[tuple[Fitted | BudgetError, Any]]:
+        """Return of each budget the fitted policy and its record, or why there is none."""
+        (seed, label, method), asked = task, self.asked
+        fits: Any = fit_or_refuse if asked is None else partial(decline_or_refuse, asked=asked)
+        fit_rows, test_rows, wanted = self.rows(seed)
+        found = fits(method, fit_rows, wanted, seed)
+        rows = test_rows, seed, self.metric
+        return [(f, None if isinstance(f, BudgetError) else record(label, f, *rows)) for f in found]
+
+    def kept(self, folder: Any, notes: list[str]) -> KeptCells:
+        """Return the cells of the same data and wishes that are kept in a folder."""
+        tables, data = self.tables, self.tables.data
+        facts = {
+            "cache": data.fingerprint, "division": data.division(), "cost": repr(tables.cost),
+            "costs": repr(tables.costs), "utility": tables.utility and tables.utility.digest,
+            "budgets": repr(self.budgets), "test": self.test, "asked": repr(self.asked), "metric": self.metric,
+            "whole": self.seeds == 1,
+        }  # fmt: skip
+        return KeptCells(folder, facts, own_method, notes)
+
+
+def own_method(label: str, method: Method) -> str:
+    """Return the name of the method of one's own that this is, or may choose; else nothing."""
+    own = [row.name for row in ROWS.values() if row.family == OWN_FAMILY]
+    names = own if method.chooses else [label.partition(":")[0], method.name]
+    found = next((name for name in names if name in own), "")
+    return found or ("" if type(method).__module__.startswith("policyopt.") else method.name)
+
+
+@contextmanager
+def here_only(methods: Mapping[str, Method], notes: list[str]) -> Iterator[None]:
+    """Stay in this process, and say so, where a method is registered in this one alone."""
+    own = next((name for one in methods.items() if (name := own_method(*one))), "")
+    if not own or not elsewhere():
+        yield
+        return
+    notes.append(f"one process: {own} is your own, and registered in this one alone")
+    with parallel(1):
+        yield
 
 
 def targets_in(budgets: Any, table: Table) -> list[Target]:

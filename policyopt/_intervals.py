@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from policyopt._engine import run
 from policyopt.runtime._typing import Array, Floats, Ints
 
 REPLICATES = 1000
 _BLOCK = 1 << 22  # resampled counts held at a time
+_LONG = 1 << 28  # draws, some seconds, from which on others are asked to help
 _MOST_RESAMPLED = 2_000  # rows: of more, the first terms of the expansion say the same
 
 
@@ -180,14 +183,21 @@ def bootstrap_means(
     if len(distinct) <= n // 4:
         drawn = rng.multinomial(n, counts / n, size=replicates)
         return drawn @ distinct / n
-    out = np.empty((replicates, columns.shape[1]))
     block = max(_BLOCK // n, 1)
-    for low in range(0, replicates, block):
-        size = min(block, replicates - low)
-        drawn = rng.integers(0, n, size=(size, n)) + np.arange(size)[:, None] * n
-        weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        out[low : low + size] = weights @ columns / n
-    return out
+    sizes = [min(block, replicates - low) for low in range(0, replicates, block)]
+    # Each block has a stream of its own, so that it is the same whoever draws it.
+    tasks = zip(sizes, [rng, *rng.spawn(len(sizes) - 1)], strict=True)
+    work = partial(_resampled, columns)
+    found = run(work, tasks) if n * replicates >= _LONG else map(work, tasks)
+    return np.concatenate(list(found))
+
+
+def _resampled(columns: Floats, block: tuple[int, np.random.Generator]) -> Floats:
+    """Return the means of some resamples, (size, P)."""
+    (size, rng), n = block, len(columns)
+    drawn = rng.integers(0, n, size=(size, n)) + np.arange(size)[:, None] * n
+    weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+    return weights @ columns / n
 
 
 def interval(replicates: Floats, level: float = 0.95) -> tuple[Floats, Floats]:

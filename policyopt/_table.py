@@ -648,6 +648,10 @@ class Tables:
             self.utility = utility_of(utility, data.exits, data.classes)
         self._passed: dict[str, ExitStatistics] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process, which makes passes of its own."""
+        return {**self.__dict__, "_passed": {}}
+
     def get(self, split: str, seed: int | None = None, censored: bool = False) -> Table:
         """Return the table of a split; `seed` divides a pool (default: the cache's own).
 

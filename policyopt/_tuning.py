@@ -20,9 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from itertools import product
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
+from weakref import finalize
 
 import numpy as np
 
@@ -48,6 +50,8 @@ _BESIDE = 0.1
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 #: More combinations than this are not listed: nobody tries them all.
 _LISTED = 10_000
+#: Seconds between two signs of life of a trial; without three in turn it is taken for dead.
+_HEARTBEAT = 60
 #: Two processes that start at once may both make the tables of a new file; the later one retries.
 _TRIES = 4
 
@@ -347,22 +351,21 @@ class Run:
 
     def trial(self, wanted: int) -> None:
         """Run the next trial; `wanted` in all decides whether a finite space is searched in full."""
-        optuna = _optuna()
-        trial, state = self.study.ask(), optuna.trial.TrialState
-        try:
-            value = self._judge(trial, self._choose(trial, wanted))
-        except optuna.TrialPruned:
-            self.study.tell(trial, state=state.PRUNED)
-        except PolicyOptError as error:  # settings that do not go together, a budget out of reach
-            trial.set_user_attr("error", str(error))
-            self.study.tell(trial, state=state.FAIL)
-        except BaseException:  # interrupted: whoever resumes the study tries these settings again
-            marks = {"again": True, "default": bool(trial.user_attrs.get("default"))}
-            self.study.enqueue_trial(trial.params, user_attrs=marks)
-            self.study.tell(trial, state=state.FAIL)
-            raise
-        else:
-            self.study.tell(trial, value)
+        pruned = _optuna().TrialPruned
+
+        def judged(trial: Any) -> float:
+            try:
+                return self._judge(trial, self._choose(trial, wanted))
+            except pruned:
+                raise
+            except PolicyOptError as error:  # settings at odds, a budget out of reach
+                trial.set_user_attr("error", str(error))
+                raise
+            except BaseException:  # interrupted: whoever resumes the study tries it again
+                _again(self.study, trial)
+                raise
+
+        self.study.optimize(judged, n_trials=1, catch=(PolicyOptError,))
 
     def _choose(self, trial: Any, wanted: int) -> dict[str, Any]:
         """Return the settings of a trial: the default, one left to try, or what the sampler says."""
@@ -486,14 +489,24 @@ def open_study(storage: str | None, name: str, plan: Mapping[str, Any]) -> Any:
             time.sleep(0.2 * tried)
 
 
+def _again(study: Any, trial: Any) -> None:
+    """Have the settings of a trial that did not end tried again."""
+    marks = {"again": True, "default": bool(trial.user_attrs.get("default"))}
+    study.enqueue_trial(trial.params, user_attrs=marks)
+
+
 def _create(storage: str | None, name: str) -> Any:
     optuna = _optuna()
-    place = optuna.storages.InMemoryStorage()
+    place: Any = optuna.storages.InMemoryStorage()
     if storage is not None:
         is_file = storage.startswith("sqlite")
         # Several processes on one file wait for each other's writes instead of failing.
         arguments = {"connect_args": {"timeout": 60}} if is_file else None
-        place = optuna.storages.RDBStorage(storage, engine_kwargs=arguments)
+        # The heart of a process that was killed stops, and another takes up its trial.
+        beats: Any = {"heartbeat_interval": _HEARTBEAT, "grace_period": 3 * _HEARTBEAT}
+        kind, new = optuna.storages.RDBStorage, "heartbeat_stale_trial_callback"  # since 4.9
+        name_of_it = new if new in signature(kind).parameters else "failed_trial_callback"
+        place = kind(storage, engine_kwargs=arguments, **beats, **{name_of_it: _again})
         others = [other for other in optuna.get_all_study_names(place) if other != name]
         if is_file and others:
             step = (
@@ -507,7 +520,10 @@ def _create(storage: str | None, name: str) -> Any:
     # before the fourth. An equal setting is lost by chance in 1 of 8 cases, which costs nothing.
     pruner = optuna.pruners.WilcoxonPruner(p_threshold=0.2)
     options = {"direction": "maximize", "pruner": pruner, "load_if_exists": True}
-    return optuna.create_study(storage=place, study_name=name, **options)
+    study = optuna.create_study(storage=place, study_name=name, **options)
+    if storage is not None:
+        finalize(study, place.engine.dispose)  # connections to a server are not left to chance
+    return study
 
 
 def _passing(error: Exception) -> bool:

@@ -21,3 +21,9 @@ def test_no_pickle_and_no_swallowed_errors(root):
         assert "np.load" not in text or "allow_pickle=False" in text, path
         assert "pickle.load" not in text and "weights_only=False" not in text, path
         assert "except: pass" not in text and "except Exception: pass" not in text, path
+
+
+def test_one_seam_hands_work_to_others(root):
+    for path in (root / "policyopt").rglob("*.py"):
+        found = re.search(r"(import|from) (joblib|dask|distributed)\b", path.read_text())
+        assert not found or path.name == "_engine.py", path

@@ -292,7 +292,8 @@ def test_rows_that_are_equal_in_one_model_only_are_the_same_rows_in_all():
         equal[name] = po.from_arrays(outputs, labels, costs=[1, 4], unit="ms")
     assert equal["a"].splits["pool"].has("group") and not equal["b"].splits["pool"].has("group")
     for jobs, paired in ((1, False), (2, False), (1, True)):
-        found = po.study(equal, "100%", "max_prob", jobs=jobs, paired=paired)
+        with po.parallel(jobs):
+            found = po.study(equal, "100%", "max_prob", paired=paired)
         assert all(pair["paired"] for pair in found.pairs)
         assert len({one["rows"] for one in found.models}) == 1  # all of the same test rows
 
@@ -386,7 +387,9 @@ def test_opened_caches_are_handed_to_other_processes(tmp_path):
         with po.CacheWriter(tmp_path / name, costs=data.costs, shares=data.shares) as writer:
             writer.append("pool", list(rows.array("outputs").swapaxes(0, 1)), rows.array("labels"))
         opened[name] = po.open_cache(tmp_path / name)
-    here, there = (po.study(opened, "50%,100%", "max_prob", jobs=jobs) for jobs in (1, 2))
+    here = po.study(opened, "50%,100%", "max_prob")
+    with po.parallel(2):
+        there = po.study(opened, "50%,100%", "max_prob")
     assert here.budgets == there.budgets and here.points == there.points
 
 
@@ -481,7 +484,6 @@ def test_names_runs_and_errors(tmp_path):
         with pytest.raises(po.InputError, match=match):
             po.study(wrong)
     for more, match in (
-        ({"jobs": 0}, "'jobs'"),
         ({"method": "all"}, "Got all"),
         ({"method": "max_prop"}, "max_prob"),
         ({"test": "fog"}, "^a/0: "),

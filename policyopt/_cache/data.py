@@ -255,6 +255,21 @@ class ExitData(Shown):
     contexts: tuple[str, ...] = ()
     measure: Measure = field(default_factory=Measure)
     kept: Any = None  # what passes over its shards have found, see `policyopt._cache.statistics`
+    #: What `open_cache` takes to open it again; empty where rows come from elsewhere, and of copies.
+    origin: Mapping[str, Any] = field(default_factory=dict, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process: of an opened cache where it is, not its rows."""
+        if not self.origin:
+            return self.__dict__
+        return {"origin": self.origin, "fingerprint": self.fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "splits" not in state:
+            from policyopt._cache.reader import opened_again
+
+            state = opened_again(state["origin"], state["fingerprint"]).__dict__
+        self.__dict__.update(state)
 
     @property
     def pooled(self) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from policyopt._cache.manifest import (
     window,
 )
 from policyopt._cache.statistics import Kept, stamp_of
-from policyopt._progress import report, working
+from policyopt._progress import progress, report, working
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
 from policyopt.runtime._typing import Array
@@ -101,11 +103,33 @@ def open_cache(
                 newest = max(shard.time for shard in manifest.shards)
                 step = f"The newest are of {newest}."
                 raise input_error("since", "a time with rows after it", since, step)
-            return open_manifest(directory, mine, verify, mmap)
+            data = open_manifest(directory, mine, verify, mmap)
+            again = {"path": os.path.abspath(path), "incomplete": incomplete, "mmap": mmap}  # noqa: PTH100 links stay
+            object.__setattr__(data, "origin", {**again, "since": since, "last": last})
+            return data
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.
             if read_manifest(directory, incomplete) == manifest:
                 raise
+
+
+def opened_again(origin: Mapping[str, Any], fingerprint: str) -> ExitData:
+    """Open a cache that another process has opened and checked; the last few are kept open."""
+    found = _reopened(**origin)
+    if found.fingerprint != fingerprint:
+        _reopened.cache_clear()
+        found = _reopened(**origin)
+    if found.fingerprint != fingerprint:
+        allowed, got = "the one that was opened at first", f"another at {origin['path']}"
+        step = "It was overwritten meanwhile, or is not the same on that machine: begin anew."
+        raise input_error("cache", allowed, got, step)
+    return found
+
+
+@lru_cache(4)
+def _reopened(path: str, **more: Any) -> ExitData:
+    with progress(None):
+        return open_cache(path, verify=False, **more)
 
 
 def open_manifest(

@@ -142,7 +142,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from policyopt._methods.fitted import release
+        from policyopt._optional import release
 
         say(f"policyopt {release()}")
         raise typer.Exit

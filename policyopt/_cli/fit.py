@@ -378,6 +378,9 @@ def curve(
     abstain_quality: float | None = options.ABSTAIN_QUALITY,
     abstain_score: str | None = options.ABSTAIN_SCORE,
     bounds: bool = option(False, "Add the bound in hindsight (not deployable).", "--bounds"),
+    keep: Path | None = option(None, "Folder of what is fitted: the same command goes on there."),
+    jobs: int = options.jobs(1, "1"),
+    scheduler: str | None = options.SCHEDULER,
     figure: Path | None = options.FIGURE,
     width: str | None = options.WIDTH,
     table: str | None = options.TABLE,
@@ -397,7 +400,16 @@ def curve(
     tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
     asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
     frontier = _run(
-        tables, methods, asked, seeds, settings, test, metric, max_exits=max_exits, **declines
+        tables,
+        methods,
+        asked,
+        seeds,
+        settings,
+        test,
+        metric,
+        max_exits=max_exits,
+        keep=keep,
+        **declines,
     )
     options.write_page(report, "curve", frontier, f"Curve on {cache.resolve().name}")
     records = frontier.records + (frontier.bound if bounds else [])
@@ -467,6 +479,8 @@ def compare(
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
+    jobs: int = options.jobs(1, "1"),
+    scheduler: str | None = options.SCHEDULER,
     figure: Path | None = options.FIGURE,
     width: str | None = options.WIDTH,
     table: str | None = options.TABLE,

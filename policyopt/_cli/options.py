@@ -16,6 +16,7 @@ import typer
 from policyopt._cache.data import ExitData
 from policyopt._cli.output import Format, note, progress, writing
 from policyopt._costs import money, parse_budget
+from policyopt._engine import elsewhere, parallel
 from policyopt._metrics import METRICS
 from policyopt._optional import need
 from policyopt._table import Tables
@@ -123,6 +124,31 @@ WIDTH = option(None, "Of --figure: column, page, 8.5cm, 3.4in.", callback=_check
 TABLE = option(
     None, "Print a table for a paper instead: latex, markdown, csv.",
     callback=lambda style: (style and check_one_of("--table", style, STYLES, "E.g. latex.")) or style,
+)  # fmt: skip
+
+
+def _in_processes(context: typer.Context, jobs: int) -> int:
+    """Do the command's work in processes; a scheduler goes before."""
+    if not elsewhere():
+        context.with_resource(parallel(jobs))
+    return jobs
+
+
+def _by_scheduler(context: typer.Context, address: str | None) -> str | None:
+    if address is not None:
+        context.with_resource(parallel(scheduler=address))
+    return address
+
+
+def jobs(default: int, told: str) -> Any:
+    """Return the option that says in how many processes the parts of the work are done."""
+    help = f"Processes (default: {told}); results are the same."
+    return option(default, help, "--jobs", min=1, show_default=False, callback=_in_processes)
+
+
+SCHEDULER = option(
+    None, "Address of a Dask scheduler, whose workers do it: tcp://host:8786.", "--scheduler",
+    callback=_by_scheduler,
 )  # fmt: skip
 
 

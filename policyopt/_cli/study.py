@@ -45,7 +45,8 @@ def study(
     confidence: str = option("95%", "Of intervals, winners and tests."),
     paired: bool = option(False, "State that rows stand in the same order in all.", "--paired"),
     join: bool = option(True, "Try the full models as one cascade, too.", "--join/--no-join"),
-    jobs: int | None = option(None, "Processes (default: one per processor).", min=1),
+    jobs: int = options.jobs(os.cpu_count() or 1, "one per processor"),
+    scheduler: str | None = options.SCHEDULER,
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     test: str = options.TEST,
@@ -73,7 +74,7 @@ def study(
     with output.progress("studying"):
         told = run_study(
             named, budgets or 9, methods, seeds=seeds, confidence=confidence, paired=paired,
-            join=join, jobs=jobs or os.cpu_count() or 1, **more,
+            join=join, **more,
         )  # fmt: skip
     for text in told.notes:
         output.note(text)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from policyopt._costs import overhead
 from policyopt._intervals import MeanInterval, mean_interval, standard_error
+from policyopt._optional import release
 from policyopt._table import Table
 from policyopt._thresholds.problem import Problem, Solution
 from policyopt.runtime._answers import AnswerRule, Identity
@@ -254,14 +255,3 @@ def provenance_of(method: Any, table: Table, budget: float | None, seed: int) ->
     if table.utility is not None:
         provenance["utility"] = table.utility.provenance
     return provenance
-
-
-@cache
-def release() -> str:
-    """Return the version that is installed."""
-    from importlib.metadata import PackageNotFoundError, version  # as long to load as all of this
-
-    try:
-        return version("policyopt")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "unknown"

@@ -17,8 +17,8 @@ from policyopt._certificates.risks import Risk
 from policyopt._costs import parse_budget
 from policyopt._frontier import Frontier, means_over, over_seeds
 from policyopt._intervals import mean_interval, with_interval
-from policyopt._methods.fitted import release
 from policyopt._online.simulate import Simulation, interval
+from policyopt._optional import release
 from policyopt._page import panels as draw
 from policyopt._page.panels import chart, heat, panel, percent, rule
 from policyopt._report.calibration import calibration_records, observe

@@ -22,17 +22,18 @@ from typing import Any
 
 import numpy as np
 
+from policyopt import _engine
 from policyopt._cache.arrays import from_arrays
 from policyopt._cache.data import GROUP, POOL, ExitData, Rows
 from policyopt._cache.manifest import CACHE, MANIFEST, UNFINISHED
 from policyopt._cache.reader import open_cache
 from policyopt._costs import Cost, parse_budgets, positions
-from policyopt._frontier import Frontier, curve, path_through, split_for_seed, values_at
+from policyopt._frontier import Frontier, curve, here_only, path_through, split_for_seed, values_at
 from policyopt._intervals import wilson, with_interval, worth_fields
 from policyopt._limits import NEAR
-from policyopt._methods.registry import OWN_FAMILY, ROWS, make_method, method_list
+from policyopt._methods.registry import make_method, method_list
 from policyopt._parts import share_rows
-from policyopt._progress import progress, report, working
+from policyopt._progress import progress, working
 from policyopt._study.exits import ExitMetrics, exit_metrics
 from policyopt._study.runs import compare_runs, less_is_better
 from policyopt._study.streams import TRAIN
@@ -92,8 +93,7 @@ class _Entry:
 
     model: str
     run: str
-    source: Any  # ExitData, or the directory of one
-    data: Any  # ExitData; on its way to another process, the source
+    data: ExitData
     costs: Floats  # (K,), mean and cumulative
     spec: str = ""
     entrant: str = ""  # the model, and the policy where there are several
@@ -130,7 +130,6 @@ def study(
     confidence: float | str = 0.95,
     paired: bool = False,
     join: bool = True,
-    jobs: int = 1,
 ) -> Study:
     """Ask of several models, trained or built differently, which one to deploy at a budget.
 
@@ -151,8 +150,6 @@ def study(
         State that rows stand in the same order in all caches, where neither groups nor labels can tell.
     join : bool
         Whether the full models, cheapest first, are tried as one cascade, too.
-    jobs : int
-        Processes; caches given as paths are cheapest to hand over.
 
     Returns
     -------
@@ -192,7 +189,6 @@ def study(
     from policyopt._bounds import delta_of  # which loads scipy
 
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
-    check_whole("jobs", jobs, step="E.g. --jobs 2.")
     delta, methods = delta_of(confidence), list(dict.fromkeys(method_list(method)))
     for spec in methods:
         make_method(spec)
@@ -210,7 +206,14 @@ def study(
         entrant = f"{entry.model}: {spec}" if len(methods) > 1 else entry.model
         tasks.append(replace(entry, entrant=entrant, spec=spec))
     work = partial(_run, asked=asked, test=test, seeds=seeds, cost=cost, utility=utility)
-    ran = _in_turn(work, tasks, jobs, notes)
+    named, told = [f"{task.entrant}/{task.run}" for task in tasks], dict[str, dict[str, None]]()
+    with here_only({spec: make_method(spec) for spec in methods}, notes):
+        ran = list(_engine.run(work, tasks, named))
+    for task, one in zip(tasks, ran, strict=True):
+        for text in one.notes:
+            told.setdefault(text, {})[task.entrant] = None
+    for text, (first, *others) in told.items():
+        notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {text}")
     if other := dict.fromkeys(one.model for one in ran if one.universe != ran[0].universe):
         why = "groups or labels do not tell that they are the same; --paired states it"
         notes.append(f"{', '.join(other)}: other rows than those of {ran[0].model}, or {why}")
@@ -296,7 +299,7 @@ def _entries(caches: Mapping[str, Any], cost: str | None) -> list[_Entry]:
                 raise input_error(f"cache {name}", "an opened cache, or a path", source, step)
             with _naming(f"{model}/{run}"):
                 data = source if isinstance(source, ExitData) else open_cache(source)
-                found.append(_Entry(model, run, source, data, _costs(data, cost)))
+                found.append(_Entry(model, run, data, _costs(data, cost)))
             marks = {(model, run), (model, data.fingerprint or id(data), "numbers")}
             if marks & seen:
                 allowed = "each of another name, and runs of other numbers"
@@ -404,7 +407,7 @@ def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entr
                 block: Any = {name: rows.array(name) for name in rows.blocks[0]} | {GROUP: group}
                 splits = {**entries[i].data.splits, key: Rows((block,))}
                 data = replace(entries[i].data, splits=splits)
-                found[i] = replace(found[i], source=data, data=data)
+                found[i] = replace(found[i], data=data)
     return found
 
 
@@ -442,7 +445,7 @@ def _chain(entries: Sequence[_Entry], name: str | None, test: str) -> tuple[list
     told = f"{JOINED}: the full models {', '.join(names)} in turn, each paid where it is asked"
     if len(entries) > len(first):
         told += ", of one run: " + ", ".join(f"{first[m].model}/{first[m].run}" for m in kept)
-    own = JOINED, "0", joined, joined, _costs(joined, None)
+    own = JOINED, "0", joined, _costs(joined, None)
     return [_Entry(*own, universe=first[0].universe)], told
 
 
@@ -483,37 +486,10 @@ def _order(rows: Rows) -> str | None:
 # --- what is run --------------------------------------------------------------------------------
 
 
-def _in_turn(
-    work: Callable[[_Entry], _Ran], tasks: list[_Entry], jobs: int, notes: list[str]
-) -> list[_Ran]:
-    """Run the tasks, in processes where it is asked for and methods can be handed over."""
-    from joblib import Parallel, delayed, wrap_non_picklable_objects
-
-    rows = [ROWS.get(task.spec.partition(":")[0]) for task in tasks]
-    own = [row.name for row in rows if row is not None and row.family == OWN_FAMILY]
-    if jobs > 1 and own:
-        notes.append(f"one process: {own[0]} is your own, and registered in this one alone")
-    if jobs == 1 or own:
-        results: Any = map(work, tasks)
-    else:  # wrapped: arrays of an opened cache joblib would map there, from a file whose name it lacks
-        lean = [replace(task, data=task.source) for task in tasks]
-        sent = (wrap_non_picklable_objects(task, keep_wrapper=False) for task in lean)
-        results = Parallel(jobs, return_as="generator")(delayed(work)(task) for task in sent)
-    found, told = list[_Ran](), dict[str, dict[str, None]]()
-    for task, one in zip(tasks, results, strict=True):
-        found.append(one)
-        for text in one.notes:
-            told.setdefault(text, {})[task.entrant] = None
-        report(len(found), len(tasks), f"{task.entrant}/{task.run}")
-    for text, (first, *others) in told.items():
-        notes.append(f"{first}{f' and {len(others)} more' if others else ''}: {text}")
-    return found
-
-
 def _run(entry: _Entry, asked: Floats, test: str, seeds: int, cost: Any, utility: Any) -> _Ran:
     """Fit one entry's policies and replay them; return what its rows bring."""
     with _naming(f"{entry.model}/{entry.run}"), progress(None):
-        data = entry.data if isinstance(entry.data, ExitData) else open_cache(entry.data)
+        data = entry.data
         tables, seen = Tables(data, cost, utility=utility), test == TRAIN
         if data.exits > 1:
             fits = [split_for_seed(tables, seed, test, seeds)[0] for seed in range(seeds)]

@@ -1,0 +1,290 @@
+"""One seam for work in parts: in turn, in processes (joblib), or on a cluster (Dask).
+
+Whoever has work in parts calls `run`; who asked for it chooses where, by `parallel`. The numbers are the same in all
+places: parts are cut and seeded without regard to who does them, and results come in the order of the tasks. numpy's
+libraries use one thread in each, in turn too, as sums of several end in other digits. Within a task there is no
+further engine, and no bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import Any, Protocol
+from uuid import uuid4
+
+from policyopt._optional import need, release
+from policyopt._progress import progress, report, stage
+from policyopt.runtime._checks import check_whole
+from policyopt.runtime._errors import PolicyOptError, input_error
+
+#: How often tasks are given out anew whose workers ended: what ends every worker is the task itself.
+_ATTEMPTS = 3
+#: Bytes from which on what tasks share is sent to each worker of a cluster once, and not with each task.
+_SHARED_BYTES = 1 << 20
+
+#: Yields numbers of tasks and results as they are done; ends early where workers were lost.
+_Engine = Callable[["_Shared", Mapping[int, Any]], Iterator[tuple[int, Any]]]
+#: None: in turn.
+_ENGINE: ContextVar[_Engine | None] = ContextVar("engine", default=None)
+
+
+class Kept(Protocol):
+    """Results that outlive their run."""
+
+    def load(self, task: Any) -> Any:
+        """Return a task's result, None where there is none yet."""
+
+    def save(self, task: Any, result: Any) -> None:
+        """Keep it."""
+
+
+@contextmanager
+def parallel(jobs: int | None = None, *, scheduler: str | None = None) -> Iterator[None]:
+    """Do the parts of long work, such as the methods and seeds of `curve`, in processes or on a cluster.
+
+    Results are the same as without, to the last digit. Workers open caches by themselves; data made of arrays travel.
+
+    Parameters
+    ----------
+    jobs : int, optional
+        Processes of this machine; 1: none but this one.
+    scheduler : str, optional
+        Address of a Dask scheduler, ``tcp://host:8786``, whose workers have this policyopt and see the same paths.
+
+    Raises
+    ------
+    InputError
+        Both or neither, no scheduler there, or workers of another version.
+    PolicyOptError
+        Within the block: workers that ended time and again.
+
+    Examples
+    --------
+    >>> import numpy as np, policyopt as po
+    >>> rng = np.random.default_rng(0)
+    >>> labels = rng.integers(0, 3, 1000)
+    >>> logits = rng.normal(size=(1000, 2, 3)) + 2 * np.eye(3)[labels][:, None] * [[1], [2]]
+    >>> data = po.from_arrays(logits, labels, costs=[1, 4], unit="ms")
+    >>> with po.parallel(jobs=2):
+    ...     frontier = po.curve(data, "max_prob,margin", "50%")
+    >>> frontier.records == po.curve(data, "max_prob,margin", "50%").records
+    True
+    """
+    if (jobs is None) == (scheduler is None):
+        got = "neither" if jobs is None else "both"
+        raise input_error("jobs", "given, or scheduler, and not both", got, "E.g. jobs=4.")
+    if jobs is not None:
+        check_whole("jobs", jobs, step="E.g. --jobs 2.")
+        with _chosen(_processes(jobs) if jobs > 1 else None):
+            yield
+    else:
+        with _client(str(scheduler)) as client, _chosen(_cluster(client)):
+            yield
+
+
+@contextmanager
+def _chosen(engine: _Engine | None) -> Iterator[None]:
+    token = _ENGINE.set(engine)
+    try:
+        yield
+    finally:
+        _ENGINE.reset(token)
+
+
+def elsewhere() -> bool:
+    """Return whether others do the work than this process."""
+    return _ENGINE.get() is not None
+
+
+def run(
+    function: Callable[[Any], Any],
+    tasks: Iterable[Any],
+    what: str | Sequence[str] | None = None,
+    kept: Kept | None = None,
+) -> Iterator[Any]:
+    """Yield the function's result for each task, in their order; both are pickled where others do the work.
+
+    `what` is done, of all or of each task, for the bar; None: part of other work, nothing is told. `kept`: what is
+    there is not done again, what is done is kept at once.
+    """
+    tasks, first = list(tasks), 0
+    found = {} if kept is None else {i: kept.load(task) for i, task in enumerate(tasks)}
+    found = {i: result for i, result in found.items() if result is not None}
+    left = {i: task for i, task in enumerate(tasks) if i not in found}
+    for i, result in _completed(function, left, len(tasks), what):
+        if kept is not None:
+            kept.save(tasks[i], result)
+        found[i] = result
+        while first in found:
+            yield found.pop(first)
+            first += 1
+    for i in range(first, len(tasks)):
+        yield found.pop(i)
+
+
+def _completed(
+    function: Any, left: dict[int, Any], total: int, what: str | Sequence[str] | None
+) -> Iterator[tuple[int, Any]]:
+    """Yield what is left to do, by number, as it is done."""
+    engine, shared, done = _ENGINE.get(), _Shared(function), total - len(left)
+
+    def named(i: int) -> str:
+        return what if isinstance(what, str) else what[i] if what else ""
+
+    if engine is None or not left:
+        for i, task in left.items():
+            if what is None:
+                result = shared(task)
+            else:
+                with stage(done, total, named(i)):
+                    result = shared(task)
+                report(done + 1, total, named(i))
+            done += 1
+            yield i, result
+        return
+    if what is not None:
+        report(done, total, named(min(left)))
+    for _ in range(_ATTEMPTS):
+        for i, result in engine(shared, dict(left)):
+            del left[i]
+            done += 1
+            if what is not None:
+                report(done, total, named(i))
+            yield i, result
+        if not left:
+            return
+    raise PolicyOptError(
+        f"Workers ended within {len(left)} of {total} tasks, {_ATTEMPTS} times over; the system may have ended them "
+        "for lack of memory. Use fewer (--jobs), or some with more memory."
+    )
+
+
+class _Shared:
+    """A function and what it holds; each process keeps the first copy that it gets, with what that has read."""
+
+    def __init__(self, function: Callable[[Any], Any], token: str = "") -> None:
+        self.function, self.token = function, token or uuid4().hex
+
+    def __reduce__(self) -> Any:
+        return _received, (self.function, self.token)
+
+    def __call__(self, task: Any) -> Any:
+        with _one_thread():
+            return self.function(task)
+
+
+_RECEIVED: dict[str, _Shared] = {}
+
+
+def _received(function: Any, token: str) -> _Shared:
+    """Return this process's copy; those of earlier work go."""
+    if token not in _RECEIVED:
+        for old in list(_RECEIVED)[:-1]:
+            _RECEIVED.pop(old, None)
+    return _RECEIVED.setdefault(token, _Shared(function, token))
+
+
+def _apart(shared: _Shared, i: int, task: Any) -> tuple[int, Any]:
+    """Do one task in another process."""
+    with progress(None):
+        return i, shared(task)
+
+
+_LOCK, _LIMITS = Lock(), list[Any]()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Limit numpy's libraries to one thread until the last task of this process has ended."""
+    from threadpoolctl import threadpool_limits
+
+    with _LOCK:
+        _LIMITS.append(None if _LIMITS else threadpool_limits(1))
+    try:
+        yield
+    finally:
+        with _LOCK:  # the first, which knows what was before, goes last
+            limit = _LIMITS.pop()
+            if limit is not None:
+                limit.restore_original_limits()
+
+
+# --- who does it --------------------------------------------------------------------------------
+
+
+def _processes(jobs: int) -> _Engine:
+    """Return the engine of processes on this machine."""
+
+    def engine(shared: _Shared, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+        from joblib import Parallel, delayed, wrap_non_picklable_objects
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        def packed(one: Any) -> Any:
+            # Arrays of an opened cache joblib would map there, from a file whose name it lacks.
+            return wrap_non_picklable_objects(one, keep_wrapper=False)
+
+        calls = (delayed(_apart)(packed(shared), i, packed(task)) for i, task in tasks.items())
+        pool = Parallel(jobs, return_as="generator_unordered", batch_size=1)
+        try:
+            yield from pool(calls)
+        except TerminatedWorkerError:
+            return
+
+    return engine
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Any]:
+    """Connect to a scheduler whose workers have the same policyopt."""
+    distributed = need("distributed", "dask", "for --scheduler")
+    try:
+        client = distributed.Client(address, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        got, step = f"{address} ({type(error).__name__})", "Start one: dask scheduler."
+        raise input_error("scheduler", "the address of a Dask scheduler", got, step) from None
+    with client:
+        try:
+            others = client.run(_versions)
+        except Exception as error:  # whatever keeps a worker from loading this package
+            others = {"a worker": f"none that loads ({error})"}
+        for worker, found in others.items():
+            if found != _versions():
+                step = "Install the same there."
+                raise input_error(
+                    "scheduler", f"of workers with {_versions()}", f"{found} at {worker}", step
+                )
+        yield client
+
+
+def _versions() -> str:
+    """Return what results depend on."""
+    return ", ".join(f"{name} {release(name)}" for name in ("policyopt", "numpy", "scipy"))
+
+
+def _cluster(client: Any) -> _Engine:
+    """Return the engine of a cluster; tasks whose workers end go to others, and lost results are made anew."""
+    from distributed import KilledWorker, as_completed
+    from distributed.protocol.pickle import dumps
+
+    def sent(one: Any) -> Any:
+        small = len(dumps(one)) < _SHARED_BYTES
+        return one if small else client.scatter(one, broadcast=True, hash=False)
+
+    def engine(shared: _Shared, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+        what = sent(shared)
+        futures = [
+            client.submit(_apart, what, i, sent(task), pure=False) for i, task in tasks.items()
+        ]
+        try:
+            for future in as_completed(futures, loop=client.loop):
+                if future.status in ("finished", "error"):  # and not lost with its worker
+                    yield future.result()
+        except KilledWorker:
+            return
+        finally:
+            client.cancel(futures)
+
+    return engine

@@ -1,0 +1,119 @@
+"""Cells of a curve that outlive it: a method fitted for one seed is a file, found again by all that it depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policyopt._cache.files import map_tensors
+from policyopt._methods.fitted import Expectation, Fitted
+from policyopt._optional import need, release
+from policyopt.runtime._errors import BudgetError, InputError
+from policyopt.runtime._files import write_file
+from policyopt.runtime._policy import from_dict
+from policyopt.runtime._routing import ROUTING, routing_from_dict
+from policyopt.runtime._strict_json import Form, digest_of, parse
+
+#: Results: {"refused": why}, or the policy's file, what is expected of it, and its record. Arrays stand beside.
+CELL = Form(
+    "a cell of a curve", "policyopt-cell", 1,
+    {"format": str, "version": int, "results": list, "arrays": str, "sha256": str},
+    "`policyopt curve --keep` writes them.",
+)  # fmt: skip
+_MAX_BYTES = 256 << 20
+_NUMBERS = ("cost", "coin", "more_variance", "span")
+_ARRAYS = ("paid", "group", "right")
+
+
+@dataclass(frozen=True)
+class KeptCells:
+    """Cells in a folder; `facts` are what all of them depend on. Those of methods of one's own are not kept."""
+
+    folder: str | os.PathLike[str]
+    facts: Mapping[str, Any]
+    own: Any  # which methods those are
+    notes: list[str] = field(default_factory=list)
+
+    def place(self, task: Any) -> Path | None:
+        """Return where a cell is kept; its name is a digest of what it depends on."""
+        seed, label, method = task
+        if self.own(label, method):
+            return None
+        kind = f"{type(method).__module__}.{type(method).__qualname__}"
+        facts = {**self.facts, "seed": seed, "label": label, "method": kind}
+        facts |= {"settings": method.settings(), "policyopt": release(), "numpy": np.__version__}
+        return (
+            Path(self.folder)
+            / f"{digest_of(json.loads(json.dumps(facts, default=repr)))[:32]}.cell"
+        )
+
+    def save(self, task: Any, result: Any) -> None:
+        """Write a cell, whole or not at all."""
+        path, arrays, told = self.place(task), dict[str, Any](), list[Any]()
+        if path is None:
+            return
+        for i, (one, record) in enumerate(result):
+            if isinstance(one, BudgetError):
+                told.append({"refused": str(one)})
+                continue
+            of, flat = one.expected, list(map(int, one.flat))
+            more = {"method": one.method, "budget": one.budget, "flat": flat, "record": record}
+            ends = {"ends": of.ends and list(of.ends), "declined": bool(of.declined)}
+            told.append({"policy": json.loads(one.policy.file_text()), **more, **ends})
+            numbers = [one.quality, *(getattr(of, name) for name in _NUMBERS)]  # some may be NaN
+            found = {"numbers": np.array(numbers), **{n: getattr(of, n) for n in _ARRAYS}}
+            arrays |= {
+                f"{i}.{n}": np.ascontiguousarray(a) for n, a in found.items() if a is not None
+            }
+        text = json.dumps(CELL.signed(results=told, arrays=_digest(arrays)))
+        safetensors = need("safetensors.numpy", "fit", "to keep cells")
+        whole = {**arrays, "cell": np.frombuffer(text.encode(), np.uint8)}
+        write_file(path, safetensors.save(whole))
+
+    def load(self, task: Any) -> Any:
+        """Return a cell, None where there is none; a damaged one is told and fitted anew."""
+        path = self.place(task)
+        if path is None or not path.exists():
+            return None
+        try:
+            return _read(path)
+        except (InputError, KeyError, TypeError, ValueError) as error:
+            self.notes.append(f"{path.name} in {self.folder} is damaged, and fitted anew: {error}")
+            return None
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    found = sha256()
+    for name in sorted(arrays):
+        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        found.update(arrays[name])
+    return found.hexdigest()
+
+
+def _read(path: Path) -> list[tuple[Fitted | BudgetError, Any]]:
+    arrays = {name: array for name, (_, array) in map_tensors(path, "cell", mmap=False).items()}
+    content = parse(arrays.pop("cell").tobytes(), path.name, _MAX_BYTES, CELL.again)
+    CELL.check(content, path.name)
+    if _digest(arrays) != content["arrays"]:
+        raise InputError("its arrays are others than were written")
+    found = list[tuple[Fitted | BudgetError, Any]]()
+    for i, told in enumerate(content["results"]):
+        if "refused" in told:
+            found.append((BudgetError(told["refused"]), None))
+            continue
+        of = told["policy"]
+        policy = (routing_from_dict if of["format"] == ROUTING.format else from_dict)(of, path.name)
+        quality, *numbers = arrays[f"{i}.numbers"].tolist()
+        more = dict(zip(_NUMBERS, numbers, strict=True)) | {"declined": told["declined"]}
+        more |= {name: arrays.get(f"{i}.{name}") for name in _ARRAYS}
+        expected = Expectation(**more, ends=told["ends"] and tuple(told["ends"]))
+        fitted = policy, told["method"], told["budget"], expected, quality, tuple(told["flat"])
+        found.append((Fitted(*fitted), told["record"]))
+    return found

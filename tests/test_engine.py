@@ -1,0 +1,274 @@
+"""The seam: the same numbers in turn, in processes and on a cluster, whoever dies meanwhile."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from conftest import printed
+from conftest import refuses as refused
+from synthetic import cache, outputs
+from threadpoolctl import threadpool_limits
+from worker_tasks import Dies, Rows, long_dot, refuses, square
+
+import policyopt as po
+from policyopt import _engine
+from policyopt._cache import reader
+from policyopt._engine import parallel, run
+from policyopt.runtime import PolicyOptError
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Gives a cluster of two processes of one thread each."""
+    import dask
+    from distributed import LocalCluster
+
+    dask.config.set({"distributed.scheduler.allowed-failures": 1})
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+        host="127.0.0.1", silence_logs=50,
+    ) as found:  # fmt: skip
+        yield found
+
+
+@pytest.fixture(params=["jobs", "scheduler"])
+def engine(request):
+    """Gives what `parallel` takes for each of the two that are not this process."""
+    if request.param == "jobs":
+        return {"jobs": 2}
+    return {"scheduler": request.getfixturevalue("cluster").scheduler_address}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Gives a cache on disk, opened."""
+    logits, labels = outputs(600)
+    costs = [po.Cost("compute", "ms", [1.0, 2.0, 4.0, 8.0])]
+    with po.CacheWriter(tmp_path / "cache", costs=costs, shares={"fit": 0.5, "test": 0.5}) as one:
+        one.append("pool", logits, labels)
+    return po.open_cache(tmp_path / "cache")
+
+
+def test_results_come_in_order_and_to_the_last_digit(engine):
+    told = []
+    with threadpool_limits(2):  # as processors of more than one core have it
+        here = list(run(long_dot, range(12)))
+        assert here != list(map(long_dot, range(12)))
+    with parallel(**engine), po.progress(lambda *one: told.append(one)):
+        there = list(run(long_dot, range(12), "adding"))
+        assert list(run(square, [])) == []
+    assert there == here and list(run(square, range(5))) == [0, 1, 4, 9, 16]
+    assert [done for done, _, _ in told] == list(range(13)) and told[-1] == (12, 12, "adding")
+
+
+def test_what_a_task_raises_is_raised_here(engine):
+    with parallel(**engine), pytest.raises(ValueError, match="task 3"):
+        list(run(refuses, [3]))
+
+
+def test_workers_open_a_cache_by_themselves_and_once(engine, written, tmp_path):
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    assert len(pickle.dumps(written)) < 1000
+    assert len(pickle.dumps(po.Tables(written))) < 2000
+    here = list(map(Rows(written, seen), range(20)))
+    (one,) = seen.iterdir()
+    one.unlink()
+    for data in (written, cache(600)):
+        with parallel(**engine):
+            there = list(run(Rows(data, seen), range(20)))
+        assert data is not written or there == here
+        marks = [mark.name.partition("-")[0] for mark in seen.iterdir()]
+        assert len(marks) == len(set(marks)) <= 2  # a copy per process
+        for mark in seen.iterdir():
+            mark.unlink()
+
+
+def test_a_cache_that_changed_is_refused_and_copies_go_with_their_rows(written):
+    from dataclasses import replace
+
+    sent, copy = pickle.dumps(written), replace(written, split_seed=5)
+    assert pickle.loads(sent).splits["pool"].array("outputs").base is not None
+    assert not copy.origin and pickle.loads(pickle.dumps(copy)).split_seed == 5
+    logits, labels = outputs(600, seed=1)
+    place = written.origin["path"]
+    with po.CacheWriter(
+        place, costs=list(written.costs), shares={"fit": 0.5, "test": 0.5}, overwrite=True
+    ) as one:
+        one.append("pool", logits, labels)
+    assert pickle.loads(sent).fingerprint == written.fingerprint  # this process still maps it
+    reader._reopened.cache_clear()
+    refused("the one that was opened at first", pickle.loads, sent)
+
+
+def test_a_worker_that_dies_is_replaced_and_its_task_done(engine, tmp_path):
+    with parallel(**engine):
+        assert list(run(Dies(tmp_path, at=2), range(6))) == list(range(6))
+    assert (tmp_path / "died-2").exists()
+
+
+def test_a_task_that_ends_every_worker_ends_the_work(engine, tmp_path):
+    with parallel(**engine), pytest.raises(PolicyOptError, match=r"Workers ended within \d of 3"):
+        list(run(Dies(tmp_path, at=1, always=True), range(3)))
+
+
+def test_results_that_are_lost_with_their_worker_are_made_anew(cluster, tmp_path):
+    from distributed import Client
+
+    with parallel(scheduler=cluster.scheduler_address):
+        work = run(Dies(tmp_path, at=-1), range(8))
+        assert next(work) == 0
+        with Client(cluster.scheduler_address, set_as_default=False) as client:
+            time.sleep(0.5)  # all is done, and lies with the workers
+            for pid in client.run(os.getpid).values():
+                os.kill(pid, signal.SIGKILL)
+        assert list(work) == list(range(1, 8))
+
+
+def test_what_is_no_scheduler_or_has_other_workers_is_refused(cluster, monkeypatch):
+    refused("'jobs' must be given, or scheduler", parallel().__enter__)
+    refused("'jobs' must be given, or scheduler", parallel(2, scheduler="tcp://a").__enter__)
+    refused("'jobs' must be a whole number", parallel(0).__enter__)
+    refused("'scheduler' must be the address", parallel(scheduler="nothing").__enter__)
+    monkeypatch.setattr(_engine, "release", lambda name: "0.0")
+    words = r"'scheduler' must be of workers with policyopt 0\.0, numpy"
+    refused(words, parallel(scheduler=cluster.scheduler_address).__enter__)
+
+
+# --- curves, studies, and what is kept of them ---------------------------------------------------
+
+METHODS = "max_prob,berxit,fitted_q"
+
+
+def compared(frontier):
+    return frontier.records, frontier.exits, frontier.bound, po.compare(frontier).records
+
+
+def test_a_curve_is_the_same_to_the_last_digit_wherever_it_is_made(engine, written):
+    wanted = {"budgets": "1.2,40%,70%", "seeds": 2, "metric": "macro_f1"}
+    here = po.curve(written, METHODS, **wanted)
+    with parallel(**engine):
+        there = po.curve(written, METHODS, **wanted)
+    assert compared(here) == compared(there) and here.notes == there.notes
+    assert list(here.fitted) == list(there.fitted)
+    for one, other in zip(here.fitted.values(), there.fitted.values(), strict=True):
+        assert one.policy.file_text() == other.policy.file_text()
+
+
+def test_methods_of_ones_own_stay_in_this_process(written):
+    from policyopt._methods.registry import ROWS
+    from policyopt._methods.threshold import Threshold
+
+    @po.register_method("mine")
+    @dataclass(frozen=True)
+    class Mine(Threshold):
+        score: str = "max_prob"
+
+    try:
+        with parallel(2):
+            found = po.curve(written, "max_prob,mine", "50%")
+            assert found.notes == [
+                "one process: mine is your own, and registered in this one alone"
+            ]
+    finally:
+        del ROWS["mine"]
+
+
+def fits_of(monkeypatch):
+    """Return a list that grows with each cell that is fitted in this process."""
+    from policyopt._frontier import _Cells
+
+    fitted, whole = [], _Cells.__call__
+    monkeypatch.setattr(
+        _Cells, "__call__", lambda self, task: (fitted.append(task[:2]), whole(self, task))[1]
+    )
+    return fitted
+
+
+def test_what_was_fitted_is_kept_by_all_that_it_depends_on(written, tmp_path, monkeypatch):
+    fitted, keep = fits_of(monkeypatch), tmp_path / "kept"
+    wanted = {
+        "methods": "max_prob,random,patience",
+        "budgets": [po.Target("40%"), po.Target(quality="99.9%")],
+    }
+    wanted["seeds"] = 2
+    here = po.curve(written, **wanted)
+    assert any("left out" in note for note in here.notes)  # a refusal is kept, too
+    fitted.clear()
+    for fits in (6, 0):
+        again = po.curve(written, **wanted, keep=keep)
+        assert compared(again) == compared(here) and again.notes == here.notes
+        assert len(fitted) == fits, fitted
+        for one, other in zip(here.fitted.values(), again.fitted.values(), strict=True):
+            assert one.policy.file_text() == other.policy.file_text()
+            assert (one.quality, one.budget, one.flat) == (other.quality, other.budget, other.flat)
+            assert one.expected.mean == other.expected.mean
+            assert one.expected.interval(100) == other.expected.interval(100)
+        fitted.clear()
+    for more in (
+        {"budgets": "41%"}, {"metric": "macro_f1"}, {"methods": "max_prob:spend=all"},
+        {"abstain": "5%"}, {"utility": [1, 1, 1, 1, 1, 3]}, {"max_exits": 2}, {"seeds": 1},
+    ):  # fmt: skip
+        po.curve(written, **{**wanted, "methods": "max_prob", **more}, keep=keep)
+        assert fitted, more
+        fitted.clear()
+    po.curve(written, **{**wanted, "seeds": 3}, keep=keep)
+    assert fitted == [(2, "max_prob"), (2, "random"), (2, "patience")]
+    fitted.clear()
+    cascade = cache(200, costs=po.Cost("calls", "ms", [1, 2, 4, 8], "standalone"))
+    for fits in (1, 0):
+        routed = po.curve(cascade, "routing", "70%", keep=tmp_path / "routed")
+        assert len(fitted) == fits and routed.records == po.curve(cascade, "routing", "70%").records
+        fitted.clear()
+    # What is damaged anywhere is fitted anew, and told.
+    for cell in keep.iterdir():
+        whole = bytearray(cell.read_bytes())
+        whole[len(whole) * 2 // 3] ^= 1
+        cell.write_bytes(whole)
+    again = po.curve(written, **wanted, keep=keep)
+    assert len(fitted) == 6 and compared(again) == compared(here)
+    assert sum("is damaged, and fitted anew" in note for note in again.notes) == 6
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_curve_that_was_killed_goes_on_where_it_stopped(written, tmp_path, monkeypatch, jobs):
+    keep, methods = tmp_path / "kept", "max_prob,margin,entropy,patience"
+    words = ["curve", written.origin["path"], "--methods", methods, "--budgets", "40%,70%"]
+    words += ["--seeds", "5", "--jobs", str(jobs), "--keep", str(keep), "--format", "json"]
+    command = [sys.executable, "-m", "policyopt", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as one:
+        late = time.monotonic() + 60
+        while len(list(keep.glob("*.cell"))) < 3:
+            assert one.poll() is None and time.monotonic() < late
+            time.sleep(0.001)
+        one.kill()
+    before = {cell.name: cell.stat().st_mtime_ns for cell in keep.glob("*.cell")}
+    assert 3 <= len(before) < 20
+    fitted = fits_of(monkeypatch)
+    code, out, err = printed(*[word for word in words if word not in ("--jobs", str(jobs))])
+    assert code == 0, err
+    after = {cell.name: cell.stat().st_mtime_ns for cell in keep.glob("*.cell")}
+    assert len(after) == 20 and {name: after[name] for name in before} == before
+    assert len(fitted) == 20 - len(before)
+    whole = po.curve(written, methods, "40%,70%", seeds=5)
+    assert json.loads(out) == json.loads(json.dumps(whole.records))
+
+
+def test_resamples_are_the_same_whoever_draws_them(monkeypatch):
+    from policyopt import _intervals
+
+    columns, found = np.random.default_rng(0).normal(size=(50_000, 3)), []
+    for long, jobs in ((1 << 40, 1), (1, 1), (1, 2)):
+        monkeypatch.setattr(_intervals, "_LONG", long)
+        with parallel(jobs), threadpool_limits(1):
+            found.append(_intervals.bootstrap_means(columns, np.random.default_rng(1), 200))
+    assert (found[0] == found[1]).all() and (found[1] == found[2]).all()
+    assert np.allclose(found[0].std(axis=0), 50_000**-0.5, rtol=0.2)
+    assert len(np.unique(found[0][:, 0])) == 200  # no two blocks draw alike
