@@ -28,10 +28,11 @@ from policyopt._cache.data import (
     block_rows,
     some_rows,
 )  # fmt: skip
-from policyopt._cache.statistics import Kept, empty, picked
+from policyopt._cache.statistics import empty, picked
 from policyopt._costs import Cost, check_heads, kept_costs, rate_of, with_heads
+from policyopt._engine import elsewhere, run
 from policyopt._measures import Measure
-from policyopt._progress import teller, working
+from policyopt._progress import Listener, teller, working
 from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
@@ -169,14 +170,13 @@ class ExitStatistics:
 
 def exit_statistics(
     rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
-    threads: int | None = None, kept: tuple[Kept, str] | None = None,
+    threads: int | None = None, data: ExitData | None = None, split: str = "",
 ) -> ExitStatistics:  # fmt: skip
-    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, `kept` beside a large cache."""
+    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, kept beside large `data`."""
     first, kind, measure = rows.blocks[0], KINDS[name], measure or Measure()
     if kind.record:
-        n, exits = first["prediction"].shape
+        exits = first["prediction"].shape[1]
         top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
-        width = max(exits * top, 1)
     else:
         _, exits, width = first["outputs"].shape
         top = min(TOP, kind.classes(width)) if kind.whole else 1 if kind.scaled else 2
@@ -190,62 +190,18 @@ def exit_statistics(
     # What is right by class numbers is compared at the end; targets with what each chunk says.
     if not kind.record and rows.has(TARGETS):
         spec["worth"] = ((n, len(exits)), measure.dtype)
-    size = max(_PASS_BYTES // (4 * width), 16)
-    done, lock, tell = 0, Lock(), teller()
-
-    def work(span: list[tuple[int, Block]], columns: dict[str, Array]) -> None:
-        nonlocal done
-        scratch = np.empty((2, size, max(width, 2)), dtype=np.float32) if kind.whole else None
-        for start, block in span:
-            count = len(next(iter(block.values())))
-            rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
-            for i, k in enumerate(exits):
-                if kind.record:
-                    output = _of_record(block, k)
-                elif kind.whole:
-                    given = kind.logits(block["outputs"][:, k])
-                    output = reduce_logits(given, top, scratch)
-                else:
-                    given = block["outputs"][:, k]
-                    output, state = kind.reduce(i, given, state, measure.error_scale)
-                for column, array in columns.items():
-                    if column == "worth":
-                        said = kind.answer(block["outputs"][:, k])
-                        array[rows_here, i] = measure.worth(said, block[TARGETS])
-                    else:
-                        array[rows_here, i] = getattr(output, column)
-            with lock:
-                done += count
-                tell(done, n, "reading the outputs")
-
-    def fill(columns: dict[str, Array], blocks: Sequence[int]) -> None:
-        starts = np.cumsum([0, *(block_rows(block) for block in rows.blocks)]).tolist()
-        parts = [(starts[i], Rows((rows.blocks[i],))) for i in blocks]
-        chunks = [(start + low, block) for start, part in parts for low, block in part.chunks(size)]
-        workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
-        if workers == 1:
-            work(chunks, columns)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                spans = [chunks[i::workers] for i in range(workers)]
-                list(pool.map(work, spans, [columns] * workers))
-        # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
-        column = columns["log_sum_exp"] if kind.whole else columns["top_prob"][:, :, 0]
-        if not np.isfinite(column).all():
-            row, exit_ = np.argwhere(~np.isfinite(column))[0]
-            raise InputError(
-                f"'outputs' must be finite. Got NaN or infinity in row {row} at exit {exit_}. "
-                "Look for overflow (float16?) where the cache was written."
-            )
-
-    if kept is None or at is not None:
-        columns = {name: empty(*of) for name, of in spec.items()}
-        fill(columns, range(len(rows.blocks)))
+    columns: dict[str, Array] = {}
+    over = _Pass(rows, name, measure, tuple(exits), threads)
+    if data is None or data.kept is None or at is not None:
+        columns = {column: empty(*of) for column, of in spec.items()}
+        over(columns, range(len(rows.blocks)))
     else:
         meaning = f"pass {_PASS} of {name}, top {top}, {measure}"
-        with kept[0].columns(kept[1], meaning, spec) as (columns, missing):
-            if missing:
-                fill(columns, missing)
+        with data.kept.columns(split, meaning, spec) as (columns, missing):
+            if missing and elsewhere() and data.origin and data.kept.worth:
+                _pass_elsewhere(data, split, over, columns, missing)
+            elif missing:
+                over(columns, missing)
     worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
     table = ExitStatistics(
         **{"entropy": unknown, "log_sum_exp": unknown, **columns}, quality=None, labels=None
@@ -262,6 +218,121 @@ def exit_statistics(
     elif worth is not None:
         quality, correct = worth, worth if worth.dtype == bool else None
     return table.replace(labels=labels, quality=quality, correct=correct)
+
+
+class _Pass:
+    """The pass over blocks of rows: columns of what exits say, by threads of this process."""
+
+    def __init__(
+        self, rows: Rows, kind: str, measure: Measure, exits: tuple[int, ...], threads: int | None
+    ) -> None:
+        self.rows, self.kind, self.measure = rows, KINDS[kind], measure
+        self.exits, self.threads = exits, threads
+        first = rows.blocks[0]
+        self.width = 1 if self.kind.record else first["outputs"].shape[2]
+        each = self.width
+        if self.kind.record:
+            top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
+            each = max(first["prediction"].shape[1] * top, 1)
+        self.size = max(_PASS_BYTES // (4 * each), 16)
+        self.starts = np.cumsum([0, *map(block_rows, rows.blocks)]).tolist()
+        self._lock, self._done = Lock(), 0
+
+    def __call__(self, columns: dict[str, Array], blocks: Sequence[int], before: int = 0) -> None:
+        """Fill in the rows of some blocks; `before`: rows that come before the columns' first."""
+        parts = [(self.starts[i] - before, Rows((self.rows.blocks[i],))) for i in blocks]
+        chunks = [(start + low, b) for start, part in parts for low, b in part.chunks(self.size)]
+        workers = min(self.threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
+        tell, total = teller(), sum(map(len, (part for _, part in parts)))
+        if workers == 1:
+            self._work(chunks, columns, tell, total)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                spans = [chunks[i::workers] for i in range(workers)]
+                list(pool.map(lambda span: self._work(span, columns, tell, total), spans))
+        # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
+        for i, (start, part) in zip(blocks, parts, strict=True):
+            here = slice(start, start + len(part))
+            column = columns["log_sum_exp"] if self.kind.whole else columns["top_prob"][:, :, 0]
+            if not np.isfinite(column[here]).all():
+                row, exit_ = np.argwhere(~np.isfinite(column[here]))[0]
+                raise InputError(
+                    f"'outputs' must be finite. Got NaN or infinity in row {self.starts[i] + row} at exit {exit_}. "
+                    "Look for overflow (float16?) where the cache was written."
+                )
+
+    def _work(
+        self, span: list[tuple[int, Block]], columns: dict[str, Array], tell: Listener, total: int
+    ) -> None:
+        kind, measure, width = self.kind, self.measure, self.width
+        scratch = np.empty((2, self.size, max(width, 2)), dtype=np.float32) if kind.whole else None
+        top = columns["top_prob"].shape[2]
+        for start, block in span:
+            count = block_rows(block)
+            rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
+            for i, k in enumerate(self.exits):
+                if kind.record:
+                    output = _of_record(block, k)
+                elif kind.whole:
+                    output = reduce_logits(kind.logits(block["outputs"][:, k]), top, scratch)
+                else:
+                    given = block["outputs"][:, k]
+                    output, state = kind.reduce(i, given, state, measure.error_scale)
+                for column, array in columns.items():
+                    if column == "worth":
+                        said = kind.answer(block["outputs"][:, k])
+                        array[rows_here, i] = measure.worth(said, block[TARGETS])
+                    else:
+                        array[rows_here, i] = getattr(output, column)
+            with self._lock:
+                self._done += count
+                tell(self._done, total, "reading the outputs")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """The pass over one shard of a cache, by whoever opens it; into a file that both see, or else returned."""
+
+    data: ExitData
+    split: str
+    exits: tuple[int, ...]
+    files: Mapping[
+        str, tuple[str, int, tuple[int, ...], Any]
+    ]  # name, offset, shape, type of columns
+    shapes: Mapping[str, tuple[tuple[int, ...], Any]]
+
+    def __call__(self, number: int) -> dict[str, Array] | None:
+        over = _Pass(self.data.splits[self.split], self.data.kind, self.data.measure, self.exits, 1)
+        columns: dict[str, Array] = {}
+        try:
+            for name, (file, offset, shape, dtype) in self.files.items():
+                columns[name] = np.memmap(file, dtype, "r+", offset, shape)
+        except OSError:  # another machine, with another disk
+            columns.clear()
+        if columns:
+            over(columns, [number])
+            return None
+        low, high = over.starts[number : number + 2]
+        columns = {n: np.empty((high - low, *of[1:]), t) for n, (of, t) in self.shapes.items()}
+        over(columns, [number], low)
+        return columns
+
+
+def _pass_elsewhere(
+    data: ExitData, split: str, over: _Pass, columns: dict[str, Array], missing: Sequence[int]
+) -> None:
+    """Fill in the rows of some shards by the processes, or the cluster, that the user chose."""
+    files: dict[str, Any] = {
+        name: (str(array.filename), array.offset, array.shape, array.dtype)
+        for name, array in columns.items()
+        if isinstance(array, np.memmap) and array.filename is not None
+    }
+    files = files if len(files) == len(columns) else {}
+    shapes = {name: (array.shape, array.dtype) for name, array in columns.items()}
+    task = _Shard(data, split, over.exits, files, shapes)
+    for i, found in zip(missing, run(task, missing, "reading the outputs"), strict=True):
+        for name, array in (found or {}).items():
+            columns[name][over.starts[i] : over.starts[i + 1]] = array
 
 
 def is_right(prediction: Array, labels: Array) -> Bools:
@@ -670,8 +741,9 @@ class Tables:
         named = data.metadata.get("class_names", data.metadata.get("classes"))
         if key not in self._passed:
             with working("reading the outputs"):
-                kept = None if data.kept is None else (data.kept, key)
-                read = exit_statistics(source, data.kind, measure=data.measure, kept=kept)
+                read = exit_statistics(
+                    source, data.kind, measure=data.measure, data=data, split=key
+                )
             self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(

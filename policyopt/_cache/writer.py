@@ -146,11 +146,11 @@ class CacheWriter:
             self._time = now.isoformat(timespec="seconds")
         if append and costs is None and self._old is not None:
             costs = self._old.layout.costs
-        several = isinstance(costs, Sequence) and all(isinstance(c, Cost) for c in costs)
-        if not several and not isinstance(costs, Cost):
+        given = (costs,) if isinstance(costs, Cost) else costs
+        if not isinstance(given, Sequence) or not all(isinstance(c, Cost) for c in given):
             step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
             raise input_error("costs", "a sequence of Cost", costs, step)
-        given = (costs,) if isinstance(costs, Cost) else tuple(costs)
+        given = tuple(given)
         measure = measure_of(kind, quality_of, error_scale)
         named = checked_names(contexts, 0)
         layout = Layout(kind, 0, classes or 0, dtype, given, contexts=named, measure=measure)

@@ -330,9 +330,13 @@ def set_weights(labels: int) -> Array:
 
 def looks_after_sigmoid(values: Array) -> bool:
     """Say whether numbers are all in [0, 1], too many for logits to be so by chance."""
-    if values.size < _TELLING or not (values.min() >= 0 and values.max() <= 1):
+    if values.size < _TELLING:
         return False
-    return bool(values.min() < values.max())
+    for some in (values[:1024], values):  # logits show it at once
+        least, most = some.min(), some.max()
+        if not (least >= 0 and most <= 1):
+            return False
+    return bool(least < most)
 
 
 def _reduced(prediction: Any, tops: Any, entropy: Any) -> ExitOutput:

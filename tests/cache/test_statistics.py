@@ -110,6 +110,31 @@ def test_columns_of_every_kind(tmp_path, kind):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
+def test_a_pass_by_other_processes_finds_the_same(tmp_path):
+    place = write(tmp_path / "c")
+    with po.parallel(jobs=2):
+        check(po.open_cache(place))
+    (file,) = (place / "statistics").glob("*.safetensors")
+    (place / "statistics" / "index.json").unlink()
+    data = po.open_cache(place)
+    columns(data)  # here
+    assert {one.read_bytes() for one in (place / "statistics").glob("*.safetensors")} == {
+        file.read_bytes()
+    }
+    shapes = {"top_prob": ((600, 3, 3), "f8"), "log_sum_exp": ((600, 3), "f8")}
+    nowhere = dict.fromkeys(shapes, (str(tmp_path / "no" / "file"), 0, (1,), "f8"))
+    there = Tables(data).get("fit").statistics
+    low = 0
+    for number, block in enumerate(
+        data.splits["fit"].blocks
+    ):  # a machine with another disk sends them
+        found = policyopt._table._Shard(data, "fit", (0, 1, 2), nowhere, shapes)(number)
+        high = low + len(block["labels"])
+        np.testing.assert_array_equal(found["top_prob"], there.top_prob[low:high])
+        np.testing.assert_array_equal(found["log_sum_exp"], there.log_sum_exp[low:high])
+        low = high
+
+
 def test_touched_shards_are_read_anew_and_damage_is_found(tmp_path, passes):
     place = write(tmp_path / "c")
     columns(po.open_cache(place))
