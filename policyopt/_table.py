@@ -41,8 +41,8 @@ from policyopt.runtime._policy import exit_numbers
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]
-#: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
-_PASS_BYTES = 1 << 20
+#: Bytes of float32 outputs that are worked on at a time: with two copies they stay in a core's cache.
+_PASS_BYTES = 1 << 19
 #: Bytes of the outputs that a table hands out at a time.
 _CHUNK_BYTES = 16 << 20
 #: Statistics larger than this go to a temporary file instead of memory.
@@ -122,7 +122,7 @@ def exit_statistics(
     if kind.record:
         n, exits = first["prediction"].shape
         top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
-        width = max(exits * top, 1)
+        width = max(top, 1)
     else:
         _, exits, width = first["outputs"].shape
         top = min(TOP, kind.classes(width)) if kind.whole else 1 if kind.scaled else 2
@@ -131,31 +131,37 @@ def exit_statistics(
     # What is right by class numbers is compared at the end; targets with what each chunk says.
     aimed = not kind.record and rows.has(TARGETS)
     worth = np.empty((n, len(kept)), dtype=measure.dtype) if aimed else None
-    size = max(_PASS_BYTES // (4 * width), 16)
+    size = max(_PASS_BYTES // (4 * exits * width), 1)
     chunks = list(rows.chunks(size))
     workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
     done, lock, tell = 0, Lock(), teller()
 
+    def keep(rows_here: slice, exits_here: int | slice, found: ExitOutput) -> None:
+        for column in ("top_prob", "top_class", "entropy", "log_sum_exp"):
+            into = getattr(table, column)[rows_here, exits_here]
+            into[...] = getattr(found, column).reshape(into.shape)
+
     def work(span: list[tuple[int, Block]]) -> None:
         nonlocal done
-        scratch = np.empty((2, size, max(width, 2)), dtype=np.float32) if kind.whole else None
+        shape = (2, size * len(kept), kind.classes(width))
+        scratch = np.empty(shape, dtype=np.float32) if kind.whole else None
         for start, block in span:
             count = len(next(iter(block.values())))
             rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
-            for i, k in enumerate(kept):
+            if kind.whole:  # all exits at once: as they lie in memory
+                given = block["outputs"] if at is None else block["outputs"][:, list(at)]
+                found = reduce_logits(kind.logits(given.reshape(-1, width)), top, scratch)
+                keep(rows_here, slice(None), found)
+            for i, k in enumerate(() if kind.whole else kept):
                 if kind.record:
-                    output = _of_record(block, k)
-                elif kind.whole:
-                    given = kind.logits(block["outputs"][:, k])
-                    output = reduce_logits(given, top, scratch)
+                    found = _of_record(block, k)
                 else:
                     given = block["outputs"][:, k]
-                    output, state = kind.reduce(i, given, state, measure.error_scale)
+                    found, state = kind.reduce(i, given, state, measure.error_scale)
                 if worth is not None:
                     said = kind.answer(block["outputs"][:, k])
                     worth[rows_here, i] = measure.worth(said, block[TARGETS])
-                for column in ("top_prob", "top_class", "entropy", "log_sum_exp"):
-                    getattr(table, column)[rows_here, i] = getattr(output, column)
+                keep(rows_here, i, found)
             with lock:
                 done += count
                 tell(done, n, "reading the outputs")
