@@ -18,11 +18,6 @@ TOP = 3
 LOWEST = -30.0
 #: Classes that are summed up in float32 at most, then in float64: errors do not grow with C.
 _RUN = 1024
-#: Fewer float16 numbers are widened by numpy's own loop, which takes fewer calls.
-_FEW = 4096
-#: What einsum is told: sums of one or two factors' products over rows (n, C), or runs of them (n, r, C).
-_OVER_ROWS = {1: "ij->i", 2: "ij,ij->i"}
-_OVER_RUNS = {1: "ijk->ij", 2: "ijk,ijk->ij"}
 
 
 class ExitOutput:
@@ -198,101 +193,78 @@ def reduce_logits(
     n, classes = logits.shape
     # C-ordered working copies: equal memory layout for one row and for many is what makes a
     # batch and a single step agree to the last bit.
-    work, exps = np.empty((2, n, classes), np.float32) if scratch is None else scratch[:, :n]
-    if logits.dtype == np.float32 and logits.flags.c_contiguous:
-        values = logits
+    if scratch is None:
+        work, exps = np.array(logits, dtype=np.float32, order="C"), None
     else:
-        values = _widen(logits, work)
+        work, exps = scratch[0, :n], scratch[1, :n]
+        _widen(logits, work)
     # One place per row in the flat memory: a fraction of the price of row and column numbers.
     # A single row, which an inference loop reduces again and again, starts at 0.
     flat = work.reshape(-1)
     starts = None if n == 1 else np.arange(0, n * classes, classes)
 
-    best = values.argmax(axis=1)
+    best = work.argmax(axis=1)
     first = best if starts is None else starts + best
-    peak = values.reshape(-1)[first]
+    peak = flat[first]
     if name:
         check_peaks(peak, name)
-    _subtract(values, peak, work)
-    top_class = np.empty((n, min(top, classes)), dtype=np.int32)
+    work -= peak[:, None]
+    exps = np.exp(work, out=exps)
+    exps.reshape(-1)[first] = 0.0  # the leading 1 stays apart
+    rest = np.add.reduce(exps, axis=1).astype(np.float64)
+    total, log_total = 1.0 + rest, np.log1p(rest)
+    nats = _entropy(work, exps, total, log_total) if entropy else np.full(n, np.nan)
+
+    # The ranks last, since their search writes over the differences.
+    shape, place = (n, min(top, classes)), first
+    top_class, top_prob = np.empty(shape, dtype=np.int32), np.empty(shape)
     top_class[:, 0] = best
-    found: list[tuple[Any, Any]] = [(first, 0.0)]  # places and differences, rank by rank
-    for rank in range(1, top_class.shape[1]):
-        flat[found[-1][0]] = -np.inf  # out of the search for the next one
+    np.divide(1.0, total, out=top_prob[:, 0])
+    for rank in range(1, shape[1]):
+        flat[place] = -np.inf  # out of the search for the next one
         following = work.argmax(axis=1)
         place = following if starts is None else starts + following
         shift = flat[place]
-        found.append((place, shift))
         top_class[:, rank] = following
+        np.divide(np.exp(shift.astype(np.float64)), total, out=top_prob[:, rank])
         if not _all_finite(shift):
             top_class[shift == -np.inf, rank] = -1
-    # Put back what the search took out; backwards, since a row with fewer than `top` possible
-    # classes meets its first class again as a later rank.
-    for place, shift in found[-2::-1]:
-        flat[place] = shift
-
-    np.exp(work, out=exps)
-    exps.reshape(-1)[first] = 0.0  # the leading 1 stays apart
-    rest = _sums(exps)
-    total, log_total = 1.0 + rest, np.log1p(rest)
-    top_prob = np.empty(top_class.shape)
-    np.divide(1.0, total, out=top_prob[:, 0])
-    for rank, (_, shift) in enumerate(found[1:], 1):
-        np.divide(np.exp(shift.astype(np.float64)), total, out=top_prob[:, rank])
-    nats = _entropy(work, exps, total, log_total) if entropy else np.full(n, np.nan)
     return ExitOutput(top_class[:, 0], top_prob, top_class, nats, peak + log_total)
 
 
-def _widen(
-    logits: npt.NDArray[np.floating], work: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Write the logits to `work`, (n, C) contiguous: float16 by its bits, as exact as numpy's way and thrice as fast."""
-    if logits.dtype == np.float16 and logits.size >= _FEW:
+def _widen(logits: npt.NDArray[np.floating], work: npt.NDArray[np.float32]) -> None:
+    """Write the logits to `work`, (n, C): float16 by its bits, as exact as numpy's way in a third of its time."""
+    if logits.dtype == np.float16:
         signed = logits.view(np.int16)
         # A full exponent is infinity or NaN: the largest of either sign's bits.
         if signed.max() < 0x7C00 and signed.view(np.uint16).max() < 0xFC00:
             bits = work.view(np.int32)
-            np.copyto(bits, signed)
-            np.left_shift(bits, 13, out=bits)
+            np.multiply(signed, 1 << 13, out=bits, dtype=np.int32)
             np.bitwise_and(bits, np.int32(-0x70000001), out=bits)  # of four copies of the sign one
-            return np.multiply(work, np.float32(2.0**112), out=work)  # 2**(127 - 15), of the exponents
+            np.multiply(work, np.float32(2.0**112), out=work)  # 2**(127 - 15), of the exponents
+            return
     np.copyto(work, logits, casting="same_kind")
-    return work
-
-
-def _subtract(
-    values: npt.NDArray[np.float32], peak: npt.NDArray[np.float32], work: npt.NDArray[np.float32]
-) -> None:
-    """Write what values (n, C) are above their row's peak, (n,), to `work`."""
-    if values.shape[1] < 256:
-        np.subtract(values, peak[:, None], out=work)
-        return
-    before = np.setbufsize(16)
-    try:
-        np.subtract(values, peak[:, None], out=work)
-    finally:
-        np.setbufsize(before)
 
 
 def _entropy(work: Any, exps: Any, total: Floats, log_total: Floats) -> Floats:
     """Return the entropy in nats, (n,), from differences to the largest logit."""
     with np.errstate(invalid="ignore"):
-        spread = _sums(exps, work)
+        spread = _dots(exps, work)
     if not _all_finite(spread):  # a class that cannot be: 0 * -inf counts as 0
         rows = ~np.isfinite(spread)
-        spread[rows] = _sums(exps[rows], np.maximum(work[rows], np.finfo(np.float32).min))
+        spread[rows] = _dots(exps[rows], np.maximum(work[rows], np.finfo(np.float32).min))
     return np.maximum(log_total - spread / total, 0.0)
 
 
-def _sums(*factors: npt.NDArray[np.float32]) -> Floats:
-    """Return each row's sum over the product of one or two (n, C), (n,): the same for a row alone."""
-    n, classes = factors[0].shape
+def _dots(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Floats:
+    """Return the dot product of each two rows (n, C), (n,): by einsum, whose bits are those of a row alone."""
+    n, classes = a.shape
     if classes <= _RUN:
-        return np.einsum(_OVER_ROWS[len(factors)], *factors).astype(np.float64)
+        return np.einsum("ij,ij->i", a, b).astype(np.float64)
     whole = classes - classes % _RUN
-    parts = [x[:, :whole].reshape(n, -1, _RUN) for x in factors]
-    sums = np.einsum(_OVER_RUNS[len(factors)], *parts).sum(axis=1, dtype=np.float64)
-    return sums if whole == classes else sums + _sums(*(x[:, whole:] for x in factors))
+    runs = [x[:, :whole].reshape(n, -1, _RUN) for x in (a, b)]
+    rest = _dots(a[:, whole:], b[:, whole:])
+    return np.einsum("ijk,ijk->ij", *runs).sum(axis=1, dtype=np.float64) + rest
 
 
 def check_peaks(peaks: npt.NDArray[np.floating], name: str) -> None:
