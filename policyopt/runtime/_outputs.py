@@ -233,14 +233,14 @@ def reduce_logits(
 
 
 def _widen(logits: npt.NDArray[np.floating], work: npt.NDArray[np.float32]) -> None:
-    """Write the logits to `work`, (n, C): float16 by its bits, as exact as numpy's way in a third of its time."""
+    """Write the logits to `work`, (n, C): float16 by its bits, as exact as numpy's way in half its time."""
     if logits.dtype == np.float16:
         signed = logits.view(np.int16)
         # A full exponent is infinity or NaN: the largest of either sign's bits.
         if signed.max() < 0x7C00 and signed.view(np.uint16).max() < 0xFC00:
             bits = work.view(np.int32)
             np.multiply(signed, 1 << 13, out=bits, dtype=np.int32)
-            np.bitwise_and(bits, np.int32(-0x70000001), out=bits)  # of four copies of the sign one
+            np.bitwise_and(bits, np.int32(~0x70000000), out=bits)  # one of four copies of the sign
             np.multiply(work, np.float32(2.0**112), out=work)  # 2**(127 - 15), of the exponents
             return
     np.copyto(work, logits, casting="same_kind")
@@ -262,9 +262,9 @@ def _dots(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Floats:
     if classes <= _RUN:
         return np.einsum("ij,ij->i", a, b).astype(np.float64)
     whole = classes - classes % _RUN
-    runs = [x[:, :whole].reshape(n, -1, _RUN) for x in (a, b)]
-    rest = _dots(a[:, whole:], b[:, whole:])
-    return np.einsum("ijk,ijk->ij", *runs).sum(axis=1, dtype=np.float64) + rest
+    runs = [x[:, :whole].reshape(n, whole // _RUN, _RUN) for x in (a, b)]
+    sums = np.einsum("ijk,ijk->ij", *runs).sum(axis=1, dtype=np.float64)
+    return sums + _dots(a[:, whole:], b[:, whole:])
 
 
 def check_peaks(peaks: npt.NDArray[np.floating], name: str) -> None:

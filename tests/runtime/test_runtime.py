@@ -243,6 +243,7 @@ def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
         for name in ("prediction", "log_sum_exp"):
             _same(getattr(few, name), getattr(full, name))
         assert np.isnan(few.entropy).all()
+    assert len(reduce_logits(logits[:0])) == 0
 
 
 @pytest.mark.parametrize("special", [None, np.inf, -np.inf, np.nan, -np.nan])
