@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,12 @@ from policyopt._cache.data import Rows
 from policyopt._table import exit_statistics
 
 EXITS, CLASSES = 5, 1_000
-TARGET, MEMORY_TARGET = 4.0, 300.0
+TARGET, MEMORY_TARGET, EXP_TARGET = 4.0, 300.0, 0.7
+#: C of the pass beside `numpy.exp`, and the bytes of float32 that one exponential fills: they stay in a core's cache.
+BESIDE, BUFFER = (10, 100, CLASSES), 1 << 19
 #: Few classes make many rows of a small file: one table just kept in memory, one in a file.
 LONG = ((500_000, 10), (4_000_000, 10))
-OURS, SUM = "policyopt", "numpy.sum"
+OURS, SUM, EXP = "policyopt", "numpy.sum", "numpy.exp"
 
 
 def passing(rows: int, repeats: int) -> tuple[dict[str, Any], str]:
@@ -36,6 +41,57 @@ def passing(rows: int, repeats: int) -> tuple[dict[str, Any], str]:
         "largest_differences": agreement, "jobs": jobs,
     }  # fmt: skip
     return record, _text(record)
+
+
+def exponentials(rows: int, repeats: int) -> tuple[dict[str, Any], str]:
+    """Time the pass beside `numpy.exp` of the same logits at equal threads; return its record and its table."""
+    record: dict[str, Any] = {
+        "exits": EXITS,
+        "numbers": rows * EXITS * CLASSES,
+        "target": EXP_TARGET,
+    }
+    lines = []
+    for classes in BESIDE:
+        logits, _ = synthetic(rows * CLASSES // classes, EXITS, classes)
+        for dtype in (np.float32, np.float16):
+            given = logits.astype(dtype, copy=False)
+            split = Rows(({"outputs": given},))
+            for threads in (1, 2):
+                timed = paired(
+                    {
+                        OURS: partial(exit_statistics, split, "logits", threads=threads),
+                        EXP: partial(_exponentials, given.reshape(-1), threads),
+                    },
+                    repeats,
+                )  # fmt: skip
+                share = median(
+                    theirs / ours
+                    for ours, theirs in zip(timed[OURS].seconds, timed[EXP].seconds, strict=True)
+                )
+                rates = [given.size / timed[name].best / 1e9 for name in (OURS, EXP)]
+                key = f"{given.dtype}, C = {classes:,}"
+                record[f"{key}, threads = {threads}"] = {
+                    "share": share, **{name: timing.record() for name, timing in timed.items()},
+                }  # fmt: skip
+                lines.append((key, threads, *(f"{rate:.2f}" for rate in rates), f"{share:.2f}"))
+    title = f"Statistics pass beside numpy.exp into a buffer of {BUFFER >> 10} KiB, K = {EXITS}"
+    header = ("input", "threads", "ours, 10^9 numbers/s", "numpy.exp", "share of its rate")
+    return record, f"{table(title, header, lines)}\nTarget: a share of {EXP_TARGET}.\n"
+
+
+def _exponentials(numbers: npt.NDArray[np.floating], threads: int) -> None:
+    """Take float32 exponentials of all numbers, a buffer's worth at a time."""
+    size = BUFFER // 4
+
+    def work(first: int) -> None:
+        buffer = np.empty(size, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            for low in range(first * size, len(numbers), threads * size):
+                part = numbers[low : low + size]
+                np.exp(part, out=buffer[: len(part)], dtype=np.float32)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
 
 
 def memory(rows: Sequence[int]) -> tuple[dict[str, Any], str]:

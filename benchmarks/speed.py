@@ -1,6 +1,6 @@
 """Speed and memory against the peers' way of doing the same job, all in one run.
 
-python benchmarks/speed.py [--only solve,pass,memory,step] [--out benchmarks/results/speed.json]
+python benchmarks/speed.py [--only solve,pass,exp,memory,step] [--out benchmarks/results/speed.json]
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 from _common import machine, machine_line, paired, seconds, synthetic, table, write
-from _passing import memory, passing
+from _passing import exponentials, memory, passing
 from _solving import solving
 
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import MaxProb
 
-PARTS = ("solve", "pass", "memory", "step")
+PARTS = ("solve", "pass", "exp", "memory", "step")
 EXITS = 5
 STEP_CLASSES = (10, 100, 1_000)
 _SAMPLES = 400  # stepped through per round
@@ -31,6 +31,7 @@ def main() -> None:
     parts: dict[str, Callable[[], tuple[dict[str, Any], str]]] = {
         "solve": lambda: solving(options.repeats),
         "pass": lambda: passing(options.rows, max(options.repeats // 2, 1)),
+        "exp": lambda: exponentials(options.rows // 5, options.repeats),
         "memory": lambda: memory(options.memory_rows),
         "step": lambda: stepping(options.repeats),
     }

@@ -41,12 +41,12 @@ from policyopt.runtime._policy import exit_numbers
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]
-#: Bytes of one exit's logits that are worked on at a time: they stay in the processor's cache.
-_PASS_BYTES = 1 << 20
+#: Bytes of float32 logits that are worked on at a time: with two copies they stay in a core's cache.
+_PASS_BYTES = 1 << 19
 #: Bytes of the outputs that a table hands out at a time.
 _CHUNK_BYTES = 16 << 20
 #: A pass of another number reads other columns, or rounds otherwise: what is kept of it holds no more.
-_PASS = 1
+_PASS = 2
 
 
 _COLUMNS = ("top_prob", "top_class", "entropy", "log_sum_exp", "quality", "labels", "correct")
@@ -264,17 +264,26 @@ class _Pass:
     def _work(
         self, span: list[tuple[int, Block]], columns: dict[str, Array], tell: Listener, total: int
     ) -> None:
-        kind, measure, width = self.kind, self.measure, self.width
-        scratch = np.empty((2, self.size, max(width, 2)), dtype=np.float32) if kind.whole else None
+        """Fill in the rows of chunks, each (first row, block)."""
+        kind, measure, exits = self.kind, self.measure, list(self.exits)
+        width, step = self.width, max(self.size // len(exits), 1)
+        shape = 2, step * len(exits), kind.classes(width)
+        scratch = np.empty(shape, dtype=np.float32) if kind.whole else None
         top = columns["top_prob"].shape[2]
         for start, block in span:
             count = block_rows(block)
+            # Of whole kinds all exits at once, as they lie in memory.
+            for low in range(0, count, step) if kind.whole else ():
+                given = block["outputs"][low : low + step]
+                given = given if given.shape[1] == len(exits) else given[:, exits]
+                output = reduce_logits(kind.logits(given.reshape(-1, width)), top, scratch)
+                for column, array in columns.items():
+                    into = array[start + low : start + min(low + step, count)]
+                    into[...] = getattr(output, column).reshape(into.shape)
             rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
-            for i, k in enumerate(self.exits):
+            for i, k in enumerate(exits) if not kind.whole else ():
                 if kind.record:
                     output = _of_record(block, k)
-                elif kind.whole:
-                    output = reduce_logits(kind.logits(block["outputs"][:, k]), top, scratch)
                 else:
                     given = block["outputs"][:, k]
                     output, state = kind.reduce(i, given, state, measure.error_scale)

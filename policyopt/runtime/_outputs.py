@@ -16,6 +16,8 @@ from ._typing import Floats
 TOP = 3
 #: Logarithms of probabilities are kept above this where they are compared: one in 10**13.
 LOWEST = -30.0
+#: Classes that are summed up in float32 at most, then in float64: errors do not grow with C.
+_RUN = 1024
 
 
 class ExitOutput:
@@ -195,7 +197,7 @@ def reduce_logits(
         work, exps = np.array(logits, dtype=np.float32, order="C"), None
     else:
         work, exps = scratch[0, :n], scratch[1, :n]
-        np.copyto(work, logits, casting="same_kind")
+        _widen(logits, work)
     # One place per row in the flat memory: a fraction of the price of row and column numbers.
     # A single row, which an inference loop reduces again and again, starts at 0.
     flat = work.reshape(-1)
@@ -207,42 +209,62 @@ def reduce_logits(
     if name:
         check_peaks(peak, name)
     work -= peak[:, None]
-    top_class = np.empty((n, min(top, classes)), dtype=np.int32)
-    top_class[:, 0] = best
-    found: list[tuple[Any, Any]] = [(first, 0.0)]  # places and differences, rank by rank
-    for rank in range(1, top_class.shape[1]):
-        flat[found[-1][0]] = -np.inf  # out of the search for the next one
-        following = work.argmax(axis=1)
-        place = following if starts is None else starts + following
-        shift = flat[place]
-        found.append((place, shift))
-        top_class[:, rank] = following
-        if not _all_finite(shift):
-            top_class[shift == -np.inf, rank] = -1
-    # Put back what the search took out; backwards, since a row with fewer than `top` possible
-    # classes meets its first class again as a later rank.
-    for place, shift in found[-2::-1]:
-        flat[place] = shift
-
     exps = np.exp(work, out=exps)
     exps.reshape(-1)[first] = 0.0  # the leading 1 stays apart
     rest = np.add.reduce(exps, axis=1).astype(np.float64)
     total, log_total = 1.0 + rest, np.log1p(rest)
-    top_prob = np.empty(top_class.shape)
-    np.divide(1.0, total, out=top_prob[:, 0])
-    for rank, (_, shift) in enumerate(found[1:], 1):
-        np.divide(np.exp(shift.astype(np.float64)), total, out=top_prob[:, rank])
     nats = _entropy(work, exps, total, log_total) if entropy else np.full(n, np.nan)
+
+    # The ranks last, since their search writes over the differences.
+    shape, place = (n, min(top, classes)), first
+    top_class, top_prob = np.empty(shape, dtype=np.int32), np.empty(shape)
+    top_class[:, 0] = best
+    np.divide(1.0, total, out=top_prob[:, 0])
+    for rank in range(1, shape[1]):
+        flat[place] = -np.inf  # out of the search for the next one
+        following = work.argmax(axis=1)
+        place = following if starts is None else starts + following
+        shift = flat[place]
+        top_class[:, rank] = following
+        np.divide(np.exp(shift.astype(np.float64)), total, out=top_prob[:, rank])
+        if not _all_finite(shift):
+            top_class[shift == -np.inf, rank] = -1
     return ExitOutput(top_class[:, 0], top_prob, top_class, nats, peak + log_total)
 
 
+def _widen(logits: npt.NDArray[np.floating], work: npt.NDArray[np.float32]) -> None:
+    """Write the logits to `work`, (n, C): float16 by its bits, as exact as numpy's way in half its time."""
+    if logits.dtype == np.float16:
+        signed = logits.view(np.int16)
+        # A full exponent is infinity or NaN: the largest of either sign's bits.
+        if signed.max() < 0x7C00 and signed.view(np.uint16).max() < 0xFC00:
+            bits = work.view(np.int32)
+            np.multiply(signed, 1 << 13, out=bits, dtype=np.int32)
+            np.bitwise_and(bits, np.int32(~0x70000000), out=bits)  # one of four copies of the sign
+            np.multiply(work, np.float32(2.0**112), out=work)  # 2**(127 - 15), of the exponents
+            return
+    np.copyto(work, logits, casting="same_kind")
+
+
 def _entropy(work: Any, exps: Any, total: Floats, log_total: Floats) -> Floats:
-    """Return the entropy in nats, (n,), from differences to the largest logit; `exps` is written to."""
+    """Return the entropy in nats, (n,), from differences to the largest logit."""
     with np.errstate(invalid="ignore"):
-        spread = np.add.reduce(np.multiply(exps, work, out=exps), axis=1)
+        spread = _dots(exps, work)
     if not _all_finite(spread):  # a class that cannot be: 0 * -inf counts as 0
-        spread = np.nansum(exps, axis=1)
-    return np.maximum(log_total - spread.astype(np.float64) / total, 0.0)
+        rows = ~np.isfinite(spread)
+        spread[rows] = _dots(exps[rows], np.maximum(work[rows], np.finfo(np.float32).min))
+    return np.maximum(log_total - spread / total, 0.0)
+
+
+def _dots(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> Floats:
+    """Return the dot product of each two rows (n, C), (n,): by einsum, whose bits are those of a row alone."""
+    n, classes = a.shape
+    if classes <= _RUN:
+        return np.einsum("ij,ij->i", a, b).astype(np.float64)
+    whole = classes - classes % _RUN
+    runs = [x[:, :whole].reshape(n, whole // _RUN, _RUN) for x in (a, b)]
+    sums = np.einsum("ijk,ijk->ij", *runs).sum(axis=1, dtype=np.float64)
+    return sums + _dots(a[:, whole:], b[:, whole:])
 
 
 def check_peaks(peaks: npt.NDArray[np.floating], name: str) -> None:

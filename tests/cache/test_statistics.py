@@ -50,23 +50,24 @@ def check(data, split="fit"):
 @pytest.fixture
 def passes(monkeypatch):
     """Count the rows that are passed over, and the bytes of shards that are hashed."""
-    seen = {"rows": 0, "hashed": 0}
-    real, hashed = policyopt._table.reduce_logits, policyopt._cache.reader.sha256_file
+    seen, hashed = [], []  # threads add to them
+    reduce_logits, sha256_file = policyopt._table.reduce_logits, policyopt._cache.reader.sha256_file
 
     def reduce(logits, *args):
-        seen["rows"] += len(logits)
-        return real(logits, *args)
+        seen.append(len(logits))
+        return reduce_logits(logits, *args)
 
     def sha256(path, *args):
-        seen["hashed"] += path.stat().st_size
-        return hashed(path, *args)
+        hashed.append(path.stat().st_size)
+        return sha256_file(path, *args)
 
     monkeypatch.setattr("policyopt._table.reduce_logits", reduce)
     monkeypatch.setattr("policyopt._cache.reader.sha256_file", sha256)
 
     def since():
-        told = (seen["rows"] // 3, seen["hashed"])
-        seen.update(rows=0, hashed=0)
+        told = sum(seen) // 3, sum(hashed)
+        seen.clear()
+        hashed.clear()
         return told
 
     return since
