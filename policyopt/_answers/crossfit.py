@@ -77,7 +77,7 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
 
     if (known := _last.get(name)) and known[0]() is table and np.array_equal(known[1], fold):
         return known[2]
-    with threadpool_limits(1, "blas"):  # some tens of weights: more threads only wait for each other
+    with threadpool_limits(1, "blas"):  # for tens of weights more threads only wait
         found = _crossfit(table, name, fold)
     _last[name] = ref(table), fold, found
     return found

@@ -83,8 +83,8 @@ Report = list[dict[str, Any]]
 #: Fewer rows cannot tell policies apart: a difference of 5 points has a standard error of 2.
 FEWEST_ROWS = 100
 _FEWEST_GROUPS = 20  # of which an error can be told
-#: More rows are not needed to compare; all of them fit what is chosen. Of more than 12 exits fewer, not below 5,000.
-MOST_COMPARED = 20_000
+#: More rows are not needed to compare; all of them fit what is chosen. Beyond 12 exits fewer, in proportion.
+MOST_COMPARED, _MANY, _LEAST_COMPARED = 20_000, 12, 5_000
 _RESAMPLES = 100
 #: What is believed of a candidate's gain over the first before it is compared, mean and standard deviation of quality.
 #: 500 rows tell a gain to half a point, and nearly all gains are smaller; so it matters what such candidates gained
@@ -288,7 +288,7 @@ def too_few(table: Table) -> bool:
 
 def most_compared(table: Table) -> int:
     """Return how many rows candidates are compared on, at most."""
-    return max(MOST_COMPARED * 12 // max(table.exits, 12), 5_000)
+    return max(MOST_COMPARED * _MANY // max(table.exits, _MANY), _LEAST_COMPARED)
 
 
 def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int) -> Comparison:
