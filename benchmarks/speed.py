@@ -1,6 +1,6 @@
 """Speed and memory against the peers' way of doing the same job, all in one run.
 
-python benchmarks/speed.py [--only solve,pass,exp,memory,step] [--out benchmarks/results/speed.json]
+python benchmarks/speed.py [--only solve,pass,exp,memory,step,many] [--out benchmarks/results/speed.json]
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 from _common import machine, machine_line, paired, seconds, synthetic, table, write
+from _exits import many
 from _passing import exponentials, memory, passing
 from _solving import solving
 
 from policyopt.runtime._policy import Policy
 from policyopt.runtime._scores import MaxProb
 
-PARTS = ("solve", "pass", "exp", "memory", "step")
+PARTS = ("solve", "pass", "exp", "memory", "step", "many")
 EXITS = 5
 STEP_CLASSES = (10, 100, 1_000)
 _SAMPLES = 400  # stepped through per round
@@ -34,6 +35,7 @@ def main() -> None:
         "exp": lambda: exponentials(options.rows // 5, options.repeats),
         "memory": lambda: memory(options.memory_rows),
         "step": lambda: stepping(options.repeats),
+        "many": lambda: many(options.many_rows, options.exits, options.seeds),
     }
     start = machine()
     results: dict[str, Any] = {"machine": start}
@@ -101,6 +103,9 @@ def _options() -> argparse.Namespace:
         "--memory-rows", type=_numbers, default=(10_000, 50_000, 200_000), metavar="N,N,...",
         help="N of the memory-mapped files; 200,000 is 2 GB of disk",
     )  # fmt: skip
+    parser.add_argument("--many-rows", type=int, default=20_000, help="N of many exits")
+    parser.add_argument("--exits", type=_numbers, default=(12, 50, 100), metavar="K,K,...")
+    parser.add_argument("--seeds", type=int, default=2, help="of many exits' unseen rows")
     return parser.parse_args()
 
 

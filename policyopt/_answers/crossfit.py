@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,7 @@ NAMES = ("plain", "combined", *READINGS[1:], "temperature", "vector")
 #: Rows and numbers that a fit looks at: K weights per exit need no more, and with C=1000 time counts.
 _MOST_ROWS = 20_000
 _MOST_NUMBERS = 1 << 23
+_MANY = 12  # exits: of more, fewer numbers
 #: Below this many labelled rows nothing about an answer can be learned.
 _FEWEST_ROWS = 20
 
@@ -65,8 +67,24 @@ class CrossFitted:
     fold: Ints | None = None
 
 
+#: What the table that was asked for last has, by the answer's name: methods that are compared ask for the same.
+_last: dict[str, tuple[ref[Table], Ints, CrossFitted]] = {}
+
+
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
+    from threadpoolctl import threadpool_limits
+
+    if (known := _last.get(name)) and known[0]() is table and np.array_equal(known[1], fold):
+        return known[2]
+    with threadpool_limits(1, "blas"):  # for tens of weights more threads only wait
+        found = _crossfit(table, name, fold)
+    _last[name] = ref(table), fold, found
+    return found
+
+
+def _crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
+    """Do what `crossfit` says."""
     # Plain where a graded quality is of the exits' own answers: of any other nobody knows it.
     check_one_of("answer", name, NAMES, "E.g. --set answer=combined.")
     count = int(fold.max(initial=0)) + 1
@@ -74,7 +92,9 @@ def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
         return CrossFitted(Identity())
     labels = table.statistics.labels
     known = np.flatnonzero(labels >= 0) if labels is not None else np.empty(0, np.int64)
-    most = min(_MOST_ROWS, max(_MOST_NUMBERS // (table.exits * max(table.classes, 1)), 1000))
+    # Weights grow with the square of the exits, and of many exits most are 0.
+    numbers = _MOST_NUMBERS * min(table.exits, _MANY) // table.exits
+    most = min(_MOST_ROWS, max(numbers // (table.exits * max(table.classes, 1)), 1000))
     if len(known) > most:
         known = np.sort(np.random.default_rng(0).permutation(known)[:most])
     if labels is None or len(known) < _FEWEST_ROWS or len(np.unique(fold[known])) < 2:
@@ -195,7 +215,8 @@ def negative_log_likelihood(
     if len(bias):
         total += bias.astype(np.float32)
     for weight, log in zip(weights, logs, strict=True):
-        total += np.float32(weight) * log
+        if weight:  # of many exits most are 0
+            total += np.float32(weight) * log
     picked = total[rows, labels]
     with np.errstate(over="ignore"):
         powers = np.exp(total)

@@ -83,8 +83,8 @@ Report = list[dict[str, Any]]
 #: Fewer rows cannot tell policies apart: a difference of 5 points has a standard error of 2.
 FEWEST_ROWS = 100
 _FEWEST_GROUPS = 20  # of which an error can be told
-#: More rows are not needed to compare; all of them fit what is chosen.
-MOST_COMPARED = 20_000
+#: More rows are not needed to compare; all of them fit what is chosen. Beyond 12 exits fewer, in proportion.
+MOST_COMPARED, _MANY, _LEAST_COMPARED = 20_000, 12, 5_000
 _RESAMPLES = 100
 #: What is believed of a candidate's gain over the first before it is compared, mean and standard deviation of quality.
 #: 500 rows tell a gain to half a point, and nearly all gains are smaller; so it matters what such candidates gained
@@ -284,6 +284,11 @@ class Comparison:
 def too_few(table: Table) -> bool:
     """Say whether rows are too few to compare candidates on."""
     return len(table) < FEWEST_ROWS or table.units < _FEWEST_GROUPS
+
+
+def most_compared(table: Table) -> int:
+    """Return how many rows candidates are compared on, at most."""
+    return max(MOST_COMPARED * _MANY // max(table.exits, _MANY), _LEAST_COMPARED)
 
 
 def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int) -> Comparison:
@@ -559,7 +564,7 @@ class Auto(Choosing):
         aims = aims_of(known)
         if too_few(known) or len(candidates) < 2:
             return [Chosen(simplest)] * len(aims), None
-        rows, levels = subsample(known, MOST_COMPARED, seed), None
+        rows, levels = subsample(known, most_compared(known), seed), None
         if self._routes(known):
             levels = Routing().levels(known, seed)
             rows = levels.rows.table
@@ -723,7 +728,7 @@ class Subset(Choosing):
         last = self._candidates(kept, table)
         if too_few(known):
             return [Chosen(last)] * len(aims), None
-        rows = subsample(known, MOST_COMPARED, seed)
+        rows = subsample(known, most_compared(known), seed)
 
         def compared(tried: list[tuple[int, ...]]) -> Comparison:
             return compare(rows, self._candidates(tried, table), self.folds, seed)

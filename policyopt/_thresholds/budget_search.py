@@ -9,7 +9,7 @@ import numpy as np
 from policyopt._thresholds.degenerate_scores import ROUNDING
 from policyopt._thresholds.problem import Problem, Solution, between
 from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
-from policyopt.runtime._typing import Floats
+from policyopt.runtime._typing import Floats, Ints
 
 #: A budget counts as met from below within this share of what it allows beyond exit 0 (or within one sample's way from
 #: the first exit to the last, where that is more).
@@ -110,20 +110,23 @@ def common_shift(problem: Problem, budget: float) -> Solution:
     return meet_budget(problem, lambda t: t * same, -most, most, budget, start=0.0)
 
 
-def spend(problem: Problem, thresholds: Floats, left: float) -> Floats:
+def spend(problem: Problem, thresholds: Floats, left: float, exits: Ints | None = None) -> Floats:
     """Raise thresholds (K-1,), from exit 0 on, so that the least ready go on until `left`, per sample, is spent."""
+    exits = first_exit(problem.scores, thresholds) if exits is None else exits
     for k in range(problem.exits - 1):
-        thresholds, spent = spend_at(problem, thresholds, k, left)
+        thresholds, spent = spend_at(problem, thresholds, k, left, exits)
         left -= spent
     return thresholds
 
 
-def spend_at(problem: Problem, thresholds: Floats, k: int, left: float) -> tuple[Floats, float]:
-    """Raise the threshold of exit k only: the thresholds, and what is spent."""
+def spend_at(
+    problem: Problem, thresholds: Floats, k: int, left: float, exits: Ints
+) -> tuple[Floats, float]:
+    """Raise the threshold of exit k only: the thresholds, and what is spent; `exits` taken, (N,), are brought along."""
     step, alike = float(problem.mean_costs[k + 1] - problem.mean_costs[k]), problem.costs.ndim == 1
     if alike and left * problem.rows < step:  # who goes on pays so much at least
         return thresholds, 0.0
-    leavers = np.flatnonzero(first_exit(problem.scores, thresholds) == k)
+    leavers = np.flatnonzero(exits == k)
     scores, most = problem.scores[leavers, k], len(leavers)
     if alike and step > 0:  # only the least ready matter: as many as `left` pays for
         most = int(left * problem.rows / step) + 1
@@ -136,8 +139,7 @@ def spend_at(problem: Problem, thresholds: Floats, k: int, left: float) -> tuple
     # Equal scores go on together or not at all; where the list was cut short, its last score
     # may have equals that are not on it.
     usable = np.append(ranked[1:] > ranked[:-1], not cut_short)
-    onward = np.append(np.full(k + 1, NEVER), thresholds[k + 1 :])
-    later = first_exit(problem.scores[leavers], onward)
+    later = k + 1 + first_exit(problem.scores[leavers, k + 1 :], thresholds[k + 1 :])
     costs = np.broadcast_to(problem.costs, problem.scores.shape)
     total = np.cumsum(costs[leavers, later] - costs[leavers, k]) / problem.rows
     fits = np.flatnonzero((total <= left) & usable)
@@ -146,6 +148,7 @@ def spend_at(problem: Problem, thresholds: Floats, k: int, left: float) -> tuple
     last, raised = fits[-1], thresholds.copy()
     following = float(ranked[last + 1]) if last + 1 < len(ranked) else NEVER
     raised[k] = between(float(ranked[last]), following)
+    exits[leavers[: last + 1]] = later[: last + 1]
     return raised, float(total[last])
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from policyopt._thresholds.budget_search import meet_budget, spend, spend_at
 from policyopt._thresholds.problem import Problem, Solution, between
-from policyopt.runtime._policy import ALWAYS, NEVER
+from policyopt.runtime._policy import ALWAYS, NEVER, first_exit
 from policyopt.runtime._typing import Bools, Floats, Ints
 
 Cuts = tuple[int, ...]
@@ -32,8 +32,11 @@ Cuts = tuple[int, ...]
 _PRICES = np.concatenate([-np.logspace(0, -4, 7), np.logspace(-4, 2.5, 27)])
 _REFINEMENTS = 12  # per budget; each halves an edge of the hull or is the last
 _MOST_ROWS = 100_000  # more rows do not sharpen K-1 thresholds; the budget is met on all rows
+#: More exits than these are searched on a quarter of the rows, if those are 5,000 or more, in steps on two
+#: neighbours: on unseen rows all that is tried besides was worth nothing (`benchmarks/_exits.py`).
+_MANY, _PART, _LEAST_ROWS = 12, 4, 5_000
 _BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
-_REACH = 3  # steps on two take exits at most this far apart: many exits, few useful pairs
+_REACH = 3  # steps on two take exits at most this far apart
 _SMALL, _STARTS = 2_000, 4  # up to here, searches also start from the best of "all leave at exit k"
 _TINY, _DRAWS = 100, 8  # up to here, from this many random cuts besides
 _TINY_GAIN = 1e-12
@@ -110,9 +113,12 @@ def upper_hull(points: Floats) -> list[int]:
 
 def subsample(problem: Problem) -> Problem:
     """Return the problem of a random part of the rows, where there are more than a search needs."""
-    if problem.rows <= _MOST_ROWS:
+    most = _MOST_ROWS
+    if problem.exits > _MANY:
+        most = max(min(problem.rows // _PART, most * _MANY // problem.exits), _LEAST_ROWS)
+    if problem.rows <= most:
         return problem
-    rows = np.sort(np.random.default_rng(0).permutation(problem.rows)[:_MOST_ROWS])
+    rows = np.sort(np.random.default_rng(0).permutation(problem.rows)[:most])
     costs = problem.costs if problem.costs.ndim == 1 else problem.costs[rows]
     return Problem(problem.scores[rows], problem.value[rows], costs, problem.unit)
 
@@ -132,19 +138,27 @@ def _join(
     def straight(part: float) -> Floats:  # from one to the other
         return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
 
-    found = [meet_budget(problem, straight, 0.0, 1.0, budget)]
-    for k in range(problem.exits - 1):
-        for corner in (low, high):
-            moved = np.where(np.arange(problem.exits - 1) == k, ALWAYS, corner)
-            left = budget - problem.cost(moved)
+    met, found = meet_budget(problem, straight, 0.0, 1.0, budget), []  # thresholds, exits taken
+    ends = [(corner, first_exit(problem.scores, corner)) for corner in (low, high)]
+    if met.other is None:
+        found.append((met.thresholds, first_exit(problem.scores, met.thresholds)))
+    many = problem.exits > _MANY  # then only what the corners do not share is moved
+    for k in np.flatnonzero(cheap != dear).tolist() if many else range(problem.exits - 1):
+        for corner, exits in ends:
+            moved, taken = corner.copy(), np.minimum(exits, k)
+            moved[k] = ALWAYS
+            left = budget - problem.paid(taken)
             if left >= 0:
-                moved, spent = spend_at(problem, moved, k, left)
-                found.append(Solution(problem.settled(spend(problem, moved, left - spent))))
+                moved, spent = spend_at(problem, moved, k, left, taken)
+                moved = spend(problem, moved, left - spent, taken)
+                found.append((problem.settled(moved), taken))
     cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
     least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
-    single = [s for s in found if s.other is None and problem.cost(s.thresholds) >= least]
+    single = [one for one in found if problem.paid(one[1]) >= least]
+    if not single:
+        return met
     # The first of equals, so that noise in the last digit does not choose.
-    return max(single or found[:1], key=lambda s: problem.quality(s.thresholds))
+    return Solution(max(single, key=lambda one: problem.gained(one[1]).mean())[0])
 
 
 def positions_of(ordered: Floats, thresholds: Floats) -> Floats:
@@ -214,6 +228,7 @@ class _Grid:
 
     def __init__(self, scores: Floats) -> None:
         columns = scores.T[:-1]
+        self._reach = 1 if len(columns) >= _MANY else _REACH
         found = [np.unique(column, return_inverse=True) for column in columns]
         self.levels = [level for level, _ in found]  # distinct scores, ascending
         counts = [len(level) for level in self.levels]
@@ -277,7 +292,7 @@ class _Grid:
         onward, comes = self._onward(gains, cuts), self._comes(cuts)
         for i in range(len(cuts)):
             at_j = np.ones(gains.shape[1], dtype=bool)  # passes what lies between the two
-            for j in range(i + 1, min(i + _REACH, len(cuts) - 1) + 1):
+            for j in range(i + 1, min(i + self._reach, len(cuts) - 1) + 1):
                 if self._step_two(gains, cuts, (i, j), onward, comes[i], at_j):
                     onward, comes = self._onward(gains, cuts), self._comes(cuts)
                 at_j = at_j & (self.ranks[j] < cuts[j])

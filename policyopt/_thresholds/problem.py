@@ -74,7 +74,10 @@ class Problem:
 
     def cost(self, thresholds: Floats) -> float:
         """Return the mean cost of replaying `thresholds` on these rows."""
-        exits = first_exit(self.scores, thresholds)
+        return self.paid(first_exit(self.scores, thresholds))
+
+    def paid(self, exits: Ints) -> float:
+        """Return the mean cost of the exits taken, (N,)."""
         if self.costs.ndim == 1:
             return float(np.bincount(exits, minlength=self.exits) @ self.costs) / self.rows
         return float(self.cost_at(exits).mean())

@@ -322,6 +322,8 @@ def test_answers_cross_fitted_by_fold():
     table = Tables(data).get("fit")
     fold = folds_of(len(table), 4, 0)
     answers = crossfit(table, "combined", fold)
+    assert crossfit(table, "combined", fold) is answers  # asked for once more by the next candidate
+    assert crossfit(table, "combined", (fold + 1) % 4) is not answers
     new = answered(table, answers)
     log_prob = table.log_prob()
     for g, rule in enumerate(answers.rules):

@@ -12,7 +12,7 @@ from policyopt._export import rounding
 from policyopt._methods.base import problem_of
 from policyopt._table import Tables
 from policyopt._thresholds import joint
-from policyopt._thresholds.budget_search import brent_root, common_shift, unless_idle
+from policyopt._thresholds.budget_search import brent_root, common_shift, spend, unless_idle
 from policyopt._thresholds.degenerate_scores import ROUNDING, ULPS, collapse, collapse_held_out
 from policyopt._thresholds.problem import Problem, Solution, between
 from policyopt._thresholds.quotas import (
@@ -89,6 +89,38 @@ def test_joint_mixture_lies_on_the_hull_and_single_sets_meet_the_budget():
         assert 0 <= budget - problem.cost(single.thresholds) <= 0.01 * budget
         ours, theirs = (problem.quality(s.thresholds) for s in (single, quota))
         assert ours >= worth - 0.005 and ours >= theirs - 1e-3
+
+
+@given(st.integers(0, 10_000), st.sampled_from([1, 9]), st.booleans(), st.floats(0, 3))
+def test_what_is_spent_brings_the_exits_along(seed, decimals, per_sample, left):
+    """Exits that are brought along are those of a replay, and what was spent is what that costs more."""
+    rng = np.random.default_rng(seed)
+    problem = small_problem(rng, 40, 5, decimals, per_sample)
+    thresholds = rng.choice([*rng.random(3), ALWAYS, NEVER], 4)
+    exits = first_exit(problem.scores, thresholds)
+    before = problem.paid(exits)
+    raised = spend(problem, thresholds, left, exits)
+    np.testing.assert_array_equal(exits, first_exit(problem.scores, raised))
+    assert before - 1e-12 <= problem.cost(raised) <= before + left + 1e-12
+
+
+def test_many_exits_are_searched_on_fewer_rows_and_are_no_worse_on_unseen_ones():
+    rng = np.random.default_rng(0)
+    exits, rows = 16, 24_000
+    sure = rng.normal(size=(rows, 1)) + np.linspace(0, 2, exits)
+    scores = 1 / (1 + np.exp(-sure + 0.3 * rng.normal(size=sure.shape)))
+    value = (rng.random((rows, 1)) < 1 / (1 + np.exp(-sure))) * 1.0  # right once, right later
+    posed, unseen = (
+        Problem(scores[part], value[part], np.linspace(1.0, 8.0, exits))
+        for part in (slice(12_000), slice(12_000, rows))
+    )
+    assert joint.subsample(posed).rows == 5_000
+    budgets = [2.0, 3.0, 5.0]
+    found = joint.solve_joint(posed, budgets)
+    for budget, one, quota in zip(budgets, found, solve_geometric(posed, budgets), strict=True):
+        assert 0.985 * budget <= posed.cost(one.thresholds) <= budget
+        assert posed.quality(one.thresholds) > posed.quality(quota.thresholds)
+        assert unseen.quality(one.thresholds) > unseen.quality(quota.thresholds) - 0.005
 
 
 def test_quotas_take_the_best_that_are_still_there():
