@@ -50,6 +50,9 @@ SPENDS = ("needed", "all")
 GRID = 9
 _HALVINGS, _AIMED, _NEARER = 3, 3, 5
 MOST_REPLAYED = 100_000  # rows: as many as fits look at
+#: Rows that anything is learned from. Of a random million every quantile is within 0.14 points of that of all rows, in
+#: 95 of 100 draws (Massart, Annals of Probability 18, 1990).
+_MOST_FITTED = 1_000_000
 #: Of an aim: to spend less is worth a remark.
 SPARED = 0.95
 
@@ -88,6 +91,7 @@ class Levels:
         self.method, self._seed = method, seed
         if method.requires_labels() and not method.unlabelled:
             table = known_rows(table)
+        table = subsample(table, _MOST_FITTED, 0)
         own = method.proposes
         self.spend: Spend = proposed(method, table, seed) if own else method.trained(table, seed)
         self.table, self._rows = table, subsample(known_rows(table), MOST_REPLAYED, 0)

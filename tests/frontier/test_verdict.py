@@ -162,7 +162,7 @@ def test_what_cannot_be_told_is_not_guessed():
     frontier = po.curve(made(sure_of_itself, informed), ["max_prob"], "40%")
     table = frontier.tests[0]
     bare = replace(
-        table, statistics=replace(table.statistics, quality=None, labels=None, correct=None)
+        table, statistics=table.statistics.replace(quality=None, labels=None, correct=None)
     )
     found = po.verdict(replace(frontier, tests={0: bare}))
     assert found.pays is None and "no row has a label" in found.headline

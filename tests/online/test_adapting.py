@@ -946,8 +946,8 @@ def test_labels_of_recent_rows_are_not_looked_at(dimmed, name):
     recent, fit = dimmed.get("recent").take(np.arange(200)), dimmed.get("fit").take(np.arange(300))
     stats = recent.statistics
     wrong = np.random.default_rng(0).permutation(stats.labels)
-    scrambled = replace(stats, labels=wrong, quality=stats.prediction == wrong[:, None])
-    none = replace(stats, labels=None, quality=None)
+    scrambled = stats.replace(labels=wrong, quality=stats.prediction == wrong[:, None])
+    none = stats.replace(labels=None, quality=None)
     tables = [replace(recent, statistics=s) for s in (stats, scrambled, none)]
     fitted = [refit(name, fit, t, BUDGET, seed=4).policy for t in tables]
     scores = [trace(policy, fit).scores.tolist() for policy in fitted]
