@@ -60,6 +60,40 @@ def check_name(argument: str, name: object) -> str:
     return name
 
 
+def like(block: Block) -> Block:
+    """Return what tells the types and shapes of a block's arrays, without reading any."""
+    return getattr(block, "like", block)
+
+
+def block_rows(block: Block) -> int:
+    """Return how many rows a block has."""
+    return len(next(iter(like(block).values())))
+
+
+class Span(Mapping[str, Array]):
+    """Some rows of a block, each array read when it is asked for."""
+
+    def __init__(self, block: Block, low: int, high: int) -> None:
+        self._block, self._rows = block, slice(low, high)
+
+    @property
+    def like(self) -> Block:
+        """Their types and shapes."""
+        return {name: array[self._rows] for name, array in like(self._block).items()}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._block[name][self._rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._block)
+
+    def __len__(self) -> int:
+        return len(self._block)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._block
+
+
 def filled(block: dict[str, Array]) -> dict[str, Array]:
     """Return a summary block that has predictions: -1 all over where only their worth was kept."""
     if "outputs" in block or "prediction" in block:
@@ -153,7 +187,7 @@ class Rows:
         return f"Rows({len(self)} rows in {len(self.blocks)} blocks: {names})"
 
     def __len__(self) -> int:
-        return sum(len(next(iter(block.values()))) for block in self.blocks)
+        return sum(map(block_rows, self.blocks))
 
     def has(self, name: str) -> bool:
         """Whether every block carries the array `name`."""
@@ -167,27 +201,30 @@ class Rows:
 
     def pick(self, name: str, places: Ints, exits: Sequence[int] | None = None) -> Array:
         """Return the rows at `places`, in their order, of the array `name`; of some exits where given."""
-        types, out, start = [block[name].dtype for block in self.blocks], np.empty(0), 0
+
+        def rows(array: Array, at: Ints) -> Array:
+            return array[at] if exits is None else array[at[:, None], np.array(exits)]
+
+        likes, end = [like(block)[name] for block in self.blocks], 0
+        shape = (len(places), *rows(likes[0], places[:0]).shape[1:])
+        out = np.empty(shape, np.result_type(*(array.dtype for array in likes)))
         for block in self.blocks:
-            array = block[name]
-            here = np.flatnonzero((places >= start) & (places < start + len(array)))
-            at = places[here] - start
-            found = array[at] if exits is None else array[at[:, None], np.array(exits)]
-            if len(here) == len(places):
-                return found
-            if not start:
-                out = np.empty((len(places), *found.shape[1:]), np.result_type(*types))
-            out[here] = found
-            start += len(array)
+            start, end = end, end + block_rows(block)
+            here = np.flatnonzero((places >= start) & (places < end))
+            if len(here):  # what holds none is not read
+                found = rows(block[name], places[here] - start)
+                if len(here) == len(places):
+                    return found
+                out[here] = found
         return out
 
     def chunks(self, size: int) -> Iterator[tuple[int, Block]]:
         """Yield ``(first row, block of at most `size` rows)``, without copying."""
         start = 0
         for block in self.blocks:
-            n = len(next(iter(block.values())))
+            n = block_rows(block)
             for low in range(0, n, size):
-                yield start + low, {name: a[low : low + size] for name, a in block.items()}
+                yield start + low, Span(block, low, low + size)
             start += n
 
 
@@ -281,14 +318,14 @@ class ExitData(Shown):
     @property
     def feature_widths(self) -> tuple[int, ...]:
         """Width of each exit's feature vectors, D_k; empty where none are kept."""
-        block = next(iter(self.splits.values())).blocks[0]
+        block = like(next(iter(self.splits.values())).blocks[0])
         found = [block.get(f"{FEATURES_PREFIX}{k}") for k in range(self.exits)]
         return tuple(array.shape[1] for array in found if array is not None)
 
     @property
     def query_width(self) -> int:
         """D of what is known of rows before any model is asked; 0 where nothing is."""
-        array = next(iter(self.splits.values())).blocks[0].get(QUERY)
+        array = like(next(iter(self.splits.values())).blocks[0]).get(QUERY)
         return 0 if array is None else array.shape[1]
 
     def cost(self, name: str | None = None) -> Cost:
@@ -424,7 +461,7 @@ def repeated(rows: Rows) -> Array | None:
             if (truth != truth[first[at]]).any(axis=1)[again].mean() > _BY_CHANCE:
                 return None
     lead = "outputs" if rows.has("outputs") else "confidence"
-    for k in range(rows.blocks[0][lead].shape[1]):
+    for k in range(like(rows.blocks[0])[lead].shape[1]):
         _, here, counts = np.unique(_hashes(rows, k), return_inverse=True, return_counts=True)
         if again.sum() > 0.9 * (counts[here] > 1).sum():
             return first[at].astype(np.int64)

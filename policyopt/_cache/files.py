@@ -69,12 +69,7 @@ def map_tensors(
         if size is not None and found != size:
             step = "It was cut or changed: copy or write the cache anew."
             raise input_error(argument, f"of {size} bytes", f"{found} bytes in {path.name}", step)
-        head = file.read(8)
-        length = int.from_bytes(head, "little")
-        if len(head) < 8 or length > min(most, found - 8):
-            got = f"{path.name} of {found} bytes, which claims a header of {length}"
-            step = "It was cut or damaged: copy or write it anew."
-            raise input_error(argument, "a whole safetensors file", got, step)
+        length = header_length(file.read(8), found, argument, path.name, most)
         header_bytes = file.read(length)
         file.seek(0)
         try:  # the very file whose size was checked, whatever is put in its place meanwhile
@@ -97,20 +92,60 @@ def map_tensors(
         if odd := {entry["dtype"] for entry in header.values()} - _DTYPES.keys():
             step = "Save it as float16 or float32."
             raise ValueError(f"type {min(odd)} has no numpy counterpart")
-        return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}
+        return {n: (e["dtype"], view(e, whole, 8 + length)) for n, e in header.items()}
     except Exception as error:  # the library and numpy raise many kinds on damaged files
         raise InputError(
             f"'{argument}' must be a safetensors file that can be mapped. Got {path.name}: {error}. {step}"
         ) from error
 
 
-def _view(entry: dict[str, Any], whole: Array, base: int) -> tuple[str, Array]:
+def header_length(head: bytes, size: int, argument: str, name: str, most: int = MAX_HEADER) -> int:
+    """Return the bytes of a safetensors file's header, told by the first 8 of its `size` bytes."""
+    length = int.from_bytes(head[:8], "little")
+    if len(head) < 8 or length > min(most, size - 8):
+        got = f"{name} of {size} bytes, which claims a header of {length}"
+        step = "It was cut or damaged: copy or write it anew."
+        raise input_error(argument, "a whole safetensors file", got, step)
+    return length
+
+
+def parse_header(text: bytes, size: int, argument: str, name: str) -> dict[str, dict[str, Any]]:
+    """Return what a header says of each tensor, checked against the `size` bytes behind it: no holes, no overlaps."""
+    try:
+        header, end = parse(text, "header", MAX_HEADER, ""), 0
+        header.pop("__metadata__", None)
+        for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
+            begin, stop = entry["data_offsets"]
+            numbers = [*entry["shape"], *entry["data_offsets"]]
+            if begin != end or not all(type(n) is int and n >= 0 for n in numbers):
+                raise ValueError("tensors leave holes")
+            if (
+                stop - begin
+                != math.prod(entry["shape"]) * np.dtype(_DTYPES[entry["dtype"]]).itemsize
+            ):
+                raise ValueError("offsets and shape disagree")
+            end = stop
+        if end != size:
+            raise ValueError(f"{end} bytes of tensors in {size}")
+    except Exception as error:  # what is no header fails in many ways
+        step = "It was cut or damaged: copy or write it anew."
+        raise input_error(argument, "a safetensors file", f"{name} ({error})", step) from error
+    return header
+
+
+def view(entry: dict[str, Any], whole: Array, base: int = 0) -> Array:
+    """Return a tensor as it stands in the bytes of a file, whose tensors begin at `base`."""
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize
-    if end - begin != size or not 0 <= begin <= end <= len(whole) - base:
+    if end - begin != size or not 0 <= begin + base <= end + base <= len(whole):
         raise ValueError("offsets and shape disagree")
     piece = np.asarray(whole[base + begin : base + end])
     if entry["dtype"] == "BOOL" and piece.size and piece.max() > 1:
         raise ValueError("a boolean is neither 0 nor 1")
-    return entry["dtype"], piece.view(dtype).reshape(shape)
+    return piece.view(dtype).reshape(shape)
+
+
+def stand_in(entry: dict[str, Any]) -> Array:
+    """Return an array of a tensor's type and shape that takes no memory."""
+    return np.broadcast_to(np.zeros((), _DTYPES[entry["dtype"]]), entry["shape"])

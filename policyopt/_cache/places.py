@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from copy import copy
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -33,18 +33,19 @@ AT_ONCE, _PIECE = 64 << 20, 16 << 20
 #: Seconds before a request that failed by chance is made again; what stores' packages try again comes besides.
 _WAITS = (0.3, 1.5)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_ONE_SLASH = re.compile(r"((?:^|::)[A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 #: What may hold a key: a query, and for whom an address is opened.
-_SECRET = re.compile(r"\?[^\s'\"]*?(?=::|[\s'\",)]|$)|(?<=//)[^/@\s]+@")
-_PACKAGES = {
+_SECRET = re.compile(r"\?[^\s'\"]*?(?=::|[\s'\",)]|$)|(?<=//)[^/\s]+@")
+_PACKAGES = (
     "aiohttp",
-    "botocore",
     "aiobotocore",
+    "botocore",
     "gcsfs",
-    "azure",
     "google",
+    "azure",
     "requests",
     "urllib3",
-}
+)
 #: What systems and stores say that say so again.
 _LASTING = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR}
 T = TypeVar("T")
@@ -52,22 +53,22 @@ T = TypeVar("T")
 
 def place_of(path: str | os.PathLike[str]) -> Path | Store:
     """Return a folder of this machine as a path, one at an address (``s3://bucket/folder``) as a store."""
-    if not is_address(path):
-        return Path(path)
-    address = str(path)
+    address = address_of(path)
     if address.lower().startswith("file://"):
         return Path(url2pathname(unquote(urlsplit(address).path)))
-    return Store(address)
+    return Store(address) if address else Path(path)
 
 
-def is_address(path: object) -> bool:
-    """Whether a path is an address, as ``s3://bucket/folder`` or ``zip::https://host/file.zip`` are."""
-    return isinstance(path, str) and _ADDRESS.match(path) is not None
+def address_of(path: str | os.PathLike[str]) -> str:
+    """Return an address as it was written: a `Path` has one slash left of two; empty for a path of this machine."""
+    text = path.as_posix() if isinstance(path, PurePath) else os.fspath(path)
+    text = _ONE_SLASH.sub(r"\1//", text)
+    return text if _ADDRESS.match(text) and not os.path.lexists(path) else ""
 
 
-def shown(path: object) -> str:
-    """Return a path as messages have it: of an address, no query and nobody's name."""
-    return _SECRET.sub("", str(path)) if is_address(path) else str(path)
+def shown(address: str) -> str:
+    """Return an address as messages have it: no query, and nobody's name."""
+    return _SECRET.sub("", address)
 
 
 class Store:
@@ -131,14 +132,13 @@ class Store:
             return None
         return int(found["size"]), _tag(found)
 
-    def whole(self, name: str, most: int) -> bytes:
-        """Return a small file, its size checked first."""
-        size = (self.find(name) or (0,))[0]
-        if size > most:
-            raise input_error(
-                name, f"of at most {most} bytes", f"{size} bytes", "It is none of ours."
-            )
-        return self.read(name, 0, size).tobytes()
+    def whole(self, name: str, most: int) -> bytes | None:
+        """Return a small file, its size checked first; None where it is not there."""
+        found = self.find(name)
+        if found and found[0] > most:
+            step = "It is none of ours, or damaged."
+            raise input_error(name, f"of at most {most} bytes", f"{found[0]} bytes", step)
+        return self.read(name, 0, found[0]).tobytes() if found else None
 
     def read(self, name: str, low: int, high: int) -> Array:
         """Return the bytes of a file from `low` to `high` as uint8, fetched in pieces."""
@@ -197,7 +197,8 @@ class Store:
         try:
             self._tried(send, name, "writable")
         except FileExistsError:
-            if self.whole(name, len(data)) != data:  # else: written, and only the answer was lost
+            same = (self.find(name) or (0,))[0] == len(data) and self.whole(name, len(data)) == data
+            if not same:  # else: written, and only the answer was lost
                 raise self._taken() from None
 
     def _taken(self) -> InputError:

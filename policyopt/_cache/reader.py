@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from policyopt._cache.blocks import check_block, is_features, storage_type, to_block
-from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
+from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, like, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
 from policyopt._cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
+from policyopt._cache.places import Store, place_of
+from policyopt._cache.shards import Recent, StoredShard, check_shard, typed
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
@@ -66,7 +66,7 @@ def open_cache(
     >>> data.kind, data.exits, data.classes, len(data.splits["fit"])
     ('logits', 2, 3, 20)
     """
-    directory = Path(path)
+    directory = place_of(path)
     while True:
         manifest = read_manifest(directory, incomplete)
         try:
@@ -84,7 +84,7 @@ def open_cache(
 
 
 def open_manifest(
-    directory: Path,
+    directory: Path | Store,
     manifest: Manifest,
     verify: bool = True,
     mmap: bool = True,
@@ -100,6 +100,8 @@ def open_manifest(
         done += count
         report(done, total, "")
 
+    if isinstance(directory, Store):
+        return _stored(directory, manifest, verify)
     splits: dict[str, Rows] = {}
     for shard in manifest.shards:
         before = splits.get(shard.split, Rows(()))
@@ -117,14 +119,35 @@ def open_manifest(
     )
 
 
-def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
+def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
+    """Open the cache of a store: the sizes of its shards are looked at, the shards themselves when they are needed."""
+    found, large, small = store.listing(), Recent(), Recent()
+    splits: dict[str, Rows] = {}
+    for shard in at.shards:
+        if found and (size := found.get(shard.file, {}).get("size")) != shard.bytes:
+            step, got = "Copy or write the cache anew.", "none" if size is None else f"{size} bytes"
+            raise input_error(f"shard {shard.file}", f"of {shard.bytes} bytes", got, step)
+        before = splits.get(shard.split, Rows(()))
+        first = like(before.blocks[0]) if before.blocks else None
+        one = StoredShard(store, shard, at.layout, len(before), not verify, large, small, first)
+        splits[shard.split] = Rows((*before.blocks, one))
+    return to_data(
+        at.layout, splits, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=False
+    )
+
+
+def read_manifest(directory: Path | Store, incomplete: bool = False) -> Manifest:
     """Read the manifest; `incomplete`, or where there is no other: that of a writing that broke off."""
-    try:
-        order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
-        found = next((name for name in order if (directory / name).exists()), None)
-    except OSError:  # no permission to look
-        found = None
-    if found is None:
+    order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
+    found = None
+    if isinstance(directory, Store):
+        texts = (directory.whole(name, MAX_BYTES) for name in order)
+        if text := next(filter(None, texts), b""):
+            return parse(text)
+    else:
+        with suppress(OSError):  # no permission to look
+            found = next((name for name in order if (directory / name).exists()), None)
+    if found is None or isinstance(directory, Store):
         step = "Make one with `policyopt import SRC --out DIR`."
         raise input_error("cache", f"a directory with a {MANIFEST}", str(directory), step)
     descriptor = open_regular(directory / found, found)
@@ -136,33 +159,13 @@ def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
 
 def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dict[str, Array]:
     """Map one shard of a cache, its arrays checked against what the manifest says."""
-    argument = f"shard {shard.file}"
-    tensors = map_tensors(directory / shard.file, argument, shard.bytes, mmap=mmap)
-    arrays = {name: array for name, (_, array) in tensors.items()}
-    try:
-        _, block = to_block(layout, arrays)
-    except InputError as error:
-        raise InputError(f"{argument}: {error} Write the cache anew.") from error
-    for name, array in block.items():
-        allowed = {storage_type(name, layout)} | ({np.dtype("f2")} if is_features(name) else set())
-        if len(array) != shard.rows or array.dtype not in allowed or name not in arrays:
-            wanted = f"{shard.rows} rows of {' or '.join(sorted(map(str, allowed)))}"
-            got = f"{array.dtype} of shape {array.shape}"
-            raise input_error(f"{argument}: {name}", wanted, got, "Write the cache anew.")
-    return block
+    tensors = map_tensors(directory / shard.file, f"shard {shard.file}", shard.bytes, mmap=mmap)
+    return typed(shard, layout, {name: array for name, (_, array) in tensors.items()})
 
 
 def _verify(
     directory: Path, shard: Shard, layout: Layout, block: Block, first_row: int, step: Any
 ) -> None:
     """Refuse a shard that is not as it was written, or whose values are not allowed."""
-    argument = f"shard {shard.file}"
-    found = sha256_file(directory / shard.file, argument, step)
-    if found != shard.sha256:
-        advice = "It was damaged or changed: write the cache anew."
-        allowed = f"of SHA-256 {shard.sha256[:12]}..."
-        raise input_error(argument, allowed, f"{found[:12]}...", advice)
-    try:
-        check_block(layout, block, shard.split, first_row)
-    except InputError as error:
-        raise InputError(f"{argument}: {error}") from error
+    digest = sha256_file(directory / shard.file, f"shard {shard.file}", step)
+    check_shard(shard, layout, digest, block, first_row)

@@ -18,6 +18,7 @@ from policyopt._cache.blocks import normalise, own, storage_type
 from policyopt._cache.data import Layout
 from policyopt._cache.files import sha256_file
 from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
+from policyopt._cache.places import Store, place_of
 from policyopt._cache.reader import open_manifest, read_manifest
 from policyopt._costs import Cost
 from policyopt._measures import measure_of
@@ -119,14 +120,15 @@ class CacheWriter:
         measure = measure_of(kind, quality_of, error_scale)
         named = checked_names(contexts, 0)
         layout = Layout(kind, 0, classes or 0, dtype, given, contexts=named, measure=measure)
-        self.path = Path(path)
+        self.path = place_of(path)
         self._shares = None if shares is None else data.check_shares(shares)
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
         self._shard_bytes = check_whole("shard_bytes", shard_bytes)
         self._buffers: dict[str, _Buffer] = {}
         self._state = "new"  # new -> open -> closed
-        self._overwrite, self._lock = overwrite, FileLock(self.path / LOCK, self.path)
+        self._overwrite, self._lock = overwrite, _lock_of(self.path)
         self._old, self._made, self._done = standing_cache(self.path, overwrite), False, False
+        self._tag = ""  # of the manifest that is to be replaced in a store
         #: What was decided rather than declared, once it is closed.
         self.notes: list[str] = []
         #: Whether finished shards are listed as they come, for who must go on without the rest.
@@ -136,13 +138,17 @@ class CacheWriter:
         if self._state != "new":
             raise input_error("CacheWriter", "entered once", "a second time", "Make another one.")
         self._state = "closed"
-        with refusing(self.path):
-            self._made = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
+        with refusing(str(self.path)):
+            if isinstance(self.path, Path):
+                self._made = not self.path.exists()
+                self.path.mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.__enter__()
+                if isinstance(self.path, Store):
+                    self._tag = (self.path.find(MANIFEST) or (0, ""))[1]
                 self._old = _standing(self.path, self._overwrite)  # now that no one else writes
-                _sweep(self.path)
+                if isinstance(self.path, Path):
+                    _sweep(self.path)
             except BaseException:
                 self._leave()
                 raise
@@ -251,15 +257,15 @@ class CacheWriter:
 
     def _write(self, split: str, block: dict[str, Array]) -> None:
         """Write one shard, atomically, under a name that tells its content: an old cache's stay whole."""
-        with refusing(self.path):
+        with refusing(str(self.path)):
             content = need("safetensors.numpy", "fit", "to write a cache").save(block)
             digest = hashlib.sha256(content).hexdigest()
             file = f"{split}-{len(self._manifest.shards):05d}-{digest[:16]}.safetensors"
-            put(self.path / file, content)
+            _put(self.path, file, content)
             shard = Shard(file, split, len(next(iter(block.values()))), len(content), digest)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             if self.lists_unfinished:
-                put(self.path / UNFINISHED, dump(self._manifest))
+                _put(self.path, UNFINISHED, dump(self._manifest))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._state = "closed"
@@ -282,10 +288,10 @@ class CacheWriter:
         whole = replace(self._manifest, complete=True)
         data.refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
         self._lock.check()
-        with refusing(self.path):
-            if self._made:
+        with refusing(str(self.path)):
+            if self._made and isinstance(self.path, Path):
                 sync_folder(self.path.parent)
-            put(self.path / MANIFEST, dump(whole))
+            _put(self.path, MANIFEST, dump(whole), self._tag)
         self._done = True
 
     def _keep_equal_rows(self) -> None:
@@ -315,11 +321,13 @@ class CacheWriter:
             if self._lock.held():
                 if self._done:
                     _sweep(self.path)
-                elif not (self.lists_unfinished and self._manifest.shards):
+                elif isinstance(self.path, Path) and not (
+                    self.lists_unfinished and self._manifest.shards
+                ):
                     # Where the disk failed at the switch, either may be the one that is read.
                     _sweep(self.path, keep=self._old)
         self._lock.__exit__(None, None, None)
-        if self._made:
+        if self._made and isinstance(self.path, Path):
             with contextlib.suppress(OSError):  # it holds something
                 self.path.rmdir()
 
@@ -365,23 +373,51 @@ class _Buffer:
 # --- what stands there already -----------------------------------------------------------------
 
 
-def standing_cache(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
+class _NoLock:
+    """Stands for the lock of a store, which has none: the manifest is switched where it is as it was at first."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def check(self) -> None: ...
+
+    def held(self) -> bool:
+        return True
+
+
+def _lock_of(place: Path | Store) -> FileLock | _NoLock:
+    return FileLock(place / LOCK, place) if isinstance(place, Path) else _NoLock()
+
+
+def _put(place: Path | Store, name: str, data: bytes, tag: str | None = None) -> None:
+    """Write a file whole or not at all."""
+    if isinstance(place, Store):
+        place.put(name, data, tag)
+    else:
+        put(place / name, data)
+
+
+def standing_cache(path: Path | Store, overwrite: bool, argument: str = "path") -> Manifest | None:
     """Return the manifest of the cache that `path` holds and may be replaced, if any; all else is refused."""
-    with refusing(path):
-        lock = FileLock(path / LOCK, path) if (path / LOCK).exists() else contextlib.nullcontext()
-        with lock:  # refuses where a writer is at it
+    with refusing(str(path)):
+        locked = isinstance(path, Path) and (path / LOCK).exists()
+        with (
+            _lock_of(path) if locked else contextlib.nullcontext()
+        ):  # refuses where a writer is at it
             return _standing(path, overwrite, argument)
 
 
-def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
-    if not os.path.lexists(path):
-        return None
-    if not path.is_dir():
-        raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
-    names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK}
+def _standing(path: Path | Store, overwrite: bool, argument: str = "path") -> Manifest | None:
+    if isinstance(path, Path):
+        if not os.path.lexists(path):
+            return None
+        if not path.is_dir():
+            raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
+    names = _names(path) - {"README.md", LOCK}
     wanted = "a new or empty directory, or a policyopt cache"
     if not names & {MANIFEST, UNFINISHED}:
-        if all(_is_left(path / name) for name in names):
+        if all(_is_left(path, name) for name in names):
             return None
         raise input_error(argument, wanted, f"{path}", "Other files stand there: choose another.")
     try:
@@ -395,26 +431,32 @@ def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest |
     return manifest
 
 
-def _sweep(path: Path, keep: Manifest | None = None) -> None:
+def _names(place: Path | Store) -> set[str]:
+    """Return the names of what stands in a place."""
+    return {one.name for one in place.iterdir()} if isinstance(place, Path) else {*place.listing()}
+
+
+def _sweep(path: Path | Store, keep: Manifest | None = None) -> None:
     """Remove what writers left in a locked folder: temporary files, shards that no list there or `keep` names."""
-    there = {entry.name for entry in path.iterdir()}
+    there = _names(path)
     lists = [keep] if keep else []
     lists += [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
     kept = {shard.file for one in lists for shard in one.shards} | {MANIFEST, "README.md", LOCK}
     kept |= set() if MANIFEST in there else {UNFINISHED}
     for name in there - kept:
         with contextlib.suppress(OSError, InputError):  # the next writer tries again
-            if _is_left(path / name):
-                (path / name).unlink()
+            if _is_left(path, name):
+                path.remove(name) if isinstance(path, Store) else (path / name).unlink()
 
 
-def _is_left(file: Path) -> bool:
+def _is_left(path: Path | Store, name: str) -> bool:
     """Whether a file is a writer's own: temporary, an unfinished list, or a shard of the checksum in its name."""
-    name = file.name
     if name.startswith(".") and name.endswith(TEMPORARY):
         name = name[1:].removesuffix(TEMPORARY)
         return name in (MANIFEST, UNFINISHED) or _SHARD.fullmatch(name) is not None
     shard = _SHARD.fullmatch(name)
-    if not shard or file.is_symlink() or not file.is_file():
+    if isinstance(path, Store):  # where looking inside would be to read it all
+        return shard is not None or name == UNFINISHED
+    if not shard or (path / name).is_symlink() or not (path / name).is_file():
         return name == UNFINISHED
-    return sha256_file(file, name).startswith(shard[1])
+    return sha256_file(path / name, name).startswith(shard[1])

@@ -1,6 +1,7 @@
 """Stores: what is read by ranges is what stands there; one writer wins; what fails by chance is tried again."""
 
 import zipfile
+from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -9,8 +10,10 @@ from conftest import refuses
 from stores import s3_server, web_server
 
 from policyopt._cache import places
+import policyopt as po
 from policyopt._cache.places import Store, place_of, shown
 from policyopt.runtime import InputError
+from policyopt.runtime._experts import any_to_dict
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +82,22 @@ def test_of_two_writers_one_wins_and_the_other_is_told(kind, s3):
 
 def test_the_store_itself_refuses_a_second_writer_between_look_and_write(s3, monkeypatch):
     store = Store(fresh("s3://bkt/"))
+    real, before = store.fs.pipe_file, []
+
+    def crowded(path, data, **how):
+        for other in before:
+            real(path, other, **(how if other == data else {}))
+        return real(path, data, **how)
+
+    monkeypatch.setattr(store.fs, "pipe_file", crowded)
     for mine, theirs in ((b"first", b"other"), (b"again", b"others")):
+        before[:] = [theirs]
         found = store.find("m")
-        tag = found[1] if found else ""
-        store.put("m", theirs)
-        monkeypatch.setattr(store, "find", lambda name, found=found: found)
-        refuses("one writer at a time", store.put, "m", mine, tag)
-        monkeypatch.undo()
+        refuses("one writer at a time", store.put, "m", mine, found[1] if found else "")
         assert store.whole("m", 9) == theirs
-    # An answer that was lost is no other writer.
-    found = store.find("m")
-    store.put("m", b"mine", found[1])
-    monkeypatch.setattr(store, "find", lambda name: found)
-    monkeypatch.setattr(store, "whole", lambda name, most: b"mine")
-    store.put("m", b"mine", found[1])
+    before[:] = [b"mine"]  # an answer that was lost is no other writer
+    store.put("m", b"mine", store.find("m")[1])
+    assert store.whole("m", 9) == b"mine"
 
 
 def test_what_fails_by_chance_is_tried_again_and_what_lasts_is_not(web, quick):
@@ -139,3 +144,150 @@ def test_paths_stay_paths(tmp_path):
     for path in (tmp_path, str(tmp_path), "C:/x", "fit=a.npz", f"file://{tmp_path}"):
         assert not isinstance(place_of(path), Store)
     assert place_of(f"file://{tmp_path}/a%20b") == tmp_path / "a b"
+    for address in (
+        "memory://a/b",
+        "zip://in::memory://a/x.zip",
+    ):  # a `Path` has one slash left of two
+        assert places.address_of(Path(address)) == address
+    (tmp_path / "ab:").mkdir()
+    assert not places.address_of(tmp_path / "ab:") and not places.address_of(Path("a/ab:/x"))
+
+
+# --- caches ------------------------------------------------------------------------------------
+
+COSTS = [po.Cost("compute", "MMACs", [1, 2, 4])]
+
+
+def rows(n, seed=0, classes=50):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = rng.normal(size=(n, 3, classes)) + 3 * np.eye(classes)[labels][:, None] * [
+        [1],
+        [2],
+        [3],
+    ]
+    return logits.astype(np.float32), labels
+
+
+def write(place, overwrite=False, seed=0, **options):
+    with po.CacheWriter(place, costs=COSTS, overwrite=overwrite, **options) as cache:
+        for at, split in enumerate(("fit", "test")):
+            cache.append(split, *rows(400, 2 * seed + at))
+
+
+def zipped(folder, file):
+    with zipfile.ZipFile(file, "w") as archive:
+        for one in folder.iterdir():
+            archive.write(one, f"in/{one.name}")
+
+
+@pytest.mark.parametrize("kind", ["s3://bkt/", "memory://", "http", "zip", "zip-web"])
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_cache_in_a_store_is_the_one_on_disk(kind, verify, s3, web, tmp_path):
+    write(tmp_path / "cache", shard_bytes=90_000)
+    shards = [file for file in (tmp_path / "cache").iterdir() if file.suffix == ".safetensors"]
+    assert len(shards) > 4
+    if "://" in kind:
+        write(place := fresh(kind), shard_bytes=90_000)
+    elif kind == "http":
+        (tmp_path / "cache").rename(web.folder / "c")
+        place = f"{web.at}/c?sig=x"
+        write(tmp_path / "cache", shard_bytes=90_000)
+    else:
+        zipped(tmp_path / "cache", tmp_path / "web" / "x.zip")
+        place = f"zip://in::{web.at}/x.zip" if "web" in kind else f"zip://in::{web.folder}/x.zip"
+    data, local = po.open_cache(place, verify=verify), po.open_cache(tmp_path / "cache")
+    assert data.fingerprint == local.fingerprint and repr(data.splits) == repr(local.splits)
+    for split, at in local.splits.items():
+        far = data.splits[split]
+        assert np.array_equal(far.array("labels"), at.array("labels"))
+        places_ = np.array([399, 0, 250, 7])
+        assert np.array_equal(
+            far.pick("outputs", places_, [2, 0]), at.pick("outputs", places_, [2, 0])
+        )
+        assert np.array_equal(far.array("outputs"), at.array("outputs"))
+    fitted, same = po.fit(data, "40%", "max_prob"), po.fit(local, "40%", "max_prob")
+    assert any_to_dict(fitted.policy) == any_to_dict(same.policy)
+
+
+def test_a_damaged_shard_is_told_when_it_is_needed(tmp_path):
+    write(place := fresh("memory://"), shard_bytes=90_000)
+    store = Store(place)
+    fit = sorted(name for name in store.listing() if name.startswith("fit"))
+    content = bytearray(store.whole(fit[1], 1 << 20))
+    content[-5] ^= 1
+    store.put(fit[1], bytes(content))
+    data = po.open_cache(place)
+    data.splits["test"].array("outputs")
+    refuses(f"shard {fit[1]}.*SHA-256", data.splits["fit"].array, "labels")
+    po.open_cache(place, verify=False).splits["fit"].array("labels")
+    store.put(fit[1], bytes(content[:-1]))
+    refuses(f"shard {fit[1]}.* bytes", po.open_cache, place)
+    store.remove(fit[1])
+    refuses(f"shard {fit[1]}.*none", po.open_cache, place)
+
+
+def test_what_replaces_a_cache_is_whole_or_not_there(s3, tmp_path):
+    for kind in ("s3://bkt/", "memory://"):
+        write(place := fresh(kind))
+        first = po.open_cache(place).fingerprint
+        refuses("holds a cache", po.CacheWriter, place, costs=COSTS)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            po.CacheWriter(place, costs=COSTS, overwrite=True, shard_bytes=90_000) as cache,
+        ):
+            cache.append("fit", *rows(400, 5))
+            raise KeyboardInterrupt
+        assert po.open_cache(place).fingerprint == first
+        assert len(po.open_cache(place, incomplete=True).splits["fit"]) < 400
+        write(place, overwrite=True, seed=3)
+        assert po.open_cache(place).fingerprint != first
+        # Nothing is left of the others.
+        assert len(Store(place).listing()) == 3
+        one, other = (
+            po.CacheWriter(place, costs=COSTS, overwrite=True).__enter__() for _ in range(2)
+        )
+        one.append("fit", *rows(400, 7))
+        other.append("fit", *rows(300, 8))
+        one.__exit__(None, None, None)
+        refuses("one writer", other.__exit__, None, None, None)
+        assert len(po.open_cache(place).splits["fit"].array("outputs")) == 400
+        Store(place).put("mine.txt", b"")
+        for name in ("manifest.json", "manifest.unfinished.json"):
+            Store(place).remove(name)
+        refuses("Other files", po.CacheWriter, place, costs=COSTS)
+
+
+def test_sources_of_a_store_are_imported(s3, web, tmp_path, monkeypatch):
+    logits, labels = rows(300)
+    names = [tmp_path / f"{i}.npy" for i in range(3)]
+    for i, name in enumerate(names):
+        np.save(name, logits[:, i])
+    np.save(tmp_path / "labels.npy", labels)
+    np.savez(web.folder / "a.npz", logits=logits, labels=labels, costs=[1.0, 2.0, 4.0])
+    np.save(web.folder / "b.npy", logits)
+    np.save(web.folder / "b.labels.npy", labels)
+    folder = Store(f"s3://bkt/{uuid4().hex}/models")
+    for name in (*names, tmp_path / "labels.npy"):
+        folder.put(name.name, name.read_bytes())
+    folder.put("notes.md", b"")
+    from policyopt._cache.importers import import_sources
+
+    told = {"costs": [1, 2, 4], "unit": "MMACs"}
+    for i, (source, more) in enumerate([
+        (f"{web.at}/a.npz?token=x", {}), (f"fit={web.at}/b.npy", {}), (folder.address, {}),
+        (f"{web.at}/b.npy", {"labels": f"{web.at}/b.labels.npy"}),
+    ]):  # fmt: skip
+        data = import_sources(source, fresh("memory://"), **told, **more).data
+        (split,) = data.splits
+        assert np.array_equal(data.splits[split].array("outputs"), logits), i
+        assert np.array_equal(data.splits[split].array("labels"), labels)
+    refuses("missing", import_sources, f"{web.at}/c.npz", tmp_path / "c")
+    write(place := fresh("memory://"))
+    refuses("It is a cache already", import_sources, place, tmp_path / "c")
+    web.fails = 99
+    refuses("holds a cache", import_sources, f"{web.at}/a.npz", place)
+    assert web.fails == 99  # refused before anything was fetched
+    web.fails = 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("room", (), {"free": 1000}))
+    refuses("at most 1000 bytes, which are free", import_sources, f"{web.at}/a.npz", tmp_path / "c")
