@@ -42,6 +42,7 @@ MAX_CLASSES = 10**7
 #: Arrays that identify a row. Measured costs are left out: a second run measures others.
 _TELLING = ("outputs", "prediction", "confidence", "top_prob", "entropy")
 _PIECE_ROWS = 4096
+_HASH_SEED = 0x6A09E667
 #: Share of equal rows whose labels may differ: more are equal by chance.
 _BY_CHANCE = 0.02
 _NESTED = 4  # parts of parts of a split
@@ -276,6 +277,7 @@ class ExitData(Shown):
     fingerprint: str = ""
     contexts: tuple[str, ...] = ()
     measure: Measure = field(default_factory=Measure)
+    kept: Any = None  # what passes over its shards have found, see `policyopt._cache.statistics`
 
     @property
     def pooled(self) -> bool:
@@ -370,7 +372,9 @@ class ExitData(Shown):
             return POOL, np.flatnonzero((place >= edges[at]) & (place < edges[at + 1]))
         order = np.random.default_rng(seed).permutation(n)
         edges = np.round(edges).astype(int)
-        return POOL, np.sort(order[edges[at] : edges[at + 1]])
+        mine = np.zeros(n, bool)
+        mine[order[edges[at] : edges[at + 1]]] = True
+        return POOL, np.flatnonzero(mine)
 
     def _within(self, source: Rows, rows: Ints, part: re.Match[str], seed: int | None) -> Array:
         """Say which rows are of a part of them, (n,)."""
@@ -579,6 +583,17 @@ def _hashes(rows: Rows, k: int | None = None) -> Ints:
     for _, block in rows.chunks(_PIECE_ROWS):
         flat = [block[name][:, at].reshape(len(block[name]), -1) for name in names]
         whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
-        hashes = map(hash, map(bytes, np.concatenate(whole, axis=1)))
-        found.append(np.fromiter(hashes, np.int64))
+        found.append(_hashed(np.concatenate(whole, axis=1)))
     return np.concatenate(found)
+
+
+def _hashed(rows: Array) -> Ints:
+    """Return a 64-bit hash of each row of bytes (n, W): multilinear (Lemire & Kaser, Comput. J. 57, 2014), mixed."""
+    words = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.uint8)
+    words[:, : rows.shape[1]] = rows
+    random = np.random.default_rng(_HASH_SEED).integers(
+        1 << 64, size=words.shape[1] // 4, dtype=np.uint64
+    )
+    mixed = words.view(np.uint32) @ random
+    mixed ^= mixed >> np.uint64(32)  # its lower half alone would tell less
+    return (mixed * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)

@@ -130,7 +130,7 @@ class Store:
             return None
         if found.get("type") == "directory" or found.get("size") is None:
             return None
-        return int(found["size"]), _tag(found)
+        return int(found["size"]), tag_of(found)
 
     def whole(self, name: str, most: int) -> bytes | None:
         """Return a small file, its size checked first; None where it is not there."""
@@ -252,7 +252,7 @@ def _by_chance(error: Exception) -> bool:
     return isinstance(error, TimeoutError) or type(error).__module__.partition(".")[0] in _PACKAGES
 
 
-def _tag(found: Mapping[str, Any]) -> str:
+def tag_of(found: Mapping[str, Any]) -> str:
     """Return what is another where a file was replaced, of what a store says of it."""
     etag = found.get("ETag") or found.get("etag")
     more = ("generation", "md5Hash", "CRC", "LastModified", "last_modified", "mtime", "created")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, like, to_data
+from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
 from policyopt._cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
-from policyopt._cache.places import Store, place_of
+from policyopt._cache.places import Store, place_of, tag_of
 from policyopt._cache.shards import Recent, StoredShard, check_shard, typed
+from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
@@ -37,8 +40,9 @@ def open_cache(
     path : path
         Directory that `CacheWriter` or `policyopt import` wrote.
     verify : bool, default True
-        Compare every shard with its SHA-256 and check all values. False trusts the content;
-        sizes, headers and shapes are checked all the same.
+        Compare every shard with its SHA-256 and check all values, but of what was checked before and not
+        touched since (the folder ``statistics`` says it; remove that, and all is read anew). False trusts the
+        content; sizes, headers and shapes are checked all the same.
     incomplete : bool, default False
         Read the finished shards of a cache whose writing broke off, or still goes on.
     mmap : bool, default True
@@ -93,47 +97,66 @@ def open_manifest(
     if not manifest.shards:
         allowed = "of at least one finished shard"
         raise input_error("cache", allowed, f"none in {directory}", "Write it anew.")
-    total, done = sum(shard.bytes for shard in manifest.shards), 0
-
-    def step(count: int) -> None:
-        nonlocal done
-        done += count
-        report(done, total, "")
-
     if isinstance(directory, Store):
         return _stored(directory, manifest, verify)
-    splits: dict[str, Rows] = {}
-    for shard in manifest.shards:
-        before = splits.get(shard.split, Rows(()))
-        block = _map_shard(directory, shard, manifest.layout, mmap)
-        if verify:
-            _verify(directory, shard, manifest.layout, block, len(before), step)
-        whole = Rows((*before.blocks, filled(block)))
-        if whole.blocks[0].keys() != whole.blocks[-1].keys():
+    stamps = {shard.file: stamp_of(directory / shard.file) for shard in manifest.shards}
+    kept = Kept(directory, manifest, stamps)
+    blocks, starts, at = list[dict[str, Array]](), list[int](), manifest
+    rows = dict.fromkeys((shard.split for shard in at.shards), 0)
+    for shard in at.shards:
+        blocks.append(_map_shard(directory, shard, at.layout, mmap))
+        starts.append(rows[shard.split])
+        rows[shard.split] += shard.rows
+    if verify:
+        _verify_all(directory, at, [*zip(at.shards, blocks, starts, strict=True)], kept)
+    splits: dict[str, list[Block]] = {name: [] for name in rows}
+    for shard, block in zip(at.shards, blocks, strict=True):
+        splits[shard.split].append(filled(block))
+        if splits[shard.split][0].keys() != splits[shard.split][-1].keys():
             allowed = "of shards with the same arrays"
             raise input_error(f"split {shard.split}", allowed, "others", "Write it anew.")
-        splits[shard.split] = whole
-    at = manifest
-    return to_data(
-        at.layout, splits, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=verify
-    )
+    whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
+    data = to_data(
+        at.layout, whole, at.shares, at.split_seed, at.metadata, at.fingerprint,
+        disjoint=verify and not kept.disjoint(),
+    )  # fmt: skip
+    if verify and not (kept.disjoint() and all(map(kept.whole, at.shards))):
+        kept.keep_whole()
+    return replace(data, kept=kept)
+
+
+def _verify_all(
+    directory: Path, at: Manifest, shards: Sequence[tuple[Shard, Block, int]], kept: Kept
+) -> None:
+    """Read all shards that were not found whole before, or were touched since; two at a time."""
+    open_ = [one for one in shards if not kept.whole(one[0])]
+    total, done = sum(shard.bytes for shard, _, _ in open_), 0
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        work = pool.map(lambda one: _verify(directory, at.layout, *one), open_)
+        for (shard, _, _), _ in zip(open_, work, strict=True):
+            done += shard.bytes
+            report(done, total, "")
 
 
 def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
     """Open the cache of a store: the sizes of its shards are looked at, the shards themselves when they are needed."""
-    found, large, small = store.listing(), Recent(), Recent()
-    splits: dict[str, Rows] = {}
+    there, large, small = store.listing(), Recent(), Recent()
+    stamps = {name: tag_of(one) for name, one in there.items()}
+    kept = Kept(Path("/", str(store)), at, stamps, checked=verify)
+    splits, rows = dict[str, list[StoredShard]](), dict[str, int]()
     for shard in at.shards:
-        if found and (size := found.get(shard.file, {}).get("size")) != shard.bytes:
+        if there and (size := there.get(shard.file, {}).get("size")) != shard.bytes:
             step, got = "Copy or write the cache anew.", "none" if size is None else f"{size} bytes"
             raise input_error(f"shard {shard.file}", f"of {shard.bytes} bytes", got, step)
-        before = splits.get(shard.split, Rows(()))
-        first = like(before.blocks[0]) if before.blocks else None
-        one = StoredShard(store, shard, at.layout, len(before), not verify, large, small, first)
-        splits[shard.split] = Rows((*before.blocks, one))
-    return to_data(
-        at.layout, splits, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=False
+        mine, first = splits.setdefault(shard.split, []), rows.get(shard.split, 0)
+        known, like = not verify or kept.whole(shard), mine[0].like if mine else None
+        mine.append(StoredShard(store, shard, at.layout, first, known, large, small, like))
+        rows[shard.split] = first + shard.rows
+    whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
+    data = to_data(
+        at.layout, whole, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=False
     )
+    return replace(data, kept=kept)
 
 
 def read_manifest(directory: Path | Store, incomplete: bool = False) -> Manifest:
@@ -163,9 +186,7 @@ def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dic
     return typed(shard, layout, {name: array for name, (_, array) in tensors.items()})
 
 
-def _verify(
-    directory: Path, shard: Shard, layout: Layout, block: Block, first_row: int, step: Any
-) -> None:
+def _verify(directory: Path, layout: Layout, shard: Shard, block: Block, first_row: int) -> None:
     """Refuse a shard that is not as it was written, or whose values are not allowed."""
-    digest = sha256_file(directory / shard.file, f"shard {shard.file}", step)
+    digest = sha256_file(directory / shard.file, f"shard {shard.file}")
     check_shard(shard, layout, digest, block, first_row)

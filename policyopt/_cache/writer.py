@@ -20,6 +20,7 @@ from policyopt._cache.files import sha256_file
 from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
 from policyopt._cache.places import Store, place_of
 from policyopt._cache.reader import open_manifest, read_manifest
+from policyopt._cache.statistics import FOLDER, clear
 from policyopt._costs import Cost
 from policyopt._measures import measure_of
 from policyopt._optional import need
@@ -292,6 +293,8 @@ class CacheWriter:
             if self._made and isinstance(self.path, Path):
                 sync_folder(self.path.parent)
             _put(self.path, MANIFEST, dump(whole), self._tag)
+        if isinstance(self.path, Path):
+            clear(self.path)  # of what was overwritten
         self._done = True
 
     def _keep_equal_rows(self) -> None:
@@ -414,7 +417,7 @@ def _standing(path: Path | Store, overwrite: bool, argument: str = "path") -> Ma
             return None
         if not path.is_dir():
             raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
-    names = _names(path) - {"README.md", LOCK}
+    names = _names(path) - {"README.md", LOCK, FOLDER}
     wanted = "a new or empty directory, or a policyopt cache"
     if not names & {MANIFEST, UNFINISHED}:
         if all(_is_left(path, name) for name in names):
@@ -441,7 +444,8 @@ def _sweep(path: Path | Store, keep: Manifest | None = None) -> None:
     there = _names(path)
     lists = [keep] if keep else []
     lists += [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
-    kept = {shard.file for one in lists for shard in one.shards} | {MANIFEST, "README.md", LOCK}
+    kept = {shard.file for one in lists for shard in one.shards}
+    kept |= {MANIFEST, "README.md", LOCK, FOLDER}
     kept |= set() if MANIFEST in there else {UNFINISHED}
     for name in there - kept:
         with contextlib.suppress(OSError, InputError):  # the next writer tries again

@@ -9,8 +9,8 @@ import pytest
 from conftest import refuses
 from stores import s3_server, web_server
 
-from policyopt._cache import places
 import policyopt as po
+from policyopt._cache import places
 from policyopt._cache.places import Store, place_of, shown
 from policyopt.runtime import InputError
 from policyopt.runtime._experts import any_to_dict
