@@ -55,10 +55,10 @@ def check_shard(shard: Shard, layout: Layout, digest: str, block: Block, first_r
 
 
 class Recent:
-    """Arrays that were asked for last: one, or as many as fit into a number of bytes."""
+    """Arrays that were asked for last: one, or as many as fit into `_MOST` bytes."""
 
-    def __init__(self, most: int = _MOST) -> None:
-        self.most, self._lock, self._size = most, Lock(), 0
+    def __init__(self) -> None:
+        self._lock, self._size = Lock(), 0
         self._arrays: OrderedDict[Hashable, Array] = OrderedDict()
 
     def get(self, key: Hashable) -> Array | None:
@@ -73,7 +73,7 @@ class Recent:
         with self._lock:
             if key not in self._arrays:
                 self._arrays[key], self._size = array, self._size + array.nbytes
-            while self._size > self.most and len(self._arrays) > 1:
+            while self._size > _MOST and len(self._arrays) > 1:
                 self._size -= self._arrays.popitem(last=False)[1].nbytes
 
 

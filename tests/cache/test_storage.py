@@ -10,8 +10,9 @@ from conftest import refuses
 from stores import s3_server, web_server
 
 import policyopt as po
-from policyopt._cache import places
+from policyopt._cache import places, shards, statistics
 from policyopt._cache.places import Store, place_of, shown
+from policyopt._table import Tables, exit_statistics
 from policyopt.runtime import InputError
 from policyopt.runtime._experts import any_to_dict
 
@@ -208,6 +209,66 @@ def test_a_cache_in_a_store_is_the_one_on_disk(kind, verify, s3, web, tmp_path):
         assert np.array_equal(far.array("outputs"), at.array("outputs"))
     fitted, same = po.fit(data, "40%", "max_prob"), po.fit(local, "40%", "max_prob")
     assert any_to_dict(fitted.policy) == any_to_dict(same.policy)
+
+
+@pytest.fixture
+def counted(s3, monkeypatch, tmp_path):
+    """Bytes that an S3 store has sent, in requests of at most so many; little stays in memory, all is worth keeping."""
+    from s3fs import S3FileSystem
+
+    real, told = S3FileSystem._cat_file, []
+
+    async def cat(self, path, version_id=None, start=None, end=None):
+        out = await real(self, path, version_id=version_id, start=start, end=end)
+        told.append(len(out))
+        return out
+
+    monkeypatch.setattr(S3FileSystem, "_cat_file", cat)
+    monkeypatch.setattr(shards, "_MOST", 100_000)
+    monkeypatch.setattr(places, "_PIECE", 40_000)
+    monkeypatch.setattr(statistics, "_WORTH_KEEPING", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+    def since():
+        assert max(told, default=0) <= 40_000
+        total = sum(told)
+        told.clear()
+        return total
+
+    return since
+
+
+def test_what_is_read_is_what_is_needed_and_that_once(counted):
+    write(place := fresh("s3://bkt/"), shard_bytes=90_000)
+    listed = Store(place).listing()
+    size = {
+        split: sum(one["size"] for name, one in listed.items() if name.startswith(split))
+        for split in ("fit", "test")
+    }
+    counted()
+    data = po.open_cache(place)
+    assert (data.feature_widths, data.query_width, len(data.splits["fit"])) == ((), 0, 400)
+    opened = counted()
+    assert opened < 12_000  # the manifest, and a header for each split
+    po.fit(data, "40%", "max_prob")
+    assert size["fit"] <= counted() <= 1.02 * size["fit"]
+    outputs = data.splits["test"].pick("outputs", np.array([3, 5]))  # of the first shard
+    assert counted() <= 90_500 and outputs.shape == (2, 3, 50)
+    tables = Tables(po.open_cache(place))
+    assert counted() == opened
+    again = tables.get("fit").statistics
+    assert counted() <= 400 * 8 + 5 * 4096  # the labels alone: the rest was kept
+    fresh_ = exit_statistics(po.open_cache(place).splits["fit"], "logits")
+    assert np.array_equal(again.top_prob, fresh_.top_prob) and np.array_equal(
+        again.quality, fresh_.quality
+    )
+    counted()
+    trusted = po.open_cache(place, verify=False).splits["test"]
+    counted()
+    trusted.array("labels")
+    assert counted() <= 400 * 8 + 5 * 2048
+    trusted.array("outputs")
+    assert counted() == 400 * 3 * 50 * 4
 
 
 def test_a_damaged_shard_is_told_when_it_is_needed(tmp_path):
