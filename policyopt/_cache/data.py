@@ -63,7 +63,7 @@ def check_name(argument: str, name: object) -> str:
 
 def like(block: Block) -> Block:
     """Return what tells the types and shapes of a block's arrays, without reading any."""
-    return getattr(block, "like", block)
+    return block.like if isinstance(block, Lazy) else block
 
 
 def block_rows(block: Block) -> int:
@@ -71,28 +71,30 @@ def block_rows(block: Block) -> int:
     return len(next(iter(like(block).values())))
 
 
-class Span(Mapping[str, Array]):
-    """Some rows of a block, each array read when it is asked for."""
+class Lazy(Mapping[str, Array]):
+    """Arrays by name that are read when they are asked for; `like` has their types and shapes, in what takes no memory."""
+
+    like: Block
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.like)
+
+    def __len__(self) -> int:
+        return len(self.like)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.like
+
+
+class Span(Lazy):
+    """Some rows of a block."""
 
     def __init__(self, block: Block, low: int, high: int) -> None:
         self._block, self._rows = block, slice(low, high)
-
-    @property
-    def like(self) -> Block:
-        """Their types and shapes."""
-        return {name: array[self._rows] for name, array in like(self._block).items()}
+        self.like = {name: array[low:high] for name, array in like(block).items()}
 
     def __getitem__(self, name: str) -> Array:
         return self._block[name][self._rows]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._block)
-
-    def __len__(self) -> int:
-        return len(self._block)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._block
 
 
 def filled(block: dict[str, Array]) -> dict[str, Array]:

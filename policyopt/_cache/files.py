@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def map_tensors(
 
 
 def header_length(head: bytes, size: int, argument: str, name: str, most: int = MAX_HEADER) -> int:
-    """Return the bytes of a safetensors file's header, told by the first 8 of its `size` bytes."""
+    """Return the bytes of a safetensors file's header, as the first 8 of its `size` bytes say."""
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or length > min(most, size - 8):
         got = f"{name} of {size} bytes, which claims a header of {length}"
@@ -109,36 +109,12 @@ def header_length(head: bytes, size: int, argument: str, name: str, most: int = 
     return length
 
 
-def parse_header(text: bytes, size: int, argument: str, name: str) -> dict[str, dict[str, Any]]:
-    """Return what a header says of each tensor, checked against the `size` bytes behind it: no holes, no overlaps."""
-    try:
-        header, end = parse(text, "header", MAX_HEADER, ""), 0
-        header.pop("__metadata__", None)
-        for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
-            begin, stop = entry["data_offsets"]
-            numbers = [*entry["shape"], *entry["data_offsets"]]
-            if begin != end or not all(type(n) is int and n >= 0 for n in numbers):
-                raise ValueError("tensors leave holes")
-            if (
-                stop - begin
-                != math.prod(entry["shape"]) * np.dtype(_DTYPES[entry["dtype"]]).itemsize
-            ):
-                raise ValueError("offsets and shape disagree")
-            end = stop
-        if end != size:
-            raise ValueError(f"{end} bytes of tensors in {size}")
-    except Exception as error:  # what is no header fails in many ways
-        step = "It was cut or damaged: copy or write it anew."
-        raise input_error(argument, "a safetensors file", f"{name} ({error})", step) from error
-    return header
-
-
-def view(entry: dict[str, Any], whole: Array, base: int = 0) -> Array:
-    """Return a tensor as it stands in the bytes of a file, whose tensors begin at `base`."""
+def view(entry: Mapping[str, Any], whole: Array, base: int = 0) -> Array:
+    """Return a tensor as it stands in the bytes of a file, whose tensors begin at `base`; read-only."""
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize
-    if end - begin != size or not 0 <= begin + base <= end + base <= len(whole):
+    if end - begin != size or not 0 <= begin <= end <= len(whole) - base:
         raise ValueError("offsets and shape disagree")
     piece = np.asarray(whole[base + begin : base + end])
     if entry["dtype"] == "BOOL" and piece.size and piece.max() > 1:
@@ -146,6 +122,8 @@ def view(entry: dict[str, Any], whole: Array, base: int = 0) -> Array:
     return piece.view(dtype).reshape(shape)
 
 
-def stand_in(entry: dict[str, Any]) -> Array:
-    """Return an array of a tensor's type and shape that takes no memory."""
+def stand_in(entry: Mapping[str, Any], size: int) -> Array:
+    """Return an array of a tensor's type and shape that takes no memory, where it stands in `size` bytes."""
+    if not 0 <= entry["data_offsets"][0] <= entry["data_offsets"][1] <= size:
+        raise ValueError("offsets beyond the end")
     return np.broadcast_to(np.zeros((), _DTYPES[entry["dtype"]]), entry["shape"])

@@ -140,7 +140,7 @@ def _verify_all(
 
 def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
     """Open the cache of a store: the sizes of its shards are looked at, the shards themselves when they are needed."""
-    there, large, small = store.listing(), Recent(), Recent()
+    there, recent = store.listing(), Recent()
     stamps = {name: tag_of(one) for name, one in there.items()}
     kept = Kept(Path("/", str(store)), at, stamps, checked=verify)
     splits, rows = dict[str, list[StoredShard]](), dict[str, int]()
@@ -150,7 +150,7 @@ def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
             raise input_error(f"shard {shard.file}", f"of {shard.bytes} bytes", got, step)
         mine, first = splits.setdefault(shard.split, []), rows.get(shard.split, 0)
         known, like = not verify or kept.whole(shard), mine[0].like if mine else None
-        mine.append(StoredShard(store, shard, at.layout, first, known, large, small, like))
+        mine.append(StoredShard(store, shard, at.layout, first, known, recent, like))
         rows[shard.split] = first + shard.rows
     whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
     data = to_data(
