@@ -414,6 +414,15 @@ class Table:
     @property
     def quality(self) -> Floats:
         """Worth of every exit's answer in [0, 1], (N, K): 0.0 or 1.0 where right or wrong."""
+        return self.check_quality().astype(np.float64)
+
+    @property
+    def mean_quality(self) -> Floats:
+        """Its mean per exit, (K,)."""
+        return self.check_quality().mean(axis=0, dtype=np.float64)
+
+    def check_quality(self) -> Array:
+        """Return the same as it is kept; refused where it is not known of every row."""
         stats = self.statistics
         if self.quality_given and stats.quality is None:
             raise InputError(
@@ -426,23 +435,21 @@ class Table:
                 "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out; "
                 "or with a key 'quality', of any kind of worth from 0 to 1."
             )
-        return stats.quality.astype(np.float64)
+        return stats.quality
 
     @property
     def context(self) -> Ints | None:
         """Number of each row's context among `contexts`, (N,); None where the rows have none."""
         if not self.contexts or self.source is None:
             return None
-        whole = self.source.array(CONTEXT).astype(np.int64)
-        return whole if self.places is None else whole[self.places]
+        return self._column(CONTEXT).astype(np.int64)
 
     @property
     def group(self) -> Ints | None:
         """Codes of what rows belong to, (N,): rows of one are never divided; None where each stands alone."""
         if self.source is None or not self.source.has(GROUP):
             return None
-        whole = self.source.array(GROUP)
-        return whole if self.places is None else whole[self.places]
+        return self._column(GROUP)
 
     @property
     def log(self) -> tuple[Ints, Floats] | None:
@@ -476,8 +483,7 @@ class Table:
             whole = np.array(cost.values, dtype=np.float64)
         else:
             assert self.source is not None
-            whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
-            whole = whole if self.places is None else whole[self.places]
+            whole = np.asarray(self._column(COST_PREFIX + cost.name), dtype=np.float64)
         return kept_costs(whole, list(self.active_exits), cost.cascade, cost.heads)
 
     def cost_at(self, exits: Ints) -> Floats:
@@ -538,6 +544,13 @@ class Table:
         """Return the outputs of some rows at the table's exit k, (n, C)."""
         assert self.source is not None  # a table of a cache
         return self.source.pick("outputs", self._at(rows), [self.active_exits[k]])[:, 0]
+
+    def _column(self, name: str) -> Array:
+        """Return an array of the rows' own, (N, ...)."""
+        assert self.source is not None
+        return (
+            self.source.array(name) if self.places is None else self.source.pick(name, self.places)
+        )
 
     def _at(self, rows: slice | Ints) -> Ints:
         """Return the places of some of the table's rows in its source."""

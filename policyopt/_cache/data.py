@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def block_rows(block: Block) -> int:
 
 
 class Lazy(Mapping[str, Array]):
-    """Arrays by name that are read when they are asked for; `like` has their types and shapes, in what takes no memory."""
+    """Arrays by name that are read when they are asked for; `like` has their types and shapes, and takes no memory."""
 
     like: Block
 
@@ -204,21 +204,27 @@ class Rows:
 
     def pick(self, name: str, places: Ints, exits: Sequence[int] | None = None) -> Array:
         """Return the rows at `places`, in their order, of the array `name`; of some exits where given."""
-
-        def rows(array: Array, at: Ints) -> Array:
-            return array[at] if exits is None else array[at[:, None], np.array(exits)]
-
-        likes, end = [like(block)[name] for block in self.blocks], 0
-        shape = (len(places), *rows(likes[0], places[:0]).shape[1:])
-        out = np.empty(shape, np.result_type(*(array.dtype for array in likes)))
-        for block in self.blocks:
-            start, end = end, end + block_rows(block)
-            here = np.flatnonzero((places >= start) & (places < end))
-            if len(here):  # what holds none is not read
-                found = rows(block[name], places[here] - start)
-                if len(here) == len(places):
-                    return found
-                out[here] = found
+        ends = np.cumsum([0, *map(block_rows, self.blocks)])
+        rising = bool((places[1:] >= places[:-1]).all())
+        if rising:  # of most blocks nothing is asked
+            edges = np.searchsorted(places, ends)
+            asked = [
+                (b, slice(low, high))
+                for b, (low, high) in enumerate(pairwise(edges.tolist()))
+                if high > low
+            ]
+        else:
+            of = np.searchsorted(ends, places, side="right") - 1
+            asked = [(b, np.flatnonzero(of == b)) for b in np.unique(of).tolist()]
+        out, types = np.empty(0), [like(block)[name].dtype for block in self.blocks]
+        for b, here in asked or [(0, slice(0, 0))]:
+            array, at = self.blocks[b][name], places[here] - ends[b]
+            found = array[at] if exits is None else array[at[:, None], np.array(exits)]
+            if len(at) == len(places):
+                return found
+            if not len(out):
+                out = np.empty((len(places), *found.shape[1:]), np.result_type(*types))
+            out[here] = found
         return out
 
     def chunks(self, size: int) -> Iterator[tuple[int, Block]]:

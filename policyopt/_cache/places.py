@@ -74,47 +74,41 @@ class Store:
         fsspec = need("fsspec", "storage", f"to open {told}")
         try:
             self.fs, root = fsspec.core.url_to_fs(address)
-        except ImportError as error:
-            step = f"{error}."
-            raise MissingExtraError(f"'{told}' needs the package of its store. {step}") from None
+        except ImportError as error:  # it names the package
+            raise MissingExtraError(f"'{told}' cannot be opened: {error}.") from None
         except Exception as error:  # an archive that is none, a protocol that nobody knows
             got, step = f"{told} ({shown(str(error))})", "E.g. s3://bucket/folder."
             raise input_error("address", "of a store", got, step) from None
-        self._web = (
-            "://" in root
-        )  # the whole address: the query that opens a folder opens its files
+        # On the web the root is the whole address: the query that opens a folder opens its files.
+        self._web = "://" in root
         root, mark, query = root.partition("?") if self._web else (root, "", "")
         self.root, self._query = root.rstrip("/"), mark + query
 
     def __str__(self) -> str:
         return shown(self.address)
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
-        return Store, (self.address,)
-
     def listing(self) -> dict[str, dict[str, Any]]:
         """Return what the store says of each entry, by name, in one listing; nothing where it lists none."""
-
-        def look() -> dict[str, dict[str, Any]]:
-            self.fs.invalidate_cache()
-            each = [(one["name"].strip("/"), one) for one in self.fs.ls(self.root, detail=True)]
-            return {at.rpartition("/")[2]: one for at, one in each if at != self.root.strip("/")}
-
-        with suppress(FileNotFoundError):
-            return {} if self._web else self._tried(look)
-        return {}
+        found = [] if self._web else self._asked(partial(self.fs.ls, detail=True)) or []
+        each = {one["name"].strip("/"): one for one in found}
+        each.pop(self.root.strip("/"), None)
+        return {at.rpartition("/")[2]: one for at, one in each.items()}
 
     def find(self, name: str) -> tuple[int, str] | None:
         """Return the size of a file and a tag that is another where it was replaced; None where it is not there."""
+        found = self._asked(self.fs.info, name) or {}
+        known = found.get("type") == "file" and found.get("size") is not None
+        return (int(found["size"]), tag_of(found)) if known else None
 
-        def look() -> dict[str, Any]:
+    def _asked(self, what: Callable[[str], Any], name: str = "") -> Any:
+        """Return what the store says now, not what it said before; None where nothing is there."""
+
+        def ask() -> Any:
             self.fs.invalidate_cache()
-            return self.fs.info(self._path(name))
+            return what(self._path(name))
 
         with suppress(FileNotFoundError):
-            found = self._tried(look, name)
-            if found.get("type") == "file" and found.get("size") is not None:
-                return int(found["size"]), tag_of(found)
+            return self._tried(ask, name)
         return None
 
     def whole(self, name: str, most: int) -> bytes | None:
@@ -151,10 +145,9 @@ class Store:
     def put(self, name: str, data: bytes, tag: str | None = None) -> None:
         """Write a file; given its `tag` of before ("": none), only where no one else wrote it since.
 
-        The store itself sees to that where it can (new files: most; replaced ones: S3); else the tag is looked at
-        just before.
+        Most stores see to that by themselves for new files, S3 for all; else the tag is looked at just before.
         """
-        path, how = self._path(name), {"mode": "create"} if tag == "" else {}
+        how: dict[str, str] = {"mode": "create"} if tag == "" else {}
         if tag and "s3" in self.fs.protocol:
             how = {"IfMatch": tag}
 
@@ -162,26 +155,21 @@ class Store:
             if tag is not None and (self.find(name) or (0, ""))[1] != tag:
                 raise FileExistsError
             try:
-                self.fs.pipe_file(path, data, **how)
+                self.fs.pipe_file(self._path(name), data, **how)
             except OSError as error:
                 if how and "PreconditionFailed" in repr(error.__cause__):
                     raise FileExistsError from None
                 if not how or error.errno != errno.ENOSYS:
                     raise
-                self.fs.pipe_file(path, data)  # a store that knows no conditions
+                self.fs.pipe_file(self._path(name), data)  # a store that knows no conditions
 
         try:
             self._tried(send, name, "writable")
-        except FileExistsError:
-            found = self.find(
-                name
-            )  # where it was written, and only the answer was lost, it is the same
-            if not found or found[0] != len(data) or self.whole(name, len(data)) != data:
-                got, step = (
-                    "another that wrote to it meanwhile",
-                    "What it wrote was left alone: write anew.",
-                )
-                raise input_error(str(self), "written by one writer at a time", got, step) from None
+        except FileExistsError:  # or it was written, and only the answer was lost
+            if (self.find(name) or (0,))[0] != len(data) or self.whole(name, len(data)) != data:
+                allowed, got = "written by one writer at a time", "another that wrote to it"
+                step = "What that wrote was left alone: write yours again."
+                raise input_error(str(self), allowed, got, step) from None
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -191,7 +179,7 @@ class Store:
     def _path(self, name: str) -> str:
         return "/".join(filter(None, (self.root, name))) + self._query
 
-    def _tried(self, action: Callable[[], T], name: str = "", allowed: str = "readable") -> T:
+    def _tried(self, action: Callable[[], T], name: str, allowed: str = "readable") -> T:
         """Do what may fail by chance, again where it does; whether a file is there, the caller hears."""
         waits = iter(_WAITS)
         while True:
@@ -220,49 +208,34 @@ def _by_chance(error: Exception) -> bool:
 
 def tag_of(found: Mapping[str, Any]) -> str:
     """Return what is another where a file was replaced, of what a store says of it."""
-    more = (
-        "size",
-        "generation",
-        "md5Hash",
-        "CRC",
-        "LastModified",
-        "last_modified",
-        "mtime",
-        "created",
-    )
+    more = ("size", "generation", "CRC", "LastModified", "last_modified", "mtime", "created")
     return str(found.get("ETag") or found.get("etag") or [str(found.get(name)) for name in more])
 
 
 def fetched(address: str, folder: Path, suffixes: Collection[str]) -> Path:
     """Copy a file (and the sidecars of a ``.npy``), or a folder's files of such suffixes, into `folder` if they fit."""
     store, file = Store(address), ""
-    found = {
-        n: (int(one["size"] or 0), "")
-        for n, one in store.listing().items()
-        if one["type"] == "file"
-    }
+    found = {n: one["size"] for n, one in store.listing().items() if one["type"] == "file"}
     if MANIFEST in found:
         step = "It is a cache already: `policyopt info`, `fit`, `evaluate` take it as it is."
         raise input_error("SRC", "a file, or a folder of files", f"{store} (a cache)", step)
-    sizes = {
-        n: about for n, about in found.items() if Path(n.removesuffix(".gz")).suffix in suffixes
-    }
+    sizes = {n: found[n] for n in found if Path(n.removesuffix(".gz")).suffix in suffixes}
     if not sizes:
         store = copy(store)
         store.root, _, file = store.root.rpartition("/")
         stem = file.removesuffix(".npy")
         each = [file] if stem == file else [file, f"{stem}.json", f"{stem}.labels.npy"]
-        sizes = {name: about for name in each if (about := store.find(name))}
+        sizes = {name: about[0] for name in each if (about := store.find(name))}
         if file not in sizes:
-            step, got = "Check the address.", f"{shown(address)} (missing, or without any)"
-            raise input_error("SRC", "a file, or a folder of files", got, step)
-    total, free = sum(size for size, _ in sizes.values()), shutil.disk_usage(folder).free
+            got = f"{shown(address)} (missing, or without any)"
+            raise input_error("SRC", "a file, or a folder of files", got, "Check the address.")
+    total, free = sum(sizes.values()), shutil.disk_usage(folder).free
     if total > free:
         allowed, got = f"of at most {free} bytes, which are free in {folder}", f"{total} bytes"
         raise input_error("SRC", allowed, got, "Set TMPDIR to a folder with more room.")
     at, done = folder / (store.root.rpartition("/")[2] or "files"), 0
     at.mkdir()
-    for name, (size, _) in sizes.items():
+    for name, size in sizes.items():
         with (at / name).open("xb") as out:
             for low in range(0, size, AT_ONCE):
                 done += out.write(store.read(name, low, min(low + AT_ONCE, size)))

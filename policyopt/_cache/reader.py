@@ -11,7 +11,15 @@ from pathlib import Path
 
 from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
-from policyopt._cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
+from policyopt._cache.manifest import (
+    MANIFEST,
+    MAX_BYTES,
+    UNFINISHED,
+    Manifest,
+    Shard,
+    parse,
+    window,
+)
 from policyopt._cache.places import Store, place_of, tag_of
 from policyopt._cache.shards import Recent, StoredShard, check_shard, typed
 from policyopt._cache.statistics import Kept, stamp_of
@@ -28,6 +36,8 @@ def open_cache(
     verify: bool = True,
     incomplete: bool = False,
     mmap: bool = True,
+    since: str | None = None,
+    last: str | int | None = None,
 ) -> ExitData:
     """Open a cache: check it, and map its arrays read-only without copying.
 
@@ -47,6 +57,12 @@ def open_cache(
         Read the finished shards of a cache whose writing broke off, or still goes on.
     mmap : bool, default True
         Map the shards, their sizes checked once. False reads them into memory.
+    since : str, optional
+        Only rows that were appended since then (`CacheWriter(append=True)`): ``"2026-11-30"``, or with a time; UTC.
+        Rows that were not appended always count.
+    last : str or int, optional
+        Only the last of each split: ``"7d"``, ``"12h"``, back from the newest, or a least number of rows, in whole
+        shards.
 
     Returns
     -------
@@ -80,7 +96,12 @@ def open_cache(
                     "(Python: incomplete=True)."
                 )
                 raise input_error("cache", "complete", f"{directory} not written to the end", step)
-            return open_manifest(directory, manifest, verify, mmap)
+            mine = replace(manifest, shards=window(manifest.shards, since, last))
+            if manifest.shards and not mine.shards:
+                newest = max(shard.time for shard in manifest.shards)
+                step = f"The newest are of {newest}."
+                raise input_error("since", "a time with rows after it", since, step)
+            return open_manifest(directory, mine, verify, mmap)
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.
             if read_manifest(directory, incomplete) == manifest:

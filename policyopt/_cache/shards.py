@@ -62,7 +62,7 @@ class Recent(list["StoredShard"]):
 
 
 class StoredShard(Lazy):
-    """The arrays of a shard in a store: till it is known to be `whole`, it is read whole and checked; then by the array."""
+    """The arrays of a shard in a store: it is read whole and checked, or, where it is known to be `whole`, by array."""
 
     def __init__(
         self, store: Store, shard: Shard, layout: Layout, first_row: int, whole: bool,
@@ -72,7 +72,8 @@ class StoredShard(Lazy):
         self.whole, self._recent = whole, recent
         self._arrays, self._header, self._base = dict[str, Array](), dict[str, Any](), 0
         # The shards of a split have the same arrays: the header of the first tells.
-        each, self.like = like or self._look(b""), {}
+        self.like = like or {}
+        each = like or self._look(b"")
         self.like = {
             n: np.broadcast_to(a.flat[0], (shard.rows, *a.shape[1:])) for n, a in each.items()
         }

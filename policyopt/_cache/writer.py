@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from policyopt._cache import data
 from policyopt._cache.blocks import normalise, own, storage_type
 from policyopt._cache.data import Layout
 from policyopt._cache.files import sha256_file
-from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
+from policyopt._cache.manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    Shard,
+    check_metadata,
+    dump,
+    moment,
+    window,
+)
 from policyopt._cache.places import Store, place_of
 from policyopt._cache.reader import open_manifest, read_manifest
 from policyopt._cache.statistics import FOLDER, clear
@@ -31,7 +41,7 @@ from policyopt.runtime._files import LOCK, TEMPORARY, FileLock, put, refusing, s
 from policyopt.runtime._typing import Array
 
 #: Names of shards: split, number, the beginning of their SHA-256.
-_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-\d{5,}-([0-9a-f]{16})\.safetensors")
+_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-(\d{5,})-([0-9a-f]{16})\.safetensors")
 
 
 class CacheWriter:
@@ -74,6 +84,14 @@ class CacheWriter:
         Size at which a shard is written.
     overwrite : bool, default False
         Replace the cache at `path`, once the new one is whole; or an unfinished one.
+    append : bool, default False
+        Add rows to the cache at `path`, where there is one: its costs, kind and the rest hold, and need not be said.
+        Until the end it is read as it was. What is kept of its rows (`statistics`) stays.
+    time : str, optional
+        Of appended rows, for windows: ``"2026-11-30"`` or with a time, UTC; default now.
+    retain : str or int, optional
+        Appending, drop what is older: keep the last ``"30d"``, ``"12h"`` or number of rows of each split, see
+        `open_cache`.
 
     Raises
     ------
@@ -100,7 +118,7 @@ class CacheWriter:
         self,
         path: str | os.PathLike[str],
         *,
-        costs: Cost | Sequence[Cost],
+        costs: Cost | Sequence[Cost] | None = None,
         kind: str = "logits",
         dtype: str = "float32",
         classes: int | None = None,
@@ -112,7 +130,24 @@ class CacheWriter:
         error_scale: float | None = None,
         shard_bytes: int = 64 << 20,
         overwrite: bool = False,
+        append: bool = False,
+        time: str | None = None,
+        retain: str | int | None = None,
     ) -> None:
+        self._append, self._retain, self._time = append, retain, ""
+        self._before = dict[str, frozenset[str]]()  # arrays of the splits that are appended to
+        self.path = place_of(path)
+        self._old = standing_cache(self.path, overwrite or append)
+        if not append and (time is not None or retain is not None):
+            raise input_error("time, retain", "given with append", "without", "append=True.")
+        if append:
+            if overwrite:
+                raise input_error("overwrite", "absent with append", "both", "Leave one out.")
+            window((), None, retain)  # refuses what it cannot be
+            now = datetime.now(UTC) if time is None else moment("time", time)
+            self._time = now.isoformat(timespec="seconds")
+        if append and costs is None and self._old is not None:
+            costs = self._old.layout.costs
         several = isinstance(costs, Sequence) and all(isinstance(c, Cost) for c in costs)
         if not several and not isinstance(costs, Cost):
             step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
@@ -121,15 +156,15 @@ class CacheWriter:
         measure = measure_of(kind, quality_of, error_scale)
         named = checked_names(contexts, 0)
         layout = Layout(kind, 0, classes or 0, dtype, given, contexts=named, measure=measure)
-        self.path = place_of(path)
         self._shares = None if shares is None else data.check_shares(shares)
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
         self._shard_bytes = check_whole("shard_bytes", shard_bytes)
         self._buffers: dict[str, _Buffer] = {}
         self._state = "new"  # new -> open -> closed
-        self._overwrite, self._lock = overwrite, _lock_of(self.path)
-        self._old, self._made, self._done = standing_cache(self.path, overwrite), False, False
-        self._tag = ""  # of the manifest that is to be replaced in a store
+        self._overwrite, self._made, self._done = overwrite or append, False, False
+        # A store has no lock: its manifest is replaced where it still has the tag that it had at first.
+        local, self._tag = self.path if isinstance(self.path, Path) else None, ""
+        self._lock = FileLock(local / LOCK, local) if local else None
         #: What was decided rather than declared, once it is closed.
         self.notes: list[str] = []
         #: Whether finished shards are listed as they come, for who must go on without the rest.
@@ -143,18 +178,39 @@ class CacheWriter:
             if isinstance(self.path, Path):
                 self._made = not self.path.exists()
                 self.path.mkdir(parents=True, exist_ok=True)
+            else:
+                self._tag = (self.path.find(MANIFEST) or (0, ""))[1]
             try:
-                self._lock.__enter__()
-                if isinstance(self.path, Store):
-                    self._tag = (self.path.find(MANIFEST) or (0, ""))[1]
+                if self._lock:
+                    self._lock.__enter__()
                 self._old = _standing(self.path, self._overwrite)  # now that no one else writes
-                if isinstance(self.path, Path):
+                if self._lock:
                     _sweep(self.path)
+                if self._append and self._old is not None:
+                    self._begin_after(self._old)
             except BaseException:
                 self._leave()
                 raise
         self._state = "open"
         return self
+
+    def _begin_after(self, old: Manifest) -> None:
+        """Go on where the cache that stands there ends."""
+        if not old.complete:
+            step = "Write it anew (overwrite=True)."
+            raise input_error("path", "a complete cache", f"{self.path}, an unfinished one", step)
+        mine = self._manifest.layout
+        if mine.costs != old.layout.costs or mine.kind not in ("logits", old.layout.kind):
+            got = f"{mine.kind}; {', '.join(c.name for c in mine.costs)}"
+            step = "Leave them out: those of the cache hold."
+            raise input_error("costs and kind", "those of the cache, to append", got, step)
+        told = {**old.metadata, **self._manifest.metadata}
+        self._manifest, self._shares = (
+            replace(old, complete=False, metadata=told),
+            dict(old.shares) or None,
+        )
+        for name, rows in open_manifest(self.path, old, verify=False).splits.items():
+            self._before[name] = frozenset(rows.blocks[0])
 
     def append(
         self,
@@ -237,14 +293,22 @@ class CacheWriter:
         if self._state != "open":
             step = "Write `with CacheWriter(...) as cache:`."
             raise input_error("append", "inside the `with` block", f"a {self._state} writer", step)
-        self._lock.check()
+        self._check_lock()
         data.check_name("split", split)
         shares = self._shares
         if shares is None:
             shares = data.DEFAULT_SHARES if split == data.POOL else {}
-        data.check_pool({split, *self._buffers}, shares)
+        data.check_pool({split, *self._buffers, *self._before}, shares)
         buffer = self._buffers.get(split) or _Buffer()
         layout, block = normalise(self._manifest.layout, arrays, axes, split, buffer.rows)
+        before = self._before.get(split, block.keys())
+        if block.keys() != before - {"prediction"} and block.keys() != before:
+            got, step = f"{sorted(block)}", "Give the same arrays."
+            if (
+                data.GROUP in before - block.keys()
+            ):  # of the user's, or made of rows that repeat others
+                step += " A group is a number per row, one of its own where it stands alone."
+            raise input_error(f"split {split}", f"of the arrays {sorted(before)}", got, step)
         buffer.fix(split, layout, block, self._shard_bytes)
         self._manifest = replace(self._manifest, layout=layout, shares=shares)
         self._buffers[split] = buffer
@@ -261,12 +325,22 @@ class CacheWriter:
         with refusing(str(self.path)):
             content = need("safetensors.numpy", "fit", "to write a cache").save(block)
             digest = hashlib.sha256(content).hexdigest()
-            file = f"{split}-{len(self._manifest.shards):05d}-{digest[:16]}.safetensors"
+            file = f"{split}-{self._number():05d}-{digest[:16]}.safetensors"
             _put(self.path, file, content)
-            shard = Shard(file, split, len(next(iter(block.values()))), len(content), digest)
+            rows = len(next(iter(block.values())))
+            shard = Shard(file, split, rows, len(content), digest, self._time)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             if self.lists_unfinished:
                 _put(self.path, UNFINISHED, dump(self._manifest))
+
+    def _check_lock(self) -> None:
+        if self._lock:
+            self._lock.check()
+
+    def _number(self) -> int:
+        """Return the number of the next shard; those that were retained keep theirs."""
+        found = [_SHARD.fullmatch(shard.file) for shard in self._manifest.shards]
+        return 1 + max((int(match[1]) for match in found if match), default=len(found) - 1)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._state = "closed"
@@ -278,22 +352,30 @@ class CacheWriter:
 
     def _finish(self) -> None:
         """Write the rest, check the whole, and switch to it."""
-        self._lock.check()
-        rows = {name: buffer.rows for name, buffer in self._buffers.items()}
+        self._check_lock()
+        rows = dict.fromkeys([*(s.split for s in self._manifest.shards), *self._buffers], 0)
+        for shard in self._manifest.shards:
+            rows[shard.split] += shard.rows
+        for name, buffer in self._buffers.items():
+            rows[name] += buffer.waiting
         data.check_splits(rows, self._manifest.shares)
         for split, buffer in self._buffers.items():
             for ready in buffer.rest():
                 self._write(split, ready)
         self._buffers.clear()
-        self._keep_equal_rows()
+        if self._append:
+            mine = window(self._manifest.shards, None, self._retain)
+            self._manifest = replace(self._manifest, shards=mine)
+        if not self._before:
+            self._keep_equal_rows()
         whole = replace(self._manifest, complete=True)
         data.refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
-        self._lock.check()
+        self._check_lock()
         with refusing(str(self.path)):
             if self._made and isinstance(self.path, Path):
                 sync_folder(self.path.parent)
             _put(self.path, MANIFEST, dump(whole), self._tag)
-        if isinstance(self.path, Path):
+        if isinstance(self.path, Path) and not self._append:
             clear(self.path)  # of what was overwritten
         self._done = True
 
@@ -321,15 +403,14 @@ class CacheWriter:
     def _leave(self) -> None:
         """Remove what is neither read nor to be kept, and unlock the directory."""
         with contextlib.suppress(OSError, InputError):  # what stays, the next writer removes
-            if self._lock.held():
+            if self._lock is None or self._lock.held():
                 if self._done:
                     _sweep(self.path)
-                elif isinstance(self.path, Path) and not (
-                    self.lists_unfinished and self._manifest.shards
-                ):
+                elif self._lock and not (self.lists_unfinished and self._manifest.shards):
                     # Where the disk failed at the switch, either may be the one that is read.
                     _sweep(self.path, keep=self._old)
-        self._lock.__exit__(None, None, None)
+        if self._lock:
+            self._lock.__exit__(None, None, None)
         if self._made and isinstance(self.path, Path):
             with contextlib.suppress(OSError):  # it holds something
                 self.path.rmdir()
@@ -376,23 +457,6 @@ class _Buffer:
 # --- what stands there already -----------------------------------------------------------------
 
 
-class _NoLock:
-    """Stands for the lock of a store, which has none: the manifest is switched where it is as it was at first."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def check(self) -> None: ...
-
-    def held(self) -> bool:
-        return True
-
-
-def _lock_of(place: Path | Store) -> FileLock | _NoLock:
-    return FileLock(place / LOCK, place) if isinstance(place, Path) else _NoLock()
-
-
 def _put(place: Path | Store, name: str, data: bytes, tag: str | None = None) -> None:
     """Write a file whole or not at all."""
     if isinstance(place, Store):
@@ -404,10 +468,9 @@ def _put(place: Path | Store, name: str, data: bytes, tag: str | None = None) ->
 def standing_cache(path: Path | Store, overwrite: bool, argument: str = "path") -> Manifest | None:
     """Return the manifest of the cache that `path` holds and may be replaced, if any; all else is refused."""
     with refusing(str(path)):
-        locked = isinstance(path, Path) and (path / LOCK).exists()
-        with (
-            _lock_of(path) if locked else contextlib.nullcontext()
-        ):  # refuses where a writer is at it
+        if not isinstance(path, Path) or not (path / LOCK).exists():
+            return _standing(path, overwrite, argument)
+        with FileLock(path / LOCK, path):  # refuses where a writer is at it
             return _standing(path, overwrite, argument)
 
 
@@ -463,4 +526,4 @@ def _is_left(path: Path | Store, name: str) -> bool:
         return shard is not None or name == UNFINISHED
     if not shard or (path / name).is_symlink() or not (path / name).is_file():
         return name == UNFINISHED
-    return sha256_file(path / name, name).startswith(shard[1])
+    return sha256_file(path / name, name).startswith(shard[2])
