@@ -21,7 +21,7 @@ from policyopt.runtime._strict_json import parse
 from policyopt.runtime._typing import Array
 
 #: Bytes of the shards whose arrays stay in memory, and in which a header mostly is.
-MOST, _HEAD = 256 << 20, 2048
+MOST, _HEAD = 128 << 20, 2048
 
 
 def typed(shard: Shard, layout: Layout, arrays: dict[str, Array]) -> dict[str, Array]:

@@ -399,9 +399,9 @@ def curve(
     frontier = _run(
         tables, methods, asked, seeds, settings, test, metric, max_exits=max_exits, **declines
     )
-    options.write_page(report, "curve", frontier, f"Curve on {cache.resolve().name}")
+    options.write_page(report, "curve", frontier, f"Curve on {options.title(cache)}")
     records = frontier.records + (frontier.bound if bounds else [])
-    title = f"{cache.resolve().name}, split {test}"
+    title = f"{options.title(cache)}, split {test}"
     _write(frontier, records, out, title, figure, options.inches(width))
     if table:
         output.say(*frontier.table(table).splitlines())
@@ -490,7 +490,7 @@ def compare(
     if out is not None or figure is not None:
         from policyopt._report.figures import comparison_figure
 
-        files["compare.png"] = comparison_figure(found, f"{cache.resolve().name}, split {test}")
+        files["compare.png"] = comparison_figure(found, f"{options.title(cache)}, split {test}")
     output.write_results(out, files, figure, options.inches(width))
     if table:
         output.say(*found.table(table).splitlines())

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from conftest import refuses
+from conftest import printed, refuses
 from stores import s3_server, web_server
 
 import policyopt as po
@@ -351,3 +351,21 @@ def test_sources_of_a_store_are_imported(s3, web, tmp_path, monkeypatch):
     web.fails = 0
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("room", (), {"free": 1000}))
     refuses("at most 1000 bytes, which are free", import_sources, f"{web.at}/a.npz", tmp_path / "c")
+
+
+def test_the_command_line_takes_addresses(s3, tmp_path, monkeypatch):
+    logits, labels = rows(300)
+    np.savez(tmp_path / "a.npz", logits=logits, labels=labels, costs=[1.0, 2.0, 4.0])
+    place = fresh("s3://bkt/")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = printed("import", "a.npz", "--out", place, "--unit", "MMACs")
+    assert code == 0 and f"policyopt info {place}" in out, err
+    for words in (["info"], ["fit", "--budget", "40%", "--method", "max_prob"], ["curve", "--methods", "max_prob", "--figure", "c.svg"]):
+        code, out, err = printed(words[0], place, *words[1:])
+        assert code == 0, err
+    assert "cache, split test" in (tmp_path / "c.svg").read_text()
+    code, out, err = printed("info", "s3://bkt/none")
+    assert code == 2 and "s3://bkt/none" in err
+    code, out, err = printed("info", "http://me:hush@127.0.0.1:9/x?sig=hush")
+    assert code == 2 and "hush" not in err
+    assert {file.name for file in tmp_path.iterdir()} == {"a.npz", "c.svg", "policy.json"}
