@@ -75,6 +75,7 @@ class Lazy(Mapping[str, Array]):
     """Arrays by name that are read when they are asked for; `like` has their types and shapes, and takes no memory."""
 
     like: Block
+    hashes: Ints | None = None  # of its rows, where the writer knows them: see `row_hashes`
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.like)
@@ -462,7 +463,7 @@ def repeated(rows: Rows) -> Array | None:
     """Return the rows that are equal as groups, (N,), where they are repetitions and no chance; else None."""
     # Rows of few distinct confidences meet by chance: with other labels, or at every exit far more often than at all.
     _, first, at, sizes = np.unique(
-        _hashes(rows), return_index=True, return_inverse=True, return_counts=True
+        row_hashes(rows), return_index=True, return_inverse=True, return_counts=True
     )
     again = sizes[at] > 1
     if not again.any() or sizes.max() > len(at) / 4:
@@ -474,7 +475,7 @@ def repeated(rows: Rows) -> Array | None:
                 return None
     lead = "outputs" if rows.has("outputs") else "confidence"
     for k in range(like(rows.blocks[0])[lead].shape[1]):
-        _, here, counts = np.unique(_hashes(rows, k), return_inverse=True, return_counts=True)
+        _, here, counts = np.unique(row_hashes(rows, k), return_inverse=True, return_counts=True)
         if again.sum() > 0.9 * (counts[here] > 1).sum():
             return first[at].astype(np.int64)
     return None
@@ -557,7 +558,7 @@ def refuse_overlap(splits: Mapping[str, Rows]) -> None:
                     f"{other!r}. Move each to one, or give all rows as one pool to be divided "
                     "(--split fit=0.5,test=0.5)."
                 )
-    hashes = {name: _hashes(splits[name]) for name in named}
+    hashes = {name: row_hashes(splits[name]) for name in named}
     for one, other in combinations(named, 2):
         small, large = sorted((one, other), key=lambda name: len(hashes[name]))
         count = shared_rows(hashes[small], hashes[large])
@@ -584,14 +585,18 @@ def shared_rows(small: Ints, large: Ints) -> int:
     return max(0, found - int(np.ceil(2 * expected)))
 
 
-def _hashes(rows: Rows, k: int | None = None) -> Ints:
+def row_hashes(rows: Rows, k: int | None = None) -> Ints:
     """Return a 64-bit hash per row over the bytes of what identifies it, at exit k or at all."""
     names, found = [name for name in _TELLING if rows.has(name)], []
     at = slice(None) if k is None else slice(k, k + 1)
-    for _, block in rows.chunks(_PIECE_ROWS):
-        flat = [block[name][:, at].reshape(len(block[name]), -1) for name in names]
-        whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
-        found.append(_hashed(np.concatenate(whole, axis=1)))
+    for each in rows.blocks:
+        if k is None and isinstance(each, Lazy) and each.hashes is not None:
+            found.append(each.hashes)
+            continue
+        for _, block in Rows((each,)).chunks(_PIECE_ROWS):
+            flat = [block[name][:, at].reshape(len(block[name]), -1) for name in names]
+            whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
+            found.append(_hashed(np.concatenate(whole, axis=1)))
     return np.concatenate(found)
 
 

@@ -30,6 +30,7 @@ from policyopt._cache.manifest import (
 )
 from policyopt._cache.places import Store, place_of
 from policyopt._cache.reader import open_manifest, read_manifest
+from policyopt._cache.shards import StoredShard
 from policyopt._cache.statistics import FOLDER, clear
 from policyopt._costs import Cost
 from policyopt._measures import measure_of
@@ -160,6 +161,7 @@ class CacheWriter:
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
         self._shard_bytes = check_whole("shard_bytes", shard_bytes)
         self._buffers: dict[str, _Buffer] = {}
+        self._hashes: dict[str, Array] = {}
         self._state = "new"  # new -> open -> closed
         self._overwrite, self._made, self._done = overwrite or append, False, False
         # A store has no lock: its manifest is replaced where it still has the tag that it had at first.
@@ -327,6 +329,8 @@ class CacheWriter:
             digest = hashlib.sha256(content).hexdigest()
             file = f"{split}-{self._number():05d}-{digest[:16]}.safetensors"
             _put(self.path, file, content)
+            if isinstance(self.path, Store):  # what is there need not be fetched for that
+                self._hashes[file] = data.row_hashes(data.Rows((data.filled(block),)))
             rows = len(next(iter(block.values())))
             shard = Shard(file, split, rows, len(content), digest, self._time)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
@@ -369,7 +373,7 @@ class CacheWriter:
         if not self._before:
             self._keep_equal_rows()
         whole = replace(self._manifest, complete=True)
-        data.refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
+        data.refuse_overlap(self._reopened(whole))
         self._check_lock()
         with refusing(str(self.path)):
             if self._made and isinstance(self.path, Path):
@@ -379,10 +383,18 @@ class CacheWriter:
             clear(self.path)  # of what was overwritten
         self._done = True
 
+    def _reopened(self, manifest: Manifest) -> Mapping[str, data.Rows]:
+        """Return the rows that were written; of a store's, hashes as they were when they were."""
+        splits = open_manifest(self.path, manifest, verify=False).splits
+        for block in (block for rows in splits.values() for block in rows.blocks):
+            if isinstance(block, StoredShard):
+                block.hashes = self._hashes.get(block.shard.file)
+        return splits
+
     def _keep_equal_rows(self) -> None:
         """Make groups of the rows of a split that are equal, and write its shards anew."""
         manifest = replace(self._manifest, complete=True)
-        splits = open_manifest(self.path, manifest, verify=False).splits
+        splits = self._reopened(manifest)
         found = data.equal_rows(splits, self.notes)
         if not found:
             return

@@ -12,6 +12,7 @@ from stores import s3_server, web_server
 import policyopt as po
 from policyopt._cache import places, shards, statistics
 from policyopt._cache.places import Store, place_of, shown
+from policyopt._cache.reader import read_manifest
 from policyopt._table import Tables, exit_statistics
 from policyopt.runtime import InputError
 from policyopt.runtime._experts import any_to_dict
@@ -239,6 +240,7 @@ def counted(s3, monkeypatch, tmp_path):
 
 def test_what_is_read_is_what_is_needed_and_that_once(counted):
     write(place := fresh("s3://bkt/"), shard_bytes=90_000)
+    assert counted() < 10_000  # headers: nothing is read back
     listed = Store(place).listing()
     size = {
         split: sum(one["size"] for name, one in listed.items() if name.startswith(split))
@@ -353,6 +355,36 @@ def test_sources_of_a_store_are_imported(s3, web, tmp_path, monkeypatch):
     refuses("at most 1000 bytes, which are free", import_sources, f"{web.at}/a.npz", tmp_path / "c")
 
 
+def test_rows_that_repeat_or_stand_in_two_splits_are_found_in_a_store(tmp_path):
+    outputs, labels = rows(400)
+    twice = np.concatenate([outputs, outputs[:100]]), np.concatenate([labels, labels[:100]])
+    groups = []
+    for place in (tmp_path / "cache", at := fresh("memory://")):
+        with po.CacheWriter(place, costs=COSTS, shard_bytes=90_000) as cache:
+            cache.append("pool", *twice)
+        groups.append(po.open_cache(place).splits["pool"].array("group"))
+        assert "repeat others" in cache.notes[0]
+    assert np.array_equal(*groups) and len(np.unique(groups[0])) == 400
+    assert {shard.file for shard in read_manifest(Store(at)).shards} == Store(
+        at
+    ).listing().keys() - {"manifest.json"}
+    with (
+        pytest.raises(InputError, match="disjoint"),
+        po.CacheWriter(fresh("memory://"), costs=COSTS) as cache,
+    ):
+        cache.append("fit", outputs, labels)
+        cache.append("test", outputs[:50], labels[:50])
+    # A cache that grows.
+    write(place := fresh("memory://"))
+    with po.CacheWriter(place, append=True, time="2026-11-30") as cache:
+        cache.append("recent", outputs, labels)
+    data = po.open_cache(place, since="2026-11-30")
+    assert (
+        np.array_equal(data.splits["recent"].array("outputs"), outputs)
+        and len(data.splits["fit"]) == 400
+    )
+
+
 def test_the_command_line_takes_addresses(s3, tmp_path, monkeypatch):
     logits, labels = rows(300)
     np.savez(tmp_path / "a.npz", logits=logits, labels=labels, costs=[1.0, 2.0, 4.0])
@@ -360,7 +392,11 @@ def test_the_command_line_takes_addresses(s3, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = printed("import", "a.npz", "--out", place, "--unit", "MMACs")
     assert code == 0 and f"policyopt info {place}" in out, err
-    for words in (["info"], ["fit", "--budget", "40%", "--method", "max_prob"], ["curve", "--methods", "max_prob", "--figure", "c.svg"]):
+    for words in (
+        ["info"],
+        ["fit", "--budget", "40%", "--method", "max_prob"],
+        ["curve", "--methods", "max_prob", "--figure", "c.svg"],
+    ):
         code, out, err = printed(words[0], place, *words[1:])
         assert code == 0, err
     assert "cache, split test" in (tmp_path / "c.svg").read_text()
