@@ -21,7 +21,7 @@ from policyopt._cache.manifest import (
     window,
 )
 from policyopt._cache.places import Store, place_of, tag_of
-from policyopt._cache.shards import Recent, StoredShard, check_shard, typed
+from policyopt._cache.shards import Recent, StoredShard, check_sum, check_values, typed
 from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
@@ -210,4 +210,5 @@ def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dic
 def _verify(directory: Path, layout: Layout, shard: Shard, block: Block, first_row: int) -> None:
     """Refuse a shard that is not as it was written, or whose values are not allowed."""
     digest = sha256_file(directory / shard.file, f"shard {shard.file}")
-    check_shard(shard, layout, digest, block, first_row)
+    check_sum(shard, digest)
+    check_values(shard, layout, block, first_row)
