@@ -37,7 +37,7 @@ def import_(
     sources: list[str] = argument(
         "A file, SPLIT=FILE for several, one per exit, a folder; or addresses.", "SRC..."
     ),
-    out: Path = option(..., "Directory of the cache to write, or its address."),
+    out: Path = option(..., "Directory of the cache to write."),
     exits: bool = option(
         False, "Each file is one exit or model of the same rows, cheapest first.", "--exits"
     ),

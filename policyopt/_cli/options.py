@@ -40,7 +40,7 @@ def argument(help: str, metavar: str, default: Any = ...) -> Any:
     return typer.Argument(default, help=help, metavar=metavar)
 
 
-CACHE = argument("Directory of a cache, or its address: s3://bucket/folder.", "CACHE")
+CACHE = argument("Directory of a cache.", "CACHE")
 POLICY = argument("Policy file (JSON).", "POLICY")
 STYLE = option(Format.table, "How to print.", "--format")
 KEY = option(
