@@ -27,7 +27,7 @@ from policyopt.runtime._errors import MissingExtraError, input_error
 AT_ONCE, _PIECE = 64 << 20, 16 << 20
 #: Seconds before what failed by chance is tried again; stores' packages try again by themselves besides.
 _WAITS = (0.3, 1.5)
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(zip|tar)::")
 _ONE_SLASH = re.compile(r"((?:^|::)[A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 #: What may hold a key: a query, and for whom an address is opened.
 _SECRET = re.compile(r"\?[^\s'\"]*?(?=::|[\s'\",)]|$)|(?<=//)[^/\s]+@")

@@ -119,7 +119,7 @@ class _Columns(NamedTuple):
 class Kept:
     """What is kept of the shards of an opened cache; `stamps`: of each file as it was opened, see `stamp_of`.
 
-    `checked`: a shard that is read for columns is found whole on that reading, or refused (caches in stores).
+    `checked`: who reads a shard finds it whole, or is refused, as of stores.
     """
 
     def __init__(

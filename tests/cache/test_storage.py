@@ -1,5 +1,6 @@
 """Stores: what is read by ranges is what stands there; one writer wins; what fails by chance is tried again."""
 
+import itertools
 import zipfile
 from pathlib import Path
 from uuid import uuid4
@@ -143,7 +144,7 @@ def test_no_message_tells_a_key(web, quick):
 
 
 def test_paths_stay_paths(tmp_path):
-    for path in (tmp_path, str(tmp_path), "C:/x", "fit=a.npz", f"file://{tmp_path}"):
+    for path in (tmp_path, str(tmp_path), "C:/x", "fit=a.npz", "models::v2", f"file://{tmp_path}"):
         assert not isinstance(place_of(path), Store)
     for address in (
         "memory://a/b",
@@ -270,6 +271,10 @@ def test_what_is_read_is_what_is_needed_and_that_once(counted):
     assert counted() <= 400 * 8 + 5 * 2048
     trusted.array("outputs")
     assert counted() == 400 * 3 * 50 * 4
+    large = [a.nbytes for block in trusted.blocks for a in block._arrays.values() if a.ndim > 1]
+    assert (
+        len(trusted.blocks) > len(large) > 0 and sum(large) <= shards.MOST
+    )  # little stays in memory
 
 
 def test_a_damaged_shard_is_told_when_it_is_needed(tmp_path):
@@ -318,6 +323,52 @@ def test_what_replaces_a_cache_is_whole_or_not_there(s3, tmp_path):
         for name in ("manifest.json", "manifest.unfinished.json"):
             Store(place).remove(name)
         refuses("Other files", po.CacheWriter, place, costs=COSTS)
+
+
+class Killed(BaseException):
+    """Of a process: nothing is cleaned up behind it."""
+
+
+def dying(name, calls, at, when):
+    """A store's method; the process dies with the call of this number, of those of both methods."""
+    real = getattr(Store, name)
+
+    def call(self, *arguments):
+        dead = next(calls) == at
+        if dead and when == "before":
+            raise Killed
+        real(self, *arguments)
+        if dead:
+            raise Killed
+
+    return call
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_writer_that_is_killed_at_any_request_leaves_the_old_or_the_new_cache(when, monkeypatch):
+    write(old := fresh("memory://"), shard_bytes=90_000)
+    write(new := fresh("memory://"), shard_bytes=90_000, seed=1)
+    whole = {(data := po.open_cache(place)).fingerprint: data for place in (old, new)}
+    leave, seen, requests = po.CacheWriter._leave, set(), 0
+    while True:
+        write(place := fresh("memory://"), shard_bytes=90_000)
+        calls = itertools.count()
+        with monkeypatch.context() as patch:
+            for name in ("put", "remove"):
+                patch.setattr(Store, name, dying(name, calls, requests, when))
+            patch.setattr(po.CacheWriter, "_leave", lambda self: self._done and leave(self))
+            try:
+                write(place, overwrite=True, shard_bytes=90_000, seed=1)
+                break
+            except Killed:
+                requests += 1
+        found = po.open_cache(place)
+        same = whole[found.fingerprint].splits["fit"].array("outputs")
+        assert np.array_equal(found.splits["fit"].array("outputs"), same)
+        seen.add(found.fingerprint)
+        write(place, overwrite=True, seed=3)
+        assert len(Store(place).listing()) == 3  # the next one cleans up
+    assert requests >= 20 and seen == whole.keys()
 
 
 def test_sources_of_a_store_are_imported(s3, web, tmp_path, monkeypatch):
