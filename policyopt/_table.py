@@ -667,7 +667,9 @@ class Tables:
         named = data.metadata.get("class_names", data.metadata.get("classes"))
         if key not in self._passed:
             with working("reading the outputs"):
-                kept = None if data.kept is None else (data.kept, key)
+                kept = (
+                    None if data.kept is None or not data.kept.of(key, source) else (data.kept, key)
+                )
                 read = exit_statistics(source, data.kind, measure=data.measure, kept=kept)
             self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values

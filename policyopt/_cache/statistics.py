@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from policyopt._cache.data import Rows, block_rows
 from policyopt._cache.files import map_tensors, sha256_file
 from policyopt._cache.manifest import MAX_BYTES, Manifest, Shard
 from policyopt.runtime import _strict_json as strict_json
@@ -178,6 +179,11 @@ class Kept:
         """Whether a shard was found to be as it was written, and was not touched since."""
         stamp = self.stamps.get(shard.file)
         return bool(stamp) and self._index["whole"].get(shard.file) == [shard.sha256, stamp]
+
+    def of(self, split: str, rows: Rows) -> bool:
+        """Whether rows are those of a split's shards, and no others that data were given since."""
+        found = [shard.rows for shard in self.shards if shard.split == split]
+        return found == [block_rows(block) for block in rows.blocks]
 
     def disjoint(self) -> bool:
         """Whether the splits of these shards were found to share no rows."""
