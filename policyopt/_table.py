@@ -26,6 +26,7 @@ from policyopt._cache.data import (
     ExitData,
     Rows,
     block_rows,
+    like,
     some_rows,
 )  # fmt: skip
 from policyopt._cache.statistics import empty, picked
@@ -173,7 +174,7 @@ def exit_statistics(
     threads: int | None = None, data: ExitData | None = None, split: str = "",
 ) -> ExitStatistics:  # fmt: skip
     """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, kept beside large `data`."""
-    first, kind, measure = rows.blocks[0], KINDS[name], measure or Measure()
+    first, kind, measure = like(rows.blocks[0]), KINDS[name], measure or Measure()
     if kind.record:
         exits = first["prediction"].shape[1]
         top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
@@ -192,7 +193,7 @@ def exit_statistics(
         spec["worth"] = ((n, len(exits)), measure.dtype)
     columns: dict[str, Array] = {}
     over = _Pass(rows, name, measure, tuple(exits), threads)
-    if data is None or data.kept is None or at is not None:
+    if data is None or at is not None:
         columns = {column: empty(*of) for column, of in spec.items()}
         over(columns, range(len(rows.blocks)))
     else:
@@ -228,7 +229,7 @@ class _Pass:
     ) -> None:
         self.rows, self.kind, self.measure = rows, KINDS[kind], measure
         self.exits, self.threads = exits, threads
-        first = rows.blocks[0]
+        first = like(rows.blocks[0])
         self.width = 1 if self.kind.record else first["outputs"].shape[2]
         each = self.width
         if self.kind.record:
@@ -750,8 +751,9 @@ class Tables:
         named = data.metadata.get("class_names", data.metadata.get("classes"))
         if key not in self._passed:
             with working("reading the outputs"):
+                known = data if data.kept is not None and data.kept.of(key, source) else None
                 read = exit_statistics(
-                    source, data.kind, measure=data.measure, data=data, split=key
+                    source, data.kind, measure=data.measure, data=known, split=key
                 )
             self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values

@@ -61,9 +61,41 @@ def check_name(argument: str, name: object) -> str:
     return name
 
 
+def like(block: Block) -> Block:
+    """Return what tells the types and shapes of a block's arrays, without reading any."""
+    return block.like if isinstance(block, Lazy) else block
+
+
 def block_rows(block: Block) -> int:
     """Return how many rows a block has."""
-    return len(next(iter(block.values())))
+    return len(next(iter(like(block).values())))
+
+
+class Lazy(Mapping[str, Array]):
+    """Arrays by name that are read when they are asked for; `like` has their types and shapes, and takes no memory."""
+
+    like: Block
+    hashes: Ints | None = None  # of its rows, where the writer knows them: see `row_hashes`
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.like)
+
+    def __len__(self) -> int:
+        return len(self.like)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.like
+
+
+class Span(Lazy):
+    """Some rows of a block."""
+
+    def __init__(self, block: Block, low: int, high: int) -> None:
+        self._block, self._rows = block, slice(low, high)
+        self.like = {name: array[low:high] for name, array in like(block).items()}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._block[name][self._rows]
 
 
 def filled(block: dict[str, Array]) -> dict[str, Array]:
@@ -185,7 +217,7 @@ class Rows:
         else:
             of = np.searchsorted(ends, places, side="right") - 1
             asked = [(b, np.flatnonzero(of == b)) for b in np.unique(of).tolist()]
-        out, types = np.empty(0), [block[name].dtype for block in self.blocks]
+        out, types = np.empty(0), [like(block)[name].dtype for block in self.blocks]
         for b, here in asked or [(0, slice(0, 0))]:
             array, at = self.blocks[b][name], places[here] - ends[b]
             found = array[at] if exits is None else array[at[:, None], np.array(exits)]
@@ -202,7 +234,7 @@ class Rows:
         for block in self.blocks:
             n = block_rows(block)
             for low in range(0, n, size):
-                yield start + low, {name: a[low : low + size] for name, a in block.items()}
+                yield start + low, Span(block, low, low + size)
             start += n
 
 
@@ -312,14 +344,14 @@ class ExitData(Shown):
     @property
     def feature_widths(self) -> tuple[int, ...]:
         """Width of each exit's feature vectors, D_k; empty where none are kept."""
-        block = next(iter(self.splits.values())).blocks[0]
+        block = like(next(iter(self.splits.values())).blocks[0])
         found = [block.get(f"{FEATURES_PREFIX}{k}") for k in range(self.exits)]
         return tuple(array.shape[1] for array in found if array is not None)
 
     @property
     def query_width(self) -> int:
         """D of what is known of rows before any model is asked; 0 where nothing is."""
-        array = next(iter(self.splits.values())).blocks[0].get(QUERY)
+        array = like(next(iter(self.splits.values())).blocks[0]).get(QUERY)
         return 0 if array is None else array.shape[1]
 
     def cost(self, name: str | None = None) -> Cost:
@@ -446,7 +478,7 @@ def repeated(rows: Rows) -> Array | None:
     """Return the rows that are equal as groups, (N,), where they are repetitions and no chance; else None."""
     # Rows of few distinct confidences meet by chance: with other labels, or at every exit far more often than at all.
     _, first, at, sizes = np.unique(
-        _hashes(rows), return_index=True, return_inverse=True, return_counts=True
+        row_hashes(rows), return_index=True, return_inverse=True, return_counts=True
     )
     again = sizes[at] > 1
     if not again.any() or sizes.max() > len(at) / 4:
@@ -457,8 +489,8 @@ def repeated(rows: Rows) -> Array | None:
             if (truth != truth[first[at]]).any(axis=1)[again].mean() > _BY_CHANCE:
                 return None
     lead = "outputs" if rows.has("outputs") else "confidence"
-    for k in range(rows.blocks[0][lead].shape[1]):
-        _, here, counts = np.unique(_hashes(rows, k), return_inverse=True, return_counts=True)
+    for k in range(like(rows.blocks[0])[lead].shape[1]):
+        _, here, counts = np.unique(row_hashes(rows, k), return_inverse=True, return_counts=True)
         if again.sum() > 0.9 * (counts[here] > 1).sum():
             return first[at].astype(np.int64)
     return None
@@ -541,7 +573,7 @@ def refuse_overlap(splits: Mapping[str, Rows]) -> None:
                     f"{other!r}. Move each to one, or give all rows as one pool to be divided "
                     "(--split fit=0.5,test=0.5)."
                 )
-    hashes = {name: _hashes(splits[name]) for name in named}
+    hashes = {name: row_hashes(splits[name]) for name in named}
     for one, other in combinations(named, 2):
         small, large = sorted((one, other), key=lambda name: len(hashes[name]))
         count = shared_rows(hashes[small], hashes[large])
@@ -568,14 +600,18 @@ def shared_rows(small: Ints, large: Ints) -> int:
     return max(0, found - int(np.ceil(2 * expected)))
 
 
-def _hashes(rows: Rows, k: int | None = None) -> Ints:
+def row_hashes(rows: Rows, k: int | None = None) -> Ints:
     """Return a 64-bit hash per row over the bytes of what identifies it, at exit k or at all."""
     names, found = [name for name in _TELLING if rows.has(name)], []
     at = slice(None) if k is None else slice(k, k + 1)
-    for _, block in rows.chunks(_PIECE_ROWS):
-        flat = [block[name][:, at].reshape(len(block[name]), -1) for name in names]
-        whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
-        found.append(_hashed(np.concatenate(whole, axis=1)))
+    for each in rows.blocks:
+        if k is None and isinstance(each, Lazy) and each.hashes is not None:
+            found.append(each.hashes)
+            continue
+        for _, block in Rows((each,)).chunks(_PIECE_ROWS):
+            flat = [block[name][:, at].reshape(len(block[name]), -1) for name in names]
+            whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
+            found.append(_hashed(np.concatenate(whole, axis=1)))
     return np.concatenate(found)
 
 

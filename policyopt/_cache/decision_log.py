@@ -176,7 +176,7 @@ def _numbers(values: Any, low: float, least: int, longest: int = 0, most: float 
 
 
 def import_log(
-    path: Path, out: Path, labels: Array | None, shares: Mapping[str, float] | None, seed: int, overwrite: bool
+    path: Path, out: Any, labels: Array | None, shares: Mapping[str, float] | None, seed: int, overwrite: bool
 ) -> list[str]:  # fmt: skip
     """Write a log as a cache; return a line on each thing that was decided."""
     log = Log(path)

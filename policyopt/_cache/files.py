@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,7 @@ def map_tensors(
         if size is not None and found != size:
             step = "It was cut or changed: copy or write the cache anew."
             raise input_error(argument, f"of {size} bytes", f"{found} bytes in {path.name}", step)
-        head = file.read(8)
-        length = int.from_bytes(head, "little")
-        if len(head) < 8 or length > min(most, found - 8):
-            got = f"{path.name} of {found} bytes, which claims a header of {length}"
-            step = "It was cut or damaged: copy or write it anew."
-            raise input_error(argument, "a whole safetensors file", got, step)
+        length = header_length(file.read(8), found, argument, path.name, most)
         header_bytes = file.read(length)
         file.seek(0)
         try:  # the very file whose size was checked, whatever is put in its place meanwhile
@@ -97,14 +92,25 @@ def map_tensors(
         if odd := {entry["dtype"] for entry in header.values()} - _DTYPES.keys():
             step = "Save it as float16 or float32."
             raise ValueError(f"type {min(odd)} has no numpy counterpart")
-        return {name: _view(entry, whole, 8 + length) for name, entry in header.items()}
+        return {n: (e["dtype"], view(e, whole, 8 + length)) for n, e in header.items()}
     except Exception as error:  # the library and numpy raise many kinds on damaged files
         raise InputError(
             f"'{argument}' must be a safetensors file that can be mapped. Got {path.name}: {error}. {step}"
         ) from error
 
 
-def _view(entry: dict[str, Any], whole: Array, base: int) -> tuple[str, Array]:
+def header_length(head: bytes, size: int, argument: str, name: str, most: int = MAX_HEADER) -> int:
+    """Return the bytes of a safetensors file's header, as the first 8 of its `size` bytes say."""
+    length = int.from_bytes(head[:8], "little")
+    if len(head) < 8 or length > min(most, size - 8):
+        got = f"{name} of {size} bytes, which claims a header of {length}"
+        step = "It was cut or damaged: copy or write it anew."
+        raise input_error(argument, "a whole safetensors file", got, step)
+    return length
+
+
+def view(entry: Mapping[str, Any], whole: Array, base: int = 0) -> Array:
+    """Return a tensor as it stands in the bytes of a file, whose tensors begin at `base`; read-only."""
     dtype, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     size = math.prod(shape) * dtype.itemsize
@@ -113,4 +119,11 @@ def _view(entry: dict[str, Any], whole: Array, base: int) -> tuple[str, Array]:
     piece = np.asarray(whole[base + begin : base + end])
     if entry["dtype"] == "BOOL" and piece.size and piece.max() > 1:
         raise ValueError("a boolean is neither 0 nor 1")
-    return entry["dtype"], piece.view(dtype).reshape(shape)
+    return piece.view(dtype).reshape(shape)
+
+
+def stand_in(entry: Mapping[str, Any], size: int) -> Array:
+    """Return an array of a tensor's type and shape that takes no memory, where it stands in `size` bytes."""
+    if not 0 <= entry["data_offsets"][0] <= entry["data_offsets"][1] <= size:
+        raise ValueError("offsets beyond the end")
+    return np.broadcast_to(np.zeros((), _DTYPES[entry["dtype"]]), entry["shape"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import wraps
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from policyopt._cache.exits import (
 from policyopt._cache.keys import SYNONYMS, parse_key, split_name
 from policyopt._cache.manifest import MANIFEST, with_told
 from policyopt._cache.parts import Part, by_row, divide, turn
+from policyopt._cache.places import address_of, fetched, place_of
 from policyopt._cache.raw import Raw, Said
 from policyopt._cache.reader import open_cache
 from policyopt._cache.table_files import read_csv, read_json, read_jsonl, read_parquet
@@ -61,6 +63,7 @@ _NAMED = re.compile(r"([A-Za-z0-9_.-]{1,64})=(.+)", re.DOTALL)
 _LABELS = [(None, "labels", base) for base, role in SYNONYMS.items() if role == "labels"]
 _LABELS.append((None, "outputs", "outputs"))  # a .npy
 _PIECE_BYTES = 32 << 20
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,33 @@ class ImportReport:
     notes: tuple[str, ...]  # a line on each thing that was decided rather than declared
 
 
+def _near(function: F) -> F:
+    """Check where a function writes to, then bring its sources and labels that stand in stores to this machine."""
+
+    @wraps(function)
+    def with_files(sources: Any, out: Any, *, labels: Any = None, **options: Any) -> Any:
+        def near(source: Any) -> Any:
+            if isinstance(source, Mapping):
+                return {name: near(one) for name, one in source.items()}
+            if not isinstance(source, (str, os.PathLike)):
+                return source
+            named = _NAMED.fullmatch(os.fspath(source))
+            split, at = (f"{named[1]}=", named[2]) if named else ("", source)
+            if not (address := address_of(at)):
+                return source
+            folder = TemporaryDirectory(prefix="policyopt-", ignore_cleanup_errors=True)
+            return f"{split}{fetched(address, Path(stack.enter_context(folder)), READERS)}"
+
+        standing_cache(place_of(out), options.get("overwrite", False), "out")  # not after the work
+        given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+        with ExitStack() as stack:
+            return function([*map(near, given)], out, labels=near(labels), **options)
+
+    return cast(F, with_files)
+
+
 @working("importing")
+@_near
 def import_sources(
     sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
@@ -99,12 +128,12 @@ def import_sources(
     Parameters
     ----------
     sources : path or sequence of paths
-        ``PATH``, or ``SPLIT=PATH`` where a file holds one split. ``.npz``, ``.npy`` with a
-        sidecar, ``.safetensors``, ``.pt``/``.pth``, and tables as ``.csv``, ``.tsv``, ``.jsonl``,
+        ``PATH``, or ``SPLIT=PATH`` where a file holds one split; in stores (``s3://...``), too. ``.npz``, ``.npy``
+        with a sidecar, ``.safetensors``, ``.pt``/``.pth``, and tables as ``.csv``, ``.tsv``, ``.jsonl``,
         ``.json``, ``.parquet``, the texts among them also with ``.gz``. A folder is its files, each of one exit or
         model, perhaps one of labels, in the order of their names.
     out : path
-        Directory of the cache to make.
+        Directory of the cache to make, or its address in a store.
     axes : str, optional
         Order of the axes in the files, e.g. ``"KNC"``; found by a check where not given.
     kind : str, optional
@@ -171,16 +200,14 @@ def import_sources(
     """
     if axes is not None:
         axes = blocks.check_axes(axes)
-    target = Path(out)
-    standing_cache(target, overwrite, "out")  # refuse before the work, not after it
     logs = [path for _, path in _listed(sources) if is_log(path)]
     if logs:
         if len(_listed(sources)) > 1:
             step = "Join them to one file (cat A B > AB), in the order of time."
             raise input_error("SRC", "one log of decisions", f"{len(_listed(sources))} files", step)
         truth = _label_arrays(labels, allow_pickle, []).get(None)
-        told = import_log(logs[0], target, truth, shares, seed, overwrite)
-        return ImportReport(open_cache(target, verify=False), tuple(told))
+        told = import_log(logs[0], out, truth, shares, seed, overwrite)
+        return ImportReport(open_cache(out, verify=False), tuple(told))
     said = {
         role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()
     }
@@ -225,7 +252,7 @@ def import_sources(
         one.tell_same_labels()
         one.tell_labels()
         writer = CacheWriter(
-            target, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
+            out, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
             dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
             metadata=one.metadata() | ({"class_names": names} if names else {}), overwrite=overwrite,
             **one.measure(found, quality_of, error_scale),
@@ -233,7 +260,7 @@ def import_sources(
         writer.lists_unfinished = False  # the sources are still there
         with writer:
             _write(writer, one.parts)
-    return ImportReport(open_cache(target, verify=False), (*one.notes, *writer.notes))
+    return ImportReport(open_cache(out, verify=False), (*one.notes, *writer.notes))
 
 
 def _check_said(said: Said, raws: Sequence[Raw]) -> None:

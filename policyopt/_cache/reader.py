@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from policyopt._cache.blocks import check_block, is_features, storage_type, to_block
 from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
 from policyopt._cache.manifest import (
@@ -24,6 +22,8 @@ from policyopt._cache.manifest import (
     parse,
     window,
 )
+from policyopt._cache.places import Store, place_of, tag_of
+from policyopt._cache.shards import Recent, StoredShard, check_sum, check_values, typed
 from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import progress, report, working
 from policyopt.runtime._errors import InputError, input_error
@@ -88,7 +88,7 @@ def open_cache(
     >>> data.kind, data.exits, data.classes, len(data.splits["fit"])
     ('logits', 2, 3, 20)
     """
-    directory = Path(path)
+    directory = place_of(path)
     while True:
         manifest = read_manifest(directory, incomplete)
         try:
@@ -133,7 +133,7 @@ def _reopened(path: str, **more: Any) -> ExitData:
 
 
 def open_manifest(
-    directory: Path,
+    directory: Path | Store,
     manifest: Manifest,
     verify: bool = True,
     mmap: bool = True,
@@ -142,6 +142,8 @@ def open_manifest(
     if not manifest.shards:
         allowed = "of at least one finished shard"
         raise input_error("cache", allowed, f"none in {directory}", "Write it anew.")
+    if isinstance(directory, Store):
+        return _stored(directory, manifest, verify)
     stamps = {shard.file: stamp_of(directory / shard.file) for shard in manifest.shards}
     kept = Kept(directory, manifest, stamps)
     blocks, starts, at = list[dict[str, Array]](), list[int](), manifest
@@ -165,6 +167,7 @@ def open_manifest(
     )  # fmt: skip
     if verify and not (kept.disjoint() and all(map(kept.whole, at.shards))):
         kept.keep_whole()
+    kept.splits = whole
     return replace(data, kept=kept)
 
 
@@ -181,14 +184,40 @@ def _verify_all(
             report(done, total, "")
 
 
-def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
+def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
+    """Open the cache of a store: the sizes of its shards are looked at, the shards themselves when they are needed."""
+    there, recent = store.listing(), Recent()
+    stamps = {name: tag_of(one) for name, one in there.items()}
+    kept = Kept(Path("/", str(store)), at, stamps, checked=verify)
+    splits, rows = dict[str, list[StoredShard]](), dict[str, int]()
+    for shard in at.shards:
+        if there and (size := there.get(shard.file, {}).get("size")) != shard.bytes:
+            step, got = "Copy or write the cache anew.", "none" if size is None else f"{size} bytes"
+            raise input_error(f"shard {shard.file}", f"of {shard.bytes} bytes", got, step)
+        mine, first = splits.setdefault(shard.split, []), rows.get(shard.split, 0)
+        known, like = not verify or kept.whole(shard), mine[0].like if mine else None
+        mine.append(StoredShard(store, shard, at.layout, first, known, recent, like))
+        rows[shard.split] = first + shard.rows
+    whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
+    data = to_data(
+        at.layout, whole, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=False
+    )
+    kept.splits = whole
+    return replace(data, kept=kept)
+
+
+def read_manifest(directory: Path | Store, incomplete: bool = False) -> Manifest:
     """Read the manifest; `incomplete`, or where there is no other: that of a writing that broke off."""
-    try:
-        order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
-        found = next((name for name in order if (directory / name).exists()), None)
-    except OSError:  # no permission to look
-        found = None
-    if found is None:
+    order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
+    found = None
+    if isinstance(directory, Store):
+        texts = (directory.whole(name, MAX_BYTES) for name in order)
+        if text := next(filter(None, texts), b""):
+            return parse(text)
+    else:
+        with suppress(OSError):  # no permission to look
+            found = next((name for name in order if (directory / name).exists()), None)
+    if found is None or isinstance(directory, Store):
         step = "Make one with `policyopt import SRC --out DIR`."
         raise input_error("cache", f"a directory with a {MANIFEST}", str(directory), step)
     descriptor = open_regular(directory / found, found)
@@ -200,31 +229,12 @@ def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
 
 def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dict[str, Array]:
     """Map one shard of a cache, its arrays checked against what the manifest says."""
-    argument = f"shard {shard.file}"
-    tensors = map_tensors(directory / shard.file, argument, shard.bytes, mmap=mmap)
-    arrays = {name: array for name, (_, array) in tensors.items()}
-    try:
-        _, block = to_block(layout, arrays)
-    except InputError as error:
-        raise InputError(f"{argument}: {error} Write the cache anew.") from error
-    for name, array in block.items():
-        allowed = {storage_type(name, layout)} | ({np.dtype("f2")} if is_features(name) else set())
-        if len(array) != shard.rows or array.dtype not in allowed or name not in arrays:
-            wanted = f"{shard.rows} rows of {' or '.join(sorted(map(str, allowed)))}"
-            got = f"{array.dtype} of shape {array.shape}"
-            raise input_error(f"{argument}: {name}", wanted, got, "Write the cache anew.")
-    return block
+    tensors = map_tensors(directory / shard.file, f"shard {shard.file}", shard.bytes, mmap=mmap)
+    return typed(shard, layout, {name: array for name, (_, array) in tensors.items()})
 
 
 def _verify(directory: Path, layout: Layout, shard: Shard, block: Block, first_row: int) -> None:
     """Refuse a shard that is not as it was written, or whose values are not allowed."""
-    argument = f"shard {shard.file}"
-    found = sha256_file(directory / shard.file, argument)
-    if found != shard.sha256:
-        advice = "It was damaged or changed: write the cache anew."
-        allowed = f"of SHA-256 {shard.sha256[:12]}..."
-        raise input_error(argument, allowed, f"{found[:12]}...", advice)
-    try:
-        check_block(layout, block, shard.split, first_row)
-    except InputError as error:
-        raise InputError(f"{argument}: {error}") from error
+    digest = sha256_file(directory / shard.file, f"shard {shard.file}")
+    check_sum(shard, digest)
+    check_values(shard, layout, block, first_row)

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from policyopt._cache.data import Rows
 from policyopt._cache.files import map_tensors, sha256_file
 from policyopt._cache.manifest import MAX_BYTES, Manifest, Shard
 from policyopt.runtime import _strict_json as strict_json
@@ -117,9 +118,16 @@ class _Columns(NamedTuple):
 
 
 class Kept:
-    """What is kept of the shards of an opened cache; `stamps`: of each file as it was opened, see `stamp_of`."""
+    """What is kept of the shards of an opened cache; `stamps`: of each file as it was opened, see `stamp_of`.
 
-    def __init__(self, directory: Path, manifest: Manifest, stamps: Mapping[str, str]) -> None:
+    `checked`: who reads a shard finds it whole, or is refused, as of stores.
+    """
+
+    def __init__(
+        self, directory: Path, manifest: Manifest, stamps: Mapping[str, str], checked: bool = False
+    ) -> None:
+        self.checked = checked
+        self.splits: Mapping[str, Rows] = {}  # as they were opened
         self.shards, self.stamps, self.place = manifest.shards, stamps, directory / FOLDER
         self.worth = sum(shard.bytes for shard in manifest.shards) >= _WORTH_KEEPING
         # A link in a cache of someone else's may lead to any folder of the user's.
@@ -173,15 +181,21 @@ class Kept:
         stamp = self.stamps.get(shard.file)
         return bool(stamp) and self._index["whole"].get(shard.file) == [shard.sha256, stamp]
 
+    def of(self, split: str, rows: Rows) -> bool:
+        """Whether rows are those of a split's shards, and no others that data were given since."""
+        return self.splits.get(split) is rows
+
     def disjoint(self) -> bool:
         """Whether the splits of these shards were found to share no rows."""
         return self._name() in self._index["disjoint"]
 
     def keep_whole(self) -> None:
         """Keep that all the shards are whole, and their splits disjoint."""
-        found = {shard.file: [shard.sha256, self.stamps[shard.file]] for shard in self.shards}
-        name = self._name()
+        found, name = self._stamped(self.shards), self._name()
         self._write(whole=lambda old: {**old, **found}, disjoint=lambda old: [*old, name][-10:])
+
+    def _stamped(self, shards: Sequence[Shard]) -> dict[str, list[str]]:
+        return {s.file: [s.sha256, self.stamps.get(s.file, "")] for s in shards}
 
     def _name(self, *more: str) -> str:
         named = [*more, *sorted((shard.split, shard.sha256) for shard in self.shards)]
@@ -199,7 +213,8 @@ class Kept:
         """
         mine = [shard for shard in self.shards if shard.split == split]
         sums, every = [shard.sha256 for shard in mine], list(range(len(mine)))
-        old = self._trusted(meaning, spec) if self.worth and all(map(self.whole, mine)) else None
+        known = self.checked or all(map(self.whole, mine))
+        old = self._trusted(meaning, spec) if self.worth and known else None
         for one in old or ():
             at = one.shards.index(sums[0]) if sums[0] in one.shards else len(one.shards)
             if one.shards[at : at + len(sums)] == sums:
@@ -213,7 +228,11 @@ class Kept:
             return
         path, columns = file
         try:
-            yield columns, _copied(old or (), mine, columns)
+            read = _copied(old or (), mine, columns)
+            yield columns, read
+            if self.checked:
+                found = self._stamped([mine[i] for i in read])
+                self._write(whole=lambda old: {**old, **found})
             with suppress(OSError):  # mapped, they are there, though nobody else finds them
                 self._keep(path, meaning, mine)
         finally:

@@ -28,7 +28,9 @@ from policyopt._cache.manifest import (
     moment,
     window,
 )
+from policyopt._cache.places import Store, place_of
 from policyopt._cache.reader import open_manifest, read_manifest
+from policyopt._cache.shards import StoredShard
 from policyopt._cache.statistics import FOLDER, clear
 from policyopt._costs import Cost
 from policyopt._measures import measure_of
@@ -135,7 +137,8 @@ class CacheWriter:
     ) -> None:
         self._append, self._retain, self._time = append, retain, ""
         self._before = dict[str, frozenset[str]]()  # arrays of the splits that are appended to
-        self._old = standing_cache(Path(path), overwrite or append)
+        self.path = place_of(path)
+        self._old = standing_cache(self.path, overwrite or append)
         if not append and (time is not None or retain is not None):
             raise input_error("time, retain", "given with append", "without", "append=True.")
         if append:
@@ -154,14 +157,16 @@ class CacheWriter:
         measure = measure_of(kind, quality_of, error_scale)
         named = checked_names(contexts, 0)
         layout = Layout(kind, 0, classes or 0, dtype, given, contexts=named, measure=measure)
-        self.path = Path(path)
         self._shares = None if shares is None else data.check_shares(shares)
         self._manifest = Manifest(layout, {}, check_seed(split_seed), check_metadata(metadata))
         self._shard_bytes = check_whole("shard_bytes", shard_bytes)
         self._buffers: dict[str, _Buffer] = {}
+        self._hashes: dict[str, Array] = {}
         self._state = "new"  # new -> open -> closed
-        self._overwrite, self._lock = overwrite or append, FileLock(self.path / LOCK, self.path)
-        self._made, self._done = False, False
+        self._overwrite, self._made, self._done = overwrite or append, False, False
+        # A store has no lock: its manifest is replaced where it still has the tag that it had at first.
+        local, self._tag = self.path if isinstance(self.path, Path) else None, ""
+        self._lock = FileLock(local / LOCK, local) if local else None
         #: What was decided rather than declared, once it is closed.
         self.notes: list[str] = []
         #: Whether finished shards are listed as they come, for who must go on without the rest.
@@ -171,13 +176,18 @@ class CacheWriter:
         if self._state != "new":
             raise input_error("CacheWriter", "entered once", "a second time", "Make another one.")
         self._state = "closed"
-        with refusing(self.path):
-            self._made = not self.path.exists()
-            self.path.mkdir(parents=True, exist_ok=True)
+        with refusing(str(self.path)):
+            if isinstance(self.path, Path):
+                self._made = not self.path.exists()
+                self.path.mkdir(parents=True, exist_ok=True)
+            else:
+                self._tag = (self.path.find(MANIFEST) or (0, ""))[1]
             try:
-                self._lock.__enter__()
+                if self._lock:
+                    self._lock.__enter__()
                 self._old = _standing(self.path, self._overwrite)  # now that no one else writes
-                _sweep(self.path)
+                if self._lock:
+                    _sweep(self.path)
                 if self._append and self._old is not None:
                     self._begin_after(self._old)
             except BaseException:
@@ -285,7 +295,7 @@ class CacheWriter:
         if self._state != "open":
             step = "Write `with CacheWriter(...) as cache:`."
             raise input_error("append", "inside the `with` block", f"a {self._state} writer", step)
-        self._lock.check()
+        self._check_lock()
         data.check_name("split", split)
         shares = self._shares
         if shares is None:
@@ -314,16 +324,22 @@ class CacheWriter:
 
     def _write(self, split: str, block: dict[str, Array]) -> None:
         """Write one shard, atomically, under a name that tells its content: an old cache's stay whole."""
-        with refusing(self.path):
+        with refusing(str(self.path)):
             content = need("safetensors.numpy", "fit", "to write a cache").save(block)
             digest = hashlib.sha256(content).hexdigest()
             file = f"{split}-{self._number():05d}-{digest[:16]}.safetensors"
-            put(self.path / file, content)
+            _put(self.path, file, content)
+            if isinstance(self.path, Store):  # what is there need not be fetched for that
+                self._hashes[file] = data.row_hashes(data.Rows((data.filled(block),)))
             rows = len(next(iter(block.values())))
             shard = Shard(file, split, rows, len(content), digest, self._time)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             if self.lists_unfinished:
-                put(self.path / UNFINISHED, dump(self._manifest))
+                _put(self.path, UNFINISHED, dump(self._manifest))
+
+    def _check_lock(self) -> None:
+        if self._lock:
+            self._lock.check()
 
     def _number(self) -> int:
         """Return the number of the next shard; those that were retained keep theirs."""
@@ -340,7 +356,7 @@ class CacheWriter:
 
     def _finish(self) -> None:
         """Write the rest, check the whole, and switch to it."""
-        self._lock.check()
+        self._check_lock()
         rows = dict.fromkeys([*(s.split for s in self._manifest.shards), *self._buffers], 0)
         for shard in self._manifest.shards:
             rows[shard.split] += shard.rows
@@ -357,20 +373,28 @@ class CacheWriter:
         if not self._before:
             self._keep_equal_rows()
         whole = replace(self._manifest, complete=True)
-        data.refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
-        self._lock.check()
-        with refusing(self.path):
-            if self._made:
+        data.refuse_overlap(self._reopened(whole))
+        self._check_lock()
+        with refusing(str(self.path)):
+            if self._made and isinstance(self.path, Path):
                 sync_folder(self.path.parent)
-            put(self.path / MANIFEST, dump(whole))
-        if not self._append:
+            _put(self.path, MANIFEST, dump(whole), self._tag)
+        if isinstance(self.path, Path) and not self._append:
             clear(self.path)  # of what was overwritten
         self._done = True
+
+    def _reopened(self, manifest: Manifest) -> Mapping[str, data.Rows]:
+        """Return the rows that were written; of a store's, hashes as they were when they were."""
+        splits = open_manifest(self.path, manifest, verify=False).splits
+        for block in (block for rows in splits.values() for block in rows.blocks):
+            if isinstance(block, StoredShard):
+                block.hashes = self._hashes.get(block.shard.file)
+        return splits
 
     def _keep_equal_rows(self) -> None:
         """Make groups of the rows of a split that are equal, and write its shards anew."""
         manifest = replace(self._manifest, complete=True)
-        splits = open_manifest(self.path, manifest, verify=False).splits
+        splits = self._reopened(manifest)
         found = data.equal_rows(splits, self.notes)
         if not found:
             return
@@ -391,14 +415,15 @@ class CacheWriter:
     def _leave(self) -> None:
         """Remove what is neither read nor to be kept, and unlock the directory."""
         with contextlib.suppress(OSError, InputError):  # what stays, the next writer removes
-            if self._lock.held():
+            if self._lock is None or self._lock.held():
                 if self._done:
                     _sweep(self.path)
-                elif not (self.lists_unfinished and self._manifest.shards):
+                elif self._lock and not (self.lists_unfinished and self._manifest.shards):
                     # Where the disk failed at the switch, either may be the one that is read.
                     _sweep(self.path, keep=self._old)
-        self._lock.__exit__(None, None, None)
-        if self._made:
+        if self._lock:
+            self._lock.__exit__(None, None, None)
+        if self._made and isinstance(self.path, Path):
             with contextlib.suppress(OSError):  # it holds something
                 self.path.rmdir()
 
@@ -444,23 +469,33 @@ class _Buffer:
 # --- what stands there already -----------------------------------------------------------------
 
 
-def standing_cache(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
+def _put(place: Path | Store, name: str, data: bytes, tag: str | None = None) -> None:
+    """Write a file whole or not at all."""
+    if isinstance(place, Store):
+        place.put(name, data, tag)
+    else:
+        put(place / name, data)
+
+
+def standing_cache(path: Path | Store, overwrite: bool, argument: str = "path") -> Manifest | None:
     """Return the manifest of the cache that `path` holds and may be replaced, if any; all else is refused."""
-    with refusing(path):
-        lock = FileLock(path / LOCK, path) if (path / LOCK).exists() else contextlib.nullcontext()
-        with lock:  # refuses where a writer is at it
+    with refusing(str(path)):
+        if not isinstance(path, Path) or not (path / LOCK).exists():
+            return _standing(path, overwrite, argument)
+        with FileLock(path / LOCK, path):  # refuses where a writer is at it
             return _standing(path, overwrite, argument)
 
 
-def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest | None:
-    if not os.path.lexists(path):
-        return None
-    if not path.is_dir():
-        raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
-    names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK, FOLDER}
+def _standing(path: Path | Store, overwrite: bool, argument: str = "path") -> Manifest | None:
+    if isinstance(path, Path):
+        if not os.path.lexists(path):
+            return None
+        if not path.is_dir():
+            raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
+    names = _names(path) - {"README.md", LOCK, FOLDER}
     wanted = "a new or empty directory, or a policyopt cache"
     if not names & {MANIFEST, UNFINISHED}:
-        if all(_is_left(path / name) for name in names):
+        if all(_is_left(path, name) for name in names):
             return None
         raise input_error(argument, wanted, f"{path}", "Other files stand there: choose another.")
     try:
@@ -474,9 +509,14 @@ def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest |
     return manifest
 
 
-def _sweep(path: Path, keep: Manifest | None = None) -> None:
+def _names(place: Path | Store) -> set[str]:
+    """Return the names of what stands in a place."""
+    return {one.name for one in place.iterdir()} if isinstance(place, Path) else {*place.listing()}
+
+
+def _sweep(path: Path | Store, keep: Manifest | None = None) -> None:
     """Remove what writers left in a locked folder: temporary files, shards that no list there or `keep` names."""
-    there = {entry.name for entry in path.iterdir()}
+    there = _names(path)
     lists = [keep] if keep else []
     lists += [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
     kept = {shard.file for one in lists for shard in one.shards}
@@ -484,17 +524,18 @@ def _sweep(path: Path, keep: Manifest | None = None) -> None:
     kept |= set() if MANIFEST in there else {UNFINISHED}
     for name in there - kept:
         with contextlib.suppress(OSError, InputError):  # the next writer tries again
-            if _is_left(path / name):
-                (path / name).unlink()
+            if _is_left(path, name):
+                path.remove(name) if isinstance(path, Store) else (path / name).unlink()
 
 
-def _is_left(file: Path) -> bool:
+def _is_left(path: Path | Store, name: str) -> bool:
     """Whether a file is a writer's own: temporary, an unfinished list, or a shard of the checksum in its name."""
-    name = file.name
     if name.startswith(".") and name.endswith(TEMPORARY):
         name = name[1:].removesuffix(TEMPORARY)
         return name in (MANIFEST, UNFINISHED) or _SHARD.fullmatch(name) is not None
     shard = _SHARD.fullmatch(name)
-    if not shard or file.is_symlink() or not file.is_file():
+    if isinstance(path, Store):  # where looking inside would be to read it all
+        return shard is not None or name == UNFINISHED
+    if not shard or (path / name).is_symlink() or not (path / name).is_file():
         return name == UNFINISHED
-    return sha256_file(file, name).startswith(shard[2])
+    return sha256_file(path / name, name).startswith(shard[2])

@@ -61,7 +61,7 @@ def certify(
     given: Any = method if policy is None else load_any(policy)
     if policy is None:
         foretell([method or DEFAULT_METHOD], 5_000, 1)
-    title = f"{' and '.join(risk)} on {cache.resolve().name}"
+    title = f"{' and '.join(risk)} on {options.title(cache)}"
     with telling(style, procedure, report, title), output.progress("certifying"):
         found = certified(
             data, risk, confidence, budget=budget, method=given, budgets=budgets, split=split, cost=cost,

@@ -72,7 +72,7 @@ def explain(
     record = explanation.record
     for remark in filter(None, [*record["notes"], scale_text(loaded)]):
         output.note(remark)
-    title = f"{record['policy']['method'] or policy.name} on {cache.resolve().name}, {split}"
+    title = f"{record['policy']['method'] or policy.name} on {options.title(cache)}, {split}"
     options.write_page(report, "explanation", explanation, title, tables.get(split))
     if isinstance(explanation, Routes):
         panels = routes_panels(explanation)
@@ -239,7 +239,7 @@ def risk_coverage(
     if out is not None or figure is not None:
         from policyopt._report.figures import risk_coverage_figure
 
-        title = f"{policy.name} on {cache.resolve().name}, split {split}"
+        title = f"{policy.name} on {options.title(cache)}, split {split}"
         picture = risk_coverage_figure(found, word, own, title)
         files = {"risk_coverage.csv": output.to_csv(records), "risk_coverage.png": picture}
         output.write_results(out, files, figure, options.inches(width))

@@ -411,9 +411,9 @@ def curve(
         keep=keep,
         **declines,
     )
-    options.write_page(report, "curve", frontier, f"Curve on {cache.resolve().name}")
+    options.write_page(report, "curve", frontier, f"Curve on {options.title(cache)}")
     records = frontier.records + (frontier.bound if bounds else [])
-    title = f"{cache.resolve().name}, split {test}"
+    title = f"{options.title(cache)}, split {test}"
     _write(frontier, records, out, title, figure, options.inches(width))
     if table:
         output.say(*frontier.table(table).splitlines())
@@ -504,7 +504,7 @@ def compare(
     if out is not None or figure is not None:
         from policyopt._report.figures import comparison_figure
 
-        files["compare.png"] = comparison_figure(found, f"{cache.resolve().name}, split {test}")
+        files["compare.png"] = comparison_figure(found, f"{options.title(cache)}, split {test}")
     output.write_results(out, files, figure, options.inches(width))
     if table:
         output.say(*found.table(table).splitlines())

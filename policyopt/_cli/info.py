@@ -35,7 +35,7 @@ _SHOWN = 120
 
 def import_(
     sources: list[str] = argument(
-        "A file, SPLIT=FILE for several, one per exit, a folder.", "SRC..."
+        "A file, SPLIT=FILE for several, one per exit, a folder; or addresses.", "SRC..."
     ),
     out: Path = option(..., "Directory of the cache to write."),
     exits: bool = option(
@@ -79,11 +79,16 @@ def import_(
         output.note(text)
     data = report.data
     rows = [{"split": name, "rows": len(data.rows(name)[1])} for name in data.split_names]
-    content = {"cache": str(out), "kind": data.kind, "exits": data.exits, "classes": data.classes}
+    content = {
+        "cache": output.place(out),
+        "kind": data.kind,
+        "exits": data.exits,
+        "classes": data.classes,
+    }
     if not output.print_data(style, {**content, "splits": rows}, rows):
         output.print_table(rows)
         then = output.command("info", out)
-        output.say(f"wrote {out}: {data.exits} exits, {data.kind}. Next: {then}")
+        output.say(f"wrote {output.place(out)}: {data.exits} exits, {data.kind}. Next: {then}")
 
 
 def _shares(text: str | None) -> dict[str, float] | None:

@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from policyopt._cache.data import ExitData
+from policyopt._cache.places import address_of, shown
 from policyopt._cli.output import Format, note, progress, writing
 from policyopt._costs import money, parse_budget
 from policyopt._engine import elsewhere, parallel
@@ -184,6 +185,11 @@ def roles(items: list[str] | None) -> dict[str, list[str]]:
     return found
 
 
+def title(cache: Path) -> str:
+    """Return what a cache is called: the last part of its path, or of its address."""
+    return Path(shown(address_of(cache)) or cache).resolve().name
+
+
 def read_cache(path: Path, incomplete: bool = False) -> ExitData:
     """Open a cache, with a progress bar while checksums are verified."""
     from policyopt._cache.reader import open_cache
@@ -306,7 +312,7 @@ def out_folder(
 
 def out_directory(path: Path | None, name: str = "--out") -> None:
     """Refuse a directory that cannot be made or written to."""
-    if path is None:
+    if path is None or address_of(path):  # a store says so itself
         return
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():

@@ -73,7 +73,15 @@ def meant(got: str, known: Iterable[str]) -> str:
 def command(*words: Any) -> str:
     """Return a command to run next, with the plug-ins of this one."""
     plugins = (word for name in cli.plugins for word in ("--plugin", name))
-    return shlex.join(["policyopt", *plugins, *map(str, words)])
+    shown = (place(word) if isinstance(word, Path) else str(word) for word in words)
+    return shlex.join(["policyopt", *plugins, *shown])
+
+
+def place(path: Path) -> str:
+    """Return a path as people see it; an address with both its slashes."""
+    from policyopt._cache.places import address_of, shown
+
+    return shown(address_of(path)) or str(path)
 
 
 def to_json(content: Any) -> str:

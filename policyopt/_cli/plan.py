@@ -97,7 +97,7 @@ def plan(
     if out is not None or figure is not None:
         from policyopt._report.figures import plan_figure
 
-        title = f"{cache.resolve().name}: {found.plans} plans"
+        title = f"{options.title(cache)}: {found.plans} plans"
         picture = {"plan.png": plan_figure(described, goal, planned, reached, others, title)}
     if out is not None:
         with output.writing(out), new_folder(out, check_plan) as folder:

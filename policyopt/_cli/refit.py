@@ -151,7 +151,8 @@ def _rows(text: str, data: ExitData) -> tuple[ExitData, str]:
     name, mark, part = text.partition("[")
     if name in data.split_names:
         return data, text
-    other = options.read_cache(Path(name)) if Path(name).is_dir() else None
+    there = Path(name).is_dir() or options.address_of(name)
+    other = options.read_cache(Path(name)) if there else None
     names = () if other is None else (POOL,) if other.pooled else other.split_names
     if other is None or len(names) != 1:
         allowed = f"one of {', '.join(data.split_names)}, or a cache of one split"

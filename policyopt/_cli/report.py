@@ -96,7 +96,7 @@ def report(
         for one in risk or ():
             given[content.CERTIFIED + one] = certify(data, one, tables=tables).family
         page = content.report(
-            data, chosen, policies=given, title=cache.resolve().name, test=test, samples=shown, tables=tables,
+            data, chosen, policies=given, title=options.title(cache), test=test, samples=shown, tables=tables,
             command=printable(shlex.join(["policyopt", *sys.argv[1:]])), fits=fits,
         )  # fmt: skip
     with output.writing(out):

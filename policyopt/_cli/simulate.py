@@ -95,7 +95,7 @@ def simulate(
         files = {"simulation.csv": output.to_csv(found.records)}
         files["simulation.png"] = panel_figure(*content["panels"])
         output.write_results(out, files, figure, options.inches(width))
-    options.write_page(report, "simulation", found, f"Simulation on {cache.resolve().name}")
+    options.write_page(report, "simulation", found, f"Simulation on {options.title(cache)}")
     if not output.print_data(style, found.records, found.records):
         told = (f"{name} {value}" for name, value in content["made"]["facts"])
         output.say(content["subtitle"], ", ".join(told))

@@ -12,7 +12,9 @@ SHOWN, LINE, CELL = 200, 4000, 1 << 20
 SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
 # Bounded, so that no text takes long. A path has one slash left of two, a key of a file none.
 _USER = re.compile(r"(:/{0,2}[^\s/:]{0,99}:)\S{1,1024}(?=@)")
-_QUERY = re.compile(rf"([?&]\w{{0,32}}(?:{SECRET.pattern})\w{{0,32}}=)[^\s&]+", re.IGNORECASE)
+_QUERY = re.compile(
+    rf"([?&][\w-]{{0,32}}(?:{SECRET.pattern}|sig|credential)[\w-]{{0,32}}=)[^\s&]+", re.IGNORECASE
+)
 #: What a spreadsheet takes for a formula; some make the wide signs narrow.
 _FORMULA = tuple("=+-@＝＋－＠")  # noqa: RUF001
 # Where lists are divided by semicolons, what follows one begins a cell.
