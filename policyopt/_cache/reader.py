@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from policyopt._cache.blocks import check_block, is_features, storage_type, to_b
 from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
 from policyopt._cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
-from policyopt._progress import progress, report, working
+from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
 from policyopt.runtime._typing import Array
@@ -86,25 +84,6 @@ def open_cache(
             # Where it was overwritten meanwhile, the new one is read.
             if read_manifest(directory, incomplete) == manifest:
                 raise
-
-
-def opened_again(origin: Mapping[str, Any], fingerprint: str) -> ExitData:
-    """Open a cache that another process has opened and checked; the last few are kept open."""
-    found = _reopened(**origin)
-    if found.fingerprint != fingerprint:
-        _reopened.cache_clear()
-        found = _reopened(**origin)
-    if found.fingerprint != fingerprint:
-        allowed, got = "the one that was opened at first", f"another at {origin['path']}"
-        step = "It was overwritten meanwhile, or is not the same on that machine: begin anew."
-        raise input_error("cache", allowed, got, step)
-    return found
-
-
-@lru_cache(4)
-def _reopened(path: str, **more: Any) -> ExitData:
-    with progress(None):
-        return open_cache(path, verify=False, **more)
 
 
 def open_manifest(
