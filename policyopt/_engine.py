@@ -6,6 +6,7 @@ regard to who does them, and numpy's libraries add up in one thread. Within a pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -23,6 +24,8 @@ from policyopt.runtime._errors import PolicyOptError, input_error
 _ATTEMPTS = 3
 #: Bytes from which on what tasks share is sent to each worker of a cluster once, and not with each task.
 _SHARED_BYTES = 1 << 20
+#: Seconds for which a scheduler is looked for.
+_SECONDS = 15
 #: Yields numbers of tasks and results as they are done; ends early where workers were lost.
 _Engine = Callable[["_Shared", Mapping[int, Any]], Iterator[tuple[int, Any]]]
 _ENGINE: ContextVar[_Engine | None] = ContextVar("engine", default=None)  # None: in turn
@@ -194,11 +197,14 @@ def _processes(jobs: int) -> _Engine:
 def _client(address: str) -> Iterator[Any]:
     """Connect to a scheduler whose workers have the same policyopt."""
     distributed, ours = need("distributed", "dask", "for --scheduler"), _versions()
+    allowed, step = "the address of a Dask scheduler, tcp://host:8786", "Start one: dask scheduler."
+    if not re.fullmatch(r"[a-z]+://\S+:\d{1,5}", address):
+        raise input_error("scheduler", allowed, address, step)
     try:
-        client = distributed.Client(address, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        got, step = f"{address} ({type(error).__name__})", "Start one: dask scheduler."
-        raise input_error("scheduler", "the address of a Dask scheduler", got, step) from None
+        client = distributed.Client(address, set_as_default=False, timeout=_SECONDS)
+    except (OSError, ValueError) as error:
+        got = f"{address} ({type(error).__name__})"
+        raise input_error("scheduler", allowed, got, step) from None
     with client:
         try:
             found = client.run(_versions)
