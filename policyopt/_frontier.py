@@ -54,7 +54,7 @@ from policyopt.runtime._errors import BudgetError, InputError, input_error
 from policyopt.runtime._policy import Policy, over_model_exits
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._shown import Shown
-from policyopt.runtime._typing import Bools, Floats, Ints
+from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 #: With named splits, seeds after the first refit on this share of the fit rows, drawn anew.
 REFIT_SHARE = 0.8
@@ -473,14 +473,14 @@ def _references(
 def exit_means(table: Table) -> tuple[list[float], list[Any]]:
     """Return each exit's mean cost, kept by itself, and quality, None where labels are unknown."""
     costs = np.atleast_2d(table.standalone_costs).mean(axis=0).tolist()
-    return costs, table.quality.mean(axis=0).tolist() if table.labelled else [None] * len(costs)
+    return costs, table.mean_quality.tolist() if table.labelled else [None] * len(costs)
 
 
 def beside_full(table: Table, cost: Floats, quality: Floats) -> dict[str, Any]:
     """Return the last exit's cost, by itself, and quality, and how a policy's, (N,) each, differ, by paired rows."""
     known = known_rows(table)
     full, worth = exit_means(table)[0][-1], exit_means(known)[1][-1]
-    gap = quality[~np.isnan(quality)] - known.quality[:, -1]
+    gap = quality[~np.isnan(quality)] - known.check_quality()[:, -1]
     found = {"full_cost": full, **worth_fields(worth, table.graded, "full_")}
     found["saving"] = 1.0 - float(cost.mean()) / full
     return found | with_interval("to_full", *mean_interval(gap, span=1.0, group=known.group)[:3])
@@ -490,11 +490,16 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
     """Return the hindsight oracle's quality, (B,): the exact fractional multiple-choice knapsack."""
     # Each row climbs the upper hull of its exits' costs and qualities, steepest steps of all rows first (Sinha &
     # Zoltners, Operations Research 27, 1979); right or wrong, that is one step, to the cheapest right exit.
-    quality, rows = table.quality, np.arange(len(table))
-    alone = np.broadcast_to(table.standalone_costs, quality.shape)
+    quality, alone = table.check_quality(), table.standalone_costs
+    weight = np.ones(len(table))
+    if alone.ndim == 1:  # rows of the same qualities are one row of their number
+        quality, counts = _patterns(quality)
+        weight = counts.astype(np.float64)
+    quality, rows = quality.astype(np.float64), np.arange(len(quality))
+    alone = np.broadcast_to(alone, quality.shape)
     at = np.where(alone <= alone.min(axis=1, keepdims=True), quality, -1.0).argmax(axis=1)
-    cost, value = [alone[rows, at].mean()], [quality[rows, at].mean()]
-    steps = [np.empty((0, 2))]
+    cost, value = [weight @ alone[rows, at] / len(table)], [weight @ quality[rows, at] / len(table)]
+    steps = [np.empty((0, 3))]
     while len(rows):
         dearer = alone[rows] - alone[rows, at][:, None]
         better = quality[rows] - quality[rows, at][:, None]
@@ -503,14 +508,24 @@ def oracle(table: Table, budgets: Sequence[float]) -> Floats:
         best = slope.max(axis=1, keepdims=True)
         onward = np.where(up & (slope >= best), dearer, 0.0).argmax(axis=1)  # of one line, its end
         moving, here = up.any(axis=1), np.arange(len(rows))
-        steps.append(np.stack([dearer[here, onward], better[here, onward]], axis=1)[moving])
+        step = [dearer[here, onward], better[here, onward], weight[rows]]
+        steps.append(np.stack(step, axis=1)[moving])
         rows, at = rows[moving], onward[moving]
     whole = np.concatenate(steps)
     order = np.argsort(-whole[:, 1] / np.maximum(whole[:, 0], 1e-300), kind="stable")
-    rising = np.cumsum(whole[order], axis=0) / len(table)
+    rising = np.cumsum(whole[order, :2] * whole[order, 2:], axis=0) / len(table)
     costs = np.append(cost, cost[0] + rising[:, 0])
     values = np.append(value, value[0] + rising[:, 1])
     return np.interp(budgets, costs, values)
+
+
+def _patterns(quality: Array) -> tuple[Array, Ints]:
+    """Return the distinct rows of (N, K), and how many there are of each; of grades all rows, one each."""
+    if quality.dtype != bool or quality.shape[1] > 62:
+        return quality, np.ones(len(quality), np.int64)
+    code = quality @ (1 << np.arange(quality.shape[1]))
+    _, first, counts = np.unique(code, return_index=True, return_counts=True)
+    return quality[first], counts
 
 
 # --- comparison at equal realised cost -------------------------------------------------------

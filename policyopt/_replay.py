@@ -21,6 +21,7 @@ from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time
+_PART_ROWS = 1 << 18  # that are replayed at a time
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Replay(Shown):
 
 def replay(policy: Any, table: Table) -> Replay:
     """Run a policy over labelled rows; row i is sample i to a policy that draws a coin."""
-    _ = known_rows(table).quality  # raises where no row has a label, before the work
+    known_rows(table).check_quality()  # before the work
     policy = policy_of(policy, routes=True)
     if isinstance(policy, RoutingPolicy):
         return follow(policy, table)
@@ -184,12 +185,31 @@ def replay(policy: Any, table: Table) -> Replay:
 
 
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
+    """Replay an exit policy on all rows, a part of them at a time: it decides row by row."""
+    whole = table.labelled or not table.valued.any()
+    if len(table) <= _PART_ROWS:
+        return _replay_part(policy, table, samples, whole)
+    parts = []
+    for low in range(0, len(table), _PART_ROWS):
+        rows = np.arange(low, min(low + _PART_ROWS, len(table)))
+        parts.append(_replay_part(policy, table.take(rows), samples[rows], whole))
+    first, columns = parts[0], dict[str, Any]()
+    for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
+        if getattr(first, name) is not None:
+            columns[name] = np.concatenate([getattr(part, name) for part in parts])
+    return replace(first, **columns, group=table.group)
+
+
+def _replay_part(policy: Policy, table: Table, samples: Ints, whole: bool) -> Replay:
+    """Replay some rows; not `whole`: some of all have no label, whose quality is NaN."""
     found = trace(policy, table, samples)
     quality, correct = found.quality_taken, found.correct_taken
-    if not table.labelled and table.valued.any():  # NaN of rows without a label
+    if not whole:
         known = np.flatnonzero(table.valued)
         quality, correct = np.full(len(table), np.nan), None
-        quality[known] = _replay_one(policy, table.take(known), samples[known]).quality
+        if len(known):
+            part = _replay_part(policy, table.take(known), samples[known], True)
+            quality[known] = part.quality
     if quality is None:
         allowed = "plain where the cache has a graded quality of the exits' own"
         step = "Fit with answer=plain, or state a utility instead of the quality."

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -27,14 +25,15 @@ from policyopt._cache.data import (
     Block,
     ExitData,
     Rows,
+    block_rows,
     some_rows,
 )  # fmt: skip
+from policyopt._cache.statistics import Kept, empty, picked
 from policyopt._costs import Cost, check_heads, kept_costs, rate_of, with_heads
 from policyopt._measures import Measure
 from policyopt._progress import teller, working
 from policyopt._utility import Utility, utility_of
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._files import refusing
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._outputs import TOP, ExitOutput, reduce_logits, reduce_record, with_log_prob
 from policyopt.runtime._policy import exit_numbers
@@ -45,39 +44,76 @@ Progress = Callable[[int, int], None]
 _PASS_BYTES = 1 << 20
 #: Bytes of the outputs that a table hands out at a time.
 _CHUNK_BYTES = 16 << 20
-#: Statistics larger than this go to a temporary file instead of memory.
-_SPILL_BYTES = 128 << 20
+#: A pass of another number reads other columns, or rounds otherwise: what is kept of it holds no more.
+_PASS = 1
 
 
-@dataclass(frozen=True)
+_COLUMNS = ("top_prob", "top_class", "entropy", "log_sum_exp", "quality", "labels", "correct")
+
+
+class _Some:
+    """Rows of a column that are read when somebody looks at them."""
+
+    def __init__(self, whole: Array, rows: Ints) -> None:
+        self.whole, self.rows = whole, rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what is read."""
+        return (len(self.rows), *self.whole.shape[1:])
+
+
 class ExitStatistics:
-    """The reduced outputs of all exits for N samples; what is unknown is NaN or -1."""
+    """The reduced outputs of all exits for N samples; what is unknown is NaN or -1. Rows taken of it are read on use.
 
-    top_prob: Floats  # (N, K, T), the T = min(3, C) largest, largest first
-    top_class: npt.NDArray[np.int32]  # (N, K, T), their classes
-    entropy: Floats  # (N, K), in nats
-    log_sum_exp: Floats  # (N, K)
-    quality: Array | None  # (N, K), in [0, 1]: bool where right or wrong
-    labels: npt.NDArray[np.int32] | None  # (N,)
-    correct: Array | None = None  # (N, K) bool: which answers are right, where also that is known
+    ``top_prob`` (N, K, T) float64, the T = min(3, C) largest, largest first; ``top_class`` (N, K, T) int32, their
+    classes; ``entropy``, ``log_sum_exp`` (N, K) float64; ``quality`` (N, K) in [0, 1], bool where right or wrong, or
+    None; ``labels`` (N,) int32 or None; ``correct`` (N, K) bool, which answers are right, where also that is known.
+    """
+
+    def __init__(
+        self, top_prob: Floats, top_class: Array, entropy: Floats, log_sum_exp: Floats,
+        quality: Array | None, labels: Array | None, correct: Array | None = None,
+    ) -> None:  # fmt: skip
+        given = (top_prob, top_class, entropy, log_sum_exp, quality, labels, correct)
+        self._given: dict[str, Any] = dict(zip(_COLUMNS, given, strict=True))
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a column, read now where it is rows of another."""
+        if name not in _COLUMNS:
+            raise AttributeError(name)
+        found = self._given[name]
+        if isinstance(found, _Some):
+            found = self._given[name] = picked(found.whole, found.rows)
+        return found
 
     def __len__(self) -> int:
-        return len(self.top_prob)
+        return self._given["entropy"].shape[0]
 
     @property
     def exits(self) -> int:
         """K."""
-        return self.top_prob.shape[1]
+        return self._given["entropy"].shape[1]
 
     @property
     def prediction(self) -> npt.NDArray[np.int32]:
         """Predicted class, (N, K); -1 where an exit gave no answer."""
-        return self.top_class[:, :, 0]
+        return self._first("top_class")
 
     @property
     def confidence(self) -> Floats:
         """Largest probability, (N, K)."""
-        return self.top_prob[:, :, 0]
+        return self._first("top_prob")
+
+    def _first(self, name: str) -> Array:
+        """Return the first rank of a column (N, K, T), without reading the others."""
+        found = self._given[name]
+        if isinstance(found, _Some):
+            first = f"first {name}"
+            if first not in self._given:
+                self._given[first] = picked(found.whole[:, :, 0], found.rows)
+            return self._given[first]
+        return found[:, :, 0]
 
     @property
     def margin(self) -> Floats:
@@ -102,22 +138,40 @@ class ExitStatistics:
         """Return all exits' columns, first exit first."""
         return [self.output(k) for k in range(self.exits)]
 
+    def replace(self, **columns: Array | None) -> ExitStatistics:
+        """Return the same with other columns in their place."""
+        return ExitStatistics(**{**{n: self._given[n] for n in _COLUMNS}, **columns})
+
     def take(self, rows: Ints) -> ExitStatistics:
         """Return the statistics of some rows."""
-        return replace(self, **{n: a if a is None else a[rows] for n, a in vars(self).items()})
+        rows, of = np.asarray(rows), dict[int, Ints]()
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+
+        def some(array: Any) -> Any:
+            if array is None:
+                return None
+            if isinstance(array, np.ndarray):
+                if any(array.strides):
+                    return _Some(array, rows)
+                return np.broadcast_to(array.flat[0], (len(rows), *array.shape[1:]))  # no memory
+            if id(array.rows) not in of:
+                of[id(array.rows)] = array.rows[rows]
+            return _Some(array.whole, of[id(array.rows)])
+
+        return ExitStatistics(**{name: some(self._given[name]) for name in _COLUMNS})
 
     def keep_exits(self, kept: Sequence[int]) -> ExitStatistics:
         """Return the statistics of some exits, ascending."""
-        of_exits = {name: array for name, array in vars(self).items() if name != "labels"}
+        of_exits = {n: getattr(self, n) for n in _COLUMNS if n != "labels"}
         at = list(kept)
-        return replace(self, **{n: a if a is None else a[:, at] for n, a in of_exits.items()})
+        return self.replace(**{n: a if a is None else a[:, at] for n, a in of_exits.items()})
 
 
 def exit_statistics(
     rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
-    threads: int | None = None,
+    threads: int | None = None, kept: tuple[Kept, str] | None = None,
 ) -> ExitStatistics:  # fmt: skip
-    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, see `_SPILL_BYTES`."""
+    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, `kept` beside a large cache."""
     first, kind, measure = rows.blocks[0], KINDS[name], measure or Measure()
     if kind.record:
         n, exits = first["prediction"].shape
@@ -126,23 +180,26 @@ def exit_statistics(
     else:
         _, exits, width = first["outputs"].shape
         top = min(TOP, kind.classes(width)) if kind.whole else 1 if kind.scaled else 2
-    n, kept = len(rows), range(exits) if at is None else at
-    table = _allocate(n, len(kept), top)
+    n, exits = len(rows), list(range(exits) if at is None else at)
+    spec: dict[str, Any] = {"top_prob": ((n, len(exits), top), np.float64)}
+    if not kind.record:
+        spec["log_sum_exp"] = ((n, len(exits)), np.float64)
+    if not kind.record or rows.has("entropy"):
+        spec["entropy"] = ((n, len(exits)), np.float64)
+    spec["top_class"] = ((n, len(exits), top), np.int32)
     # What is right by class numbers is compared at the end; targets with what each chunk says.
-    aimed = not kind.record and rows.has(TARGETS)
-    worth = np.empty((n, len(kept)), dtype=measure.dtype) if aimed else None
+    if not kind.record and rows.has(TARGETS):
+        spec["worth"] = ((n, len(exits)), measure.dtype)
     size = max(_PASS_BYTES // (4 * width), 16)
-    chunks = list(rows.chunks(size))
-    workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
     done, lock, tell = 0, Lock(), teller()
 
-    def work(span: list[tuple[int, Block]]) -> None:
+    def work(span: list[tuple[int, Block]], columns: dict[str, Array]) -> None:
         nonlocal done
         scratch = np.empty((2, size, max(width, 2)), dtype=np.float32) if kind.whole else None
         for start, block in span:
             count = len(next(iter(block.values())))
             rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
-            for i, k in enumerate(kept):
+            for i, k in enumerate(exits):
                 if kind.record:
                     output = _of_record(block, k)
                 elif kind.whole:
@@ -151,40 +208,60 @@ def exit_statistics(
                 else:
                     given = block["outputs"][:, k]
                     output, state = kind.reduce(i, given, state, measure.error_scale)
-                if worth is not None:
-                    said = kind.answer(block["outputs"][:, k])
-                    worth[rows_here, i] = measure.worth(said, block[TARGETS])
-                for column in ("top_prob", "top_class", "entropy", "log_sum_exp"):
-                    getattr(table, column)[rows_here, i] = getattr(output, column)
+                for column, array in columns.items():
+                    if column == "worth":
+                        said = kind.answer(block["outputs"][:, k])
+                        array[rows_here, i] = measure.worth(said, block[TARGETS])
+                    else:
+                        array[rows_here, i] = getattr(output, column)
             with lock:
                 done += count
                 tell(done, n, "reading the outputs")
 
-    if workers == 1:
-        work(chunks)
+    def fill(columns: dict[str, Array], blocks: Sequence[int]) -> None:
+        starts = np.cumsum([0, *(block_rows(block) for block in rows.blocks)]).tolist()
+        parts = [(starts[i], Rows((rows.blocks[i],))) for i in blocks]
+        chunks = [(start + low, block) for start, part in parts for low, block in part.chunks(size)]
+        workers = min(threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
+        if workers == 1:
+            work(chunks, columns)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                spans = [chunks[i::workers] for i in range(workers)]
+                list(pool.map(work, spans, [columns] * workers))
+        # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
+        column = columns["log_sum_exp"] if kind.whole else columns["top_prob"][:, :, 0]
+        if not np.isfinite(column).all():
+            row, exit_ = np.argwhere(~np.isfinite(column))[0]
+            raise InputError(
+                f"'outputs' must be finite. Got NaN or infinity in row {row} at exit {exit_}. "
+                "Look for overflow (float16?) where the cache was written."
+            )
+
+    if kept is None or at is not None:
+        columns = {name: empty(*of) for name, of in spec.items()}
+        fill(columns, range(len(rows.blocks)))
     else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, [chunks[i::workers] for i in range(workers)]))
-    # NaN and infinity surface in the log-sum-exp (or the confidence) of their row.
-    column = table.log_sum_exp if kind.whole else table.confidence
-    if not np.isfinite(column).all():
-        row, exit_ = np.argwhere(~np.isfinite(column))[0]
-        raise InputError(
-            f"'outputs' must be finite. Got NaN or infinity in row {row} at exit {exit_}. "
-            "Look for overflow (float16?) where the cache was written."
-        )
+        meaning = f"pass {_PASS} of {name}, top {top}, {measure}"
+        with kept[0].columns(kept[1], meaning, spec) as (columns, missing):
+            if missing:
+                fill(columns, missing)
+    worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
+    table = ExitStatistics(
+        **{"entropy": unknown, "log_sum_exp": unknown, **columns}, quality=None, labels=None
+    )
     labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
     correct: Array | None = None
     if rows.has("correct"):
-        correct = np.asarray(rows.array("correct"), dtype=bool)[:, list(kept)]
+        correct = np.asarray(rows.array("correct"), dtype=bool)[:, exits]
     elif labels is not None and not (rows.has("quality") and (table.prediction < 0).all()):
         correct = is_right(table.prediction, labels)
     quality = correct
     if rows.has("quality"):
-        quality = np.asarray(rows.array("quality"))[:, list(kept)]
+        quality = np.asarray(rows.array("quality"))[:, exits]
     elif worth is not None:
         quality, correct = worth, worth if worth.dtype == bool else None
-    return replace(table, labels=labels, quality=quality, correct=correct)
+    return table.replace(labels=labels, quality=quality, correct=correct)
 
 
 def is_right(prediction: Array, labels: Array) -> Bools:
@@ -196,24 +273,6 @@ def _of_record(block: Block, k: int) -> ExitOutput:
     """Reduce the summaries of a block at exit k."""
     more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
     return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
-
-
-def _allocate(n: int, exits: int, top: int) -> ExitStatistics:
-    spill = n * exits * (12 * top + 16) > _SPILL_BYTES
-
-    def array(shape: tuple[int, ...], dtype: type) -> Array:
-        if not spill:
-            return np.empty(shape, dtype)
-        # Lives as long as the mapping does. Room is taken first: a write to a mapped file for which
-        # there is none ends the process.
-        with refusing(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, math.prod(shape) * np.dtype(dtype).itemsize)
-            return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
-
-    top_prob, top_class = array((n, exits, top), np.float64), array((n, exits, top), np.int32)
-    entropy, log_sum_exp = array((n, exits), np.float64), array((n, exits), np.float64)
-    return ExitStatistics(top_prob, top_class, entropy, log_sum_exp, None, None)
 
 
 @dataclass(frozen=True)
@@ -354,6 +413,15 @@ class Table:
     @property
     def quality(self) -> Floats:
         """Worth of every exit's answer in [0, 1], (N, K): 0.0 or 1.0 where right or wrong."""
+        return self.check_quality().astype(np.float64)
+
+    @property
+    def mean_quality(self) -> Floats:
+        """Its mean per exit, (K,)."""
+        return self.check_quality().mean(axis=0, dtype=np.float64)
+
+    def check_quality(self) -> Array:
+        """Return the same as it is kept; refused where it is not known of every row."""
         stats = self.statistics
         if self.quality_given and stats.quality is None:
             raise InputError(
@@ -366,23 +434,21 @@ class Table:
                 "Import with --labels FILE or a key 'labels' (Python: labels=), or leave those rows out; "
                 "or with a key 'quality', of any kind of worth from 0 to 1."
             )
-        return stats.quality.astype(np.float64)
+        return stats.quality
 
     @property
     def context(self) -> Ints | None:
         """Number of each row's context among `contexts`, (N,); None where the rows have none."""
         if not self.contexts or self.source is None:
             return None
-        whole = self.source.array(CONTEXT).astype(np.int64)
-        return whole if self.places is None else whole[self.places]
+        return self._column(CONTEXT).astype(np.int64)
 
     @property
     def group(self) -> Ints | None:
         """Codes of what rows belong to, (N,): rows of one are never divided; None where each stands alone."""
         if self.source is None or not self.source.has(GROUP):
             return None
-        whole = self.source.array(GROUP)
-        return whole if self.places is None else whole[self.places]
+        return self._column(GROUP)
 
     @property
     def log(self) -> tuple[Ints, Floats] | None:
@@ -416,8 +482,7 @@ class Table:
             whole = np.array(cost.values, dtype=np.float64)
         else:
             assert self.source is not None
-            whole = np.asarray(self.source.array(COST_PREFIX + cost.name), dtype=np.float64)
-            whole = whole if self.places is None else whole[self.places]
+            whole = np.asarray(self._column(COST_PREFIX + cost.name), dtype=np.float64)
         return kept_costs(whole, list(self.active_exits), cost.cascade, cost.heads)
 
     def cost_at(self, exits: Ints) -> Floats:
@@ -443,7 +508,7 @@ class Table:
         if KINDS[self.kind].stateful and self.source is not None:  # what came before is another
             read = exit_statistics(self.source, self.kind, measure=self.measure, at=numbers)
             read = read if self.places is None else read.take(self.places)
-            statistics = replace(read, quality=statistics.quality, correct=statistics.correct)
+            statistics = read.replace(quality=statistics.quality, correct=statistics.correct)
         utility = None if self.utility is None else self.utility.keep_exits(at)
         return replace(
             self, statistics=statistics, costs=costs, active_exits=numbers, utility=utility
@@ -478,6 +543,13 @@ class Table:
         """Return the outputs of some rows at the table's exit k, (n, C)."""
         assert self.source is not None  # a table of a cache
         return self.source.pick("outputs", self._at(rows), [self.active_exits[k]])[:, 0]
+
+    def _column(self, name: str) -> Array:
+        """Return an array of the rows' own, (N, ...)."""
+        assert self.source is not None
+        return (
+            self.source.array(name) if self.places is None else self.source.pick(name, self.places)
+        )
 
     def _at(self, rows: slice | Ints) -> Ints:
         """Return the places of some of the table's rows in its source."""
@@ -598,7 +670,8 @@ class Tables:
         named = data.metadata.get("class_names", data.metadata.get("classes"))
         if key not in self._passed:
             with working("reading the outputs"):
-                read = exit_statistics(source, data.kind, measure=data.measure)
+                kept = None if data.kept is None else (data.kept, key)
+                read = exit_statistics(source, data.kind, measure=data.measure, kept=kept)
             self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(
@@ -622,9 +695,9 @@ class Tables:
             if self.utility.mixed:
                 each = found.labels[:, None], found.prediction, np.arange(found.exits)
                 correct = is_right(self.utility.in_classes(*each), found.labels)
-            return replace(found, quality=worth, correct=correct)
+            return found.replace(quality=worth, correct=correct)
         if self.data.graded and (found.quality is None or found.quality.dtype == bool):
-            return replace(found, quality=None)  # right or wrong is another scale
+            return found.replace(quality=None)  # right or wrong is another scale
         return found
 
 

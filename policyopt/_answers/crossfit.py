@@ -147,9 +147,9 @@ def answered(table: Table, answers: CrossFitted) -> Table:
         for k, output in enumerate(seen):
             for name, column in made.items():
                 column[rows, k] = getattr(output, name)
-    new = replace(old, **made)
+    new = old.replace(**made)
     quality, correct = table.worth(new.prediction), is_right(new.prediction, old.labels)
-    return replace(table, statistics=replace(new, quality=quality, correct=correct))
+    return replace(table, statistics=new.replace(quality=quality, correct=correct))
 
 
 def fit_combined(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ MAX_CLASSES = 10**7
 #: Arrays that identify a row. Measured costs are left out: a second run measures others.
 _TELLING = ("outputs", "prediction", "confidence", "top_prob", "entropy")
 _PIECE_ROWS = 4096
+_HASH_SEED = 0x6A09E667
 #: Share of equal rows whose labels may differ: more are equal by chance.
 _BY_CHANCE = 0.02
 _NESTED = 4  # parts of parts of a split
@@ -58,6 +59,11 @@ def check_name(argument: str, name: object) -> str:
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise input_error(argument, "1 to 64 characters of A-Z a-z 0-9 _ . -", name, "Rename it.")
     return name
+
+
+def block_rows(block: Block) -> int:
+    """Return how many rows a block has."""
+    return len(next(iter(block.values())))
 
 
 def filled(block: dict[str, Array]) -> dict[str, Array]:
@@ -153,7 +159,7 @@ class Rows:
         return f"Rows({len(self)} rows in {len(self.blocks)} blocks: {names})"
 
     def __len__(self) -> int:
-        return sum(len(next(iter(block.values()))) for block in self.blocks)
+        return sum(map(block_rows, self.blocks))
 
     def has(self, name: str) -> bool:
         """Whether every block carries the array `name`."""
@@ -167,25 +173,34 @@ class Rows:
 
     def pick(self, name: str, places: Ints, exits: Sequence[int] | None = None) -> Array:
         """Return the rows at `places`, in their order, of the array `name`; of some exits where given."""
-        types, out, start = [block[name].dtype for block in self.blocks], np.empty(0), 0
-        for block in self.blocks:
-            array = block[name]
-            here = np.flatnonzero((places >= start) & (places < start + len(array)))
-            at = places[here] - start
+        ends = np.cumsum([0, *map(block_rows, self.blocks)])
+        rising = bool((places[1:] >= places[:-1]).all())
+        if rising:  # of most blocks nothing is asked
+            edges = np.searchsorted(places, ends)
+            asked = [
+                (b, slice(low, high))
+                for b, (low, high) in enumerate(pairwise(edges.tolist()))
+                if high > low
+            ]
+        else:
+            of = np.searchsorted(ends, places, side="right") - 1
+            asked = [(b, np.flatnonzero(of == b)) for b in np.unique(of).tolist()]
+        out, types = np.empty(0), [block[name].dtype for block in self.blocks]
+        for b, here in asked or [(0, slice(0, 0))]:
+            array, at = self.blocks[b][name], places[here] - ends[b]
             found = array[at] if exits is None else array[at[:, None], np.array(exits)]
-            if len(here) == len(places):
+            if len(at) == len(places):
                 return found
-            if not start:
+            if not len(out):
                 out = np.empty((len(places), *found.shape[1:]), np.result_type(*types))
             out[here] = found
-            start += len(array)
         return out
 
     def chunks(self, size: int) -> Iterator[tuple[int, Block]]:
         """Yield ``(first row, block of at most `size` rows)``, without copying."""
         start = 0
         for block in self.blocks:
-            n = len(next(iter(block.values())))
+            n = block_rows(block)
             for low in range(0, n, size):
                 yield start + low, {name: a[low : low + size] for name, a in block.items()}
             start += n
@@ -239,6 +254,7 @@ class ExitData(Shown):
     fingerprint: str = ""
     contexts: tuple[str, ...] = ()
     measure: Measure = field(default_factory=Measure)
+    kept: Any = None  # what passes over its shards have found, see `policyopt._cache.statistics`
     #: What `open_cache` takes to open it again; empty where rows come from elsewhere, and of copies.
     origin: Mapping[str, Any] = field(default_factory=dict, init=False)
 
@@ -352,7 +368,9 @@ class ExitData(Shown):
             return POOL, np.flatnonzero((place >= edges[at]) & (place < edges[at + 1]))
         order = np.random.default_rng(seed).permutation(n)
         edges = np.round(edges).astype(int)
-        return POOL, np.sort(order[edges[at] : edges[at + 1]])
+        mine = np.zeros(n, bool)
+        mine[order[edges[at] : edges[at + 1]]] = True
+        return POOL, np.flatnonzero(mine)
 
     def _within(self, source: Rows, rows: Ints, part: re.Match[str], seed: int | None) -> Array:
         """Say which rows are of a part of them, (n,)."""
@@ -561,6 +579,17 @@ def _hashes(rows: Rows, k: int | None = None) -> Ints:
     for _, block in rows.chunks(_PIECE_ROWS):
         flat = [block[name][:, at].reshape(len(block[name]), -1) for name in names]
         whole = [np.ascontiguousarray(array).view(np.uint8) for array in flat]
-        hashes = map(hash, map(bytes, np.concatenate(whole, axis=1)))
-        found.append(np.fromiter(hashes, np.int64))
+        found.append(_hashed(np.concatenate(whole, axis=1)))
     return np.concatenate(found)
+
+
+def _hashed(rows: Array) -> Ints:
+    """Return a 64-bit hash of each row of bytes (n, W): multilinear (Lemire & Kaser, Comput. J. 57, 2014), mixed."""
+    words = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.uint8)
+    words[:, : rows.shape[1]] = rows
+    random = np.random.default_rng(_HASH_SEED).integers(
+        1 << 64, size=words.shape[1] // 4, dtype=np.uint64
+    )
+    mixed = words.view(np.uint32) @ random
+    mixed ^= mixed >> np.uint64(32)  # its lower half alone would tell less
+    return (mixed * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)

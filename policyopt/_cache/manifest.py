@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from policyopt._cache.data import NAME, Layout, check_shares
@@ -37,18 +38,20 @@ CACHE = strict_json.Form(
     "Give a cache: `policyopt import` makes one.", _ANEW,
 )  # fmt: skip
 _COST = {"name": str, "unit": str, "values": (list, type(None)), "cascade?": bool, "heads?": list}
-_SHARD = {"file": str, "split": str, "rows": int, "bytes": int, "sha256": str}
+_SHARD = {"file": str, "split": str, "rows": int, "bytes": int, "sha256": str, "time?": str}
+_LAST = re.compile(r"(\d{1,12})([dh]?)")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of rows of one split; its size in bytes and SHA-256."""
+    """One file of rows of one split; its size in bytes and SHA-256; when it was appended, if it was."""
 
     file: str
     split: str
     rows: int
     bytes: int
     sha256: str
+    time: str = ""
 
     def __post_init__(self) -> None:
         # A plain name: no directory part, so no way out of the cache.
@@ -59,6 +62,46 @@ class Shard:
             got = f"{self.split!r}, {self.rows} and {self.sha256[:12]!r}"
             allowed = "of a split name, at least 1 row and a SHA-256"
             raise input_error(f"shard {self.file}", allowed, got, _ANEW)
+        if self.time:
+            moment(f"time of shard {self.file}", self.time)
+
+
+def moment(argument: str, text: object) -> datetime:
+    """Return the moment that an ISO 8601 text means; UTC where it does not say."""
+    try:
+        found = datetime.fromisoformat(text if isinstance(text, str) else "")
+    except ValueError:
+        step = "E.g. 2026-11-30, or 2026-11-30T06:00."
+        raise input_error(argument, "a date, or a date and time", text, step) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def window(
+    shards: Sequence[Shard], since: str | None = None, last: str | int | None = None
+) -> tuple[Shard, ...]:
+    """Return the shards from a moment on, or the last of each split: so many days, hours or (at least) rows.
+
+    Days and hours count back from the newest. Rows that were not appended, and so have no time, always stay.
+    """
+    if since is not None:
+        first = moment("since", since)
+        shards = [s for s in shards if not s.time or moment("time", s.time) >= first]
+    if last is None:
+        return tuple(shards)
+    text = _LAST.fullmatch(str(last))
+    if text is None or not int(text[1]):
+        step = "E.g. 7d, 12h, or 100000."
+        raise input_error("last", "a number of days (7d), hours (12h) or rows", last, step)
+    if text[2]:
+        times = [moment("time", s.time) for s in shards if s.time]
+        back = timedelta(**{{"d": "days", "h": "hours"}[text[2]]: min(int(text[1]), 10**6)})
+        return tuple(s for s in shards if not s.time or moment("time", s.time) > max(times) - back)
+    kept, rows = list[Shard](), dict[str, int]()
+    for shard in reversed(shards):
+        if not shard.time or rows.get(shard.split, 0) < int(text[1]):
+            kept.append(shard)
+            rows[shard.split] = rows.get(shard.split, 0) + shard.rows * bool(shard.time)
+    return tuple(reversed(kept))
 
 
 @dataclass(frozen=True)
@@ -108,7 +151,10 @@ def dump(manifest: Manifest) -> bytes:
     ]
     content |= {"shares": dict(manifest.shares), "split_seed": manifest.split_seed}
     content["metadata"] = dict(manifest.metadata)
-    content["shards"] = [asdict(shard) for shard in manifest.shards]
+    content["shards"] = [
+        {name: value for name, value in asdict(shard).items() if name != "time" or value}
+        for shard in manifest.shards
+    ]
     return (json.dumps(CACHE.signed(**content), indent=1, allow_nan=False) + "\n").encode()
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from policyopt._cache.blocks import check_block, is_features, storage_type, to_block
 from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
-from policyopt._cache.manifest import MANIFEST, MAX_BYTES, UNFINISHED, Manifest, Shard, parse
+from policyopt._cache.manifest import (
+    MANIFEST,
+    MAX_BYTES,
+    UNFINISHED,
+    Manifest,
+    Shard,
+    parse,
+    window,
+)
+from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
@@ -25,6 +36,8 @@ def open_cache(
     verify: bool = True,
     incomplete: bool = False,
     mmap: bool = True,
+    since: str | None = None,
+    last: str | int | None = None,
 ) -> ExitData:
     """Open a cache: check it, and map its arrays read-only without copying.
 
@@ -37,12 +50,19 @@ def open_cache(
     path : path
         Directory that `CacheWriter` or `policyopt import` wrote.
     verify : bool, default True
-        Compare every shard with its SHA-256 and check all values. False trusts the content;
-        sizes, headers and shapes are checked all the same.
+        Compare every shard with its SHA-256 and check all values, but of what was checked before and not
+        touched since (the folder ``statistics`` says it; remove that, and all is read anew). False trusts the
+        content; sizes, headers and shapes are checked all the same.
     incomplete : bool, default False
         Read the finished shards of a cache whose writing broke off, or still goes on.
     mmap : bool, default True
         Map the shards, their sizes checked once. False reads them into memory.
+    since : str, optional
+        Only rows that were appended since then (`CacheWriter(append=True)`): ``"2026-11-30"``, or with a time; UTC.
+        Rows that were not appended always count.
+    last : str or int, optional
+        Only the last of each split: ``"7d"``, ``"12h"``, back from the newest, or a least number of rows, in whole
+        shards.
 
     Returns
     -------
@@ -76,8 +96,14 @@ def open_cache(
                     "(Python: incomplete=True)."
                 )
                 raise input_error("cache", "complete", f"{directory} not written to the end", step)
-            data = open_manifest(directory, manifest, verify, mmap)
-            again = {"path": os.path.abspath(path), "incomplete": incomplete, "mmap": mmap}  # noqa: PTH100 links stay
+            mine = replace(manifest, shards=window(manifest.shards, since, last))
+            if manifest.shards and not mine.shards:
+                newest = max(shard.time for shard in manifest.shards)
+                step = f"The newest are of {newest}."
+                raise input_error("since", "a time with rows after it", since, step)
+            data = open_manifest(directory, mine, verify, mmap)
+            again = {"path": os.path.abspath(path), "since": since, "last": last}  # noqa: PTH100 links stay
+            again |= {"incomplete": incomplete, "mmap": mmap}
             object.__setattr__(data, "origin", again)
             return data
         except InputError:
@@ -96,28 +122,43 @@ def open_manifest(
     if not manifest.shards:
         allowed = "of at least one finished shard"
         raise input_error("cache", allowed, f"none in {directory}", "Write it anew.")
-    total, done = sum(shard.bytes for shard in manifest.shards), 0
-
-    def step(count: int) -> None:
-        nonlocal done
-        done += count
-        report(done, total, "")
-
-    splits: dict[str, Rows] = {}
-    for shard in manifest.shards:
-        before = splits.get(shard.split, Rows(()))
-        block = _map_shard(directory, shard, manifest.layout, mmap)
-        if verify:
-            _verify(directory, shard, manifest.layout, block, len(before), step)
-        whole = Rows((*before.blocks, filled(block)))
-        if whole.blocks[0].keys() != whole.blocks[-1].keys():
+    stamps = {shard.file: stamp_of(directory / shard.file) for shard in manifest.shards}
+    kept = Kept(directory, manifest, stamps)
+    blocks, starts, at = list[dict[str, Array]](), list[int](), manifest
+    rows = dict.fromkeys((shard.split for shard in at.shards), 0)
+    for shard in at.shards:
+        blocks.append(_map_shard(directory, shard, at.layout, mmap))
+        starts.append(rows[shard.split])
+        rows[shard.split] += shard.rows
+    if verify:
+        _verify_all(directory, at, [*zip(at.shards, blocks, starts, strict=True)], kept)
+    splits: dict[str, list[Block]] = {name: [] for name in rows}
+    for shard, block in zip(at.shards, blocks, strict=True):
+        splits[shard.split].append(filled(block))
+        if splits[shard.split][0].keys() != splits[shard.split][-1].keys():
             allowed = "of shards with the same arrays"
             raise input_error(f"split {shard.split}", allowed, "others", "Write it anew.")
-        splits[shard.split] = whole
-    at = manifest
-    return to_data(
-        at.layout, splits, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=verify
-    )
+    whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
+    data = to_data(
+        at.layout, whole, at.shares, at.split_seed, at.metadata, at.fingerprint,
+        disjoint=verify and not kept.disjoint(),
+    )  # fmt: skip
+    if verify and not (kept.disjoint() and all(map(kept.whole, at.shards))):
+        kept.keep_whole()
+    return replace(data, kept=kept)
+
+
+def _verify_all(
+    directory: Path, at: Manifest, shards: Sequence[tuple[Shard, Block, int]], kept: Kept
+) -> None:
+    """Read all shards that were not found whole before, or were touched since; two at a time."""
+    open_ = [one for one in shards if not kept.whole(one[0])]
+    total, done = sum(shard.bytes for shard, _, _ in open_), 0
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        work = pool.map(lambda one: _verify(directory, at.layout, *one), open_)
+        for (shard, _, _), _ in zip(open_, work, strict=True):
+            done += shard.bytes
+            report(done, total, "")
 
 
 def read_manifest(directory: Path, incomplete: bool = False) -> Manifest:
@@ -155,12 +196,10 @@ def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dic
     return block
 
 
-def _verify(
-    directory: Path, shard: Shard, layout: Layout, block: Block, first_row: int, step: Any
-) -> None:
+def _verify(directory: Path, layout: Layout, shard: Shard, block: Block, first_row: int) -> None:
     """Refuse a shard that is not as it was written, or whose values are not allowed."""
     argument = f"shard {shard.file}"
-    found = sha256_file(directory / shard.file, argument, step)
+    found = sha256_file(directory / shard.file, argument)
     if found != shard.sha256:
         advice = "It was damaged or changed: write the cache anew."
         allowed = f"of SHA-256 {shard.sha256[:12]}..."

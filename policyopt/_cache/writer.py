@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,18 @@ from policyopt._cache import data
 from policyopt._cache.blocks import normalise, own, storage_type
 from policyopt._cache.data import Layout
 from policyopt._cache.files import sha256_file
-from policyopt._cache.manifest import MANIFEST, UNFINISHED, Manifest, Shard, check_metadata, dump
+from policyopt._cache.manifest import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    Shard,
+    check_metadata,
+    dump,
+    moment,
+    window,
+)
 from policyopt._cache.reader import open_manifest, read_manifest
+from policyopt._cache.statistics import FOLDER, clear
 from policyopt._costs import Cost
 from policyopt._measures import measure_of
 from policyopt._optional import need
@@ -29,7 +40,7 @@ from policyopt.runtime._files import LOCK, TEMPORARY, FileLock, put, refusing, s
 from policyopt.runtime._typing import Array
 
 #: Names of shards: split, number, the beginning of their SHA-256.
-_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-\d{5,}-([0-9a-f]{16})\.safetensors")
+_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,64}-(\d{5,})-([0-9a-f]{16})\.safetensors")
 
 
 class CacheWriter:
@@ -72,6 +83,14 @@ class CacheWriter:
         Size at which a shard is written.
     overwrite : bool, default False
         Replace the cache at `path`, once the new one is whole; or an unfinished one.
+    append : bool, default False
+        Add rows to the cache at `path`, where there is one: its costs, kind and the rest hold, and need not be said.
+        Until the end it is read as it was. What is kept of its rows (`statistics`) stays.
+    time : str, optional
+        Of appended rows, for windows: ``"2026-11-30"`` or with a time, UTC; default now.
+    retain : str or int, optional
+        Appending, drop what is older: keep the last ``"30d"``, ``"12h"`` or number of rows of each split, see
+        `open_cache`.
 
     Raises
     ------
@@ -98,7 +117,7 @@ class CacheWriter:
         self,
         path: str | os.PathLike[str],
         *,
-        costs: Cost | Sequence[Cost],
+        costs: Cost | Sequence[Cost] | None = None,
         kind: str = "logits",
         dtype: str = "float32",
         classes: int | None = None,
@@ -110,7 +129,23 @@ class CacheWriter:
         error_scale: float | None = None,
         shard_bytes: int = 64 << 20,
         overwrite: bool = False,
+        append: bool = False,
+        time: str | None = None,
+        retain: str | int | None = None,
     ) -> None:
+        self._append, self._retain, self._time = append, retain, ""
+        self._before = dict[str, frozenset[str]]()  # arrays of the splits that are appended to
+        self._old = standing_cache(Path(path), overwrite or append)
+        if not append and (time is not None or retain is not None):
+            raise input_error("time, retain", "given with append", "without", "append=True.")
+        if append:
+            if overwrite:
+                raise input_error("overwrite", "absent with append", "both", "Leave one out.")
+            window((), None, retain)  # refuses what it cannot be
+            now = datetime.now(UTC) if time is None else moment("time", time)
+            self._time = now.isoformat(timespec="seconds")
+        if append and costs is None and self._old is not None:
+            costs = self._old.layout.costs
         several = isinstance(costs, Sequence) and all(isinstance(c, Cost) for c in costs)
         if not several and not isinstance(costs, Cost):
             step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
@@ -125,8 +160,8 @@ class CacheWriter:
         self._shard_bytes = check_whole("shard_bytes", shard_bytes)
         self._buffers: dict[str, _Buffer] = {}
         self._state = "new"  # new -> open -> closed
-        self._overwrite, self._lock = overwrite, FileLock(self.path / LOCK, self.path)
-        self._old, self._made, self._done = standing_cache(self.path, overwrite), False, False
+        self._overwrite, self._lock = overwrite or append, FileLock(self.path / LOCK, self.path)
+        self._made, self._done = False, False
         #: What was decided rather than declared, once it is closed.
         self.notes: list[str] = []
         #: Whether finished shards are listed as they come, for who must go on without the rest.
@@ -143,11 +178,31 @@ class CacheWriter:
                 self._lock.__enter__()
                 self._old = _standing(self.path, self._overwrite)  # now that no one else writes
                 _sweep(self.path)
+                if self._append and self._old is not None:
+                    self._begin_after(self._old)
             except BaseException:
                 self._leave()
                 raise
         self._state = "open"
         return self
+
+    def _begin_after(self, old: Manifest) -> None:
+        """Go on where the cache that stands there ends."""
+        if not old.complete:
+            step = "Write it anew (overwrite=True)."
+            raise input_error("path", "a complete cache", f"{self.path}, an unfinished one", step)
+        mine = self._manifest.layout
+        if mine.costs != old.layout.costs or mine.kind not in ("logits", old.layout.kind):
+            got = f"{mine.kind}; {', '.join(c.name for c in mine.costs)}"
+            step = "Leave them out: those of the cache hold."
+            raise input_error("costs and kind", "those of the cache, to append", got, step)
+        told = {**old.metadata, **self._manifest.metadata}
+        self._manifest, self._shares = (
+            replace(old, complete=False, metadata=told),
+            dict(old.shares) or None,
+        )
+        for name, rows in open_manifest(self.path, old, verify=False).splits.items():
+            self._before[name] = frozenset(rows.blocks[0])
 
     def append(
         self,
@@ -235,9 +290,17 @@ class CacheWriter:
         shares = self._shares
         if shares is None:
             shares = data.DEFAULT_SHARES if split == data.POOL else {}
-        data.check_pool({split, *self._buffers}, shares)
+        data.check_pool({split, *self._buffers, *self._before}, shares)
         buffer = self._buffers.get(split) or _Buffer()
         layout, block = normalise(self._manifest.layout, arrays, axes, split, buffer.rows)
+        before = self._before.get(split, block.keys())
+        if block.keys() != before - {"prediction"} and block.keys() != before:
+            got, step = f"{sorted(block)}", "Give the same arrays."
+            if (
+                data.GROUP in before - block.keys()
+            ):  # of the user's, or made of rows that repeat others
+                step += " A group is a number per row, one of its own where it stands alone."
+            raise input_error(f"split {split}", f"of the arrays {sorted(before)}", got, step)
         buffer.fix(split, layout, block, self._shard_bytes)
         self._manifest = replace(self._manifest, layout=layout, shares=shares)
         self._buffers[split] = buffer
@@ -254,12 +317,18 @@ class CacheWriter:
         with refusing(self.path):
             content = need("safetensors.numpy", "fit", "to write a cache").save(block)
             digest = hashlib.sha256(content).hexdigest()
-            file = f"{split}-{len(self._manifest.shards):05d}-{digest[:16]}.safetensors"
+            file = f"{split}-{self._number():05d}-{digest[:16]}.safetensors"
             put(self.path / file, content)
-            shard = Shard(file, split, len(next(iter(block.values()))), len(content), digest)
+            rows = len(next(iter(block.values())))
+            shard = Shard(file, split, rows, len(content), digest, self._time)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             if self.lists_unfinished:
                 put(self.path / UNFINISHED, dump(self._manifest))
+
+    def _number(self) -> int:
+        """Return the number of the next shard; those that were retained keep theirs."""
+        found = [_SHARD.fullmatch(shard.file) for shard in self._manifest.shards]
+        return 1 + max((int(match[1]) for match in found if match), default=len(found) - 1)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._state = "closed"
@@ -272,13 +341,21 @@ class CacheWriter:
     def _finish(self) -> None:
         """Write the rest, check the whole, and switch to it."""
         self._lock.check()
-        rows = {name: buffer.rows for name, buffer in self._buffers.items()}
+        rows = dict.fromkeys([*(s.split for s in self._manifest.shards), *self._buffers], 0)
+        for shard in self._manifest.shards:
+            rows[shard.split] += shard.rows
+        for name, buffer in self._buffers.items():
+            rows[name] += buffer.waiting
         data.check_splits(rows, self._manifest.shares)
         for split, buffer in self._buffers.items():
             for ready in buffer.rest():
                 self._write(split, ready)
         self._buffers.clear()
-        self._keep_equal_rows()
+        if self._append:
+            mine = window(self._manifest.shards, None, self._retain)
+            self._manifest = replace(self._manifest, shards=mine)
+        if not self._before:
+            self._keep_equal_rows()
         whole = replace(self._manifest, complete=True)
         data.refuse_overlap(open_manifest(self.path, whole, verify=False).splits)
         self._lock.check()
@@ -286,6 +363,8 @@ class CacheWriter:
             if self._made:
                 sync_folder(self.path.parent)
             put(self.path / MANIFEST, dump(whole))
+        if not self._append:
+            clear(self.path)  # of what was overwritten
         self._done = True
 
     def _keep_equal_rows(self) -> None:
@@ -378,7 +457,7 @@ def _standing(path: Path, overwrite: bool, argument: str = "path") -> Manifest |
         return None
     if not path.is_dir():
         raise input_error(argument, "a directory", f"{path} (a file)", "Choose another place.")
-    names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK}
+    names = {entry.name for entry in path.iterdir()} - {"README.md", LOCK, FOLDER}
     wanted = "a new or empty directory, or a policyopt cache"
     if not names & {MANIFEST, UNFINISHED}:
         if all(_is_left(path / name) for name in names):
@@ -400,7 +479,8 @@ def _sweep(path: Path, keep: Manifest | None = None) -> None:
     there = {entry.name for entry in path.iterdir()}
     lists = [keep] if keep else []
     lists += [read_manifest(path)] if there & {MANIFEST, UNFINISHED} else []
-    kept = {shard.file for one in lists for shard in one.shards} | {MANIFEST, "README.md", LOCK}
+    kept = {shard.file for one in lists for shard in one.shards}
+    kept |= {MANIFEST, "README.md", LOCK, FOLDER}
     kept |= set() if MANIFEST in there else {UNFINISHED}
     for name in there - kept:
         with contextlib.suppress(OSError, InputError):  # the next writer tries again
@@ -417,4 +497,4 @@ def _is_left(file: Path) -> bool:
     shard = _SHARD.fullmatch(name)
     if not shard or file.is_symlink() or not file.is_file():
         return name == UNFINISHED
-    return sha256_file(file, name).startswith(shard[1])
+    return sha256_file(file, name).startswith(shard[2])

@@ -160,7 +160,7 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
     stats, worth = table.statistics, None
     known = known_rows(table)
     if table.log is None and known.labelled and known.statistics.quality is not None:
-        worth = known.quality.mean(axis=0).tolist()
+        worth = known.mean_quality.tolist()
     found = {
         "split": name,
         "role": name if name in ("fit", "calibrate", "test") else "stream",

@@ -133,7 +133,7 @@ class Target:
 
 def _of_full(table: Table) -> float:
     """Return the full model's mean quality."""
-    return float(known_rows(table).quality[:, -1].mean())
+    return float(known_rows(table).mean_quality[-1])
 
 
 def read_share(value: Any, name: str) -> float:

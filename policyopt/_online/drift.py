@@ -274,7 +274,7 @@ def unlabelled(table: Table) -> Table:
     """Return the rows as if nobody knew what is right."""
     stats = table.statistics
     labels = np.full(len(table), -1, dtype=np.int32)
-    return replace(table, statistics=replace(stats, labels=labels, quality=None, correct=None))
+    return replace(table, statistics=stats.replace(labels=labels, quality=None, correct=None))
 
 
 def check_alike(labelled: Table, recent: Table) -> None:

@@ -1,0 +1,248 @@
+"""What is kept beside a cache: equal to what a pass finds, dropped when anything was touched, never in the way."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import policyopt as po
+import policyopt._cache.reader
+import policyopt._table
+from policyopt._cache import statistics
+from policyopt._table import Tables, exit_statistics
+from tests import faults
+from tests.conftest import refuses
+
+COLUMNS = ("top_prob", "top_class", "entropy", "log_sum_exp", "quality", "labels", "correct")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, tmp_path):
+    """Caches of tests are small; what cannot stand beside them stands here."""
+    monkeypatch.setattr(statistics, "_WORTH_KEEPING", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
+def write(place, seed=0, n=600, **more):
+    rng = np.random.default_rng(seed)
+    costs = po.Cost("compute", "MMACs", [1, 2, 4])
+    with po.CacheWriter(place, costs=costs, shard_bytes=4096, **more) as cache:
+        for split in ("fit", "test"):
+            labels = rng.integers(0, 5, n)
+            logits = rng.normal(size=(n, 3, 5)) + 2 * np.eye(5)[labels][:, None]
+            cache.append(split, logits, labels)
+    return place
+
+
+def columns(data, split="fit"):
+    found = Tables(data).get(split).statistics
+    return {name: np.array(getattr(found, name)) for name in COLUMNS}
+
+
+def check(data, split="fit"):
+    """Hold what a table has against a pass over its rows, bit by bit."""
+    fresh = exit_statistics(data.splits[split], data.kind)
+    for name, array in columns(data, split).items():
+        np.testing.assert_array_equal(array, getattr(fresh, name), err_msg=name)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Count the rows that are passed over, and the bytes of shards that are hashed."""
+    seen = {"rows": 0, "hashed": 0}
+    real, hashed = policyopt._table.reduce_logits, policyopt._cache.reader.sha256_file
+
+    def reduce(logits, *args):
+        seen["rows"] += len(logits)
+        return real(logits, *args)
+
+    def sha256(path, *args):
+        seen["hashed"] += path.stat().st_size
+        return hashed(path, *args)
+
+    monkeypatch.setattr("policyopt._table.reduce_logits", reduce)
+    monkeypatch.setattr("policyopt._cache.reader.sha256_file", sha256)
+
+    def since():
+        told = (seen["rows"] // 3, seen["hashed"])
+        seen.update(rows=0, hashed=0)
+        return told
+
+    return since
+
+
+def test_the_second_start_reads_nothing_and_finds_the_same(tmp_path, passes):
+    place = write(tmp_path / "c")
+    data = po.open_cache(place)
+    first = columns(data), columns(data, "test")
+    rows, hashed = passes()
+    assert rows == 1200 and hashed > 0
+    data = po.open_cache(place)
+    second = columns(data), columns(data, "test")
+    assert passes() == (0, 0)
+    for one, other in zip(first, second, strict=True):
+        assert all(np.array_equal(one[name], other[name], equal_nan=True) for name in COLUMNS)
+    shutil.rmtree(place / "statistics")
+    check(po.open_cache(place))
+    assert passes()[0] >= 600  # removed, all is read anew
+
+
+@pytest.mark.parametrize("kind", ["summary", "regression", "multilabel", "probabilities"])
+def test_columns_of_every_kind(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    more = {"regression": {"error_scale": 1.0}}.get(kind, {})
+    with po.CacheWriter(
+        tmp_path / "c", costs=po.Cost("c", "ms", [1, 2]), kind=kind, shard_bytes=2048, **more
+    ) as cache:
+        outputs = rng.normal(size=(200, 2, 3))
+        given = {
+            "summary": {"prediction": rng.integers(0, 3, (200, 2)), "confidence": rng.random((200, 2))},
+            "regression": {"outputs": outputs},
+            "multilabel": {"outputs": outputs},
+            "probabilities": {"outputs": rng.dirichlet([1, 1, 1], (200, 2))},
+        }[kind]  # fmt: skip
+        labels = {"regression": outputs[:, 0] + 0.1, "multilabel": rng.integers(0, 2, (200, 3))}
+        cache.append("test", labels=labels.get(kind, rng.integers(0, 3, 200)), **given)
+    first = columns(po.open_cache(tmp_path / "c"), "test")
+    second = columns(po.open_cache(tmp_path / "c"), "test")
+    for name in COLUMNS:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_touched_shards_are_read_anew_and_damage_is_found(tmp_path, passes):
+    place = write(tmp_path / "c")
+    columns(po.open_cache(place))
+    shard = sorted(place.glob("fit-*.safetensors"))[1]
+    about = shard.stat()
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 1
+    shard.write_bytes(content)
+    os.utime(shard, ns=(about.st_atime_ns, about.st_mtime_ns))  # as a hand that hides it would
+    refuses("SHA-256", po.open_cache, place)
+    content[-3] ^= 1
+    shard.write_bytes(content)
+    passes()
+    check(po.open_cache(place))
+    assert passes()[1] == len(content)  # that one only
+
+
+def test_a_copy_is_not_trusted_with_what_the_original_knew(tmp_path, passes):
+    place = write(tmp_path / "c")
+    columns(po.open_cache(place))
+    other = tmp_path / "copy"
+    shutil.copytree(place, other, copy_function=shutil.copy2)
+    passes()
+    check(po.open_cache(other))
+    assert passes()[1] == sum(s.stat().st_size for s in other.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("damage", ["columns", "cut", "index", "version", "hostile"])
+def test_damaged_statistics_are_made_anew(tmp_path, monkeypatch, damage):
+    place = write(tmp_path / "c")
+    columns(po.open_cache(place))
+    index = place / "statistics" / "index.json"
+    (file, *_) = (place / "statistics").glob("*.safetensors")
+    if damage == "columns":
+        content = bytearray(file.read_bytes())
+        content[200] ^= 1
+        file.write_bytes(content)
+    elif damage == "cut":
+        os.truncate(file, 100)
+    elif damage == "index":
+        index.write_text(index.read_text()[:-5])
+    elif damage == "version":
+        monkeypatch.setattr("policyopt._table._PASS", 99)
+    else:  # well-formed and signed, of nonsense
+        form = statistics._FORM
+        entry = {
+            "file": "../../x",
+            "of": "y",
+            "shards": [[1]],
+            "rows": ["a"],
+            "sha256": "",
+            "stamp": "",
+        }
+        index.write_text(
+            statistics.json.dumps(form.signed(whole={"a": 1}, disjoint=[], columns=[entry]))
+        )
+    check(po.open_cache(place))
+    check(po.open_cache(place))
+
+
+def test_bits_that_rot_unseen_are_found_by_the_checksum(tmp_path, monkeypatch):
+    place = write(tmp_path / "c")
+    columns(po.open_cache(place))
+    for file in (place / "statistics").glob("*.safetensors"):
+        content = bytearray(file.read_bytes())
+        content[-9] ^= 1
+        file.write_bytes(content)
+    monkeypatch.setattr(statistics, "stamp_of", lambda path: "same")
+    index = statistics.json.loads((place / "statistics" / "index.json").read_text())
+    for entry in index["columns"]:
+        entry["stamp"] = "same"
+    for shard, (sha, _) in index["whole"].items():
+        index["whole"][shard] = [sha, "same"]
+    text = statistics.json.dumps(
+        statistics._FORM.signed(**{k: index[k] for k in ("whole", "disjoint", "columns")})
+    )
+    (place / "statistics" / "index.json").write_text(text)
+    check(po.open_cache(place))
+
+
+def test_a_link_in_a_cache_leads_nowhere(tmp_path):
+    place = write(tmp_path / "c")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / ("a" * 16 + ".safetensors")).write_text("mine")
+    (mine / "index.json").write_text("mine")
+    (place / "statistics").symlink_to(mine)
+    check(po.open_cache(place))
+    assert {file.read_text() for file in mine.iterdir()} == {"mine"} and len([*mine.iterdir()]) == 2
+    write(place, 1, overwrite=True)
+    assert {file.read_text() for file in mine.iterdir()} == {"mine"}
+    check(po.open_cache(place))
+
+
+def test_where_nobody_may_write_it_stands_with_the_user(tmp_path, monkeypatch, passes):
+    place = write(tmp_path / "c")
+    real = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: real(path, mode) and str(path) != str(place)
+    )
+    columns(po.open_cache(place))
+    assert (
+        not (place / "statistics").exists() and len([*(tmp_path / "home").rglob("index.json")]) == 1
+    )
+    passes()
+    check(po.open_cache(place))
+    assert passes()[1] == 0
+
+
+def test_an_overwritten_cache_loses_what_was_kept(tmp_path):
+    place = write(tmp_path / "c")
+    columns(po.open_cache(place))
+    old = po.open_cache(place)
+    write(place, 1, overwrite=True)
+    assert not (place / "statistics").exists()
+    check(old)  # who has opened it goes on reading it
+    check(po.open_cache(place))
+
+
+@pytest.mark.parametrize("mode", faults.MODES)
+def test_whatever_breaks_the_numbers_are_right_and_the_cache_whole(tmp_path, mode):
+    """Kill and refuse each file operation of a first start in turn: the next one finds what a pass finds."""
+    place = write(tmp_path / "c", n=60)
+    truth = {n: a for n, a in columns(po.open_cache(place)).items()}
+    before = {n: b for n, b in faults.tree(place).items() if "statistics" not in n}
+    codes = set()
+    for at in range(0, 400, 3):
+        shutil.rmtree(place / "statistics", ignore_errors=True)
+        code, reached = faults.run(lambda: columns(po.open_cache(place)), at, mode)
+        codes.add(code)
+        found = columns(po.open_cache(place))
+        assert all(np.array_equal(truth[n], found[n]) for n in COLUMNS), (mode, at)
+        assert {n: b for n, b in faults.tree(place).items() if "statistics" not in n} == before
+        if not reached:
+            break
+    assert not reached and faults.OTHER not in codes, codes
