@@ -182,7 +182,7 @@ def passed(cache: Path, workers: int) -> dict[str, Any]:
         from distributed import LocalCluster
 
         with LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             host="127.0.0.1", silence_logs=50,
         ) as there, po.parallel(scheduler=there.scheduler_address):  # fmt: skip
             with there.get_client() as client:

@@ -1,18 +1,18 @@
 """One seam for work in parts: in turn, in processes (joblib), or on a cluster (Dask).
 
-Whoever has work in parts calls `run`; who asked for it chooses where, by `parallel`. The numbers are the same in all
-places: parts are cut and seeded without regard to who does them, and results come in the order of the tasks. numpy's
-libraries use one thread in each, in turn too, as sums of several end in other digits. Within a task there is no
-further engine, and no bar.
+`run` does the parts, `parallel` says where. The numbers are the same everywhere: parts are cut and seeded without
+regard to who does them, and numpy's libraries add up in one thread. Within a part there is no further engine, no bar.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from policyopt._optional import need, release
@@ -20,25 +20,17 @@ from policyopt._progress import progress, report, stage
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import PolicyOptError, input_error
 
-#: How often tasks are given out anew whose workers ended: what ends every worker is the task itself.
+#: How often tasks are given out whose workers ended: what ends each is the task itself.
 _ATTEMPTS = 3
 #: Bytes from which on what tasks share is sent to each worker of a cluster once, and not with each task.
 _SHARED_BYTES = 1 << 20
-
+#: Seconds for which a scheduler is looked for.
+_SECONDS = 15
 #: Yields numbers of tasks and results as they are done; ends early where workers were lost.
 _Engine = Callable[["_Shared", Mapping[int, Any]], Iterator[tuple[int, Any]]]
-#: None: in turn.
-_ENGINE: ContextVar[_Engine | None] = ContextVar("engine", default=None)
-
-
-class Kept(Protocol):
-    """Results that outlive their run."""
-
-    def load(self, task: Any) -> Any:
-        """Return a task's result, None where there is none yet."""
-
-    def save(self, task: Any, result: Any) -> None:
-        """Keep it."""
+_ENGINE: ContextVar[_Engine | None] = ContextVar("engine", default=None)  # None: in turn
+_RECEIVED = dict[str, "_Shared"]()
+_LOCK, _LIMITS = Lock(), list[Any]()
 
 
 @contextmanager
@@ -78,20 +70,13 @@ def parallel(jobs: int | None = None, *, scheduler: str | None = None) -> Iterat
         raise input_error("jobs", "given, or scheduler, and not both", got, "E.g. jobs=4.")
     if jobs is not None:
         check_whole("jobs", jobs, step="E.g. --jobs 2.")
-        with _chosen(_processes(jobs) if jobs > 1 else None):
+    with nullcontext() if scheduler is None else _client(scheduler) as client:
+        engine = _cluster(client) if client else _processes(jobs) if jobs and jobs > 1 else None
+        token = _ENGINE.set(engine)
+        try:
             yield
-    else:
-        with _client(str(scheduler)) as client, _chosen(_cluster(client)):
-            yield
-
-
-@contextmanager
-def _chosen(engine: _Engine | None) -> Iterator[None]:
-    token = _ENGINE.set(engine)
-    try:
-        yield
-    finally:
-        _ENGINE.reset(token)
+        finally:
+            _ENGINE.reset(token)
 
 
 def elsewhere() -> bool:
@@ -103,63 +88,41 @@ def run(
     function: Callable[[Any], Any],
     tasks: Iterable[Any],
     what: str | Sequence[str] | None = None,
-    kept: Kept | None = None,
+    kept: Any = None,
 ) -> Iterator[Any]:
     """Yield the function's result for each task, in their order; both are pickled where others do the work.
 
-    `what` is done, of all or of each task, for the bar; None: part of other work, nothing is told. `kept`: what is
-    there is not done again, what is done is kept at once.
+    `what` is done, of all or of each task, for the bar; None: part of other work, nothing is told. `kept`: has ``load``
+    and ``save``; what it has is not done again, and it gets what is done at once.
     """
-    tasks, first = list(tasks), 0
+    engine, tasks = _ENGINE.get() or _in_turn, list(tasks)
     found = {} if kept is None else {i: kept.load(task) for i, task in enumerate(tasks)}
     found = {i: result for i, result in found.items() if result is not None}
     left = {i: task for i, task in enumerate(tasks) if i not in found}
-    for i, result in _completed(function, left, len(tasks), what):
+    shared, results, attempts, first, total = _Shared(function), iter(()), 0, 0, len(tasks)
+    while left:
+        told = what if isinstance(what, str) else what[min(left)] if what else ""
+        with nullcontext() if what is None else stage(total - len(left), total, told):
+            one = next(results, None)
+        if one is None:  # the beginning, or workers ended
+            if attempts == _ATTEMPTS:
+                raise PolicyOptError(
+                    f"Workers ended within {len(left)} of {total} tasks, {_ATTEMPTS} times over; perhaps the system "
+                    "ended them for lack of memory. Use fewer (--jobs), or some with more memory."
+                )
+            attempts, results = attempts + 1, engine(shared, dict(left))
+            continue
+        i, found[one[0]] = one
+        task = left.pop(i)
         if kept is not None:
-            kept.save(tasks[i], result)
-        found[i] = result
+            kept.save(task, found[i])
+        if what is not None and not left:
+            report(total, total, told)
         while first in found:
             yield found.pop(first)
             first += 1
-    for i in range(first, len(tasks)):
+    for i in range(first, total):
         yield found.pop(i)
-
-
-def _completed(
-    function: Any, left: dict[int, Any], total: int, what: str | Sequence[str] | None
-) -> Iterator[tuple[int, Any]]:
-    """Yield what is left to do, by number, as it is done."""
-    engine, shared, done = _ENGINE.get(), _Shared(function), total - len(left)
-
-    def named(i: int) -> str:
-        return what if isinstance(what, str) else what[i] if what else ""
-
-    if engine is None or not left:
-        for i, task in left.items():
-            if what is None:
-                result = shared(task)
-            else:
-                with stage(done, total, named(i)):
-                    result = shared(task)
-                report(done + 1, total, named(i))
-            done += 1
-            yield i, result
-        return
-    if what is not None:
-        report(done, total, named(min(left)))
-    for _ in range(_ATTEMPTS):
-        for i, result in engine(shared, dict(left)):
-            del left[i]
-            done += 1
-            if what is not None:
-                report(done, total, named(i))
-            yield i, result
-        if not left:
-            return
-    raise PolicyOptError(
-        f"Workers ended within {len(left)} of {total} tasks, {_ATTEMPTS} times over; the system may have ended them "
-        "for lack of memory. Use fewer (--jobs), or some with more memory."
-    )
 
 
 class _Shared:
@@ -176,24 +139,12 @@ class _Shared:
             return self.function(task)
 
 
-_RECEIVED: dict[str, _Shared] = {}
-
-
 def _received(function: Any, token: str) -> _Shared:
     """Return this process's copy; those of earlier work go."""
     if token not in _RECEIVED:
         for old in list(_RECEIVED)[:-1]:
             _RECEIVED.pop(old, None)
     return _RECEIVED.setdefault(token, _Shared(function, token))
-
-
-def _apart(shared: _Shared, i: int, task: Any) -> tuple[int, Any]:
-    """Do one task in another process."""
-    with progress(None):
-        return i, shared(task)
-
-
-_LOCK, _LIMITS = Lock(), list[Any]()
 
 
 @contextmanager
@@ -207,12 +158,21 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         with _LOCK:  # the first, which knows what was before, goes last
-            limit = _LIMITS.pop()
-            if limit is not None:
+            if (limit := _LIMITS.pop()) is not None:
                 limit.restore_original_limits()
 
 
+def _apart(shared: _Shared, i: int, task: Any) -> tuple[int, Any]:
+    """Do one task in another process."""
+    with progress(None):
+        return i, shared(task)
+
+
 # --- who does it --------------------------------------------------------------------------------
+
+
+def _in_turn(shared: _Shared, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+    return ((i, shared(task)) for i, task in tasks.items())
 
 
 def _processes(jobs: int) -> _Engine:
@@ -222,14 +182,11 @@ def _processes(jobs: int) -> _Engine:
         from joblib import Parallel, delayed, wrap_non_picklable_objects
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        def packed(one: Any) -> Any:
-            # Arrays of an opened cache joblib would map there, from a file whose name it lacks.
-            return wrap_non_picklable_objects(one, keep_wrapper=False)
-
+        # Wrapped: arrays of an opened cache joblib would map there, from a file whose name it lacks.
+        packed = partial(wrap_non_picklable_objects, keep_wrapper=False)
         calls = (delayed(_apart)(packed(shared), i, packed(task)) for i, task in tasks.items())
-        pool = Parallel(jobs, return_as="generator_unordered", batch_size=1)
         try:
-            yield from pool(calls)
+            yield from Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
         except TerminatedWorkerError:
             return
 
@@ -239,23 +196,24 @@ def _processes(jobs: int) -> _Engine:
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
     """Connect to a scheduler whose workers have the same policyopt."""
-    distributed = need("distributed", "dask", "for --scheduler")
+    distributed, ours = need("distributed", "dask", "for --scheduler"), _versions()
+    allowed, step = "the address of a Dask scheduler, tcp://host:8786", "Start one: dask scheduler."
+    if not re.fullmatch(r"[a-z]+://\S+:\d{1,5}", address):
+        raise input_error("scheduler", allowed, address, step)
     try:
-        client = distributed.Client(address, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        got, step = f"{address} ({type(error).__name__})", "Start one: dask scheduler."
-        raise input_error("scheduler", "the address of a Dask scheduler", got, step) from None
+        client = distributed.Client(address, set_as_default=False, timeout=_SECONDS)
+    except (OSError, ValueError) as error:
+        got = f"{address} ({type(error).__name__})"
+        raise input_error("scheduler", allowed, got, step) from None
     with client:
         try:
-            others = client.run(_versions)
+            found = client.run(_versions)
         except Exception as error:  # whatever keeps a worker from loading this package
-            others = {"a worker": f"none that loads ({error})"}
-        for worker, found in others.items():
-            if found != _versions():
-                step = "Install the same there."
-                raise input_error(
-                    "scheduler", f"of workers with {_versions()}", f"{found} at {worker}", step
-                )
+            found = {"a worker": f"none that loads ({error})"}
+        if other := next(
+            (f"{had} at {worker}" for worker, had in found.items() if had != ours), ""
+        ):
+            raise input_error("scheduler", f"of workers with {ours}", other, "Install these there.")
         yield client
 
 
@@ -274,10 +232,8 @@ def _cluster(client: Any) -> _Engine:
         return one if small else client.scatter(one, broadcast=True, hash=False)
 
     def engine(shared: _Shared, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
-        what = sent(shared)
-        futures = [
-            client.submit(_apart, what, i, sent(task), pure=False) for i, task in tasks.items()
-        ]
+        what, give = sent(shared), partial(client.submit, _apart, pure=False)
+        futures = [give(what, i, sent(task)) for i, task in tasks.items()]
         try:
             for future in as_completed(futures, loop=client.loop):
                 if future.status in ("finished", "error"):  # and not lost with its worker

@@ -207,15 +207,17 @@ def curve(
     return frontier
 
 
+@dataclass
 class _Cells:
     """Fits a method for a seed and replays it: what cells of a curve share, and what each does."""
 
-    def __init__(
-        self, tables: Tables, budgets: Any, test: str, seeds: int, asked: Declining | None, metric: Any
-    ) -> None:  # fmt: skip
-        self.tables, self.budgets, self.test, self.seeds = tables, budgets, test, seeds
-        self.asked, self.metric = asked, metric
-        self.last: dict[int, Any] = {}
+    tables: Tables
+    budgets: Any
+    test: str
+    seeds: int
+    asked: Declining | None
+    metric: str | None
+    last: dict[int, Any] = field(default_factory=dict)  # rows of a seed, which stay in this process
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "last": {}}

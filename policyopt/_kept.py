@@ -56,36 +56,31 @@ class KeptCells:
 
     def save(self, task: Any, result: Any) -> None:
         """Write a cell, whole or not at all."""
-        path, arrays, told = self.place(task), dict[str, Any](), list[Any]()
-        if path is None:
+        if (path := self.place(task)) is None:
             return
+        arrays, told = dict[str, Any](), list[Any]()
         for i, (one, record) in enumerate(result):
             if isinstance(one, BudgetError):
                 told.append({"refused": str(one)})
                 continue
             of, flat = one.expected, list(map(int, one.flat))
             more = {"method": one.method, "budget": one.budget, "flat": flat, "record": record}
-            ends = {"ends": of.ends and list(of.ends), "declined": bool(of.declined)}
-            told.append({"policy": json.loads(one.policy.file_text()), **more, **ends})
-            numbers = [one.quality, *(getattr(of, name) for name in _NUMBERS)]  # some may be NaN
-            found = {"numbers": np.array(numbers), **{n: getattr(of, n) for n in _ARRAYS}}
-            arrays |= {
-                f"{i}.{n}": np.ascontiguousarray(a) for n, a in found.items() if a is not None
-            }
+            more |= {"ends": of.ends and list(of.ends), "declined": bool(of.declined)}
+            told.append({"policy": json.loads(one.policy.file_text()), **more})
+            arrays[f"{i}.numbers"] = np.array([one.quality, *(getattr(of, n) for n in _NUMBERS)])
+            each = {f"{i}.{name}": getattr(of, name) for name in _ARRAYS}
+            arrays |= {name: np.ascontiguousarray(a) for name, a in each.items() if a is not None}
         text = json.dumps(CELL.signed(results=told, arrays=_digest(arrays)))
-        safetensors = need("safetensors.numpy", "fit", "to keep cells")
-        whole = {**arrays, "cell": np.frombuffer(text.encode(), np.uint8)}
-        write_file(path, safetensors.save(whole))
+        arrays["cell"] = np.frombuffer(text.encode(), np.uint8)
+        write_file(path, need("safetensors.numpy", "fit", "to keep cells").save(arrays))
 
     def load(self, task: Any) -> Any:
         """Return a cell, None where there is none; a damaged one is told and fitted anew."""
         path = self.place(task)
-        if path is None or not path.exists():
-            return None
         try:
-            return _read(path)
+            return _read(path) if path is not None and path.exists() else None
         except (InputError, KeyError, TypeError, ValueError) as error:
-            self.notes.append(f"{path.name} in {self.folder} is damaged, and fitted anew: {error}")
+            self.notes.append(f"{path} is damaged, and fitted anew: {error}")
             return None
 
 

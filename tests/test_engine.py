@@ -1,5 +1,6 @@
 """The seam: the same numbers in turn, in processes and on a cluster, whoever dies meanwhile."""
 
+import gc
 import json
 import os
 import pickle
@@ -19,9 +20,13 @@ from worker_tasks import Dies, Rows, long_dot, refuses, square
 
 import policyopt as po
 from policyopt import _engine
-from policyopt._cache import reader
 from policyopt._engine import parallel, run
 from policyopt.runtime import PolicyOptError
+
+#: Sockets that distributed and joblib leave to the garbage collector.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +37,11 @@ def cluster():
 
     dask.config.set({"distributed.scheduler.allowed-failures": 1})
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
         host="127.0.0.1", silence_logs=50,
     ) as found:  # fmt: skip
         yield found
+    gc.collect()  # here, where it is ignored
 
 
 @pytest.fixture(params=["jobs", "scheduler"])
@@ -65,7 +71,9 @@ def test_results_come_in_order_and_to_the_last_digit(engine):
         there = list(run(long_dot, range(12), "adding"))
         assert list(run(square, [])) == []
     assert there == here and list(run(square, range(5))) == [0, 1, 4, 9, 16]
-    assert [done for done, _, _ in told] == list(range(13)) and told[-1] == (12, 12, "adding")
+    counts = [done for done, _, _ in told]
+    assert counts == sorted(counts) and set(counts) == set(range(13))
+    assert told[-1] == (12, 12, "adding")
 
 
 def test_what_a_task_raises_is_raised_here(engine):
@@ -103,8 +111,6 @@ def test_a_cache_that_changed_is_refused_and_copies_go_with_their_rows(written):
         place, costs=list(written.costs), shares={"fit": 0.5, "test": 0.5}, overwrite=True
     ) as one:
         one.append("pool", logits, labels)
-    assert pickle.loads(sent).fingerprint == written.fingerprint  # this process still maps it
-    reader._reopened.cache_clear()
     refused("the one that was opened at first", pickle.loads, sent)
 
 
@@ -136,7 +142,10 @@ def test_what_is_no_scheduler_or_has_other_workers_is_refused(cluster, monkeypat
     refused("'jobs' must be given, or scheduler", parallel().__enter__)
     refused("'jobs' must be given, or scheduler", parallel(2, scheduler="tcp://a").__enter__)
     refused("'jobs' must be a whole number", parallel(0).__enter__)
-    refused("'scheduler' must be the address", parallel(scheduler="nothing").__enter__)
+    monkeypatch.setattr(_engine, "_SECONDS", 0.5)
+    for address in ("nothing", "tcp://nothing", "tcp://127.0.0.1:1"):
+        refused("'scheduler' must be the address", parallel(scheduler=address).__enter__)
+    monkeypatch.setattr(_engine, "_SECONDS", 15)
     monkeypatch.setattr(_engine, "release", lambda name: "0.0")
     words = r"'scheduler' must be of workers with policyopt 0\.0, numpy"
     refused(words, parallel(scheduler=cluster.scheduler_address).__enter__)
@@ -144,7 +153,7 @@ def test_what_is_no_scheduler_or_has_other_workers_is_refused(cluster, monkeypat
 
 # --- curves, studies, and what is kept of them ---------------------------------------------------
 
-METHODS = "max_prob,berxit,fitted_q"
+METHODS = "max_prob,berxit"
 
 
 def compared(frontier):
@@ -152,7 +161,7 @@ def compared(frontier):
 
 
 def test_a_curve_is_the_same_to_the_last_digit_wherever_it_is_made(engine, written):
-    wanted = {"budgets": "1.2,40%,70%", "seeds": 2, "metric": "macro_f1"}
+    wanted = {"budgets": "40%,70%", "seeds": 2, "metric": "macro_f1"}
     here = po.curve(written, METHODS, **wanted)
     with parallel(**engine):
         there = po.curve(written, METHODS, **wanted)
@@ -194,15 +203,12 @@ def fits_of(monkeypatch):
 
 def test_what_was_fitted_is_kept_by_all_that_it_depends_on(written, tmp_path, monkeypatch):
     fitted, keep = fits_of(monkeypatch), tmp_path / "kept"
-    wanted = {
-        "methods": "max_prob,random,patience",
-        "budgets": [po.Target("40%"), po.Target(quality="99.9%")],
-    }
-    wanted["seeds"] = 2
+    asked = [po.Target("40%"), po.Target(quality="99.9%")]
+    wanted = {"methods": "max_prob,patience", "budgets": asked, "seeds": 2}
     here = po.curve(written, **wanted)
     assert any("left out" in note for note in here.notes)  # a refusal is kept, too
     fitted.clear()
-    for fits in (6, 0):
+    for fits in (4, 0):
         again = po.curve(written, **wanted, keep=keep)
         assert compared(again) == compared(here) and again.notes == here.notes
         assert len(fitted) == fits, fitted
@@ -212,15 +218,16 @@ def test_what_was_fitted_is_kept_by_all_that_it_depends_on(written, tmp_path, mo
             assert one.expected.mean == other.expected.mean
             assert one.expected.interval(100) == other.expected.interval(100)
         fitted.clear()
+    plain = {"methods": "patience", "budgets": "40%", "seeds": 2}
     for more in (
-        {"budgets": "41%"}, {"metric": "macro_f1"}, {"methods": "max_prob:spend=all"},
-        {"abstain": "5%"}, {"utility": [1, 1, 1, 1, 1, 3]}, {"max_exits": 2}, {"seeds": 1},
+        {}, {"budgets": "41%"}, {"metric": "macro_f1"}, {"methods": "patience:spend=all"},
+        {"utility": [1, 1, 1, 1, 1, 3]}, {"head_cost": "10%"}, {"seeds": 1}, {"test": "fit"},
     ):  # fmt: skip
-        po.curve(written, **{**wanted, "methods": "max_prob", **more}, keep=keep)
+        po.curve(written, **plain | more, keep=keep)
         assert fitted, more
         fitted.clear()
-    po.curve(written, **{**wanted, "seeds": 3}, keep=keep)
-    assert fitted == [(2, "max_prob"), (2, "random"), (2, "patience")]
+    po.curve(written, "max_prob,patience", "40%", seeds=3, keep=keep)
+    assert fitted == [(0, "max_prob"), (1, "max_prob"), (2, "max_prob"), (2, "patience")]
     fitted.clear()
     cascade = cache(200, costs=po.Cost("calls", "ms", [1, 2, 4, 8], "standalone"))
     for fits in (1, 0):
@@ -233,15 +240,15 @@ def test_what_was_fitted_is_kept_by_all_that_it_depends_on(written, tmp_path, mo
         whole[len(whole) * 2 // 3] ^= 1
         cell.write_bytes(whole)
     again = po.curve(written, **wanted, keep=keep)
-    assert len(fitted) == 6 and compared(again) == compared(here)
-    assert sum("is damaged, and fitted anew" in note for note in again.notes) == 6
+    assert len(fitted) == 4 and compared(again) == compared(here)
+    assert sum("is damaged, and fitted anew" in note for note in again.notes) == 4
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_curve_that_was_killed_goes_on_where_it_stopped(written, tmp_path, monkeypatch, jobs):
     keep, methods = tmp_path / "kept", "max_prob,margin,entropy,patience"
     words = ["curve", written.origin["path"], "--methods", methods, "--budgets", "40%,70%"]
-    words += ["--seeds", "5", "--jobs", str(jobs), "--keep", str(keep), "--format", "json"]
+    words += ["--seeds", "3", "--jobs", str(jobs), "--keep", str(keep), "--format", "json"]
     command = [sys.executable, "-m", "policyopt", *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as one:
         late = time.monotonic() + 60
@@ -250,14 +257,14 @@ def test_a_curve_that_was_killed_goes_on_where_it_stopped(written, tmp_path, mon
             time.sleep(0.001)
         one.kill()
     before = {cell.name: cell.stat().st_mtime_ns for cell in keep.glob("*.cell")}
-    assert 3 <= len(before) < 20
+    assert 3 <= len(before) < 12
     fitted = fits_of(monkeypatch)
     code, out, err = printed(*[word for word in words if word not in ("--jobs", str(jobs))])
     assert code == 0, err
     after = {cell.name: cell.stat().st_mtime_ns for cell in keep.glob("*.cell")}
-    assert len(after) == 20 and {name: after[name] for name in before} == before
-    assert len(fitted) == 20 - len(before)
-    whole = po.curve(written, methods, "40%,70%", seeds=5)
+    assert len(after) == 12 and {name: after[name] for name in before} == before
+    assert len(fitted) == 12 - len(before)
+    whole = po.curve(written, methods, "40%,70%", seeds=3)
     assert json.loads(out) == json.loads(json.dumps(whole.records))
 
 

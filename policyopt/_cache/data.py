@@ -298,9 +298,13 @@ class ExitData(Shown):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "splits" not in state:
-            from policyopt._cache.reader import opened_again
+            from policyopt._cache.reader import open_cache
 
-            state = opened_again(state["origin"], state["fingerprint"]).__dict__
+            again = open_cache(**state["origin"], verify=False)
+            if again.fingerprint != state["fingerprint"]:
+                got, step = f"another at {again.origin['path']}", "It was overwritten: begin anew."
+                raise input_error("cache", "the one that was opened at first", got, step)
+            state = again.__dict__
         self.__dict__.update(state)
 
     @property

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
@@ -25,7 +23,7 @@ from policyopt._cache.manifest import (
 from policyopt._cache.places import Store, place_of, tag_of
 from policyopt._cache.shards import Recent, StoredShard, check_sum, check_values, typed
 from policyopt._cache.statistics import Kept, stamp_of
-from policyopt._progress import progress, report, working
+from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import read_open
 from policyopt.runtime._typing import Array
@@ -104,32 +102,15 @@ def open_cache(
                 step = f"The newest are of {newest}."
                 raise input_error("since", "a time with rows after it", since, step)
             data = open_manifest(directory, mine, verify, mmap)
-            again = {"path": os.path.abspath(path), "incomplete": incomplete, "mmap": mmap}  # noqa: PTH100 links stay
-            object.__setattr__(data, "origin", {**again, "since": since, "last": last})
+            where = os.path.abspath(path) if isinstance(directory, Path) else str(path)  # noqa: PTH100 links stay
+            again = {"path": where, "since": since, "last": last}
+            again |= {"incomplete": incomplete, "mmap": mmap}
+            object.__setattr__(data, "origin", again)
             return data
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.
             if read_manifest(directory, incomplete) == manifest:
                 raise
-
-
-def opened_again(origin: Mapping[str, Any], fingerprint: str) -> ExitData:
-    """Open a cache that another process has opened and checked; the last few are kept open."""
-    found = _reopened(**origin)
-    if found.fingerprint != fingerprint:
-        _reopened.cache_clear()
-        found = _reopened(**origin)
-    if found.fingerprint != fingerprint:
-        allowed, got = "the one that was opened at first", f"another at {origin['path']}"
-        step = "It was overwritten meanwhile, or is not the same on that machine: begin anew."
-        raise input_error("cache", allowed, got, step)
-    return found
-
-
-@lru_cache(4)
-def _reopened(path: str, **more: Any) -> ExitData:
-    with progress(None):
-        return open_cache(path, verify=False, **more)
 
 
 def open_manifest(
