@@ -16,6 +16,7 @@ from contextlib import suppress
 from copy import copy
 from functools import partial
 from pathlib import Path, PurePath
+from threading import Lock
 from typing import Any, TypeVar
 
 from policyopt._cache.manifest import MANIFEST
@@ -83,6 +84,7 @@ class Store:
         self._web = "://" in root
         root, mark, query = root.partition("?") if self._web else (root, "", "")
         self.root, self._query = root.rstrip("/"), mark + query
+        self.lock, self.recent = Lock(), list[Any]()  # for who reads: one at a time; what was last
 
     def __str__(self) -> str:
         return shown(self.address)

@@ -21,7 +21,7 @@ from policyopt._cache.manifest import (
     window,
 )
 from policyopt._cache.places import Store, place_of, tag_of
-from policyopt._cache.shards import Recent, StoredShard, check_sum, check_values, typed
+from policyopt._cache.shards import StoredShard, check_sum, check_values, typed
 from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
@@ -167,7 +167,7 @@ def _verify_all(
 
 def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
     """Open the cache of a store: the sizes of its shards are looked at, the shards themselves when they are needed."""
-    there, recent = store.listing(), Recent()
+    there = store.listing()
     stamps = {name: tag_of(one) for name, one in there.items()}
     kept = Kept(Path("/", str(store)), at, stamps, checked=verify)
     splits, rows = dict[str, list[StoredShard]](), dict[str, int]()
@@ -177,7 +177,7 @@ def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
             raise input_error(f"shard {shard.file}", f"of {shard.bytes} bytes", got, step)
         mine, first = splits.setdefault(shard.split, []), rows.get(shard.split, 0)
         known, like = not verify or kept.whole(shard), mine[0].like if mine else None
-        mine.append(StoredShard(store, shard, at.layout, first, known, recent, like))
+        mine.append(StoredShard(store, shard, at.layout, first, known, like))
         rows[shard.split] = first + shard.rows
     whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
     data = to_data(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -56,23 +55,18 @@ def check_values(shard: Shard, layout: Layout, block: Block, first_row: int) -> 
         raise InputError(f"shard {shard.file}: {error}") from error
 
 
-class Recent(list["StoredShard"]):
-    """Shards of which all that was read stays in memory, as many as `MOST` allows; of others, what is 1-d stays."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = Lock()  # of any of them, one array at a time is fetched
-
-
 class StoredShard(Lazy):
-    """The arrays of a shard in a store: it is read whole and checked, or, where it is known to be `whole`, by array."""
+    """The arrays of a shard in a store: it is read whole and checked, or, where it is known to be `whole`, by array.
+
+    Of shards that were read last, as many as `MOST` allows, all that was read stays; of others, what is 1-d.
+    """
 
     def __init__(
         self, store: Store, shard: Shard, layout: Layout, first_row: int, whole: bool,
-        recent: Recent, like: Block | None,
+        like: Block | None,
     ) -> None:  # fmt: skip
         self.store, self.shard, self.layout, self.first_row = store, shard, layout, first_row
-        self.whole, self._recent = whole, recent
+        self.whole = whole
         self._arrays, self._header, self._base = dict[str, Array](), dict[str, Any](), 0
         # The shards of a split have the same arrays: the header of the first tells.
         self.like = like or {}
@@ -83,16 +77,16 @@ class StoredShard(Lazy):
 
     def __getitem__(self, name: str) -> Array:
         like, found = self.like[name], self._arrays.get(name)
-        with self._recent.lock if found is None else nullcontext():
+        with self.store.lock if found is None else nullcontext():
             if (found := self._arrays.get(name, found)) is not None:
                 return found
             read = {name: self._one(name, like)} if self.whole else filled(self._all())
             self._arrays = {**self._arrays, **read}
-            others = [one for one in self._recent if one is not self]
+            others = [one for one in self.store.recent if one is not self]
             while others and sum(one.shard.bytes for one in (*others, self)) > MOST:
                 old = others.pop(0)
                 old._arrays = {n: a.copy() for n, a in old._arrays.items() if a.ndim == 1}
-            self._recent[:] = [*others, self]
+            self.store.recent = [*others, self]
             return read[name]
 
     def _look(self, content: bytes) -> dict[str, Array]:
