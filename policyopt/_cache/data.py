@@ -300,7 +300,7 @@ class ExitData(Shown):
         if "splits" not in state:
             from policyopt._cache.reader import open_cache
 
-            again = open_cache(**state["origin"], verify=False)
+            again = open_cache(**state["origin"])
             if again.fingerprint != state["fingerprint"]:
                 got, step = f"another at {again.origin['path']}", "It was overwritten: begin anew."
                 raise input_error("cache", "the one that was opened at first", got, step)

@@ -102,9 +102,11 @@ def open_cache(
                 step = f"The newest are of {newest}."
                 raise input_error("since", "a time with rows after it", since, step)
             data = open_manifest(directory, mine, verify, mmap)
-            where = os.path.abspath(path) if isinstance(directory, Path) else str(path)  # noqa: PTH100 links stay
-            again = {"path": where, "since": since, "last": last}
-            again |= {"incomplete": incomplete, "mmap": mmap}
+            # Of a store who reads a shard looks whether it is whole; on disk that is done.
+            here = isinstance(directory, Path)
+            again = {"path": os.path.abspath(path) if here else str(path)}  # noqa: PTH100 links stay
+            again |= {"since": since, "last": last, "incomplete": incomplete, "mmap": mmap}
+            again["verify"] = verify and not here
             object.__setattr__(data, "origin", again)
             return data
         except InputError:

@@ -366,6 +366,7 @@ class CacheWriter:
         for split, buffer in self._buffers.items():
             for ready in buffer.rest():
                 self._write(split, ready)
+        grown = {*self._buffers} & {*data.RESERVED}
         self._buffers.clear()
         if self._append:
             mine = window(self._manifest.shards, None, self._retain)
@@ -373,7 +374,8 @@ class CacheWriter:
         if not self._before:
             self._keep_equal_rows()
         whole = replace(self._manifest, complete=True)
-        data.refuse_overlap(self._reopened(whole))
+        if grown:
+            data.refuse_overlap(self._reopened(whole))
         self._check_lock()
         with refusing(str(self.path)):
             if self._made and isinstance(self.path, Path):

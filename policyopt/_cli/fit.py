@@ -87,6 +87,8 @@ def fit(
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
+    since: str | None = options.SINCE,
+    last: str | None = options.LAST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
@@ -113,7 +115,7 @@ def fit(
         "abstain": abstain, "abstain_cost": abstain_cost, "abstain_quality": abstain_quality,
         "abstain_score": abstain_score,
     }  # fmt: skip
-    data = options.read_cache(cache)
+    data = options.read_cache(cache, since=since, last=last)
     tables = options.make_tables(data, cost, ("fit",), utility, head_cost)
     # Built here, so that no setting is mistaken for an option of the fit.
     chosen = at_most(method_of(method, options.read_settings(settings)), max_exits)
@@ -384,6 +386,8 @@ def curve(
     figure: Path | None = options.FIGURE,
     width: str | None = options.WIDTH,
     table: str | None = options.TABLE,
+    since: str | None = options.SINCE,
+    last: str | None = options.LAST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
@@ -396,7 +400,7 @@ def curve(
     if bounds and (abstain is not None or abstain_cost is not None):
         got, step = "both", "Leave one out: the bound knows nobody to hand over to."
         raise input_error("--bounds", "given without --abstain and --abstain-cost", got, step)
-    data = options.read_cache(cache)
+    data = options.read_cache(cache, since=since, last=last)
     tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
     asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
     frontier = _run(

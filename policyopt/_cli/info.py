@@ -112,6 +112,8 @@ def info(
     full: bool = option(False, "Also loss, calibration, overfitting, ... of each exit.", "--full"),
     split: str | None = option(None, "With --full: split or stream to look at (default: test)."),
     level: str | None = options.LEVEL,
+    since: str | None = options.SINCE,
+    last: str | None = options.LAST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a cache holds, or another file: rows, accuracy per exit, costs and metadata; or what to do with it."""
@@ -135,7 +137,7 @@ def info(
         return
     if level is not None:
         raise input_error("--level", "given with a file of a family", level, "Leave it out.")
-    data = options.read_cache(cache, incomplete)
+    data = options.read_cache(cache, incomplete, since, last)
     with output.progress("reading the outputs"):
         tables = Tables(data, cost, utility)
         splits = [_split(tables, name) for name in data.split_names]

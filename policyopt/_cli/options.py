@@ -190,12 +190,18 @@ def title(cache: Path) -> str:
     return Path(shown(address_of(cache)) or cache).resolve().name
 
 
-def read_cache(path: Path, incomplete: bool = False) -> ExitData:
-    """Open a cache, with a progress bar while checksums are verified."""
+SINCE = option(None, "Only rows appended since then: 2026-11-30, or with T06:00; UTC.", "--since")
+LAST = option(None, "Only the last rows appended: 7d, 12h, or a number of each split.", "--last")
+
+
+def read_cache(
+    path: Path, incomplete: bool = False, since: str | None = None, last: str | None = None
+) -> ExitData:
+    """Open a cache, or a window of one that grows, with a progress bar while checksums are verified."""
     from policyopt._cache.reader import open_cache
 
     with progress("checking the cache"):
-        return open_cache(path, incomplete=incomplete)
+        return open_cache(path, incomplete=incomplete, since=since, last=last)
 
 
 METRIC = option(None, f"What is told besides, of {', '.join(METRICS)}; needs labels.", "--metric")

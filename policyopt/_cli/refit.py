@@ -33,6 +33,8 @@ def refit(
     out: Path = option(Path("policy.json"), "Policy file to write."),
     cost: str | None = options.COST,
     seed: int = options.SEED,
+    since: str | None = options.SINCE,
+    last: str | None = options.LAST,
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit a policy anew for recent rows: on split `fit`, and the outputs of recent rows, no label of which is read.
@@ -57,13 +59,13 @@ def refit(
     if len(limits) > 1 and not certify:
         raise input_error("--budget", "one, without --certify", budget, "Leave the others out.")
     given: Any = options.at_level(make_method(method) if method else load_any(policy or ""), level)
-    data, worth = options.read_cache(cache), None
+    data, worth = options.read_cache(cache, since=since, last=last), None
     if isinstance(given, RoutingPolicy):
         _routed(given, data, budget, cost, seed, out, held, style)
         return
     if policy is not None:
         cost, worth = cost_for(given, data, cost), utility_for(given, data)[0]
-    rows, split = _rows(recent, data)
+    rows, split = _rows(recent, data, since, last)
     read, tested = _parts(rows, split, certify) if certify else (split, "")
     labelled = options.make_tables(data, cost, ("fit",), worth).get("fit")
     tables = Tables(rows, cost, utility=worth if certify else None)
@@ -146,13 +148,13 @@ def _save(
     output.print_records([record], style, columns_of(record))
 
 
-def _rows(text: str, data: ExitData) -> tuple[ExitData, str]:
+def _rows(text: str, data: ExitData, since: str | None, last: str | None) -> tuple[ExitData, str]:
     """Return the data, and the split or part of one, that a text names: of the cache, or of another."""
     name, mark, part = text.partition("[")
     if name in data.split_names:
         return data, text
     there = Path(name).is_dir() or options.address_of(name)
-    other = options.read_cache(Path(name)) if there else None
+    other = options.read_cache(Path(name), since=since, last=last) if there else None
     names = () if other is None else (POOL,) if other.pooled else other.split_names
     if other is None or len(names) != 1:
         allowed = f"one of {', '.join(data.split_names)}, or a cache of one split"
