@@ -16,7 +16,10 @@ from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
-from ._staged import StagedModel, host, mapped, own, part, refuse_numpy, size, warn_of_training
+from ._latency import LatencyTable
+from ._staged import (
+    StagedModel, host, mapped, own, part, refuse_numpy, size, take, warn_of_training,
+)  # fmt: skip
 
 _LABELS = ("labels", "label")
 _PAIRS = "Where labels are not known: (inputs, None)."
@@ -177,6 +180,8 @@ class Measured:
         Of the whole batch, per run.
     batch, threads : int
     device : str
+    table : LatencyTable or None
+        Of the batch sizes that were asked for.
     """
 
     compute: Cost
@@ -185,6 +190,7 @@ class Measured:
     batch: int
     threads: int
     device: str
+    table: LatencyTable | None = None
 
     @property
     def costs(self) -> tuple[Cost, Cost]:
@@ -194,10 +200,18 @@ class Measured:
     def describe(self) -> dict[str, Any]:
         """Return how it was measured, JSON-able, for the cache's metadata."""
         latency = {"latency_batch": self.batch, "latency_runs": len(self.seconds)}
-        return latency | {"threads": self.threads, "device": self.device}
+        told = latency | {"threads": self.threads, "device": self.device}
+        return told if self.table is None else told | {"latency_table": self.table.describe()}
 
 
-def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 10) -> Measured:
+def measure(
+    model: StagedModel,
+    example: Any,
+    *,
+    runs: int = 50,
+    warmup: int = 10,
+    batches: Sequence[int] = (),
+) -> Measured:
     """Measure what a sample has cost when it leaves at exit k.
 
     Every run goes through the whole model and notes when the logits of each exit are on the host, as serving
@@ -211,6 +225,9 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     runs : int, default 50
     warmup : int, default 10
         Runs before, not counted.
+    batches : sequence of int, optional
+        Batch sizes to measure every stage at, the example's rows over and over: the `table` by which `serve`
+        regroups and `simulate_load` reckons, e.g. ``(1, 2, 4, 8, 16, 32, 64)``.
 
     Returns
     -------
@@ -251,6 +268,7 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
         seconds = np.empty((warmup + runs, model.exits))
         for row in seconds:
             _timed(model, example, row)
+        table = _table(model, example, n, batches, runs) if len(batches) else None
     if not compute[-1] > 0:
         raise InputError(
             "'model' must compute with torch's matrix products or convolutions to be counted. Got no "
@@ -262,7 +280,8 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
     given = ("compute", "MMACs", compute), ("latency", "ms", latency)
     work, wait = (Cost(n, unit, tuple(v.tolist()), cascade=model.cascade) for n, unit, v in given)
-    return Measured(work, wait, seconds, n, torch.get_num_threads(), ", ".join(sorted(devices)))
+    device = ", ".join(sorted(devices))
+    return Measured(work, wait, seconds, n, torch.get_num_threads(), device, table)
 
 
 def _timed(model: StagedModel, example: Any, row: Floats) -> None:
@@ -273,3 +292,37 @@ def _timed(model: StagedModel, example: Any, row: Floats) -> None:
             if hasattr(column, "cpu"):
                 column.cpu()
         row[k] = time.perf_counter() - start
+
+
+def _table(
+    model: StagedModel, example: Any, n: int, batches: Sequence[int], runs: int
+) -> LatencyTable:
+    """Measure stages, heads and gathering at each batch size; sizes take turns in every run."""
+    sizes = sorted({*batches})
+    LatencyTable(sizes, *np.zeros((3, len(sizes), model.exits)))  # refuses what is no size
+    inputs = [take(example, np.arange(size) % n, n) for size in sizes]
+    seconds = np.empty((runs + 1, 3, len(sizes), model.exits))  # the first is not counted
+    for turn in seconds:
+        for b, (size, hidden) in enumerate(zip(sizes, inputs, strict=True)):
+            rows = np.arange(size)
+            for k in range(model.exits):
+                times = [_now(hidden)]
+                hidden, given = model.stage(k, hidden)
+                times.append(_now(hidden))
+                host(model.head(k, hidden, given))
+                times.append(_now(hidden))
+                take(hidden, rows, size)
+                times.append(_now(hidden))
+                turn[:, b, k] = np.diff(times)
+    return LatencyTable(sizes, *np.median(seconds[1:], axis=0))
+
+
+def _now(hidden: Any) -> float:
+    """Return the time once what was asked of a GPU is done."""
+    devices: list[Any] = []
+    mapped(hidden, lambda leaf: devices.append(leaf.device) if hasattr(leaf, "is_cuda") else None)
+    for device in {device for device in devices if device.type == "cuda"}:
+        import torch
+
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

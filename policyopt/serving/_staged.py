@@ -334,6 +334,50 @@ def take(hidden: Any, rows: Ints, of: int) -> Any:
     return mapped(hidden, pick)
 
 
+def form(hidden: Any) -> Any:
+    """Return what hidden states have in common that `join` takes: structure, shapes, types, what is no array."""
+    if hasattr(hidden, "shape"):
+        rows = hidden.shape[1:] if len(hidden.shape) else hidden.tolist()
+        return type(hidden), rows, hidden.dtype, getattr(hidden, "device", None)
+    if _texts(hidden):
+        return list
+    if isinstance(hidden, Mapping):
+        return tuple((key, form(value)) for key, value in hidden.items())
+    if isinstance(hidden, (tuple, list)):
+        return type(hidden), *map(form, hidden)
+    return type(hidden), hidden if isinstance(hidden, (bool, int, float, str)) else id(hidden)
+
+
+def join(hidden: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """Return the hidden states of several batches of one form as those of one batch.
+
+    >>> join([(np.array([5, 6]), None), (np.array([7]), None)], [2, 1])
+    (array([5, 6, 7]), None)
+    """
+    first = hidden[0]
+    if hasattr(first, "shape"):
+        if not len(first.shape):
+            return first
+        shared = [_shared(leaf, of) for leaf, of in zip(hidden, sizes, strict=True)]
+        if any(shared) and all(leaf is first for leaf in hidden):
+            return first
+        # What the samples of a batch share, each of these has then for itself.
+        rows = [leaf[[0] * of] if one else leaf for leaf, of, one in zip(hidden, sizes, shared, strict=True)]  # fmt: skip
+        if isinstance(first, np.ndarray):
+            return np.concatenate(rows)
+        import torch
+
+        return torch.cat(rows)
+    if _texts(first):
+        return [text for texts in hidden for text in texts]
+    if isinstance(first, Mapping):
+        return {key: join([each[key] for each in hidden], sizes) for key in first}
+    if isinstance(first, (tuple, list)):
+        parts = [join(each, sizes) for each in zip(*hidden, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return first
+
+
 def part(batch: Any, low: int, high: int, of: int) -> Any:
     """Return the samples low..high-1 of a batch of n, without copying.
 
