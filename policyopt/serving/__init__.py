@@ -12,10 +12,12 @@ from policyopt.serving._adapters import from_encoder, from_sequential
 from policyopt.serving._batching import ContinuousBatcher
 from policyopt.serving._collect import Measured, export_cache, measure
 from policyopt.serving._latency import LatencyTable
+from policyopt.serving._load import Load, simulate_load
 from policyopt.serving._server import Served, Server, serve
 from policyopt.serving._staged import StagedModel, TrainingModeWarning
 
 __all__ = [
-    "ContinuousBatcher", "LatencyTable", "Measured", "Served", "Server", "StagedModel", "TrainingModeWarning", "export_cache",
-    "from_encoder", "from_sequential", "measure", "serve",
+    "ContinuousBatcher", "LatencyTable", "Load", "Measured", "Served", "Server", "StagedModel",
+    "TrainingModeWarning", "export_cache", "from_encoder", "from_sequential", "measure", "serve",
+    "simulate_load",
 ]  # fmt: skip

@@ -54,7 +54,7 @@ class Queues:
     def __init__(self, exits: int, max_batch_size: int, max_queue_delay: float) -> None:
         self.waiting: list[deque[Flight]] = [deque() for _ in range(exits)]
         self.samples = [0] * exits
-        self._most, self._delay = max_batch_size, max_queue_delay
+        self.most, self._delay = max_batch_size, max_queue_delay
 
     def put(self, at: int, flight: Flight, now: float) -> None:
         """Queue a flight before exit `at`."""
@@ -71,9 +71,9 @@ class Queues:
         filled = [at for at, flights in enumerate(self.waiting) if flights]
         if not filled:
             return None
-        due = [at for at in filled if self.samples[at] >= self._most or now - self.waiting[at][0].since >= self._delay]  # fmt: skip
+        due = [at for at in filled if self.samples[at] >= self.most or now - self.waiting[at][0].since >= self._delay]  # fmt: skip
         at = due[-1] if due else filled[0]
-        flights, others, room = list[Flight](), deque[Flight](), self._most
+        flights, others, room = list[Flight](), deque[Flight](), self.most
         alike = self.waiting[at][0].form
         for flight in self.waiting[at]:
             fits = flight.form == alike and (flight.samples <= room or not flights)
@@ -132,7 +132,7 @@ class ContinuousBatcher:
             raise input_error("max_queue_size", "a whole number from 1", max_queue_size, "")
         self.server = server
         self.max_batch_size, self.max_queue_delay = max_batch_size, max_queue_delay
-        self.max_queue_size = max_queue_size
+        self.max_queue_size, self._clock = max_queue_size, time.monotonic
         self._renew(())
         tell_of_forks(self)
 
@@ -197,7 +197,9 @@ class ContinuousBatcher:
                 x if x is None or np.ndim(x) == 0 else x[low:high] for x in (context, level)))[0]  # fmt: skip
             pieces.append(Flight(high - low, form(piece), piece, own))
         with self._lock:
-            self._turns.append(turn := object())  # in turn, so that a large request comes to its own
+            self._turns.append(
+                turn := object()
+            )  # in turn, so that a large request comes to its own
             ready = lambda: self._closed or (self._turns[0] is turn and len(self._free) >= n)  # noqa: E731
             found = self._room.wait_for(ready, timeout)
             self._turns.remove(turn)
@@ -215,7 +217,7 @@ class ContinuousBatcher:
             self._owners[slots] = request
             if chosen is not None and self._results.chosen is not None:
                 self._results.chosen[slots] = chosen
-            first, now = 0, time.monotonic()
+            first, now = 0, self._clock()
             for piece in pieces:
                 piece.slots = slots[first : first + piece.samples]
                 first += piece.samples
@@ -247,17 +249,20 @@ class ContinuousBatcher:
             while True:
                 with self._lock:
                     self._work.wait_for(lambda: self._closed or any(self._queues.samples))
-                    taken = self._queues.pop(time.monotonic())
+                    taken = self._queues.pop(self._clock())
                 if taken is None:
                     return
-                at, flights = taken
-                slots = np.concatenate([flight.slots for flight in flights])
-                try:
-                    gone = self._exit(at, flights, slots)
-                except BaseException:  # of whatever kind: it is the callers'
-                    self._alone(slots)
-                    gone = slots
-                self._leave(gone)
+                self._step(*taken)
+
+    def _step(self, at: int, flights: list[Flight]) -> None:
+        """Run flights to exit `at`, and tell those that are done."""
+        slots = np.concatenate([flight.slots for flight in flights])
+        try:
+            gone = self._exit(at, flights, slots)
+        except BaseException:  # of whatever kind: it is the callers'
+            self._alone(slots)
+            gone = slots
+        self._leave(gone)
 
     def _exit(self, at: int, flights: list[Flight], slots: Ints) -> Ints:
         """Run flights to exit `at`, queue the survivors, and return the slots of those who leave."""
@@ -274,7 +279,7 @@ class ContinuousBatcher:
                 hidden, state = take(hidden, stay, len(slots)), state.keep(stay)
             on = Flight(len(stay), form(hidden), hidden, state, slots[stay])
             with self._lock:
-                self._queues.put(at + 1, on, time.monotonic())
+                self._queues.put(at + 1, on, self._clock())
         return gone
 
     def _alone(self, slots: Ints) -> None:

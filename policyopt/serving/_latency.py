@@ -88,6 +88,10 @@ class LatencyTable:
         columns = [self.stages[:, a + 1 : b + 1].sum(axis=1) + self.heads[:, b] for a, b in spans]
         return np.stack([self._at(column, n) for column in columns], axis=-1)
 
+    def gathering(self, n: npt.ArrayLike, path: Sequence[int]) -> Floats:
+        """Return the seconds to gather n samples after each exit of a path, as `seconds` has them."""
+        return np.stack([self._at(self.regroup[:, k], n) for k in path], axis=-1)
+
     def _at(self, column: Floats, n: npt.ArrayLike) -> Array:
         """Return seconds at batch sizes, of those at `batches`, (B,)."""
         last = self.batches[-1]
@@ -101,7 +105,7 @@ class LatencyTable:
             if (at, of) not in known:
                 sizes = np.arange(of + 1)
                 ahead = self.seconds(sizes, path)[:, at + 1]
-                pays = self._at(self.regroup[:, path[at]], sizes) + ahead < ahead[of]
+                pays = self.gathering(sizes, path)[:, at] + ahead < ahead[of]
                 known[at, of] = int(np.flatnonzero(pays).max(initial=0))
             return known[at, of]
 
