@@ -6,7 +6,7 @@ One choice for all samples, or the same policy everywhere, decides exactly as `P
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -302,20 +302,6 @@ class SeveralState(Next):
                 groups.append((e, mine, state.keep(place[chosen[mine]])))
         self.groups = groups
         return self
-
-    @classmethod
-    def join(cls, states: Sequence[SeveralState]) -> SeveralState:
-        """Return the state of the samples of several states that stand before the same exit, one after another."""
-        starts = np.cumsum([0, *(len(state.chosen) for state in states)])
-        found: dict[int, list[tuple[Ints, State]]] = {}
-        for start, state in zip(starts, states, strict=False):
-            for e, rows, inner in state.groups:
-                found.setdefault(e, []).append((rows + start, inner))
-        groups = [
-            (e, np.concatenate([rows for rows, _ in parts]), State.join([inner for _, inner in parts]))
-            for e, parts in sorted(found.items())
-        ]  # fmt: skip
-        return cls(np.concatenate([state.chosen for state in states]), groups, False)
 
 
 def rows_of(output: Any, rows: Ints) -> Any:

@@ -18,8 +18,16 @@ from policyopt.runtime._typing import Floats
 
 from ._latency import LatencyTable
 from ._staged import (
-    StagedModel, host, mapped, own, part, refuse_numpy, size, take, warn_of_training,
-)  # fmt: skip
+    StagedModel,
+    host,
+    mapped,
+    own,
+    part,
+    refuse_numpy,
+    size,
+    take,
+    warn_of_training,
+)
 
 _LABELS = ("labels", "label")
 _PAIRS = "Where labels are not known: (inputs, None)."
@@ -180,8 +188,8 @@ class Measured:
         Of the whole batch, per run.
     batch, threads : int
     device : str
-    table : LatencyTable or None
-        Of the batch sizes that were asked for.
+    table : LatencyTable
+        At the batch sizes that were asked for, and `batch`.
     """
 
     compute: Cost
@@ -190,7 +198,7 @@ class Measured:
     batch: int
     threads: int
     device: str
-    table: LatencyTable | None = None
+    table: LatencyTable
 
     @property
     def costs(self) -> tuple[Cost, Cost]:
@@ -201,7 +209,7 @@ class Measured:
         """Return how it was measured, JSON-able, for the cache's metadata."""
         latency = {"latency_batch": self.batch, "latency_runs": len(self.seconds)}
         told = latency | {"threads": self.threads, "device": self.device}
-        return told if self.table is None else told | {"latency_table": self.table.describe()}
+        return told | {"latency_table": self.table.describe()}
 
 
 def measure(
@@ -214,8 +222,8 @@ def measure(
 ) -> Measured:
     """Measure what a sample has cost when it leaves at exit k.
 
-    Every run goes through the whole model and notes when the logits of each exit are on the host, as serving
-    needs them there (and a GPU's clock to be honest). So a slow moment of the machine meets all exits alike.
+    Every run goes through the whole model, at every batch size, and notes when the logits of each exit are on the
+    host, as serving needs them there (and a GPU's clock to be honest). So a slow moment meets all exits alike.
 
     Parameters
     ----------
@@ -226,8 +234,7 @@ def measure(
     warmup : int, default 10
         Runs before, not counted.
     batches : sequence of int, optional
-        Batch sizes to measure every stage at, the example's rows over and over: the `table` by which `serve`
-        regroups and `simulate_load` reckons, e.g. ``(1, 2, 4, 8, 16, 32, 64)``.
+        More batch sizes for the `table`, of the example's rows over and over, e.g. ``(1, 2, 4, 8, 16, 32, 64)``.
 
     Returns
     -------
@@ -265,16 +272,18 @@ def measure(
             refuse_numpy(model, example, error)
             raise
         compute = np.array([count / 2 for count in operations]) / n / 1e6
-        seconds = np.empty((warmup + runs, model.exits))
-        for row in seconds:
-            _timed(model, example, row)
-        table = _table(model, example, n, batches, runs) if len(batches) else None
+        sizes = sorted({n, *batches})
+        LatencyTable(sizes, *np.zeros((3, len(sizes), model.exits)))  # refuses what is no size
+        inputs = [take(example, np.arange(b) % n, n) for b in sizes]
+        every = [[_timed(model, each) for each in inputs] for _ in range(warmup + runs)]
     if not compute[-1] > 0:
         raise InputError(
             "'model' must compute with torch's matrix products or convolutions to be counted. Got no "
             "multiply-add. State its costs yourself: policyopt.Cost(name, unit, values)."
         )
-    seconds = seconds[warmup:]
+    parts = np.array(every[warmup:])
+    seconds = parts[:, sizes.index(n), :2].sum(axis=1).cumsum(axis=1)
+    table = LatencyTable(sizes, *np.moveaxis(np.median(parts, axis=0), 1, 0))
     latency = np.median(seconds, axis=0) / n * 1e3
     devices: set[str] = set()
     mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
@@ -284,45 +293,23 @@ def measure(
     return Measured(work, wait, seconds, n, torch.get_num_threads(), device, table)
 
 
-def _timed(model: StagedModel, example: Any, row: Floats) -> None:
-    """Fill in the seconds until each exit's logits are on the host."""
-    start = time.perf_counter()
-    for k, (_, output) in enumerate(model.walk(example)):
-        for column in output.values() if isinstance(output, Mapping) else (output,):
-            if hasattr(column, "cpu"):
-                column.cpu()
-        row[k] = time.perf_counter() - start
+def _timed(model: StagedModel, hidden: Any) -> Floats:
+    """Return the seconds in stages, in heads until their output is on the host, and to gather a batch, (3, K)."""
+    import torch
 
+    rows, times = np.arange(size(hidden)), list[float]()
 
-def _table(
-    model: StagedModel, example: Any, n: int, batches: Sequence[int], runs: int
-) -> LatencyTable:
-    """Measure stages, heads and gathering at each batch size; sizes take turns in every run."""
-    sizes = sorted({*batches})
-    LatencyTable(sizes, *np.zeros((3, len(sizes), model.exits)))  # refuses what is no size
-    inputs = [take(example, np.arange(size) % n, n) for size in sizes]
-    seconds = np.empty((runs + 1, 3, len(sizes), model.exits))  # the first is not counted
-    for turn in seconds:
-        for b, (size, hidden) in enumerate(zip(sizes, inputs, strict=True)):
-            rows = np.arange(size)
-            for k in range(model.exits):
-                times = [_now(hidden)]
-                hidden, given = model.stage(k, hidden)
-                times.append(_now(hidden))
-                host(model.head(k, hidden, given))
-                times.append(_now(hidden))
-                take(hidden, rows, size)
-                times.append(_now(hidden))
-                turn[:, b, k] = np.diff(times)
-    return LatencyTable(sizes, *np.median(seconds[1:], axis=0))
+    def note() -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
 
-
-def _now(hidden: Any) -> float:
-    """Return the time once what was asked of a GPU is done."""
-    devices: list[Any] = []
-    mapped(hidden, lambda leaf: devices.append(leaf.device) if hasattr(leaf, "is_cuda") else None)
-    for device in {device for device in devices if device.type == "cuda"}:
-        import torch
-
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    note()
+    for k in range(model.exits):
+        hidden, given = model.stage(k, hidden)
+        note()
+        host(model.head(k, hidden, given))
+        note()
+        take(hidden, rows, len(rows))
+        note()
+    return np.diff(times).reshape(-1, 3).T

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from policyopt._export.c_native import ASK
 from policyopt._export.c_native import native as machine_code
-from policyopt.runtime import Decision, Decisions, ExpertPolicy, Policy, PolicyFamily
+from policyopt.runtime import Decisions, ExpertPolicy, Policy, PolicyFamily
 from policyopt.runtime._checks import sample_numbers
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._forks import Line, parted, tell_of_forks
@@ -28,9 +28,6 @@ from policyopt.runtime._typing import Floats, Ints
 
 from ._latency import LatencyTable
 from ._staged import StagedModel, host, refuse_numpy, size, take, warn_of_training
-
-#: Up to so many samples, machine code asked one by one is faster than the policy asked once.
-_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -179,15 +176,10 @@ class Server:
 
     def _many(self, batch: Any, n: int, numbers: Ints, context: Any, level: Any) -> Served:
         """Run a batch; after every exit only the survivors are decided on, and go on where regrouping pays."""
-        state, chosen = started(self.policy, numbers, context, level)
-        if isinstance(self._single, _Machine) and n <= _FEW:
-            state = self._single.start(numbers)
+        state, chosen = _started(self.policy, numbers, context, level)
         results, hidden = Results(self, n, chosen), batch
-        rows, of, places = (
-            np.arange(n),
-            n,
-            None,
-        )  # of the survivors; of what runs, and their places in it
+        # The survivors; how many run, and the survivors' places among them.
+        rows, of, places = np.arange(n), n, None
         for at, k in enumerate(self.policy.active_exits if n else ()):
             hidden, decision = self.exit(at, hidden, state, places)
             leaving: Any = decision.exit
@@ -216,8 +208,6 @@ class Server:
             output, vectors = rows_of(output, rows), vectors if vectors is None else vectors[rows]
         if self.looking and not at:
             self.look(output)
-        if isinstance(state, _Rows):
-            return hidden, self._single.decide(at, output, state)
         return hidden, policy.step(k, output, state, vectors)
 
 
@@ -287,8 +277,8 @@ def serve(
     backend : str or callable, default "inductor"
         Of `torch.compile`.
     native : bool, default False
-        Whether small batches are decided in machine code, which a C compiler here makes from the
-        policy's header: a few microseconds per sample and exit, where the policy takes a hundred per exit. What was compiled
+        Whether a batch of one is decided in machine code, which a C compiler here makes from the
+        policy's header: a few microseconds per exit whatever the policy, not some tens. What was compiled
         is kept in a folder of yours (``POLICYOPT_CACHE``, else ``~/.cache/policyopt``), by the hash of its
         source. For policies of logits.
     latency : LatencyTable, optional
@@ -328,9 +318,9 @@ def serve(
         got, step = type(model).__name__, "Wrap its stages and heads."
         raise input_error("model", "a StagedModel", got, step)
     policy = policy_of(policy)
-    if latency is not None and latency.exits != model.exits:
-        allowed, step = f"of {model.exits} exits, as the model's", "Measure it on this model."
-        raise input_error("latency", allowed, f"{latency.exits} exits", step)
+    if latency is not None and latency.stages.shape[1] != model.exits:
+        allowed, got = f"of {model.exits} exits, as the model's", latency.stages.shape[1]
+        raise input_error("latency", allowed, got, "Measure it on this model.")
     if model.exits != policy.model_exits:
         allowed = f"of {policy.model_exits} exits, as the policy's"
         step = "Fit the policy on a cache of this model."
@@ -345,7 +335,7 @@ def serve(
     return Server(run, policy, probabilities, native, confidence, latency)
 
 
-def started(policy: Any, numbers: Ints, context: Any, level: Any) -> tuple[Any, Any]:
+def _started(policy: Any, numbers: Ints, context: Any, level: Any) -> tuple[Any, Any]:
     """Return the state of a batch, and the number of each sample's policy, (n,), where there are several."""
     family, experts = isinstance(policy, PolicyFamily), isinstance(policy, ExpertPolicy)
     if experts and context is None:
@@ -459,34 +449,6 @@ class _Machine(_Single):
             at += 1
         raise AssertionError("the last exit on a path always stops")
 
-    def start(self, numbers: Ints) -> _Rows:
-        """Begin several samples side by side."""
-        size = self._native.size
-        return _Rows([(n, ctypes.create_string_buffer(size)) for n in numbers.tolist()])
-
-    def decide(self, at: int, output: Any, state: _Rows) -> Decision:
-        """Decide at exit `at` of the path about several samples, as `Policy.step`."""
-        policy, each, k = self.policy, state.each, self.policy.active_exits[at]
-        n, step, said = len(each), self._native.step, []
-        fits = getattr(output, "shape", None) == (n, policy.classes) and output.dtype.kind in "fiu"
-        if not fits:
-            policy.observer.look(k, output, policy.observer.start(n), n)  # says what is wrong
-        rows = np.ascontiguousarray(output, dtype=np.float32)
-        address, width = rows.ctypes.data, rows.strides[0]
-        for i, one in enumerate(each):
-            found = ASK
-            if isinstance(one, tuple):
-                found = step(one[1], one[0], at, address + i * width) if fits else ASK
-                if found == ASK:
-                    one = each[i] = caught_up(policy, one[0], self._native.seen(one[1], at))
-            if found == ASK:
-                decision = policy.step(k, output[i], one)
-                found = 2 * decision.prediction + decision.exit
-            said.append(found)
-        both = np.array(said, dtype=np.int32)
-        never = np.zeros(n, dtype=bool)
-        return Decision(both % 2 == 1, both >> 1, None, None, abstained=never)
-
     def _converted(self, logits: Any, state: Any, number: int, at: int) -> int:
         """Step on an output of another form; the policy has to look at what has no such row."""
         row = host(logits)
@@ -494,17 +456,6 @@ class _Machine(_Single):
             return ASK
         x = (ctypes.c_float * self._shape[1])(*row[0].astype(np.float32).tolist())
         return self._native.step(state, number, at, ctypes.addressof(x))
-
-
-class _Rows:
-    """Samples that machine code decides about: number and state of each, or, after a doubt, the policy's state."""
-
-    def __init__(self, each: list[Any]) -> None:
-        self.each = each
-
-    def keep(self, rows: Ints) -> None:
-        """Keep some samples only, as `State.keep`."""
-        self.each = [self.each[row] for row in rows]
 
 
 def caught_up(policy: Policy, number: int, seen: Sequence[Any]) -> Any:

@@ -335,17 +335,15 @@ def take(hidden: Any, rows: Ints, of: int) -> Any:
 
 
 def form(hidden: Any) -> Any:
-    """Return what hidden states have in common that `join` takes: structure, shapes, types, what is no array."""
-    if hasattr(hidden, "shape"):
-        rows = hidden.shape[1:] if len(hidden.shape) else hidden.tolist()
-        return type(hidden), rows, hidden.dtype, getattr(hidden, "device", None)
-    if _texts(hidden):
-        return list
-    if isinstance(hidden, Mapping):
-        return tuple((key, form(value)) for key, value in hidden.items())
-    if isinstance(hidden, (tuple, list)):
-        return type(hidden), *map(form, hidden)
-    return type(hidden), hidden if isinstance(hidden, (bool, int, float, str)) else id(hidden)
+    """Return what batches must have in common that `join` takes: structure, shapes, types, what is no array."""
+
+    def said(leaf: Any) -> Any:
+        if isinstance(leaf, list):
+            return list
+        rows = tuple(leaf.shape[1:]) if len(leaf.shape) else leaf.tolist()
+        return type(leaf), rows, leaf.dtype, getattr(leaf, "device", None)
+
+    return mapped(hidden, said)
 
 
 def join(hidden: Sequence[Any], sizes: Sequence[int]) -> Any:
@@ -354,28 +352,28 @@ def join(hidden: Sequence[Any], sizes: Sequence[int]) -> Any:
     >>> join([(np.array([5, 6]), None), (np.array([7]), None)], [2, 1])
     (array([5, 6, 7]), None)
     """
-    first = hidden[0]
-    if hasattr(first, "shape"):
-        if not len(first.shape):
-            return first
-        shared = [_shared(leaf, of) for leaf, of in zip(hidden, sizes, strict=True)]
-        if any(shared) and all(leaf is first for leaf in hidden):
-            return first
+    leaves: list[list[Any]] = [[] for _ in hidden]
+    for each, found in zip(hidden, leaves, strict=True):
+        mapped(each, found.append)
+    columns = zip(*leaves, strict=True)
+
+    def one_after_another(_: Any) -> Any:
+        column = next(columns)
+        if isinstance(column[0], list):
+            return [text for texts in column for text in texts]
+        shared = [_shared(leaf, of) for leaf, of in zip(column, sizes, strict=True)]
+        if not len(column[0].shape) or (any(shared) and all(x is column[0] for x in column)):
+            return column[0]
         # What the samples of a batch share, each of these has then for itself.
-        rows = [leaf[[0] * of] if one else leaf for leaf, of, one in zip(hidden, sizes, shared, strict=True)]  # fmt: skip
-        if isinstance(first, np.ndarray):
+        each = zip(column, shared, sizes, strict=True)
+        rows = [leaf[[0] * of] if one else leaf for leaf, one, of in each]
+        if isinstance(rows[0], np.ndarray):
             return np.concatenate(rows)
         import torch
 
         return torch.cat(rows)
-    if _texts(first):
-        return [text for texts in hidden for text in texts]
-    if isinstance(first, Mapping):
-        return {key: join([each[key] for each in hidden], sizes) for key in first}
-    if isinstance(first, (tuple, list)):
-        parts = [join(each, sizes) for each in zip(*hidden, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    return first
+
+    return mapped(hidden[0], one_after_another)
 
 
 def part(batch: Any, low: int, high: int, of: int) -> Any:
