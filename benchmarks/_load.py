@@ -1,18 +1,20 @@
-"""`simulate_load`: how long requests take at a rate, reckoned from a `LatencyTable` with the queues that serve."""
+"""Requests that come at random: how long they take, reckoned from a `LatencyTable` and on the processor's clock."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats
-
-from ._batching import Flight, Queues
-from ._latency import LatencyTable
+from policyopt.serving import ContinuousBatcher, LatencyTable
+from policyopt.serving._batching import Flight, Queues
+from policyopt.serving._staged import size
 
 
 class Load(NamedTuple):
@@ -23,63 +25,37 @@ class Load(NamedTuple):
     busy: float
 
 
-def simulate_load(
+def arriving(rate: float, request_size: int, requests: int, seed: int = 0) -> Floats:
+    """Return when requests come, (R,): a Poisson process of so many samples per second; all at 0 of infinity."""
+    return np.cumsum(np.random.default_rng(seed).exponential(request_size / rate, requests))
+
+
+def simulated(
     table: LatencyTable,
     exits: npt.ArrayLike,
-    rate: float,
+    arrivals: Floats,
     *,
     path: Sequence[int],
     request_size: int = 1,
-    requests: int = 2000,
     max_batch_size: int = 64,
     max_queue_delay: float = 0.01,
     overhead: float = 0.0,
     seed: int = 0,
 ) -> Load:
-    """Simulate a `ContinuousBatcher` at a load; requests come at random (a Poisson process).
+    """Simulate a `ContinuousBatcher`: its own queues, on the clock of the table.
 
     Parameters
     ----------
-    table : LatencyTable
-    exits : array of shape (N,), int
-        Exits that samples take, e.g. ``po.evaluate(policy, data).exit``; requests draw from them.
-    rate : float
-        Samples per second that arrive.
-    path : sequence of int
-        The policy's `active_exits`. ``exits=[K-1], path=[K-1]`` is the full model.
-    request_size, requests : int
-        Samples per request, and how many requests.
+    exits
+        (N,), which samples take; requests draw from them. ``exits=[K-1], path=[K-1]`` is the full model.
     max_batch_size, max_queue_delay
-        Of the batcher. `request_size` and 0: one request after another, each to its end, as a `Server` has them.
-    overhead : float, default 0
+        `request_size` and 0: one request after another, each to its end, as a `Server` has them.
+    overhead
         Seconds per exit and batch that the table lacks: decisions, and the server's own work.
-    seed : int, default 0
-
-    Returns
-    -------
-    Load
-
-    Raises
-    ------
-    InputError
-        Exits that are not on the path; numbers out of their range.
-
-    Examples
-    --------
-    >>> table = LatencyTable([1, 8], [[1, 1], [2, 2]], [[0, 0], [0, 0]], [[0, 0], [0, 0]])
-    >>> load = simulate_load(table, [0, 0, 0, 1], rate=0.5, path=[0, 1])
-    >>> float(load.latency.min()), load.busy < 1
-    (1.0, True)
     """
-    exits, path = np.asarray(exits), [*path]
-    if exits.ndim != 1 or not exits.size or not np.isin(exits, path).all():
-        raise input_error("exits", f"(N,) of {path}", np.unique(exits)[:9], "Give the path.")
-    if min(request_size, requests) < 1 or not (0 < rate < np.inf and 0 <= overhead < np.inf):
-        got = (rate, request_size, requests, overhead)
-        raise input_error("rate, request_size, requests, overhead", "positive", got, "")
+    exits, path, requests = np.asarray(exits), [*path], len(arrivals)
     queues, rng = Queues(len(path), max_batch_size, max_queue_delay), np.random.default_rng(seed)
     most = min(request_size, max_batch_size)
-    arrivals = np.cumsum(rng.exponential(request_size / rate, requests))
     place = np.searchsorted(path, exits)[rng.integers(0, len(exits), requests * request_size)]
     seconds = table.seconds(path, max_batch_size + 1) + overhead
     gathering, ends = table.gathering(path, max_batch_size + 1), np.zeros(requests)
@@ -106,3 +82,47 @@ def simulate_load(
         ends[slots // request_size] = now  # of each, the last of these stays
         if len(on):
             queues.put(at + 1, Flight(len(on), slots=on), now)
+
+
+def queued(
+    batcher: ContinuousBatcher, batches: Sequence[Any], arrivals: Floats
+) -> tuple[Load, list[Any]]:
+    """Serve requests as they arrive on a clock that runs only while this thread does; return what they got, too.
+
+    What other processes do at the time does not count, nor who waits for the core. All is done in this thread: what
+    callers spend in `submit` counts as well.
+    """
+    ends, futures, now, busy, start = np.zeros(len(arrivals)), list[Future[Any]](), 0.0, 0.0, 0.0
+    batcher._thread = threading.current_thread()  # none is started
+    batcher._clock = lambda: now + time.thread_time() - start
+    while True:
+        start = time.thread_time()
+        while len(futures) < len(arrivals) and arrivals[came := len(futures)] <= now:
+            batch = batches[came % len(batches)]
+            if len(batcher._free) < size(batch):
+                break  # it waits for room
+            future = batcher.submit(batch)
+            future.add_done_callback(lambda _, came=came: ends.__setitem__(came, batcher._clock()))
+            futures.append(future)
+        taken = batcher._queues.pop(now)
+        if taken is None and len(futures) == len(arrivals):
+            whole = float(ends.max() - arrivals[0])
+            found = [future.result() for future in futures]
+            samples = sum(len(one.exit) for one in found)
+            return Load(ends - arrivals, samples / whole, busy / whole), found
+        if taken is not None:
+            with batcher.server._inference():
+                batcher._step(*taken)
+        took = time.thread_time() - start
+        now, busy, start = now + took, busy + took, time.thread_time()
+        if taken is None:
+            now = max(now, float(arrivals[len(futures)]))
+
+
+def in_turn(arrivals: Floats, seconds: Floats, request_size: int) -> Load:
+    """Return what requests meet that take so long, (R,), and are served one after another."""
+    # The end is the latest, over earlier arrivals, of that arrival and all that was served since (Lindley, 1952).
+    served = np.cumsum(seconds)
+    ends = np.maximum.accumulate(arrivals - served + seconds) + served
+    whole = float(ends.max() - arrivals[0])
+    return Load(ends - arrivals, len(arrivals) * request_size / whole, float(served[-1]) / whole)

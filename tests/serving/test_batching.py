@@ -349,15 +349,22 @@ def test_tables_are_measured_kept_with_the_cache_and_checked(tmp_path):
 def test_simulated_waits_are_those_of_queueing_theory(root, monkeypatch):
     """One stage and one request after another: an M/D/1 queue, whose mean wait is known."""
     monkeypatch.syspath_prepend(root / "benchmarks")
-    from _load import simulate_load
+    from _load import arriving, in_turn, queued, simulated
 
     table = LatencyTable([1, 64], [[0.01], [0.02]], [[0.0], [0.0]], [[0.0], [0.0]])
     for load in (0.5, 0.8):
-        found = simulate_load(table, [0], load / 0.01, path=[0], requests=40_000, max_batch_size=1)
+        arrivals = arriving(load / 0.01, 1, 20_000)
+        found = simulated(table, [0], arrivals, path=[0], max_batch_size=1)
         wait = load * 0.01 / (2 * (1 - load))
-        assert np.mean(found.latency) - 0.01 == pytest.approx(wait, rel=0.08)
+        assert np.mean(found.latency) - 0.01 == pytest.approx(wait, rel=0.1)
         assert found.busy == pytest.approx(load, rel=0.03)
-    more = simulate_load(
-        table, [0], 150.0, path=[0], requests=4000
-    )  # past what single samples allow
+        plain = in_turn(arrivals, np.full(len(arrivals), 0.01), 1)
+        np.testing.assert_allclose(plain.latency, found.latency, rtol=1e-6)
+    more = simulated(table, [0], arriving(150.0, 1, 4000), path=[0])  # past what single ones allow
     assert more.throughput == pytest.approx(150, rel=0.05) and more.busy < 0.99
+    server = serve(Replayed(LOGITS).model(), simple(MaxProb()))
+    batcher = ContinuousBatcher(server, max_queue_size=40)
+    load, answers = queued(batcher, [rows(i) for i in range(N)], arriving(1e5, 1, N))
+    exits = np.concatenate([one.exit for one in answers])
+    np.testing.assert_array_equal(exits, simple(MaxProb()).decide(LOGITS).exit)
+    assert 0 < load.busy < 1.1 and (load.latency > 0).all()
