@@ -30,7 +30,12 @@ from examples.serve_torch.model import network, staged
 #: (budget, samples per call, rounds)
 RACES = (("40%", 1, 800), ("40%", 16, 100), ("20%", 256, 30), ("40%", 256, 40), ("60%", 256, 30))
 #: Of `loads`: shares of the full model's capacity, batch sizes of the table and of the queues, paired rounds.
-LOADS, BATCHES, QUEUES, TURNS = (0.5, 0.8, 0.95), (1, 2, 4, 8, 16, 32, 64, 128), (64, 128), 5
+LOADS, BATCHES, QUEUES, TURNS = (
+    (0.5, 0.8, 0.95, 1.2, 1.5),
+    (1, 2, 4, 8, 16, 32, 64, 128),
+    (64, 128),
+    5,
+)
 HOW = ("reckoned", "measured")
 METHODS = (
     "max_prob", "margin", "entropy", "patience", "vote", "failure_prediction", "eenet", "act",
@@ -100,7 +105,7 @@ def loads(model: StagedModel, data: Any, inputs: torch.Tensor, rounds: int) -> d
     """Requests of 16 samples at loads of the full model's capacity: reckoned from the table, and measured."""
     policy, size = _policy(data, "max_prob"), 16
     exits, last = po.evaluate(policy, data).exit, model.exits - 1
-    table = measure(model, inputs[:size], runs=20, batches=BATCHES).table
+    table = measure(model, inputs[:size], runs=60, batches=BATCHES).table
     server, batches = serve(model, policy), [*inputs.split(size)][: len(inputs) // size]
     planned = serve(model, policy, latency=table)
     shares = np.bincount(exits, minlength=model.exits) / len(exits)
@@ -176,30 +181,33 @@ def loads(model: StagedModel, data: Any, inputs: torch.Tensor, rounds: int) -> d
 
 def loads_text(results: dict[str, Any]) -> str:
     """Return the tables of `loads`."""
-    found = results["loads"]
-    names = found["paired"][0]
-    rows = []
-    for name in names:
+    found, rows = results["loads"], []
+    for name in found["paired"][0]:
         each = np.array([row[name] for row in found["paired"]])
         ratios = [each / [row[of] for row in found["paired"]] for of in ("ideal", "full model")]
-        rows.append([name, f"{np.median(each):.3f}", *(f"{np.median(r):.2f} ({r.min():.2f} to {r.max():.2f})" for r in ratios)])  # fmt: skip
-    title = "Milliseconds of processor time per sample, requests of 16, budget 40 %: median (least to most) of paired rounds"
-    parts = ["# Serving under load", "", table(title, ["server", "ms", "of the ideal", "of the full model"], rows)]  # fmt: skip
+        told = [f"{np.median(r):.2f} ({r.min():.2f} to {r.max():.2f})" for r in ratios]
+        rows.append([name, f"{np.median(each):.3f}", *told])
+    title = "Milliseconds of processor time per sample, requests of 16, budget 40 %: median (range) of paired rounds"
+    header = ["server", "ms", "of the ideal", "of the full model"]
+    parts = ["# Serving under load", "", table(title, header, rows)]
     rows = [
-        [f"{c['load']:.0%}", c["server"], *(f"{c[h][0]:,.0f}" for h in HOW), *(f"{c[h][i]:.1f}" for i in (1, 2) for h in HOW),
-         *(f"{c[h][3]:.0%}" for h in HOW)]
-        for c in found["cells"]
+        [
+            f"{cell['load']:.0%}", cell["server"], *(f"{cell[how][0]:,.0f}" for how in HOW),
+            *(f"{cell[how][i]:.1f}" for i in (1, 2) for how in HOW), *(f"{cell[how][3]:.0%}" for how in HOW),
+        ]
+        for cell in found["cells"]
     ]  # fmt: skip
-    header = ["load", "server", *(f"{what}, {how}" for what in ("samples/s", "median ms", "99 % ms", "busy") for how in HOW)]  # fmt: skip
+    columns = ("samples/s", "median ms", "99 % ms", "busy")
+    header = ["load", "server", *(f"{what}, {how}" for what in columns for how in HOW)]
     title = f"Requests of 16 at random, loads of the full model's {found['capacity']:,.0f} samples a second"
     parts += [
         table(title, header, rows),
-        f"{found['requests']:,} requests a cell, on a clock that runs only while the serving thread does. Reckoned: from the "
-        f"table of latencies and {found['overhead_s'] * 1e6:.0f} us per exit and batch, which is fitted to one request after "
-        "another. Queues: 64 samples at most, 10 ms at most.",
+        f"{found['requests']:,} requests a cell, on a clock that runs only while the serving thread does. Reckoned: from "
+        f"the table of latencies and {found['overhead_s'] * 1e6:.0f} us per exit and batch, which is fitted to one "
+        "request after another. Queues: batches of 64 at most, survivors wait 10 ms at most.",
         machine_line(results["machine"]["start"], results["machine"]["end"]),
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(parts)
 
 
@@ -294,7 +302,8 @@ def main() -> None:
             }  # fmt: skip
             write(given.out, results, text(results))
         if given.only != "calls":
-            results = {"loads": loads(model, data, inputs, given.requests), "machine": {"start": start, "end": machine()}}  # fmt: skip
+            results = {"loads": loads(model, data, inputs, given.requests)}
+            results["machine"] = {"start": start, "end": machine()}
             out = given.out.with_name(f"{given.out.stem}_load.json")
             write(out, results, loads_text(results))
 

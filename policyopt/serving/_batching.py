@@ -59,17 +59,16 @@ class Queues:
     def pop(self, now: float) -> tuple[int, list[Flight]] | None:
         """Take what runs next, and say before which exit; None: nothing waits.
 
-        The deepest queue that fills a batch or has waited long enough; else the first that has any, so that survivors
-        meet later ones. Nothing waits while the model has nothing else to do.
+        The deepest queue; while another fills a batch, the deepest that does or has waited long enough: so survivors
+        wait for more of them when there is more to do than time, and only then.
         """
-        filled = [at for at, flights in enumerate(self.waiting) if flights]
-        if not filled:
+        full = [sum(flight.samples for flight in each) >= self._most for each in self.waiting]
+        busy, at = any(full), -1
+        for k, flights in enumerate(self.waiting):
+            if flights and (not busy or full[k] or now - flights[0].since >= self._delay):
+                at = k
+        if at < 0:
             return None
-        at = filled[0]
-        for k in filled:
-            flights = self.waiting[k]
-            full = sum(flight.samples for flight in flights) >= self._most
-            at = k if full or now - flights[0].since >= self._delay else at
         taken, others, room = list[Flight](), deque[Flight](), self._most
         for flight in self.waiting[at]:
             fits = not taken or (flight.samples <= room and flight.form == taken[0].form)
@@ -100,7 +99,7 @@ class ContinuousBatcher:
     max_batch_size : int, default 64
         Most samples that a stage runs at once: where its time per sample has ceased to fall.
     max_queue_delay : float, default 0.01
-        Seconds. What has waited so long before an exit runs before others, however few it is.
+        Seconds that survivors wait for more of them, at most, while a full batch waits elsewhere; else none wait.
     max_queue_size : int, default 4096
         Most samples that wait or run; `submit` waits for room.
 
