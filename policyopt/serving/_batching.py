@@ -110,7 +110,8 @@ class ContinuousBatcher:
 
     Notes
     -----
-    A forked child has empty queues and a thread of its own; requests from before are its parent's.
+    Close it, or use ``with``: its thread keeps it alive. A forked child has empty queues and a thread of its own;
+    requests from before are its parent's.
 
     Examples
     --------
@@ -263,7 +264,7 @@ class ContinuousBatcher:
         if len(flights) > 1:
             hidden = join([f.hidden for f in flights], [f.samples for f in flights])
             state = State.join([flight.state for flight in flights])
-        hidden, decision = self.server.exit(at, hidden, state)
+        hidden, decision = self.server._exit(at, hidden, state)
         leaving: Any = decision.exit
         gone, stay = slots[leaving], np.flatnonzero(~leaving)
         self._results.leave(self.server.policy.active_exits[at], gone, decision, leaving)

@@ -35,7 +35,7 @@ class LatencyTable:
     Examples
     --------
     >>> table = LatencyTable([1, 8], [[1.0], [4.5]], [[0.0], [0.0]], [[0.1], [0.1]])
-    >>> table.seconds([0], 17).tolist()[::8]
+    >>> table.seconds(path=[0], most=17)[[1, 8, 16], 0].tolist()
     [1.0, 4.5, 9.0]
     """
 

@@ -78,7 +78,7 @@ class Server:
         self.probabilities, self.confidence = probabilities, confidence
         self._wanted = policy.needs_features
         policies = policy.policies if isinstance(policy, Several) else (policy,)
-        self.policies, self.costs = policies, np.stack([_by_exit(p) for p in policies])
+        self._policies, self._costs = policies, np.stack([_by_exit(p) for p in policies])
         self._plan = None if latency is None else latency.plan(policy.active_exits)
         self._count, self._lock = 0, Lock()
         tell_of_forks(self)
@@ -181,7 +181,7 @@ class Server:
         # The survivors; how many run, and the survivors' places among them.
         rows, of, places = np.arange(n), n, None
         for at, k in enumerate(self.policy.active_exits if n else ()):
-            hidden, decision = self.exit(at, hidden, state, places)
+            hidden, decision = self._exit(at, hidden, state, places)
             leaving: Any = decision.exit
             results.leave(k, rows[leaving], decision, leaving)
             if leaving.all():
@@ -195,7 +195,7 @@ class Server:
                 hidden, of, places = take(hidden, places, of), len(rows), None
         return results.served()
 
-    def exit(self, at: int, hidden: Any, state: Any, rows: Ints | None = None) -> tuple[Any, Any]:
+    def _exit(self, at: int, hidden: Any, state: Any, rows: Ints | None = None) -> tuple[Any, Any]:
         """Run the stages up to exit `at` of the path; return the hidden state there, and what is decided of `rows`."""
         model, policy = self.model, self.policy
         k, before = policy.active_exits[at], policy.active_exits[at - 1] if at else -1
@@ -236,10 +236,10 @@ class Results:
 
     def served(self, rows: Any = slice(None)) -> Served:
         """Return what was done with some of them, all of which have left."""
-        exits, gone_over, table = self._exits[rows], self._gone_over[rows], self._server.costs
+        exits, gone_over, table = self._exits[rows], self._gone_over[rows], self._server._costs
         chosen = None if self.chosen is None else self.chosen[rows]
         costs = table[0 if chosen is None else chosen, exits]
-        for e, policy in enumerate(self._server.policies):
+        for e, policy in enumerate(self._server._policies):
             if policy.abstention is not None:
                 own = gone_over & ((chosen == e) | (chosen is None))
                 costs = policy.abstention.paid(costs, own)
