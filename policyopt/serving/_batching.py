@@ -48,13 +48,14 @@ class Queues:
         if not 0 <= max_queue_delay < float("inf"):
             step = "0: nothing waits for company."
             raise input_error("max_queue_delay", "seconds, 0 or more", max_queue_delay, step)
-        self.waiting: list[deque[Flight]] = [deque() for _ in range(exits)]
+        self.waiting, self.samples = [deque[Flight]() for _ in range(exits)], [0] * exits
         self._most, self._delay = max_batch_size, max_queue_delay
 
     def put(self, at: int, flight: Flight, now: float) -> None:
         """Queue a flight before exit `at`."""
         flight.since = now
         self.waiting[at].append(flight)
+        self.samples[at] += flight.samples
 
     def pop(self, now: float) -> tuple[int, list[Flight]] | None:
         """Take what runs next, and say before which exit; None: nothing waits.
@@ -62,19 +63,21 @@ class Queues:
         The deepest queue; while another fills a batch, the deepest that does or has waited long enough: so survivors
         wait for more of them when there is more to do than time, and only then.
         """
-        full = [sum(flight.samples for flight in each) >= self._most for each in self.waiting]
+        full = [count >= self._most for count in self.samples]
         busy, at = any(full), -1
         for k, flights in enumerate(self.waiting):
             if flights and (not busy or full[k] or now - flights[0].since >= self._delay):
                 at = k
         if at < 0:
             return None
-        taken, others, room = list[Flight](), deque[Flight](), self._most
-        for flight in self.waiting[at]:
+        flights, taken, passed, room = self.waiting[at], list[Flight](), list[Flight](), self._most
+        while flights and room > 0:
+            flight = flights.popleft()
             fits = not taken or (flight.samples <= room and flight.form == taken[0].form)
-            (taken if fits else others).append(flight)
+            (taken if fits else passed).append(flight)
             room -= flight.samples if fits else 0
-        self.waiting[at] = others
+        flights.extendleft(reversed(passed))
+        self.samples[at] -= sum(flight.samples for flight in taken)
         return at, taken
 
 
