@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -16,18 +15,8 @@ from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
-from ._latency import LatencyTable
-from ._staged import (
-    StagedModel,
-    host,
-    mapped,
-    own,
-    part,
-    refuse_numpy,
-    size,
-    take,
-    warn_of_training,
-)
+from ._latency import LatencyTable, timed
+from ._staged import StagedModel, host, mapped, own, part, refuse_numpy, size, warn_of_training
 
 _LABELS = ("labels", "label")
 _PAIRS = "Where labels are not known: (inputs, None)."
@@ -188,8 +177,8 @@ class Measured:
         Of the whole batch, per run.
     batch, threads : int
     device : str
-    table : LatencyTable
-        At the batch sizes that were asked for, and `batch`: lower quartiles over the runs.
+    table : LatencyTable or None
+        At `batch` and the batch sizes that were asked for, if any: lower quartiles over the runs.
     """
 
     compute: Cost
@@ -198,7 +187,7 @@ class Measured:
     batch: int
     threads: int
     device: str
-    table: LatencyTable
+    table: LatencyTable | None
 
     @property
     def costs(self) -> tuple[Cost, Cost]:
@@ -209,7 +198,7 @@ class Measured:
         """Return how it was measured, JSON-able, for the cache's metadata."""
         latency = {"latency_batch": self.batch, "latency_runs": len(self.seconds)}
         told = latency | {"threads": self.threads, "device": self.device}
-        return told | {"latency_table": self.table.describe()}
+        return told if self.table is None else told | {"latency_table": self.table.describe()}
 
 
 def measure(
@@ -274,8 +263,8 @@ def measure(
         compute = np.array([count / 2 for count in operations]) / n / 1e6
         sizes = sorted({n, *batches})
         LatencyTable(sizes, *np.zeros((3, len(sizes), model.exits)))  # refuses what is no size
-        inputs = [take(example, np.arange(b) % n, n) for b in sizes]
-        every = [[_timed(model, each) for each in inputs] for _ in range(warmup + runs)]
+        whole, tries = len(sizes) > 1, range(warmup + runs)
+        every = [[timed(model, example, n, b, whole) for b in sizes] for _ in tries]
     if not compute[-1] > 0:
         raise InputError(
             "'model' must compute with torch's matrix products or convolutions to be counted. Got no "
@@ -284,7 +273,8 @@ def measure(
     parts = np.array(every[warmup:])
     seconds = parts[:, sizes.index(n), :2].sum(axis=1).cumsum(axis=1)
     # What else the machine does only adds, and to long calls of large batches most: the lower quartile.
-    table = LatencyTable(sizes, *np.moveaxis(np.percentile(parts, 25, axis=0), 1, 0))
+    columns = np.moveaxis(np.percentile(parts, 25, axis=0), 1, 0)
+    table = LatencyTable(sizes, *columns) if whole else None
     latency = np.median(seconds, axis=0) / n * 1e3
     devices: set[str] = set()
     mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
@@ -292,25 +282,3 @@ def measure(
     work, wait = (Cost(n, unit, tuple(v.tolist()), cascade=model.cascade) for n, unit, v in given)
     device = ", ".join(sorted(devices))
     return Measured(work, wait, seconds, n, torch.get_num_threads(), device, table)
-
-
-def _timed(model: StagedModel, hidden: Any) -> Floats:
-    """Return the seconds in stages, in heads until their output is on the host, and to gather a batch, (3, K)."""
-    import torch
-
-    rows, times = np.arange(size(hidden)), list[float]()
-
-    def note() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter())
-
-    note()
-    for k in range(model.exits):
-        hidden, given = model.stage(k, hidden)
-        note()
-        host(model.head(k, hidden, given))
-        note()
-        take(hidden, rows, len(rows))
-        note()
-    return np.diff(times).reshape(-1, 3).T

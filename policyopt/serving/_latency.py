@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,8 @@ from policyopt._costs import rising
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._reading import as_array
 from policyopt.runtime._typing import Floats
+
+from ._staged import StagedModel, host, take
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +56,10 @@ class LatencyTable:
         for name in ("stages", "heads", "regroup"):
             column = as_array(getattr(self, name), name)
             wanted = (len(sizes), column.shape[-1] if name == "stages" and column.ndim else exits)
-            if column.dtype.kind not in "iuf" or column.shape != wanted or not column.size:
-                allowed, got = f"numbers of shape {wanted}", f"shape {column.shape}"
+            fits = column.dtype.kind in "iuf" and column.shape == wanted and column.size
+            if not fits or not (np.isfinite(column) & (column >= 0)).all():
+                allowed, got = f"seconds of shape {wanted}, 0 or more", f"shape {column.shape}"
                 raise input_error(name, allowed, got, "From `measure` with batches.")
-            if not (np.isfinite(column) & (column >= 0)).all():
-                raise input_error(name, "seconds, 0 or more", f"{column.min()}", "Measure again.")
             exits = column.shape[1]
             object.__setattr__(self, name, rising(column.T.astype(np.float64)).T)
 
@@ -96,3 +98,30 @@ class LatencyTable:
     def describe(self) -> dict[str, Any]:
         """Return it JSON-able."""
         return {n: np.asarray(values).tolist() for n, values in vars(self).items()}
+
+
+def timed(model: StagedModel, example: Any, n: int, samples: int, whole: bool) -> Floats:
+    """Return the seconds in stages, in heads until their output is on the host, and to gather the batch, (3, K).
+
+    The batch: so many samples, of an example of n. Without `whole`, stages and heads are told apart on a CPU only.
+    """
+    import torch
+
+    rows, times = np.arange(samples), list[float]()
+    hidden = example if samples == n else take(example, rows % n, n)
+
+    def note() -> None:
+        if whole and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter())
+
+    note()
+    for k in range(model.exits):
+        hidden, given = model.stage(k, hidden)
+        note()
+        host(model.head(k, hidden, given))
+        note()
+        if whole:
+            take(hidden, rows, samples)
+        note()
+    return np.diff(times).reshape(-1, 3).T

@@ -334,7 +334,7 @@ def test_tables_are_measured_kept_with_the_cache_and_checked(tmp_path):
         assert (getattr(kept, name) > 0).all()
     for words, change in (
         ("'batches' must be whole numbers", {"batches": [4, 1, 16]}), ("'batches' must", {"batches": [0, 1, 2]}),
-        ("'batches' must", {"batches": "abc"}), ("'stages' must be numbers of shape", {"stages": [[1.0]]}),
+        ("'batches' must", {"batches": "abc"}), ("'stages' must be seconds of shape", {"stages": [[1.0]]}),
         ("'heads' must be seconds", {"heads": np.full((3, 4), np.nan)}), ("'heads' must", {"heads": "abc"}),
         ("'stages'", {"stages": [[1.0], [1.0, 2.0], [1.0]]}), ("'regroup' must", {"regroup": np.ones((3, 5))}),
     ):  # fmt: skip
