@@ -228,6 +228,21 @@ class State(Next):
             self.answer = self.answer[0][rows], self.answer[1][rows]
         return self
 
+    @classmethod
+    def join(cls, states: Sequence[State]) -> State:
+        """Return the state of the samples of several states that stand before the same exit, one after another."""
+
+        def side_by_side(columns: Any) -> tuple[Any, ...]:
+            return tuple(map(np.concatenate, zip(*columns, strict=True)))
+
+        first, answers = states[0], [state.answer for state in states if state.answer is not None]
+        rules = zip(*(state.rule_states for state in states), strict=True)
+        return cls(
+            tuple(map(side_by_side, rules)), side_by_side(state.answer_state for state in states),
+            np.concatenate([state.arm for state in states]), False, first.position,
+            side_by_side(answers) if answers else None, None, first.next, first.names,  # type: ignore[arg-type]
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Decision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -16,6 +15,7 @@ from policyopt._costs import Cost
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
+from ._latency import LatencyTable, timed
 from ._staged import StagedModel, host, mapped, own, part, refuse_numpy, size, warn_of_training
 
 _LABELS = ("labels", "label")
@@ -177,6 +177,8 @@ class Measured:
         Of the whole batch, per run.
     batch, threads : int
     device : str
+    table : LatencyTable or None
+        At `batch` and the batch sizes that were asked for, if any: lower quartiles over the runs.
     """
 
     compute: Cost
@@ -185,6 +187,7 @@ class Measured:
     batch: int
     threads: int
     device: str
+    table: LatencyTable | None
 
     @property
     def costs(self) -> tuple[Cost, Cost]:
@@ -194,14 +197,22 @@ class Measured:
     def describe(self) -> dict[str, Any]:
         """Return how it was measured, JSON-able, for the cache's metadata."""
         latency = {"latency_batch": self.batch, "latency_runs": len(self.seconds)}
-        return latency | {"threads": self.threads, "device": self.device}
+        told = latency | {"threads": self.threads, "device": self.device}
+        return told if self.table is None else told | {"latency_table": self.table.describe()}
 
 
-def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 10) -> Measured:
+def measure(
+    model: StagedModel,
+    example: Any,
+    *,
+    runs: int = 50,
+    warmup: int = 10,
+    batches: Sequence[int] = (),
+) -> Measured:
     """Measure what a sample has cost when it leaves at exit k.
 
-    Every run goes through the whole model and notes when the logits of each exit are on the host, as serving
-    needs them there (and a GPU's clock to be honest). So a slow moment of the machine meets all exits alike.
+    Every run goes through the whole model, at every batch size, and notes when the logits of each exit are on the
+    host, as serving needs them there (and a GPU's clock to be honest). So a slow moment meets all exits alike.
 
     Parameters
     ----------
@@ -211,6 +222,8 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
     runs : int, default 50
     warmup : int, default 10
         Runs before, not counted.
+    batches : sequence of int, optional
+        More batch sizes for the `table`, of the example's rows over and over, e.g. ``(1, 2, 4, 8, 16, 32, 64)``.
 
     Returns
     -------
@@ -248,28 +261,24 @@ def measure(model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 1
             refuse_numpy(model, example, error)
             raise
         compute = np.array([count / 2 for count in operations]) / n / 1e6
-        seconds = np.empty((warmup + runs, model.exits))
-        for row in seconds:
-            _timed(model, example, row)
+        sizes = sorted({n, *batches})
+        LatencyTable(sizes, *np.zeros((3, len(sizes), model.exits)))  # refuses what is no size
+        whole, tries = len(sizes) > 1, range(warmup + runs)
+        every = [[timed(model, example, n, b, whole) for b in sizes] for _ in tries]
     if not compute[-1] > 0:
         raise InputError(
             "'model' must compute with torch's matrix products or convolutions to be counted. Got no "
             "multiply-add. State its costs yourself: policyopt.Cost(name, unit, values)."
         )
-    seconds = seconds[warmup:]
+    parts = np.array(every[warmup:])
+    seconds = parts[:, sizes.index(n), :2].sum(axis=1).cumsum(axis=1)
+    # What else the machine does only adds, and to long calls of large batches most: the lower quartile.
+    columns = np.moveaxis(np.percentile(parts, 25, axis=0), 1, 0)
+    table = LatencyTable(sizes, *columns) if whole else None
     latency = np.median(seconds, axis=0) / n * 1e3
     devices: set[str] = set()
     mapped(example, lambda leaf: devices.add(str(getattr(leaf, "device", "cpu"))))
     given = ("compute", "MMACs", compute), ("latency", "ms", latency)
     work, wait = (Cost(n, unit, tuple(v.tolist()), cascade=model.cascade) for n, unit, v in given)
-    return Measured(work, wait, seconds, n, torch.get_num_threads(), ", ".join(sorted(devices)))
-
-
-def _timed(model: StagedModel, example: Any, row: Floats) -> None:
-    """Fill in the seconds until each exit's logits are on the host."""
-    start = time.perf_counter()
-    for k, (_, output) in enumerate(model.walk(example)):
-        for column in output.values() if isinstance(output, Mapping) else (output,):
-            if hasattr(column, "cpu"):
-                column.cpu()
-        row[k] = time.perf_counter() - start
+    device = ", ".join(sorted(devices))
+    return Measured(work, wait, seconds, n, torch.get_num_threads(), device, table)

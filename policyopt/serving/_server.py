@@ -23,9 +23,10 @@ from policyopt.runtime._errors import input_error
 from policyopt.runtime._forks import Line, parted, tell_of_forks
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._reading import FEWEST, refuse_probabilities
-from policyopt.runtime._several import Several, policy_of, shaped
+from policyopt.runtime._several import Several, policy_of, rows_of, shaped
 from policyopt.runtime._typing import Floats, Ints
 
+from ._latency import LatencyTable
 from ._staged import StagedModel, host, refuse_numpy, size, take, warn_of_training
 
 
@@ -69,14 +70,16 @@ class Server:
         probabilities: bool = False,
         native: bool = False,
         confidence: bool = False,
+        latency: LatencyTable | None = None,
     ) -> None:
         import torch
 
         self.model, self.policy = model, policy
         self.probabilities, self.confidence = probabilities, confidence
-        self._path, self._wanted = frozenset(policy.active_exits), policy.needs_features
+        self._wanted = policy.needs_features
         policies = policy.policies if isinstance(policy, Several) else (policy,)
-        self._policies, self._costs = policies, [_by_exit(p) for p in policies]
+        self._policies, self._costs = policies, np.stack([_by_exit(p) for p in policies])
+        self._plan = None if latency is None else latency.plan(policy.active_exits)
         self._count, self._lock = 0, Lock()
         tell_of_forks(self)
         self._inference = torch.inference_mode
@@ -172,49 +175,76 @@ class Server:
         self._count, self._lock = parted(self._count, line), Lock()
 
     def _many(self, batch: Any, n: int, numbers: Ints, context: Any, level: Any) -> Served:
-        """Run a batch; after every exit, only the survivors go on."""
-        model, policy = self.model, self.policy
-        state, chosen = _started(policy, numbers, context, level)
-        exits, predictions = np.empty(n, np.int64), np.empty(n, np.int32)
-        answers = np.empty((n, policy.classes)) if self.probabilities else None
-        sure = np.empty(n) if self.confidence else None
-        gone_over = np.zeros(n, dtype=bool)
-        rows, hidden = np.arange(n), batch
-        for k in range(policy.active_exits[-1] + 1 if n else 0):
-            hidden, given = model.stage(k, hidden)
-            if k not in self._path:
-                continue
-            output = host(model.head(k, hidden, given))
-            if self.looking and k == policy.active_exits[0]:
-                self.look(output)
-            vectors = host(model.vectors(k, hidden)) if self._wanted else None
-            decision = policy.step(k, output, state, vectors)
+        """Run a batch; after every exit only the survivors are decided on, and go on where regrouping pays."""
+        state, chosen = _started(self.policy, numbers, context, level)
+        results, hidden = Results(self, n, chosen), batch
+        # The survivors; how many run, and the survivors' places among them.
+        rows, of, places = np.arange(n), n, None
+        for at, k in enumerate(self.policy.active_exits if n else ()):
+            hidden, decision = self._exit(at, hidden, state, places)
             leaving: Any = decision.exit
-            gone = rows[leaving]
-            predictions = shaped(predictions, decision.prediction)
-            exits[gone], predictions[gone] = k, decision.prediction[leaving]
-            gone_over[gone] = decision.abstained[leaving]
-            if answers is not None:
-                assert decision.answer is not None  # refused for records by `serve`
-                answers[gone] = decision.answer[leaving]
-            if sure is not None:
-                sure[gone] = decision.confidence[leaving]
-            if len(gone) == len(rows):
+            results.leave(k, rows[leaving], decision, leaving)
+            if leaving.all():
                 break
-            if len(gone):
-                stay = np.flatnonzero(~leaving)
-                hidden = take(hidden, stay, len(rows))
-                state.keep(stay)
-                rows = rows[stay]
-        if chosen is None:
-            costs = self._costs[0][exits]
-        else:
-            costs = np.array([self._costs[e][k] for e, k in zip(chosen, exits, strict=True)])
-        for e, policy in enumerate(self._policies):
+            if not leaving.any():
+                continue
+            stay = np.flatnonzero(~leaving)
+            state.keep(stay)
+            rows, places = rows[stay], stay if places is None else places[stay]
+            if self._plan is None or len(rows) <= self._plan(at, of):
+                hidden, of, places = take(hidden, places, of), len(rows), None
+        return results.served()
+
+    def _exit(self, at: int, hidden: Any, state: Any, rows: Ints | None = None) -> tuple[Any, Any]:
+        """Run the stages up to exit `at` of the path; return the hidden state there, and what is decided of `rows`."""
+        model, policy = self.model, self.policy
+        k, before = policy.active_exits[at], policy.active_exits[at - 1] if at else -1
+        given = None
+        for stage in range(before + 1, k + 1):
+            hidden, given = model.stage(stage, hidden)
+        output = host(model.head(k, hidden, given))
+        vectors = host(model.vectors(k, hidden)) if self._wanted else None
+        if rows is not None:
+            output, vectors = rows_of(output, rows), vectors if vectors is None else vectors[rows]
+        if self.looking and not at:
+            self.look(output)
+        return hidden, policy.step(k, output, state, vectors)
+
+
+class Results:
+    """What was done with n samples, filled in as they leave."""
+
+    def __init__(self, server: Server, n: int, chosen: Ints | None) -> None:
+        self._server, self.chosen = server, chosen
+        self._exits, self._predictions = np.empty(n, np.int64), np.empty(n, np.int32)
+        self._gone_over = np.zeros(n, dtype=bool)
+        self._answers = np.empty((n, server.policy.classes)) if server.probabilities else None
+        self._sure = np.empty(n) if server.confidence else None
+
+    def leave(self, k: int, rows: Ints, decision: Any, leaving: Any) -> None:
+        """Note that those of `rows` leave at exit k: those of the decision that are `leaving`, (m,) bool."""
+        if not len(rows):
+            return
+        self._predictions = shaped(self._predictions, decision.prediction)
+        self._exits[rows], self._predictions[rows] = k, decision.prediction[leaving]
+        self._gone_over[rows] = decision.abstained[leaving]
+        if self._answers is not None:
+            assert decision.answer is not None  # refused for records by `serve`
+            self._answers[rows] = decision.answer[leaving]
+        if self._sure is not None:
+            self._sure[rows] = decision.confidence[leaving]
+
+    def served(self, rows: Any = slice(None)) -> Served:
+        """Return what was done with some of them, all of which have left."""
+        exits, gone_over, table = self._exits[rows], self._gone_over[rows], self._server._costs
+        chosen = None if self.chosen is None else self.chosen[rows]
+        costs = table[0 if chosen is None else chosen, exits]
+        for e, policy in enumerate(self._server._policies):
             if policy.abstention is not None:
                 own = gone_over & ((chosen == e) | (chosen is None))
                 costs = policy.abstention.paid(costs, own)
-        return Served(exits, predictions, costs, gone_over, answers, sure)
+        answers, sure = (None if x is None else x[rows] for x in (self._answers, self._sure))
+        return Served(exits, self._predictions[rows], costs, gone_over, answers, sure)
 
 
 def serve(
@@ -226,6 +256,7 @@ def serve(
     compile: bool = False,  # as torch calls it
     backend: Any = "inductor",
     native: bool = False,
+    latency: LatencyTable | None = None,
 ) -> Server:
     """Attach a policy to a staged model.
 
@@ -250,6 +281,9 @@ def serve(
         policy's header: a few microseconds per exit whatever the policy, not some tens. What was compiled
         is kept in a folder of yours (``POLICYOPT_CACHE``, else ``~/.cache/policyopt``), by the hash of its
         source. For policies of logits.
+    latency : LatencyTable, optional
+        From `measure` with `batches`: survivors are then regrouped only where that is faster than to run the
+        batch on as it is. Default: after every exit.
 
     Returns
     -------
@@ -284,6 +318,9 @@ def serve(
         got, step = type(model).__name__, "Wrap its stages and heads."
         raise input_error("model", "a StagedModel", got, step)
     policy = policy_of(policy)
+    if latency is not None and latency.stages.shape[1] != model.exits:
+        allowed, got = f"of {model.exits} exits, as the model's", latency.stages.shape[1]
+        raise input_error("latency", allowed, got, "Measure it on this model.")
     if model.exits != policy.model_exits:
         allowed = f"of {policy.model_exits} exits, as the policy's"
         step = "Fit the policy on a cache of this model."
@@ -295,7 +332,7 @@ def serve(
         raise input_error("probabilities", allowed, probabilities)
     warn_of_training(model)
     run = model.compiled(backend) if compile else model
-    return Server(run, policy, probabilities, native, confidence)
+    return Server(run, policy, probabilities, native, confidence, latency)
 
 
 def _started(policy: Any, numbers: Ints, context: Any, level: Any) -> tuple[Any, Any]:

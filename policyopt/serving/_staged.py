@@ -334,6 +334,48 @@ def take(hidden: Any, rows: Ints, of: int) -> Any:
     return mapped(hidden, pick)
 
 
+def form(hidden: Any) -> Any:
+    """Return what batches must have in common that `join` takes: structure, shapes, types, what is no array."""
+
+    def said(leaf: Any) -> Any:
+        if isinstance(leaf, list):
+            return list
+        rows = tuple(leaf.shape[1:]) if len(leaf.shape) else leaf.tolist()
+        return type(leaf), rows, leaf.dtype, getattr(leaf, "device", None)
+
+    return mapped(hidden, said)
+
+
+def join(hidden: Sequence[Any], sizes: Sequence[int]) -> Any:
+    """Return the hidden states of several batches of one form as those of one batch.
+
+    >>> join([(np.array([5, 6]), None), (np.array([7]), None)], [2, 1])
+    (array([5, 6, 7]), None)
+    """
+    leaves: list[list[Any]] = [[] for _ in hidden]
+    for each, found in zip(hidden, leaves, strict=True):
+        mapped(each, found.append)
+    columns = zip(*leaves, strict=True)
+
+    def one_after_another(_: Any) -> Any:
+        column = next(columns)
+        if isinstance(column[0], list):
+            return [text for texts in column for text in texts]
+        shared = [_shared(leaf, of) for leaf, of in zip(column, sizes, strict=True)]
+        if not len(column[0].shape) or (any(shared) and all(x is column[0] for x in column)):
+            return column[0]
+        # What the samples of a batch share, each of these has then for itself.
+        each = zip(column, shared, sizes, strict=True)
+        rows = [leaf[[0] * of] if one else leaf for leaf, one, of in each]
+        if isinstance(rows[0], np.ndarray):
+            return np.concatenate(rows)
+        import torch
+
+        return torch.cat(rows)
+
+    return mapped(hidden[0], one_after_another)
+
+
 def part(batch: Any, low: int, high: int, of: int) -> Any:
     """Return the samples low..high-1 of a batch of n, without copying.
 
