@@ -37,7 +37,7 @@ def cluster():
 
     dask.config.set({"distributed.scheduler.allowed-failures": 1})
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
         host="127.0.0.1", silence_logs=50,
     ) as found:  # fmt: skip
         yield found
