@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from socket import create_connection
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -198,11 +199,11 @@ def _client(address: str) -> Iterator[Any]:
     """Connect to a scheduler whose workers have the same policyopt."""
     distributed, ours = need("distributed", "dask", "for --scheduler"), _versions()
     allowed, step = "the address of a Dask scheduler, tcp://host:8786", "Start one: dask scheduler."
-    if not re.fullmatch(r"[a-z]+://\S+:\d{1,5}", address):
-        raise input_error("scheduler", allowed, address, step)
-    try:
+    found = re.fullmatch(r"[a-z]+://\[?(\S+?)\]?:(\d{1,5})", address)
+    try:  # heard first: a client that finds nobody stays half open
+        create_connection((found[1], int(found[2])) if found else ("", 0), _SECONDS).close()
         client = distributed.Client(address, set_as_default=False, timeout=_SECONDS)
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError) as error:
         got = f"{address} ({type(error).__name__})"
         raise input_error("scheduler", allowed, got, step) from None
     with client:
