@@ -38,6 +38,7 @@ def open_cache(
     mmap: bool = True,
     since: str | None = None,
     last: str | int | None = None,
+    but: Sequence[str] = (),
 ) -> ExitData:
     """Open a cache: check it, and map its arrays read-only without copying.
 
@@ -63,6 +64,8 @@ def open_cache(
     last : str or int, optional
         Only the last of each split: ``"7d"``, ``"12h"``, back from the newest, or a least number of rows, in whole
         shards.
+    but : sequence of str, optional
+        Without these shards, by the names of their files: what was read before.
 
     Returns
     -------
@@ -96,16 +99,26 @@ def open_cache(
                     "(Python: incomplete=True)."
                 )
                 raise input_error("cache", "complete", f"{directory} not written to the end", step)
-            mine = replace(manifest, shards=window(manifest.shards, since, last))
+            left = [shard for shard in manifest.shards if shard.file not in but]
+            mine = replace(manifest, shards=window(left, since, last))
             if manifest.shards and not mine.shards:
-                newest = max(shard.time for shard in manifest.shards)
-                step = f"The newest are of {newest}."
-                raise input_error("since", "a time with rows after it", since, step)
+                step = f"The newest are of {max(shard.time for shard in manifest.shards)}."
+                allowed, got = (
+                    "a window with rows in it",
+                    since or f"{len(but)} that were read before",
+                )
+                raise input_error("since", allowed, got, step)
             data = open_manifest(directory, mine, verify, mmap)
             # Of a store who reads a shard looks whether it is whole; on disk that is done.
             here = isinstance(directory, Path)
             again = {"path": os.path.abspath(path) if here else str(path)}  # noqa: PTH100 links stay
-            again |= {"since": since, "last": last, "incomplete": incomplete, "mmap": mmap}
+            again |= {
+                "since": since,
+                "last": last,
+                "but": but,
+                "incomplete": incomplete,
+                "mmap": mmap,
+            }
             again["verify"] = verify and not here
             object.__setattr__(data, "origin", again)
             return data

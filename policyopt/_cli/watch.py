@@ -33,7 +33,8 @@ _WHOLE = re.compile(r"(-?[0-9]+)(?:\.0*)?")
 
 def watch(
     rows: Path = argument(
-        "New rows (.csv, .jsonl): loss; or prediction, label, full_prediction; probability.", "ROWS"
+        "New rows (.csv, .jsonl): loss; or prediction, label, full_prediction; probability. Or a cache that grows.",
+        "ROWS",
     ),
     state: Path = option(Path("monitor.json"), "What was seen so far; written anew."),
     policy: Path | None = option(None, "Policy file whose certificate is the promise."),
@@ -41,25 +42,30 @@ def watch(
     confidence: str = option("95%", "That no alarm ever comes while the promise holds."),
     least: float = option(1.0, "Least probability with which a loss is seen."),
     cost_bound: float | None = option(None, "Most that a request may cost, of a risk of cost."),
+    split: str = option("recent", "Of a cache: the stream whose rows are watched, all exits run."),
     report: Path | None = options.REPORT,
     style: output.Format = options.STYLE,
 ) -> None:
     """Watch a promised risk by new rows; exit code 4 at an alarm.
 
     An empty cell is a label that has not come, or an answer that was not audited: such a row is left out. Each row is
-    to be given once.
+    to be given once; of a cache, only what was appended since the last time is read.
     """
     options.out_page(report)
     promise, bound = _promise(policy, risk, cost_bound)
     shares = promise.name != "cost"
-    monitor = _monitor(state, promise, confidence, least, bound)
+    monitor, seen = _monitor(state, promise, confidence, least, bound)
     if promise.per:
         step = "Watch each by itself, with a --state of its own."
         raise input_error("--risk", "of all rows, or miss[CLASS]", promise.text, step)
-    found = list(_records(rows))
-    if promise.of:
-        found = [row for row in found if _said(row.get("label")) in ("", promise.of)]
-    losses, probability = _losses(promise.name, found, rows)
+    if not rows.is_dir() and not options.address_of(rows):
+        found = list(_records(rows))
+        if promise.of:
+            found = [row for row in found if _said(row.get("label")) in ("", promise.of)]
+        losses, probability = _losses(promise.name, found, rows)
+    else:
+        losses, seen = _appended(rows, split, seen, promise, policy, cost_bound)
+        probability = np.ones(len(losses))
     course = []
     for part in np.array_split(np.arange(len(losses)), min(_POINTS, max(len(losses), 1))):
         monitor.update(losses[part], probability[part])
@@ -69,7 +75,7 @@ def watch(
             | with_interval("mean", (low + high) / 2, low, high)
         )
     alarm = monitor.alarm
-    write_file(state, json.dumps(monitor.state()))
+    write_file(state, json.dumps({**monitor.state(), **({"shards": seen} if seen else {})}))
     options.write_page(report, "watched", monitor, promise.text, course)
     low, high = monitor.risk
     record = {
@@ -137,8 +143,8 @@ def _promise(
 
 def _monitor(
     state: Path, promise: Any, confidence: str, least: float, bound: float | None
-) -> RiskMonitor:
-    """Return the monitor of a state file, or a new one."""
+) -> tuple[RiskMonitor, list[str]]:
+    """Return the monitor of a state file, or a new one, and the shards of a cache that it has seen."""
     from policyopt._bounds import delta_of
     from policyopt._certificates.risks import KINDS
 
@@ -153,7 +159,7 @@ def _monitor(
         promise.most, low=kind.low, high=high, confidence=1 - delta_of(confidence), least=least
     )
     if not state.exists():
-        return wanted
+        return wanted, []
     with refusing(state):
         if state.stat().st_size > _MOST_STATE:
             raise input_error("--state", f"of at most {_MOST_STATE:,} bytes", state, "Start anew.")
@@ -162,6 +168,9 @@ def _monitor(
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise input_error("--state", "JSON", str(error), "Start anew with another file.") from None
+    seen = content.pop("shards", []) if isinstance(content, dict) else []
+    if not isinstance(seen, list) or not all(isinstance(name, str) for name in seen):
+        raise input_error("shards of the state", "names", seen, "Start anew with another file.")
     found = RiskMonitor.restore(content)
     for name in ("most", "low", "high", "confidence", "least"):
         mine, there = getattr(wanted, name), getattr(found, name)
@@ -169,7 +178,39 @@ def _monitor(
             step = "Give the same promise, or another --state."
             asked = f"{mine:g}, as is asked for"
             raise input_error(f"{name} of {state}", asked, f"{there:g}", step)
-    return found
+    return found, seen
+
+
+def _appended(
+    cache: Path,
+    split: str,
+    seen: Sequence[str],
+    risk: Any,
+    policy: Path | None,
+    bound: float | None,
+) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """Return the losses of a policy on the rows that a cache has got since, in their order, and its shards by now."""
+    from policyopt._api import cost_for, utility_for
+    from policyopt._cache.places import place_of
+    from policyopt._cache.reader import open_cache, read_manifest
+    from policyopt._certificates.risks import losses_of, rows_for, taken
+    from policyopt._table import Tables
+    from policyopt.runtime._experts import load_any
+
+    if policy is None or risk.name == "selective_error":
+        step = "Give --policy, which is replayed; or rows with losses."
+        raise input_error("ROWS", "a .csv or .jsonl file, of this risk", cache, step)
+    there = [shard.file for shard in read_manifest(place_of(cache)).shards]
+    if set(there) <= set(seen):
+        return np.empty(0), there
+    data = open_cache(cache, but=seen)  # perhaps more by now
+    there = [*(name for name in there if name in seen), *(s.file for s in data.kept.shards)]
+    if split not in data.splits:
+        return np.empty(0), there
+    found = load_any(policy)
+    tables = Tables(data, cost_for(found, data), utility=utility_for(found, data)[0])
+    table = rows_for(risk, tables.get(split))
+    return losses_of(risk, [taken(found, table)], table, bound)[0].values[0], there
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,9 @@
 """A cache that grows: rows are added, windows read the last of them, what is kept of older ones is used again."""
 
+import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -153,3 +156,40 @@ def test_a_crash_leaves_the_old_or_the_new(tmp_path, mode):
         if not reached:
             break
     assert not reached and faults.OTHER not in {code for code, _ in told}, told
+
+
+def test_a_watch_reads_what_was_appended_and_no_row_twice(tmp_path, monkeypatch):
+    place, state, policy = tmp_path / "c", tmp_path / "monitor.json", tmp_path / "policy.json"
+    day(place, 0)
+    data = po.open_cache(place)
+    po.fit(data, "60%", "max_prob", split="recent").save(policy)
+    words = [
+        "watch",
+        str(place),
+        "--policy",
+        str(policy),
+        "--risk",
+        "drop<=20%",
+        "--state",
+        str(state),
+    ]
+    words += ["--format", "json"]
+
+    def watch():
+        done = subprocess.run(
+            [sys.executable, "-m", "policyopt", *words], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)[0]
+
+    assert watch()["losses"] == 100 == watch()["losses"]  # nothing is new
+    day(place, 1)
+    day(place, 2, retain="1d")  # those of day 1 were never seen
+    again = watch()
+    assert again["losses"] == 200
+    drops = []
+    for number, cache in ((0, data), (2, po.open_cache(place))):
+        logits, labels = rows(number)
+        full = (logits.argmax(axis=2)[:, -1] == labels).mean()
+        drops.append(full - po.evaluate(po.load_policy(policy), cache, "recent").quality.mean())
+    assert again["risk_low"] <= np.mean(drops) <= again["risk_high"]
