@@ -77,6 +77,7 @@ def looking(url):
         storage.engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not BINARIES and os.environ.get("CI") != "true", reason="PostgreSQL is not installed"
 )
