@@ -30,6 +30,8 @@ RESULTS = Path(__file__).parent / "results" / "scale.jsonl"
 ROWS = "1e5,1e6"
 #: Of anonymous memory, in every stage after the import.
 MOST = 1e9
+_PORT = 5519
+_PLACES = {"store": "in the store", "disk": "on disk"}
 _PERIOD = 0.01  # seconds between two looks at a process
 STAGES = {
     "info, first": ["info", "CACHE"],
@@ -48,10 +50,14 @@ def main() -> None:
     parser.add_argument("--store", default="", help="of logits, in an S3 server: 2e6")
     parser.add_argument("--place", type=Path, help="folder for caches; default the system's")
     parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--read", help=argparse.SUPPRESS)
     parser.add_argument("--pass", nargs=2, dest="passes", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.make:
         print(json.dumps(make(arguments.make[0], int(arguments.make[1]), Path(arguments.make[2]))))
+        return
+    if arguments.read:
+        print(json.dumps(read(arguments.read)))
         return
     if arguments.passes:
         print(json.dumps(passed(Path(arguments.passes[0]), int(arguments.passes[1]))))
@@ -89,8 +95,10 @@ def make(what: str, rows: int, out: Path) -> dict[str, Any]:
     base = rng.standard_normal((BATCH, EXITS, CLASSES), dtype=np.float32)
     base[np.arange(BATCH)[:, None], np.arange(EXITS), labels[:, None]] += np.linspace(1, 4, EXITS)
     outputs = base.astype(np.float16)
-    kind = {"kind": "summary", "classes": CLASSES} if what == "summary" else {"dtype": "float16"}
-    cost = po.Cost("compute", "MMACs", [float(k + 1) for k in range(EXITS)])
+    kind: dict[str, Any] = {"dtype": "float16"}
+    if what == "summary":
+        kind = {"kind": "summary", "classes": CLASSES}
+    cost = po.Cost("compute", "MMACs", tuple(float(k + 1) for k in range(EXITS)))
     with po.CacheWriter(out, costs=cost, **kind) as cache:
         for low in range(0, rows, BATCH):
             start = time.perf_counter()
@@ -194,7 +202,61 @@ def passed(cache: Path, workers: int) -> dict[str, Any]:
 
 def store(what: str, rows: int, place: Path) -> list[dict[str, Any]]:
     """Count what is read of a cache in a store, beside its size; time it beside the same on disk."""
-    raise SystemExit("not yet")
+    cache, here = place / "cache", [sys.executable, __file__]
+    make("logits", rows, cache)
+    size = sum(file.stat().st_size for file in cache.glob("*.safetensors"))
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(_PORT)]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(command, **quiet)
+    keys = {
+        "AWS_ACCESS_KEY_ID": "me",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    keys |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{_PORT}", "XDG_CACHE_HOME": str(place / "home")}
+    os.environ.update(keys)
+    try:
+        import s3fs
+
+        time.sleep(5)  # until it listens
+        files = s3fs.S3FileSystem()
+        files.mkdir("bucket")
+        files.put([str(file) for file in cache.iterdir() if file.is_file()], "bucket/cache/")
+        found = []
+        for where in ("s3://bucket/cache", str(cache)):
+            for start in ("first", "second"):
+                one = watched([*here, "--read", where])
+                one |= json.loads(one.pop("told"))
+                found.append(
+                    {
+                        "where": "store" if "://" in where else "disk",
+                        "start": start,
+                        "size": size,
+                        **one,
+                    }
+                )
+                print(found[-1], file=sys.stderr)
+        return found
+    finally:
+        server.kill()
+
+
+def read(where: str) -> dict[str, Any]:
+    """Open a cache and make the table of its pool; return how many bytes came from a store."""
+    from policyopt._cache.places import Store
+
+    came, ranges = [0], Store._ranges
+
+    def counted(self: Store, name: str, starts: list[int], ends: list[int]) -> list[bytes]:
+        pieces = ranges(self, name, starts, ends)
+        came[0] += sum(map(len, pieces))
+        return pieces
+
+    Store._ranges = counted
+    start = time.perf_counter()
+    table_of = Tables(po.open_cache(where)).get("fit")
+    accuracy = table_of.mean_quality.tolist()
+    return {"inside": time.perf_counter() - start, "came": came[0], "accuracy": accuracy}
 
 
 def shown(lines: Sequence[dict[str, Any]]) -> str:
@@ -240,6 +302,18 @@ def shown(lines: Sequence[dict[str, Any]]) -> str:
                 rows,
             )
         )
+    for n in sorted({one["rows"] for one in lines if one["what"] == "store"}):
+        rows = [
+            [
+                f"{_PLACES[one['where']]}, {one['start']} start", seconds(one["inside"]),
+                f"{one['memory'] / 1e6:,.0f} MB", f"{one['came'] / 1e6:,.1f} MB",
+                f"{one['came'] / one['size']:.3f}",
+            ]
+            for one in lines if one["what"] == "store" and one["rows"] == n
+        ]  # fmt: skip
+        title = f"Opening and passing over {n:,} rows, on disk and in an S3 server (moto) on the loopback"
+        head = ["where", "time", "memory of one's own", "read from the store", "of the shards"]
+        out.append(table(title, head, rows))
     machines = dict.fromkeys(
         f"{one['what']}, {one['rows']:,} rows: {one['machine']}" for one in lines
     )
