@@ -91,7 +91,9 @@ def _near(function: F) -> F:
             folder = TemporaryDirectory(prefix="policyopt-", ignore_cleanup_errors=True)
             return f"{split}{fetched(address, Path(stack.enter_context(folder)), READERS)}"
 
-        standing_cache(place_of(out), options.get("overwrite", False), "out")  # not after the work
+        standing_cache(
+            place_of(out), bool(options.get("overwrite") or options.get("append")), "out"
+        )  # not after the work
         given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
         with ExitStack() as stack:
             return function([*map(near, given)], out, labels=near(labels), **options)
@@ -116,6 +118,9 @@ def import_sources(
     seed: int = 0,
     labels: Any = None,
     overwrite: bool = False,
+    append: bool = False,
+    time: str | None = None,
+    retain: str | None = None,
     dtype: str | None = None,
     quality_of: str | None = None,
     error_scale: float | None = None,
@@ -157,6 +162,8 @@ def import_sources(
         Go before labels in the files.
     overwrite : bool, default False
         Replace a cache at `out`, once the new one is whole.
+    append, time, retain : optional
+        Add the rows to a cache at `out`, see `policyopt.CacheWriter`; its costs hold where none are given.
     dtype : {"float16", "float32", "float64"}, optional
         Storage type; default keeps float16, makes other outputs float32 (float64: summaries only).
     quality_of, error_scale : optional
@@ -208,6 +215,11 @@ def import_sources(
         truth = _label_arrays(labels, allow_pickle, []).get(None)
         told = import_log(logs[0], out, truth, shares, seed, overwrite)
         return ImportReport(open_cache(out, verify=False), tuple(told))
+    old = standing_cache(place_of(out), True, "out") if append else None
+    if old is not None and costs is None and (first := old.layout.costs[0]).values:
+        costs, unit, cost_name = list(first.values), unit or first.unit, first.name
+        costs = np.diff(costs, prepend=0.0).tolist() if first.cascade else costs
+        cost_kind, head_cost = "standalone" if first.cascade else "cumulative", first.heads
     said = {
         role: (key,) if isinstance(key, str) else tuple(key) for role, key in (keys or {}).items()
     }
@@ -255,7 +267,7 @@ def import_sources(
             out, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
             dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
             metadata=one.metadata() | ({"class_names": names} if names else {}), overwrite=overwrite,
-            **one.measure(found, quality_of, error_scale),
+            append=append, time=time, retain=retain, **one.measure(found, quality_of, error_scale),
         )  # fmt: skip
         writer.lists_unfinished = False  # the sources are still there
         with writer:

@@ -206,9 +206,15 @@ class CacheWriter:
             got = f"{mine.kind}; {', '.join(c.name for c in mine.costs)}"
             step = "Leave them out: those of the cache hold."
             raise input_error("costs and kind", "those of the cache, to append", got, step)
-        told = {**old.metadata, **self._manifest.metadata}
+        told = self._manifest.metadata
+        for name in ("class_names", "names"):
+            if told.get(name) != old.metadata.get(name, told.get(name)):
+                step = "Name and order them as there: rows keep their numbers."
+                raise input_error(
+                    name, f"those of the cache: {old.metadata[name]}", told[name], step
+                )
         self._manifest, self._shares = (
-            replace(old, complete=False, metadata=told),
+            replace(old, complete=False, metadata={**told, **old.metadata}),
             dict(old.shares) or None,
         )
         for name, rows in open_manifest(self.path, old, verify=False).splits.items():
@@ -506,7 +512,7 @@ def _standing(path: Path | Store, overwrite: bool, argument: str = "path") -> Ma
         raise input_error(argument, wanted, f"{path} ({error})", "Choose another place.") from error
     if not overwrite:
         got = f"{path}, which holds a{'' if manifest.complete else 'n unfinished'} cache"
-        step = "Choose another place, or replace it with --overwrite (Python: overwrite=True)."
+        step = "Choose another place, or replace it with --overwrite (Python: overwrite=True), or add to it: --append."
         raise input_error(argument, "a new or empty directory", got, step)
     return manifest
 

@@ -62,6 +62,9 @@ def import_(
         False, "Load .pt that needs pickle: IT CAN RUN ANY CODE.", "--allow-pickle"
     ),
     overwrite: bool = option(False, "Replace a cache that is there.", "--overwrite"),
+    append: bool = option(False, "Add the rows to a cache that is there: recent=FILE.", "--append"),
+    time: str | None = option(None, "Of appended rows, for --since and --last.  [default: now]"),
+    retain: str | None = option(None, "Appending, keep the last 30d, 12h, or rows of each split."),
     style: output.Format = options.STYLE,
 ) -> None:
     """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl, .parquet and more."""
@@ -71,7 +74,8 @@ def import_(
     with output.progress("importing"):
         report = import_sources(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
-            head_cost=head_cost, shares=_shares(split), seed=seed, labels=labels, overwrite=overwrite, dtype=dtype,
+            head_cost=head_cost, shares=_shares(split), seed=seed, labels=labels, dtype=dtype,
+            overwrite=overwrite, append=append, time=time, retain=retain,
             quality_of=quality_of, error_scale=error_scale,
             allow_pickle=allow_pickle, exits=exits, keys=options.roles(key),
         )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 
 import policyopt as po
 from policyopt._cache import statistics
+from policyopt._cache.importers import import_sources
 from policyopt._cache.reader import read_manifest
 from policyopt._table import Tables, exit_statistics
 from tests import faults
@@ -193,3 +194,29 @@ def test_a_watch_reads_what_was_appended_and_no_row_twice(tmp_path, monkeypatch)
         full = (logits.argmax(axis=2)[:, -1] == labels).mean()
         drops.append(full - po.evaluate(po.load_policy(policy), cache, "recent").quality.mean())
     assert again["risk_low"] <= np.mean(drops) <= again["risk_high"]
+
+
+def test_files_are_appended(tmp_path):
+    for number in range(2):
+        logits, labels = rows(number)
+        np.savez(tmp_path / f"{number}.npz", logits=logits, labels=labels)
+    place, more = tmp_path / "c", {"cost_kind": "standalone", "costs": "1,2,4", "unit": "ms"}
+    for number in range(2):
+        import_sources(
+            f"recent={tmp_path}/{number}.npz", place, append=True, time=DAYS[number], **more
+        )
+        more = {}
+    data = po.open_cache(place, last="1d")
+    np.testing.assert_array_equal(
+        data.splits["recent"].array("outputs"), rows(1)[0].astype(np.float32)
+    )
+    assert len(po.open_cache(place).splits["recent"]) == 200 and data.cost().cascade
+    assert data.metadata["sources"] == ["0.npz"]
+    np.savez(tmp_path / "names.npz", logits=rows(1)[0], labels=np.array(list("abcde"))[rows(1)[1]])
+    import_sources(
+        f"recent={tmp_path}/names.npz", tmp_path / "d", append=True, costs="1,2,4", unit="ms"
+    )
+    np.savez(tmp_path / "more.npz", logits=rows(1)[0], labels=np.array(list("bcdef"))[rows(1)[1]])
+    refuses(
+        "class_names", import_sources, f"recent={tmp_path}/more.npz", tmp_path / "d", append=True
+    )
