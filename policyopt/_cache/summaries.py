@@ -52,14 +52,14 @@ def summarise(outputs: Any, top: int = TOP, *, kind: str = "logits") -> dict[str
     if isinstance(outputs, (list, tuple)):
         each = [summarise(one, top, kind=kind) for one in outputs]
         return {name: np.stack([one[name] for one in each], axis=1) for name in each[0]}
-    shape = tuple(getattr(outputs, "shape", ()))
+    shape: tuple[int, ...] = tuple(getattr(outputs, "shape", ()))
     if not shape or 0 in shape:
         raise input_error("outputs", "of shape (..., C)", f"shape {shape}", "Classes come last.")
     whole, classes = outputs.reshape(1, -1) if len(shape) == 1 else outputs, shape[-1]
     rows, top = math.prod(shape[:-1]), min(check_whole("top", top), classes)
-    shapes = {"prediction": ((rows,), np.int32), "top_prob": ((rows, top), np.float64)}
-    shapes["entropy"] = ((rows,), np.float64)
-    kept = {name: np.empty(*of) for name, of in shapes.items()}
+    kept: dict[str, Array] = {
+        "prediction": np.empty(rows, np.int32), "top_prob": np.empty((rows, top)), "entropy": np.empty(rows),
+    }  # fmt: skip
     step = max(_PIECE_BYTES // (4 * classes), 1)
     scratch, done = np.empty((2, step, classes), dtype=np.float32), 0
     each = max(step * len(whole) // rows, 1)

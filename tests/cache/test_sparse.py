@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 import policyopt as po
 from policyopt._table import exit_statistics
 from policyopt.runtime import reduce_exit
+from policyopt.runtime._outputs_file import outputs_of, read_new
 from policyopt.runtime._sparse import from_top
 
 N, K, C, M = 300, 3, 40, 6
@@ -143,6 +144,12 @@ def test_files(full: dict[str, Any], tmp_path: Path) -> None:
             np.testing.assert_array_equal(
                 rows.array(column), kept.splits["pool"].array(column), name
             )
+    policy = po.fit(kept, "50%", "margin").policy
+    arrays, _ = read_new(tmp_path / "one.npz", policy)
+    read = policy.decide(outputs_of(arrays, policy, None, "one.npz"))
+    np.testing.assert_array_equal(
+        read.exit, policy.decide([{k: a[:, e] for k, a in top.items()} for e in range(K)]).exit
+    )
     np.savez(tmp_path / "unknown.npz", **turned, labels=labels)  # type: ignore[arg-type]
     with pytest.raises(po.InputError, match="a key classes"):
         po.import_sources(tmp_path / "unknown.npz", tmp_path / "none")
