@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from policyopt._cache.data import ExitData
     from policyopt._cache.importers import import_sources
     from policyopt._cache.reader import open_cache
+    from policyopt._cache.summaries import summarise
     from policyopt._cache.writer import CacheWriter
     from policyopt._certificates.certify import Certified, certify
     from policyopt._certificates.risks import Risk, register_risk
@@ -72,6 +73,7 @@ _NAMES = {
     "_cache.data": "ExitData",
     "_cache.importers": "import_sources",
     "_cache.reader": "open_cache",
+    "_cache.summaries": "summarise",
     "_cache.writer": "CacheWriter",
     "_certificates.certify": "Certified certify",
     "_certificates.risks": "Risk register_risk",
@@ -123,7 +125,7 @@ __all__ = [
     "import_sources", "load_experts", "load_family", "load_policy", "load_tier", "load_tiers", "lookup",
     "make_method", "make_score", "number", "open_cache", "parallel", "plan", "progress", "refit", "register_method",
     "register_risk", "register_score", "report", "risk_coverage", "robustness", "route", "row_product", "simulate",
-    "study", "tier_policies", "tune", "verdict", "verify", "watch",
+    "study", "summarise", "tier_policies", "tune", "verdict", "verify", "watch",
 ]  # fmt: skip
 
 

@@ -17,13 +17,14 @@ from policyopt._measures import measure_of
 from policyopt.runtime._checks import check_seed
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._sparse import SPARSE
 from policyopt.runtime._typing import Array
 
 #: The arrays that show n and K.
-_LEADS = ("outputs", "confidence", "top_prob", *blocks.WORTH, data.QUERY)
+_LEADS = ("outputs", "confidence", "top_prob", "top_logits", *blocks.WORTH, data.QUERY)
 _ROW_ARRAYS = (
     "outputs", "labels", "quality", *blocks.SUMMARY_ARRAYS, "sample_costs", "features", "context", "group",
-    "query", "variances",
+    "query", "variances", *SPARSE,
 )  # fmt: skip
 
 
@@ -56,6 +57,9 @@ def from_arrays(
     group: Any = None,
     query: Any = None,
     variances: Any = None,
+    top_logits: Any = None,
+    top_classes: Any = None,
+    rest: Any = None,
     quality_of: str | None = None,
     error_scale: float | None = None,
 ) -> ExitData:
@@ -95,6 +99,8 @@ def from_arrays(
         Seed of that division.
     prediction, confidence, top_prob, entropy, correct, quality, features, context : array, optional
         Summaries, graded quality, feature vectors, numbers of contexts, see `CacheWriter.append`.
+    top_logits, top_classes, rest : array, optional
+        Sparse outputs, see `CacheWriter.append`; they need `classes`.
     classes : int, optional
         C, for summaries.
     dtype : {"float16", "float32", "float64"}, optional
@@ -138,7 +144,7 @@ def from_arrays(
         "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
         "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
         "sample_costs": sample_costs, "features": features, "context": context, "group": group,
-        "query": query, "variances": variances,
+        "query": query, "variances": variances, "top_logits": top_logits, "top_classes": top_classes, "rest": rest,
     }  # fmt: skip
     seed, notes = check_seed(seed), list[str]()
     groups = _groups({k: v for k, v in given.items() if v is not None}, splits, split)
@@ -153,7 +159,10 @@ def from_arrays(
             groups[POOL]["sample_costs"] = moved | groups[POOL].get("sample_costs", {})
             costs = None
     kind = blocks.kind_with(kind, any("variances" in arrays for arrays in groups.values()))
-    oriented = {name: _oriented(arrays, axes, kind, name, notes) for name, arrays in groups.items()}
+    oriented = {
+        name: _oriented(arrays, axes, kind, name, notes, classes or 0)
+        for name, arrays in groups.items()
+    }
     leads = [next(b[n] for n in _LEADS if n in b) for b in oriented.values()]
     per_sample = [n for b in oriented.values() for n in b if n.startswith(COST_PREFIX)]
     names = dict.fromkeys(n.removeprefix(COST_PREFIX) for n in per_sample)
@@ -230,16 +239,21 @@ def _are_costs(costs: Any) -> bool:
 
 
 def _oriented(
-    arrays: Mapping[str, Any], axes: str | None, kind: str | None, split: str, notes: list[str]
+    arrays: Mapping[str, Any],
+    axes: str | None,
+    kind: str | None,
+    split: str,
+    notes: list[str],
+    classes: int,
 ) -> dict[str, Array]:
     """Return the row arrays rows first, by the axes given or those that fit the labels."""
     read = None if kind is None else KINDS[blocks.known_kind(kind)]
-    block = blocks.orient(arrays, axes or "NKC", read)
+    block = blocks.orient(arrays, axes or "NKC", read, classes)
     lead = next(block[n] for n in _LEADS if n in block)
     n = next((len(block[name]) for name in ("labels", data.TARGETS) if name in block), len(lead))
     if axes is None and len(lead) != n and lead.shape[1] == n:
         notes.append(f"split {split}: axes read as KNC, which fits the {n} labels")
-        block = blocks.orient(arrays, "KNC", read)
+        block = blocks.orient(arrays, "KNC", read, classes)
     return block
 
 

@@ -27,6 +27,7 @@ from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import MAX_CONTEXTS, checked_names
 from policyopt.runtime._kinds import KINDS, Kind, looks_after_sigmoid
 from policyopt.runtime._reading import UNIT_TOLERANCE, ranked
+from policyopt.runtime._sparse import SPARSE, from_top
 from policyopt.runtime._typing import Array, Bools
 
 #: The arrays of a block: their axes, and the type in which they are kept (None: the layout's).
@@ -77,7 +78,7 @@ def normalise(
     layout: Layout, arrays: Mapping[str, Any], axes: str, split: str, first_row: int = 0
 ) -> tuple[Layout, dict[str, Array]]:
     """Return layout and block of row arrays in any form; all that is wrong with them is refused."""
-    layout, block = to_block(layout, orient(arrays, axes, KINDS[layout.kind]))
+    layout, block = to_block(layout, orient(arrays, axes, KINDS[layout.kind], layout.classes))
     check_block(layout, block, split, first_row)
     return layout, block
 
@@ -170,7 +171,9 @@ def rows_first(array: Array, axes: str) -> Array:
     return array.transpose([axes.index(letter) for letter in "NKC"[: len(axes)]])
 
 
-def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> dict[str, Array]:
+def orient(
+    arrays: Mapping[str, Any], axes: str, kind: Kind | None = None, classes: int = 0
+) -> dict[str, Array]:
     """Bring arrays of any axis order to the names and shapes in `Rows`; ``features``, ``sample_costs`` hold several."""
     axes, kind = check_axes(axes), kind or KINDS["logits"]
     given = {name: value for name, value in arrays.items() if value is not None}
@@ -192,7 +195,7 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
     given |= {COST_PREFIX + name: value for name, value in costs.items()}
     block: dict[str, Array] = {}
     for name, value in given.items():
-        order = COLUMNS.get(column_of(name), ("NK",))[0]
+        order = SPARSE.get(name) or COLUMNS.get(column_of(name), ("NK",))[0]
         if "K" in order:
             shown = name.replace(COST_PREFIX, "sample_costs ")
             block[name] = _rows_first(shown, value, axes if "C" in order else axes.replace("C", ""))
@@ -212,7 +215,7 @@ def orient(arrays: Mapping[str, Any], axes: str, kind: Kind | None = None) -> di
             got = f"shape {variances.shape}"
             raise input_error("variances", f"of shape {values.shape}, as the outputs", got)
         block["outputs"] = np.concatenate([values, variances], axis=2)
-    return confident(block)
+    return confident(from_top(block, classes))
 
 
 def confident(block: dict[str, Array]) -> dict[str, Array]:

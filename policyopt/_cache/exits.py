@@ -349,7 +349,7 @@ def _of_one(raw: Raw, key: str, array: Array) -> Array:
     if role in ("cost", "costs"):
         array = array.reshape(-1) if 1 in array.shape else array
         return array.reshape(()) if array.size == 1 else array
-    deep = role in (*_DEEP, "logit", "variances", "top_prob")
+    deep = role in (*_DEEP, "logit", "variances", "top_prob", "top_logits", "top_classes")
     if array.ndim != (3 if deep else 2):
         return array
     place = 0 if raw.axes != "NKC" and array.shape[0] == 1 else 1

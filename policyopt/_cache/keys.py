@@ -20,6 +20,7 @@ SYNONYMS = {
     "correct": "correct", "quality": "quality", "entropy": "entropy", "top_prob": "top_prob", "features": "features",
     "context": "context", "group": "group", "groups": "group", "group_id": "group", "costs": "costs", "cost": "costs",
     "sample": "sample", "exit": "exit", "split": "split", "query": QUERY,
+    "top_logits": "top_logits", "top_classes": "top_classes", "rest": "rest",
 }  # fmt: skip
 #: How others spell them, by the key that it means.
 _SPELLINGS = {
@@ -35,6 +36,10 @@ _SPELLINGS = {
         "conf_logprob": "logprob log_prob log_conf log_confidence log_confidences conf_logprobs",
         "correct": "is_correct corrects correctness",
         "group": "group_ids",
+        "top_prob": "top_probs topk_probs",
+        "top_logits": "topk_logits",
+        "top_classes": "top_class top_indices topk_classes topk_indices",
+        "rest": "rest_log_sum_exp rest_logsumexp",
         "query": "router_score query_embedding query_embeddings",
         "outputs": "exits exit_outputs",
         "sample": "sample_id sample_idx id ids idx ind index uid guid qid question_id example_id row_id",
@@ -44,7 +49,7 @@ _SPELLINGS = {
 }
 #: Too short or too common to stand after anything but the name of a split.
 _SHORT = ("y", "gt", "gold", "id", "ids", "idx", "ind", "index")
-_SHORT += ("exit", "model", "layer", "tier", "sample", "split", "query")
+_SHORT += ("exit", "model", "layer", "tier", "sample", "split", "query", "rest")
 #: Texts a file may hold about itself.
 OPTIONS = ("axes", "kind", "unit", "cost_kind", "quality_of", "error_scale")
 _BASES = "|".join(sorted({*SYNONYMS, *_SPELLINGS}, key=len, reverse=True))

@@ -34,6 +34,7 @@ from policyopt._cache.keys import names_split, parse_key, split_name
 from policyopt._cache.raw import Raw
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._sparse import SPARSE
 from policyopt.runtime._typing import Array
 
 #: Which key to take for a kind, best first; ``outputs`` fits both.
@@ -50,7 +51,7 @@ _LEADS |= dict.fromkeys(
 _LEADS |= dict.fromkeys(
     ("regression", "regression_variances"), ("values", "outputs", "prediction", "logits")
 )
-_SUMMARY = ("prediction", "correct", "entropy", "top_prob")
+_SUMMARY = ("prediction", "correct", "entropy", "top_prob", *SPARSE)
 _WANTED = (
     "logits or probs (K, N, C), or conf and pred, correct or quality (K, N; of the last exit no conf); labels (N,); "
     "costs (K,); with a prefix such as val_ and test_ where the file holds several splits"
@@ -73,6 +74,7 @@ class Part:
     axes: str | None = None  # where the file or the user fixes them
     rows: Array | None = None  # split of each row
     apart: bool = False  # whether each exit stood by itself
+    classes: int = 0  # C, where the file states it
 
     @property
     def lead(self) -> Array:
@@ -100,7 +102,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
         part = parts.setdefault(prefix, Part(POOL, raw.name, kind, {}, axes=axes, key=""))
         (part.costs if role in ("cost", "costs") else part.arrays)[slot] = array
     for prefix, part in parts.items():
-        known = ("prediction",) if QUERY in part.arrays and kind in (None, "summary") else ()
+        known = ("top_classes", *(("prediction",) if QUERY in part.arrays else ()))
+        known = known if kind in (None, "summary") else ()
         part.key = next((role for role in (*_LEADS[kind], *known) if role in part.arrays), "")
         if kind is None and part.key == "logit" and not raw.table:
             part.kind = "logit"
@@ -161,7 +164,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
                 arrays.setdefault("labels", shared.arrays["labels"])
         if part.key in KINDS and not (raw.table and part.key == "logit"):
             part.kind = part.kind or part.key  # what the user declares goes before the key's name
-        part.split, part.arrays, part.apart = name, arrays, raw.apart
+        part.split, part.arrays, part.apart, part.classes = name, arrays, raw.apart, raw.classes
     return [parts[prefix] for prefix in splits]
 
 
@@ -220,7 +223,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
     if part.kind == "logit" and part.key == "logit" and lead.ndim == 2 and classes:
         _refuse_shape(part, labels, where)  # columns of classes
     flat = lead.ndim == 2 and (kind.single or "variances" in part.arrays)
-    if lead.ndim != (3 if deep else 2) and not flat:
+    if lead.ndim != (3 if deep or key in SPARSE else 2) and not flat:
         _refuse_shape(part, labels, where)
     if not lead.size:
         allowed = "of at least one row, one exit and one class"
@@ -242,7 +245,7 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         got, step = f"shape {labels.shape}", label_step(labels)
         raise input_error(f"{part.source}: labels", "one class number per row", got, step)
     try:
-        arrays = orient(arrays, axes, kind)
+        arrays = orient(arrays, axes, kind, part.classes)
     except InputError as error:
         raise InputError(f"{part.source}: {error}") from error
     notes += summary_notes(f"{part.source}: {part.split}", {**arrays, **_labels_of(part)})
@@ -366,7 +369,7 @@ def _flattening(lead: Array, labels: Array | None) -> str:
 def _note_unsure(part: Part, n: int, exits: int, notes: list[str]) -> None:
     """Tell which exits have no confidence of their own."""
     given = next((part.arrays[role] for role in CONFIDENCES if role in part.arrays), None)
-    if given is None and "top_prob" not in part.arrays:
+    if given is None and not {"top_prob", "top_logits"} & part.arrays.keys():
         notes.append(
             f"{part.source}: NO CONFIDENCES: all are 1, which tells no row from another, so a policy can only choose "
             "shares of the rows; or routing by what is known before any model is asked (a router's score, a length, an "

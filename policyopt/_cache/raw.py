@@ -53,6 +53,12 @@ class Raw:
     ids: Array | None = None  # what each row is called
     folder: str = ""  # the name of the one that it lies in
 
+    @property
+    def classes(self) -> int:
+        """C where the file states it, else 0."""
+        stated = str(self.metadata.get("classes"))
+        return int(stated) if stated.isdecimal() and len(stated) < 10 else 0
+
     def note(self, text: str) -> None:
         """Note what was decided rather than declared."""
         self.notes.append(f"{self.name}: {text}")
@@ -156,7 +162,7 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
         ):
             raw.metadata[key] = _plain(value)
             shape = _shape(value)
-            if place is None or role == "sample":
+            if role == "sample" or (place is None and (shape or key != "classes")):
                 raw.unread[key] = tuple(shape)
                 if shape:
                     raw.ignore("key", key)

@@ -239,6 +239,9 @@ class CacheWriter:
         group: Any = None,
         query: Any = None,
         variances: Any = None,
+        top_logits: Any = None,
+        top_classes: Any = None,
+        rest: Any = None,
     ) -> None:
         """Check a batch of n rows and add it to a split; all of it or, on an error, nothing.
 
@@ -282,6 +285,11 @@ class CacheWriter:
             `routing` chooses the first model by; for every batch or for none.
         variances : array as `outputs`, optional
             Kind ``regression_variances``: predicted variances of the values.
+        top_logits, top_classes : array of shape (n, K, M), optional
+            Summaries of many classes: the M largest logits, largest first, and their classes; `classes` must be known.
+        rest : array of shape (n, K), optional
+            With `top_logits`: the log of the sum of exp of all other logits, -inf where there are none. `top_prob`
+            needs none: `top_classes` beside it stand for `prediction`.
 
         Raises
         ------
@@ -292,7 +300,7 @@ class CacheWriter:
             "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
             "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
             "sample_costs": sample_costs, "features": features, "context": context, "group": group,
-            "query": query, "variances": variances,
+            "query": query, "variances": variances, "top_logits": top_logits, "top_classes": top_classes, "rest": rest,
         }  # fmt: skip
         self.add(split, arrays, axes)
 

@@ -19,6 +19,7 @@ from ._policy import Decisions, Policy
 from ._reading import UNIT_TOLERANCE
 from ._routing import RoutingPolicy
 from ._sizes import PIECE, Room
+from ._sparse import SPARSE, from_top
 from ._typing import Array, Ints
 
 _MOST_DEFLATED = 1040  # what deflate can make of a byte, 1032, and a little
@@ -37,7 +38,8 @@ _SUMMARY = {
     "prediction": ("pred", "prediction"),
     "confidence": ("conf", "confidence", "conf_logprob"),
     "entropy": ("entropy",),
-    "top_prob": ("top_prob",),
+    "top_prob": ("top_prob", "top_probs"),
+    **{name: (name,) for name in SPARSE},
 }
 _CONTEXT = ("context", "contexts")
 
@@ -102,6 +104,7 @@ def outputs_of(
                     columns[field] = by_exit(arrays[key], policy, axes, f"{key} in {name}", last)
                     if key == "conf_logprob":
                         columns[field] = np.exp(columns[field].astype(np.float64))
+        columns = from_top(columns, policy.classes, name)
         if "confidence" not in columns and columns.get("top_prob", np.empty(0)).ndim == 3:
             columns["confidence"] = columns["top_prob"][:, :, 0]
         if "confidence" in columns and columns["confidence"].dtype.kind == "f":

@@ -892,7 +892,8 @@ def leaves(policy: Policy, at: int, score: Floats, state: State) -> Bools:
 
 def _check_columns(policy: Policy, given: Any, output: ExitOutput, k: int) -> None:
     """Refuse summaries that lack a column which a score reads."""
-    if hasattr(given, "keys") and "prediction" not in given and policy.needs_predictions:
+    said = not hasattr(given, "keys") or {"prediction", "top_classes"} & set(given)
+    if policy.needs_predictions and not said:
         allowed = "with predictions (pred), as the rows of the fit"
         step = (
             f"Score '{policy.rule.name}' reads them; -1 stands for no answer. Give them, or fit "

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ._errors import input_error
 from ._kinds import KINDS, Kind, looks_after_sigmoid
 from ._outputs import ExitOutput, check_peaks, reduce_logits, reduce_record
+from ._sparse import from_top
 from ._text import same_answer
 from ._typing import Array, Bools
 
@@ -34,7 +35,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
     ----------
     output : array of shape (n, C), or `ExitOutput`, or mapping
         Logits or probabilities; for records a mapping with ``confidence`` and perhaps
-        ``prediction``, ``top_prob``, ``entropy``.
+        ``prediction``, ``top_prob``, ``entropy``, or with ``top_logits``, ``top_classes``, ``rest``.
     kind : str
         What the policy was fitted on: one of the kinds but regression, which takes a state.
     classes : int
@@ -64,6 +65,7 @@ def reduce_exit(output: object, kind: str, classes: int, name: str = "output") -
             step = "The policy was fitted on summaries; pass summaries."
             raise input_error(name, allowed, type(output).__name__, step)
         columns = {key: as_array(output[key], f"{key} of {name}") for key in output}  # type: ignore
+        columns = from_top(columns, classes, name)
         _mark_missing(columns)
         _check_record(columns, name)
         return reduce_record(**{"prediction": -1, **columns})
