@@ -227,7 +227,7 @@ def import_sources(
         writer = CacheWriter(
             target, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
             dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
-            classes=max(raw.classes for raw in raws) if found == "summary" else None,
+            classes=max(part.classes for part in parts) if found == "summary" else None,
             metadata=one.metadata() | ({"class_names": names} if names else {}), overwrite=overwrite,
             **one.measure(found, quality_of, error_scale),
         )  # fmt: skip
