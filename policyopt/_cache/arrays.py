@@ -233,8 +233,8 @@ def summarise(logits: Any, top: int = TOP) -> dict[str, Array]:
         raise input_error("logits", "of shape (..., C)", f"shape {shape}", "Classes come last.")
     classes, rows, done = shape[len(shape) - 1], int(np.prod(shape[:-1])), 0
     found: dict[str, Array] = {
-        "prediction": np.empty(rows, np.int32), "entropy": np.empty(rows),
-        "top_prob": np.empty((rows, min(check_whole("top", top), classes))),
+        "prediction": np.empty(rows, np.int32),
+        "top_prob": np.empty((rows, min(check_whole("top", top), classes))), "entropy": np.empty(rows),
     }  # fmt: skip
     step = max((1 << 17) // classes, 1)  # rows that stay in a core's cache
     scratch, each = np.empty((2, step, classes), np.float32), max(step * len(logits) // rows, 1)
