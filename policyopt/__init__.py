@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from policyopt._api import evaluate, fit, risk_coverage
-    from policyopt._cache.arrays import from_arrays
+    from policyopt._cache.arrays import from_arrays, summarise
     from policyopt._cache.data import ExitData
     from policyopt._cache.importers import import_sources
     from policyopt._cache.reader import open_cache
-    from policyopt._cache.summaries import summarise
     from policyopt._cache.writer import CacheWriter
     from policyopt._certificates.certify import Certified, certify
     from policyopt._certificates.risks import Risk, register_risk
@@ -69,11 +68,10 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "_api": "evaluate fit risk_coverage",
-    "_cache.arrays": "from_arrays",
+    "_cache.arrays": "from_arrays summarise",
     "_cache.data": "ExitData",
     "_cache.importers": "import_sources",
     "_cache.reader": "open_cache",
-    "_cache.summaries": "summarise",
     "_cache.writer": "CacheWriter",
     "_certificates.certify": "Certified certify",
     "_certificates.risks": "Risk register_risk",

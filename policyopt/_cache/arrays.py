@@ -1,4 +1,4 @@
-"""`from_arrays`: an `ExitData` from arrays in memory, under the same checks as a cache on disk."""
+"""`from_arrays`: an `ExitData` from arrays in memory, checked as a cache on disk is; `summarise`: logits made small."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, Block, ExitData, L
 from policyopt._cache.manifest import check_metadata, fingerprint, with_told
 from policyopt._costs import Cost, cumulative, exit_counts
 from policyopt._measures import measure_of
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_seed, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
+from policyopt.runtime._outputs import TOP, reduce_logits
 from policyopt.runtime._sparse import SPARSE
 from policyopt.runtime._typing import Array
 
@@ -98,9 +99,7 @@ def from_arrays(
     seed : int, default 0
         Seed of that division.
     prediction, confidence, top_prob, entropy, correct, quality, features, context : array, optional
-        Summaries, graded quality, feature vectors, numbers of contexts, see `CacheWriter.append`.
-    top_logits, top_classes, rest : array, optional
-        Sparse outputs, see `CacheWriter.append`; they need `classes`.
+        Summaries, graded quality, feature vectors, numbers of contexts, see `CacheWriter.append`, as of `top_logits`.
     classes : int, optional
         C, for summaries.
     dtype : {"float16", "float32", "float64"}, optional
@@ -159,10 +158,7 @@ def from_arrays(
             groups[POOL]["sample_costs"] = moved | groups[POOL].get("sample_costs", {})
             costs = None
     kind = blocks.kind_with(kind, any("variances" in arrays for arrays in groups.values()))
-    oriented = {
-        name: _oriented(arrays, axes, kind, name, notes, classes or 0)
-        for name, arrays in groups.items()
-    }
+    oriented = {n: _oriented(a, axes, kind, n, notes, classes or 0) for n, a in groups.items()}
     leads = [next(b[n] for n in _LEADS if n in b) for b in oriented.values()]
     per_sample = [n for b in oriented.values() for n in b if n.startswith(COST_PREFIX)]
     names = dict.fromkeys(n.removeprefix(COST_PREFIX) for n in per_sample)
@@ -203,6 +199,55 @@ def from_arrays(
     return data.to_data(layout, rows, shares, seed, told, fingerprint(checksums, layout))
 
 
+def summarise(logits: Any, top: int = TOP) -> dict[str, Array]:
+    """Reduce logits to the summary that `CacheWriter.append` takes, by the arithmetic of policies that serve.
+
+    Parameters
+    ----------
+    logits : array of shape (..., C), or sequence of K arrays of shape (n, C)
+        Numpy or torch; read a few rows at a time.
+    top : int, default 3
+        T, how many of the largest probabilities to return.
+
+    Returns
+    -------
+    dict
+        ``prediction`` (...), int32; ``top_prob`` (..., T) and, in nats, ``entropy`` (...), float64. Of K arrays (n, K).
+
+    Raises
+    ------
+    InputError
+        No axis of classes, or a row without a finite largest value.
+
+    Examples
+    --------
+    >>> kept = summarise(np.random.default_rng(0).normal(size=(100, 3, 5000)))  # (n, K, C)
+    >>> {name: array.shape for name, array in kept.items()}
+    {'prediction': (100, 3), 'top_prob': (100, 3, 3), 'entropy': (100, 3)}
+    """
+    if isinstance(logits, (list, tuple)):
+        parts = [summarise(one, top) for one in logits]
+        return {name: np.stack([part[name] for part in parts], axis=1) for name in parts[0]}
+    shape: tuple[int, ...] = tuple(getattr(logits, "shape", ()))
+    if len(shape) < 2 or 0 in shape:
+        raise input_error("logits", "of shape (..., C)", f"shape {shape}", "Classes come last.")
+    classes, rows, done = shape[len(shape) - 1], int(np.prod(shape[:-1])), 0
+    found: dict[str, Array] = {
+        "prediction": np.empty(rows, np.int32),
+        "top_prob": np.empty((rows, min(check_whole("top", top), classes))), "entropy": np.empty(rows),
+    }  # fmt: skip
+    step = max((1 << 17) // classes, 1)  # rows that stay in a core's cache
+    scratch, each = np.empty((2, step, classes), np.float32), max(step * len(logits) // rows, 1)
+    for low in range(0, len(logits), each):
+        part = blocks.to_numpy("logits", logits[low : low + each]).reshape(-1, classes)
+        for at in range(0, len(part), step):
+            said = reduce_logits(part[at : at + step], top, scratch, name="logits")
+            for name, array in found.items():
+                array[done : done + len(said)] = getattr(said, name)
+            done += len(said)
+    return {name: array.reshape(shape[:-1] + array.shape[1:]) for name, array in found.items()}
+
+
 def _groups(
     whole: dict[str, Any], splits: Mapping[str, Mapping[str, Any]] | None, shares: Any
 ) -> dict[str, dict[str, Any]]:
@@ -239,13 +284,8 @@ def _are_costs(costs: Any) -> bool:
 
 
 def _oriented(
-    arrays: Mapping[str, Any],
-    axes: str | None,
-    kind: str | None,
-    split: str,
-    notes: list[str],
-    classes: int,
-) -> dict[str, Array]:
+    arrays: Mapping[str, Any], axes: str | None, kind: str | None, split: str, notes: list[str], classes: int
+) -> dict[str, Array]:  # fmt: skip
     """Return the row arrays rows first, by the axes given or those that fit the labels."""
     read = None if kind is None else KINDS[blocks.known_kind(kind)]
     block = blocks.orient(arrays, axes or "NKC", read, classes)

@@ -266,7 +266,7 @@ def import_sources(
         writer = CacheWriter(
             out, costs=stated, kind=found, shares=shares, split_seed=seed, contexts=contexts,
             dtype=dtype or blocks.natural_dtype(found, [part.lead for part in one.parts]),
-            classes=max(raw.classes for raw in raws) if found == "summary" else None,
+            classes=max(part.classes for part in parts) if found == "summary" else None,
             metadata=one.metadata() | ({"class_names": names} if names else {}), overwrite=overwrite,
             append=append, time=time, retain=retain, **one.measure(found, quality_of, error_scale),
         )  # fmt: skip

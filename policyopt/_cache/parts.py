@@ -144,6 +144,8 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
     if named and split is not None:
         allowed = f"PATH alone where the file names its splits ({', '.join(named)})"
         raise input_error("SRC", allowed, f"{split}={raw.name}", f"Leave {split}= out.")
+    stated = str(raw.metadata.get("classes"))
+    classes = int(stated) if stated.isdecimal() and len(stated) < 10 else 0
     splits = _split_names(raw, named) if named else {None: split_name(split or POOL)}
     for prefix, name in splits.items():
         part = parts[prefix]
@@ -164,7 +166,7 @@ def divide(raw: Raw, split: str | None, kind: str | None, axes: str | None) -> l
                 arrays.setdefault("labels", shared.arrays["labels"])
         if part.key in KINDS and not (raw.table and part.key == "logit"):
             part.kind = part.kind or part.key  # what the user declares goes before the key's name
-        part.split, part.arrays, part.apart, part.classes = name, arrays, raw.apart, raw.classes
+        part.split, part.arrays, part.apart, part.classes = name, arrays, raw.apart, classes
     return [parts[prefix] for prefix in splits]
 
 

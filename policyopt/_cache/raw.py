@@ -53,12 +53,6 @@ class Raw:
     ids: Array | None = None  # what each row is called
     folder: str = ""  # the name of the one that it lies in
 
-    @property
-    def classes(self) -> int:
-        """C where the file states it, else 0."""
-        stated = str(self.metadata.get("classes"))
-        return int(stated) if stated.isdecimal() and len(stated) < 10 else 0
-
     def note(self, text: str) -> None:
         """Note what was decided rather than declared."""
         self.notes.append(f"{self.name}: {text}")

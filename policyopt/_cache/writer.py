@@ -285,11 +285,8 @@ class CacheWriter:
             `routing` chooses the first model by; for every batch or for none.
         variances : array as `outputs`, optional
             Kind ``regression_variances``: predicted variances of the values.
-        top_logits, top_classes : array of shape (n, K, M), optional
-            Summaries of many classes: the M largest logits, largest first, and their classes; `classes` must be known.
-        rest : array of shape (n, K), optional
-            With `top_logits`: the log of the sum of exp of all other logits, -inf where there are none. `top_prob`
-            needs none: `top_classes` beside it stand for `prediction`.
+        top_logits, top_classes, rest : arrays of shape (n, K, M), (n, K, M), (n, K), optional
+            Of `classes` classes the largest logits, largest first, which they are, the log of the rest's sum of exp.
 
         Raises
         ------

@@ -111,8 +111,8 @@ def test_summaries_are_those_of_the_pass(full: dict[str, Any]) -> None:
         found = po.summarise(form)
         for name in ("prediction", "top_prob", "entropy"):
             np.testing.assert_array_equal(found[name], getattr(said, name))
-    one = po.summarise(logits[0, 0], top=99)
-    assert one["top_prob"].shape == (C,) and one["prediction"] == said.prediction[0, 0]
+    one = po.summarise(logits[0, :1], top=99)
+    assert one["top_prob"].shape == (1, C) and one["prediction"] == said.prediction[0, 0]
     for bad in (np.float32(1.0), np.full((2, 3), np.nan)):
         with pytest.raises(po.InputError):
             po.summarise(bad)
@@ -124,7 +124,7 @@ def test_files(full: dict[str, Any], tmp_path: Path) -> None:
     turned = {name: array.swapaxes(0, 1) for name, array in top.items()}
     more = {"labels": labels, "classes": C, "costs": [1, 2, 4]}
     np.savez(tmp_path / "one.npz", **turned, **more)  # type: ignore[arg-type]
-    spelled = zip(("val_topk_logits", "val_topk_indices", "val_rest"), turned.values(), strict=True)
+    spelled = zip(("val_top_logits", "val_top_indices", "val_rest"), turned.values(), strict=True)
     np.savez(tmp_path / "val.npz", **dict(spelled), val_labels=labels, classes=C)  # type: ignore[arg-type]
     probs = kept.splits["pool"].array("top_prob").swapaxes(0, 1)
     shares = {"top_probs": probs, "top_classes": turned["top_classes"][:, :, :3]}
@@ -151,12 +151,22 @@ def test_files(full: dict[str, Any], tmp_path: Path) -> None:
         read.exit, policy.decide([{k: a[:, e] for k, a in top.items()} for e in range(K)]).exit
     )
     np.savez(tmp_path / "unknown.npz", **turned, labels=labels)  # type: ignore[arg-type]
-    with pytest.raises(po.InputError, match="a key classes"):
+    with pytest.raises(po.InputError, match="in a file a key classes"):
         po.import_sources(tmp_path / "unknown.npz", tmp_path / "none")
     np.savez(tmp_path / "beside.npz", logits=full["outputs"].swapaxes(0, 1), **turned, **more)  # type: ignore[arg-type]
     report = po.import_sources(tmp_path / "beside.npz", tmp_path / "beside")
     assert report.data.kind == "logits"
     assert any("top_logits not used beside logits" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("bad", ["abc", [1.0, 2.0, 3.0], [["a"]], []])
+def test_a_step_refuses_what_are_no_numbers(bad: Any) -> None:
+    columns = {"top_classes": np.arange(2), "top_logits": np.zeros(2), "rest": 0.0}
+    for name in columns:
+        with pytest.raises(po.InputError, match="M at most C"):
+            reduce_exit({**columns, name: bad}, "summary", C)
+    with pytest.raises(po.InputError, match="M at most C"):
+        reduce_exit(dict.fromkeys(columns, 1.0), "summary", C)
 
 
 def _with(name: str, change: Any) -> Any:
@@ -183,17 +193,17 @@ BAD = {
     "class beyond": (_with("top_classes", _put(C, 3, 1, 5)), "top_classes.*from 0 to 39"),
     "class below": (_with("top_classes", _put(-1, 3, 1, 5)), "top_classes.*from 0 to 39"),
     "half a class": (_with("top_classes", lambda a: a + 0.5), "top_classes.*whole"),
-    "rest nan": (_with("rest", _put(np.nan, 3, 1)), "rest.*log of the sum"),
+    "rest nan": (_with("rest", _put(np.nan, 3, 1)), r"rest.*log of the sum.*row 3, exit \[1\]"),
     "rest inf": (_with("rest", _put(np.inf, 3, 1)), "rest.*log of the sum"),
     "rest of all": (_with("rest", lambda a: np.exp(a) + 9), "rest.*log of the sum"),
     "no rest": (lambda g: g.pop("rest"), "top_logits, top_classes and rest"),
     "no classes": (lambda g: g.pop("top_classes"), "top_logits, top_classes and rest"),
     "rest alone": (lambda g: g.pop("top_logits"), "outputs"),
-    "unlike": (_with("top_classes", lambda a: a[..., :2]), "shapes of top_classes"),
-    "short rest": (_with("rest", lambda a: a[:, :2]), "rest.*of shape"),
+    "unlike": (_with("top_classes", lambda a: a[..., :2]), "M at most C"),
+    "short rest": (_with("rest", lambda a: a[:, :2]), "M at most C"),
     "prediction too": (lambda g: g.update(prediction=g["top_classes"][..., 0]), "prediction"),
-    "C unknown": (lambda g: g.pop("classes"), "classes=C"),
-    "C too small": (lambda g: g.update(classes=M - 1), "of 1 to 5 classes"),
+    "C unknown": (lambda g: g.pop("classes"), "classes="),
+    "C too small": (lambda g: g.update(classes=M - 1), "M at most C.*C = 5"),
     "texts": (_with("top_logits", lambda a: a.astype(str)), "numbers"),
 }  # fmt: skip
 
