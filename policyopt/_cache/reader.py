@@ -215,6 +215,8 @@ def read_manifest(directory: Path | Store, incomplete: bool = False) -> Manifest
             found = next((name for name in order if (directory / name).exists()), None)
     if found is None or isinstance(directory, Store):
         step = "Make one with `policyopt import SRC --out DIR`."
+        if isinstance(directory, Store):
+            step = f"Check address, bucket, rights and connection. {step}"
         raise input_error("cache", f"a directory with a {MANIFEST}", str(directory), step)
     descriptor = open_regular(directory / found, found)
     try:

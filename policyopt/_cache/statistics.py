@@ -54,6 +54,11 @@ _COLUMNS = {"file": str, "of": str, "shards": list, "rows": list, "sha256": str,
 Spec = Mapping[str, tuple[tuple[int, ...], Any]]
 
 
+def worth_keeping(shards: Sequence[Shard]) -> bool:
+    """Whether shards are so large that what a pass finds is kept."""
+    return sum(shard.bytes for shard in shards) >= _WORTH_KEEPING
+
+
 def clear(directory: Path) -> None:
     """Remove what is kept of a cache that is no more."""
     place = directory / FOLDER
@@ -129,7 +134,7 @@ class Kept:
         self.checked = checked
         self.splits: Mapping[str, Rows] = {}  # as they were opened
         self.shards, self.stamps, self.place = manifest.shards, stamps, directory / FOLDER
-        self.worth = sum(shard.bytes for shard in manifest.shards) >= _WORTH_KEEPING
+        self.worth = worth_keeping(manifest.shards)
         # A link in a cache of someone else's may lead to any folder of the user's.
         theirs = self.place.is_symlink() or (self.place / _INDEX).is_symlink()
         if self.worth and (theirs or not os.access(directory, os.W_OK)):

@@ -31,7 +31,7 @@ from policyopt._cache.manifest import (
 from policyopt._cache.places import Store, place_of
 from policyopt._cache.reader import open_manifest, read_manifest
 from policyopt._cache.shards import StoredShard
-from policyopt._cache.statistics import FOLDER, clear
+from policyopt._cache.statistics import FOLDER, clear, worth_keeping
 from policyopt._costs import Cost
 from policyopt._measures import measure_of
 from policyopt._optional import need
@@ -152,6 +152,7 @@ class CacheWriter:
         given = (costs,) if isinstance(costs, Cost) else costs
         if not isinstance(given, Sequence) or not all(isinstance(c, Cost) for c in given):
             step = "E.g. [Cost('compute', 'MMACs', [1, 2])]."
+            step = f"There is no cache at {self.path} yet. {step}" if append else step
             raise input_error("costs", "a sequence of Cost", costs, step)
         given = tuple(given)
         measure = measure_of(kind, quality_of, error_scale)
@@ -308,6 +309,9 @@ class CacheWriter:
             raise input_error("append", "inside the `with` block", f"a {self._state} writer", step)
         self._check_lock()
         data.check_name("split", split)
+        if data.POOL in self._before and split != data.POOL:
+            step = "To append streams, import its rows as named splits: fit=A.npz test=B.npz."
+            raise input_error("split", "the pool, as this cache has one", split, step)
         shares = self._shares
         if shares is None:
             shares = data.DEFAULT_SHARES if split == data.POOL else {}
@@ -381,6 +385,9 @@ class CacheWriter:
         self._buffers.clear()
         if self._append:
             mine = window(self._manifest.shards, None, self._retain)
+            if gone := [shard for shard in self._manifest.shards if shard not in mine]:
+                told = f"{sum(shard.rows for shard in gone)} rows, the newest of {max(s.time for s in gone)}"
+                self.notes.append(f"not retained ({self._retain}) and gone: {told}")
             self._manifest = replace(self._manifest, shards=mine)
         if not self._before:
             self._keep_equal_rows()
@@ -392,7 +399,7 @@ class CacheWriter:
             if self._made and isinstance(self.path, Path):
                 sync_folder(self.path.parent)
             _put(self.path, MANIFEST, dump(whole), self._tag)
-        if isinstance(self.path, Path) and not self._append:
+        if isinstance(self.path, Path) and not (self._append and worth_keeping(whole.shards)):
             clear(self.path)  # of what was overwritten
         self._done = True
 

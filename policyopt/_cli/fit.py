@@ -393,6 +393,7 @@ def curve(
     """Fit methods at several budgets; show accuracy at realised cost on the test rows."""
     options.out_folder(out, {"curve.csv": "method,budget,"})
     options.out_page(report)
+    options.out_directory(keep, "--keep")
     declines = {
         "abstain": abstain, "abstain_cost": abstain_cost, "abstain_quality": abstain_quality,
         "abstain_score": abstain_score,
@@ -403,18 +404,14 @@ def curve(
     data = options.read_cache(cache, since=since, last=last)
     tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
     asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
-    frontier = _run(
-        tables,
-        methods,
-        asked,
-        seeds,
-        settings,
-        test,
-        metric,
-        max_exits=max_exits,
-        keep=keep,
-        **declines,
-    )
+    try:
+        frontier = _run(
+            tables, methods, asked, seeds, settings, test, metric, max_exits=max_exits, keep=keep, **declines,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        if keep is not None:
+            output.note("what is fitted is kept: the same command goes on where it stopped")
+        raise
     options.write_page(report, "curve", frontier, f"Curve on {options.title(cache)}")
     records = frontier.records + (frontier.bound if bounds else [])
     title = f"{options.title(cache)}, split {test}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt._cache.data import ExitData
+from policyopt._cache.manifest import Shard
 from policyopt._cli import options, output
 from policyopt._cli.files import POLICY, recognised
 from policyopt._cli.options import argument, option
@@ -70,7 +72,7 @@ def import_(
     """Read the outputs of a model into a cache: .npz, .npy, .safetensors, .pt, .csv, .jsonl, .parquet and more."""
     from policyopt._cache.importers import import_sources
 
-    options.out_directory(out)
+    options.out_directory(out, store=True)
     with output.progress("importing"):
         report = import_sources(
             sources, out, axes=axes, kind=kind, costs=costs, unit=unit, cost_kind=cost_kind,
@@ -144,7 +146,7 @@ def info(
     data = options.read_cache(cache, incomplete, since, last)
     with output.progress("reading the outputs"):
         tables = Tables(data, cost, utility)
-        splits = [_split(tables, name) for name in data.split_names]
+        splits = [_split(tables, name, data.kept.shards) for name in data.split_names]
     metrics = None
     if full:
         from policyopt._study.exits import exit_metrics
@@ -166,7 +168,7 @@ def info(
             _print_metrics(metrics)
 
 
-def _split(tables: Tables, name: str) -> dict[str, Any]:
+def _split(tables: Tables, name: str, shards: Sequence[Shard]) -> dict[str, Any]:
     table = tables.get(name, censored=True)
     stats, worth = table.statistics, None
     known = known_rows(table)
@@ -189,7 +191,8 @@ def _split(tables: Tables, name: str) -> dict[str, Any]:
     if table.context is not None:
         counts = np.bincount(table.context, minlength=len(table.contexts))
         found["context_share"] = (counts / len(table)).tolist()
-    return found
+    times = sorted(shard.time for shard in shards if shard.split == name and shard.time)
+    return found | ({"appended": [times[0], times[-1]]} if times else {})
 
 
 def _cost(data: ExitData, cost: Cost) -> dict[str, Any]:
@@ -222,6 +225,8 @@ def _print_cache(content: dict[str, Any], data: ExitData, graded: bool) -> None:
     if data.metadata:
         output.say(f"metadata: {_cut(json.dumps(content['metadata']), 70)}")
     columns: dict[str, Any] = {"split": "split", "role": "role", "rows": "rows"}
+    if any("appended" in one for one in content["splits"]):
+        columns["appended"] = lambda one: " to ".join(t[:16] for t in one.get("appended", []))
     if any(0 < found["labelled"] < found["rows"] for found in content["splits"]):
         columns["labelled"] = "labelled"
     if any("groups" in found for found in content["splits"]):

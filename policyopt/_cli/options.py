@@ -201,7 +201,10 @@ def read_cache(
     from policyopt._cache.reader import open_cache
 
     with progress("checking the cache"):
-        return open_cache(path, incomplete=incomplete, since=since, last=last)
+        data = open_cache(path, incomplete=incomplete, since=since, last=last)
+    if (since or last) and not any(shard.time for shard in data.kept.shards):
+        note("no row of this cache was appended: --since and --last leave all of them")
+    return data
 
 
 METRIC = option(None, f"What is told besides, of {', '.join(METRICS)}; needs labels.", "--metric")
@@ -316,10 +319,13 @@ def out_folder(
         out_policy(path / "policy.json")
 
 
-def out_directory(path: Path | None, name: str = "--out") -> None:
-    """Refuse a directory that cannot be made or written to."""
-    if path is None or address_of(path):  # a store says so itself
+def out_directory(path: Path | None, name: str = "--out", store: bool = False) -> None:
+    """Refuse a directory that cannot be made or written to; one in a `store` says so itself."""
+    if path is None or (store and address_of(path)):
         return
+    if address := address_of(path):
+        step = "Write it here and copy it; only caches are written to stores."
+        raise input_error(name, "on this machine", shown(address), step)
     there = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not there.is_dir():
         raise input_error(name, "in a directory", f"{there} (a file)", "Choose another place.")

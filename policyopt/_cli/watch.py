@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def watch(
     least: float = option(1.0, "Least probability with which a loss is seen."),
     cost_bound: float | None = option(None, "Most that a request may cost, of a risk of cost."),
     split: str = option("recent", "Of a cache: the stream whose rows are watched, all exits run."),
+    since: str | None = options.SINCE,
     report: Path | None = options.REPORT,
     style: output.Format = options.STYLE,
 ) -> None:
@@ -52,6 +54,7 @@ def watch(
     to be given once; of a cache, only what was appended since the last time is read.
     """
     options.out_page(report)
+    options.out_file(state, "--state")
     promise, bound = _promise(policy, risk, cost_bound)
     shares = promise.name != "cost"
     monitor, seen = _monitor(state, promise, confidence, least, bound)
@@ -64,7 +67,7 @@ def watch(
             found = [row for row in found if _said(row.get("label")) in ("", promise.of)]
         losses, probability = _losses(promise.name, found, rows)
     else:
-        losses, seen = _appended(rows, split, seen, promise, policy, cost_bound)
+        losses, seen = _appended(rows, split, since, seen, promise, policy, cost_bound)
         probability = np.ones(len(losses))
     course = []
     for part in np.array_split(np.arange(len(losses)), min(_POINTS, max(len(losses), 1))):
@@ -182,35 +185,43 @@ def _monitor(
 
 
 def _appended(
-    cache: Path,
-    split: str,
-    seen: Sequence[str],
-    risk: Any,
-    policy: Path | None,
+    cache: Path, split: str, since: str | None, seen: Sequence[str], risk: Any, policy: Path | None,
     bound: float | None,
-) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """Return the losses of a policy on the rows that a cache has got since, in their order, and its shards by now."""
+) -> tuple[np.ndarray[Any, Any], list[str]]:  # fmt: skip
+    """Return the losses of a policy on the rows that a cache has got since, and of what the state is: shards seen."""
     from policyopt._api import cost_for, utility_for
+    from policyopt._cache.manifest import window
     from policyopt._cache.places import place_of
     from policyopt._cache.reader import open_cache, read_manifest
-    from policyopt._certificates.risks import losses_of, rows_for, taken
+    from policyopt._certificates.risks import KINDS, losses_of, rows_for, taken
     from policyopt._table import Tables
     from policyopt.runtime._experts import load_any
 
     if policy is None or risk.name == "selective_error":
         step = "Give --policy, which is replayed; or rows with losses."
         raise input_error("ROWS", "a .csv or .jsonl file, of this risk", cache, step)
-    there = [shard.file for shard in read_manifest(place_of(cache)).shards]
-    if set(there) <= set(seen):
-        return np.empty(0), there
-    data = open_cache(cache, but=seen)  # perhaps more by now
-    there = [*(name for name in there if name in seen), *(s.file for s in data.kept.shards)]
-    if split not in data.splits:
-        return np.empty(0), there
-    found = load_any(policy)
-    tables = Tables(data, cost_for(found, data), utility=utility_for(found, data)[0])
-    table = rows_for(risk, tables.get(split))
-    return losses_of(risk, [taken(found, table)], table, bound)[0].values[0], there
+    found, place = load_any(policy), place_of(cache)
+    of = f"{sha256(policy.read_bytes()).hexdigest()[:16]} on {split} of {place}"
+    if seen and seen[0] != of:
+        step = "Give another --state; --since leaves out what is older than the policy."
+        raise input_error("--state", f"of this policy and cache: {of}", seen[0], step)
+    shards = read_manifest(place).shards
+    names = dict.fromkeys(shard.split for shard in shards)
+    if split not in names:
+        raise input_error("--split", f"one of {', '.join(names)}", split, "Name the stream.")
+    there = [shard.file for shard in shards]
+    new = {s.file for s in window(shards, since) if s.split == split} - {*seen}
+    losses = np.empty(0)
+    if new:
+        data = open_cache(cache, but=[name for name in there if name not in new])
+        there += [s.file for s in data.kept.shards if s.file not in there]  # that came meanwhile
+        tables = Tables(data, cost_for(found, data), utility=utility_for(found, data)[0])
+        table = rows_for(risk, tables.get(split))
+        if KINDS[risk.name].labels and not table.valued.any():
+            output.note(f"{len(table):,} new rows have no label: left out, also from now on")
+        else:
+            losses = losses_of(risk, [taken(found, table)], table, bound)[0].values[0]
+    return losses, [of, *there]
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

@@ -175,15 +175,22 @@ def test_a_watch_reads_what_was_appended_and_no_row_twice(tmp_path, monkeypatch)
         str(state),
     ]
     words += ["--format", "json"]
+    base = [sys.executable, "-m", "policyopt"]
 
     def watch():
-        done = subprocess.run(
-            [sys.executable, "-m", "policyopt", *words], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*base, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)[0]
 
     assert watch()["losses"] == 100 == watch()["losses"]  # nothing is new
+    for more, told in (
+        (["--split", "recnt"], "must be one of recent"),
+        (["--split", "late"], "this policy"),
+    ):
+        with po.CacheWriter(place, append=True, time=DAYS[0]) as cache:
+            cache.append("late", *rows(5))
+        done = subprocess.run([*base, *words, *more], capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and told in done.stderr
     day(place, 1)
     day(place, 2, retain="1d")  # those of day 1 were never seen
     again = watch()
