@@ -403,18 +403,8 @@ def curve(
     data = options.read_cache(cache, since=since, last=last)
     tables = options.make_tables(data, cost, ("fit", test), utility, head_cost)
     asked = _targets(tables, budgets, accuracy, quality, max_drop, saving, limit)
-    frontier = _run(
-        tables,
-        methods,
-        asked,
-        seeds,
-        settings,
-        test,
-        metric,
-        max_exits=max_exits,
-        keep=keep,
-        **declines,
-    )
+    more = {"max_exits": max_exits, "keep": keep, **declines}
+    frontier = _run(tables, methods, asked, seeds, settings, test, metric, **more)
     options.write_page(report, "curve", frontier, f"Curve on {options.title(cache)}")
     records = frontier.records + (frontier.bound if bounds else [])
     title = f"{options.title(cache)}, split {test}"

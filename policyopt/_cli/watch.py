@@ -182,13 +182,8 @@ def _monitor(
 
 
 def _appended(
-    cache: Path,
-    split: str,
-    seen: Sequence[str],
-    risk: Any,
-    policy: Path | None,
-    bound: float | None,
-) -> tuple[np.ndarray[Any, Any], list[str]]:
+    cache: Path, split: str, seen: Sequence[str], risk: Any, policy: Path | None, bound: float | None
+) -> tuple[np.ndarray[Any, Any], list[str]]:  # fmt: skip
     """Return the losses of a policy on the rows that a cache has got since, in their order, and its shards by now."""
     from policyopt._api import cost_for, utility_for
     from policyopt._cache.places import place_of
