@@ -134,7 +134,7 @@ class _Shared:
         return _received, (self.function, self.token)
 
     def __call__(self, task: Any) -> Any:
-        with _one_thread():
+        with one_thread():
             return self.function(task)
 
 
@@ -147,7 +147,7 @@ def _received(function: Any, token: str) -> _Shared:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Limit numpy's libraries to one thread until the last task of this process has ended."""
     from threadpoolctl import threadpool_limits
 
