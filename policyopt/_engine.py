@@ -86,11 +86,9 @@ def elsewhere() -> bool:
 
 
 def run(
-    function: Callable[[Any], Any],
-    tasks: Iterable[Any],
-    what: str | Sequence[str] | None = None,
+    function: Callable[[Any], Any], tasks: Iterable[Any], what: str | Sequence[str] | None = None,
     kept: Any = None,
-) -> Iterator[Any]:
+) -> Iterator[Any]:  # fmt: skip
     """Yield the function's result for each task, in their order; both are pickled where others do the work.
 
     `what` is done, of all or of each task, for the bar; None: part of other work, nothing is told. `kept`: has ``load``
@@ -136,7 +134,7 @@ class _Shared:
         return _received, (self.function, self.token)
 
     def __call__(self, task: Any) -> Any:
-        with _one_thread():
+        with one_thread():
             return self.function(task)
 
 
@@ -149,7 +147,7 @@ def _received(function: Any, token: str) -> _Shared:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Limit numpy's libraries to one thread until the last task of this process has ended."""
     from threadpoolctl import threadpool_limits
 
@@ -211,10 +209,10 @@ def _client(address: str) -> Iterator[Any]:
             found = client.run(_versions)
         except Exception as error:  # whatever keeps a worker from loading this package
             found = {"a worker": f"none that loads ({error})"}
-        if other := next(
-            (f"{had} at {worker}" for worker, had in found.items() if had != ours), ""
-        ):
-            raise input_error("scheduler", f"of workers with {ours}", other, "Install these there.")
+        for worker, had in found.items():
+            if had != ours:
+                got, step = f"{had} at {worker}", "Install these there."
+                raise input_error("scheduler", f"of workers with {ours}", got, step)
         yield client
 
 

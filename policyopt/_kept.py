@@ -49,10 +49,8 @@ class KeptCells:
         kind = f"{type(method).__module__}.{type(method).__qualname__}"
         facts = {**self.facts, "seed": seed, "label": label, "method": kind}
         facts |= {"settings": method.settings(), "policyopt": release(), "numpy": np.__version__}
-        return (
-            Path(self.folder)
-            / f"{digest_of(json.loads(json.dumps(facts, default=repr)))[:32]}.cell"
-        )
+        name = digest_of(json.loads(json.dumps(facts, default=repr)))[:32]
+        return Path(self.folder) / f"{name}.cell"
 
     def save(self, task: Any, result: Any) -> None:
         """Write a cell, whole or not at all."""

@@ -48,8 +48,6 @@ _PASS_BYTES = 1 << 19
 _CHUNK_BYTES = 16 << 20
 #: A pass of another number reads other columns, or rounds otherwise: what is kept of it holds no more.
 _PASS = 2
-
-
 _COLUMNS = ("top_prob", "top_class", "entropy", "log_sum_exp", "quality", "labels", "correct")
 
 
@@ -109,13 +107,12 @@ class ExitStatistics:
 
     def _first(self, name: str) -> Array:
         """Return the first rank of a column (N, K, T), without reading the others."""
-        found = self._given[name]
-        if isinstance(found, _Some):
-            first = f"first {name}"
-            if first not in self._given:
-                self._given[first] = picked(found.whole[:, :, 0], found.rows)
-            return self._given[first]
-        return found[:, :, 0]
+        found, first = self._given[name], f"first {name}"
+        if not isinstance(found, _Some):
+            return found[:, :, 0]
+        if first not in self._given:
+            self._given[first] = picked(found.whole[:, :, 0], found.rows)
+        return self._given[first]
 
     @property
     def margin(self) -> Floats:
@@ -200,7 +197,11 @@ def exit_statistics(
         meaning = f"pass {_PASS} of {name}, top {top}, {measure}"
         with data.kept.columns(split, meaning, spec) as (columns, missing):
             if missing and elsewhere() and data.origin and data.kept.worth:
-                _pass_elsewhere(data, split, over, columns, missing)
+                shard = _Shard(data, split, over.exits, spec)
+                ran = run(shard, missing, "reading the outputs")
+                for i, found in zip(missing, ran, strict=True):
+                    for column, array in found.items():
+                        columns[column][over.starts[i] : over.starts[i + 1]] = array
             elif missing:
                 over(columns, missing)
     worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
@@ -231,10 +232,7 @@ class _Pass:
         self.exits, self.threads = exits, threads
         first = like(rows.blocks[0])
         self.width = 1 if self.kind.record else first["outputs"].shape[2]
-        each = self.width
-        if self.kind.record:
-            top = first["top_prob"].shape[2] if rows.has("top_prob") else 1
-            each = max(first["prediction"].shape[1] * top, 1)
+        each = TOP * first["prediction"].shape[1] if self.kind.record else self.width
         self.size = max(_PASS_BYTES // (4 * each), 16)
         self.starts = np.cumsum([0, *map(block_rows, rows.blocks)]).tolist()
         self._lock, self._done = Lock(), 0
@@ -301,48 +299,20 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Shard:
-    """The pass over one shard of a cache, by whoever opens it; into a file that both see, or else returned."""
+    """The pass over one shard of a cache, by whoever opens it."""
 
+    # What it finds is returned: of a file that two machines map, either may write back old bytes of the other's.
     data: ExitData
     split: str
     exits: tuple[int, ...]
-    files: Mapping[
-        str, tuple[str, int, tuple[int, ...], Any]
-    ]  # name, offset, shape, type of columns
-    shapes: Mapping[str, tuple[tuple[int, ...], Any]]
+    spec: Mapping[str, tuple[tuple[int, ...], Any]]
 
-    def __call__(self, number: int) -> dict[str, Array] | None:
+    def __call__(self, number: int) -> dict[str, Array]:
         over = _Pass(self.data.splits[self.split], self.data.kind, self.data.measure, self.exits, 1)
-        columns: dict[str, Array] = {}
-        try:
-            for name, (file, offset, shape, dtype) in self.files.items():
-                columns[name] = np.memmap(file, dtype, "r+", offset, shape)
-        except OSError:  # another machine, with another disk
-            columns.clear()
-        if columns:
-            over(columns, [number])
-            return None
         low, high = over.starts[number : number + 2]
-        columns = {n: np.empty((high - low, *of[1:]), t) for n, (of, t) in self.shapes.items()}
+        columns = {n: np.empty((high - low, *of[1:]), t) for n, (of, t) in self.spec.items()}
         over(columns, [number], low)
         return columns
-
-
-def _pass_elsewhere(
-    data: ExitData, split: str, over: _Pass, columns: dict[str, Array], missing: Sequence[int]
-) -> None:
-    """Fill in the rows of some shards by the processes, or the cluster, that the user chose."""
-    files: dict[str, Any] = {
-        name: (str(array.filename), array.offset, array.shape, array.dtype)
-        for name, array in columns.items()
-        if isinstance(array, np.memmap) and array.filename is not None
-    }
-    files = files if len(files) == len(columns) else {}
-    shapes = {name: (array.shape, array.dtype) for name, array in columns.items()}
-    task = _Shard(data, split, over.exits, files, shapes)
-    for i, found in zip(missing, run(task, missing, "reading the outputs"), strict=True):
-        for name, array in (found or {}).items():
-            columns[name][over.starts[i] : over.starts[i + 1]] = array
 
 
 def is_right(prediction: Array, labels: Array) -> Bools:

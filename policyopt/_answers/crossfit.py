@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import fit_temperature, fit_vector
+from policyopt._engine import one_thread
 from policyopt._intervals import standard_error
 from policyopt._table import Table, is_right
 from policyopt.runtime._answers import FLOOR, AnswerRule, Combined, Identity
@@ -73,11 +74,9 @@ _last: dict[str, tuple[ref[Table], Ints, CrossFitted]] = {}
 
 def crossfit(table: Table, name: str, fold: Ints) -> CrossFitted:
     """Fit an answer rule on all rows (of very many, a random part), and once per fold on the others."""
-    from threadpoolctl import threadpool_limits
-
     if (known := _last.get(name)) and known[0]() is table and np.array_equal(known[1], fold):
         return known[2]
-    with threadpool_limits(1, "blas"):  # for tens of weights more threads only wait
+    with one_thread():  # for tens of weights more only wait
         found = _crossfit(table, name, fold)
     _last[name] = ref(table), fold, found
     return found

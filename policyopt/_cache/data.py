@@ -206,14 +206,9 @@ class Rows:
     def pick(self, name: str, places: Ints, exits: Sequence[int] | None = None) -> Array:
         """Return the rows at `places`, in their order, of the array `name`; of some exits where given."""
         ends = np.cumsum([0, *map(block_rows, self.blocks)])
-        rising = bool((places[1:] >= places[:-1]).all())
-        if rising:  # of most blocks nothing is asked
-            edges = np.searchsorted(places, ends)
-            asked = [
-                (b, slice(low, high))
-                for b, (low, high) in enumerate(pairwise(edges.tolist()))
-                if high > low
-            ]
+        if (places[1:] >= places[:-1]).all():  # of most blocks nothing is asked
+            spans = pairwise(np.searchsorted(places, ends).tolist())
+            asked = [(b, slice(*span)) for b, span in enumerate(spans) if span[1] > span[0]]
         else:
             of = np.searchsorted(ends, places, side="right") - 1
             asked = [(b, np.flatnonzero(of == b)) for b in np.unique(of).tolist()]

@@ -93,9 +93,11 @@ def window(
         step = "E.g. 7d, 12h, or 100000."
         raise input_error("last", "a number of days (7d), hours (12h) or rows", last, step)
     if text[2]:
-        times = [moment("time", s.time) for s in shards if s.time]
+        times = {s.time: moment("time", s.time) for s in shards if s.time}
         back = timedelta(**{{"d": "days", "h": "hours"}[text[2]]: min(int(text[1]), 10**6)})
-        return tuple(s for s in shards if not s.time or moment("time", s.time) > max(times) - back)
+        newest = max(times.values(), default=datetime.now(UTC))
+        old = {time for time, at in times.items() if newest - at >= back}
+        return tuple(s for s in shards if s.time not in old)
     kept, rows = list[Shard](), dict[str, int]()
     for shard in reversed(shards):
         if not shard.time or rows.get(shard.split, 0) < int(text[1]):
@@ -151,10 +153,8 @@ def dump(manifest: Manifest) -> bytes:
     ]
     content |= {"shares": dict(manifest.shares), "split_seed": manifest.split_seed}
     content["metadata"] = dict(manifest.metadata)
-    content["shards"] = [
-        {name: value for name, value in asdict(shard).items() if name != "time" or value}
-        for shard in manifest.shards
-    ]
+    shards = map(asdict, manifest.shards)
+    content["shards"] = [{n: v for n, v in s.items() if n != "time" or v} for s in shards]
     return (json.dumps(CACHE.signed(**content), indent=1, allow_nan=False) + "\n").encode()
 
 

@@ -33,15 +33,8 @@ _ONE_SLASH = re.compile(r"((?:^|::)[A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 #: What may hold a key: a query, and for whom an address is opened.
 _SECRET = re.compile(r"\?[^\s'\"]*?(?=::|[\s'\",)]|$)|(?<=//)[^/\s]+@")
 _PACKAGES = (
-    "aiohttp",
-    "aiobotocore",
-    "botocore",
-    "gcsfs",
-    "google",
-    "azure",
-    "requests",
-    "urllib3",
-)
+    "aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "azure", "requests", "urllib3",
+)  # fmt: skip
 #: What a system or a store says that it will say again.
 _LASTING = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR}
 T = TypeVar("T")

@@ -103,23 +103,14 @@ def open_cache(
             mine = replace(manifest, shards=window(left, since, last))
             if manifest.shards and not mine.shards:
                 step = f"The newest are of {max(shard.time for shard in manifest.shards)}."
-                allowed, got = (
-                    "a window with rows in it",
-                    since or f"{len(but)} that were read before",
-                )
-                raise input_error("since", allowed, got, step)
+                got = since or f"{len(but)} that were read before"
+                raise input_error("since", "a window with rows in it", got, step)
             data = open_manifest(directory, mine, verify, mmap)
             # Of a store who reads a shard looks whether it is whole; on disk that is done.
             here = isinstance(directory, Path)
             again = {"path": os.path.abspath(path) if here else str(path)}  # noqa: PTH100 links stay
-            again |= {
-                "since": since,
-                "last": last,
-                "but": but,
-                "incomplete": incomplete,
-                "mmap": mmap,
-            }
-            again["verify"] = verify and not here
+            again |= {"since": since, "last": last, "but": but, "incomplete": incomplete}
+            again |= {"mmap": mmap, "verify": verify and not here}
             object.__setattr__(data, "origin", again)
             return data
         except InputError:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
@@ -155,11 +156,8 @@ class Kept:
             for entry in content["columns"]:
                 strict_json.check_fields(entry, _COLUMNS, _INDEX, "")
                 sums, rows = entry["shards"], entry["rows"]
-                if (
-                    {*map(type, sums)} != {str}
-                    or {*map(type, rows)} != {int}
-                    or len(sums) != len(rows)
-                ):
+                types = {*map(type, sums)}, {*map(type, rows)}
+                if types != ({str}, {int}) or len(sums) != len(rows):
                     return none
         except InputError:  # damaged, or of another version: all is read anew, and it is replaced
             return none
@@ -169,11 +167,8 @@ class Kept:
         """Change the index as it stands there now: others may have written to it."""
 
         def anew() -> str:
-            old = self._read()
-            kept = {
-                name: changes.get(name, lambda same: same)(old[name])
-                for name in ("whole", "disjoint", "columns")
-            }
+            old, names = self._read(), ("whole", "disjoint", "columns")
+            kept = {n: changes[n](old[n]) if n in changes else old[n] for n in names}
             self._index = _FORM.signed(**kept)
             return json.dumps(self._index)
 
@@ -202,8 +197,8 @@ class Kept:
     def _stamped(self, shards: Sequence[Shard]) -> dict[str, list[str]]:
         return {s.file: [s.sha256, self.stamps.get(s.file, "")] for s in shards}
 
-    def _name(self, *more: str) -> str:
-        named = [*more, *sorted((shard.split, shard.sha256) for shard in self.shards)]
+    def _name(self) -> str:
+        named = sorted((shard.split, shard.sha256) for shard in self.shards)
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
     # --- columns -------------------------------------------------------------------------------
@@ -227,7 +222,7 @@ class Kept:
                 here = slice(low, low + sum(shard.rows for shard in mine))
                 yield {name: array[here] for name, array in one.arrays.items()}, []
                 return
-        file = None if old is None else self._new_file(self._name(split, meaning)[:16], spec)
+        file = None if old is None else self._new_file(spec)
         if file is None:
             yield {name: empty(*of) for name, of in spec.items()}, every
             return
@@ -262,7 +257,7 @@ class Kept:
                         found.append(one)
         return found
 
-    def _new_file(self, name: str, spec: Spec) -> tuple[Path, dict[str, Array]] | None:
+    def _new_file(self, spec: Spec) -> tuple[Path, dict[str, Array]] | None:
         """Return a file of columns on its way, mapped to be filled; None where it cannot be."""
         end, entries = 0, dict[str, Any]()
         for column, (shape, dtype) in spec.items():
@@ -272,13 +267,11 @@ class Kept:
             end += size
         head = json.dumps(entries).encode()
         head += b" " * (-len(head) % 64)
-        path, columns = (
-            self.place / f".{name}-{os.getpid()}.safetensors{TEMPORARY}",
-            dict[str, Array](),
-        )
+        # Of another name each time: two threads may be at the same columns.
+        path = self.place / f".{uuid4().hex}.safetensors{TEMPORARY}"
+        columns = dict[str, Array]()
         try:
             self.place.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
             with path.open("xb+") as file:
                 _take_room(file.fileno(), 8 + len(head) + end)
                 file.write(len(head).to_bytes(8, "little") + head)
@@ -300,14 +293,8 @@ class Kept:
         final = path.with_name(f"{digest[:16]}.safetensors")
         path.replace(final)
         sums, rows = [shard.sha256 for shard in mine], [shard.rows for shard in mine]
-        entry = {
-            "file": final.name,
-            "of": meaning,
-            "shards": sums,
-            "rows": rows,
-            "sha256": digest,
-            "stamp": stamp_of(final),
-        }
+        entry = {"file": final.name, "of": meaning, "shards": sums, "rows": rows}
+        entry |= {"sha256": digest, "stamp": stamp_of(final)}
 
         def with_it(old: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return [*(e for e in old if e["of"] != meaning or not {*e["shards"]} <= {*sums}), entry]

@@ -214,10 +214,8 @@ class CacheWriter:
                 raise input_error(
                     name, f"those of the cache: {old.metadata[name]}", told[name], step
                 )
-        self._manifest, self._shares = (
-            replace(old, complete=False, metadata={**told, **old.metadata}),
-            dict(old.shares) or None,
-        )
+        self._manifest = replace(old, complete=False, metadata={**told, **old.metadata})
+        self._shares = dict(old.shares) or None
         for name, rows in open_manifest(self.path, old, verify=False).splits.items():
             self._before[name] = frozenset(rows.blocks[0])
 
@@ -321,9 +319,8 @@ class CacheWriter:
         before = self._before.get(split, block.keys())
         if block.keys() != before - {"prediction"} and block.keys() != before:
             got, step = f"{sorted(block)}", "Give the same arrays."
-            if (
-                data.GROUP in before - block.keys()
-            ):  # of the user's, or made of rows that repeat others
+            # A group is of the user's, or made of rows that repeat others.
+            if data.GROUP in before - block.keys():
                 step += " A group is a number per row, one of its own where it stands alone."
             raise input_error(f"split {split}", f"of the arrays {sorted(before)}", got, step)
         buffer.fix(split, layout, block, self._shard_bytes)

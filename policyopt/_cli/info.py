@@ -85,16 +85,12 @@ def import_(
         output.note(text)
     data = report.data
     rows = [{"split": name, "rows": len(data.rows(name)[1])} for name in data.split_names]
-    content = {
-        "cache": output.place(out),
-        "kind": data.kind,
-        "exits": data.exits,
-        "classes": data.classes,
-    }
+    place = output.place(out)
+    content = {"cache": place, "kind": data.kind, "exits": data.exits, "classes": data.classes}
     if not output.print_data(style, {**content, "splits": rows}, rows):
         output.print_table(rows)
         then = output.command("info", out)
-        output.say(f"wrote {output.place(out)}: {data.exits} exits, {data.kind}. Next: {then}")
+        output.say(f"wrote {place}: {data.exits} exits, {data.kind}. Next: {then}")
 
 
 def _shares(text: str | None) -> dict[str, float] | None:

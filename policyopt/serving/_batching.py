@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime._checks import sample_numbers
+from policyopt.runtime._checks import check_whole, sample_numbers
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._forks import Line, tell_of_forks
 from policyopt.runtime._policy import Policy, State
@@ -43,8 +43,7 @@ class Queues:
     """Flights before each of P exits, and which run next; on the server's clock or a simulated one."""
 
     def __init__(self, exits: int, max_batch_size: int, max_queue_delay: float) -> None:
-        if not isinstance(max_batch_size, int) or max_batch_size < 1:
-            raise input_error("max_batch_size", "a whole number from 1", max_batch_size, "E.g. 64.")
+        check_whole("max_batch_size", max_batch_size)
         if not 0 <= max_queue_delay < float("inf"):
             step = "0: nothing waits for company."
             raise input_error("max_queue_delay", "seconds, 0 or more", max_queue_delay, step)
@@ -124,18 +123,13 @@ class ContinuousBatcher:
     """
 
     def __init__(
-        self,
-        server: Server,
-        *,
-        max_batch_size: int = 64,
-        max_queue_delay: float = 0.01,
+        self, server: Server, *, max_batch_size: int = 64, max_queue_delay: float = 0.01,
         max_queue_size: int = 4096,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not isinstance(server, Server) or not isinstance(server.policy, Policy):
             got = type(getattr(server, "policy", server)).__name__
             raise input_error("server", "a Server of one Policy", got, "E.g. serve(model, policy).")
-        if not isinstance(max_queue_size, int) or max_queue_size < 1:
-            raise input_error("max_queue_size", "a whole number from 1", max_queue_size, "")
+        check_whole("max_queue_size", max_queue_size)
         self.server, self.max_batch_size = server, max_batch_size
         self.max_queue_delay, self.max_queue_size = max_queue_delay, max_queue_size
         self._clock, self._closed = time.monotonic, False
@@ -190,11 +184,14 @@ class ContinuousBatcher:
             flights.append(Flight(len(own), None, form(piece), piece, policy.start(own)))
         with self._lock:
             self._turns.append(turn := object())  # in turn: a large request comes to its own
-            found = self._room.wait_for(
-                lambda: self._closed or (self._turns[0] is turn and len(self._free) >= n), timeout
-            )
-            self._turns.remove(turn)
-            self._room.notify_all()
+            try:
+                found = self._room.wait_for(
+                    lambda: self._closed or (self._turns[0] is turn and len(self._free) >= n),
+                    timeout,
+                )
+            finally:  # interrupted, too: nobody waits behind who is not there
+                self._turns.remove(turn)
+                self._room.notify_all()
             if self._closed:
                 raise RuntimeError("the batcher is closed: it takes no more requests")
             if not found:
@@ -247,8 +244,13 @@ class ContinuousBatcher:
         except BaseException:  # which of the requests it was is not known: each runs by itself
             gone = slots
             for request in dict.fromkeys(self._owners[slots].tolist()):
-                if not request.future.done():
-                    self._alone(request)
+                if request.future.done():
+                    continue
+                try:
+                    served = self.server(request.batch, samples=request.numbers)
+                    request.future.set_result(served)
+                except BaseException as error:
+                    request.future.set_exception(error)
         for request, count in Counter(self._owners[gone].tolist()).items():
             request.left -= count
             if not request.left:
@@ -278,10 +280,3 @@ class ContinuousBatcher:
             with self._lock:
                 self._queues.put(at + 1, on, self._clock())
         return gone
-
-    def _alone(self, request: _Request) -> None:
-        """Serve a request from its start."""
-        try:
-            request.future.set_result(self.server(request.batch, samples=request.numbers))
-        except BaseException as error:
-            request.future.set_exception(error)

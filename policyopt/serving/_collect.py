@@ -202,13 +202,8 @@ class Measured:
 
 
 def measure(
-    model: StagedModel,
-    example: Any,
-    *,
-    runs: int = 50,
-    warmup: int = 10,
-    batches: Sequence[int] = (),
-) -> Measured:
+    model: StagedModel, example: Any, *, runs: int = 50, warmup: int = 10, batches: Sequence[int] = ()
+) -> Measured:  # fmt: skip
     """Measure what a sample has cost when it leaves at exit k.
 
     Every run goes through the whole model, at every batch size, and notes when the logits of each exit are on the

@@ -84,6 +84,7 @@ def test_windows_by_time_and_rows(tmp_path):
     assert count(since="2026-11-02") == 200 and count(since="2026-11-03T06:00") == 100
     assert count(last="2d") == 200 and count(last="31h") == 200 and count(last="30h") == 100
     assert count(last=100) == 100 <= count(last=101) <= 200 and count(last=10**9) == 300
+    assert count(last="999999999999d") == 300
     refuses("The newest are of 2026-11-03T06:00", po.open_cache, place, since="2027-01-01")
     refuses("7d", po.open_cache, place, last="a week")
     refuses("2026-11-30", po.open_cache, place, since="yesterday")

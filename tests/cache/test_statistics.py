@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -119,21 +120,21 @@ def test_a_pass_by_other_processes_finds_the_same(tmp_path):
     (place / "statistics" / "index.json").unlink()
     data = po.open_cache(place)
     columns(data)  # here
-    assert {one.read_bytes() for one in (place / "statistics").glob("*.safetensors")} == {
-        file.read_bytes()
-    }
-    shapes = {"top_prob": ((600, 3, 3), "f8"), "log_sum_exp": ((600, 3), "f8")}
-    nowhere = dict.fromkeys(shapes, (str(tmp_path / "no" / "file"), 0, (1,), "f8"))
-    there = Tables(data).get("fit").statistics
-    low = 0
-    for number, block in enumerate(
-        data.splits["fit"].blocks
-    ):  # a machine with another disk sends them
-        found = policyopt._table._Shard(data, "fit", (0, 1, 2), nowhere, shapes)(number)
-        high = low + len(block["labels"])
-        np.testing.assert_array_equal(found["top_prob"], there.top_prob[low:high])
-        np.testing.assert_array_equal(found["log_sum_exp"], there.log_sum_exp[low:high])
-        low = high
+    found = {one.read_bytes() for one in (place / "statistics").glob("*.safetensors")}
+    assert found == {file.read_bytes()}
+
+
+def test_two_at_the_same_columns_have_files_of_their_own(tmp_path):
+    place = write(tmp_path / "c")
+    data = po.open_cache(place)
+    asked = "fit", "ones", {"entropy": ((len(data.splits["fit"]), 3), np.float64)}
+    with ExitStack() as later:
+        with data.kept.columns(*asked) as (mine, _):
+            theirs, _ = later.enter_context(data.kept.columns(*asked))
+            mine["entropy"][:] = 1.0
+        with po.open_cache(place).kept.columns(*asked) as (found, missing):
+            assert not missing and (found["entropy"] == 1).all()
+        theirs["entropy"][:] = 1.0
 
 
 def test_touched_shards_are_read_anew_and_damage_is_found(tmp_path, passes):

@@ -6,6 +6,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from unittest.mock import Mock
 
 import faults
 import numpy as np
@@ -146,6 +147,9 @@ def test_queues_are_bounded_served_in_turn_and_closed():
         batcher.submit(rows(1, 2, 3, 4), timeout=0.01)
     with pytest.raises(InputError, match="'batch' must be at most 8 samples"):
         batcher.submit(rows(*range(9)))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(batcher._room, "wait_for", Mock(side_effect=KeyboardInterrupt))
+        batcher.submit(rows(1))  # and nobody waits behind it
 
     def later(n):
         batcher.submit(rows(*range(n))).add_done_callback(lambda _: order.append(n))
