@@ -206,6 +206,11 @@ def _client(address: str) -> Iterator[Any]:
         raise input_error("scheduler", allowed, got, step) from None
     with client:
         try:
+            client.wait_for_workers(1, timeout=_SECONDS)
+        except TimeoutError:
+            step = f"Start some: dask worker {address}."
+            raise input_error("scheduler", "one that has workers", "none", step) from None
+        try:
             found = client.run(_versions)
         except Exception as error:  # whatever keeps a worker from loading this package
             found = {"a worker": f"none that loads ({error})"}

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -243,8 +244,12 @@ class _Cells:
     def kept(self, folder: Any, notes: list[str]) -> KeptCells:
         """Return the cells of the same data and wishes that are kept in a folder."""
         tables, data = self.tables, self.tables.data
+        shards: Any = None  # their order divides a pool
+        if data.kept is not None:
+            same = all(data.kept.of(split, rows) for split, rows in data.splits.items())
+            shards = [shard.file for shard in data.kept.shards] if same else uuid4().hex
         facts = {
-            "cache": data.fingerprint, "division": data.division(), "cost": repr(tables.cost),
+            "cache": data.fingerprint, "shards": shards, "division": data.division(), "cost": repr(tables.cost),
             "costs": repr(tables.costs), "utility": tables.utility and tables.utility.digest,
             "budgets": repr(self.budgets), "test": self.test, "asked": repr(self.asked), "metric": self.metric,
             "whole": self.seeds == 1,

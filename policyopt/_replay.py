@@ -195,8 +195,9 @@ def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
         parts.append(_replay_part(policy, table.take(rows), samples[rows], whole))
     first, columns = parts[0], dict[str, Any]()
     for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
-        if getattr(first, name) is not None:
-            columns[name] = np.concatenate([getattr(part, name) for part in parts])
+        each = [getattr(part, name) for part in parts]
+        known = all(column is not None for column in each)
+        columns[name] = np.concatenate(each) if known else None
     return replace(first, **columns, group=table.group)
 
 

@@ -87,6 +87,13 @@ class ExitStatistics:
             found = self._given[name] = picked(found.whole, found.rows)
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process: no more rows than these."""
+        return {"_given": {name: getattr(self, name) for name in _COLUMNS}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
     def __len__(self) -> int:
         return self._given["entropy"].shape[0]
 
@@ -143,8 +150,9 @@ class ExitStatistics:
 
     def take(self, rows: Ints) -> ExitStatistics:
         """Return the statistics of some rows."""
-        rows, of = np.asarray(rows), dict[int, Ints]()
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "iu":
+            rows = np.arange(len(self))[rows]
+        of = dict[int, Ints]()
 
         def some(array: Any) -> Any:
             if array is None:
@@ -152,7 +160,8 @@ class ExitStatistics:
             if isinstance(array, np.ndarray):
                 if any(array.strides):
                     return _Some(array, rows)
-                return np.broadcast_to(array.flat[0], (len(rows), *array.shape[1:]))  # no memory
+                first = array.flat[0] if array.size else np.nan
+                return np.broadcast_to(first, (len(rows), *array.shape[1:]))  # no memory
             if id(array.rows) not in of:
                 of[id(array.rows)] = array.rows[rows]
             return _Some(array.whole, of[id(array.rows)])
@@ -194,7 +203,7 @@ def exit_statistics(
         columns = {column: empty(*of) for column, of in spec.items()}
         over(columns, range(len(rows.blocks)))
     else:
-        meaning = f"pass {_PASS} of {name}, top {top}, {measure}"
+        meaning = f"pass {_PASS} of {name}, top {top}, {measure!r}"
         with data.kept.columns(split, meaning, spec) as (columns, missing):
             if missing and elsewhere() and data.origin and data.kept.worth:
                 shard = _Shard(data, split, over.exits, spec)

@@ -621,6 +621,8 @@ def _hashed(rows: Array) -> Ints:
     random = np.random.default_rng(_HASH_SEED).integers(
         1 << 64, size=words.shape[1] // 4, dtype=np.uint64
     )
-    mixed = words.view(np.uint32) @ random
+    numbers = words.view(np.uint32)
+    numbers = numbers + (numbers >> np.uint32(16))  # of floats the upper bits alone may differ
+    mixed = numbers @ random
     mixed ^= mixed >> np.uint64(32)  # its lower half alone would tell less
     return (mixed * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)

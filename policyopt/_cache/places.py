@@ -31,7 +31,7 @@ _WAITS = (0.3, 1.5)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(zip|tar)::")
 _ONE_SLASH = re.compile(r"((?:^|::)[A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 #: What may hold a key: a query, and for whom an address is opened.
-_SECRET = re.compile(r"\?[^\s'\"]*?(?=::|[\s'\",)]|$)|(?<=//)[^/\s]+@")
+_SECRET = re.compile(r"\?\S*?(?=::[A-Za-z][A-Za-z0-9+.-]*:/|\s|$)|(?<=//)[^/\s]+@")
 _PACKAGES = (
     "aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "azure", "requests", "urllib3",
 )  # fmt: skip

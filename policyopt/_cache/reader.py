@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -38,7 +38,7 @@ def open_cache(
     mmap: bool = True,
     since: str | None = None,
     last: str | int | None = None,
-    but: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> ExitData:
     """Open a cache: check it, and map its arrays read-only without copying.
 
@@ -64,8 +64,8 @@ def open_cache(
     last : str or int, optional
         Only the last of each split: ``"7d"``, ``"12h"``, back from the newest, or a least number of rows, in whole
         shards.
-    but : sequence of str, optional
-        Without these shards, by the names of their files: what was read before.
+    only : collection of str, optional
+        Only these shards, by the names of their files (`ExitData.kept` has them).
 
     Returns
     -------
@@ -99,18 +99,18 @@ def open_cache(
                     "(Python: incomplete=True)."
                 )
                 raise input_error("cache", "complete", f"{directory} not written to the end", step)
-            left = [shard for shard in manifest.shards if shard.file not in but]
+            left = [shard for shard in manifest.shards if only is None or shard.file in only]
             mine = replace(manifest, shards=window(left, since, last))
             if manifest.shards and not mine.shards:
                 step = f"The newest are of {max(shard.time for shard in manifest.shards)}."
-                got = since or f"{len(but)} that were read before"
-                raise input_error("since", "a window with rows in it", got, step)
+                raise input_error("since", "a time with rows after it", since, step)
             data = open_manifest(directory, mine, verify, mmap)
             # Of a store who reads a shard looks whether it is whole; on disk that is done.
             here = isinstance(directory, Path)
             again = {"path": os.path.abspath(path) if here else str(path)}  # noqa: PTH100 links stay
-            again |= {"since": since, "last": last, "but": but, "incomplete": incomplete}
-            again |= {"mmap": mmap, "verify": verify and not here}
+            # By name: a cache may grow meanwhile.
+            again["only"] = frozenset(shard.file for shard in mine.shards)
+            again |= {"incomplete": incomplete, "mmap": mmap, "verify": verify and not here}
             object.__setattr__(data, "origin", again)
             return data
         except InputError:
@@ -154,7 +154,7 @@ def open_manifest(
     )  # fmt: skip
     if verify and not (kept.disjoint() and all(map(kept.whole, at.shards))):
         kept.keep_whole()
-    kept.splits = whole
+    kept.splits = dict(whole)
     return replace(data, kept=kept)
 
 
@@ -189,7 +189,7 @@ def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
     data = to_data(
         at.layout, whole, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=False
     )
-    kept.splits = whole
+    kept.splits = dict(whole)
     return replace(data, kept=kept)
 
 

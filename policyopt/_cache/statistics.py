@@ -23,7 +23,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from policyopt._cache.data import Rows
+from policyopt._cache.data import RESERVED, Rows
 from policyopt._cache.files import map_tensors, sha256_file
 from policyopt._cache.manifest import MAX_BYTES, Manifest, Shard
 from policyopt.runtime import _strict_json as strict_json
@@ -132,16 +132,19 @@ class Kept:
     def __init__(
         self, directory: Path, manifest: Manifest, stamps: Mapping[str, str], checked: bool = False
     ) -> None:
-        self.checked = checked
+        self.checked, self.directory = checked, directory
         self.splits: Mapping[str, Rows] = {}  # as they were opened
         self.shards, self.stamps, self.place = manifest.shards, stamps, directory / FOLDER
         self.worth = worth_keeping(manifest.shards)
         # A link in a cache of someone else's may lead to any folder of the user's.
         theirs = self.place.is_symlink() or (self.place / _INDEX).is_symlink()
         if self.worth and (theirs or not os.access(directory, os.W_OK)):
-            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             name = hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:16]
-            self.place = Path(home) / "policyopt" / name
+            try:
+                home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+                self.place = home / "policyopt" / name
+            except RuntimeError:  # whose home nobody knows
+                self.worth = False
         self._index = self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -192,13 +195,20 @@ class Kept:
     def keep_whole(self) -> None:
         """Keep that all the shards are whole, and their splits disjoint."""
         found, name = self._stamped(self.shards), self._name()
-        self._write(whole=lambda old: {**old, **found}, disjoint=lambda old: [*old, name][-10:])
+        self._write(
+            whole=lambda old: {
+                **{n: told for n, told in old.items() if (self.directory / n).exists()},
+                **found,
+            },
+            disjoint=lambda old: [*old, name][-10:],
+        )
 
     def _stamped(self, shards: Sequence[Shard]) -> dict[str, list[str]]:
         return {s.file: [s.sha256, self.stamps.get(s.file, "")] for s in shards}
 
     def _name(self) -> str:
-        named = sorted((shard.split, shard.sha256) for shard in self.shards)
+        # Of streams nobody asks whether they share rows.
+        named = sorted((s.split, s.sha256) for s in self.shards if s.split in RESERVED)
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
     # --- columns -------------------------------------------------------------------------------
@@ -233,8 +243,11 @@ class Kept:
             if self.checked:
                 found = self._stamped([mine[i] for i in read])
                 self._write(whole=lambda old: {**old, **found})
-            with suppress(OSError):  # mapped, they are there, though nobody else finds them
-                self._keep(path, meaning, mine)
+            # What was changed meanwhile is of other rows. Mapped, columns are there, though nobody else finds them.
+            same = all(stamp_of(self.directory / s.file) == self.stamps.get(s.file) for s in mine)
+            with suppress(OSError):
+                if self.checked or same:
+                    self._keep(path, meaning, mine)
         finally:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -243,10 +256,12 @@ class Kept:
         """Return the columns that are kept of a meaning, and were not touched."""
         found = []
         for entry in self._index["columns"]:
-            path = self.place / Path(entry["file"]).name
-            if entry["of"] != meaning or stamp_of(path) != entry["stamp"]:
+            if entry["of"] != meaning or not _NAME.fullmatch(entry["file"]):
                 continue
-            with suppress(InputError):  # what cannot be read is made anew
+            path = self.place / entry["file"]
+            if not entry["stamp"] or stamp_of(path) != entry["stamp"]:
+                continue
+            with suppress(InputError, OSError, ValueError):  # what cannot be read is made anew
                 size = path.stat().st_size
                 if size > _MOST_HASHED or sha256_file(path, "statistics") == entry["sha256"]:
                     arrays = {n: a for n, (_, a) in map_tensors(path, "statistics", size).items()}
@@ -297,9 +312,12 @@ class Kept:
         entry |= {"sha256": digest, "stamp": stamp_of(final)}
 
         def with_it(old: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            return [*(e for e in old if e["of"] != meaning or not {*e["shards"]} <= {*sums}), entry]
+            others = [e for e in old if e["of"] != meaning or not {*e["shards"]} & {*sums}]
+            alike = [e for e in old if e not in others and not {*e["shards"]} <= {*sums}]
+            return [*others, *alike[-1:], entry]  # of windows the last two
 
-        self._write(columns=with_it)
+        if entry["stamp"]:
+            self._write(columns=with_it)
         named = {e["file"] for e in self._index["columns"]}
         for other in self.place.glob("*.safetensors"):
             if other.name not in named and _NAME.fullmatch(other.name):

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,11 @@ class CacheWriter:
             window((), None, retain)  # refuses what it cannot be
             now = datetime.now(UTC) if time is None else moment("time", time)
             self._time = now.isoformat(timespec="seconds")
+            if retain is not None and now > datetime.now(UTC) + timedelta(days=1):
+                step = "Mend it: all other rows would be too old to stay."
+                raise input_error(
+                    "time", "no later than now, where rows are not retained", time, step
+                )
         if append and costs is None and self._old is not None:
             costs = self._old.layout.costs
         given = (costs,) if isinstance(costs, Cost) else costs
@@ -307,9 +312,10 @@ class CacheWriter:
             raise input_error("append", "inside the `with` block", f"a {self._state} writer", step)
         self._check_lock()
         data.check_name("split", split)
-        if data.POOL in self._before and split != data.POOL:
-            step = "To append streams, import its rows as named splits: fit=A.npz test=B.npz."
-            raise input_error("split", "the pool, as this cache has one", split, step)
+        if self._append and data.POOL in (split, *self._before):
+            step = "Import its rows as named splits (fit=A.npz test=B.npz), and append to a stream (recent=C.npz)."
+            allowed = "of a cache with named splits: a pool is divided anew with every row"
+            raise input_error("append", allowed, f"a {data.POOL}", step)
         shares = self._shares
         if shares is None:
             shares = data.DEFAULT_SHARES if split == data.POOL else {}
@@ -339,11 +345,16 @@ class CacheWriter:
         with refusing(str(self.path)):
             content = need("safetensors.numpy", "fit", "to write a cache").save(block)
             digest = hashlib.sha256(content).hexdigest()
+            rows = len(next(iter(block.values())))
+            twice = (s for s in self._manifest.shards if (s.split, s.sha256) == (split, digest))
+            if self._append and (old := next(twice, None)):
+                step = "Was it appended twice? What stands there was left alone."
+                got = f"the {rows} rows of {old.time or 'the beginning'} again"
+                raise input_error(f"split {split}", "appended rows that are new", got, step)
             file = f"{split}-{self._number():05d}-{digest[:16]}.safetensors"
             _put(self.path, file, content)
             if isinstance(self.path, Store):  # what is there need not be fetched for that
                 self._hashes[file] = data.row_hashes(data.Rows((data.filled(block),)))
-            rows = len(next(iter(block.values())))
             shard = Shard(file, split, rows, len(content), digest, self._time)
             self._manifest = replace(self._manifest, shards=(*self._manifest.shards, shard))
             if self.lists_unfinished:

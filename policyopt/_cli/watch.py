@@ -202,19 +202,18 @@ def _appended(
         raise input_error("ROWS", "a .csv or .jsonl file, of this risk", cache, step)
     found, place = load_any(policy), place_of(cache)
     of = f"{sha256(policy.read_bytes()).hexdigest()[:16]} on {split} of {place}"
-    if seen and seen[0] != of:
-        step = "Give another --state; --since leaves out what is older than the policy."
-        raise input_error("--state", f"of this policy and cache: {of}", seen[0], step)
     shards = read_manifest(place).shards
     names = dict.fromkeys(shard.split for shard in shards)
     if split not in names:
         raise input_error("--split", f"one of {', '.join(names)}", split, "Name the stream.")
+    if seen and seen[0] != of:
+        step = "Give another --state; --since leaves out what is older than the policy."
+        raise input_error("--state", f"of this policy and cache: {of}", seen[0], step)
     there = [shard.file for shard in shards]
     new = {s.file for s in window(shards, since) if s.split == split} - {*seen}
     losses = np.empty(0)
     if new:
-        data = open_cache(cache, but=[name for name in there if name not in new])
-        there += [s.file for s in data.kept.shards if s.file not in there]  # that came meanwhile
+        data = open_cache(cache, only=new)
         tables = Tables(data, cost_for(found, data), utility=utility_for(found, data)[0])
         table = rows_for(risk, tables.get(split))
         if KINDS[risk.name].labels and not table.valued.any():

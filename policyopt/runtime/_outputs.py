@@ -234,7 +234,7 @@ def reduce_logits(
 
 def _widen(logits: npt.NDArray[np.floating], work: npt.NDArray[np.float32]) -> None:
     """Write the logits to `work`, (n, C): float16 by its bits, as exact as numpy's way in half its time."""
-    if logits.dtype == np.float16:
+    if logits.dtype == np.float16 and logits.size:
         signed = logits.view(np.int16)
         # A full exponent is infinity or NaN: the largest of either sign's bits.
         if signed.max() < 0x7C00 and signed.view(np.uint16).max() < 0xFC00:

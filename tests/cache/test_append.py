@@ -32,12 +32,12 @@ def rows(seed, n=100):
     return rng.normal(size=(n, 3, 5)) + 2 * np.eye(5)[labels][:, None], labels
 
 
-def day(place, number, **more):
+def day(place, number, split="recent", **more):
     first = {"costs": po.Cost("compute", "MMACs", [1, 2, 4])} if not place.exists() else {}
     with po.CacheWriter(
         place, append=True, time=DAYS[number], shard_bytes=4096, **first, **more
     ) as cache:
-        cache.append("recent", *rows(number))
+        cache.append(split, *rows(number))
 
 
 def test_appended_rows_come_after_the_others(tmp_path):
@@ -105,9 +105,10 @@ def test_what_is_not_retained_goes_and_open_caches_go_on(tmp_path):
     check(data, "recent")
     named = {shard.file for shard in read_manifest(place).shards}
     assert {file.name for file in place.glob("*.safetensors")} == named
-    for _ in range(3):  # equal rows again, after others went: names of shards stay apart
-        day(place, 2, retain=150)
-    check(po.open_cache(place), "recent")
+    refuses("appended rows that are new", day, place, 2)
+    refuses("no later than now", po.CacheWriter, place, append=True, time="2999-01-01", retain=1)
+    refuses("divided anew", lambda: day(tmp_path / "pool", 0, "pool"))
+    assert len(po.open_cache(place).splits["recent"]) == 200
 
 
 def test_rows_that_do_not_fit_are_refused(tmp_path):
@@ -151,7 +152,7 @@ def test_a_crash_leaves_the_old_or_the_new(tmp_path, mode):
         )
         assert is_new if code == faults.DONE else is_old or is_new
         told.add((code, is_new))
-        day(place, 1, retain="1d")  # and the next one cleans up
+        day(place, 2, retain="1d")  # and the next one cleans up
         named = {shard.file for shard in read_manifest(place).shards}
         assert {file.name for file in place.glob("*.safetensors")} == named
         shutil.rmtree(place)
@@ -184,12 +185,12 @@ def test_a_watch_reads_what_was_appended_and_no_row_twice(tmp_path, monkeypatch)
         return json.loads(done.stdout)[0]
 
     assert watch()["losses"] == 100 == watch()["losses"]  # nothing is new
+    with po.CacheWriter(place, append=True, time=DAYS[0]) as cache:
+        cache.append("late", *rows(5))
     for more, told in (
         (["--split", "recnt"], "must be one of recent"),
         (["--split", "late"], "this policy"),
     ):
-        with po.CacheWriter(place, append=True, time=DAYS[0]) as cache:
-            cache.append("late", *rows(5))
         done = subprocess.run([*base, *words, *more], capture_output=True, text=True, check=False)
         assert done.returncode == 2 and told in done.stderr
     day(place, 1)

@@ -1,8 +1,10 @@
 """What is kept beside a cache: equal to what a pass finds, dropped when anything was touched, never in the way."""
 
 import os
+import pickle
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +164,53 @@ def test_a_copy_is_not_trusted_with_what_the_original_knew(tmp_path, passes):
     passes()
     check(po.open_cache(other))
     assert passes()[1] == sum(s.stat().st_size for s in other.glob("*.safetensors"))
+
+
+def test_what_was_damaged_between_opening_and_pass_is_not_kept(tmp_path):
+    place = write(tmp_path / "c")
+    data = po.open_cache(place)
+    (shard, *_) = place.glob("fit-*.safetensors")
+    content = bytearray(shard.read_bytes())
+    with shard.open("r+b") as file:
+        file.seek(len(content) - 2000)
+        file.write(bytes(1000))
+    Tables(data).get("fit")
+    refuses("SHA-256", po.open_cache, place)
+    shard.write_bytes(content)
+    check(po.open_cache(place))
+
+
+def test_rows_are_those_that_are_kept_and_no_others(tmp_path):
+    data = po.open_cache(write(tmp_path / "c"))
+    table = Tables(data).get("fit")
+    other = replace(data, splits={**data.splits, "fit": data.splits["test"]})
+    found = Tables(other).get("fit").statistics
+    np.testing.assert_array_equal(found.top_prob, Tables(data).get("test").statistics.top_prob)
+    for rows in (slice(3, 9), [5, 2], np.arange(600) % 7 == 0, np.array([-1, 0]), []):
+        some, places = table.statistics.take(rows), np.arange(600)[rows]
+        some = pickle.loads(pickle.dumps(some.take(np.arange(len(some)))))
+        np.testing.assert_array_equal(some.entropy, table.statistics.entropy[places])
+        np.testing.assert_array_equal(some.confidence, table.statistics.confidence[places])
+
+
+@pytest.mark.parametrize("unknown", [slice(0), slice(0, 150), slice(450, 600)])
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_replay_in_parts_is_the_whole_one(tmp_path, monkeypatch, unknown, graded):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 600)
+    logits = rng.normal(size=(600, 3, 5)) + np.eye(5)[labels][:, None]
+    labels[unknown] = -1
+    quality = rng.random((600, 3)) if graded else None
+    with po.CacheWriter(tmp_path / "c", costs=po.Cost("c", "ms", [1, 2, 4])) as cache:
+        cache.append("fit", logits, labels, quality=quality)
+    data = po.open_cache(tmp_path / "c")
+    policy = po.fit(data, "50%", "max_prob", thresholds="joint", mix=True).policy
+    found = []
+    for rows in (10**6, 100):
+        monkeypatch.setattr("policyopt._replay._PART_ROWS", rows)
+        found.append(po.evaluate(policy, data, "fit"))
+    for name in ("exit", "prediction", "cost", "quality", "correct"):
+        np.testing.assert_array_equal(*(getattr(one, name) for one in found), err_msg=name)
 
 
 @pytest.mark.parametrize("damage", ["columns", "cut", "index", "version", "hostile"])
