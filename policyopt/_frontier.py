@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -264,11 +264,9 @@ def own_method(label: str, method: Method) -> str:
 def here_only(methods: Mapping[str, Method], notes: list[str]) -> Iterator[None]:
     """Stay in this process, and say so, where a method is registered in this one alone."""
     own = next((name for one in methods.items() if (name := own_method(*one))), "")
-    if not own or not elsewhere():
-        yield
-        return
-    notes.append(f"one process: {own} is your own, and registered in this one alone")
-    with parallel(1):
+    if stay := bool(own) and elsewhere():
+        notes.append(f"one process: {own} is your own, and registered in this one alone")
+    with parallel(1) if stay else nullcontext():
         yield
 
 

@@ -128,7 +128,7 @@ class Kept:
         self, directory: Path, manifest: Manifest, stamps: Mapping[str, str], checked: bool = False
     ) -> None:
         self.checked = checked
-        self.splits: Mapping[str, Rows] = {}  # as they were opened
+        self.splits: Mapping[str, Rows] = {}  # as they were opened: data may be given others since
         self.shards, self.stamps, self.place = manifest.shards, stamps, directory / FOLDER
         self.worth = sum(shard.bytes for shard in manifest.shards) >= _WORTH_KEEPING
         # A link in a cache of someone else's may lead to any folder of the user's.
@@ -136,7 +136,7 @@ class Kept:
         if self.worth and (theirs or not os.access(directory, os.W_OK)):
             home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             name = hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:16]
-            self.place = Path(home) / "policyopt" / name
+            self.place = Path(home) / "policyopt-statistics" / name  # that of libraries is private
         self._index = self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -175,10 +175,6 @@ class Kept:
         """Whether a shard was found to be as it was written, and was not touched since."""
         stamp = self.stamps.get(shard.file)
         return bool(stamp) and self._index["whole"].get(shard.file) == [shard.sha256, stamp]
-
-    def of(self, split: str, rows: Rows) -> bool:
-        """Whether rows are those of a split's shards, and no others that data were given since."""
-        return self.splits.get(split) is rows
 
     def disjoint(self) -> bool:
         """Whether the splits of these shards were found to share no rows."""

@@ -195,11 +195,11 @@ def _appended(
     if policy is None or risk.name == "selective_error":
         step = "Give --policy, which is replayed; or rows with losses."
         raise input_error("ROWS", "a .csv or .jsonl file, of this risk", cache, step)
-    there = [shard.file for shard in read_manifest(place_of(cache)).shards]
-    if set(there) <= set(seen):
+    there, old = [shard.file for shard in read_manifest(place_of(cache)).shards], frozenset(seen)
+    if old.issuperset(there):
         return np.empty(0), there
-    data = open_cache(cache, but=seen)  # perhaps more by now
-    there = [*(name for name in there if name in seen), *(s.file for s in data.kept.shards)]
+    data = open_cache(cache, but=old)  # perhaps more by now
+    there = [*(name for name in there if name in old), *(s.file for s in data.kept.shards)]
     if split not in data.splits:
         return np.empty(0), there
     found = load_any(policy)
