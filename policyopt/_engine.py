@@ -195,7 +195,7 @@ def _processes(jobs: int) -> _Engine:
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
     """Connect to a scheduler whose workers have the same policyopt."""
-    distributed, ours = need("distributed", "dask", "for --scheduler"), _versions()
+    distributed, ours = need("distributed", "dask", "for --scheduler"), versions()
     allowed, step = "the address of a Dask scheduler, tcp://host:8786", "Start one: dask scheduler."
     found = re.fullmatch(r"[a-z]+://\[?(\S+?)\]?:(\d{1,5})", address)
     try:  # heard first: a client that finds nobody stays half open
@@ -211,7 +211,7 @@ def _client(address: str) -> Iterator[Any]:
             step = f"Start some: dask worker {address}."
             raise input_error("scheduler", "one that has workers", "none", step) from None
         try:
-            found = client.run(_versions)
+            found = client.run(versions)
         except Exception as error:  # whatever keeps a worker from loading this package
             found = {"a worker": f"none that loads ({error})"}
         for worker, had in found.items():
@@ -221,7 +221,7 @@ def _client(address: str) -> Iterator[Any]:
         yield client
 
 
-def _versions() -> str:
+def versions() -> str:
     """Return what results depend on."""
     return ", ".join(f"{name} {release(name)}" for name in ("policyopt", "numpy", "scipy"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -246,7 +246,7 @@ class _Cells:
         tables, data = self.tables, self.tables.data
         shards: Any = None  # their order divides a pool
         if data.kept is not None:
-            same = all(data.kept.of(split, rows) for split, rows in data.splits.items())
+            same = all(data.kept.splits.get(n) is rows for n, rows in data.splits.items())
             shards = [shard.file for shard in data.kept.shards] if same else uuid4().hex
         facts = {
             "cache": data.fingerprint, "shards": shards, "division": data.division(), "cost": repr(tables.cost),
@@ -269,11 +269,9 @@ def own_method(label: str, method: Method) -> str:
 def here_only(methods: Mapping[str, Method], notes: list[str]) -> Iterator[None]:
     """Stay in this process, and say so, where a method is registered in this one alone."""
     own = next((name for one in methods.items() if (name := own_method(*one))), "")
-    if not own or not elsewhere():
-        yield
-        return
-    notes.append(f"one process: {own} is your own, and registered in this one alone")
-    with parallel(1):
+    if stay := bool(own) and elsewhere():
+        notes.append(f"one process: {own} is your own, and registered in this one alone")
+    with parallel(1) if stay else nullcontext():
         yield
 
 

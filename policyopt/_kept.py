@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.files import map_tensors
+from policyopt._engine import versions
 from policyopt._methods.fitted import Expectation, Fitted
-from policyopt._optional import need, release
+from policyopt._optional import need
 from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._files import write_file
 from policyopt.runtime._policy import from_dict
@@ -48,7 +49,7 @@ class KeptCells:
             return None
         kind = f"{type(method).__module__}.{type(method).__qualname__}"
         facts = {**self.facts, "seed": seed, "label": label, "method": kind}
-        facts |= {"settings": method.settings(), "policyopt": release(), "numpy": np.__version__}
+        facts |= {"settings": method.settings(), "versions": versions()}
         name = digest_of(json.loads(json.dumps(facts, default=repr)))[:32]
         return Path(self.folder) / f"{name}.cell"
 

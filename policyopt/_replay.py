@@ -209,8 +209,7 @@ def _replay_part(policy: Policy, table: Table, samples: Ints, whole: bool) -> Re
         known = np.flatnonzero(table.valued)
         quality, correct = np.full(len(table), np.nan), None
         if len(known):
-            part = _replay_part(policy, table.take(known), samples[known], True)
-            quality[known] = part.quality
+            quality[known] = _replay_part(policy, table.take(known), samples[known], True).quality
     if quality is None:
         allowed = "plain where the cache has a graded quality of the exits' own"
         step = "Fit with answer=plain, or state a utility instead of the quality."

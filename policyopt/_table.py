@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,11 +51,11 @@ _PASS = 2
 _COLUMNS = ("top_prob", "top_class", "entropy", "log_sum_exp", "quality", "labels", "correct")
 
 
-class _Some:
+class _Some(NamedTuple):
     """Rows of a column that are read when somebody looks at them."""
 
-    def __init__(self, whole: Array, rows: Ints) -> None:
-        self.whole, self.rows = whole, rows
+    whole: Array
+    rows: Ints
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,14 +157,13 @@ class ExitStatistics:
         def some(array: Any) -> Any:
             if array is None:
                 return None
-            if isinstance(array, np.ndarray):
-                if any(array.strides):
-                    return _Some(array, rows)
-                first = array.flat[0] if array.size else np.nan
-                return np.broadcast_to(first, (len(rows), *array.shape[1:]))  # no memory
-            if id(array.rows) not in of:
-                of[id(array.rows)] = array.rows[rows]
-            return _Some(array.whole, of[id(array.rows)])
+            if isinstance(array, _Some):
+                if id(array.rows) not in of:
+                    of[id(array.rows)] = array.rows[rows]
+                return _Some(array.whole, of[id(array.rows)])
+            if any(array.strides):
+                return _Some(array, rows)
+            return np.broadcast_to(array[:1], (len(rows), *array.shape[1:]))  # no memory
 
         return ExitStatistics(**{name: some(self._given[name]) for name in _COLUMNS})
 
@@ -214,9 +213,8 @@ def exit_statistics(
             elif missing:
                 over(columns, missing)
     worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
-    table = ExitStatistics(
-        **{"entropy": unknown, "log_sum_exp": unknown, **columns}, quality=None, labels=None
-    )
+    columns = {"entropy": unknown, "log_sum_exp": unknown, **columns}
+    table = ExitStatistics(**columns, quality=None, labels=None)
     labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
     correct: Array | None = None
     if rows.has("correct"):
@@ -515,15 +513,14 @@ class Table:
         """When models were called and how likely that was, (N, K) each, see `Rows`; None where all is known."""
         if self.source is None or not self.source.has(CALLED):
             return None
-        at = self._at(slice(None))
-        return self.source.pick(CALLED, at).astype(np.int64), self.source.pick(PROPENSITY, at)
+        return self._column(CALLED).astype(np.int64), self._column(PROPENSITY)
 
     @property
     def query(self) -> Floats | None:
         """What is known of each row before any model is asked, (N, D); None where nothing is."""
         if self.source is None or not self.source.has(QUERY):
             return None
-        return self.source.pick(QUERY, self._at(slice(None))).astype(np.float64)
+        return self._column(QUERY).astype(np.float64)
 
     @property
     def units(self) -> int:
@@ -607,9 +604,8 @@ class Table:
     def _column(self, name: str) -> Array:
         """Return an array of the rows' own, (N, ...)."""
         assert self.source is not None
-        return (
-            self.source.array(name) if self.places is None else self.source.pick(name, self.places)
-        )
+        at = self.places
+        return self.source.array(name) if at is None else self.source.pick(name, at)
 
     def _at(self, rows: slice | Ints) -> Ints:
         """Return the places of some of the table's rows in its source."""
@@ -730,10 +726,9 @@ class Tables:
         named = data.metadata.get("class_names", data.metadata.get("classes"))
         if key not in self._passed:
             with working("reading the outputs"):
-                known = data if data.kept is not None and data.kept.of(key, source) else None
-                read = exit_statistics(
-                    source, data.kind, measure=data.measure, data=known, split=key
-                )
+                ours = data.kept is not None and data.kept.splits.get(key) is source
+                known = {"data": data, "split": key} if ours else {}
+                read = exit_statistics(source, data.kind, measure=data.measure, **known)
             self._passed[key] = self._valued(read, split)
         values = source.array(COST_PREFIX + cost.name) if cost.values is None else cost.values
         table = Table(

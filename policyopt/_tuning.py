@@ -356,13 +356,11 @@ class Run:
         def judged(trial: Any) -> float:
             try:
                 return self._judge(trial, self._choose(trial, wanted))
-            except pruned:
-                raise
-            except PolicyOptError as error:  # settings at odds, a budget out of reach
-                trial.set_user_attr("error", str(error))
-                raise
-            except BaseException:  # interrupted: whoever resumes the study tries it again
-                _again(self.study, trial)
+            except BaseException as error:
+                if isinstance(error, PolicyOptError):  # settings at odds, a budget out of reach
+                    trial.set_user_attr("error", str(error))
+                elif not isinstance(error, pruned):  # interrupted: whoever resumes tries it again
+                    _again(self.study, trial)
                 raise
 
         self.study.optimize(judged, n_trials=1, catch=(PolicyOptError,))

@@ -618,9 +618,8 @@ def _hashed(rows: Array) -> Ints:
     """Return a 64-bit hash of each row of bytes (n, W): multilinear (Lemire & Kaser, Comput. J. 57, 2014), mixed."""
     words = np.zeros((len(rows), -(-rows.shape[1] // 4) * 4), np.uint8)
     words[:, : rows.shape[1]] = rows
-    random = np.random.default_rng(_HASH_SEED).integers(
-        1 << 64, size=words.shape[1] // 4, dtype=np.uint64
-    )
+    rng = np.random.default_rng(_HASH_SEED)
+    random = rng.integers(1 << 64, size=words.shape[1] // 4, dtype=np.uint64)
     numbers = words.view(np.uint32)
     numbers = numbers + (numbers >> np.uint32(16))  # of floats the upper bits alone may differ
     mixed = numbers @ random

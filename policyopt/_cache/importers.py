@@ -234,7 +234,7 @@ def import_sources(
     raws = [raw for _, raw in named]
     if of:
         told = raws[0].metadata.get("names") or ["models with names"]
-        if set(told) != of.keys() or len(of) < len(costs.split(",")):
+        if set(told) != of.keys() or len(of) < len(str(costs).split(",")):
             allowed = f"NAME=COST of each of {', '.join(told)}"
             raise input_error("costs", allowed, costs, "Or give one number per exit: 1,2,4.")
         costs = [of[name] for name in told]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
 from policyopt._cache.files import map_tensors, open_regular, sha256_file
@@ -100,6 +101,9 @@ def open_cache(
                 )
                 raise input_error("cache", "complete", f"{directory} not written to the end", step)
             left = [shard for shard in manifest.shards if only is None or shard.file in only]
+            if only is not None and len(left) < len({*only}):
+                got, step = f"another at {directory}", "It was overwritten: begin anew."
+                raise input_error("cache", "the one that was opened at first", got, step)
             mine = replace(manifest, shards=window(left, since, last))
             if manifest.shards and not mine.shards:
                 step = f"The newest are of {max(shard.time for shard in manifest.shards)}."
@@ -107,7 +111,7 @@ def open_cache(
             data = open_manifest(directory, mine, verify, mmap)
             # Of a store who reads a shard looks whether it is whole; on disk that is done.
             here = isinstance(directory, Path)
-            again = {"path": os.path.abspath(path) if here else str(path)}  # noqa: PTH100 links stay
+            again: dict[str, Any] = {"path": os.path.abspath(path) if here else str(path)}  # noqa: PTH100 links stay
             # By name: a cache may grow meanwhile.
             again["only"] = frozenset(shard.file for shard in mine.shards)
             again |= {"incomplete": incomplete, "mmap": mmap, "verify": verify and not here}
@@ -129,68 +133,64 @@ def open_manifest(
     if not manifest.shards:
         allowed = "of at least one finished shard"
         raise input_error("cache", allowed, f"none in {directory}", "Write it anew.")
-    if isinstance(directory, Store):
-        return _stored(directory, manifest, verify)
-    stamps = {shard.file: stamp_of(directory / shard.file) for shard in manifest.shards}
-    kept = Kept(directory, manifest, stamps)
-    blocks, starts, at = list[dict[str, Array]](), list[int](), manifest
+    at, here, starts, splits = manifest, isinstance(directory, Path), [], dict[str, list[Block]]()
     rows = dict.fromkeys((shard.split for shard in at.shards), 0)
     for shard in at.shards:
-        blocks.append(_map_shard(directory, shard, at.layout, mmap))
         starts.append(rows[shard.split])
         rows[shard.split] += shard.rows
-    if verify:
-        _verify_all(directory, at, [*zip(at.shards, blocks, starts, strict=True)], kept)
-    splits: dict[str, list[Block]] = {name: [] for name in rows}
+    if isinstance(directory, Path):
+        kept, blocks = _mapped(directory, at, starts, verify, mmap)
+    else:
+        kept, blocks = _stored(directory, at, starts, verify)
     for shard, block in zip(at.shards, blocks, strict=True):
-        splits[shard.split].append(filled(block))
-        if splits[shard.split][0].keys() != splits[shard.split][-1].keys():
+        mine = splits.setdefault(shard.split, [])
+        mine.append(block)
+        if mine[0].keys() != block.keys():
             allowed = "of shards with the same arrays"
             raise input_error(f"split {shard.split}", allowed, "others", "Write it anew.")
-    whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
+    kept.splits, known = {n: Rows(tuple(mine)) for n, mine in splits.items()}, kept.disjoint()
     data = to_data(
-        at.layout, whole, at.shares, at.split_seed, at.metadata, at.fingerprint,
-        disjoint=verify and not kept.disjoint(),
+        at.layout, kept.splits, at.shares, at.split_seed, at.metadata, at.fingerprint,
+        disjoint=here and verify and not known,
     )  # fmt: skip
-    if verify and not (kept.disjoint() and all(map(kept.whole, at.shards))):
+    if here and verify and not (known and all(map(kept.whole, at.shards))):
         kept.keep_whole()
-    kept.splits = dict(whole)
+    kept.splits = dict(kept.splits)  # whatever is put into the data's
     return replace(data, kept=kept)
 
 
-def _verify_all(
-    directory: Path, at: Manifest, shards: Sequence[tuple[Shard, Block, int]], kept: Kept
-) -> None:
-    """Read all shards that were not found whole before, or were touched since; two at a time."""
-    open_ = [one for one in shards if not kept.whole(one[0])]
+def _mapped(
+    directory: Path, at: Manifest, starts: Sequence[int], verify: bool, mmap: bool
+) -> tuple[Kept, Sequence[Block]]:
+    """Map all shards; read those that were not found whole before, or were touched since."""
+    kept = Kept(directory, at, {s.file: stamp_of(directory / s.file) for s in at.shards})
+    blocks = [_map_shard(directory, shard, at.layout, mmap) for shard in at.shards]
+    each = zip(at.shards, blocks, starts, strict=True)
+    open_ = [one for one in each if verify and not kept.whole(one[0])]
     total, done = sum(shard.bytes for shard, _, _ in open_), 0
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         work = pool.map(lambda one: _verify(directory, at.layout, *one), open_)
         for (shard, _, _), _ in zip(open_, work, strict=True):
             done += shard.bytes
             report(done, total, "")
+    return kept, [*map(filled, blocks)]
 
 
-def _stored(store: Store, at: Manifest, verify: bool) -> ExitData:
-    """Open the cache of a store: the sizes of its shards are looked at, the shards themselves when they are needed."""
-    there = store.listing()
+def _stored(
+    store: Store, at: Manifest, starts: Sequence[int], verify: bool
+) -> tuple[Kept, Sequence[Block]]:
+    """Look at the sizes of a store's shards, which are themselves read when they are needed."""
+    there, blocks, first = store.listing(), list[StoredShard](), dict[str, Block]()
     stamps = {name: tag_of(one) for name, one in there.items()}
     kept = Kept(Path("/", str(store)), at, stamps, checked=verify)
-    splits, rows = dict[str, list[StoredShard]](), dict[str, int]()
-    for shard in at.shards:
+    for shard, start in zip(at.shards, starts, strict=True):
         if there and (size := there.get(shard.file, {}).get("size")) != shard.bytes:
             step, got = "Copy or write the cache anew.", "none" if size is None else f"{size} bytes"
             raise input_error(f"shard {shard.file}", f"of {shard.bytes} bytes", got, step)
-        mine, first = splits.setdefault(shard.split, []), rows.get(shard.split, 0)
-        known, like = not verify or kept.whole(shard), mine[0].like if mine else None
-        mine.append(StoredShard(store, shard, at.layout, first, known, like))
-        rows[shard.split] = first + shard.rows
-    whole = {name: Rows(tuple(mine)) for name, mine in splits.items()}
-    data = to_data(
-        at.layout, whole, at.shares, at.split_seed, at.metadata, at.fingerprint, disjoint=False
-    )
-    kept.splits = dict(whole)
-    return replace(data, kept=kept)
+        known, like = not verify or kept.whole(shard), first.get(shard.split)
+        blocks.append(StoredShard(store, shard, at.layout, start, known, like))
+        first.setdefault(shard.split, blocks[-1].like)
+    return kept, blocks
 
 
 def read_manifest(directory: Path | Store, incomplete: bool = False) -> Manifest:

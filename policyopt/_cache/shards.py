@@ -71,9 +71,8 @@ class StoredShard(Lazy):
         # The shards of a split have the same arrays: the header of the first tells.
         self.like = like or {}
         each = like or self._look(b"")
-        self.like = {
-            n: np.broadcast_to(a.flat[0], (shard.rows, *a.shape[1:])) for n, a in each.items()
-        }
+        first = {n: a[:1] for n, a in each.items()}
+        self.like = {n: np.broadcast_to(a, (shard.rows, *a.shape[1:])) for n, a in first.items()}
 
     def __getitem__(self, name: str) -> Array:
         like, found = self.like[name], self._arrays.get(name)

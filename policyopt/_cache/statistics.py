@@ -133,7 +133,7 @@ class Kept:
         self, directory: Path, manifest: Manifest, stamps: Mapping[str, str], checked: bool = False
     ) -> None:
         self.checked, self.directory = checked, directory
-        self.splits: Mapping[str, Rows] = {}  # as they were opened
+        self.splits: Mapping[str, Rows] = {}  # as they were opened: data may be given others since
         self.shards, self.stamps, self.place = manifest.shards, stamps, directory / FOLDER
         self.worth = worth_keeping(manifest.shards)
         # A link in a cache of someone else's may lead to any folder of the user's.
@@ -142,7 +142,7 @@ class Kept:
             name = hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:16]
             try:
                 home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-                self.place = home / "policyopt" / name
+                self.place = home / "policyopt-statistics" / name  # that of libraries is private
             except RuntimeError:  # whose home nobody knows
                 self.worth = False
         self._index = self._read()
@@ -183,10 +183,6 @@ class Kept:
         """Whether a shard was found to be as it was written, and was not touched since."""
         stamp = self.stamps.get(shard.file)
         return bool(stamp) and self._index["whole"].get(shard.file) == [shard.sha256, stamp]
-
-    def of(self, split: str, rows: Rows) -> bool:
-        """Whether rows are those of a split's shards, and no others that data were given since."""
-        return self.splits.get(split) is rows
 
     def disjoint(self) -> bool:
         """Whether the splits of these shards were found to share no rows."""

@@ -1,7 +1,6 @@
 """`ContinuousBatcher`: a queue before every exit, from which the survivors of many requests run together.
 
-Batches are made anew at every exit, as Orca's are at every token (Yu et al., OSDI 2022, section 3.1). The names are
-those of Triton's dynamic batcher.
+As Orca's at every token (Yu et al., OSDI 2022, section 3.1); the names are those of Triton's dynamic batcher.
 """
 
 from __future__ import annotations
