@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import sqlite3
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +27,8 @@ from policyopt.runtime._errors import InputError, input_error
 
 @event.listens_for(Engine, "connect")
 def unsynced(connection, _):
-    connection.execute("PRAGMA synchronous=OFF")
+    if isinstance(connection, sqlite3.Connection):  # and no server of another test
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 CALLS = {"fits": 0, "stop_at": None, "rows": set()}
