@@ -43,11 +43,13 @@ def from_top(columns: Mapping[str, Array], classes: int, name: str = "output") -
     step = max((1 << 20) // max(told[:1].size, 1), 1)
     for low in range(0, len(top), step):
         at = slice(low, low + step)
-        top[at] = _shares(given[at], told[at], rest[at], classes, name, low)
+        top[at] = _shares_of_top(given[at], told[at], rest[at], classes, name, low)
     return found | {"confidence": top[..., 0], "top_prob": top, "prediction": told[..., 0]}
 
 
-def _shares(given: Array, told: Array, rest: Array, classes: int, name: str, first: int) -> Floats:
+def _shares_of_top(
+    given: Array, told: Array, rest: Array, classes: int, name: str, first: int
+) -> Floats:
     """Return the largest probabilities, (n, ..., T), of what is checked."""
     top, others = np.array(given, np.float64, order="C"), np.array(rest, np.float64, order="C")
     least, left = top[..., -1], classes - told.shape[-1]
