@@ -142,7 +142,7 @@ def test_a_crash_leaves_the_old_or_the_new(tmp_path, mode):
         columns = Tables(data).get("recent").statistics
         truth[name] = {n: np.array(getattr(columns, n)) for n in COLUMNS}
     told = set()
-    for at in range(0, 300, 2):
+    for at in range(0, 300, 4):
         place = tmp_path / f"c{at}"
         shutil.copytree(tmp_path / "0", place)
         code, reached = faults.run(lambda p=place: day(p, 1, retain="1d"), at, mode)

@@ -321,7 +321,7 @@ def test_whatever_breaks_the_numbers_are_right_and_the_cache_whole(tmp_path, mod
     truth = {n: a for n, a in columns(po.open_cache(place)).items()}
     before = {n: b for n, b in faults.tree(place).items() if "statistics" not in n}
     codes = set()
-    for at in range(0, 400, 3):
+    for at in range(0, 400, 6):
         shutil.rmtree(place / "statistics", ignore_errors=True)
         code, reached = faults.run(lambda: columns(po.open_cache(place)), at, mode)
         codes.add(code)
