@@ -29,7 +29,7 @@ from policyopt._cache.data import (
     like,
     some_rows,
 )  # fmt: skip
-from policyopt._cache.statistics import empty, picked
+from policyopt._cache.statistics import empty, picked, same_file
 from policyopt._costs import Cost, check_heads, kept_costs, rate_of, with_heads
 from policyopt._engine import elsewhere, run
 from policyopt._measures import Measure
@@ -205,7 +205,14 @@ def exit_statistics(
         meaning = f"pass {_PASS} of {name}, top {top}, {measure!r}"
         with data.kept.columns(split, meaning, spec) as (columns, missing):
             if missing and elsewhere() and data.origin and data.kept.worth:
-                shard = _Shard(data, split, over.exits, spec)
+                files = {
+                    name: (str(array.filename), array.offset, same_file(array.filename))
+                    for name, array in columns.items()
+                    if isinstance(array, np.memmap) and array.filename
+                }
+                shard = _Shard(
+                    data, split, over.exits, spec, files if len(files) == len(spec) else {}
+                )
                 ran = run(shard, missing, "reading the outputs")
                 for i, found in zip(missing, ran, strict=True):
                     for column, array in found.items():
@@ -306,16 +313,27 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Shard:
-    """The pass over one shard of a cache, by whoever opens it."""
+    """The pass over one shard of a cache, by whoever opens it: into the parent's file, or else returned."""
 
-    # What it finds is returned: of a file that two machines map, either may write back old bytes of the other's.
+    # Into that file on the same machine alone: of one that two map, either may write back old bytes of the other's.
     data: ExitData
     split: str
     exits: tuple[int, ...]
     spec: Mapping[str, tuple[tuple[int, ...], Any]]
+    files: Mapping[
+        str, tuple[str, int, str]
+    ]  # of columns: name, offset, and which file of which machine it is
 
     def __call__(self, number: int) -> dict[str, Array]:
         over = _Pass(self.data.splits[self.split], self.data.kind, self.data.measure, self.exits, 1)
+        here = [which and same_file(file) == which for file, _, which in self.files.values()]
+        if here and all(here):
+            columns: dict[str, Array] = {
+                name: np.memmap(file, self.spec[name][1], "r+", offset, self.spec[name][0])
+                for name, (file, offset, _) in self.files.items()
+            }
+            over(columns, [number])
+            return {}
         low, high = over.starts[number : number + 2]
         columns = {n: np.empty((high - low, *of[1:]), t) for n, (of, t) in self.spec.items()}
         over(columns, [number], low)

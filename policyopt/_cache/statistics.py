@@ -81,6 +81,15 @@ def stamp_of(file: Path) -> str:
     return f"{about.st_size}-{about.st_ino}-{about.st_mtime_ns}-{about.st_ctime_ns}"
 
 
+def same_file(file: str | os.PathLike[str]) -> str:
+    """Return what tells a file from all others of all machines while they run; empty where that is not known."""
+    try:
+        about, machine = os.stat(file), Path("/proc/sys/kernel/random/boot_id").read_text()  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{machine.strip()} {about.st_dev} {about.st_ino}"
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """Return an array to be filled: in memory, or where it is large in a file that goes with it."""
     size = math.prod(shape) * np.dtype(dtype).itemsize

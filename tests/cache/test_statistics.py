@@ -124,6 +124,16 @@ def test_a_pass_by_other_processes_finds_the_same(tmp_path):
     columns(data)  # here
     found = {one.read_bytes() for one in (place / "statistics").glob("*.safetensors")}
     assert found == {file.read_bytes()}
+    table, spec = Tables(data).get("fit").statistics, {"top_prob": ((600, 3, 3), "f8")}
+    spec["log_sum_exp"] = ((600, 3), "f8")
+    for which in ("", "another machine's"):  # what is no file of ours is not written to: it is sent
+        files = dict.fromkeys(spec, (str(file), 0, which))
+        low = 0
+        for number, block in enumerate(data.splits["fit"].blocks):
+            sent = policyopt._table._Shard(data, "fit", (0, 1, 2), spec, files)(number)
+            high = low + len(block["labels"])
+            np.testing.assert_array_equal(sent["top_prob"], table.top_prob[low:high])
+            low = high
 
 
 def test_two_at_the_same_columns_have_files_of_their_own(tmp_path):
