@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from _caches import ROOT
 from _common import seconds
 
-from policyopt._methods.registry import FAMILIES, ROWS, MethodSpec
+from policyopt._methods.registry import METHODS, ROWS, MethodSpec
 from policyopt.runtime._files import write_file
 
 PAGE = ROOT / "docs" / "choosing_a_policy.md"
@@ -98,7 +98,8 @@ def page() -> str:
     """Return the page's text."""
     found = json.loads(MEASURED.read_text())
     parts = [_INTRO, _measured(found)]
-    parts += [_family(family) for family in FAMILIES]
+    ours = dict.fromkeys(row.family for row in METHODS)
+    parts += [_family(family) for family in ours]
     parts.append(_elsewhere())
     return "\n".join(parts)
 
