@@ -109,6 +109,7 @@ def loads(model: StagedModel, data: Any, inputs: torch.Tensor, rounds: int) -> d
     exits, last = po.evaluate(policy, data).exit, model.exits - 1
     with mock.patch("time.perf_counter", time.thread_time):  # the clock of all that follows
         table = measure(model, inputs[:size], runs=40, batches=BATCHES).table
+        assert table is not None  # of batch sizes that were asked for
     server, batches = serve(model, policy), [*inputs.split(size)][: len(inputs) // size]
     planned = serve(model, policy, latency=table)
     shares = np.bincount(exits, minlength=model.exits) / len(exits)
