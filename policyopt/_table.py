@@ -29,7 +29,8 @@ from policyopt._cache.data import (
     like,
     some_rows,
 )  # fmt: skip
-from policyopt._cache.statistics import empty, picked, same_file
+from policyopt._cache.files import empty, picked
+from policyopt._cache.statistics import same_file
 from policyopt._costs import Cost, check_heads, kept_costs, rate_of, with_heads
 from policyopt._engine import elsewhere, run
 from policyopt._measures import Measure
@@ -47,7 +48,9 @@ _PASS_BYTES = 1 << 19
 #: Bytes of the outputs that a table hands out at a time.
 _CHUNK_BYTES = 16 << 20
 #: A pass of another number reads other columns, or rounds otherwise: what is kept of it holds no more.
-_PASS = 2
+_PASS = 3
+#: What it finds of each exit by itself.
+_REDUCED = {"top_prob", "top_class", "entropy", "log_sum_exp"}
 _COLUMNS = ("top_prob", "top_class", "entropy", "log_sum_exp", "quality", "labels", "correct")
 
 
@@ -193,7 +196,10 @@ def exit_statistics(
     if not kind.record or rows.has("entropy"):
         spec["entropy"] = ((n, len(exits)), np.float64)
     spec["top_class"] = ((n, len(exits), top), np.int32)
-    # What is right by class numbers is compared at the end; targets with what each chunk says.
+    if rows.has("labels"):
+        spec["labels"] = ((n,), np.int32)
+    if rows.has("labels") or rows.has("correct"):
+        spec["correct"] = ((n, len(exits)), bool)
     if not kind.record and rows.has(TARGETS):
         spec["worth"] = ((n, len(exits)), measure.dtype)
     columns: dict[str, Array] = {}
@@ -220,20 +226,16 @@ def exit_statistics(
             elif missing:
                 over(columns, missing)
     worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
-    columns = {"entropy": unknown, "log_sum_exp": unknown, **columns}
-    table = ExitStatistics(**columns, quality=None, labels=None)
-    labels = rows.array("labels").astype(np.int32) if rows.has("labels") else None
-    correct: Array | None = None
-    if rows.has("correct"):
-        correct = np.asarray(rows.array("correct"), dtype=bool)[:, exits]
-    elif labels is not None and not (rows.has("quality") and (table.prediction < 0).all()):
-        correct = is_right(table.prediction, labels)
-    quality = correct
+    columns = {"entropy": unknown, "log_sum_exp": unknown, "labels": None, "correct": None, **columns}
+    table = ExitStatistics(**columns, quality=columns["correct"])
     if rows.has("quality"):
-        quality = np.asarray(rows.array("quality"))[:, exits]
+        nothing = not rows.has("correct") and (table.prediction < 0).all()  # was said
+        quality = rows.array("quality")
+        quality = quality if quality.shape[1] == len(exits) else quality[:, exits]
+        table = table.replace(quality=quality, **{"correct": None} if nothing else {})
     elif worth is not None:
-        quality, correct = worth, worth if worth.dtype == bool else None
-    return table.replace(labels=labels, quality=quality, correct=correct)
+        table = table.replace(quality=worth, correct=worth if worth.dtype == bool else None)
+    return table
 
 
 class _Pass:
@@ -290,8 +292,8 @@ class _Pass:
                 given = block["outputs"][low : low + step]
                 given = given if given.shape[1] == len(exits) else given[:, exits]
                 output = reduce_logits(kind.logits(given.reshape(-1, width)), top, scratch)
-                for column, array in columns.items():
-                    into = array[start + low : start + min(low + step, count)]
+                for column in _REDUCED & columns.keys():
+                    into = columns[column][start + low : start + min(low + step, count)]
                     into[...] = getattr(output, column).reshape(into.shape)
             rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
             for i, k in enumerate(exits) if not kind.whole else ():
@@ -300,12 +302,17 @@ class _Pass:
                 else:
                     given = block["outputs"][:, k]
                     output, state = kind.reduce(i, given, state, measure.error_scale)
-                for column, array in columns.items():
-                    if column == "worth":
-                        said = kind.answer(block["outputs"][:, k])
-                        array[rows_here, i] = measure.worth(said, block[TARGETS])
-                    else:
-                        array[rows_here, i] = getattr(output, column)
+                for column in _REDUCED & columns.keys():
+                    columns[column][rows_here, i] = getattr(output, column)
+                if "worth" in columns:
+                    said = kind.answer(block["outputs"][:, k])
+                    columns["worth"][rows_here, i] = measure.worth(said, block[TARGETS])
+            if "labels" in columns:
+                columns["labels"][rows_here] = block["labels"]
+            if "correct" in columns:
+                said = columns["top_class"][rows_here, :, 0]
+                given = block["correct"][:, exits] if "correct" in block else is_right(said, block["labels"])
+                columns["correct"][rows_here] = given
             with self._lock:
                 self._done += count
                 tell(self._done, total, "reading the outputs")

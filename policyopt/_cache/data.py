@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._cache.files import empty
 from policyopt._costs import Cost
 from policyopt._measures import Measure, measure_of
 from policyopt.runtime._checks import check_one_of, check_seed, to_python
@@ -201,7 +202,9 @@ class Rows:
         """Return one array over all rows (a view where there is one block, else a copy)."""
         if len(self.blocks) == 1:
             return self.blocks[0][name]
-        return np.concatenate([block[name] for block in self.blocks])
+        types = [like(block)[name] for block in self.blocks]
+        out = empty((len(self), *types[0].shape[1:]), np.result_type(*types))
+        return np.concatenate([block[name] for block in self.blocks], out=out)
 
     def pick(self, name: str, places: Ints, exits: Sequence[int] | None = None) -> Array:
         """Return the rows at `places`, in their order, of the array `name`; of some exits where given."""
@@ -284,11 +287,12 @@ class ExitData(Shown):
     kept: Any = None  # what passes over its shards have found, see `policyopt._cache.statistics`
     #: What `open_cache` takes to open it again; empty where rows come from elsewhere, and of copies.
     origin: Mapping[str, Any] = field(default_factory=dict, init=False)
+    _drawn: dict[int, list[Ints]] = field(default_factory=dict, init=False)  # parts of the last seed
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what goes to another process: of an opened cache where it is, not its rows."""
         if not self.origin:
-            return self.__dict__
+            return {**self.__dict__, "_drawn": {}}
         return {"origin": self.origin, "fingerprint": self.fingerprint}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -393,11 +397,14 @@ class ExitData(Shown):
         if pool.has(GROUP):
             place = places_of(pool.array(GROUP), seed)
             return POOL, np.flatnonzero((place >= edges[at]) & (place < edges[at + 1]))
-        order = np.random.default_rng(seed).permutation(n)
-        edges = np.round(edges).astype(int)
-        mine = np.zeros(n, bool)
-        mine[order[edges[at] : edges[at + 1]]] = True
-        return POOL, np.flatnonzero(mine)
+        if seed not in self._drawn:
+            parts = np.split(_shuffled(n, seed), np.round(edges[1:-1]).astype(int))
+            for part in parts:
+                part.sort()
+                part.flags.writeable = False
+            self._drawn.clear()
+            self._drawn[seed] = parts
+        return POOL, self._drawn[seed][at]
 
     def _within(self, source: Rows, rows: Ints, part: re.Match[str], seed: int | None) -> Array:
         """Say which rows are of a part of them, (n,)."""
@@ -410,6 +417,15 @@ class ExitData(Shown):
         if source.has("labels") and not self.graded:
             known = source.array("labels")[rows] >= 0
         return np.isin(group, group[known], invert=part[4] == "unlabelled")
+
+
+def _shuffled(rows: int, seed: int) -> Ints:
+    """Return the numbers of rows in random order."""
+    out = empty((rows,), np.int64).view(np.ndarray)  # other kinds of arrays are shuffled in Python
+    for low in range(0, rows, 1 << 22):
+        out[low : low + (1 << 22)] = np.arange(low, min(low + (1 << 22), rows))
+    np.random.default_rng(seed).shuffle(out)
+    return out
 
 
 def places_of(group: Array, seed: int) -> Array:
@@ -434,7 +450,7 @@ def some_rows(rows: int, count: int, seed: int, group: Array | None = None) -> I
     """Return the numbers of `count` random rows, ascending; of groups, which stay whole, about as many."""
     # One group at least, and not all of several where fewer rows than all are asked for.
     if group is None:
-        return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+        return np.sort(_shuffled(rows, seed)[:count])
     place = places_of(group, seed)
     ends = np.unique(place)
     return np.flatnonzero(place <= np.clip(count, ends[0], ends[-2 if count < rows else -1 :][0]))

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ import numpy as np
 
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
+from policyopt.runtime._files import refusing
 from policyopt.runtime._strict_json import parse
 from policyopt.runtime._typing import Array
 
 #: Headers beyond this are refused before they are parsed.
 MAX_HEADER = 1 << 20
 _CHUNK = 4 << 20
+#: Arrays larger than this stand in a file instead of memory.
+_SPILL_BYTES = 128 << 20
+#: Bytes that are copied at a time.
+_PIECE_BYTES = 16 << 20
 _DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2", "BOOL": "|b1", "U8": "|u1", "I8": "|i1",
     "I16": "<i2", "I32": "<i4", "I64": "<i8", "U16": "<u2", "U32": "<u4", "U64": "<u8",
@@ -127,3 +133,33 @@ def stand_in(entry: Mapping[str, Any], size: int) -> Array:
     if not 0 <= entry["data_offsets"][0] <= entry["data_offsets"][1] <= size:
         raise ValueError("offsets beyond the end")
     return np.broadcast_to(np.zeros((), _DTYPES[entry["dtype"]]), entry["shape"])
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return an array to be filled: in memory, or where it is large in a file that goes with it."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size <= _SPILL_BYTES:
+        return np.empty(shape, dtype)
+    with refusing(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+        take_room(file.fileno(), size)
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+
+def picked(whole: Array, rows: Array) -> Array:
+    """Return some rows of an array, as `empty` has them."""
+    shape = (len(rows), *whole.shape[1:])
+    size = math.prod(shape) * whole.itemsize
+    if size <= _SPILL_BYTES:
+        return whole[rows]
+    out, step = empty(shape, whole.dtype), max(len(rows) * _PIECE_BYTES // size, 1)
+    for low in range(0, len(rows), step):
+        out[low : low + step] = whole[rows[low : low + step]]
+    return out
+
+
+def take_room(descriptor: int, size: int) -> None:
+    """Make a file so large: a write to a mapped one for which there is no room ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,11 +23,11 @@ from uuid import uuid4
 import numpy as np
 
 from policyopt._cache.data import RESERVED, Rows
-from policyopt._cache.files import map_tensors, sha256_file
+from policyopt._cache.files import empty, map_tensors, sha256_file, take_room
 from policyopt._cache.manifest import MAX_BYTES, Manifest, Shard
 from policyopt.runtime import _strict_json as strict_json
 from policyopt.runtime._errors import InputError
-from policyopt.runtime._files import TEMPORARY, refusing, write_file
+from policyopt.runtime._files import TEMPORARY, write_file
 from policyopt.runtime._typing import Array
 
 #: The folder in a cache, and the index in it.
@@ -37,10 +36,6 @@ FOLDER, _INDEX = "statistics", "index.json"
 _WORTH_KEEPING = 64 << 20
 #: Columns beyond this are trusted without their checksum, as the system says they were not touched.
 _MOST_HASHED = 1 << 30
-#: Arrays larger than this stand in a file instead of memory.
-_SPILL_BYTES = 128 << 20
-#: Bytes that are copied at a time.
-_PIECE_BYTES = 16 << 20
 _DTYPES = {"f8": "F64", "f4": "F32", "i4": "I32", "b1": "BOOL"}
 _NAME = re.compile(r"[0-9a-f]{16}\.safetensors")
 #: Seconds after which a file on its way has no writer any more.
@@ -88,36 +83,6 @@ def same_file(file: str | os.PathLike[str]) -> str:
     except OSError:
         return ""
     return f"{machine.strip()} {about.st_dev} {about.st_ino}"
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return an array to be filled: in memory, or where it is large in a file that goes with it."""
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size <= _SPILL_BYTES:
-        return np.empty(shape, dtype)
-    with refusing(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
-        _take_room(file.fileno(), size)
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
-
-
-def picked(whole: Array, rows: Array) -> Array:
-    """Return some rows of an array, as `empty` has them."""
-    shape = (len(rows), *whole.shape[1:])
-    size = math.prod(shape) * whole.itemsize
-    if size <= _SPILL_BYTES:
-        return whole[rows]
-    out, step = empty(shape, whole.dtype), max(len(rows) * _PIECE_BYTES // size, 1)
-    for low in range(0, len(rows), step):
-        out[low : low + step] = whole[rows[low : low + step]]
-    return out
-
-
-def _take_room(descriptor: int, size: int) -> None:
-    """Make a file so large: a write to a mapped one for which there is no room ends the process."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-    else:
-        os.truncate(descriptor, size)
 
 
 class _Columns(NamedTuple):
@@ -293,7 +258,7 @@ class Kept:
         try:
             self.place.mkdir(parents=True, exist_ok=True)
             with path.open("xb+") as file:
-                _take_room(file.fileno(), 8 + len(head) + end)
+                take_room(file.fileno(), 8 + len(head) + end)
                 file.write(len(head).to_bytes(8, "little") + head)
                 file.flush()
                 for column, (shape, dtype) in spec.items():
