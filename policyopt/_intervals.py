@@ -12,6 +12,7 @@ from policyopt._engine import run
 from policyopt.runtime._typing import Array, Floats, Ints
 
 REPLICATES = 1000
+_PIECE = 1 << 20  # values looked at at a time
 _BLOCK = 1 << 22  # resampled counts held at a time
 _LONG = 1 << 28  # draws, some seconds, from which on others are asked to help
 _MOST_RESAMPLED = 2_000  # rows: of more, the first terms of the expansion say the same
@@ -134,18 +135,19 @@ def mean_interval(
     values = by_group(rows, group)
     n, more_variance = len(values), more_variance * len(values) / len(rows)
     mean = float(values.mean())
-    centred = values - mean
     unseen = (float(np.ptp(values)) if span is None else span) ** 2 / (n + 1)
-    variance = max(float(centred @ centred) / max(n - 1, 1), unseen) + more_variance
+    squares, cubes = _powers(values, mean)
+    variance = max(squares / max(n - 1, 1), unseen) + more_variance
     error = (variance / n) ** 0.5
     tails = (1 - level) / 2
     z = np.array([NormalDist().inv_cdf(tail) for tail in (tails, 1 - tails)])
     if error == 0.0:
         quantiles = z
     elif n > _MOST_RESAMPLED:
-        skewness = float((centred**3).mean()) / variance**1.5
+        skewness = cubes / n / variance**1.5
         quantiles = z - skewness * (2 * z**2 + 1) / (6 * n**0.5)
     else:
+        centred = values - mean
         columns = np.stack([centred, centred**2], axis=1)
         first, second = bootstrap_means(columns, np.random.default_rng(seed)).T
         spread = (second - first**2) * n / max(n - 1, 1) + more_variance
@@ -162,6 +164,16 @@ def mean_interval(
     middle = mean if center is None else center
     low, high = middle - error * quantiles[1], middle - error * quantiles[0]
     return MeanInterval(middle, float(low), float(high), effective)
+
+
+def _powers(values: Floats, mean: float) -> tuple[float, float]:
+    """Return the sums of squares and of cubes of what values (N,) differ by from their mean, some at a time."""
+    squares = cubes = 0.0
+    for low in range(0, len(values), _PIECE):
+        centred = values[low : low + _PIECE] - mean
+        squares += float(centred @ centred)
+        cubes += float((centred * centred) @ centred)
+    return squares, cubes
 
 
 def bootstrap_means(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._cache.files import empty
 from policyopt._table import Table, is_right, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._errors import input_error
@@ -21,7 +22,7 @@ from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _ROWS = 8192  # whose feature vectors are read at a time
-_PART_ROWS = 1 << 18  # that are replayed at a time
+_PART_BYTES = 1 << 26  # of what exits said, that are replayed at a time
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def trace(policy: Any, table: Table, samples: Ints | None = None) -> Traced:
 def _run(policy: Policy, table: Table, samples: Ints) -> Trace:
     """Run a policy over a table of the exits that it runs, a few rows at a time where it must."""
     n, exits = len(table), policy.exits
-    reduced = table.statistics.outputs() if policy.reads_summaries else []
+    reduced = table.statistics.outputs(policy.required_columns) if policy.reads_summaries else []
     if policy.reads_summaries and not policy.needs_features:
         return policy.trace(_at_exits(policy, reduced), samples)
     spans = (slice(low, min(low + _ROWS, n)) for low in range(0, n, _ROWS))
@@ -187,18 +188,23 @@ def replay(policy: Any, table: Table) -> Replay:
 def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
     """Replay an exit policy on all rows, a part of them at a time: it decides row by row."""
     whole = table.labelled or not table.valued.any()
-    if len(table) <= _PART_ROWS:
+    n, size = len(table), max(_PART_BYTES // (64 * table.exits), 1)
+    if n <= size:
         return _replay_part(policy, table, samples, whole)
-    parts = []
-    for low in range(0, len(table), _PART_ROWS):
-        rows = np.arange(low, min(low + _PART_ROWS, len(table)))
-        parts.append(_replay_part(policy, table.take(rows), samples[rows], whole))
-    first, columns = parts[0], dict[str, Any]()
-    for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
-        each = [getattr(part, name) for part in parts]
-        known = all(column is not None for column in each)
-        columns[name] = np.concatenate(each) if known else None
-    return replace(first, **columns, group=table.group)
+    out, columns = None, dict[str, Any]()
+    for low in range(0, n, size):
+        rows = np.arange(low, min(low + size, n))
+        out = _replay_part(policy, table.take(rows), samples[rows], whole)
+        for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
+            part = getattr(out, name)
+            if part is None or columns.get(name, part) is None:
+                columns[name] = None
+                continue
+            if not low:
+                columns[name] = empty((n, *part.shape[1:]), part.dtype)
+            columns[name][rows] = part
+    assert out is not None  # a table has rows
+    return replace(out, **columns, group=table.group)
 
 
 def _replay_part(policy: Policy, table: Table, samples: Ints, whole: bool) -> Replay:

@@ -138,14 +138,19 @@ class ExitStatistics:
         columns = {"entropy": first.entropy, "margin": first.margin}
         return frozenset(name for name, c in columns.items() if not np.isnan(c).any())
 
-    def output(self, k: int) -> ExitOutput:
-        """Return exit k's columns as the runtime sees them."""
-        top, classes = self.top_prob[:, k], self.top_class[:, k]
-        return ExitOutput(classes[:, 0], top, classes, self.entropy[:, k], self.log_sum_exp[:, k])
+    def output(self, k: int, needs: frozenset[str] | None = None) -> ExitOutput:
+        """Return exit k's columns as the runtime sees them; of a score's `needs`: no others are read."""
+        said, unknown = self.prediction, np.broadcast_to(np.nan, (len(self), self.exits))
+        more = needs is None
+        top = self.top_prob if more or "margin" in needs else self.confidence[:, :, None]
+        classes = self.top_class if more else said[:, :, None]
+        entropy = self.entropy if more or "entropy" in needs else unknown
+        total = self.log_sum_exp if more else unknown
+        return ExitOutput(said[:, k], top[:, k], classes[:, k], entropy[:, k], total[:, k])
 
-    def outputs(self) -> list[ExitOutput]:
+    def outputs(self, needs: frozenset[str] | None = None) -> list[ExitOutput]:
         """Return all exits' columns, first exit first."""
-        return [self.output(k) for k in range(self.exits)]
+        return [self.output(k, needs) for k in range(self.exits)]
 
     def replace(self, **columns: Array | None) -> ExitStatistics:
         """Return the same with other columns in their place."""
@@ -226,7 +231,13 @@ def exit_statistics(
             elif missing:
                 over(columns, missing)
     worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
-    columns = {"entropy": unknown, "log_sum_exp": unknown, "labels": None, "correct": None, **columns}
+    columns = {
+        "entropy": unknown,
+        "log_sum_exp": unknown,
+        "labels": None,
+        "correct": None,
+        **columns,
+    }
     table = ExitStatistics(**columns, quality=columns["correct"])
     if rows.has("quality"):
         nothing = not rows.has("correct") and (table.prediction < 0).all()  # was said
@@ -311,7 +322,11 @@ class _Pass:
                 columns["labels"][rows_here] = block["labels"]
             if "correct" in columns:
                 said = columns["top_class"][rows_here, :, 0]
-                given = block["correct"][:, exits] if "correct" in block else is_right(said, block["labels"])
+                given = (
+                    block["correct"][:, exits]
+                    if "correct" in block
+                    else is_right(said, block["labels"])
+                )
                 columns["correct"][rows_here] = given
             with self._lock:
                 self._done += count

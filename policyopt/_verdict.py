@@ -26,6 +26,7 @@ import numpy as np
 from policyopt._bounds import betting, ternary
 from policyopt._costs import per_thousand
 from policyopt._frontier import (
+    MOST_COMPARED,
     Frontier,
     Path,
     beside_full,
@@ -38,7 +39,7 @@ from policyopt._frontier import (
 from policyopt._intervals import mean_interval, standard_error, with_interval
 from policyopt._methods.registry import ROWS
 from policyopt._methods.targets import read_share
-from policyopt._table import Table, known_rows
+from policyopt._table import Table, known_rows, subsample
 from policyopt._testing import holm
 from policyopt._thresholds.joint import upper_hull
 from policyopt.runtime._checks import check_type
@@ -120,7 +121,8 @@ def verdict(frontier: Frontier, max_drop: float | str = 0.005) -> Verdict:
     """
     check_type("frontier", frontier, Frontier, "what po.curve returns", "po.curve(data, ['auto']).")
     drop, seeds = read_share(max_drop, "max_drop"), list(frontier.tests)
-    tests = {seed: known_rows(table) for seed, table in frontier.tests.items()}
+    of = [(seed, known_rows(table)) for seed, table in frontier.tests.items()]
+    tests = {seed: subsample(table, MOST_COMPARED, seed) for seed, table in of}
     null = {name for name, row in ROWS.items() if row.family == "null"}
     labels = list(dict.fromkeys(k[0] for k, f in frontier.fitted.items() if f.method not in null))
     found = {i: _chosen(frontier, labels, seeds, i) for i in {k[2] for k in frontier.fitted}}
@@ -329,7 +331,8 @@ def _told(frontier: Frontier, table: Table, drop: float, judged: list[Any]) -> V
         more += f" {knew[0].upper()}{knew[1:]} {100 * gain['bound_lead']:.1f} points"
         more += f"; {100 * gain['reached']:.0f} % of that is reached." if shown else "."
     groups = "" if table.group is None else f" in {table.units:,} groups"
-    notes = [f"the verdict is of {rows:,} rows{groups} of split {table.split}"]
+    some = "random " if rows < len(known_rows(frontier.tests[min(frontier.tests)])) else ""
+    notes = [f"the verdict is of {rows:,} {some}rows{groups} of split {table.split}"]
     if None in leads:
         notes.append(
             "cost and quality of the policy count what is handed over, the full model's do not"

@@ -287,7 +287,9 @@ class ExitData(Shown):
     kept: Any = None  # what passes over its shards have found, see `policyopt._cache.statistics`
     #: What `open_cache` takes to open it again; empty where rows come from elsewhere, and of copies.
     origin: Mapping[str, Any] = field(default_factory=dict, init=False)
-    _drawn: dict[int, list[Ints]] = field(default_factory=dict, init=False)  # parts of the last seed
+    _drawn: dict[int, list[Ints]] = field(
+        default_factory=dict, init=False
+    )  # parts of the last seed
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what goes to another process: of an opened cache where it is, not its rows."""

@@ -92,7 +92,7 @@ def open_cache(
     """
     directory = place_of(path)
     while True:
-        manifest = read_manifest(directory, incomplete)
+        seen, manifest = _stamps(directory), read_manifest(directory, incomplete)
         try:
             if not manifest.complete and not incomplete:
                 step = (
@@ -119,8 +119,14 @@ def open_cache(
             return data
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.
-            if read_manifest(directory, incomplete) == manifest:
+            if read_manifest(directory, incomplete) == manifest and _stamps(directory) == seen:
                 raise
+
+
+def _stamps(directory: Path | Store) -> list[str]:
+    """Return what changes where a manifest on disk is replaced, be it by one that is alike."""
+    here = (MANIFEST, UNFINISHED) if isinstance(directory, Path) else ()
+    return [stamp_of(directory / name) for name in here]
 
 
 def open_manifest(
