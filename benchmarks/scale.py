@@ -107,7 +107,11 @@ def make(what: str, rows: int, out: Path) -> dict[str, Any]:
                 sure = rng.random((BATCH, EXITS), dtype=np.float32)[some]
                 right = rng.random(sure.shape, dtype=np.float32) < sure
                 said = np.where(right, labels[some, None], (labels[some, None] + 1) % CLASSES)
-                given: dict[str, Any] = {"prediction": said, "confidence": sure}
+                given: dict[str, Any] = {
+                    "prediction": said,
+                    "confidence": sure,
+                    "entropy": 1 - sure,
+                }
             else:
                 own = rng.standard_normal((BATCH, EXITS, 1), dtype=np.float32)  # of each row
                 given = {"outputs": outputs[some] * (1 + 0.1 * own[some]).astype(np.float16)}

@@ -181,6 +181,8 @@ def curve(
     chosen, notes = _choose(methods, tables.get("fit"))
     chosen = {label: at_most(method, max_exits) for label, method in chosen.items()}
     check_whole("seeds", seeds, step="E.g. --seeds 5.")
+    for method in chosen.values():
+        method.check(known_rows(tables.get("fit")))  # before the first has worked for minutes
     of_fits: dict[str, Any] = {"fit_rows": len(tables.get("fit")), "refits": not data.pooled}
     frontier = Frontier([], {}, [], [], tables.cost.unit, notes, **of_fits)
     cells = _Cells(tables, budgets, test, seeds, asked, metric)

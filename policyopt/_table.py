@@ -65,6 +65,11 @@ class _Some(NamedTuple):
         """Of what is read."""
         return (len(self.rows), *self.whole.shape[1:])
 
+    @property
+    def dtype(self) -> Any:
+        """Of the column."""
+        return self.whole.dtype
+
 
 class ExitStatistics:
     """The reduced outputs of all exits for N samples; what is unknown is NaN or -1. Rows taken of it are read on use.
@@ -104,6 +109,12 @@ class ExitStatistics:
     def exits(self) -> int:
         """K."""
         return self._given["entropy"].shape[1]
+
+    @property
+    def quality_dtype(self) -> Any:
+        """Of `quality`, bool where answers are right or wrong; None where nothing is known. Nothing is read."""
+        found = self._given["quality"]
+        return None if found is None else found.dtype
 
     @property
     def prediction(self) -> npt.NDArray[np.int32]:
@@ -456,12 +467,12 @@ class Table:
     @property
     def valued(self) -> Bools:
         """Of which rows it is known what answers are worth, (N,)."""
-        stats = self.statistics
-        if stats.quality is None or stats.labels is None or self.quality_given:
-            return np.full(len(self), stats.quality is not None)
-        return stats.labels >= 0
+        known, labels = self.statistics.quality_dtype is not None, self.statistics.labels
+        if not known or labels is None or self.quality_given:
+            return np.full(len(self), known)
+        return labels >= 0
 
-    @property
+    @cached_property
     def labelled(self) -> bool:
         """Whether it is known of every row what answers are worth."""
         return bool(self.valued.all())
@@ -474,9 +485,10 @@ class Table:
     @cached_property
     def says(self) -> bool:
         """Whether rows say, without labels, which answers are right: equal ones are, or are not, as of texts."""
-        stats, worth = self.statistics, self.statistics.quality
-        if stats.labels is not None or worth is None or self.utility is not None:
+        stats = self.statistics
+        if stats.labels is not None or stats.quality_dtype is None or self.utility is not None:
             return False
+        worth = stats.quality
         said = stats.prediction
         same = (said[:, :, None] == said[:, None, :]) & (said >= 0)[:, None, :]
         other = (worth[:, :, None] != worth[:, None, :]) & same
@@ -487,9 +499,11 @@ class Table:
     @property
     def graded(self) -> bool:
         """Whether answers may be worth anything from 0 to 1, and not only right or wrong."""
-        found = self.statistics.quality
-        declared = self.quality_given or self.utility is not None
-        return declared or (found is not None and found.dtype != bool)
+        known, declared = (
+            self.statistics.quality_dtype,
+            self.quality_given or self.utility is not None,
+        )
+        return declared or (known is not None and known != bool)
 
     def worth(self, prediction: Array) -> Array | None:
         """Return what answers (N, K) are worth, 0 where `valued` says no; None where it is not known of them."""

@@ -400,12 +400,22 @@ class ExitData(Shown):
             place = places_of(pool.array(GROUP), seed)
             return POOL, np.flatnonzero((place >= edges[at]) & (place < edges[at + 1]))
         if seed not in self._drawn:
-            parts = np.split(_shuffled(n, seed), np.round(edges[1:-1]).astype(int))
-            for part in parts:
-                part.sort()
-                part.flags.writeable = False
+            whole, ends = None, np.round(edges[1:-1]).astype(int)
+            if (
+                self.kept is not None
+                and self.kept.splits.get(POOL) is pool
+                and seed == self.split_seed
+            ):
+                meaning = f"division of {n} at {ends.tolist()} by {seed}"
+                with self.kept.columns(POOL, meaning, {"order": ((n,), np.int64)}) as (
+                    found,
+                    missing,
+                ):
+                    whole = _divided(found["order"], seed, ends) if missing else found["order"]
+            if whole is None:
+                whole = _divided(empty((n,), np.int64), seed, ends)
             self._drawn.clear()
-            self._drawn[seed] = parts
+            self._drawn[seed] = np.split(whole, ends)
         return POOL, self._drawn[seed][at]
 
     def _within(self, source: Rows, rows: Ints, part: re.Match[str], seed: int | None) -> Array:
@@ -421,12 +431,13 @@ class ExitData(Shown):
         return np.isin(group, group[known], invert=part[4] == "unlabelled")
 
 
-def _shuffled(rows: int, seed: int) -> Ints:
-    """Return the numbers of rows in random order."""
-    out = empty((rows,), np.int64).view(np.ndarray)  # other kinds of arrays are shuffled in Python
-    for low in range(0, rows, 1 << 22):
-        out[low : low + (1 << 22)] = np.arange(low, min(low + (1 << 22), rows))
-    np.random.default_rng(seed).shuffle(out)
+def _divided(out: Ints, seed: int, ends: Ints) -> Ints:
+    """Put the numbers of rows into N places, in random order between `ends` and ascending within them."""
+    for low in range(0, len(out), 1 << 22):
+        out[low : low + (1 << 22)] = np.arange(low, min(low + (1 << 22), len(out)))
+    np.random.default_rng(seed).shuffle(out.view(np.ndarray))  # others are shuffled in Python
+    for part in np.split(out, ends):
+        part.sort()
     return out
 
 
@@ -452,7 +463,11 @@ def some_rows(rows: int, count: int, seed: int, group: Array | None = None) -> I
     """Return the numbers of `count` random rows, ascending; of groups, which stay whole, about as many."""
     # One group at least, and not all of several where fewer rows than all are asked for.
     if group is None:
-        return np.sort(_shuffled(rows, seed)[:count])
+        rng = np.random.default_rng(seed)
+        if rows <= max(16 * count, 1 << 22):
+            return np.sort(rng.permutation(rows)[:count])
+        drawn = np.unique(rng.integers(0, rows, 2 * count))  # of very many no list is made
+        return np.sort(rng.choice(drawn, count, replace=False))
     place = places_of(group, seed)
     ends = np.unique(place)
     return np.flatnonzero(place <= np.clip(count, ends[0], ends[-2 if count < rows else -1 :][0]))

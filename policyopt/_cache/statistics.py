@@ -35,8 +35,8 @@ FOLDER, _INDEX = "statistics", "index.json"
 #: Shards that are smaller together are read anew faster than anything is kept.
 _WORTH_KEEPING = 64 << 20
 #: Columns beyond this are trusted without their checksum, as the system says they were not touched.
-_MOST_HASHED = 1 << 30
-_DTYPES = {"f8": "F64", "f4": "F32", "i4": "I32", "b1": "BOOL"}
+_MOST_HASHED = 1 << 26
+_DTYPES = {"i8": "I64", "f8": "F64", "f4": "F32", "i4": "I32", "b1": "BOOL"}
 _NAME = re.compile(r"[0-9a-f]{16}\.safetensors")
 #: Seconds after which a file on its way has no writer any more.
 _ABANDONED = 86_400

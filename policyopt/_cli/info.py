@@ -168,7 +168,7 @@ def _split(tables: Tables, name: str, shards: Sequence[Shard]) -> dict[str, Any]
     table = tables.get(name, censored=True)
     stats, worth = table.statistics, None
     known = known_rows(table)
-    if table.log is None and known.labelled and known.statistics.quality is not None:
+    if table.log is None and known.labelled and known.statistics.quality_dtype is not None:
         worth = known.mean_quality.tolist()
     found = {
         "split": name,

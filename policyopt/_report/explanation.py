@@ -185,7 +185,7 @@ def _describe(policy: Policy) -> dict[str, Any]:
 
 def _notes(found: Traced, table: Table) -> list[str]:
     if found.quality is None:
-        some = table.statistics.quality is not None
+        some = table.statistics.quality_dtype is not None
         why = "some rows have no label" if some else "the rows have no labels"
         if table.quality_given and some:
             why = "the quality known is of the exits' own answers, and the policy's are others"

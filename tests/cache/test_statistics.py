@@ -13,6 +13,7 @@ import policyopt as po
 import policyopt._cache.reader
 import policyopt._table
 from policyopt._cache import statistics
+from policyopt._cache.data import some_rows
 from policyopt._table import ExitStatistics, Tables, exit_statistics
 from tests import faults
 from tests.conftest import refuses
@@ -225,7 +226,7 @@ def test_a_replay_in_parts_is_the_whole_one(tmp_path, monkeypatch, unknown, grad
     policy = po.fit(data, "50%", "max_prob", thresholds="joint", mix=True).policy
     found = []
     for rows in (10**6, 100):
-        monkeypatch.setattr("policyopt._replay._PART_ROWS", rows)
+        monkeypatch.setattr("policyopt._replay._PART_BYTES", rows * 64 * 3)
         found.append(po.evaluate(policy, data, "fit"))
     for name in ("exit", "prediction", "cost", "quality", "correct"):
         np.testing.assert_array_equal(*(getattr(one, name) for one in found), err_msg=name)
@@ -341,3 +342,34 @@ def test_whatever_breaks_the_numbers_are_right_and_the_cache_whole(tmp_path, mod
         if not reached:
             break
     assert not reached and faults.OTHER not in codes, codes
+
+
+@pytest.mark.parametrize("most", [1 << 30, 100])
+def test_a_pool_is_divided_as_ever_and_what_is_kept_of_it_is_that(tmp_path, monkeypatch, most):
+    """In memory, in a file, kept, and read again: the order of numpy's permutation, cut and sorted."""
+    monkeypatch.setattr("policyopt._cache.files._SPILL_BYTES", most)
+    rng, costs = np.random.default_rng(0), po.Cost("c", "ms", [1, 2])
+    shares = {"fit": 0.3, "calibrate": 0.21, "test": 0.49}
+    with po.CacheWriter(tmp_path / "c", costs=costs, shares=shares, shard_bytes=4096) as cache:
+        cache.append("pool", rng.normal(size=(997, 2, 5)), rng.integers(0, 5, 997))
+    for _ in range(2):
+        data = po.open_cache(tmp_path / "c")
+        for seed in (None, 0, 3):
+            order = np.random.default_rng(seed or 0).permutation(997)
+            ends = np.round(np.cumsum(list(shares.values())) * 997).astype(int)
+            for name, part in zip(shares, np.split(order, ends[:-1]), strict=True):
+                np.testing.assert_array_equal(data.rows(name, seed)[1], np.sort(part))
+        # Of a window of it another division is drawn.
+        some = po.open_cache(tmp_path / "c", only={data.kept.shards[0].file})
+        n = len(some.splits["pool"])
+        drawn = np.concatenate([some.rows(name)[1] for name in shares])
+        np.testing.assert_array_equal(np.sort(drawn), np.arange(n))
+    assert pickle.loads(pickle.dumps(data))._drawn == {}
+
+
+def test_few_of_very_many_rows_are_drawn_alike():
+    drawn = some_rows(10**9, 1000, 0)
+    assert (np.diff(drawn) > 0).all() and len(drawn) == 1000
+    counts = np.bincount([some_rows(1 << 23, 4, seed)[0] >> 20 for seed in range(500)], minlength=8)
+    # The least of four: in the lower half 15 times of 16.
+    assert abs(counts[:4].sum() / 500 - 15 / 16) < 0.05

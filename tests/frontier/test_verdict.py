@@ -256,3 +256,19 @@ def test_seeds_graded_floors_declining_and_cascades_have_a_verdict():
         "of the cost of model large alone" in found.headline and "($4/1000)" in found.sentences[0]
     )
     assert found.record["full"]["cost"] == pytest.approx(0.004)  # not of asking both
+
+
+def test_of_very_many_rows_random_ones_are_held_against_each_other(monkeypatch):
+    data = made(sure_of_itself, informed)
+    frontier = po.curve(data, ["max_prob", "random"], 3)
+    whole, compared = po.verdict(frontier), po.compare(frontier)
+    monkeypatch.setattr("policyopt._frontier.MOST_COMPARED", 5000)
+    monkeypatch.setattr("policyopt._verdict.MOST_COMPARED", 5000)
+    some = po.verdict(frontier)
+    assert "5,000 random rows" in some.notes[0] and "random" not in whole.notes[0]
+    for one, other in zip(some.record["budgets"], whole.record["budgets"], strict=True):
+        assert one["realised_cost"] == other["realised_cost"]  # of all
+        assert one["to_singles"] == pytest.approx(other["to_singles"], abs=0.02)
+    for one, other in zip(po.compare(frontier).ranking, compared.ranking, strict=True):
+        assert one["method"] == other["method"]
+        assert one["quality"] == pytest.approx(other["quality"], abs=0.02)

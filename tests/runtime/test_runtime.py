@@ -69,7 +69,7 @@ def test_one_pass_equals_the_step(dtype, monkeypatch):
     halves = [{"outputs": logits[s], "labels": labels[s]} for s in (slice(300), slice(300, None))]
     rows = Rows(tuple(halves))
     for threads, most in ((1, 1 << 30), (3, 1000)):
-        monkeypatch.setattr("policyopt._cache.statistics._SPILL_BYTES", most)
+        monkeypatch.setattr("policyopt._cache.files._SPILL_BYTES", most)
         table = exit_statistics(rows, "logits", threads=threads)
         assert isinstance(table.top_prob, np.memmap) == (most == 1000)
         for row in (0, 1, 299, 300, 699):
