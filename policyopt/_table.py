@@ -242,14 +242,9 @@ def exit_statistics(
             elif missing:
                 over(columns, missing)
     worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
-    columns = {
-        "entropy": unknown,
-        "log_sum_exp": unknown,
-        "labels": None,
-        "correct": None,
-        **columns,
-    }
-    table = ExitStatistics(**columns, quality=columns["correct"])
+    known = {"entropy": unknown, "log_sum_exp": unknown, **columns}
+    more = {name: known.pop(name, None) for name in ("labels", "correct")}
+    table = ExitStatistics(**known, **more, quality=more["correct"])
     if rows.has("quality"):
         nothing = not rows.has("correct") and (table.prediction < 0).all()  # was said
         quality = rows.array("quality")
@@ -503,7 +498,7 @@ class Table:
             self.statistics.quality_dtype,
             self.quality_given or self.utility is not None,
         )
-        return declared or (known is not None and known != bool)
+        return declared or (known is not None and known.kind != "b")
 
     def worth(self, prediction: Array) -> Array | None:
         """Return what answers (N, K) are worth, 0 where `valued` says no; None where it is not known of them."""

@@ -125,8 +125,9 @@ def open_cache(
 
 def _stamps(directory: Path | Store) -> list[str]:
     """Return what changes where a manifest on disk is replaced, be it by one that is alike."""
-    here = (MANIFEST, UNFINISHED) if isinstance(directory, Path) else ()
-    return [stamp_of(directory / name) for name in here]
+    if not isinstance(directory, Path):
+        return []
+    return [stamp_of(directory / name) for name in (MANIFEST, UNFINISHED)]
 
 
 def open_manifest(
