@@ -182,19 +182,20 @@ def replay(policy: Any, table: Table) -> Replay:
         return follow(policy, table)
     if isinstance(policy, ExpertPolicy):
         return _replay_experts(policy, table)
-    return _replay_one(policy, table, np.arange(len(table)))
+    return _replay_one(policy, table)
 
 
-def _replay_one(policy: Policy, table: Table, samples: Ints) -> Replay:
+def _replay_one(policy: Policy, table: Table, samples: Ints | None = None) -> Replay:
     """Replay an exit policy on all rows, a part of them at a time: it decides row by row."""
     whole = table.labelled or not table.valued.any()
     n, size = len(table), max(_PART_BYTES // (64 * table.exits), 1)
     if n <= size:
-        return _replay_part(policy, table, samples, whole)
+        return _replay_part(policy, table, np.arange(n) if samples is None else samples, whole)
     out, columns = None, dict[str, Any]()
     for low in range(0, n, size):
         rows = np.arange(low, min(low + size, n))
-        out = _replay_part(policy, table.take(rows), samples[rows], whole)
+        numbers = rows if samples is None else samples[rows]
+        out = _replay_part(policy, table.take(rows), numbers, whole)
         for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
             part = getattr(out, name)
             if part is None or columns.get(name, part) is None:

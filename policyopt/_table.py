@@ -243,8 +243,8 @@ def exit_statistics(
                 over(columns, missing)
     worth, unknown = columns.pop("worth", None), np.broadcast_to(np.nan, (n, len(exits)))
     known = {"entropy": unknown, "log_sum_exp": unknown, **columns}
-    more = {name: known.pop(name, None) for name in ("labels", "correct")}
-    table = ExitStatistics(**known, **more, quality=more["correct"])
+    labels, correct = known.pop("labels", None), known.pop("correct", None)
+    table = ExitStatistics(**known, labels=labels, correct=correct, quality=correct)
     if rows.has("quality"):
         nothing = not rows.has("correct") and (table.prediction < 0).all()  # was said
         quality = rows.array("quality")
