@@ -70,7 +70,7 @@ from policyopt._methods.regression import noise_weights, of_own_fold, ridge_with
 from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._progress import report
 from policyopt._table import Table, subsample
-from policyopt._thresholds.budget_search import bisect, centred, common_shift, unless_idle
+from policyopt._thresholds.budget_search import centred, common_shift, unless_idle
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import Problem, Solution
@@ -80,6 +80,7 @@ from policyopt.runtime._scores import Advantage, ScoreRule
 from policyopt.runtime._typing import Floats
 
 _BISECTIONS = 14
+_SCORES = 1 << 22  # held at a time while a price is looked for
 #: Prices of the whole cost range, in units of accuracy. Negative ones order the samples beyond the
 #: most accurate policy, for budgets larger than it needs: there the last to be sent on are those
 #: whom continuing hurts, not a random draw.
@@ -195,7 +196,11 @@ class LagrangianMethod(StoppingMethod):
         out = np.zeros((len(data.table), len(data.deployed) + 1), order="F")
         for k, basis in enumerate(data.deployed):
             out[:, k] = row_product(basis, theta[k, None, 1:])[:, 0] + theta[k, 0]
-        return out
+        return self.shaped(out)
+
+    def shaped(self, sums: Floats) -> Floats:
+        """Return the scores of weighted sums, (N, K) both."""
+        return sums
 
     def _collapsed(self, data: StoppingData, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
         """Return `scores_at` coefficients (K-1, M+1), and the flat exits, whose scores are made equal."""
@@ -220,24 +225,41 @@ class LagrangianMethod(StoppingMethod):
         return replace(draft, data=(draft.data, stopping))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        read = self._mixed if self.mix else self._single
         data, stopping = draft.data
-        return [read(draft, data, stopping, budget) for budget in budgets]
+        if self.mix:
+            return [self._mixed(draft, data, stopping, budget) for budget in budgets]
+        # The lowest price is the dearest policy. All budgets are halved towards at once: rows are read once for them.
+        low, high = np.zeros(len(budgets)), np.full(len(budgets), len(stopping.prices) - 1.0)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            places, of = np.unique(middle, return_inverse=True)
+            too_dear = self._cost_at(draft, data, stopping, places)[of] > budgets
+            low, high = np.where(too_dear, middle, low), np.where(too_dear, high, middle)
+        pairs = zip(high.tolist(), budgets, strict=True)
+        return [self._single(draft, data, stopping.at(place), budget) for place, budget in pairs]
 
-    def _single(self, draft: Draft, data: StoppingData, stopping: Stopping, budget: float) -> Draft:
-        """Find the price whose policy costs the budget; what is left goes by one common threshold."""
-        problem = draft.problem
+    def _cost_at(
+        self, draft: Draft, data: StoppingData, stopping: Stopping, places: Floats
+    ) -> Floats:
+        """Return the mean costs of leaving at scores of 0 at places between the prices, (P,)."""
+        # Scores to the last bit but one will do to look for a price.
+        theta = np.stack([stopping.at(place) for place in places.tolist()], axis=2)
+        problem, rule, costs = draft.problem, self.rule_at(data, theta[..., 0]), []
+        step = max(_SCORES // max(problem.scores.size, 1), 1)
+        for part in np.split(theta, range(step, len(places), step), axis=2):
+            sums = np.zeros((part.shape[2], problem.exits, problem.rows))
+            for k, basis in enumerate(data.deployed):
+                sums[:, k] = (basis @ part[k, 1:] + part[k, 0]).T
+            for one in sums:
+                scores, _ = collapse(rule, self.shaped(one.T), equal=True)
+                exits = first_exit(scores, np.zeros(problem.exits - 1))
+                costs.append(problem.cost_at(exits).mean())
+        return np.array(costs)
 
-        def too_dear(place: float) -> bool:
-            scores, _ = self._collapsed(data, stopping.at(place))
-            exits = first_exit(scores, np.zeros(problem.exits - 1))
-            return float(problem.cost_at(exits).mean()) > budget
-
-        # The lowest price is the dearest policy.
-        _, place = bisect(too_dear, 0.0, len(stopping.prices) - 1.0, _BISECTIONS)
-        theta = stopping.at(place)
+    def _single(self, draft: Draft, data: StoppingData, theta: Floats, budget: float) -> Draft:
+        """Return the policy of coefficients (K-1, M+1); what is left of the budget goes by one common threshold."""
         scores, flat = self._collapsed(data, theta)
-        problem = replace(problem, scores=scores, flat=flat)
+        problem = replace(draft.problem, scores=scores, flat=flat)
         solution = common_shift(problem, budget)
         if flat:
             solution = unless_idle(problem, solution, budget)
