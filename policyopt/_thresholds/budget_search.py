@@ -110,10 +110,14 @@ def common_shift(problem: Problem, budget: float) -> Solution:
     return meet_budget(problem, lambda t: t * same, -most, most, budget, start=0.0)
 
 
-def spend(problem: Problem, thresholds: Floats, left: float, exits: Ints | None = None) -> Floats:
-    """Raise thresholds (K-1,), from exit 0 on, so that the least ready go on until `left`, per sample, is spent."""
+def spend(
+    problem: Problem, thresholds: Floats, left: float, exits: Ints | None = None, rest: float = 0.0
+) -> Floats:
+    """Raise thresholds (K-1,), from exit 0 on, so that the least ready go on until only `rest` is left, per sample."""
     exits = first_exit(problem.scores, thresholds) if exits is None else exits
     for k in range(problem.exits - 1):
+        if left < rest:
+            break
         thresholds, spent = spend_at(problem, thresholds, k, left, exits)
         left -= spent
     return thresholds
@@ -139,7 +143,10 @@ def spend_at(
     # Equal scores go on together or not at all; where the list was cut short, its last score
     # may have equals that are not on it.
     usable = np.append(ranked[1:] > ranked[:-1], not cut_short)
-    later = k + 1 + first_exit(problem.scores[leavers, k + 1 :], thresholds[k + 1 :])
+    later, onward = np.full(len(leavers), problem.exits - 1), np.arange(len(leavers))
+    for j in range(k + 1, problem.exits - 1):
+        leaves = problem.scores[leavers[onward], j] >= thresholds[j]
+        later[onward[leaves]], onward = j, onward[~leaves]
     costs = np.broadcast_to(problem.costs, problem.scores.shape)
     total = np.cumsum(costs[leavers, later] - costs[leavers, k]) / problem.rows
     fits = np.flatnonzero((total <= left) & usable)

@@ -32,8 +32,8 @@ Cuts = tuple[int, ...]
 _PRICES = np.concatenate([-np.logspace(0, -4, 7), np.logspace(-4, 2.5, 27)])
 _REFINEMENTS = 12  # per budget; each halves an edge of the hull or is the last
 _MOST_ROWS = 100_000  # more rows do not sharpen K-1 thresholds; the budget is met on all rows
-#: More exits than these are searched on a quarter of the rows, if those are 5,000 or more, in steps on two
-#: neighbours: on unseen rows all that is tried besides was worth nothing (`benchmarks/_exits.py`).
+#: More exits than these are searched on a quarter of the rows, if those are 5,000 or more, in steps on one
+#: alone: on unseen rows all that is tried besides was worth nothing (`benchmarks/_exits.py`).
 _MANY, _PART, _LEAST_ROWS = 12, 4, 5_000
 _BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
 _REACH = 3  # steps on two take exits at most this far apart
@@ -46,10 +46,13 @@ def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -
     """Return jointly chosen thresholds for each budget."""
     for budget in budgets:
         problem.check_budget(budget)
-    solutions = []
+    solutions, known = [], problem.memory.setdefault("costs", {})
     for budget in budgets:
         corners = hull(problem, [budget])
-        costs = np.array([problem.cost(corner) for corner in corners])
+        for corner in corners:
+            if (key := corner.tobytes()) not in known:
+                known[key] = problem.cost(corner)
+        costs = np.array([known[corner.tobytes()] for corner in corners])
         solutions.append(_join(problem, corners, costs, budget, mix))
     return solutions
 
@@ -59,8 +62,8 @@ def hull(
 ) -> list[Floats]:
     """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first; `made`: a search."""
     if "hull" not in problem.memory:
-        problem.memory["hull"] = _walk((made or Lagrangian)(subsample(problem)))
-    search, found = problem.memory["hull"]
+        problem.memory["hull"] = *_walk((made or Lagrangian)(subsample(problem))), {}
+    search, found, edges = problem.memory["hull"]
     found = dict(found)  # whatever else was asked before, a budget finds the same
     for budget in budgets:
         for _ in range(_REFINEMENTS):
@@ -70,11 +73,13 @@ def hull(
             if c1 <= c0:
                 break
             price = (v1 - v0) / (c1 - c0)
-            better = search.best(float(price), [np.array(cuts[at - 1]), np.array(cuts[at])])
-            cost, value = search.point(better)
+            if (edge := (cuts[at - 1], cuts[at])) not in edges:
+                best = search.best(float(price), [np.array(cut) for cut in edge])
+                edges[edge] = tuple(int(c) for c in best), *search.point(best)
+            better, cost, value = edges[edge]
             if value - price * cost <= v0 - price * c0 + 1e-12:
                 break
-            found[tuple(int(c) for c in better)] = cost, value
+            found[better] = cost, value
     return [search.thresholds(np.array(c)) for c in _corners(found)[0]]
 
 
@@ -132,7 +137,9 @@ def _join(
     if mix and costs[dearer - 1] < budget < costs[dearer]:
         share = (budget - costs[dearer - 1]) / (costs[dearer] - costs[dearer - 1])
         return Solution(low, high, float(share))
-    ordered = np.sort(problem.scores[:, :-1], axis=0)
+    if "ordered" not in problem.memory:
+        problem.memory["ordered"] = np.sort(problem.scores[:, :-1], axis=0)
+    ordered = problem.memory["ordered"]
     cheap, dear = (positions_of(ordered, corner) for corner in (low, high))
 
     def straight(part: float) -> Floats:  # from one to the other
@@ -142,6 +149,7 @@ def _join(
     ends = [(corner, first_exit(problem.scores, corner)) for corner in (low, high)]
     if met.other is None:
         found.append((met.thresholds, first_exit(problem.scores, met.thresholds)))
+    span = float(problem.mean_costs[-1] - problem.mean_costs[0])
     many = problem.exits > _MANY  # then only what the corners do not share is moved
     for k in np.flatnonzero(cheap != dear).tolist() if many else range(problem.exits - 1):
         for corner, exits in ends:
@@ -150,10 +158,9 @@ def _join(
             left = budget - problem.paid(taken)
             if left >= 0:
                 moved, spent = spend_at(problem, moved, k, left, taken)
-                moved = spend(problem, moved, left - spent, taken)
+                moved = spend(problem, moved, left - spent, taken, span / problem.rows * many)
                 found.append((problem.settled(moved), taken))
-    cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
-    least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
+    least = budget - 0.01 * (budget - float(problem.mean_costs[0])) - span / problem.rows
     single = [one for one in found if problem.paid(one[1]) >= least]
     if not single:
         return met
@@ -228,7 +235,7 @@ class _Grid:
 
     def __init__(self, scores: Floats) -> None:
         columns = scores.T[:-1]
-        self._reach = 1 if len(columns) >= _MANY else _REACH
+        self._reach = 0 if len(columns) >= _MANY else _REACH
         found = [np.unique(column, return_inverse=True) for column in columns]
         self.levels = [level for level, _ in found]  # distinct scores, ascending
         counts = [len(level) for level in self.levels]
