@@ -230,31 +230,33 @@ class LagrangianMethod(StoppingMethod):
             return [self._mixed(draft, data, stopping, budget) for budget in budgets]
         # The lowest price is the dearest policy. All budgets are halved towards at once: rows are read once for them.
         low, high = np.zeros(len(budgets)), np.full(len(budgets), len(stopping.prices) - 1.0)
+        known = draft.problem.memory.setdefault("prices", {})
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            places, of = np.unique(middle, return_inverse=True)
-            too_dear = self._cost_at(draft, data, stopping, places)[of] > budgets
+            places = sorted({*middle.tolist()} - {*known})
+            known |= zip(places, self._cost_at(draft.problem, data, stopping, places), strict=True)
+            too_dear = np.array([known[place] for place in middle.tolist()]) > budgets
             low, high = np.where(too_dear, middle, low), np.where(too_dear, high, middle)
         pairs = zip(high.tolist(), budgets, strict=True)
         return [self._single(draft, data, stopping.at(place), budget) for place, budget in pairs]
 
     def _cost_at(
-        self, draft: Draft, data: StoppingData, stopping: Stopping, places: Floats
-    ) -> Floats:
-        """Return the mean costs of leaving at scores of 0 at places between the prices, (P,)."""
+        self, problem: Problem, data: StoppingData, stopping: Stopping, places: list[float]
+    ) -> list[float]:
+        """Return the mean costs of leaving at scores of 0, at places between the prices."""
         # Scores to the last bit but one will do to look for a price.
-        theta = np.stack([stopping.at(place) for place in places.tolist()], axis=2)
-        problem, rule, costs = draft.problem, self.rule_at(data, theta[..., 0]), []
-        step = max(_SCORES // max(problem.scores.size, 1), 1)
-        for part in np.split(theta, range(step, len(places), step), axis=2):
-            sums = np.zeros((part.shape[2], problem.exits, problem.rows))
+        costs, step = [], max(_SCORES // max(problem.scores.size, 1), 1)
+        for start in range(0, len(places), step):
+            part = [stopping.at(place) for place in places[start : start + step]]
+            sums = np.zeros((len(part), problem.exits, problem.rows))
             for k, basis in enumerate(data.deployed):
-                sums[:, k] = (basis @ part[k, 1:] + part[k, 0]).T
+                theta = np.array([one[k] for one in part]).T
+                sums[:, k] = (basis @ theta[1:] + theta[0]).T
             for one in sums:
-                scores, _ = collapse(rule, self.shaped(one.T), equal=True)
+                scores, _ = collapse(self.rule_at(data, part[0]), self.shaped(one.T), equal=True)
                 exits = first_exit(scores, np.zeros(problem.exits - 1))
-                costs.append(problem.cost_at(exits).mean())
-        return np.array(costs)
+                costs.append(float(problem.cost_at(exits).mean()))
+        return costs
 
     def _single(self, draft: Draft, data: StoppingData, theta: Floats, budget: float) -> Draft:
         """Return the policy of coefficients (K-1, M+1); what is left of the budget goes by one common threshold."""

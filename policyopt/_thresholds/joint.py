@@ -217,8 +217,8 @@ class Lagrangian:
 
     def point(self, cuts: Ints) -> tuple[float, float]:
         """Return mean cost and mean value of cuts on these rows."""
-        cost, value = (self._grid.worth(table, cuts) for table in (self._cost, self._value))
-        return cost, value
+        taken = self._grid.taken(cuts), np.arange(self._cost.shape[1])
+        return float(self._cost[taken].mean()), float(self._value[taken].mean())
 
     def thresholds(self, cuts: Ints) -> Floats:
         """Return cuts as thresholds, (K-1,)."""
@@ -258,6 +258,8 @@ class _Grid:
                 improved, worth = now > worth + _TINY_GAIN, max(now, worth)
                 if not improved:
                     break
+            if not self._reach:
+                return worth, cuts
             self._step_twos(gains, cuts)
             worth = max(worth, self.worth(gains, cuts))
             if worth <= before + _TINY_GAIN:
@@ -265,7 +267,15 @@ class _Grid:
 
     def worth(self, gains: Floats, cuts: Ints) -> float:
         """Return the mean of what samples earn."""
-        return float(self._onward(gains, cuts)[0].mean())
+        return float(gains[self.taken(cuts), np.arange(gains.shape[1])].mean())
+
+    def taken(self, cuts: Ints) -> Ints:
+        """Return the exit that each sample takes, (N,)."""
+        onward, taken = True, np.zeros(self.ranks.shape[1], np.int64)
+        for ranks, cut in zip(self.ranks, cuts, strict=True):
+            onward = onward & (ranks < cut)
+            taken += onward
+        return taken
 
     def _onward(self, gains: Floats, cuts: Ints) -> Floats:
         """Return what each sample earns from exit k on if it comes there, (K, N)."""
