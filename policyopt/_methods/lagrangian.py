@@ -191,22 +191,18 @@ class LagrangianMethod(StoppingMethod):
         """Return the deployed rule of coefficients (K-1, M+1)."""
         return Advantage(data.features, data.center, data.scale, theta[:, 1:], theta[:, 0])
 
-    def scores_at(self, data: StoppingData, theta: Floats) -> Floats:
-        """Return the scores (N, K) that the rule of coefficients (K-1, M+1) gives the rows, to the bit."""
-        out = np.zeros((len(data.table), len(data.deployed) + 1), order="F")
-        for k, basis in enumerate(data.deployed):
-            out[:, k] = row_product(basis, theta[k, None, 1:])[:, 0] + theta[k, 0]
-        return self.shaped(out)
-
     def shaped(self, sums: Floats) -> Floats:
         """Return the scores of weighted sums, (N, K) both."""
         return sums
 
     def _collapsed(self, data: StoppingData, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
-        """Return `scores_at` coefficients (K-1, M+1), and the flat exits, whose scores are made equal."""
+        """Return the scores (N, K) of coefficients (K-1, M+1) to the bit, and the flat exits: all equal there."""
         # Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, coefficients
         # that differ by a hair put all of them on the other side. Cross-validation measures the rest.
-        return collapse(self.rule_at(data, theta), self.scores_at(data, theta), equal=True)
+        out = np.zeros((len(data.table), len(data.deployed) + 1), order="F")
+        for k, basis in enumerate(data.deployed):
+            out[:, k] = row_product(basis, theta[k, None, 1:])[:, 0] + theta[k, 0]
+        return collapse(self.rule_at(data, theta), self.shaped(out), equal=True)
 
     def gather(self, table: Table, seed: int) -> StoppingData:
         table = subsample(table, MOST_ROWS, seed)  # more do not sharpen 30 coefficients per exit
@@ -234,24 +230,22 @@ class LagrangianMethod(StoppingMethod):
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             places = sorted({*middle.tolist()} - {*known})
-            known |= zip(places, self._cost_at(draft.problem, data, stopping, places), strict=True)
+            known |= zip(places, self._costs_at(draft, places), strict=True)
             too_dear = np.array([known[place] for place in middle.tolist()]) > budgets
             low, high = np.where(too_dear, middle, low), np.where(too_dear, high, middle)
         pairs = zip(high.tolist(), budgets, strict=True)
         return [self._single(draft, data, stopping.at(place), budget) for place, budget in pairs]
 
-    def _cost_at(
-        self, problem: Problem, data: StoppingData, stopping: Stopping, places: list[float]
-    ) -> list[float]:
+    def _costs_at(self, draft: Draft, places: list[float]) -> list[float]:
         """Return the mean costs of leaving at scores of 0, at places between the prices."""
-        # Scores to the last bit but one will do to look for a price.
-        costs, step = [], max(_SCORES // max(problem.scores.size, 1), 1)
+        problem, (data, stopping), costs = draft.problem, draft.data, []
+        step = max(_SCORES // max(problem.scores.size, 1), 1)
         for start in range(0, len(places), step):
             part = [stopping.at(place) for place in places[start : start + step]]
             sums = np.zeros((len(part), problem.exits, problem.rows))
             for k, basis in enumerate(data.deployed):
                 theta = np.array([one[k] for one in part]).T
-                sums[:, k] = (basis @ theta[1:] + theta[0]).T
+                sums[:, k] = (basis @ theta[1:] + theta[0]).T  # near enough to look for a price
             for one in sums:
                 scores, _ = collapse(self.rule_at(data, part[0]), self.shaped(one.T), equal=True)
                 exits = first_exit(scores, np.zeros(problem.exits - 1))

@@ -118,7 +118,7 @@ def _at_budget(problem: Problem, corners: list[Floats], budget: float) -> Floats
     at = int(within[-1])
     if at + 1 == len(corners):
         return corners[at]
-    ordered = np.sort(problem.scores[:, :-1], axis=0)
+    ordered = problem.ordered
     pair = [corner.reshape(2, -1) for corner in corners[at : at + 2]]
     cheap, dear = (positions_of(ordered, ends) for ends in pair)
     # A window that is empty lies wherever the other's middle is; where that is open below, at the bottom.

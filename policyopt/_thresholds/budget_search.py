@@ -63,14 +63,9 @@ def brent_root(f: Callable[[float], float], low: float, high: float, tolerance: 
 
 
 def meet_budget(
-    problem: Problem,
-    family: Callable[[float], Floats],
-    low: float,
-    high: float,
-    budget: float,
-    start: float | None = None,
-    steps: int = 50,
-) -> Solution:
+    problem: Problem, family: Callable[[float], Floats], low: float, high: float, budget: float,
+    start: float | None = None, steps: int = 50,
+) -> Solution:  # fmt: skip
     """Find the member of a family whose replayed cost is the budget, which has been checked."""
     # `family`, from parameter to thresholds (K-1,), costs at most the budget at `low`, at least at `high`. Where it
     # jumps over the budget (few distinct scores), the two neighbours are mixed.
@@ -79,16 +74,14 @@ def meet_budget(
     cheap = np.full(problem.exits - 1, ALWAYS)
     dear = np.full(problem.exits - 1, NEVER)
     cheap_cost, dear_cost = (float(c) for c in problem.mean_costs[[0, -1]])
-    guess, known = start, dict[bytes, float]()
+    guess = start
     for _ in range(steps):
         middle = (low + high) / 2 if guess is None else guess
         guess = None
         if not low < middle < high:
             break
         thresholds = problem.settled(family(middle))
-        if (key := thresholds.tobytes()) not in known:
-            known[key] = problem.cost(thresholds)
-        cost = known[key]
+        cost = problem.cost(thresholds)
         if cost <= budget:
             low, cheap, cheap_cost = middle, thresholds, cost
         else:

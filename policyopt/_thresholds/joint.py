@@ -1,7 +1,7 @@
 """Joint search: all thresholds together, along the upper hull of (cost, value).
 
 At one price of cost, exact steps on ``value - price * cost``: each finds the best value of one threshold (or of
-two at once) with the others held. A sample's gain from leaving at exit k against going on is known, so summing
+two at once, where exits are few) with the others held. A sample's gain from leaving at exit k against going on is known, so summing
 gains by score gives every candidate's worth in one pass. Steps repeat until none helps.
 
 Prices are walked up and down, each search starting from its neighbour's result; next to each budget the price
@@ -46,13 +46,10 @@ def solve_joint(problem: Problem, budgets: Sequence[float], mix: bool = False) -
     """Return jointly chosen thresholds for each budget."""
     for budget in budgets:
         problem.check_budget(budget)
-    solutions, known = [], problem.memory.setdefault("costs", {})
+    solutions = []
     for budget in budgets:
         corners = hull(problem, [budget])
-        for corner in corners:
-            if (key := corner.tobytes()) not in known:
-                known[key] = problem.cost(corner)
-        costs = np.array([known[corner.tobytes()] for corner in corners])
+        costs = np.array([problem.cost(corner) for corner in corners])
         solutions.append(_join(problem, corners, costs, budget, mix))
     return solutions
 
@@ -137,20 +134,17 @@ def _join(
     if mix and costs[dearer - 1] < budget < costs[dearer]:
         share = (budget - costs[dearer - 1]) / (costs[dearer] - costs[dearer - 1])
         return Solution(low, high, float(share))
-    if "ordered" not in problem.memory:
-        problem.memory["ordered"] = np.sort(problem.scores[:, :-1], axis=0)
-    ordered = problem.memory["ordered"]
-    cheap, dear = (positions_of(ordered, corner) for corner in (low, high))
+    cheap, dear = (positions_of(problem.ordered, corner) for corner in (low, high))
 
     def straight(part: float) -> Floats:  # from one to the other
-        return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
+        return at_positions(problem.ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
 
     met, found = meet_budget(problem, straight, 0.0, 1.0, budget), []  # thresholds, exits taken
     ends = [(corner, first_exit(problem.scores, corner)) for corner in (low, high)]
     if met.other is None:
         found.append((met.thresholds, first_exit(problem.scores, met.thresholds)))
     span = float(problem.mean_costs[-1] - problem.mean_costs[0])
-    many = problem.exits > _MANY  # then only what the corners do not share is moved
+    many = problem.exits > _MANY  # then only what corners do not share moves, and a sample's way may be left
     for k in np.flatnonzero(cheap != dear).tolist() if many else range(problem.exits - 1):
         for corner, exits in ends:
             moved, taken = corner.copy(), np.minimum(exits, k)
@@ -217,8 +211,8 @@ class Lagrangian:
 
     def point(self, cuts: Ints) -> tuple[float, float]:
         """Return mean cost and mean value of cuts on these rows."""
-        taken = self._grid.taken(cuts), np.arange(self._cost.shape[1])
-        return float(self._cost[taken].mean()), float(self._value[taken].mean())
+        cost, value = (self._grid.worth(table, cuts) for table in (self._cost, self._value))
+        return cost, value
 
     def thresholds(self, cuts: Ints) -> Floats:
         """Return cuts as thresholds, (K-1,)."""
@@ -241,8 +235,10 @@ class _Grid:
         counts = [len(level) for level in self.levels]
         # The cut at each edge of at most _BINS bins.
         self.edges = [np.linspace(0, n, min(n, _BINS) + 1).round().astype(np.int64) for n in counts]
-        #: Level of each sample's score, (K-1, N), and bin.
-        self.ranks = np.array([ranks for _, ranks in found], np.int64).reshape(columns.shape)
+        #: Level of each sample's score, (K, N), of the last exit 0; without that, (K-1, N); and bin.
+        self.every = np.zeros(scores.T.shape, np.int64)
+        self.ranks = self.every[:-1]
+        self.ranks[:] = np.reshape([ranks for _, ranks in found], columns.shape)
         pairs = zip(self.edges, self.ranks, strict=True)
         bins = [np.searchsorted(edge, ranks, side="right") - 1 for edge, ranks in pairs]
         self.coarse = np.array(bins, np.int64).reshape(columns.shape)
@@ -253,11 +249,9 @@ class _Grid:
         worth = self.worth(gains, cuts)
         while True:
             before = worth
-            while True:
-                now = self._step_ones(gains, cuts)
-                improved, worth = now > worth + _TINY_GAIN, max(now, worth)
-                if not improved:
-                    break
+            while (now := self._step_ones(gains, cuts)) > worth + _TINY_GAIN:
+                worth = now
+            worth = max(worth, now)
             if not self._reach:
                 return worth, cuts
             self._step_twos(gains, cuts)
@@ -267,15 +261,7 @@ class _Grid:
 
     def worth(self, gains: Floats, cuts: Ints) -> float:
         """Return the mean of what samples earn."""
-        return float(gains[self.taken(cuts), np.arange(gains.shape[1])].mean())
-
-    def taken(self, cuts: Ints) -> Ints:
-        """Return the exit that each sample takes, (N,)."""
-        onward, taken = True, np.zeros(self.ranks.shape[1], np.int64)
-        for ranks, cut in zip(self.ranks, cuts, strict=True):
-            onward = onward & (ranks < cut)
-            taken += onward
-        return taken
+        return float(gains[first_exit(self.every.T, cuts), np.arange(gains.shape[1])].mean())
 
     def _onward(self, gains: Floats, cuts: Ints) -> Floats:
         """Return what each sample earns from exit k on if it comes there, (K, N)."""
@@ -315,14 +301,8 @@ class _Grid:
                 at_j = at_j & (self.ranks[j] < cuts[j])
 
     def _step_two(
-        self,
-        gains: Floats,
-        cuts: Ints,
-        pair: tuple[int, int],
-        onward: Floats,
-        at_i: Bools,
-        at_j: Bools,
-    ) -> bool:
+        self, gains: Floats, cuts: Ints, pair: tuple[int, int], onward: Floats, at_i: Bools, at_j: Bools
+    ) -> bool:  # fmt: skip
         """Set cuts i and j to their best pair among the bins' edges, if better than the present pair: whether so."""
         # Shapes: onward (K, N); at_i, those who come to i, and at_j, those who would come from there to j, (N,).
         i, j = pair
