@@ -1,8 +1,8 @@
 """Joint search: all thresholds together, along the upper hull of (cost, value).
 
-At one price of cost, exact steps on ``value - price * cost``: each finds the best value of one threshold (or of
-two at once, where exits are few) with the others held. A sample's gain from leaving at exit k against going on is known, so summing
-gains by score gives every candidate's worth in one pass. Steps repeat until none helps.
+At one price of cost, exact steps on ``value - price * cost``: each finds the best value of one threshold (of few
+exits, also of two at once) with the others held. A sample's gain from leaving at exit k against going on is known, so
+summing gains by score gives every candidate's worth in one pass. Steps repeat until none helps.
 
 Prices are walked up and down, each search starting from its neighbour's result; next to each budget the price
 is then refined until no set of thresholds lies above the hull's edge. A budget between two corners of the hull
