@@ -144,7 +144,7 @@ def _join(
     if met.other is None:
         found.append((met.thresholds, first_exit(problem.scores, met.thresholds)))
     span = float(problem.mean_costs[-1] - problem.mean_costs[0])
-    many = problem.exits > _MANY  # then only what corners do not share moves, and a sample's way may be left
+    many = problem.exits > _MANY  # only what corners do not share moves; a sample's way may be left
     for k in np.flatnonzero(cheap != dear).tolist() if many else range(problem.exits - 1):
         for corner, exits in ends:
             moved, taken = corner.copy(), np.minimum(exits, k)
