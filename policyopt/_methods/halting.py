@@ -115,12 +115,11 @@ class ACT(LagrangianMethod):
             data.features, data.center, data.scale, theta[:, 1:], theta[:, 0], eps=float(self.eps)
         )
 
-    def scores_at(self, data: StoppingData, theta: Floats) -> Floats:
+    def shaped(self, sums: Floats) -> Floats:
         """Return what each row's halting scores have added up to, less 1 - eps, (N, K)."""
-        out = super().scores_at(data, theta)
-        out[:, :-1] = np.cumsum(sigmoid(out[:, :-1]), axis=1) - (1.0 - self.eps)
-        out[:, -1] = self.eps
-        return out
+        sums[:, :-1] = np.cumsum(sigmoid(sums[:, :-1]), axis=1) - (1.0 - self.eps)
+        sums[:, -1] = self.eps
+        return sums
 
     def train(self, data: StoppingData, costs: Floats, seed: int) -> Stopping:
         rows, exits = data.success.shape

@@ -70,7 +70,7 @@ from policyopt._methods.regression import noise_weights, of_own_fold, ridge_with
 from policyopt._methods.settings import FOLDS, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._progress import report
 from policyopt._table import Table, subsample
-from policyopt._thresholds.budget_search import bisect, centred, common_shift, unless_idle
+from policyopt._thresholds.budget_search import centred, common_shift, unless_idle
 from policyopt._thresholds.degenerate_scores import collapse
 from policyopt._thresholds.joint import upper_hull
 from policyopt._thresholds.problem import Problem, Solution
@@ -80,6 +80,7 @@ from policyopt.runtime._scores import Advantage, ScoreRule
 from policyopt.runtime._typing import Floats
 
 _BISECTIONS = 14
+_SCORES = 1 << 22  # held at a time while a price is looked for
 #: Prices of the whole cost range, in units of accuracy. Negative ones order the samples beyond the
 #: most accurate policy, for budgets larger than it needs: there the last to be sent on are those
 #: whom continuing hurts, not a random draw.
@@ -190,18 +191,18 @@ class LagrangianMethod(StoppingMethod):
         """Return the deployed rule of coefficients (K-1, M+1)."""
         return Advantage(data.features, data.center, data.scale, theta[:, 1:], theta[:, 0])
 
-    def scores_at(self, data: StoppingData, theta: Floats) -> Floats:
-        """Return the scores (N, K) that the rule of coefficients (K-1, M+1) gives the rows, to the bit."""
+    def shaped(self, sums: Floats) -> Floats:
+        """Return the scores of weighted sums, (N, K) both."""
+        return sums
+
+    def _collapsed(self, data: StoppingData, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
+        """Return the scores (N, K) of coefficients (K-1, M+1) to the bit, and the flat exits: all equal there."""
+        # Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, coefficients
+        # that differ by a hair put all of them on the other side. Cross-validation measures the rest.
         out = np.zeros((len(data.table), len(data.deployed) + 1), order="F")
         for k, basis in enumerate(data.deployed):
             out[:, k] = row_product(basis, theta[k, None, 1:])[:, 0] + theta[k, 0]
-        return out
-
-    def _collapsed(self, data: StoppingData, theta: Floats) -> tuple[Floats, tuple[int, ...]]:
-        """Return `scores_at` coefficients (K-1, M+1), and the flat exits, whose scores are made equal."""
-        # Thresholds are set on what is deployed, not on the folds' scores: where many rows are alike, coefficients
-        # that differ by a hair put all of them on the other side. Cross-validation measures the rest.
-        return collapse(self.rule_at(data, theta), self.scores_at(data, theta), equal=True)
+        return collapse(self.rule_at(data, theta), self.shaped(out), equal=True)
 
     def gather(self, table: Table, seed: int) -> StoppingData:
         table = subsample(table, MOST_ROWS, seed)  # more do not sharpen 30 coefficients per exit
@@ -220,24 +221,41 @@ class LagrangianMethod(StoppingMethod):
         return replace(draft, data=(draft.data, stopping))
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
-        read = self._mixed if self.mix else self._single
         data, stopping = draft.data
-        return [read(draft, data, stopping, budget) for budget in budgets]
+        if self.mix:
+            return [self._mixed(draft, data, stopping, budget) for budget in budgets]
+        # The lowest price is the dearest policy. All budgets are halved towards at once: rows are read once for them.
+        low, high = np.zeros(len(budgets)), np.full(len(budgets), len(stopping.prices) - 1.0)
+        known = draft.problem.memory.setdefault("prices", {})
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            places = sorted({*middle.tolist()} - {*known})
+            known |= zip(places, self._costs_at(draft, places), strict=True)
+            too_dear = np.array([known[place] for place in middle.tolist()]) > budgets
+            low, high = np.where(too_dear, middle, low), np.where(too_dear, high, middle)
+        pairs = zip(high.tolist(), budgets, strict=True)
+        return [self._single(draft, data, stopping.at(place), budget) for place, budget in pairs]
 
-    def _single(self, draft: Draft, data: StoppingData, stopping: Stopping, budget: float) -> Draft:
-        """Find the price whose policy costs the budget; what is left goes by one common threshold."""
-        problem = draft.problem
+    def _costs_at(self, draft: Draft, places: list[float]) -> list[float]:
+        """Return the mean costs of leaving at scores of 0, at places between the prices."""
+        problem, (data, stopping), costs = draft.problem, draft.data, []
+        step = max(_SCORES // max(problem.scores.size, 1), 1)
+        for start in range(0, len(places), step):
+            part = [stopping.at(place) for place in places[start : start + step]]
+            sums = np.zeros((len(part), problem.exits, problem.rows))
+            for k, basis in enumerate(data.deployed):
+                theta = np.array([one[k] for one in part]).T
+                sums[:, k] = (basis @ theta[1:] + theta[0]).T  # near enough to look for a price
+            for one in sums:
+                scores, _ = collapse(self.rule_at(data, part[0]), self.shaped(one.T), equal=True)
+                exits = first_exit(scores, np.zeros(problem.exits - 1))
+                costs.append(float(problem.cost_at(exits).mean()))
+        return costs
 
-        def too_dear(place: float) -> bool:
-            scores, _ = self._collapsed(data, stopping.at(place))
-            exits = first_exit(scores, np.zeros(problem.exits - 1))
-            return float(problem.cost_at(exits).mean()) > budget
-
-        # The lowest price is the dearest policy.
-        _, place = bisect(too_dear, 0.0, len(stopping.prices) - 1.0, _BISECTIONS)
-        theta = stopping.at(place)
+    def _single(self, draft: Draft, data: StoppingData, theta: Floats, budget: float) -> Draft:
+        """Return the policy of coefficients (K-1, M+1); what is left of the budget goes by one common threshold."""
         scores, flat = self._collapsed(data, theta)
-        problem = replace(problem, scores=scores, flat=flat)
+        problem = replace(draft.problem, scores=scores, flat=flat)
         solution = common_shift(problem, budget)
         if flat:
             solution = unless_idle(problem, solution, budget)

@@ -118,7 +118,7 @@ def _at_budget(problem: Problem, corners: list[Floats], budget: float) -> Floats
     at = int(within[-1])
     if at + 1 == len(corners):
         return corners[at]
-    ordered = np.sort(problem.scores[:, :-1], axis=0)
+    ordered = problem.ordered
     pair = [corner.reshape(2, -1) for corner in corners[at : at + 2]]
     cheap, dear = (positions_of(ordered, ends) for ends in pair)
     # A window that is empty lies wherever the other's middle is; where that is open below, at the bottom.
@@ -177,17 +177,13 @@ class Windows(Lagrangian):
     def __init__(self, problem: Problem, closed: Collection[int] | None = None) -> None:
         super().__init__(problem)
         self._closed = range(problem.exits) if closed is None else closed
-        self._known: dict[tuple[float, tuple[tuple[int, ...], ...]], Ints] = {}
         self.first, self.last = (_open_below(cuts) for cuts in (self.first, self.last))
 
     def best(self, price: float, starts: list[Ints]) -> Ints:
-        key = price, tuple(tuple(int(c) for c in start) for start in starts)
-        if key not in self._known:
-            plain = super().best(price, [start[len(start) // 2 :] for start in starts])
-            gains = self._value - price * self._cost
-            results = [self._climb(gains, start) for start in (*starts, _open_below(plain))]
-            self._known[key] = max(results, key=lambda found: found[0])[1]
-        return self._known[key]
+        plain = super().best(price, [start[len(start) // 2 :] for start in starts])
+        gains = self._value - price * self._cost
+        results = [self._climb(gains, start) for start in (*starts, _open_below(plain))]
+        return max(results, key=lambda found: found[0])[1]
 
     def point(self, cuts: Ints) -> tuple[float, float]:
         cost, value = (self._onward(table, cuts)[0].mean() for table in (self._cost, self._value))

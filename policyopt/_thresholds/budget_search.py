@@ -63,14 +63,9 @@ def brent_root(f: Callable[[float], float], low: float, high: float, tolerance: 
 
 
 def meet_budget(
-    problem: Problem,
-    family: Callable[[float], Floats],
-    low: float,
-    high: float,
-    budget: float,
-    start: float | None = None,
-    steps: int = 50,
-) -> Solution:
+    problem: Problem, family: Callable[[float], Floats], low: float, high: float, budget: float,
+    start: float | None = None, steps: int = 50,
+) -> Solution:  # fmt: skip
     """Find the member of a family whose replayed cost is the budget, which has been checked."""
     # `family`, from parameter to thresholds (K-1,), costs at most the budget at `low`, at least at `high`. Where it
     # jumps over the budget (few distinct scores), the two neighbours are mixed.
@@ -79,16 +74,14 @@ def meet_budget(
     cheap = np.full(problem.exits - 1, ALWAYS)
     dear = np.full(problem.exits - 1, NEVER)
     cheap_cost, dear_cost = (float(c) for c in problem.mean_costs[[0, -1]])
-    guess, known = start, dict[bytes, float]()
+    guess = start
     for _ in range(steps):
         middle = (low + high) / 2 if guess is None else guess
         guess = None
         if not low < middle < high:
             break
         thresholds = problem.settled(family(middle))
-        if (key := thresholds.tobytes()) not in known:
-            known[key] = problem.cost(thresholds)
-        cost = known[key]
+        cost = problem.cost(thresholds)
         if cost <= budget:
             low, cheap, cheap_cost = middle, thresholds, cost
         else:
@@ -110,10 +103,14 @@ def common_shift(problem: Problem, budget: float) -> Solution:
     return meet_budget(problem, lambda t: t * same, -most, most, budget, start=0.0)
 
 
-def spend(problem: Problem, thresholds: Floats, left: float, exits: Ints | None = None) -> Floats:
-    """Raise thresholds (K-1,), from exit 0 on, so that the least ready go on until `left`, per sample, is spent."""
+def spend(
+    problem: Problem, thresholds: Floats, left: float, exits: Ints | None = None, rest: float = 0.0
+) -> Floats:
+    """Raise thresholds (K-1,), from exit 0 on, so that the least ready go on until only `rest` is left, per sample."""
     exits = first_exit(problem.scores, thresholds) if exits is None else exits
     for k in range(problem.exits - 1):
+        if left < rest:
+            break
         thresholds, spent = spend_at(problem, thresholds, k, left, exits)
         left -= spent
     return thresholds
@@ -139,7 +136,10 @@ def spend_at(
     # Equal scores go on together or not at all; where the list was cut short, its last score
     # may have equals that are not on it.
     usable = np.append(ranked[1:] > ranked[:-1], not cut_short)
-    later = k + 1 + first_exit(problem.scores[leavers, k + 1 :], thresholds[k + 1 :])
+    later, onward = np.full(len(leavers), problem.exits - 1), np.arange(len(leavers))
+    for j in range(k + 1, problem.exits - 1):
+        leaves = problem.scores[leavers[onward], j] >= thresholds[j]
+        later[onward[leaves]], onward = j, onward[~leaves]
     costs = np.broadcast_to(problem.costs, problem.scores.shape)
     total = np.cumsum(costs[leavers, later] - costs[leavers, k]) / problem.rows
     fits = np.flatnonzero((total <= left) & usable)

@@ -1,8 +1,8 @@
 """Joint search: all thresholds together, along the upper hull of (cost, value).
 
-At one price of cost, exact steps on ``value - price * cost``: each finds the best value of one threshold (or of
-two at once) with the others held. A sample's gain from leaving at exit k against going on is known, so summing
-gains by score gives every candidate's worth in one pass. Steps repeat until none helps.
+At one price of cost, exact steps on ``value - price * cost``: each finds the best value of one threshold (of few
+exits, also of two at once) with the others held. A sample's gain from leaving at exit k against going on is known, so
+summing gains by score gives every candidate's worth in one pass. Steps repeat until none helps.
 
 Prices are walked up and down, each search starting from its neighbour's result; next to each budget the price
 is then refined until no set of thresholds lies above the hull's edge. A budget between two corners of the hull
@@ -32,8 +32,8 @@ Cuts = tuple[int, ...]
 _PRICES = np.concatenate([-np.logspace(0, -4, 7), np.logspace(-4, 2.5, 27)])
 _REFINEMENTS = 12  # per budget; each halves an edge of the hull or is the last
 _MOST_ROWS = 100_000  # more rows do not sharpen K-1 thresholds; the budget is met on all rows
-#: More exits than these are searched on a quarter of the rows, if those are 5,000 or more, in steps on two
-#: neighbours: on unseen rows all that is tried besides was worth nothing (`benchmarks/_exits.py`).
+#: More exits than these are searched on a quarter of the rows, if those are 5,000 or more, in steps on one
+#: alone: on unseen rows all that is tried besides was worth nothing (`benchmarks/_exits.py`).
 _MANY, _PART, _LEAST_ROWS = 12, 4, 5_000
 _BINS = 48  # candidates per threshold in a step on two; the following single steps are exact
 _REACH = 3  # steps on two take exits at most this far apart
@@ -59,8 +59,8 @@ def hull(
 ) -> list[Floats]:
     """Return thresholds (K-1,) at the corners of the upper hull of (cost, value), cheapest first; `made`: a search."""
     if "hull" not in problem.memory:
-        problem.memory["hull"] = _walk((made or Lagrangian)(subsample(problem)))
-    search, found = problem.memory["hull"]
+        problem.memory["hull"] = *_walk((made or Lagrangian)(subsample(problem))), {}
+    search, found, edges = problem.memory["hull"]
     found = dict(found)  # whatever else was asked before, a budget finds the same
     for budget in budgets:
         for _ in range(_REFINEMENTS):
@@ -70,11 +70,13 @@ def hull(
             if c1 <= c0:
                 break
             price = (v1 - v0) / (c1 - c0)
-            better = search.best(float(price), [np.array(cuts[at - 1]), np.array(cuts[at])])
-            cost, value = search.point(better)
+            if (edge := (cuts[at - 1], cuts[at])) not in edges:
+                best = search.best(float(price), [np.array(cut) for cut in edge])
+                edges[edge] = tuple(int(c) for c in best), *search.point(best)
+            better, cost, value = edges[edge]
             if value - price * cost <= v0 - price * c0 + 1e-12:
                 break
-            found[tuple(int(c) for c in better)] = cost, value
+            found[better] = cost, value
     return [search.thresholds(np.array(c)) for c in _corners(found)[0]]
 
 
@@ -132,17 +134,17 @@ def _join(
     if mix and costs[dearer - 1] < budget < costs[dearer]:
         share = (budget - costs[dearer - 1]) / (costs[dearer] - costs[dearer - 1])
         return Solution(low, high, float(share))
-    ordered = np.sort(problem.scores[:, :-1], axis=0)
-    cheap, dear = (positions_of(ordered, corner) for corner in (low, high))
+    cheap, dear = (positions_of(problem.ordered, corner) for corner in (low, high))
 
     def straight(part: float) -> Floats:  # from one to the other
-        return at_positions(ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
+        return at_positions(problem.ordered, cheap + part * (dear - cheap), ALWAYS, NEVER)
 
     met, found = meet_budget(problem, straight, 0.0, 1.0, budget), []  # thresholds, exits taken
     ends = [(corner, first_exit(problem.scores, corner)) for corner in (low, high)]
     if met.other is None:
         found.append((met.thresholds, first_exit(problem.scores, met.thresholds)))
-    many = problem.exits > _MANY  # then only what the corners do not share is moved
+    span = float(problem.mean_costs[-1] - problem.mean_costs[0])
+    many = problem.exits > _MANY  # only what corners do not share moves; a sample's way may be left
     for k in np.flatnonzero(cheap != dear).tolist() if many else range(problem.exits - 1):
         for corner, exits in ends:
             moved, taken = corner.copy(), np.minimum(exits, k)
@@ -150,10 +152,9 @@ def _join(
             left = budget - problem.paid(taken)
             if left >= 0:
                 moved, spent = spend_at(problem, moved, k, left, taken)
-                moved = spend(problem, moved, left - spent, taken)
+                moved = spend(problem, moved, left - spent, taken, span / problem.rows * many)
                 found.append((problem.settled(moved), taken))
-    cheapest, dearest = float(problem.mean_costs[0]), float(problem.mean_costs[-1])
-    least = budget - 0.01 * (budget - cheapest) - (dearest - cheapest) / problem.rows
+    least = budget - 0.01 * (budget - float(problem.mean_costs[0])) - span / problem.rows
     single = [one for one in found if problem.paid(one[1]) >= least]
     if not single:
         return met
@@ -228,14 +229,16 @@ class _Grid:
 
     def __init__(self, scores: Floats) -> None:
         columns = scores.T[:-1]
-        self._reach = 1 if len(columns) >= _MANY else _REACH
+        self._reach = 0 if len(columns) >= _MANY else _REACH
         found = [np.unique(column, return_inverse=True) for column in columns]
         self.levels = [level for level, _ in found]  # distinct scores, ascending
         counts = [len(level) for level in self.levels]
         # The cut at each edge of at most _BINS bins.
         self.edges = [np.linspace(0, n, min(n, _BINS) + 1).round().astype(np.int64) for n in counts]
-        #: Level of each sample's score, (K-1, N), and bin.
-        self.ranks = np.array([ranks for _, ranks in found], np.int64).reshape(columns.shape)
+        #: Level of each sample's score, (K, N), of the last exit 0; without that, (K-1, N); and bin.
+        self.every = np.zeros(scores.T.shape, np.int64)
+        self.ranks = self.every[:-1]
+        self.ranks[:] = np.reshape([ranks for _, ranks in found], columns.shape)
         pairs = zip(self.edges, self.ranks, strict=True)
         bins = [np.searchsorted(edge, ranks, side="right") - 1 for edge, ranks in pairs]
         self.coarse = np.array(bins, np.int64).reshape(columns.shape)
@@ -246,11 +249,11 @@ class _Grid:
         worth = self.worth(gains, cuts)
         while True:
             before = worth
-            while True:
-                now = self._step_ones(gains, cuts)
-                improved, worth = now > worth + _TINY_GAIN, max(now, worth)
-                if not improved:
-                    break
+            while (now := self._step_ones(gains, cuts)) > worth + _TINY_GAIN:
+                worth = now
+            worth = max(worth, now)
+            if not self._reach:
+                return worth, cuts
             self._step_twos(gains, cuts)
             worth = max(worth, self.worth(gains, cuts))
             if worth <= before + _TINY_GAIN:
@@ -258,7 +261,7 @@ class _Grid:
 
     def worth(self, gains: Floats, cuts: Ints) -> float:
         """Return the mean of what samples earn."""
-        return float(self._onward(gains, cuts)[0].mean())
+        return float(gains[first_exit(self.every.T, cuts), np.arange(gains.shape[1])].mean())
 
     def _onward(self, gains: Floats, cuts: Ints) -> Floats:
         """Return what each sample earns from exit k on if it comes there, (K, N)."""
@@ -298,14 +301,8 @@ class _Grid:
                 at_j = at_j & (self.ranks[j] < cuts[j])
 
     def _step_two(
-        self,
-        gains: Floats,
-        cuts: Ints,
-        pair: tuple[int, int],
-        onward: Floats,
-        at_i: Bools,
-        at_j: Bools,
-    ) -> bool:
+        self, gains: Floats, cuts: Ints, pair: tuple[int, int], onward: Floats, at_i: Bools, at_j: Bools
+    ) -> bool:  # fmt: skip
         """Set cuts i and j to their best pair among the bins' edges, if better than the present pair: whether so."""
         # Shapes: onward (K, N); at_i, those who come to i, and at_j, those who would come from there to j, (N,).
         i, j = pair

@@ -28,7 +28,7 @@ class Problem:
     flat: tuple[int, ...] = ()
     #: (N,), see `Table.group`, where the rows are not those of the draft's table.
     group: Ints | None = None
-    #: What a search found that serves any budget, by its name.
+    #: What a search found that serves any budget, by its name; costs, by the bytes of thresholds.
     memory: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -56,6 +56,11 @@ class Problem:
         first = self.scores[0, :-1]
         return np.where((self.scores[:, :-1] == first).all(axis=0), first, np.nan)
 
+    @cached_property
+    def ordered(self) -> Floats:
+        """The scores of each exit but the last, ascending, (N, K-1)."""
+        return np.sort(self.scores[:, :-1], axis=0)
+
     def settled(self, thresholds: Floats) -> Floats:
         """Return thresholds that decide the same here, none near a score that all share: "always" or "never"."""
         # Scores lie within half of ROUNDING of the one they share: twice that leaves room for another's error.
@@ -74,7 +79,9 @@ class Problem:
 
     def cost(self, thresholds: Floats) -> float:
         """Return the mean cost of replaying `thresholds` on these rows."""
-        return self.paid(first_exit(self.scores, thresholds))
+        if (key := thresholds.tobytes()) not in self.memory:
+            self.memory[key] = self.paid(first_exit(self.scores, thresholds))
+        return self.memory[key]
 
     def paid(self, exits: Ints) -> float:
         """Return the mean cost of the exits taken, (N,)."""

@@ -61,7 +61,7 @@ _MOST_CLASSES = 10**7
 MAX_EXITS = 1024
 
 
-def first_exit(scores: Floats, thresholds: Floats) -> Ints:
+def first_exit(scores: Array, thresholds: Array) -> Ints:
     """Return the first exit whose score reaches its threshold; the last where none does.
 
     Parameters

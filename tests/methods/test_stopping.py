@@ -237,6 +237,24 @@ def test_act_leaves_where_the_papers_sum_reaches_its_target():
         np.testing.assert_array_equal(policy.decide(logits).exit, wanted)
 
 
+@pytest.mark.parametrize("name", ["optimal_stopping", "act"])
+def test_budgets_find_their_prices_together_as_each_does_by_the_deployed_scores(name):
+    method = make_method(name)
+    draft = method.pose(fit_table(cache(n=600)), 0)
+    data, stopping = draft.data
+    low, high = draft.problem.mean_costs[[0, -1]]
+    budgets = np.linspace(low, high, 7)[1:-1].tolist()
+    for budget, found in zip(budgets, method.solve(draft, budgets, 0), strict=True):
+        ends = [0.0, len(stopping.prices) - 1.0]
+        for _ in range(14):
+            middle = sum(ends) / 2
+            scores, _ = method._collapsed(data, stopping.at(middle))
+            paid = draft.problem.cost_at(first_exit(scores, np.zeros(draft.problem.exits - 1)))
+            ends[0 if paid.mean() > budget else 1] = middle
+        due = method.rule_at(data, stopping.at(ends[1]))
+        np.testing.assert_array_equal(found.rule.weights, due.weights)
+
+
 def test_act_finds_what_features_tell():
     kind = np.random.default_rng(0).integers(0, 3, 3000)
     value, columns = np.eye(3)[kind] - np.array([0.0, 0.05, 0.1]), [np.eye(3)[kind]] * 2
