@@ -6,13 +6,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policyopt._cache.files import map_tensors
+from policyopt._cache.files import map_tensors, sha256_arrays
 from policyopt._engine import versions
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._optional import need
@@ -69,7 +68,7 @@ class KeptCells:
             arrays[f"{i}.numbers"] = np.array([one.quality, *(getattr(of, n) for n in _NUMBERS)])
             each = {f"{i}.{name}": getattr(of, name) for name in _ARRAYS}
             arrays |= {name: np.ascontiguousarray(a) for name, a in each.items() if a is not None}
-        text = json.dumps(CELL.signed(results=told, arrays=_digest(arrays)))
+        text = json.dumps(CELL.signed(results=told, arrays=sha256_arrays(arrays)))
         arrays["cell"] = np.frombuffer(text.encode(), np.uint8)
         write_file(path, need("safetensors.numpy", "fit", "to keep cells").save(arrays))
 
@@ -83,19 +82,11 @@ class KeptCells:
             return None
 
 
-def _digest(arrays: Mapping[str, Any]) -> str:
-    found = sha256()
-    for name in sorted(arrays):
-        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        found.update(arrays[name])
-    return found.hexdigest()
-
-
 def _read(path: Path) -> list[tuple[Fitted | BudgetError, Any]]:
     arrays = {name: array for name, (_, array) in map_tensors(path, "cell", mmap=False).items()}
     content = parse(arrays.pop("cell").tobytes(), path.name, _MAX_BYTES, CELL.again)
     CELL.check(content, path.name)
-    if _digest(arrays) != content["arrays"]:
+    if sha256_arrays(arrays) != content["arrays"]:
         raise InputError("its arrays are others than were written")
     found = list[tuple[Fitted | BudgetError, Any]]()
     for i, told in enumerate(content["results"]):

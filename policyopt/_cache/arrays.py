@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache import blocks, data
-from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, Block, ExitData, Layout, Rows
+from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, ExitData, Layout, Rows
+from policyopt._cache.files import sha256_arrays
 from policyopt._cache.manifest import check_metadata, fingerprint, with_told
 from policyopt._costs import Cost, cumulative, exit_counts
 from policyopt._measures import measure_of
@@ -192,7 +192,7 @@ def from_arrays(
         group.flags.writeable = False
         rows[name] = Rows(({**rows[name].blocks[0], data.GROUP: group},))
     for name, one in rows.items():
-        checksums.append((name, _checksum(one.blocks[0])))
+        checksums.append((name, sha256_arrays(one.blocks[0])))
         rows[name] = Rows((data.filled(dict(one.blocks[0])),))
     shares = data.check_shares(split or data.DEFAULT_SHARES) if POOL in rows else {}
     told = with_told(check_metadata(metadata), **({"notes": notes} if notes else {}))
@@ -315,11 +315,3 @@ def _costs(
         notes.append("no costs given: counted in exits, 1..K; pass costs= and unit=")
         stated = [exit_counts(exits)]
     return tuple(stated)
-
-
-def _checksum(block: Block) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(block):
-        digest.update(f"{name} {block[name].dtype} {block[name].shape}".encode())
-        digest.update(block[name].reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

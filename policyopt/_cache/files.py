@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from policyopt.runtime._typing import Array
 
 #: Headers beyond this are refused before they are parsed.
 MAX_HEADER = 1 << 20
-_CHUNK = 4 << 20
 _DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2", "BOOL": "|b1", "U8": "|u1", "I8": "|i1",
     "I16": "<i2", "I32": "<i4", "I64": "<i8", "U16": "<u2", "U32": "<u4", "U64": "<u8",
@@ -48,15 +47,18 @@ def open_regular(path: Path, argument: str) -> int:
     return descriptor
 
 
-def sha256_file(path: Path, argument: str, step: Callable[[int], None] | None = None) -> str:
-    """Return the SHA-256 of a file, read in pieces; `step` is told the bytes of each."""
-    digest = hashlib.sha256()
+def sha256_file(path: Path, argument: str) -> str:
+    """Return the SHA-256 of a file, read in pieces."""
     with os.fdopen(open_regular(path, argument), "rb") as file:
-        chunk = min(_CHUNK, os.fstat(file.fileno()).st_size + 1)  # as much memory is taken at once
-        while piece := file.read(chunk):
-            digest.update(piece)
-            if step is not None:
-                step(len(piece))
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_arrays(arrays: Mapping[str, Array]) -> str:
+    """Return the SHA-256 of arrays, their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

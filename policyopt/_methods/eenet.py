@@ -54,10 +54,10 @@ import numpy.typing as npt
 
 from policyopt._cache.data import some_rows
 from policyopt._costs import positions
+from policyopt._engine import one_thread
 from policyopt._methods.base import Method, seed_of
 from policyopt._methods.exit_batch import MOST_NUMBERS, outputs_of
 from policyopt._methods.fitted import Draft, own_costs
-from policyopt._methods.reinforcement import one_thread
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._optional import need
 from policyopt._progress import report
