@@ -16,6 +16,7 @@ from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
 from policyopt._intervals import with_interval
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
@@ -204,8 +205,7 @@ def _appended(
     of = f"{sha256(policy.read_bytes()).hexdigest()[:16]} on {split} of {place}"
     shards = read_manifest(place).shards
     names = dict.fromkeys(shard.split for shard in shards)
-    if split not in names:
-        raise input_error("--split", f"one of {', '.join(names)}", split, "Name the stream.")
+    check_one_of("--split", split, names, "Name the stream.")
     if seen and seen[0] != of:
         step = "Give another --state; --since leaves out what is older than the policy."
         raise input_error("--state", f"of this policy and cache: {of}", seen[0], step)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ._checks import check_type
 from ._errors import InputError, input_error
 
 #: Deeper than any file of ours (weights of layers, in a policy, in a file of experts: 8).
@@ -125,8 +126,7 @@ class Form:
 
 def check_fields(content: Any, fields: Mapping[str, Any], source: str, again: str) -> None:
     """Refuse what has not these fields, each of its type or types; those that may be left out end in "?"."""
-    if not isinstance(content, dict):
-        raise input_error(source, "a JSON object", content, again)
+    check_type(source, content, dict, "a JSON object", again)
     known = {name.rstrip("?"): kinds for name, kinds in fields.items()}
     wanted = {name for name in fields if not name.endswith("?")}
     unknown, missing = content.keys() - known, wanted - content.keys()
