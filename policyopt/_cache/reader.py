@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from policyopt._cache.data import Block, ExitData, Rows, filled, to_data
-from policyopt._cache.files import map_tensors, open_regular, sha256_file
+from policyopt._cache.files import map_tensors, sha256_file
 from policyopt._cache.manifest import (
     MANIFEST,
     MAX_BYTES,
@@ -26,7 +25,7 @@ from policyopt._cache.shards import StoredShard, check_whole, typed
 from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._strict_json import read_open
+from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
 
@@ -205,22 +204,15 @@ def _stored(
 
 def read_manifest(directory: Path | Store, incomplete: bool = False) -> Manifest:
     """Read the manifest; `incomplete`, or where there is no other: that of a writing that broke off."""
-    order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
-    found = None
+    names = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
+    step = "Make one with `policyopt import SRC --out DIR`."
     if isinstance(directory, Store):
-        texts = (directory.whole(name, MAX_BYTES) for name in order)
-        if text := next(filter(None, texts), b""):
-            return parse(text)
+        step = f"Check address, bucket, rights and connection. {step}"
+        texts = (directory.whole(name, MAX_BYTES) for name in names)
     else:
-        with suppress(OSError):  # no permission to look
-            found = next((name for name in order if (directory / name).exists()), None)
-    if found is None or isinstance(directory, Store):
-        step = "Make one with `policyopt import SRC --out DIR`."
-        if isinstance(directory, Store):
-            step = f"Check address, bucket, rights and connection. {step}"
+        there = (directory / name for name in names)
+        there = (file for file in there if os.path.lexists(file))  # not without the right to look
+        texts = (read_plain(file, file.name, MAX_BYTES, links=False) for file in there)
+    if (text := next((text for text in texts if text is not None), None)) is None:
         raise input_error("cache", f"a directory with a {MANIFEST}", str(directory), step)
-    descriptor = open_regular(directory / found, found)
-    try:
-        return parse(read_open(descriptor, found, MAX_BYTES))
-    finally:
-        os.close(descriptor)
+    return parse(text)

@@ -101,6 +101,7 @@ class HeldOutMethod(Method):
     allowed: ClassVar = {"holdout": Number(above=0, below=1)}
     learned = True
     per_budget = True
+    validates = False  # thresholds are chosen on rows that trained nothing
     remedy = "which summaries do not hold. Import full logits or probabilities, or use max_prob."
 
     @abstractmethod
@@ -123,11 +124,6 @@ class HeldOutMethod(Method):
     def limits(self) -> bool:
         """Not where it is to cost what Algorithm 1 makes it cost."""
         return super().limits and bool(getattr(self, "meet", True))
-
-    @property
-    def validates(self) -> bool:
-        """Thresholds are chosen on rows that trained nothing."""
-        return False
 
     def check(self, table: Table) -> None:
         """Refuse summaries, and to train without torch."""

@@ -364,6 +364,7 @@ class NeuralPolicyMethod(StoppingMethod):
         **dict.fromkeys(("hidden", "steps", "batch"), COUNT),
         "learning_rate": POSITIVE,
     }
+    validates = False  # thresholds are chosen on rows that trained nothing
     tuned: ClassVar = {
         "hidden": Integer(8, 128, log=True),
         "learning_rate": Real(3e-4, 1e-2, log=True),
@@ -380,11 +381,6 @@ class NeuralPolicyMethod(StoppingMethod):
     def missing_columns(self, table: Table) -> list[str]:
         torch = [] if find_spec("torch") else ["torch (policyopt[torch])"]
         return [*super().missing_columns(table), *torch]
-
-    @property
-    def validates(self) -> bool:
-        """Thresholds are chosen on rows that trained nothing."""
-        return False
 
     def check(self, table: Table) -> None:
         """Refuse to train without torch, or to decide where there is nothing to decide."""
