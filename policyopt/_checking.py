@@ -23,6 +23,7 @@ from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import make_method
 from policyopt._replay import replay
 from policyopt._table import Tables
+from policyopt.runtime._checks import check_one_of, check_type
 from policyopt.runtime._errors import BudgetError, CheckError, InputError, input_error
 from policyopt.runtime._experts import any_to_dict
 from policyopt.runtime._outputs import ExitOutput, reduce_logits, with_columns, with_log_prob
@@ -74,8 +75,7 @@ def check_method(method: str | Method | type[Method], only: str = "") -> None:
     """
     made: Any = method() if isinstance(method, type) else method
     made = make_method(made) if isinstance(made, str) else made
-    if not isinstance(made, Method):
-        raise input_error("method", "a name or a Method", type(method).__name__, "E.g. 'max_prob'.")
+    check_type("method", made, Method, "a name or a Method", "E.g. 'max_prob'.")
     trial = Trial(made)
     for name, check in _chosen(METHOD_CHECKS, only).items():
         trial.checking = name
@@ -163,9 +163,7 @@ def example(rule: type[ScoreRule], exits: int, classes: int, seed: int = 0) -> S
 
 
 def _chosen(checks: dict[str, Any], only: str) -> dict[str, Any]:
-    if only and only not in checks:
-        raise input_error("only", f"one of {', '.join(checks)}", only, "")
-    return {only: checks[only]} if only else checks
+    return {check_one_of("only", only, checks): checks[only]} if only else checks
 
 
 def _outputs(exits: int, classes: int, n: int = 60) -> list[ExitOutput]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policyopt.runtime._checks import MAX_COST, MAX_NAME, check_one_of, check_text
+from policyopt.runtime._checks import MAX_COST, MAX_NAME, check_one_of, check_text, check_type
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Bools, Floats
 
@@ -101,8 +101,7 @@ class Cost:
                 step = "A budget needs a cost; choose another unit."
                 raise input_error(self.name, allowed, f"{values[0, -1]:g}", step)
             object.__setattr__(self, "values", tuple(float(v) for v in values[0]))
-        if not isinstance(self.cascade, bool):
-            raise input_error("cascade", "True or False", self.cascade, "Are skipped exits free?")
+        check_type("cascade", self.cascade, bool, "True or False", "Are skipped exits free?")
         object.__setattr__(self, "cascade", self.cascade or self.kind == "standalone")
         # From here on the values are cumulative, whatever they were given as.
         object.__setattr__(self, "kind", "cumulative")

@@ -27,7 +27,7 @@ from policyopt._methods.base import (
     fit_where_possible,
     outcome_of,
 )
-from policyopt._methods.fitted import Expectation, Fitted
+from policyopt._methods.fitted import Expectation, Fitted, Saved
 from policyopt._methods.settings import check_number
 from policyopt._progress import working
 from policyopt._replay import replay
@@ -58,7 +58,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class FittedExperts:
+class FittedExperts(Saved):
     """The result of `fit_experts`."""
 
     policy: ExpertPolicy
@@ -67,10 +67,6 @@ class FittedExperts:
     expected: Expectation
     quality: float
     parts: tuple[Part, ...]
-
-    def save(self, path: Any) -> None:
-        """Write the artifact (JSON)."""
-        self.policy.save(path)
 
 
 @working("fitting")

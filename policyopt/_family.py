@@ -13,7 +13,7 @@ from policyopt._api import method_of
 from policyopt._cache.data import ExitData
 from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, cheapest, fit_where_possible
-from policyopt._methods.fitted import Expectation, Fitted
+from policyopt._methods.fitted import Expectation, Fitted, Saved
 from policyopt._progress import working
 from policyopt._table import Tables, tables_of
 from policyopt.runtime._answers import AnswerRule
@@ -30,7 +30,7 @@ _BETTER = 1e-9
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FittedFamily(Shown):
+class FittedFamily(Shown, Saved):
     """The result of a fit at several budgets.
 
     Attributes
@@ -58,10 +58,6 @@ class FittedFamily(Shown):
     def at(self, level: int | float | str) -> Any:
         """Return the policy of one level, as `PolicyFamily.at`."""
         return self.policy.at(level)
-
-    def save(self, path: Any) -> None:
-        """Write the family's artifact (JSON)."""
-        self.policy.save(path)
 
 
 @working("fitting")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policyopt._cache.files import map_tensors
+from policyopt._cache.files import map_tensors, sha256_arrays
 from policyopt._engine import versions
 from policyopt._methods.fitted import Expectation, Fitted
 from policyopt._optional import need
@@ -29,8 +28,6 @@ CELL = Form(
     "`policyopt curve --keep` writes them.",
 )  # fmt: skip
 _MAX_BYTES = 256 << 20
-_NUMBERS = ("cost", "coin", "more_variance", "span")
-_ARRAYS = ("paid", "group", "right")
 
 
 @dataclass(frozen=True)
@@ -62,14 +59,13 @@ class KeptCells:
             if isinstance(one, BudgetError):
                 told.append({"refused": str(one)})
                 continue
-            of, flat = one.expected, list(map(int, one.flat))
-            more = {"method": one.method, "budget": one.budget, "flat": flat, "record": record}
-            more |= {"ends": of.ends and list(of.ends), "declined": bool(of.declined)}
-            told.append({"policy": json.loads(one.policy.file_text()), **more})
-            arrays[f"{i}.numbers"] = np.array([one.quality, *(getattr(of, n) for n in _NUMBERS)])
-            each = {f"{i}.{name}": getattr(of, name) for name in _ARRAYS}
-            arrays |= {name: np.ascontiguousarray(a) for name, a in each.items() if a is not None}
-        text = json.dumps(CELL.signed(results=told, arrays=_digest(arrays)))
+            more = {"method": one.method, "budget": one.budget, "flat": [*map(int, one.flat)]}
+            told.append({"policy": json.loads(one.policy.file_text()), "record": record, **more})
+            of = {at.name: getattr(one.expected, at.name) for at in fields(Expectation)}
+            for name, value in {**of, "quality": one.quality}.items():
+                if value is not None:
+                    arrays[f"{i}.{name}"] = np.asarray(value, order="C")
+        text = json.dumps(CELL.signed(results=told, arrays=sha256_arrays(arrays)))
         arrays["cell"] = np.frombuffer(text.encode(), np.uint8)
         write_file(path, need("safetensors.numpy", "fit", "to keep cells").save(arrays))
 
@@ -83,19 +79,11 @@ class KeptCells:
             return None
 
 
-def _digest(arrays: Mapping[str, Any]) -> str:
-    found = sha256()
-    for name in sorted(arrays):
-        found.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        found.update(arrays[name])
-    return found.hexdigest()
-
-
 def _read(path: Path) -> list[tuple[Fitted | BudgetError, Any]]:
     arrays = {name: array for name, (_, array) in map_tensors(path, "cell", mmap=False).items()}
     content = parse(arrays.pop("cell").tobytes(), path.name, _MAX_BYTES, CELL.again)
     CELL.check(content, path.name)
-    if _digest(arrays) != content["arrays"]:
+    if sha256_arrays(arrays) != content["arrays"]:
         raise InputError("its arrays are others than were written")
     found = list[tuple[Fitted | BudgetError, Any]]()
     for i, told in enumerate(content["results"]):
@@ -104,10 +92,10 @@ def _read(path: Path) -> list[tuple[Fitted | BudgetError, Any]]:
             continue
         of = told["policy"]
         policy = (routing_from_dict if of["format"] == ROUTING.format else from_dict)(of, path.name)
-        quality, *numbers = arrays[f"{i}.numbers"].tolist()
-        more = dict(zip(_NUMBERS, numbers, strict=True)) | {"declined": told["declined"]}
-        more |= {name: arrays.get(f"{i}.{name}") for name in _ARRAYS}
-        expected = Expectation(**more, ends=told["ends"] and tuple(told["ends"]))
+        mine = [(name.partition("."), a) for name, a in arrays.items()]
+        each: Any = {name: a if a.ndim else a.item() for (n, _, name), a in mine if n == str(i)}
+        each |= {"ends": tuple(each["ends"].tolist())} if "ends" in each else {}
+        quality, expected = each.pop("quality"), Expectation(**each)
         fitted = policy, told["method"], told["budget"], expected, quality, tuple(told["flat"])
         found.append((Fitted(*fitted), told["record"]))
     return found

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from policyopt.runtime._checks import check_share
+from policyopt.runtime._checks import check_one_of, check_share
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._strict_json import parse, read_plain
 from policyopt.runtime._typing import Array, Floats, Ints
@@ -248,11 +248,8 @@ def _of_maps(given: Any, exits: int, classes: int) -> Utility:
             step = 'E.g. {"map": [0, 0, 1], "worth": 0.6}: classes 0 and 1 are one super-class.'
             raise input_error(where, f"with {', '.join(_FIELDS)} (the last may lack)", got, step)
         answers = one.get("answers", "classes")
-        if answers not in ANSWERS:
-            step = (
-                "super-classes: the exit's own outputs are the super-classes, numbered as in map."
-            )
-            raise input_error(f"{where} answers", f"one of {', '.join(ANSWERS)}", answers, step)
+        step = "super-classes: the exit's own outputs are the super-classes, numbered as in map."
+        check_one_of(f"{where} answers", answers, ANSWERS, step)
         parents = _numbers(f"{where} map", one["map"])
         whole = parents.ndim == 1 and (parents == np.floor(parents)).all() and parents.min() >= 0
         if not whole or (classes and len(parents) != classes) or parents.max() > _MOST:

@@ -13,6 +13,7 @@ from policyopt._cache.files import map_tensors
 from policyopt._cache.keys import OPTIONS, may_be_used
 from policyopt._cache.raw import Raw, Said, declared
 from policyopt._optional import need
+from policyopt.runtime._checks import check_type
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._outputs_file import Members, read_header
 from policyopt.runtime._sizes import Room
@@ -52,9 +53,7 @@ def read_npy(path: Path, said: Said) -> Raw:
         name, step = sidecar.name, "Put labels in X.labels.npy, and mend the sidecar."
         text = read_plain(sidecar, name, _MAX_JSON, step).removeprefix(BOM_UTF8)
         content = parse(text, name, _MAX_JSON, step)
-        if not isinstance(content, dict):
-            got = type(content).__name__
-            raise input_error(name, "a JSON object", got, 'E.g. {"labels": [...]}.')
+        check_type(name, content, dict, "a JSON object", 'E.g. {"labels": [...]}.')
     raw = declared(sidecar.name, content, said)
     raw.name = path.name
     raw.arrays["outputs"] = _map_npy(path)

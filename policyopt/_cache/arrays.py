@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache import blocks, data
-from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, Block, ExitData, Layout, Rows
+from policyopt._cache.data import CONTEXT, COST_PREFIX, POOL, ExitData, Layout, Rows
+from policyopt._cache.files import sha256_arrays
 from policyopt._cache.manifest import check_metadata, fingerprint, with_told
 from policyopt._costs import Cost, cumulative, exit_counts
 from policyopt._measures import measure_of
-from policyopt.runtime._checks import check_seed, check_whole
+from policyopt.runtime._checks import check_seed, check_type, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._kinds import KINDS
-from policyopt.runtime._outputs import TOP, reduce_logits
+from policyopt.runtime._outputs import TOP, ExitOutput, reduce_logits
 from policyopt.runtime._sparse import SPARSE
 from policyopt.runtime._typing import Array
 
@@ -192,7 +192,7 @@ def from_arrays(
         group.flags.writeable = False
         rows[name] = Rows(({**rows[name].blocks[0], data.GROUP: group},))
     for name, one in rows.items():
-        checksums.append((name, _checksum(one.blocks[0])))
+        checksums.append((name, sha256_arrays(one.blocks[0])))
         rows[name] = Rows((data.filled(dict(one.blocks[0])),))
     shares = data.check_shares(split or data.DEFAULT_SHARES) if POOL in rows else {}
     told = with_told(check_metadata(metadata), **({"notes": notes} if notes else {}))
@@ -231,20 +231,13 @@ def summarise(logits: Any, top: int = TOP) -> dict[str, Array]:
     shape: tuple[int, ...] = tuple(getattr(logits, "shape", ()))
     if len(shape) < 2 or 0 in shape:
         raise input_error("logits", "of shape (..., C)", f"shape {shape}", "Classes come last.")
-    classes, rows, done = shape[len(shape) - 1], int(np.prod(shape[:-1])), 0
-    found: dict[str, Array] = {
-        "prediction": np.empty(rows, np.int32),
-        "top_prob": np.empty((rows, min(check_whole("top", top), classes))), "entropy": np.empty(rows),
-    }  # fmt: skip
-    step = max((1 << 17) // classes, 1)  # rows that stay in a core's cache
-    scratch, each = np.empty((2, step, classes), np.float32), max(step * len(logits) // rows, 1)
-    for low in range(0, len(logits), each):
-        part = blocks.to_numpy("logits", logits[low : low + each]).reshape(-1, classes)
-        for at in range(0, len(part), step):
-            said = reduce_logits(part[at : at + step], top, scratch, name="logits")
-            for name, array in found.items():
-                array[done : done + len(said)] = getattr(said, name)
-            done += len(said)
+    top, each = check_whole("top", top), max((1 << 17) * len(logits) // int(np.prod(shape)), 1)
+    seen = list[ExitOutput]()
+    for low in range(0, len(logits), each):  # as many as stay in a core's cache
+        part = blocks.to_numpy("logits", logits[low : low + each])
+        seen.append(reduce_logits(part.reshape(-1, part.shape[-1]), top, name="logits"))
+    names = ("prediction", "top_prob", "entropy")
+    found = {name: np.concatenate([getattr(one, name) for one in seen]) for name in names}
     return {name: array.reshape(shape[:-1] + array.shape[1:]) for name, array in found.items()}
 
 
@@ -266,8 +259,7 @@ def _groups(
     groups = {}
     for name, arrays in splits.items():
         argument = f"splits[{data.check_name('split', name)!r}]"
-        if not isinstance(arrays, Mapping):
-            raise input_error(argument, "a mapping of array names to arrays", arrays)
+        check_type(argument, arrays, Mapping, "a mapping of array names to arrays")
         odd = sorted(set(arrays) - set(_ROW_ARRAYS))
         if odd:
             raise input_error(argument, f"of {', '.join(_ROW_ARRAYS)}", f"{odd}", "Rename.")
@@ -315,11 +307,3 @@ def _costs(
         notes.append("no costs given: counted in exits, 1..K; pass costs= and unit=")
         stated = [exit_counts(exits)]
     return tuple(stated)
-
-
-def _checksum(block: Block) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(block):
-        digest.update(f"{name} {block[name].dtype} {block[name].shape}".encode())
-        digest.update(block[name].reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

@@ -22,7 +22,7 @@ from policyopt._cache.data import (
     group_codes,
 )  # fmt: skip
 from policyopt._costs import cumulative
-from policyopt.runtime._checks import check_one_of
+from policyopt.runtime._checks import check_one_of, check_type
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._experts import MAX_CONTEXTS, checked_names
 from policyopt.runtime._kinds import KINDS, Kind, looks_after_sigmoid
@@ -189,9 +189,8 @@ def orient(
             allowed, got = "a list of K arrays of shape (n, D_k)", f"a {type(vectors).__name__}"
             raise input_error("features", allowed, got, "One per exit: their widths may differ.")
         given |= {f"{FEATURES_PREFIX}{k}": array for k, array in enumerate(vectors)}
-    if not isinstance(costs, Mapping):
-        allowed, step = "a mapping of cost name to array (N, K)", "E.g. {'price': array}."
-        raise input_error("sample_costs", allowed, type(costs).__name__, step)
+    allowed, step = "a mapping of cost name to array (N, K)", "E.g. {'price': array}."
+    check_type("sample_costs", costs, Mapping, allowed, step)
     given |= {COST_PREFIX + name: value for name, value in costs.items()}
     block: dict[str, Array] = {}
     for name, value in given.items():

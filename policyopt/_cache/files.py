@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +15,34 @@ import numpy as np
 from policyopt._optional import need
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._files import refusing
-from policyopt.runtime._strict_json import parse
+from policyopt.runtime._strict_json import open_plain, parse
 from policyopt.runtime._typing import Array
 
 #: Headers beyond this are refused before they are parsed.
 MAX_HEADER = 1 << 20
-_CHUNK = 4 << 20
 #: Arrays larger than this stand in a file instead of memory.
 _SPILL_BYTES = 128 << 20
 #: Bytes that are copied at a time.
 _PIECE_BYTES = 16 << 20
+_RESTORE = "Restore it or write the cache anew."
 _DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2", "BOOL": "|b1", "U8": "|u1", "I8": "|i1",
     "I16": "<i2", "I32": "<i4", "I64": "<i8", "U16": "<u2", "U32": "<u4", "U64": "<u8",
 }  # fmt: skip
 
 
-def open_regular(path: Path, argument: str) -> int:
-    """Return a read-only descriptor of a regular file; links, pipes and devices are refused."""
-    # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    flags |= getattr(os, "O_BINARY", 0)
-    itself = "Put the file itself there."
-    if path.is_symlink():  # also where O_NOFOLLOW does not exist
-        raise input_error(argument, "a plain file", f"{path} (a link)", itself)
-    try:
-        descriptor = os.open(path, flags)
-    except FileNotFoundError:
-        step = "Restore it or write the cache anew."
-        raise input_error(argument, "a plain file", f"{path} (missing)", step) from None
-    except (OSError, ValueError) as error:
-        got = f"{path} ({error})"
-        raise input_error(argument, "a readable plain file", got, "Check the path.") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise input_error(argument, "a plain file", f"{path} (not a file)", itself)
-    return descriptor
+def sha256_file(path: Path, argument: str) -> str:
+    """Return the SHA-256 of a file, read in pieces."""
+    with os.fdopen(open_plain(path, argument, _RESTORE, links=False), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_file(path: Path, argument: str, step: Callable[[int], None] | None = None) -> str:
-    """Return the SHA-256 of a file, read in pieces; `step` is told the bytes of each."""
+def sha256_arrays(arrays: Mapping[str, Array]) -> str:
+    """Return the SHA-256 of arrays, their names, types and shapes."""
     digest = hashlib.sha256()
-    with os.fdopen(open_regular(path, argument), "rb") as file:
-        chunk = min(_CHUNK, os.fstat(file.fileno()).st_size + 1)  # as much memory is taken at once
-        while piece := file.read(chunk):
-            digest.update(piece)
-            if step is not None:
-                step(len(piece))
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -70,7 +50,7 @@ def map_tensors(
     path: Path, argument: str, size: int | None = None, most: int = MAX_HEADER, mmap: bool = True
 ) -> dict[str, tuple[str, Array]]:
     """Map a checked safetensors file read-only: type and view per tensor; BF16 comes as uint16."""
-    with os.fdopen(open_regular(path, argument), "rb") as file:
+    with os.fdopen(open_plain(path, argument, _RESTORE, links=False), "rb") as file:
         found = os.fstat(file.fileno()).st_size
         if size is not None and found != size:
             step = "It was cut or changed: copy or write the cache anew."

@@ -140,15 +140,11 @@ def dump(manifest: Manifest) -> bytes:
     at = manifest.layout
     content: dict[str, Any] = {"complete": manifest.complete}
     content |= {"kind": at.kind, "exits": at.exits, "classes": at.classes, "dtype": at.dtype}
-    # Only where there are any, as of a cascade.
-    content |= {"features": list(at.features)} if at.features else {}
-    content |= {"query": at.query} if at.query else {}
-    content |= {"contexts": list(at.contexts)} if at.contexts else {}
-    content |= {name: value for name, value in vars(at.measure).items() if value}
+    more = {"features": at.features, "query": at.query, "contexts": at.contexts, **vars(at.measure)}
+    content |= {name: value for name, value in more.items() if value}  # only where there are any
     content["costs"] = [
         {"name": c.name, "unit": c.unit, "values": c.values}
-        | ({"cascade": True} if c.cascade else {})
-        | ({"heads": c.heads} if c.heads else {})
+        | {name: value for name in ("cascade", "heads") if (value := getattr(c, name))}
         for c in at.costs
     ]
     content |= {"shares": dict(manifest.shares), "split_seed": manifest.split_seed}

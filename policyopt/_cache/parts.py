@@ -250,7 +250,8 @@ def turn(part: Part, hint: int, notes: list[str]) -> None:
         arrays = orient(arrays, axes, kind, part.classes)
     except InputError as error:
         raise InputError(f"{part.source}: {error}") from error
-    notes += summary_notes(f"{part.source}: {part.split}", {**arrays, **_labels_of(part)})
+    given = arrays | {name: a for name, a in part.arrays.items() if name == "labels"}
+    notes += summary_notes(f"{part.source}: {part.split}", given)
     n, exits = arrays["outputs" if deep else "confidence"].shape[:2]
     if not deep:
         _note_unsure(part, n, exits, notes)
@@ -393,10 +394,6 @@ def _features(part: Part, exits: int, axes: str) -> dict[str, Array]:
         raise input_error(where, f"one array with axes {axes.replace('C', 'D')}", got, step)
     turned = rows_first(whole, axes)
     return {f"{FEATURES_PREFIX}{k}": turned[:, k] for k in range(turned.shape[1])}
-
-
-def _labels_of(part: Part) -> dict[str, Array]:
-    return {name: a for name, a in part.arrays.items() if name == "labels"}
 
 
 def _find_axes(

@@ -32,11 +32,6 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(zip|tar)::")
 _ONE_SLASH = re.compile(r"((?:^|::)[A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 #: What may hold a key: a query, and for whom an address is opened.
 _SECRET = re.compile(r"\?\S*?(?=::[A-Za-z][A-Za-z0-9+.-]*:/|\s|$)|(?<=//)[^/\s]+@")
-_PACKAGES = (
-    "aiohttp", "aiobotocore", "botocore", "gcsfs", "google", "azure", "requests", "urllib3",
-)  # fmt: skip
-#: What a system or a store says that it will say again.
-_LASTING = {errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR}
 T = TypeVar("T")
 
 
@@ -183,22 +178,16 @@ class Store:
             except (FileNotFoundError, FileExistsError):
                 raise
             except Exception as error:  # stores' packages raise many kinds
-                wait = next(waits, None) if _by_chance(error) else None
+                status = getattr(error, "status", None)  # of the web
+                refused = status in range(400, 500) and status not in (408, 429)
+                lasts = refused or isinstance(error, (PermissionError, ValueError))
+                wait = None if lasts else next(waits, None)
                 if wait is None:
                     told = shown(" ".join(str(error).split())) or type(error).__name__
                     step = "Check the address, your rights and the connection, then try again."
                     got = f"{self}{'/' * bool(name)}{name} ({told})"
                     raise input_error("address", allowed, got, step) from None  # it may quote keys
             time.sleep(wait)
-
-
-def _by_chance(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
-    if isinstance(status := getattr(error, "status", None), int):
-        return status >= 500 or status in (408, 429)
-    if isinstance(error, OSError):
-        return not isinstance(error, PermissionError) and error.errno not in _LASTING
-    return isinstance(error, TimeoutError) or type(error).__module__.startswith(_PACKAGES)
 
 
 def tag_of(found: Mapping[str, Any]) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from policyopt._cache.data import Block, ExitData, Layout, Rows, filled, to_data
-from policyopt._cache.files import map_tensors, open_regular, sha256_file
+from policyopt._cache.data import Block, ExitData, Rows, filled, to_data
+from policyopt._cache.files import map_tensors, sha256_file
 from policyopt._cache.manifest import (
     MANIFEST,
     MAX_BYTES,
@@ -22,11 +21,11 @@ from policyopt._cache.manifest import (
     window,
 )
 from policyopt._cache.places import Store, place_of, tag_of
-from policyopt._cache.shards import StoredShard, check_sum, check_values, typed
+from policyopt._cache.shards import StoredShard, check_whole, typed
 from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
-from policyopt.runtime._strict_json import read_open
+from policyopt.runtime._strict_json import read_plain
 from policyopt.runtime._typing import Array
 
 
@@ -171,14 +170,24 @@ def _mapped(
 ) -> tuple[Kept, Sequence[Block]]:
     """Map all shards; read those that were not found whole before, or were touched since."""
     kept = Kept(directory, at, {s.file: stamp_of(directory / s.file) for s in at.shards})
-    blocks = [_map_shard(directory, shard, at.layout, mmap) for shard in at.shards]
+    blocks, names = list[dict[str, Array]](), {s.file: f"shard {s.file}" for s in at.shards}
+    for shard in at.shards:
+        tensors = map_tensors(directory / shard.file, names[shard.file], shard.bytes, mmap=mmap)
+        blocks.append(
+            typed(shard, at.layout, {name: array for name, (_, array) in tensors.items()})
+        )
+
+    def check(one: tuple[Shard, Block, int]) -> int:
+        digest = sha256_file(directory / one[0].file, names[one[0].file])
+        check_whole(one[0], digest, at.layout, *one[1:])
+        return one[0].bytes
+
     each = zip(at.shards, blocks, starts, strict=True)
     open_ = [one for one in each if verify and not kept.whole(one[0])]
     total, done = sum(shard.bytes for shard, _, _ in open_), 0
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        work = pool.map(lambda one: _verify(directory, at.layout, *one), open_)
-        for (shard, _, _), _ in zip(open_, work, strict=True):
-            done += shard.bytes
+        for size in pool.map(check, open_):
+            done += size
             report(done, total, "")
     return kept, [*map(filled, blocks)]
 
@@ -202,35 +211,15 @@ def _stored(
 
 def read_manifest(directory: Path | Store, incomplete: bool = False) -> Manifest:
     """Read the manifest; `incomplete`, or where there is no other: that of a writing that broke off."""
-    order = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
-    found = None
+    names = (UNFINISHED, MANIFEST) if incomplete else (MANIFEST, UNFINISHED)
+    step = "Make one with `policyopt import SRC --out DIR`."
     if isinstance(directory, Store):
-        texts = (directory.whole(name, MAX_BYTES) for name in order)
-        if text := next(filter(None, texts), b""):
-            return parse(text)
+        step = f"Check address, bucket, rights and connection. {step}"
+        texts = (directory.whole(name, MAX_BYTES) for name in names)
     else:
-        with suppress(OSError):  # no permission to look
-            found = next((name for name in order if (directory / name).exists()), None)
-    if found is None or isinstance(directory, Store):
-        step = "Make one with `policyopt import SRC --out DIR`."
-        if isinstance(directory, Store):
-            step = f"Check address, bucket, rights and connection. {step}"
+        there = (directory / name for name in names)
+        there = (file for file in there if os.path.lexists(file))  # not without the right to look
+        texts = (read_plain(file, file.name, MAX_BYTES, links=False) for file in there)
+    if (text := next((text for text in texts if text is not None), None)) is None:
         raise input_error("cache", f"a directory with a {MANIFEST}", str(directory), step)
-    descriptor = open_regular(directory / found, found)
-    try:
-        return parse(read_open(descriptor, found, MAX_BYTES))
-    finally:
-        os.close(descriptor)
-
-
-def _map_shard(directory: Path, shard: Shard, layout: Layout, mmap: bool) -> dict[str, Array]:
-    """Map one shard of a cache, its arrays checked against what the manifest says."""
-    tensors = map_tensors(directory / shard.file, f"shard {shard.file}", shard.bytes, mmap=mmap)
-    return typed(shard, layout, {name: array for name, (_, array) in tensors.items()})
-
-
-def _verify(directory: Path, layout: Layout, shard: Shard, block: Block, first_row: int) -> None:
-    """Refuse a shard that is not as it was written, or whose values are not allowed."""
-    digest = sha256_file(directory / shard.file, f"shard {shard.file}")
-    check_sum(shard, digest)
-    check_values(shard, layout, block, first_row)
+    return parse(text)

@@ -22,6 +22,7 @@ from policyopt._cache.exits import CONFIDENCES
 from policyopt._cache.keys import PER_SAMPLE, Place, counted, parse_key, place_of
 from policyopt._cache.raw import TEXTUAL, Raw, Said, coded, declared, without_texts
 from policyopt._optional import need
+from policyopt.runtime._checks import check_type
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._reading import MISSING
 from policyopt.runtime._sizes import PIECE, Room
@@ -190,9 +191,8 @@ def _objects(path: Path) -> Iterator[Line]:
         if line.strip():
             where, step = f"{path.name} line {number}", "Each line is a JSON object: mend it."
             row = parse(line, where, BYTES_PER_VALUE * len(line), step, MAX_LINE)
-            if not isinstance(row, dict):
-                step = "Save a sample a line; call a file that is one list of them .json."
-                raise input_error(where, "a JSON object", type(row).__name__, step)
+            step = "Save a sample a line; call a file that is one list of them .json."
+            check_type(where, row, dict, "a JSON object", step)
             known = set(row) if known is None else known
             if not row.keys() <= known:
                 got = ", ".join(sorted(row.keys() - known))

@@ -32,6 +32,7 @@ from policyopt._certificates.risks import (
 from policyopt._costs import Budget, money, parse_budget
 from policyopt._family import FittedFamily, fit_family
 from policyopt._methods.base import Method
+from policyopt._methods.fitted import Saved
 from policyopt._parts import origins, share_rows, took_part
 from policyopt._progress import working
 from policyopt._table import Table, Tables, tables_of
@@ -54,7 +55,7 @@ _SURE = 0.5
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Certified(Shown):
+class Certified(Shown, Saved):
     """The result of `certify`.
 
     Attributes
@@ -76,10 +77,6 @@ class Certified(Shown):
     certificate: dict[str, Any]
     records: list[dict[str, Any]]
     notes: tuple[str, ...] = ()
-
-    def save(self, path: Any) -> None:
-        """Write the policy's artifact (JSON)."""
-        self.policy.save(path)
 
 
 @working("certifying")

@@ -223,9 +223,8 @@ class Risk:
         if found is None:
             step = f"{_E_G} RISK is one of {', '.join(KINDS)}; accuracy of 95 % is error<=5%."
             raise input_error("risk", _FORM, text, step)
-        if found["name"] not in KINDS:
-            step = f"{_E_G} One of your own: --plugin FILE, with po.register_risk."
-            raise input_error("risk", f"one of {', '.join(KINDS)}", found["name"], step)
+        step = f"{_E_G} One of your own: --plugin FILE, with po.register_risk."
+        check_one_of("risk", found["name"], KINDS, step)
         try:
             most = float(found["most"])
         except ValueError:

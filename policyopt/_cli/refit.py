@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._api import cost_for, fit, utility_for
 from policyopt._cache.data import POOL, ExitData
+from policyopt._certificates.risks import KINDS, Risk
 from policyopt._cli import options, output
+from policyopt._cli.certify import telling, write
+from policyopt._cli.fit import columns_of, describe
 from policyopt._cli.options import option
+from policyopt._methods.base import FEW_ROWS
+from policyopt._methods.registry import make_method
+from policyopt._online.drift import refit as fit_anew
+from policyopt._table import Tables
+from policyopt.runtime._certificate import certificate_of
 from policyopt.runtime._errors import BudgetError, input_error
+from policyopt.runtime._experts import load_any
+from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
 
 
@@ -43,15 +54,7 @@ def refit(
     With --certify others of them test it: those with a label, where the risk needs some, else half. Of several budgets
     the cheapest that is shown is taken. Where none is: exit code 3, and how many more rows would do.
     """
-    from policyopt._api import cost_for, utility_for
-    from policyopt._certificates.certify import certify as certified
-    from policyopt._cli.certify import telling, write
-    from policyopt._methods.registry import make_method
-    from policyopt._online.drift import refit as fit_anew
-    from policyopt._table import Tables
-    from policyopt.runtime._certificate import certificate_of
-    from policyopt.runtime._experts import load_any
-    from policyopt.runtime._family import PolicyFamily
+    from policyopt._certificates.certify import certify as certified  # which loads scipy
 
     held, limits = options.out_policy(out), (budget or "").split(",")
     if (policy is None) == (method is None):
@@ -102,8 +105,6 @@ def _routed(
     held: Any, style: output.Format,
 ) -> None:  # fmt: skip
     """Fit a routing policy anew and write it."""
-    from policyopt._api import cost_for, fit, utility_for
-
     limit, soft = budget or given.provenance.get("budget"), given.provenance.get("settings")
     soft = soft if isinstance(soft, dict) else {}
     if limit is None:
@@ -138,8 +139,6 @@ def _save(
     fitted: Any, out: Path, held: Any, style: output.Format, said: Sequence[str] = ()
 ) -> None:
     """Write a policy and tell what it is."""
-    from policyopt._cli.fit import columns_of, describe
-
     with output.writing(out, held):
         fitted.save(out)
     for remark in [*said, *fitted.policy.provenance.get("notes", [])]:
@@ -165,9 +164,6 @@ def _rows(text: str, data: ExitData, since: str | None, last: str | None) -> tup
 
 def _parts(data: ExitData, split: str, risks: list[str]) -> tuple[str, str]:
     """Return which of the rows a refit reads, and which test it."""
-    from policyopt._certificates.risks import KINDS, Risk
-    from policyopt._methods.base import FEW_ROWS
-
     if any(KINDS[Risk.parse(text).name].labels for text in risks):
         none, some = f"{split}[unlabelled]", f"{split}[labelled]"
         if not len(data.rows(some)[1]):

@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._certificates.risks import KINDS, Risk, losses_of, rows_for, taken
 from policyopt._cli import options, output
 from policyopt._cli.options import argument, option
 from policyopt._cli.output import number, percent
 from policyopt._intervals import with_interval
+from policyopt.runtime._certificate import certificate_of
+from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
+from policyopt.runtime._experts import load_any
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
 from policyopt.runtime._text import same_answer
@@ -103,15 +107,10 @@ def _promise(
     policy: Path | None, risk: str | None, bound: float | None
 ) -> tuple[Any, float | None]:
     """Return the risk that is watched, and the most that a request may cost."""
-    from policyopt._certificates.risks import Risk
-
     if policy is None:
         if risk is None:
             raise input_error("--risk", "given without --policy", "none", 'E.g. --risk "drop<=1%".')
         return Risk.parse(risk), bound
-    from policyopt.runtime._certificate import certificate_of
-    from policyopt.runtime._experts import load_any
-
     found = load_any(policy)
     stated = certificate_of(found)
     if stated is None and risk is None:
@@ -149,7 +148,6 @@ def _monitor(
 ) -> tuple[RiskMonitor, list[str]]:
     """Return the monitor of a state file, or a new one, and the shards of a cache that it has seen."""
     from policyopt._bounds import delta_of
-    from policyopt._certificates.risks import KINDS
 
     kind = KINDS[promise.name]
     high = kind.high
@@ -193,9 +191,7 @@ def _appended(
     from policyopt._cache.manifest import window
     from policyopt._cache.places import place_of
     from policyopt._cache.reader import open_cache, read_manifest
-    from policyopt._certificates.risks import KINDS, losses_of, rows_for, taken
     from policyopt._table import Tables
-    from policyopt.runtime._experts import load_any
 
     if policy is None or risk.name == "selective_error":
         step = "Give --policy, which is replayed; or rows with losses."
@@ -204,8 +200,7 @@ def _appended(
     of = f"{sha256(policy.read_bytes()).hexdigest()[:16]} on {split} of {place}"
     shards = read_manifest(place).shards
     names = dict.fromkeys(shard.split for shard in shards)
-    if split not in names:
-        raise input_error("--split", f"one of {', '.join(names)}", split, "Name the stream.")
+    check_one_of("--split", split, names, "Name the stream.")
     if seen and seen[0] != of:
         step = "Give another --state; --since leaves out what is older than the policy."
         raise input_error("--state", f"of this policy and cache: {of}", seen[0], step)

@@ -13,7 +13,7 @@ import numpy as np
 
 from policyopt._cache.data import ExitData
 from policyopt._table import Tables
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_seed, check_whole
 from policyopt.runtime._errors import CheckError, input_error
 from policyopt.runtime._outputs import ExitOutput, with_log_prob
 from policyopt.runtime._routing import GENERAL, RoutingPolicy, Standing, joined
@@ -76,8 +76,7 @@ def golden_routes(
     policy: RoutingPolicy, data: ExitData | None = None, split: str = "test", rows: int = 512, seed: int = 0
 ) -> Golden:  # fmt: skip
     """Return golden vectors of a routing policy, half of them those nearest to deciding otherwise."""
-    if rows < 1:
-        raise input_error("rows", "1 or more", rows, "E.g. 512.")
+    check_whole("rows", rows, step="E.g. 512.")
     rng, pool, distance, of = np.random.default_rng(check_seed(seed)), None, np.zeros(0), 0
     graphs = [ExitGraph(at, m, {}, (), {}, ()) for at, m in enumerate(policy.active_exits)]
     room = max(_golden.BYTES // row_bytes(policy, graphs), FEW)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.data import ExitData
-from policyopt.runtime._checks import check_seed
+from policyopt.runtime._checks import check_seed, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._family import PolicyFamily
 from policyopt.runtime._kinds import KINDS
@@ -69,8 +69,7 @@ def golden_of(
     split: str = "test", rows: int = 512, seed: int = 0,
 ) -> Golden:  # fmt: skip
     """Return golden vectors of a policy or fit, `rows` at most, with those at the thresholds, and what was left out."""
-    if rows < 1:
-        raise input_error("rows", "1 or more", rows, "E.g. 512.")
+    check_whole("rows", rows, step="E.g. 512.")
     policy = exported(policy)
     rng = np.random.default_rng(check_seed(seed))
     room = max(BYTES // row_bytes(policy, graphs), FEW)

@@ -102,6 +102,8 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     chooses: ClassVar[bool] = False
     #: Whether each budget is trained for: no other budgets are tried, then.
     per_budget: ClassVar[bool] = False
+    #: Whether `fit_path` cross-validates: not what has chosen nothing (None: what is `fixed`), or on rows of its own.
+    validates: ClassVar[bool | None] = None
 
     #: See `policyopt._methods.levels`.
     spend: str = field(default="needed", kw_only=True)
@@ -236,11 +238,6 @@ class Method(ABC):  # noqa: B024 (every hook has a default)
     def limits(self) -> bool:
         """Whether a budget is a limit: not where nothing is chosen, or where it is to be spent."""
         return self.spend == "needed" and not self.fixed
-
-    @property
-    def validates(self) -> bool:
-        """Whether `fit_path` cross-validates: not what has chosen nothing, or on rows of its own."""
-        return not self.fixed
 
     def required_columns(self) -> frozenset[str]:
         """Columns that the method reads and that summaries may lack."""
@@ -413,7 +410,8 @@ def validated(
 ) -> list[Fitted | BudgetError]:
     """Return policies of levels, their aims corrected by what folds left out cost (see the module), or why not."""
     method, table, found = levels.method, levels.table, levels.validation if validate else None
-    if validate and not found and method.validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
+    validates = not method.fixed if method.validates is None else method.validates
+    if validate and not found and validates and _FEWEST_ROWS <= len(table) <= MOST_ROWS:
         held = method.held_out(levels, seed)
         found = levels.validation = folds_from(levels, held) if isinstance(held, HeldOut) else held
     folds = found if isinstance(found, Folds) else None

@@ -37,6 +37,7 @@ class Always(Method):
 
     label = "always"
     decides = True
+    validates = False  # an exit's means are what rows say, whatever others would have chosen
     allowed: ClassVar = {"exit": Number(whole=True, optional=True)}
 
     @property
@@ -46,11 +47,6 @@ class Always(Method):
     @property
     def limits(self) -> bool:
         """It spends what the exit costs."""
-        return False
-
-    @property
-    def validates(self) -> bool:
-        """An exit's mean cost and quality are what rows say, whatever other rows would have chosen."""
         return False
 
     def requires_labels(self) -> bool:
@@ -114,14 +110,10 @@ class Random(Method):
     spend: str = field(default="all", kw_only=True)
 
     label = "random"
+    validates = False  # nothing is chosen by rows but the exits' shares, from costs alone
 
     def requires_labels(self) -> bool:
         """Nothing is learned: costs follow from the exits' outputs alone."""
-        return False
-
-    @property
-    def validates(self) -> bool:
-        """Nothing is chosen by rows but the exits' shares, from costs alone."""
         return False
 
     def rule(self, table: Table, seed: int) -> RandomRule:

@@ -54,10 +54,10 @@ import numpy.typing as npt
 
 from policyopt._cache.data import some_rows
 from policyopt._costs import positions
+from policyopt._engine import one_thread
 from policyopt._methods.base import Method, seed_of
 from policyopt._methods.exit_batch import MOST_NUMBERS, outputs_of
 from policyopt._methods.fitted import Draft, own_costs
-from policyopt._methods.reinforcement import one_thread
 from policyopt._methods.settings import COUNT, NOT_NEGATIVE, POSITIVE, YES_OR_NO, Number, Real
 from policyopt._optional import need
 from policyopt._progress import report
@@ -101,6 +101,7 @@ class HeldOutMethod(Method):
     allowed: ClassVar = {"holdout": Number(above=0, below=1)}
     learned = True
     per_budget = True
+    validates = False  # thresholds are chosen on rows that trained nothing
     remedy = "which summaries do not hold. Import full logits or probabilities, or use max_prob."
 
     @abstractmethod
@@ -123,11 +124,6 @@ class HeldOutMethod(Method):
     def limits(self) -> bool:
         """Not where it is to cost what Algorithm 1 makes it cost."""
         return super().limits and bool(getattr(self, "meet", True))
-
-    @property
-    def validates(self) -> bool:
-        """Thresholds are chosen on rows that trained nothing."""
-        return False
 
     def check(self, table: Table) -> None:
         """Refuse summaries, and to train without torch."""

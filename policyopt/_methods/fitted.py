@@ -92,8 +92,18 @@ class Expectation:
         return max(found[0], self.ends[0]), min(found[1], self.ends[1])
 
 
+class Saved:
+    """What holds a policy."""
+
+    policy: Any
+
+    def save(self, path: Any) -> None:
+        """Write the policy's artifact (JSON)."""
+        self.policy.save(path)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Fitted(Shown):
+class Fitted(Shown, Saved):
     """The result of a fit: a frozen policy and what is known about it.
 
     Attributes
@@ -125,10 +135,6 @@ class Fitted(Shown):
     def __repr__(self) -> str:
         told = f"expects cost {self.expected.cost:.4g}, quality {self.quality:.4g}"
         return f"Fitted({self.method}, {told}, {self.policy!r})"
-
-    def save(self, path: Any) -> None:
-        """Write the policy's artifact (JSON)."""
-        self.policy.save(path)
 
 
 @dataclass(frozen=True, eq=False)

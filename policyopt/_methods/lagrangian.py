@@ -62,6 +62,7 @@ import numpy as np
 
 from policyopt._answers.crossfit import NAMES
 from policyopt._answers.logistic import weighted_logistic
+from policyopt._engine import one_thread
 from policyopt._methods.base import ANSWERS, Method
 from policyopt._methods.exit_batch import MOST_ROWS, StoppingData, build_stopping_data
 from policyopt._methods.fitted import Draft, expectation, own_costs
@@ -144,17 +145,11 @@ class StoppingMethod(Method):
         """Return rules of the shapes that are deployed: their costs are known before any training."""
 
     def trained(self, table: Table, seed: int) -> Spend:
-        from threadpoolctl import threadpool_limits
-
-        # Matrices of some tens of columns: more threads of BLAS only wait for each other.
-        with threadpool_limits(1, "blas"):
+        self.check(table)  # it loads torch where that is needed: its threads are limited, too
+        # Matrices of some tens of columns: more threads only wait for each other.
+        with one_thread():
             spend = super().trained(table, seed)
-
-        def by_one_thread(budgets: Sequence[float]) -> Sequence[Draft]:
-            with threadpool_limits(1, "blas"):
-                return spend(budgets)
-
-        return by_one_thread
+        return one_thread()(spend)
 
     def pose(self, table: Table, seed: int) -> Draft:
         """Gather what is trained on; costs are known before, scores are not."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from policyopt._methods.settings import explained, parse_spec
-from policyopt.runtime._checks import check_whole
+from policyopt.runtime._checks import check_type, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
 
@@ -439,8 +439,7 @@ def make_method(spec: str, settings: Mapping[str, Any] | None = None) -> Method:
     >>> make_method("max_prob:thresholds=joint")
     Threshold(spend='needed', score='max_prob', thresholds='joint', mix=False, answer='plain', shared_map='platt')
     """
-    if not isinstance(spec, str):
-        raise input_error("method", "a name such as max_prob", spec, _LISTED)
+    check_type("method", spec, str, "a name such as max_prob", _LISTED)
     name, inline = parse_spec(spec)
     if name not in ROWS:
         load_installed()

@@ -60,8 +60,7 @@ two surveys' words on it could be read: the reward's exact form and the update r
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -80,7 +79,6 @@ from policyopt._methods.lagrangian import (
     StoppingMethod,
     per_cost,
 )
-from policyopt._methods.levels import Spend
 from policyopt._methods.settings import (
     COUNT,
     NOT_NEGATIVE,
@@ -366,6 +364,7 @@ class NeuralPolicyMethod(StoppingMethod):
         **dict.fromkeys(("hidden", "steps", "batch"), COUNT),
         "learning_rate": POSITIVE,
     }
+    validates = False  # thresholds are chosen on rows that trained nothing
     tuned: ClassVar = {
         "hidden": Integer(8, 128, log=True),
         "learning_rate": Real(3e-4, 1e-2, log=True),
@@ -383,26 +382,10 @@ class NeuralPolicyMethod(StoppingMethod):
         torch = [] if find_spec("torch") else ["torch (policyopt[torch])"]
         return [*super().missing_columns(table), *torch]
 
-    @property
-    def validates(self) -> bool:
-        """Thresholds are chosen on rows that trained nothing."""
-        return False
-
     def check(self, table: Table) -> None:
         """Refuse to train without torch, or to decide where there is nothing to decide."""
         need("torch", "torch", f"to train '{self.label}'")
         super().check(table)
-
-    def trained(self, table: Table, seed: int) -> Spend:
-        self.check(table)
-        with one_thread():
-            spend = super().trained(table, seed)
-
-        def by_one_thread(budgets: Sequence[float]) -> Sequence[Draft]:
-            with one_thread():
-                return spend(budgets)
-
-        return by_one_thread
 
     def gather(self, table: Table, seed: int) -> StoppingData:
         vectors = "features" in self.required_columns()
@@ -472,19 +455,6 @@ def drawn_prices(rng: np.random.Generator, count: int, ends: tuple[float, float]
     """Return random prices, (count,), whose logarithms lie evenly between the ends."""
     low, high = np.log(ends)
     return np.exp(rng.uniform(low, high, count))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute by one thread in this block: of matrices so small, more only wait for each other."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Stack:

@@ -227,6 +227,7 @@ class PCEE(ConfidenceMethod):
 
     label = "pcee"
     decides = True
+    validates = True  # also what delta gives is learned from rows
     allowed: ClassVar = {
         "delta": Number(most=1, optional=True),
         "bins": COUNT,
@@ -237,11 +238,6 @@ class PCEE(ConfidenceMethod):
     @property
     def fixed(self) -> bool:
         return self.delta is not None
-
-    @property
-    def validates(self) -> bool:
-        """Also what delta gives is learned from rows."""
-        return True
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         bins = fit_histogram(problem.scores[:, :-1], problem.value[:, :-1], self.bins, self.smooth)
@@ -272,6 +268,7 @@ class EERO(ConfidenceMethod):
     shares: str = "budget"
 
     label = "eero"
+    validates = True  # also the shares of risks are learned from rows
     allowed: ClassVar = {
         "beta": Number(above=0, optional=True), "prior": PRIORS, "shares": ("budget", "risk"),
     }  # fmt: skip
@@ -280,11 +277,6 @@ class EERO(ConfidenceMethod):
     @property
     def fixed(self) -> bool:
         return self.shares == "risk"
-
-    @property
-    def validates(self) -> bool:
-        """Also the shares of risks are learned from rows."""
-        return True
 
     def solve_problem(self, problem: Problem, budgets: Sequence[float]) -> list[Solution]:
         beta = problem.rows**-0.5 if self.beta is None else float(self.beta)

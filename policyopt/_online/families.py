@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._cache.data import ExitData
-from policyopt._costs import Budget, parse_budget, positions
+from policyopt._costs import Budget, parse_budgets
 from policyopt._methods.base import Method, check_exits
 from policyopt._methods.exit_batch import hidden_of, subsample_outputs
 from policyopt._methods.registry import ROWS, make_method
@@ -51,7 +51,7 @@ def threshold_family(
 
 
 def steering_family(
-    method: str | Method, table: Table, points: int | str | Sequence[Budget], seed: int = 0
+    method: str | Method, table: Table, budgets: int | str | Sequence[Budget], seed: int = 0
 ) -> PolicyFamily:
     """Return the points of a fitted policy family, from always exit 0 to never early.
 
@@ -66,7 +66,7 @@ def steering_family(
         A method whose policies draw no coin.
     table : Table
         Rows of the split `fit`.
-    points : int, str or sequence
+    budgets : int, str or sequence
         How many budgets, at even positions between the first and the last exit; or the budgets:
         numbers in the cost's unit, shares such as ``"40%"``, or a text of them with commas.
     seed : int
@@ -88,8 +88,8 @@ def steering_family(
     check_type("table", table, Table, "a Table", "E.g. Tables(data).get('fit').")
     # What steers may need any cost in the range, also where it buys nothing on these rows.
     method = replace(steerable(method), spend="all")
-    budgets = _budgets(points, table)
-    fitted = method.fit_path(table, [float(b) for b in budgets], seed)
+    wanted = np.unique(parse_budgets(budgets, table.mean_costs, table.unit))
+    fitted = method.fit_path(table, wanted.tolist(), seed)
     policies = [one.policy for one in fitted]
     if any(policy.exits < policy.model_exits for policy in policies):
         raise _unsteerable(fitted[0].method)
@@ -102,8 +102,8 @@ def steering_family(
         policy, levels = policies[-1], [p.thresholds for p in policies]
     else:
         policy = policies[len(policies) // 2]
-        levels = _shifted(policy, table, budgets)
-    return PolicyFamily.of(policy, levels, budgets).steered()
+        levels = _shifted(policy, table, wanted)
+    return PolicyFamily.of(policy, levels, wanted).steered()
 
 
 @working("fitting")
@@ -203,18 +203,6 @@ def _arms(arms: Any) -> int | list[float]:
         return [float(x) for x in arms]
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise error if isinstance(error, InputError) else wrong from error
-
-
-def _budgets(points: Any, table: Table) -> Floats:
-    """Return the budgets of a family, ascending."""
-    points, costs = to_python(points), table.mean_costs
-    if type(points) is int:
-        return positions(costs, check_whole("points", points, 1, 1000, "E.g. 30."))
-    if not isinstance(points, (str, Sequence, np.ndarray)) or not len(points):
-        step = "E.g. 30, or ['20%', '40%']."
-        raise input_error("points", "a whole number of points, or budgets", points, step)
-    given = points.split(",") if isinstance(points, str) else points
-    return np.unique([parse_budget(point, costs, table.unit) for point in given])
 
 
 def steerable(method: str | Method) -> Method:

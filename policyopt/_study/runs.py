@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from policyopt._testing import holm, letters
-from policyopt.runtime._checks import check_whole
+from policyopt.runtime._checks import check_type, check_whole
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._typing import Floats
 
@@ -76,9 +76,8 @@ def compare_runs(
     from policyopt._bounds import delta_of
 
     delta = delta_of(confidence)
-    if not isinstance(values, Mapping):
-        step = "E.g. {'joint': [0.91, 0.92], 'separate': [0.88, 0.89]}."
-        raise input_error("values", "a mapping of model to its runs", type(values).__name__, step)
+    step = "E.g. {'joint': [0.91, 0.92], 'separate': [0.88, 0.89]}."
+    check_type("values", values, Mapping, "a mapping of model to its runs", step)
     check_whole("models", len(values), 2, step="ANOVA compares two or more.")
     step = "Train it again with other seeds: rows of one model say nothing about training."
     samples = dict[str, Floats]()

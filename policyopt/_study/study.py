@@ -40,7 +40,7 @@ from policyopt._study.streams import TRAIN
 from policyopt._table import Table, Tables, known_rows
 from policyopt._tables import caption, paper_table
 from policyopt._testing import holm, letters
-from policyopt.runtime._checks import check_whole
+from policyopt.runtime._checks import check_type, check_whole
 from policyopt.runtime._errors import BudgetError, InputError, input_error, message
 from policyopt.runtime._kinds import KINDS
 from policyopt.runtime._shown import Shown
@@ -282,9 +282,8 @@ def _caches_in(folder: Path, tell: Callable[[str], Any]) -> list[Path]:
 
 
 def _entries(caches: Mapping[str, Any], cost: str | None) -> list[_Entry]:
-    if not isinstance(caches, Mapping):
-        step = "E.g. po.study({'joint': data, 'separate': other})."
-        raise input_error("caches", "a mapping of name to cache", type(caches).__name__, step)
+    step = "E.g. po.study({'joint': data, 'separate': other})."
+    check_type("caches", caches, Mapping, "a mapping of name to cache", step)
     found, seen = list[_Entry](), set[tuple[Any, ...]]()
     for name, given in caches.items():
         several = isinstance(given, (list, tuple))
@@ -294,11 +293,11 @@ def _entries(caches: Mapping[str, Any], cost: str | None) -> list[_Entry]:
             if not (model.strip() and run.strip()) or model.startswith(JOINED):
                 step = "Rename it: NAME=CACHE, or NAME/RUN=CACHE."
                 raise input_error("caches", f"each of a name, not {JOINED!r}", str(name), step)
-            if not isinstance(source, (ExitData, str, Path)):
-                step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
-                raise input_error(f"cache {name}", "an opened cache, or a path", source, step)
+            step = "po.open_cache(folder), or po.from_arrays(logits, labels, costs)."
+            allowed, kinds = "an opened cache, or a path", (ExitData, str, Path)
+            data = check_type(f"cache {name}", source, kinds, allowed, step)
             with _naming(f"{model}/{run}"):
-                data = source if isinstance(source, ExitData) else open_cache(source)
+                data = data if isinstance(data, ExitData) else open_cache(data)
                 found.append(_Entry(model, run, data, _costs(data, cost)))
             marks = {(model, run), (model, data.fingerprint or id(data), "numbers")}
             if marks & seen:

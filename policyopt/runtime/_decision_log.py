@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import check_least
+from ._checks import check_least, check_type
 from ._errors import input_error
 from ._files import refusing
 from ._kinds import KINDS
@@ -53,9 +53,8 @@ class DecisionLog:
     """
 
     def __init__(self, path: str | os.PathLike[str], policy: RoutingPolicy) -> None:
-        if not isinstance(policy, RoutingPolicy):
-            allowed, step = "a routing policy", "E.g. po.fit(data, budget, 'routing').policy."
-            raise input_error("policy", allowed, type(policy).__name__, step)
+        step = "E.g. po.fit(data, budget, 'routing').policy."
+        check_type("policy", policy, RoutingPolicy, "a routing policy", step)
         self.path, self.policy, self._texts = Path(path), policy, [*class_texts(policy.provenance)]
         self._append({
             "format": FORMAT, "version": 1, "policy": routing_to_dict(policy)["sha256"], "kind": policy.kind,

@@ -62,7 +62,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arithmetic import coin
-from ._checks import check_seed, check_whole
+from ._checks import check_seed, check_type, check_whole
 from ._errors import input_error
 from ._parameters import numbers
 from ._saved_state import saved_numbers
@@ -764,9 +764,7 @@ def _reference(state: Mapping[str, Any]) -> Reference:
     if not len(active_exits) or not (np.diff(active_exits) > 0).all():
         got = active_exits.tolist()
         raise input_error("active_exits", "of one exit or more, ascending", got, _NEXT)
-    steered = state.get("steered")
-    if not isinstance(steered, bool):
-        raise input_error("steered", "true or false", steered, _NEXT)
+    steered = check_type("steered", state.get("steered"), bool, "true or false", _NEXT)
     raw, scored = state.get("edges"), 1 if steered else len(active_exits)
     if not isinstance(raw, list) or len(raw) != scored:
         raise input_error("edges", f"{scored} lists, one per score", type(raw).__name__, _NEXT)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ._arithmetic import coin
 from ._errors import input_error
-from ._outputs import ExitOutput, check_peaks, log_of
+from ._outputs import ExitOutput, check_peaks
 from ._typing import Array
 
 #: Rows (...) of numbers (..., W) that are none of a kind, what is allowed, and the next step.
@@ -358,4 +358,7 @@ def _shares(values: Array, before: str) -> Iterator[Fault]:
 
 
 def _log(values: Any) -> Any:
-    return log_of(values) if isinstance(values, np.ndarray) else np.log(values)
+    if not isinstance(values, np.ndarray):
+        return np.log(values)
+    with np.errstate(divide="ignore"):  # -inf for 0
+        return np.log(values.astype(np.float32))

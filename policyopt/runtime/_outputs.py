@@ -284,15 +284,6 @@ def _all_finite(values: npt.NDArray[np.floating]) -> bool:
     return math.isfinite(values[0]) if len(values) == 1 else bool(np.isfinite(values).all())
 
 
-def reduce_probabilities(
-    probabilities: npt.NDArray[np.floating],
-    top: int = TOP,
-    scratch: npt.NDArray[np.float32] | None = None,
-) -> ExitOutput:
-    """Reduce class probabilities; as `reduce_logits` on their logarithms."""
-    return reduce_logits(log_of(probabilities), top, scratch)
-
-
 def reduce_record(
     prediction: npt.ArrayLike,
     confidence: npt.ArrayLike,
@@ -313,9 +304,3 @@ def reduce_record(
     classes[:, 0] = prediction
     entropies = unknown if entropy is None else np.atleast_1d(np.asarray(entropy, np.float64))
     return ExitOutput(prediction, tops, classes, entropies, unknown)
-
-
-def log_of(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return the logarithms in float32; -inf for 0."""
-    with np.errstate(divide="ignore"):
-        return np.log(np.asarray(probabilities, dtype=np.float32))

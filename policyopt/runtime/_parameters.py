@@ -18,6 +18,7 @@ from typing import Any, ClassVar, dataclass_transform
 import numpy as np
 import numpy.typing as npt
 
+from ._checks import check_one_of
 from ._errors import input_error
 
 _EXACT = 2**53  # whole numbers up to it are floats, too
@@ -183,9 +184,7 @@ def fields_of(rule: Rule | type[Rule]) -> tuple[Field[Any], ...]:
 
 def make(rules: Mapping[str, type[Rule]], role: str, name: Any, params: Any, step: str = "") -> Any:
     """Build a rule from its name and parameters, as a file holds them."""
-    if not isinstance(name, str) or name not in rules:
-        step = step or "A newer policyopt may know it."
-        raise input_error(role, f"one of {', '.join(rules)}", name, step)
+    check_one_of(role, name, rules, step or "A newer policyopt may know it.")
     try:
         if not isinstance(params, Mapping):
             raise TypeError("parameters are a mapping")

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from ._answers import Identity
 from ._arithmetic import coin, row_product, sigmoid
-from ._checks import MAX_NAME, check_seed, check_share, check_text, sample_numbers
+from ._checks import MAX_NAME, check_seed, check_share, check_text, check_type, sample_numbers
 from ._errors import InputError, input_error
 from ._files import write_file
 from ._kinds import KINDS
@@ -506,9 +506,8 @@ class RoutingPolicy(Shown):
         InputError
             A route that has ended; a wrong shape, NaN or infinity; a cost that is none.
         """
-        if not isinstance(route, Route):
-            got, step = f"a {type(route).__name__}", "E.g. policy.step(output, route)."
-            raise input_error("route", "what `start` gave, after the output", got, step)
+        step = "E.g. policy.step(output, route)."
+        check_type("route", route, Route, "what `start` gave, after the output", step)
         model = route.next
         if model is None:
             raise input_error("route", "one that goes on", "one that has ended", "Start a sample.")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import sample_numbers
+from ._checks import check_type, sample_numbers
 from ._errors import input_error
 from ._kinds import KINDS
 from ._outputs import ExitOutput
@@ -156,9 +156,8 @@ class Several(Shown, ABC):
         if isinstance(state, Route):
             check_next(k, state)
             return self.policies[state.level].step(output, state, cost)
-        if not isinstance(state, SeveralState):
-            got, step = f"a {type(state).__name__}", "E.g. step(state.next, output, state)."
-            raise input_error("state", "what `start` gave, as the third argument", got, step)
+        allowed, step = "what `start` gave, third", "E.g. step(state.next, output, state)."
+        check_type("state", state, SeveralState, allowed, step)
         if state.scalar:
             e, _, inner = state.groups[0]
             return self.policies[e].step(k, output, inner, features)

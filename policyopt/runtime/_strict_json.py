@@ -15,10 +15,12 @@ import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ._checks import check_type
 from ._errors import InputError, input_error
 
 #: Deeper than any file of ours (weights of layers, in a policy, in a file of experts: 8).
@@ -44,29 +46,36 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _PIECE = 1 << 20
 
 
-def read_plain(path: str | os.PathLike[str], argument: str, most: int, step: str = "") -> bytes:
-    """Return a plain file's bytes, at most `most`; links are followed, directories, pipes and devices refused."""
+def open_plain(
+    path: str | os.PathLike[str], argument: str, step: str = "", links: bool = True
+) -> int:
+    """Return a descriptor of a plain file to be read; directories, pipes, devices are refused, and links where said."""
+    # O_NONBLOCK: opening a named pipe must not wait for a writer that never comes.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags |= 0 if links else getattr(os, "O_NOFOLLOW", 0)
+    if not links and Path(path).is_symlink():  # also where O_NOFOLLOW does not exist
+        step = "Put the file itself there."
+        raise input_error(argument, "a plain file", f"{path} (a link)", step)
     try:
         descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise input_error(argument, "a file", f"{path} (missing)", step) from None
     except (OSError, ValueError) as error:  # no permission, links in a circle, NUL in the path
         raise input_error(argument, "a readable file", f"{path!r} ({error})", step) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise input_error(argument, "a file", f"{path} (a directory, pipe or device)", step)
-        return read_open(descriptor, argument, most)
-    finally:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
+        raise input_error(argument, "a file", f"{path} (a directory, pipe or device)", step)
+    return descriptor
 
 
-def read_open(descriptor: int, argument: str, most: int) -> bytes:
-    """Return the bytes of an open plain file, its size checked before memory is taken for them."""
-    size = os.fstat(descriptor).st_size
-    if size > most:
-        raise input_error(argument, f"at most {most} bytes", f"{size}", "Is it the right file?")
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
+def read_plain(
+    path: str | os.PathLike[str], argument: str, most: int, step: str = "", links: bool = True
+) -> bytes:
+    """Return a plain file's bytes, see `open_plain`; its size, at most `most`, checked before memory is taken."""
+    with os.fdopen(open_plain(path, argument, step, links), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise input_error(argument, f"at most {most} bytes", f"{size}", "Is it the right file?")
         return file.read(size)
 
 
@@ -125,8 +134,7 @@ class Form:
 
 def check_fields(content: Any, fields: Mapping[str, Any], source: str, again: str) -> None:
     """Refuse what has not these fields, each of its type or types; those that may be left out end in "?"."""
-    if not isinstance(content, dict):
-        raise input_error(source, "a JSON object", content, again)
+    check_type(source, content, dict, "a JSON object", again)
     known = {name.rstrip("?"): kinds for name, kinds in fields.items()}
     wanted = {name for name in fields if not name.endswith("?")}
     unknown, missing = content.keys() - known, wanted - content.keys()

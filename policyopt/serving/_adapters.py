@@ -15,6 +15,7 @@ from itertools import pairwise
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+from policyopt.runtime._checks import check_type
 from policyopt.runtime._errors import input_error
 
 from ._staged import Call, StagedModel, mapped, size, unchanged
@@ -67,9 +68,7 @@ def from_sequential(
     """
     from torch import nn
 
-    if not isinstance(module, nn.Sequential):
-        got, step = type(module).__name__, "Or write a StagedModel."
-        raise input_error("module", "an nn.Sequential", got, step)
+    check_type("module", module, nn.Sequential, "an nn.Sequential", "Or write a StagedModel.")
     several = isinstance(cuts, Iterable) and not isinstance(cuts, str)
     names = [name if isinstance(name, str) else "" for name in cuts] if several else []
     flat = _flat(module, "", names)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt.runtime._checks import check_whole, sample_numbers
+from policyopt.runtime._checks import check_least, check_whole, sample_numbers
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._forks import Line, tell_of_forks
 from policyopt.runtime._policy import Policy, State
@@ -43,9 +43,7 @@ class Queues:
 
     def __init__(self, exits: int, max_batch_size: int, max_queue_delay: float) -> None:
         check_whole("max_batch_size", max_batch_size)
-        if not 0 <= max_queue_delay < float("inf"):
-            step = "0: nothing waits for company."
-            raise input_error("max_queue_delay", "seconds, 0 or more", max_queue_delay, step)
+        check_least("max_queue_delay", max_queue_delay)
         self.waiting, self.samples = [deque[Flight]() for _ in range(exits)], [0] * exits
         self._most, self._delay = max_batch_size, max_queue_delay
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from policyopt._cache.writer import CacheWriter
 from policyopt._costs import Cost
+from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import InputError, input_error
 from policyopt.runtime._typing import Floats
 
@@ -78,8 +79,7 @@ def export_cache(
     """
     import torch
 
-    if batch < 1:
-        raise input_error("batch", "1 or more", batch, "Rows per call of the model.")
+    check_whole("batch", batch, step="Rows per call of the model.")
     known = [name for name in signature(CacheWriter).parameters if name not in ("path", "costs")]
     unknown = next((name for name in options if name not in known), None)
     if unknown is not None:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from policyopt._export.c_native import ASK
 from policyopt._export.c_native import native as machine_code
 from policyopt.runtime import Decisions, ExpertPolicy, Policy, PolicyFamily
-from policyopt.runtime._checks import sample_numbers
+from policyopt.runtime._checks import check_type, sample_numbers
 from policyopt.runtime._errors import input_error
 from policyopt.runtime._forks import Line, parted, tell_of_forks
 from policyopt.runtime._kinds import KINDS
@@ -314,9 +314,7 @@ def serve(
     >>> served.exit, served.prediction, served.cost  # doctest: +SKIP
     (array([0, 1]), array([0, 1], dtype=int32), array([1., 3.]))
     """
-    if not isinstance(model, StagedModel):
-        got, step = type(model).__name__, "Wrap its stages and heads."
-        raise input_error("model", "a StagedModel", got, step)
+    check_type("model", model, StagedModel, "a StagedModel", "Wrap its stages and heads.")
     policy = policy_of(policy)
     if latency is not None and latency.stages.shape[1] != model.exits:
         allowed, got = f"of {model.exits} exits, as the model's", latency.stages.shape[1]

@@ -28,7 +28,6 @@ from policyopt.runtime._errors import BudgetError, InputError
 from policyopt.runtime._outputs import (
     ExitOutput,
     reduce_logits,
-    reduce_probabilities,
     reduce_record,
     with_columns,
     with_log_prob,
@@ -269,7 +268,7 @@ def test_de3_bert_by_hand():
         "space": "features", "classes": 2, "points": [[[3.0, 0.0], [0.0, 3.0]]],
         "owner": [[0, 1]], "projection": None, "weight": 2.0,
     }  # fmt: skip
-    output = reduce_probabilities(np.array([[0.75, 0.25], [0.25, 0.75]]))
+    output = reduce_logits(np.log([[0.75, 0.25], [0.25, 0.75]]))
     output = with_columns(output, features=np.array([[2.0, 0.0], [2.0, 0.0]], dtype=np.float32))
     doubt = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
     wanted = []

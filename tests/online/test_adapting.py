@@ -484,8 +484,7 @@ WRONG = {
     "save": (lambda w: w.online().save("/tmp"), "'path' must be a file. Got /tmp"),
     # families, watches, refits
     "data for a table": (lambda w: steering_family("max_prob", w.data, 5), "'table' must be a Table. Got ExitData"),
-    "part of a point": (lambda w: steering_family("max_prob", w.fit, 5.5), "'points' must be a whole number"),
-    "no points": (lambda w: steering_family("max_prob", w.fit, 0), "'points' must be a whole number, at least 1"),
+    "no budgets": (lambda w: steering_family("max_prob", w.fit, 0), "'budgets' must be a positive number of budgets"),
     "watch data": (lambda w: watch(w.policy, w.data), "'table' must be a Table. Got ExitData"),
     "refit data": (lambda w: refit(w.fitted, w.data, w.test), "'labelled' must be a Table"),
     "refit array": (lambda w: refit(w.fitted, w.fit, np.zeros((3, 3))), "'recent' must be a Table. Got ndarray"),

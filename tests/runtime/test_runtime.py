@@ -33,7 +33,7 @@ from policyopt.runtime._answers import Temperature
 from policyopt.runtime._arithmetic import coin
 from policyopt.runtime._checks import check_names, check_seed, check_text, check_whole
 from policyopt.runtime._forks import parted
-from policyopt.runtime._outputs import _widen, reduce_logits, reduce_probabilities, with_log_prob
+from policyopt.runtime._outputs import _widen, reduce_logits, with_log_prob
 from policyopt.runtime._policy import from_dict, to_dict
 from policyopt.runtime._scores import Entropy, Margin, MaxProb, Patience, Vote
 from policyopt.runtime._text import csv_cell, picture_text, printable
@@ -55,7 +55,7 @@ def test_reduction_agrees_with_scipy(logits):
     np.testing.assert_allclose(np.take_along_axis(p, out.top_class, 1), ordered, rtol=1e-5)
     np.testing.assert_allclose(out.entropy, -(p * logp).sum(axis=1), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(out.log_sum_exp, logsumexp(exact, axis=1), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(reduce_probabilities(p).confidence, p.max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(reduce_logits(logp).confidence, p.max(axis=1), rtol=1e-6)
     saturated = np.array([[20.0, 0], [25.0, 0], [30.0, 0]], dtype=np.float32)  # all 1.0 in float32
     assert (np.diff(reduce_logits(saturated).confidence) > 0).all()
 

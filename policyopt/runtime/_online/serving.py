@@ -610,8 +610,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _steering(name: Any, settings: Any) -> Bandit | Controller | ExitRule:
     """Return who steers, by name."""
-    if not isinstance(settings, Mapping):
-        raise input_error("settings of the steering", "a mapping", settings, _AGAIN)
+    check_type("settings of the steering", settings, Mapping, "a mapping", _AGAIN)
     if name in BANDITS:
         return make_bandit(name, settings)
     others = {Controller.name: Controller, **EXIT_RULES}
