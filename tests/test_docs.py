@@ -95,7 +95,11 @@ def test_a_page(page, checkout, world, run):
                 checked.append(mark)
         for line in commands(text) if language == "" else ():
             words = filled(shlex.split(line)[1:])
-            if words[0] in ("fit", "calibration") and "--method" not in words and page.name not in CHOOSE:
+            if (
+                words[0] in ("fit", "calibration")
+                and "--method" not in words
+                and page.name not in CHOOSE
+            ):
                 words += ["--method", "max_prob"]
             status, _, told = run(*words)
             assert status == 0 and "Traceback" not in told, (line, told)
