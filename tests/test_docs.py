@@ -24,7 +24,7 @@ ELSEWHERE = {"own_policies.md"}
 #: Less of the same, where all of it takes minutes: the commands have tests of their own.
 LESS = {"--trials": "2", "--budgets": "2", "--seeds": "2", "--rounds": "200"}
 ALL = "max_prob,patience,optimal_stopping"
-#: Pages whose fits choose the method, which takes longest; on others they are of one.
+#: Pages whose fits choose the method, which takes longest; on others commands fit one.
 CHOOSE = {"fit.md", "README.md"}
 #: What a page needs that is not installed with numpy alone.
 NEEDS = {"numpy.md": "torch", "torch.md": "transformers", "rl.md": "gymnasium", "onnx.md": "onnxruntime"}  # fmt: skip
@@ -95,6 +95,12 @@ def test_a_page(page, checkout, world, run):
                 checked.append(mark)
         for line in commands(text) if language == "" else ():
             words = filled(shlex.split(line)[1:])
+            if (
+                words[0] in ("fit", "calibration")
+                and "--method" not in words
+                and page.name not in CHOOSE
+            ):
+                words += ["--method", "max_prob"]
             status, _, told = run(*words)
             assert status == 0 and "Traceback" not in told, (line, told)
     assert checked == list(LOOPS)[: {"README.md": 1, "numpy.md": 3}.get(page.name, 0)]

@@ -105,9 +105,9 @@ def trial(spec):
     return Trial(make_method(spec))
 
 
-@EVERY
 @pytest.mark.parametrize("name", METHOD_CHECKS)
-def test_everyones_checks(name, spec):
+@EVERY  # a method's checks one after the other: by one worker, of one fit
+def test_everyones_checks(spec, name):
     made = trial(spec)
     made.checking = name
     METHOD_CHECKS[name](made)

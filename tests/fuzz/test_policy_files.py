@@ -46,8 +46,8 @@ routed = {
 }
 #: Batches (10,000 cases), how files are loaded, and what is in them.
 KINDS = {
-    "policies": (60, load_policy, policies), "experts": (15, load_any, lambda: {"experts": experts()}),
-    "families": (20, load_any, lambda: families() | routed), "routing": (15, load_any, lambda: routings), "online": (25, Online.load, lambda: online_policies() | steered()),
+    "policies": (42, load_policy, policies), "experts": (12, load_any, lambda: {"experts": experts()}),
+    "families": (15, load_any, lambda: families() | routed), "routing": (12, load_any, lambda: routings), "online": (19, Online.load, lambda: online_policies() | steered()),
 }  # fmt: skip
 OUTPUTS = np.random.default_rng(3).normal(size=(4, 6, C))
 FEATURES = np.random.default_rng(4).normal(size=(4, 3))
