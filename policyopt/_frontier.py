@@ -208,6 +208,8 @@ def curve(
             bounded = [b for b in most if b is not None and asked is None]
             _references(frontier, fit_rows, test_rows, bounded, seed, data.names)
     report(len(tasks), len(tasks), "done")
+    if kept is not None and kept.found:
+        notes.append(f"{len(kept.found)} of {len(tasks)} fits were kept in {keep}")
     if refused is not None and not frontier.records:
         raise refused
     return frontier

@@ -38,6 +38,7 @@ class KeptCells:
     facts: Mapping[str, Any]
     own: Any  # which methods those are
     notes: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)  # files
 
     def place(self, task: Any) -> Path | None:
         """Return where a cell is kept; its name is a digest of what it depends on."""
@@ -73,7 +74,11 @@ class KeptCells:
         """Return a cell, None where there is none; a damaged one is told and fitted anew."""
         path = self.place(task)
         try:
-            return _read(path) if path is not None and path.exists() else None
+            if path is None or not path.exists():
+                return None
+            result = _read(path)
+            self.found.append(path.name)
+            return result
         except (InputError, KeyError, TypeError, ValueError) as error:
             self.notes.append(f"{path} is damaged, and fitted anew: {error}")
             return None

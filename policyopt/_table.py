@@ -197,7 +197,7 @@ def exit_statistics(
     rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
     threads: int | None = None, data: ExitData | None = None, split: str = "",
 ) -> ExitStatistics:  # fmt: skip
-    """Reduce all outputs of a split in one pass: 57 bytes per sample and exit, kept beside large `data`."""
+    """Reduce all outputs of a split in one pass: 53 bytes per sample and exit, kept beside large `data`."""
     first, kind, measure = like(rows.blocks[0]), KINDS[name], measure or Measure()
     if kind.record:
         exits = first["prediction"].shape[1]

@@ -151,6 +151,15 @@ def test_what_is_no_scheduler_or_has_other_workers_is_refused(cluster, monkeypat
     refused(words, parallel(scheduler=cluster.scheduler_address).__enter__)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_processes_or_a_cluster_but_not_both(written, cluster, run, tmp_path, first):
+    given = [["--jobs", "2"], ["--scheduler", cluster.scheduler_address]]
+    words = ["curve", written.origin["path"], "--out", tmp_path, *given[first], *given[1 - first]]
+    code, _, told = run(*words)
+    assert code == 2 and f"'{given[1 - first][0]}' must be left out with {given[first][0]}" in told
+    assert not _engine.elsewhere()
+
+
 # --- curves, studies, and what is kept of them ---------------------------------------------------
 
 METHODS = "max_prob,berxit"
@@ -210,7 +219,8 @@ def test_what_was_fitted_is_kept_by_all_that_it_depends_on(written, tmp_path, mo
     fitted.clear()
     for fits in (4, 0):
         again = po.curve(written, **wanted, keep=keep)
-        assert compared(again) == compared(here) and again.notes == here.notes
+        told = [] if fits else [f"4 of 4 fits were kept in {keep}"]
+        assert compared(again) == compared(here) and again.notes == here.notes + told
         assert len(fitted) == fits, fitted
         for one, other in zip(here.fitted.values(), again.fitted.values(), strict=True):
             assert one.policy.file_text() == other.policy.file_text()

@@ -129,13 +129,19 @@ TABLE = option(
 
 
 def _in_processes(context: typer.Context, jobs: int) -> int:
-    """Do the command's work in processes; a scheduler goes before."""
+    """Do the command's work in processes, where no scheduler was given."""
     if not elsewhere():
         context.with_resource(parallel(jobs))
+    elif getattr(context.get_parameter_source("jobs"), "name", "") == "COMMANDLINE":
+        raise input_error(
+            "--jobs", "left out with --scheduler", jobs, "Its workers are as many as were started."
+        )
     return jobs
 
 
 def _by_scheduler(context: typer.Context, address: str | None) -> str | None:
+    if address is not None and elsewhere():  # in the order of the command line
+        raise input_error("--scheduler", "left out with --jobs", address, "Choose one of them.")
     if address is not None:
         context.with_resource(parallel(scheduler=address))
     return address
