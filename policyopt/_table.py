@@ -327,12 +327,9 @@ class _Pass:
             if "labels" in columns:
                 columns["labels"][rows_here] = block["labels"]
             if "correct" in columns:
-                said = columns["top_class"][rows_here, :, 0]
-                given = (
-                    block["correct"][:, exits]
-                    if "correct" in block
-                    else is_right(said, block["labels"])
-                )
+                given = block["correct"][:, exits] if "correct" in block else None
+                if given is None:
+                    given = is_right(columns["top_class"][rows_here, :, 0], block["labels"])
                 columns["correct"][rows_here] = given
             with self._lock:
                 self._done += count
@@ -494,10 +491,8 @@ class Table:
     @property
     def graded(self) -> bool:
         """Whether answers may be worth anything from 0 to 1, and not only right or wrong."""
-        known, declared = (
-            self.statistics.quality_dtype,
-            self.quality_given or self.utility is not None,
-        )
+        known = self.statistics.quality_dtype
+        declared = self.quality_given or self.utility is not None
         return declared or (known is not None and known.kind != "b")
 
     def worth(self, prediction: Array) -> Array | None:

@@ -287,9 +287,8 @@ class ExitData(Shown):
     kept: Any = None  # what passes over its shards have found, see `policyopt._cache.statistics`
     #: What `open_cache` takes to open it again; empty where rows come from elsewhere, and of copies.
     origin: Mapping[str, Any] = field(default_factory=dict, init=False)
-    _drawn: dict[int, list[Ints]] = field(
-        default_factory=dict, init=False
-    )  # parts of the last seed
+    #: The parts of a pool, by the last seed.
+    _drawn: dict[int, list[Ints]] = field(default_factory=dict, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what goes to another process: of an opened cache where it is, not its rows."""
@@ -400,19 +399,14 @@ class ExitData(Shown):
             place = places_of(pool.array(GROUP), seed)
             return POOL, np.flatnonzero((place >= edges[at]) & (place < edges[at + 1]))
         if seed not in self._drawn:
-            whole, ends = None, np.round(edges[1:-1]).astype(int)
-            if (
-                self.kept is not None
-                and self.kept.splits.get(POOL) is pool
-                and seed == self.split_seed
-            ):
+            ends, kept = np.round(edges[1:-1]).astype(int), self.kept
+            ours = kept is not None and kept.splits.get(POOL) is pool and seed == self.split_seed
+            # Of a store, columns say that their shards were read.
+            if kept is not None and ours and not kept.checked:
                 meaning = f"division of {n} at {ends.tolist()} by {seed}"
-                with self.kept.columns(POOL, meaning, {"order": ((n,), np.int64)}) as (
-                    found,
-                    missing,
-                ):
-                    whole = _divided(found["order"], seed, ends) if missing else found["order"]
-            if whole is None:
+                with kept.columns(POOL, meaning, {"order": ((n,), np.int64)}) as (of, missing):
+                    whole = _divided(of["order"], seed, ends) if missing else of["order"]
+            else:
                 whole = _divided(empty((n,), np.int64), seed, ends)
             self._drawn.clear()
             self._drawn[seed] = np.split(whole, ends)

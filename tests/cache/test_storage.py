@@ -456,3 +456,19 @@ def test_the_command_line_takes_addresses(s3, tmp_path, monkeypatch):
     code, out, err = printed("info", "http://me:hush@127.0.0.1:9/x?sig=hush")
     assert code == 2 and "hush" not in err
     assert {file.name for file in tmp_path.iterdir()} == {"a.npz", "c.svg", "policy.json"}
+
+
+def test_a_pool_that_is_divided_was_not_read(tmp_path, monkeypatch):
+    """What is kept of a division says nothing of the shards: a damaged one is still found."""
+    monkeypatch.setattr(statistics, "_WORTH_KEEPING", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    rng, place, costs = np.random.default_rng(0), fresh("memory://"), po.Cost("c", "ms", [1, 2])
+    with po.CacheWriter(place, costs=costs, shares={"fit": 0.5, "test": 0.5}) as cache:
+        cache.append("pool", rng.normal(size=(500, 2, 5)), rng.integers(0, 5, 500))
+    (shard,) = (name for name in Store(place).listing() if name.startswith("pool"))
+    content = bytearray(Store(place).whole(shard, 1 << 20))
+    content[-5] ^= 1
+    Store(place).put(shard, bytes(content))
+    for _ in range(2):
+        assert len(po.open_cache(place).rows("fit")[1]) == 250
+    refuses(f"shard {shard}.*SHA-256", Tables(po.open_cache(place)).get, "fit")
