@@ -288,7 +288,7 @@ class ExitData(Shown):
     #: What `open_cache` takes to open it again; empty where rows come from elsewhere, and of copies.
     origin: Mapping[str, Any] = field(default_factory=dict, init=False)
     #: The parts of a pool, by the last seed.
-    _drawn: dict[int, list[Ints]] = field(default_factory=dict, init=False)
+    _drawn: dict[int, list[Ints]] = field(default_factory=dict, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what goes to another process: of an opened cache where it is, not its rows."""
