@@ -399,12 +399,13 @@ def span_of(policy: Any) -> float:
 def told(outcome: Replay, span: float, declines: bool, seed: int = 0) -> dict[str, Any]:
     """Return the same of rows whose costs may lie so far apart: where all leave at one exit, another may not."""
     known = ~np.isnan(outcome.quality)
-    correct, group = (None if a is None else a[known] for a in (outcome.correct, outcome.group))
+    at: Any = slice(None) if known.all() else known  # no copy of many rows
+    correct, group = (None if a is None else a[at] for a in (outcome.correct, outcome.group))
     cost = mean_interval(outcome.cost, span=span, seed=seed, group=outcome.group)
     return {
         **with_interval("realised_cost", cost.mean, cost.low, cost.high),
         "effective_rows": cost.effective_rows,
-        **quality_fields(outcome.quality[known], correct, outcome.graded, seed, group),
+        **quality_fields(outcome.quality[at], correct, outcome.graded, seed, group),
         "exit_share": outcome.exit_share.tolist(),
         "rows": len(outcome.exit),
         "labelled": int(known.sum()),
@@ -669,7 +670,9 @@ def compare(
     if len(labels) < 2:
         raise input_error("methods", "two or more", labels, "E.g. --methods max_prob,margin.")
     records: list[dict[str, Any]] = []
-    indices, heights = [i for i in _shared_budgets(frontier) if first is None or i < first], []
+    met = [{i for _, s, i in frontier.fitted if s == seed} for seed in frontier.tests]
+    shared, heights = sorted(set.intersection(*met)), []  # that some method kept in every seed
+    indices = [i for i in shared if first is None or i < first]
     for seed, whole in frontier.tests.items():
         table = subsample(known_rows(whole), MOST_COMPARED, seed)
         paths = {label: path_of(frontier, label, seed, table) for label in labels}
@@ -692,12 +695,6 @@ def compare(
     facts = reference, frontier.unit, frontier.graded, len(frontier.tests), test
     ranking, pairs = _ranking(frontier, labels, reference, heights)
     return Comparison(records + pooled, ranking, pairs, *facts)
-
-
-def _shared_budgets(frontier: Frontier) -> list[int]:
-    """Return the numbers of the budgets that some method kept in every seed."""
-    met = [{i for _, s, i in frontier.fitted if s == seed} for seed in frontier.tests]
-    return sorted(set.intersection(*met))
 
 
 def _asked(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,10 @@ from policyopt.runtime._several import policy_of, shaped
 from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
+#: What a `Replay` has of each row, where it has it.
+_COLUMNS = (
+    "exit", "prediction", "cost", "quality", "abstained", "correct", "turn", "answerer", "confidence",
+)  # fmt: skip
 _ROWS = 8192  # whose feature vectors are read at a time
 _PART_BYTES = 1 << 26  # of what exits said, that are replayed at a time
 
@@ -191,18 +195,24 @@ def _replay_one(policy: Policy, table: Table, samples: Ints | None = None) -> Re
     n, size = len(table), max(_PART_BYTES // (64 * table.exits), 1)
     if n <= size:
         return _replay_part(policy, table, np.arange(n) if samples is None else samples, whole)
+    parts = (np.arange(low, min(low + size, n)) for low in range(0, n, size))
+    numbered = ((rows, rows if samples is None else samples[rows]) for rows in parts)
+    return _joined(
+        table, ((rows, _replay_part(policy, table.take(rows), at, whole)) for rows, at in numbered)
+    )
+
+
+def _joined(table: Table, parts: Iterable[tuple[Ints, Replay]]) -> Replay:
+    """Return what a policy did with all rows, from (numbers of rows, what it did with them) that are all of them."""
     out, columns = None, dict[str, Any]()
-    for low in range(0, n, size):
-        rows = np.arange(low, min(low + size, n))
-        numbers = rows if samples is None else samples[rows]
-        out = _replay_part(policy, table.take(rows), numbers, whole)
-        for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
+    for rows, out in parts:
+        for name in _COLUMNS:
             part = getattr(out, name)
             if part is None or columns.get(name, part) is None:
                 columns[name] = None
                 continue
-            if not low:
-                columns[name] = empty((n, *part.shape[1:]), part.dtype)
+            if name not in columns:
+                columns[name] = empty((len(table), *part.shape[1:]), part.dtype)
             columns[name][rows] = part
     assert out is not None  # a table has rows
     return replace(out, **columns, group=table.group)
@@ -251,20 +261,10 @@ def _replay_experts(policy: ExpertPolicy, table: Table) -> Replay:
         place = f"split '{table.split}'"
         raise input_error(place, "one whose rows have a context", "rows without", step)
     context = renumbered(table.context, table.contexts, policy.contexts)
-    n = len(table)
-    out = Replay(
-        np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
-        np.empty(n, bool), np.zeros(n, bool), table.graded, table.group,
-    )  # fmt: skip
-    for e in np.unique(context).tolist():
-        rows = np.flatnonzero(context == e)
-        part = _replay_one(policy.policies[e], table.take(rows), rows)
-        for name in ("exit", "prediction", "cost", "quality", "abstained", "correct"):
-            if getattr(part, name) is None:
-                out = replace(out, correct=None)
-            elif getattr(out, name) is not None:
-                getattr(out, name)[rows] = getattr(part, name)
-    return out
+    mine = ((e, np.flatnonzero(context == e)) for e in np.unique(context).tolist())
+    return _joined(
+        table, ((at, _replay_one(policy.policies[e], table.take(at), at)) for e, at in mine)
+    )
 
 
 def follow(policy: RoutingPolicy, table: Table) -> Replay:
@@ -275,12 +275,14 @@ def follow(policy: RoutingPolicy, table: Table) -> Replay:
             "Use the policy with a cache of the same models, imported with --cost-kind standalone."
         )
         raise input_error("cost", "of models that are paid one by one", table.cost_name, step)
+    out = _joined(table, _followed(policy, table))
+    right = None if table.graded or not table.labelled else out.quality > 0.5
+    return replace(out, correct=right)
+
+
+def _followed(policy: RoutingPolicy, table: Table) -> Iterator[tuple[Ints, Replay]]:
+    """Yield numbers of rows, a few at a time, and what became of them."""
     n = len(table)
-    out = Replay(
-        np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n), np.empty(n), table.model_exits,
-        np.zeros(n, bool), None, table.graded, table.group, np.zeros((n, table.exits), np.int64),
-        np.empty(n, np.int64), np.empty(n),
-    )  # fmt: skip
     alone = np.broadcast_to(table.standalone_costs, (n, table.exits))
     for low in range(0, n, _ROWS):
         rows = np.arange(low, min(low + _ROWS, n))
@@ -297,8 +299,7 @@ def follow(policy: RoutingPolicy, table: Table) -> Replay:
         worth = part.statistics.quality if worth is None or apart else worth
         taken = np.full(own.shape, np.nan) if worth is None else worth.astype(np.float64)
         quality = np.where(own.any(axis=1), (taken * own).sum(axis=1), taken[:, 0])
-        for name in ("exit", "prediction", "cost", "turn", "answerer", "confidence"):
-            getattr(out, name)[rows] = getattr(found, name)
-        out.quality[rows] = np.where(part.valued, quality, np.nan)
-    right = None if table.graded or not table.labelled else out.quality > 0.5
-    return replace(out, correct=right)
+        yield rows, Replay(
+            found.exit, found.prediction, found.cost, np.where(part.valued, quality, np.nan), table.model_exits,
+            np.zeros(len(rows), bool), None, table.graded, None, found.turn, found.answerer, found.confidence,
+        )  # fmt: skip

@@ -65,11 +65,6 @@ class _Some(NamedTuple):
         """Of what is read."""
         return (len(self.rows), *self.whole.shape[1:])
 
-    @property
-    def dtype(self) -> Any:
-        """Of the column."""
-        return self.whole.dtype
-
 
 class ExitStatistics:
     """The reduced outputs of all exits for N samples; what is unknown is NaN or -1. Rows taken of it are read on use.
@@ -114,7 +109,7 @@ class ExitStatistics:
     def quality_dtype(self) -> Any:
         """Of `quality`, bool where answers are right or wrong; None where nothing is known. Nothing is read."""
         found = self._given["quality"]
-        return None if found is None else found.dtype
+        return None if found is None else getattr(found, "whole", found).dtype
 
     @property
     def prediction(self) -> npt.NDArray[np.int32]:
@@ -232,9 +227,8 @@ def exit_statistics(
                     for name, array in columns.items()
                     if isinstance(array, np.memmap) and array.filename
                 }
-                shard = _Shard(
-                    data, split, over.exits, spec, files if len(files) == len(spec) else {}
-                )
+                files = files if len(files) == len(spec) else {}
+                shard = _Shard(data, split, over.exits, spec, files)
                 ran = run(shard, missing, "reading the outputs")
                 for i, found in zip(missing, ran, strict=True):
                     for column, array in found.items():
@@ -315,7 +309,8 @@ class _Pass:
             rows_here, state = slice(start, start + count), kind.start(count, kind.classes(width))
             for i, k in enumerate(exits) if not kind.whole else ():
                 if kind.record:
-                    output = _of_record(block, k)
+                    names = {"prediction", "confidence", "top_prob", "entropy"} & block.keys()
+                    output = reduce_record(**{name: block[name][:, k] for name in names})
                 else:
                     given = block["outputs"][:, k]
                     output, state = kind.reduce(i, given, state, measure.error_scale)
@@ -368,12 +363,6 @@ class _Shard:
 def is_right(prediction: Array, labels: Array) -> Bools:
     """Say which answers (N, K) are right; none is where the label is not known."""
     return (prediction == labels[:, None]) & (labels >= 0)[:, None]
-
-
-def _of_record(block: Block, k: int) -> ExitOutput:
-    """Reduce the summaries of a block at exit k."""
-    more = {name: block[name][:, k] for name in ("top_prob", "entropy") if name in block}
-    return reduce_record(block["prediction"][:, k], block["confidence"][:, k], **more)
 
 
 @dataclass(frozen=True)

@@ -139,12 +139,7 @@ def from_arrays(
     >>> data.kind, data.split_names, data.cost().values
     ('logits', ('fit', 'test'), (1.0, 2.0, 4.0))
     """
-    given = {
-        "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
-        "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
-        "sample_costs": sample_costs, "features": features, "context": context, "group": group,
-        "query": query, "variances": variances, "top_logits": top_logits, "top_classes": top_classes, "rest": rest,
-    }  # fmt: skip
+    given = {name: value for name, value in locals().items() if name in _ROW_ARRAYS}
     seed, notes = check_seed(seed), list[str]()
     groups = _groups({k: v for k, v in given.items() if v is not None}, splits, split)
     if costs is not None and not _are_costs(costs):

@@ -91,9 +91,8 @@ def _near(function: F) -> F:
             folder = TemporaryDirectory(prefix="policyopt-", ignore_cleanup_errors=True)
             return f"{split}{fetched(address, Path(stack.enter_context(folder)), READERS)}"
 
-        standing_cache(
-            place_of(out), bool(options.get("overwrite") or options.get("append")), "out"
-        )  # not after the work
+        again = bool(options.get("overwrite") or options.get("append"))
+        standing_cache(place_of(out), again, "out")  # not after the work
         given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
         with ExitStack() as stack:
             return function([*map(near, given)], out, labels=near(labels), **options)

@@ -149,9 +149,7 @@ class CacheWriter:
             self._time = now.isoformat(timespec="seconds")
             if retain is not None and now > datetime.now(UTC) + timedelta(days=1):
                 step = "Mend it: all other rows would be too old to stay."
-                raise input_error(
-                    "time", "no later than now, where rows are not retained", time, step
-                )
+                raise input_error("time", "no later than now, with retain", time, step)
         if append and costs is None and self._old is not None:
             costs = self._old.layout.costs
         given = (costs,) if isinstance(costs, Cost) else costs
@@ -216,9 +214,7 @@ class CacheWriter:
         for name in ("class_names", "names"):
             if told.get(name) != old.metadata.get(name, told.get(name)):
                 step = "Name and order them as there: rows keep their numbers."
-                raise input_error(
-                    name, f"those of the cache: {old.metadata[name]}", told[name], step
-                )
+                raise input_error(name, f"as there: {old.metadata[name]}", told[name], step)
         self._manifest = replace(old, complete=False, metadata={**told, **old.metadata})
         self._shares = dict(old.shares) or None
         for name, rows in open_manifest(self.path, old, verify=False).splits.items():
@@ -297,12 +293,7 @@ class CacheWriter:
         InputError
             An array has wrong axes or a value that is not allowed; the first place is named.
         """
-        arrays = {
-            "outputs": outputs, "labels": labels, "prediction": prediction, "confidence": confidence,
-            "top_prob": top_prob, "entropy": entropy, "correct": correct, "quality": quality,
-            "sample_costs": sample_costs, "features": features, "context": context, "group": group,
-            "query": query, "variances": variances, "top_logits": top_logits, "top_classes": top_classes, "rest": rest,
-        }  # fmt: skip
+        arrays = {n: a for n, a in locals().items() if n not in ("self", "split", "axes")}
         self.add(split, arrays, axes)
 
     def add(self, split: str, arrays: Mapping[str, Any], axes: str = "NKC") -> None:

@@ -204,7 +204,9 @@ def certify(
         **_told(found, told, table, tables),
         "testing": f"{testing}, {len(order)} of {len(p)} levels, {len(at)} start{'s' * (len(at) > 1)}",
         "cache": data.fingerprint, "split": split, "rows": _digest(data, split), "seed": int(seed),
-        "tested": _digest_of([policies[j] for j in order.tolist()]), "tested_at": float(each), "cost_bound": cost_bound,
+        # What tells the levels of one test, which hold together, from others.
+        "tested": sha256("".join(fingerprint(policies[j]) for j in order.tolist()).encode()).hexdigest()[:16],
+        "tested_at": float(each), "cost_bound": cost_bound,
     }  # fmt: skip
     chosen = sorted(np.flatnonzero(shown).tolist(), key=lambda j: (costs[j], p[j]))
     levels = {
@@ -377,11 +379,6 @@ def _digest(data: ExitData, split: str) -> str:
     """Return what tells the rows of a split from others of the cache."""
     key, rows = data.rows(split)
     return sha256(key.encode() + rows.astype("<i8").tobytes()).hexdigest()[:16]
-
-
-def _digest_of(policies: Sequence[Any]) -> str:
-    """Return what tells the levels of one test, which hold together, from others."""
-    return sha256("".join(map(fingerprint, policies)).encode()).hexdigest()[:16]
 
 
 def _check_how(

@@ -133,9 +133,7 @@ def _in_processes(context: typer.Context, jobs: int) -> int:
     if not elsewhere():
         context.with_resource(parallel(jobs))
     elif getattr(context.get_parameter_source("jobs"), "name", "") == "COMMANDLINE":
-        raise input_error(
-            "--jobs", "left out with --scheduler", jobs, "Its workers are as many as were started."
-        )
+        raise input_error("--jobs", "left out with --scheduler", jobs, "Choose one of them.")
     return jobs
 
 

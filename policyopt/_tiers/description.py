@@ -313,10 +313,6 @@ def _several(where: str, value: Any, one: Callable[[str, Any], Any] = _number) -
     return tuple(one(where, part) for part in parts)
 
 
-def _stages(where: str, value: Any) -> int | None:
-    return None if value is None else check_whole(where, value, 0, MAX_STAGES, _SEE)
-
-
 _SPEED = "megabits_per_second"
 #: How fields are read that are not plain numbers, 0 or more.
 _READERS: dict[str, Callable[[str, Any], Any]] = {
@@ -328,7 +324,9 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "stage_ms": _several,
     "cut_bytes": _several,
     "head_share": partial(_several, one=partial(_number, most=1.0)),
-    "most_stages": _stages,
+    "most_stages": lambda where, value: (
+        None if value is None else check_whole(where, value, 0, MAX_STAGES, _SEE)
+    ),
     "answer_bytes": lambda where, value: (
         None if value is None or value is False else _number(where, value)
     ),
