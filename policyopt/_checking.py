@@ -343,10 +343,10 @@ def _alone(trial: Trial) -> None:
     """Require: a budget alone gives the policy of the whole path, unless each is trained for and chosen among."""
     if trial.method.per_budget and trial.method.limits:
         return
-    fitted = trial.fits[2]  # others of the path come before it and after it
-    (one,) = trial.fit((fitted.budget or 0.0,))
-    same = any_to_dict(one.policy) == any_to_dict(fitted.policy)
-    trial.require(same, f"another policy for {fitted.budget:g} alone")
+    for fitted in trial.fits[1::2]:
+        (one,) = trial.fit((fitted.budget or 0.0,))
+        same = any_to_dict(one.policy) == any_to_dict(fitted.policy)
+        trial.require(same, f"another policy for {fitted.budget:g} alone")
 
 
 def _more_is_never_worse(trial: Trial) -> None:
