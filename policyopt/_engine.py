@@ -31,7 +31,7 @@ _SECONDS = 15
 _Engine = Callable[["_Shared", Mapping[int, Any]], Iterator[tuple[int, Any]]]
 _ENGINE: ContextVar[_Engine | None] = ContextVar("engine", default=None)  # None: in turn
 _RECEIVED = dict[str, "_Shared"]()
-_LOCK, _LIMITS = Lock(), list[Any]()
+_LOCK, _LIMITS, _BUSY = Lock(), list[Any](), list[None]()
 
 
 @contextmanager
@@ -152,13 +152,15 @@ def one_thread() -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     with _LOCK:
-        _LIMITS.append(None if _LIMITS else threadpool_limits(1))
+        _BUSY.append(None)
+        _LIMITS.append(threadpool_limits(1))  # torch may have been loaded since the first
     try:
         yield
     finally:
-        with _LOCK:  # the first, which knows what was before, goes last
-            if (limit := _LIMITS.pop()) is not None:
-                limit.restore_original_limits()
+        with _LOCK:
+            _BUSY.pop()
+            while _LIMITS and not _BUSY:  # the first, which knows what was before, goes last
+                _LIMITS.pop().restore_original_limits()
 
 
 def _apart(shared: _Shared, i: int, task: Any) -> tuple[int, Any]:

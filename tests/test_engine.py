@@ -152,6 +152,20 @@ def test_what_is_no_scheduler_or_has_other_workers_is_refused(cluster, monkeypat
     refused(words, parallel(scheduler=cluster.scheduler_address).__enter__)
 
 
+def test_what_is_loaded_within_is_held_to_one_thread_too():
+    script = """
+from policyopt._engine import one_thread
+with one_thread():
+    import torch
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+assert torch.get_num_threads() == before, (torch.get_num_threads(), before)
+"""
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=env)
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_processes_or_a_cluster_but_not_both(written, cluster, tmp_path, first):
     given = [["--jobs", "2"], ["--scheduler", cluster.scheduler_address]]

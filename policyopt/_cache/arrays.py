@@ -139,7 +139,7 @@ def from_arrays(
     >>> data.kind, data.split_names, data.cost().values
     ('logits', ('fit', 'test'), (1.0, 2.0, 4.0))
     """
-    given = {name: value for name, value in locals().items() if name in _ROW_ARRAYS}
+    given = {name: value for name, value in dict(locals()).items() if name in _ROW_ARRAYS}
     seed, notes = check_seed(seed), list[str]()
     groups = _groups({k: v for k, v in given.items() if v is not None}, splits, split)
     if costs is not None and not _are_costs(costs):

@@ -398,19 +398,23 @@ class ExitData(Shown):
         if pool.has(GROUP):
             place = places_of(pool.array(GROUP), seed)
             return POOL, np.flatnonzero((place >= edges[at]) & (place < edges[at + 1]))
-        if seed not in self._drawn:
-            ends, kept = np.round(edges[1:-1]).astype(int), self.kept
+        if (parts := self._drawn.get(seed)) is None:
+            ends, kept = np.round(edges[1:]).astype(int), self.kept  # behind the last: left out
             ours = kept is not None and kept.splits.get(POOL) is pool and seed == self.split_seed
             # Of a store, columns say that their shards were read.
             if kept is not None and ours and not kept.checked:
-                meaning = f"division of {n} at {ends.tolist()} by {seed}"
+                of_all = blake2b("".join(s.sha256 for s in kept.shards).encode()).hexdigest()[:16]
+                meaning = f"division of {n} at {ends.tolist()} by {seed}, {of_all}"
                 with kept.columns(POOL, meaning, {"order": ((n,), np.int64)}) as (of, missing):
                     whole = _divided(of["order"], seed, ends) if missing else of["order"]
             else:
                 whole = _divided(empty((n,), np.int64), seed, ends)
+            parts = np.split(whole, ends)
+            for part in parts:
+                part.flags.writeable = False
             self._drawn.clear()
-            self._drawn[seed] = np.split(whole, ends)
-        return POOL, self._drawn[seed][at]
+            self._drawn[seed] = parts
+        return POOL, parts[at]
 
     def _within(self, source: Rows, rows: Ints, part: re.Match[str], seed: int | None) -> Array:
         """Say which rows are of a part of them, (n,)."""

@@ -293,7 +293,7 @@ class CacheWriter:
         InputError
             An array has wrong axes or a value that is not allowed; the first place is named.
         """
-        arrays = {n: a for n, a in locals().items() if n not in ("self", "split", "axes")}
+        arrays = {n: a for n, a in dict(locals()).items() if n not in ("self", "split", "axes")}
         self.add(split, arrays, axes)
 
     def add(self, split: str, arrays: Mapping[str, Any], axes: str = "NKC") -> None:

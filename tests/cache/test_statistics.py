@@ -344,12 +344,15 @@ def test_whatever_breaks_the_numbers_are_right_and_the_cache_whole(tmp_path, mod
     assert not reached and faults.OTHER not in codes, codes
 
 
+@pytest.mark.parametrize("last", [0.49, 0.2])  # all rows, or some are left out
 @pytest.mark.parametrize("most", [1 << 30, 100])
-def test_a_pool_is_divided_as_ever_and_what_is_kept_of_it_is_that(tmp_path, monkeypatch, most):
+def test_a_pool_is_divided_as_ever_and_what_is_kept_of_it_is_that(
+    tmp_path, monkeypatch, most, last
+):
     """In memory, in a file, kept, and read again: the order of numpy's permutation, cut and sorted."""
     monkeypatch.setattr("policyopt._cache.files._SPILL_BYTES", most)
     rng, costs = np.random.default_rng(0), po.Cost("c", "ms", [1, 2])
-    shares = {"fit": 0.3, "calibrate": 0.21, "test": 0.49}
+    shares = {"fit": 0.3, "calibrate": 0.21, "test": last}
     with po.CacheWriter(tmp_path / "c", costs=costs, shares=shares, shard_bytes=4096) as cache:
         cache.append("pool", rng.normal(size=(997, 2, 5)), rng.integers(0, 5, 997))
     for _ in range(2):
@@ -357,14 +360,36 @@ def test_a_pool_is_divided_as_ever_and_what_is_kept_of_it_is_that(tmp_path, monk
         for seed in (None, 0, 3):
             order = np.random.default_rng(seed or 0).permutation(997)
             ends = np.round(np.cumsum(list(shares.values())) * 997).astype(int)
-            for name, part in zip(shares, np.split(order, ends[:-1]), strict=True):
+            for name, part in zip(shares, np.split(order, ends), strict=False):
+                assert not data.rows(name, seed)[1].flags.writeable
                 np.testing.assert_array_equal(data.rows(name, seed)[1], np.sort(part))
         # Of a window of it another division is drawn.
         some = po.open_cache(tmp_path / "c", only={data.kept.shards[0].file})
         n = len(some.splits["pool"])
         drawn = np.concatenate([some.rows(name)[1] for name in shares])
-        np.testing.assert_array_equal(np.sort(drawn), np.arange(n))
+        assert len(np.unique(drawn)) == len(drawn) == round(n * (0.51 + last))
     assert pickle.loads(pickle.dumps(data))._drawn == {}
+
+
+def test_a_division_is_of_all_shards_in_their_order(tmp_path):
+    """What is kept elsewhere of a cache that was overwritten by the same shards in another order is of no use."""
+    place, drawn = tmp_path / "c", []
+    for order in ((0, 1), (1, 0)):
+        costs = po.Cost("c", "ms", [1, 2])
+        shares = {"fit": 0.4, "test": 0.6}
+        with po.CacheWriter(
+            place, costs=costs, shares=shares, shard_bytes=1, overwrite=True
+        ) as cache:
+            for seed in order:
+                rng = np.random.default_rng(seed)
+                cache.append("pool", rng.normal(size=(9, 2, 5)), rng.integers(0, 5, 9))
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        (place / "statistics").symlink_to(
+            tmp_path / "elsewhere"
+        )  # so the user's own folder is taken
+        drawn += [po.open_cache(place).rows("fit")[1].tolist() for _ in range(2)]
+        (place / "statistics").unlink()
+    assert all(one == drawn[0] for one in drawn)
 
 
 def test_few_of_very_many_rows_are_drawn_alike():
