@@ -48,7 +48,7 @@ _PASS_BYTES = 1 << 19
 #: Bytes of the outputs that a table hands out at a time.
 _CHUNK_BYTES = 16 << 20
 #: A pass of another number reads other columns, or rounds otherwise: what is kept of it holds no more.
-_PASS = 3
+_PASS = 4
 #: What it finds of each exit by itself.
 _REDUCED = {"top_prob", "top_class", "entropy", "log_sum_exp"}
 _COLUMNS = ("top_prob", "top_class", "entropy", "log_sum_exp", "quality", "labels", "correct")
@@ -192,7 +192,7 @@ def exit_statistics(
     rows: Rows, name: str, *, measure: Measure | None = None, at: Sequence[int] | None = None,
     threads: int | None = None, data: ExitData | None = None, split: str = "",
 ) -> ExitStatistics:  # fmt: skip
-    """Reduce all outputs of a split in one pass: 53 bytes per sample and exit, kept beside large `data`."""
+    """Reduce all outputs of a split in one pass: 41 bytes per sample and exit, kept beside large `data`."""
     first, kind, measure = like(rows.blocks[0]), KINDS[name], measure or Measure()
     if kind.record:
         exits = first["prediction"].shape[1]

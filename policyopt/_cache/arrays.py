@@ -201,7 +201,7 @@ def summarise(logits: Any, top: int = TOP) -> dict[str, Array]:
     ----------
     logits : array of shape (..., C), or sequence of K arrays of shape (n, C)
         Numpy or torch; read a few rows at a time.
-    top : int, default 3
+    top : int, default 2
         T, how many of the largest probabilities to return.
 
     Returns
@@ -218,7 +218,7 @@ def summarise(logits: Any, top: int = TOP) -> dict[str, Array]:
     --------
     >>> kept = summarise(np.random.default_rng(0).normal(size=(100, 3, 5000)))  # (n, K, C)
     >>> {name: array.shape for name, array in kept.items()}
-    {'prediction': (100, 3), 'top_prob': (100, 3, 3), 'entropy': (100, 3)}
+    {'prediction': (100, 3), 'top_prob': (100, 3, 2), 'entropy': (100, 3)}
     """
     if isinstance(logits, (list, tuple)):
         parts = [summarise(one, top) for one in logits]

@@ -13,11 +13,13 @@ from ._errors import InputError, input_error
 from ._typing import Floats
 
 #: How many of the largest probabilities are kept of a cache.
-TOP = 3
+TOP = 2
 #: Logarithms of probabilities are kept above this where they are compared: one in 10**13.
 LOWEST = -30.0
 #: Classes that are summed up in float32 at most, then in float64: errors do not grow with C.
 _RUN = 1024
+#: Up to so many classes, of so many rows, ranks are looked for class by class: numpy pays for each short row.
+_FEW, _MANY = 48, 1000
 
 
 class ExitOutput:
@@ -203,7 +205,8 @@ def reduce_logits(
     flat = work.reshape(-1)
     starts = None if n == 1 else np.arange(0, n * classes, classes)
 
-    best = work.argmax(axis=1)
+    ranks = _ranks(work, top) if n >= _MANY and classes <= _FEW else None
+    best = work.argmax(axis=1) if ranks is None else ranks[0]
     first = best if starts is None else starts + best
     peak = flat[first]
     if name:
@@ -222,7 +225,7 @@ def reduce_logits(
     np.divide(1.0, total, out=top_prob[:, 0])
     for rank in range(1, shape[1]):
         flat[place] = -np.inf  # out of the search for the next one
-        following = work.argmax(axis=1)
+        following = work.argmax(axis=1) if ranks is None else ranks[rank]
         place = following if starts is None else starts + following
         shift = flat[place]
         top_class[:, rank] = following
@@ -230,6 +233,19 @@ def reduce_logits(
         if not _all_finite(shift):
             top_class[shift == -np.inf, rank] = -1
     return ExitOutput(top_class[:, 0], top_prob, top_class, nats, peak + log_total)
+
+
+def _ranks(work: npt.NDArray[np.float32], top: int) -> list[npt.NDArray[np.intp]]:
+    """Return the classes of the `top` largest, the first of equals, each (n,), of few classes (n, C)."""
+    n, classes = work.shape
+    turned, ranks = np.ascontiguousarray(work.T), list[npt.NDArray[np.intp]]()
+    for rank in range(min(top, classes)):
+        if rank:
+            turned.reshape(-1)[ranks[-1] * n + np.arange(n)] = -np.inf
+        others = np.negative((turned != turned.max(axis=0)).view(np.int8)).view(np.uint8)
+        others |= np.arange(classes, dtype=np.uint8)[:, None]  # 255 but for the largest; NaN is no one's equal
+        ranks.append(np.minimum(others.min(axis=0), classes - 1).astype(np.intp))
+    return ranks
 
 
 def _widen(logits: npt.NDArray[np.floating], work: npt.NDArray[np.float32]) -> None:

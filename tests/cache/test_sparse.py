@@ -66,7 +66,7 @@ def test_as_the_full_outputs(
     np.testing.assert_array_equal(found.prediction, said.prediction)
     # Of what is not sure, single precision; of what is nearly so, of the doubt that is left.
     ranks = found.top_prob.shape[2]
-    assert ranks == min(m, 3)
+    assert ranks == min(m, 2)
     doubt = np.minimum(said.confidence, 1 - said.confidence)[:, :, None]
     off = np.abs(found.top_prob - said.top_prob[:, :, :ranks])
     assert (off <= 2e-6 * doubt + 1e-15).all()
@@ -127,7 +127,7 @@ def test_files(full: dict[str, Any], tmp_path: Path) -> None:
     spelled = zip(("val_top_logits", "val_top_indices", "val_rest"), turned.values(), strict=True)
     np.savez(tmp_path / "val.npz", **dict(spelled), val_labels=labels, classes=C)  # type: ignore[arg-type]
     probs = kept.splits["pool"].array("top_prob").swapaxes(0, 1)
-    shares = {"top_probs": probs, "top_classes": turned["top_classes"][:, :, :3]}
+    shares = {"top_probs": probs, "top_classes": turned["top_classes"][:, :, :2]}
     np.savez(tmp_path / "probs.npz", **shares, **more)  # type: ignore[arg-type]
     apart = [tmp_path / f"m{k}.npz" for k in range(K)]
     for k, path in enumerate(apart):
