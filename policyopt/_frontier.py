@@ -8,8 +8,7 @@ which is a policy too. Rows are resampled together for both.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from policyopt._abstain import Declining, decline_or_refuse, declining
 from policyopt._cache.data import ExitData, some_rows
 from policyopt._costs import Budget, parse_budgets
-from policyopt._engine import elsewhere, parallel, run
+from policyopt._engine import run
 from policyopt._intervals import (
     bootstrap_means,
     by_group,
@@ -35,12 +34,14 @@ from policyopt._limits import NEAR
 from policyopt._methods.base import Method, cheapest, check_budgets, fit_or_refuse
 from policyopt._methods.fitted import Fitted
 from policyopt._methods.registry import (
-    OWN_FAMILY,
     ROWS,
     at_most,
+    here_only,
     load_installed,
     make_method,
     method_list,
+    own_among,
+    own_method,
 )
 from policyopt._methods.targets import Target, targets_of
 from policyopt._metrics import metric_fields
@@ -189,7 +190,7 @@ def curve(
     kept = None if keep is None else cells.kept(keep, notes)
     tasks = [(seed, *one) for seed in range(seeds) for one in chosen.items()]
     refused: BudgetError | None = None
-    with here_only(chosen, notes):
+    with here_only(own_among(chosen), notes):
         done = run(cells, tasks, [label for _, label, _ in tasks], kept)
         for seed in range(seeds):
             fit_rows, test_rows, wanted = cells.rows(seed)
@@ -262,24 +263,6 @@ class _Cells:
             "whole": self.seeds == 1,
         }  # fmt: skip
         return KeptCells(folder, facts, own_method, notes)
-
-
-def own_method(label: str, method: Method) -> str:
-    """Return the name of the method of one's own that this is, or may choose; else nothing."""
-    own = [row.name for row in ROWS.values() if row.family == OWN_FAMILY]
-    names = own if method.chooses else [label.partition(":")[0], method.name]
-    found = next((name for name in names if name in own), "")
-    return found or ("" if type(method).__module__.startswith("policyopt.") else method.name)
-
-
-@contextmanager
-def here_only(methods: Mapping[str, Method], notes: list[str]) -> Iterator[None]:
-    """Stay in this process, and say so, where a method is registered in this one alone."""
-    own = next((name for one in methods.items() if (name := own_method(*one))), "")
-    if stay := bool(own) and elsewhere():
-        notes.append(f"one process: {own} is your own, and registered in this one alone")
-    with parallel(1) if stay else nullcontext():
-        yield
 
 
 def targets_in(budgets: Any, table: Table) -> list[Target]:

@@ -43,8 +43,9 @@ from policyopt.runtime._policy import exit_numbers
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]
-#: Bytes of float32 logits that are worked on at a time: with two copies they stay in a core's cache.
-_PASS_BYTES = 1 << 19
+#: Bytes of float32 logits that are worked on at a time: about a core's cache, and so long that threads, which take
+#: turns between steps, seldom wait: with a quarter of it two were no faster than one.
+_PASS_BYTES = 1 << 21
 #: Bytes of the outputs that a table hands out at a time.
 _CHUNK_BYTES = 16 << 20
 #: A pass of another number reads other columns, or rounds otherwise: what is kept of it holds no more.

@@ -163,6 +163,10 @@ class Layout:
         return tuple(c.name for c in self.costs if c.per_sample)
 
 
+def _rows_of(data: ExitData, split: str) -> Rows:
+    return data.splits[split]
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """One split (or stream, or pool): a list of blocks, each a mapping of n aligned rows.
@@ -186,6 +190,12 @@ class Rows:
     """
 
     blocks: tuple[Block, ...]
+    #: The opened cache and the split; empty where they come from elsewhere.
+    home: tuple[Any, ...] = field(default=(), init=False)
+
+    def __reduce__(self) -> Any:
+        """Return what goes to another process: of an opened cache where they are."""
+        return (_rows_of, self.home) if self.home else (Rows, (self.blocks,))
 
     def __repr__(self) -> str:
         names = ", ".join(self.blocks[0]) if self.blocks else "empty"

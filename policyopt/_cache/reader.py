@@ -115,6 +115,8 @@ def open_cache(
             again["only"] = frozenset(shard.file for shard in mine.shards)
             again |= {"incomplete": incomplete, "mmap": mmap, "verify": verify and not here}
             object.__setattr__(data, "origin", again)
+            for name, rows in data.splits.items():
+                object.__setattr__(rows, "home", (data, name))
             return data
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.

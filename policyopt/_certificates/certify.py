@@ -26,8 +26,8 @@ from policyopt._certificates.risks import (
     Taken,
     Worst,
     losses_of,
+    replays,
     rows_for,
-    taken,
 )  # fmt: skip
 from policyopt._costs import Budget, money, parse_budget
 from policyopt._family import FittedFamily, fit_family
@@ -168,12 +168,11 @@ def certify(
     policies = given or _fitted(data, budgets, method, cost, seed, tables, settings)
     notes += _refuse_own_rows(policies, data, split)
     table = _usable(risks, tables.get(split), split)
-    seen = [taken(policy, table) for policy in policies]
+    seen = replays(policies, tables, table)
     found = _losses(risks, seen, table, cost_bound)
     rows_of_fit = testing == "pareto" and len(policies) > 1 and "fit" in data.split_names
     if rows_of_fit and not share_rows(data, split, data, "fit"):
-        fit = tables.get("fit")
-        order = _order(risks, policies, fit, table.units, cost_bound, level, procedure)
+        order = _order(risks, policies, tables, table.units, cost_bound, level, procedure)
     else:
         order = np.argsort([-_cost(policy) for policy in policies], kind="stable")
         testing = "sequence" if testing == "pareto" and len(policies) > 1 else testing
@@ -284,7 +283,7 @@ def recheck(
         )
     table = _usable(risks, tables.get(stated["split"]), stated["split"])
     check_seed(stated["seed"])
-    seen = [taken(one, table) for one in policies]
+    seen = replays(policies, tables, table)
     p = _together(risks, seen, table, stated)
     found = _losses(risks, seen, table, stated["cost_bound"])
     told = _p_values(found, stated["tested_at"], stated["given"], stated["seed"])[1]
@@ -473,12 +472,13 @@ def _check_fits(name: str, losses: Losses) -> None:
 
 
 def _order(
-    risks: Sequence[Risk], policies: Sequence[Policy], fit: Table, units: int, bound: float | None,
+    risks: Sequence[Risk], policies: Sequence[Policy], tables: Tables, units: int, bound: float | None,
     level: float, procedure: str | None,
 ) -> Ints:  # fmt: skip
     """Return the order in which levels are tried: by what the rows of the fit show, `units` of which will be tested."""
-    costs, fit = np.array([_cost(policy) for policy in policies]), _usable(risks, fit, "fit")
-    found = _losses(risks, [taken(policy, fit) for policy in policies], fit, bound)
+    costs = np.array([_cost(policy) for policy in policies])
+    fit = _usable(risks, tables.get("fit"), "fit")
+    found = _losses(risks, replays(policies, tables, fit), fit, bound)
     # As many as will be tested, in the same shares, those of classes too: what so few can show is what counts.
     found = [_resized(one, units / fit.units) for one in found]
     p, _ = _p_values(found, level, procedure, 0)

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from policyopt._engine import run
+from policyopt._methods.registry import here_only
 from policyopt._replay import follow, trace
-from policyopt._table import Table, known_rows
+from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._answers import Identity
 from policyopt.runtime._checks import check_least, check_one_of, check_type
 from policyopt.runtime._errors import PolicyOptError, input_error
 from policyopt.runtime._experts import ExpertPolicy, renumbered
 from policyopt.runtime._kinds import KINDS as MODEL_KINDS
 from policyopt.runtime._routing import RoutingPolicy
+from policyopt.runtime._scores import OWN, RULES
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 _GRAMMAR = re.compile(
@@ -45,8 +48,8 @@ class Taken:
     split: str
     rows: Ints  # (N,): which of the split's these are
     graded: bool  # whether quality may be more than right or wrong, by whom rows are handed to
-    #: (N, C) each: log-probabilities at the exit taken and at the last, of whole outputs and plain answers.
-    log_prob: Callable[[], tuple[Array, Array]]
+    #: Gives (N, C) each: log-probabilities at the exit taken and at the last, of whole outputs and plain answers.
+    log_prob: Any
 
 
 Loss = Callable[[Taken], Floats]
@@ -298,6 +301,39 @@ def taken(policy: Any, table: Table) -> Taken:
     graded = any(part.graded for part in parts)
     arrays |= {"costs": costs, "split": table.split, "graded": graded, "log_prob": log_prob}
     return _frozen(Taken(**arrays))
+
+
+def replays(policies: Sequence[Any], tables: Tables, table: Table) -> list[Taken]:
+    """Replay policies on the table of a split, or of its rows with labels."""
+    replay = _Replays(tables, table.split, len(table) < len(tables.get(table.split)), table)
+    own = next((rule.name for rule in RULES.values() if rule not in OWN), "")
+    with here_only(own):
+        found = zip(policies, list(run(replay, policies, "replaying levels")), strict=True)
+    return [
+        _frozen(seen if seen.log_prob else replace(seen, log_prob=lambda p=policy: taken(p, table).log_prob()))
+        for policy, seen in found
+    ]  # fmt: skip
+
+
+@dataclass
+class _Replays:
+    """Replays policies on the rows of a split, which another process reads by itself."""
+
+    tables: Tables
+    split: str
+    known: bool  # only rows whose label is
+    table: Table | None
+    here: bool = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "table": None, "here": False}
+
+    def __call__(self, policy: Any) -> Taken:
+        if self.table is None:
+            whole = self.tables.get(self.split)
+            self.table = known_rows(whole) if self.known else whole
+        seen = taken(policy, self.table)
+        return seen if self.here else replace(seen, log_prob=None)
 
 
 def _frozen(seen: Taken) -> Taken:

@@ -27,13 +27,13 @@ import numpy as np
 
 from policyopt._answers.crossfit import CrossFitted, answered, crossfit, observe
 from policyopt._cache.data import folds_of
+from policyopt._engine import run
 from policyopt._intervals import effective_rows, mean_interval, standard_error, wilson
 from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import Draft, Expectation, Fitted, expectation, own_costs
 from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Levels, Spend, aims_of
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
 from policyopt._methods.targets import ANOTHER, Target, targets_of
-from policyopt._progress import stage
 from policyopt._replay import replay, trace
 from policyopt._table import Table, subsample
 from policyopt._thresholds.budget_search import bisect
@@ -656,22 +656,42 @@ def cross_validate(method: Method, table: Table, seed: int) -> HeldOut | str:
     fold = np.empty(len(table), dtype=np.int64)
     order, group = np.lexsort(table.statistics.confidence.T), table.group
     fold[order] = folds_of(len(table), _FOLDS, seed, None if group is None else group[order])
-    paid, right, claimed = np.full((3, len(aims_of(table)), len(table)), np.nan)
-    found, count = HeldOut(table, paid, right, claimed, fold), int(fold.max()) + 1
-    for f in range(count):
-        held, train = np.flatnonzero(fold == f), table.take(np.flatnonzero(fold != f))
-        rows = table.take(held)
+    columns = np.full((3, len(aims_of(table)), len(table)), np.nan)
+    parts = run(
+        _Without(method, table, fold, seed), range(fold.max() + 1), "cross-validating the fit"
+    )
+    for f, part in enumerate(parts):
+        if isinstance(part, str):
+            return part
+        columns[:, :, fold == f] = part
+    paid, right, claimed = columns
+    return HeldOut(table, paid, right, claimed, fold)
+
+
+@dataclass
+class _Without:
+    """Proposes policies without a fold, and replays it."""
+
+    method: Method
+    table: Table
+    fold: Ints
+    seed: int
+
+    def __call__(self, f: int) -> Floats | str:
+        """Return what the fold's rows pay and are worth, and what was claimed, (3, A, n); or why there is nothing."""
+        train, rows = (
+            self.table.take(np.flatnonzero(at)) for at in (self.fold != f, self.fold == f)
+        )
         try:
-            with stage(f, count, "cross-validating the fit"):
-                path = Levels(method, train, seed).fit_grid()
+            path = Levels(self.method, train, self.seed).fit_grid()
         except ValueError as error:
             return str(error)  # ours or a library's: a fold of one class, a singular matrix
+        found = np.full((3, len(path), len(rows)), np.nan)
         for i, one in enumerate(path):
             if one is not None:
                 outcome = outcome_of(one.policy, rows)
-                found.paid[i, held], found.right[i, held] = outcome.paid, outcome.right
-                found.claimed[i, held] = one.expected.cost
-    return found
+                found[:, i] = outcome.paid, outcome.right, np.full(len(rows), one.expected.cost)
+        return found
 
 
 def folds_from(levels: Levels, held: HeldOut) -> Folds | str:

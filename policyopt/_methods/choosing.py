@@ -41,12 +41,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from policyopt._cache.data import folds_of
+from policyopt._engine import run
 from policyopt._intervals import by_group, standard_error
 from policyopt._methods.base import (
     FEW_ROWS,
@@ -63,12 +64,11 @@ from policyopt._methods.fitted import Draft, Fitted
 from policyopt._methods.frugalgpt import FrugalGPT, subsets
 from policyopt._methods.lagrangian import OptimalStopping
 from policyopt._methods.levels import Level, Levels, Spend, aims_of
-from policyopt._methods.registry import make_method
+from policyopt._methods.registry import here_only, make_method, own_among
 from policyopt._methods.routing import EVERY, Routing
 from policyopt._methods.settings import FOLDS, NOT_NEGATIVE, YES_OR_NO, Choice, Number
 from policyopt._methods.targets import ANOTHER, Target
 from policyopt._methods.threshold import Threshold
-from policyopt._progress import stage
 from policyopt._replay import replay
 from policyopt._table import Table, known_rows, subsample
 from policyopt.runtime._checks import check_seed
@@ -295,30 +295,53 @@ def compare(table: Table, candidates: Sequence[Candidate], folds: int, seed: int
     """Return what candidates come to at the aims of a table, on rows they were not fitted on."""
     fold = folds_of(len(table), folds, seed, table.group)
     aims = len(aims_of(table))
-    values, quality, paid, claimed = np.full((4, aims, len(candidates), len(table)), np.nan)
-    flat = np.zeros(values.shape[:2], dtype=bool)
-    count = int(fold.max()) + 1
-    for f in range(count):
-        held = np.flatnonzero(fold == f)
-        train, test = table.take(np.flatnonzero(fold != f)), table.take(held)
-        # With costs per sample each fold has a range of its own.
-        inside, prices = aims_of(train), prices_of(train)
-        for i, (_, method, _) in enumerate(candidates):
-            with stage(f * len(candidates) + i, count * len(candidates), "comparing policies"):
-                path = method.fit_grid(train, seed)
-            for j, one in enumerate(path):
-                if one is None:
-                    continue
-                outcome = replay(one.policy, test)
-                flat[j, i] |= len(one.flat) >= max(len(one.policy.costs) - 1, 1)
-                quality[j, i, held], paid[j, i, held] = outcome.quality, outcome.cost
-                # What a policy spares of the budget is no merit here.
-                target = min(one.expected.cost, inside[j])
-                claimed[j, i, held] = one.expected.cost
-                values[j, i, held] = outcome.quality - prices[j] * (outcome.cost - target)
+    columns = np.full((4, aims, len(candidates), len(table)), np.nan)
+    flat = np.zeros(columns.shape[1:3], dtype=bool)
+    tasks = [(f, i) for f in range(int(fold.max()) + 1) for i in range(len(candidates))]
+    with here_only(own_among({name: method for name, method, _ in candidates})):
+        done = run(_Folds(table, candidates, fold, seed), tasks, "comparing policies")
+        for (f, i), (of_fold, flat_there) in zip(tasks, done, strict=True):
+            columns[:, :, i, fold == f] = of_fold
+            flat[:, i] |= flat_there
+    values, quality, paid, claimed = columns
     values = np.moveaxis(by_group(np.moveaxis(values, 2, 0), table.group), 0, 2)
     values = np.where(np.isnan(values).any(axis=2, keepdims=True), -np.inf, values)
     return Comparison(values, quality, paid, claimed, flat, fold, values.mean(axis=2), table.group)
+
+
+@dataclass
+class _Folds:
+    """Fits a candidate without a fold, and replays that: what parts of a comparison share, and what each does."""
+
+    table: Table
+    candidates: Sequence[Candidate]
+    fold: Ints
+    seed: int
+    last: dict[int, Any] = field(default_factory=dict)
+
+    def rows(self, f: int) -> tuple[Table, Table, list[float], list[float]]:
+        """Return the rows without a fold, the fold, and the aims of those without and their prices."""
+        if f not in self.last:
+            train, test = (
+                self.table.take(np.flatnonzero(rows)) for rows in (self.fold != f, self.fold == f)
+            )
+            # With costs per sample each fold has a range of its own.
+            self.last = {f: (train, test, aims_of(train), prices_of(train))}
+        return self.last[f]
+
+    def __call__(self, task: tuple[int, int]) -> tuple[Floats, Bools]:
+        """Return of (fold, candidate) values, quality, paid and claimed, (4, A, n), and where scores are flat, (A,)."""
+        train, test, inside, prices = self.rows(task[0])
+        path = self.candidates[task[1]][1].fit_grid(train, self.seed)
+        found, flat = np.full((4, len(path), len(test)), np.nan), np.zeros(len(path), dtype=bool)
+        for j, one in enumerate(path):
+            if one is not None:
+                outcome, claimed = replay(one.policy, test), one.expected.cost
+                flat[j] = len(one.flat) >= max(len(one.policy.costs) - 1, 1)
+                # What a policy spares of the budget is no merit here.
+                value = outcome.quality - prices[j] * (outcome.cost - min(claimed, inside[j]))
+                found[:, j] = value, outcome.quality, outcome.cost, np.full(len(test), claimed)
+        return found, flat
 
 
 def one_standard_error(

@@ -8,13 +8,15 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, field, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from policyopt._engine import elsewhere, parallel
 from policyopt._methods.settings import explained, parse_spec
 from policyopt.runtime._checks import check_type, check_whole
 from policyopt.runtime._errors import input_error
@@ -359,6 +361,29 @@ def register_method(
         return method
 
     return enter(name) if isinstance(name, type) else enter
+
+
+def own_method(label: str, method: Method) -> str:
+    """Return the name of the method of one's own that this is, or may choose; else nothing."""
+    own = [row.name for row in ROWS.values() if row.family == OWN_FAMILY]
+    names = own if method.chooses else [label.partition(":")[0], method.name]
+    found = next((name for name in names if name in own), "")
+    return found or ("" if type(method).__module__.startswith("policyopt.") else method.name)
+
+
+def own_among(methods: Mapping[str, Method]) -> str:
+    """Return the name of the first method of one's own; else nothing."""
+    return next((name for one in methods.items() if (name := own_method(*one))), "")
+
+
+@contextmanager
+def here_only(own: str, notes: list[str] | None = None) -> Iterator[None]:
+    """Stay in this process, and note so, where something of one's own is registered in this one alone."""
+    stay = bool(own) and elsewhere()
+    if stay and notes is not None:
+        notes.append(f"one process: {own} is your own, and registered in this one alone")
+    with parallel(1) if stay else nullcontext():
+        yield
 
 
 def _enter(spec: MethodSpec, owner: type) -> None:

@@ -28,10 +28,10 @@ from policyopt._cache.data import GROUP, POOL, ExitData, Rows
 from policyopt._cache.manifest import CACHE, MANIFEST, UNFINISHED
 from policyopt._cache.reader import open_cache
 from policyopt._costs import Cost, parse_budgets, positions
-from policyopt._frontier import Frontier, curve, here_only, path_through, split_for_seed, values_at
+from policyopt._frontier import Frontier, curve, path_through, split_for_seed, values_at
 from policyopt._intervals import wilson, with_interval, worth_fields
 from policyopt._limits import NEAR
-from policyopt._methods.registry import make_method, method_list
+from policyopt._methods.registry import here_only, make_method, method_list, own_among
 from policyopt._parts import share_rows
 from policyopt._progress import progress, working
 from policyopt._study.exits import ExitMetrics, exit_metrics
@@ -207,7 +207,7 @@ def study(
         tasks.append(replace(entry, entrant=entrant, spec=spec))
     work = partial(_run, asked=asked, test=test, seeds=seeds, cost=cost, utility=utility)
     named, told = [f"{task.entrant}/{task.run}" for task in tasks], dict[str, dict[str, None]]()
-    with here_only({spec: make_method(spec) for spec in methods}, notes):
+    with here_only(own_among({spec: make_method(spec) for spec in methods}), notes):
         ran = list(_engine.run(work, tasks, named))
     for task, one in zip(tasks, ran, strict=True):
         for text in one.notes:

@@ -243,7 +243,9 @@ def _ranks(work: npt.NDArray[np.float32], top: int) -> list[npt.NDArray[np.intp]
         if rank:
             turned.reshape(-1)[ranks[-1] * n + np.arange(n)] = -np.inf
         others = np.negative((turned != turned.max(axis=0)).view(np.int8)).view(np.uint8)
-        others |= np.arange(classes, dtype=np.uint8)[:, None]  # 255 but for the largest; NaN is no one's equal
+        others |= np.arange(classes, dtype=np.uint8)[
+            :, None
+        ]  # 255 but for the largest; NaN is no one's equal
         ranks.append(np.minimum(others.min(axis=0), classes - 1).astype(np.intp))
     return ranks
 

@@ -228,7 +228,10 @@ def _same(a, b):
 def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
     """And what no score asks for is left out, and changes no bit of the rest."""
     logits = _cases(classes, dtype)[:, 0]
-    full, rows = reduce_logits(logits, 3), np.arange(1200) % len(logits)  # of so many ranks are found by class
+    full, rows = (
+        reduce_logits(logits, 3),
+        np.arange(1200) % len(logits),
+    )  # of so many ranks are found by class
     for top in (1, 2, 3):
         whole = with_log_prob(reduce_logits(logits, top), logits)
         scratch = np.full((2, 70, classes), 7, dtype=np.float32)
