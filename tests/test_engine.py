@@ -106,6 +106,7 @@ def test_a_cache_that_changed_is_refused_and_copies_go_with_their_rows(written):
     sent, copy = pickle.dumps(written), replace(written, split_seed=5)
     assert pickle.loads(sent).splits["pool"].array("outputs").base is not None
     assert not copy.origin and pickle.loads(pickle.dumps(copy)).split_seed == 5
+    assert len(pickle.dumps(copy)) < 5000  # of its rows where they are
     logits, labels = outputs(600, seed=1)
     place = written.origin["path"]
     with po.CacheWriter(
@@ -167,8 +168,9 @@ assert torch.get_num_threads() == before, (torch.get_num_threads(), before)
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_processes_or_a_cluster_but_not_both(written, cluster, tmp_path, first):
-    given = [["--jobs", "2"], ["--scheduler", cluster.scheduler_address]]
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_processes_or_a_cluster_but_not_both(written, cluster, tmp_path, jobs, first):
+    given = [["--jobs", jobs], ["--scheduler", cluster.scheduler_address]]
     words = ["curve", written.origin["path"], "--out", tmp_path, *given[first], *given[1 - first]]
     code, _, told = copy_context().run(printed, *words)  # the first is on until the process ends
     assert code == 2 and f"'{given[1 - first][0]}' must be left out with {given[first][0]}" in told
@@ -194,6 +196,17 @@ def test_a_curve_is_the_same_to_the_last_digit_wherever_it_is_made(engine, writt
         assert one.policy.file_text() == other.policy.file_text()
 
 
+def test_choices_and_certificates_are_the_same_wherever_they_are_made(engine, written):
+    risks = ["drop<=20%", "log_loss_gap<=1"]  # of the answers; of probabilities, which do not travel
+    made = [po.fit(written, "60%").policy]  # auto, whose candidates are folds apart
+    made += [po.certify(written, risks, budgets=4, method="max_prob", cost_bound=8.0)]
+    with parallel(**engine):
+        again = [po.fit(written, "60%").policy]
+        again += [po.certify(written, risks, budgets=4, method="max_prob", cost_bound=8.0)]
+    assert made[0].file_text() == again[0].file_text()
+    assert made[1].certificate == again[1].certificate and made[1].records == again[1].records
+
+
 def test_methods_of_ones_own_stay_in_this_process(written):
     from policyopt._methods.registry import ROWS
     from policyopt._methods.threshold import Threshold
@@ -204,11 +217,13 @@ def test_methods_of_ones_own_stay_in_this_process(written):
         score: str = "max_prob"
 
     try:
+        here = po.fit(written, "50%")  # it is among those that auto tries
         with parallel(2):
             found = po.curve(written, "max_prob,mine", "50%")
             assert found.notes == [
                 "one process: mine is your own, and registered in this one alone"
             ]
+            assert po.fit(written, "50%").policy.file_text() == here.policy.file_text()
     finally:
         del ROWS["mine"]
 

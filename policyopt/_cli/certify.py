@@ -40,6 +40,8 @@ def certify(
     utility: str | None = options.UTILITY,
     cost: str | None = options.COST,
     seed: int = options.SEED,
+    jobs: int = options.jobs(1, "1"),
+    scheduler: str | None = options.SCHEDULER,
     style: output.Format = options.STYLE,
 ) -> None:
     """Certify a risk: write the cheapest policy of which rows that chose nothing show that it keeps it."""

@@ -89,6 +89,8 @@ def fit(
     seed: int = options.SEED,
     since: str | None = options.SINCE,
     last: str | None = options.LAST,
+    jobs: int = options.jobs(1, "1"),
+    scheduler: str | None = options.SCHEDULER,
     style: output.Format = options.STYLE,
 ) -> None:
     """Fit a policy on split `fit` and write it."""
@@ -107,7 +109,8 @@ def fit(
         certify(
             cache, risk, confidence="95%", budget=budget, method=method, policy=None, budgets=budgets or "30",
             split="calibrate", procedure=None, testing="pareto", starts=1, covers="blind", cost_bound=None,
-            settings=settings, out=out, family=False, report=None, utility=utility, cost=cost, seed=seed, style=style,
+            settings=settings, out=out, family=False, report=None, utility=utility, cost=cost, seed=seed, jobs=jobs,
+            scheduler=scheduler, style=style,
         )  # fmt: skip
         return
     held = options.out_policy(out)

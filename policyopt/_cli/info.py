@@ -116,6 +116,8 @@ def info(
     level: str | None = options.LEVEL,
     since: str | None = options.SINCE,
     last: str | None = options.LAST,
+    jobs: int = options.jobs(1, "1"),
+    scheduler: str | None = options.SCHEDULER,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show what a cache holds, or another file: rows, accuracy per exit, costs and metadata; or what to do with it."""

@@ -17,7 +17,7 @@ from policyopt._cache.data import ExitData
 from policyopt._cache.places import address_of, shown
 from policyopt._cli.output import Format, note, progress, writing
 from policyopt._costs import money, parse_budget
-from policyopt._engine import elsewhere, parallel
+from policyopt._engine import parallel
 from policyopt._metrics import METRICS
 from policyopt._optional import need
 from policyopt._table import Tables
@@ -128,17 +128,21 @@ TABLE = option(
 )  # fmt: skip
 
 
+def _given(context: typer.Context, name: str) -> bool:
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+
+
 def _in_processes(context: typer.Context, jobs: int) -> int:
-    """Do the command's work in processes, where no scheduler was given."""
-    if not elsewhere():
+    """Do the command's work in processes, where no scheduler is given."""
+    if not _given(context, "scheduler"):
         context.with_resource(parallel(jobs))
-    elif getattr(context.get_parameter_source("jobs"), "name", "") == "COMMANDLINE":
+    elif _given(context, "jobs"):
         raise input_error("--jobs", "left out with --scheduler", jobs, "Choose one of them.")
     return jobs
 
 
 def _by_scheduler(context: typer.Context, address: str | None) -> str | None:
-    if address is not None and elsewhere():  # in the order of the command line
+    if address is not None and _given(context, "jobs"):  # in the order of the command line
         raise input_error("--scheduler", "left out with --jobs", address, "Choose one of them.")
     if address is not None:
         context.with_resource(parallel(scheduler=address))

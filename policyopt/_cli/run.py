@@ -40,6 +40,8 @@ def evaluate(
     utility: str | None = options.UTILITY,
     metric: str | None = options.METRIC,
     cost: str | None = options.COST,
+    jobs: int = options.jobs(1, "1"),
+    scheduler: str | None = options.SCHEDULER,
     style: output.Format = options.STYLE,
 ) -> None:
     """Show realised cost and accuracy of a policy, or of a family's levels."""
