@@ -100,7 +100,6 @@ def export_cache(
                     columns = _run(model, inputs, features)
                 except (TypeError, AttributeError) as error:
                     refuse_numpy(model, inputs, error)
-                    raise
                 writer.append(split, labels=labels, **columns)
                 rows[split] += size(inputs)
     return rows
@@ -254,7 +253,6 @@ def measure(
                 operations = [counter.get_total_flops() for _ in model.walk(example)]
         except (TypeError, AttributeError) as error:
             refuse_numpy(model, example, error)
-            raise
         compute = np.array([count / 2 for count in operations]) / n / 1e6
         sizes = sorted({n, *batches})
         LatencyTable(sizes, *np.zeros((3, len(sizes), model.exits)))  # refuses what is no size

@@ -162,7 +162,6 @@ class Server:
                 return self._many(batch, n, numbers, context, level)
         except (TypeError, AttributeError) as error:
             refuse_numpy(self.model, batch, error)
-            raise
 
     def _counted(self, n: int) -> int:
         """Count n samples, and return the first one's number; threads may serve at once."""

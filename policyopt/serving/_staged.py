@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -222,8 +222,8 @@ def _random(module: Any) -> bool:
     return isinstance(module, _BatchNorm) or type(module).__name__ in others
 
 
-def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> None:
-    """Refuse a batch of numpy arrays that a model of torch modules failed on; others may take them."""
+def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> NoReturn:
+    """Raise the error anew; refuse numpy arrays that a model of torch modules failed on, which others may take."""
     arrays: list[bool] = []
     mapped(batch, lambda leaf: arrays.append(isinstance(leaf, np.ndarray)))
     calls = (*model.stages, *(model.heads or ()))
@@ -231,6 +231,7 @@ def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> None:
         allowed = "of torch tensors, as the model's modules take them"
         got = f"numpy arrays ({type(error).__name__}: {error})"
         raise input_error("batch", allowed, got, "E.g. torch.from_numpy(batch).") from error
+    raise error
 
 
 def modules_of(call: Any) -> Iterator[Any]:
