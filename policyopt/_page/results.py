@@ -176,11 +176,8 @@ def _deploy(study: Study, word: str) -> dict[str, Any]:
         names = at[0]["contenders"]
         few = ", ".join(names[:_SOME]) + f" and {len(names) - _SOME} more" * (len(names) > _SOME)
         told = f"one of {few}; which, cannot be told"
-        told = (
-            told
-            if names[1:]
-            else f"{few} leads, which may be chance, as so many budgets are looked at"
-        )
+        if not names[1:]:
+            told = f"{few} leads, which may be chance, as so many budgets are looked at"
         if isinstance(key, str):
             leads = [100 * one["lead"] for one in at if one["lead"] is not None]
             apart = " to ".join(dict.fromkeys(f"{f(leads):.2f}" for f in (min, max) if leads))
@@ -235,10 +232,8 @@ def simulation_content(found: Simulation, title: str) -> dict[str, Any]:
     more = {of: first[of] for of in names if first[of] not in (None, [])}
     if found.budget is not None:
         more["budget"] = f"{found.budget:.4g} {first['unit']}"
-    more["overhead"], arms = (
-        " to ".join(f"{x:g}" for x in dict.fromkeys(first["overhead"])),
-        first["arms"],
-    )
+    more["overhead"] = " to ".join(f"{x:g}" for x in dict.fromkeys(first["overhead"]))
+    arms = first["arms"]
     more["arms"] = f"{len(arms)}, {facts['arm']} {arms[0]:.3g} to {arms[-1]:.3g}"
     return page("simulate", title, subtitle, panels, None, found.notes, **more)
 
