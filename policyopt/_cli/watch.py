@@ -304,12 +304,11 @@ def _losses(
         if (chance < 1).any():
             step = "Audit whole groups, and give each group's mean loss."
             raise input_error(f"columns of {path}", "group without probability", "both", step)
+        import pandas as pd
+
         groups = [_said(row.get("group")) for row in rows]
-        _, first, at = np.unique(groups, return_index=True, return_inverse=True)
-        known, order = ~np.isnan(out), np.argsort(first)
-        with np.errstate(invalid="ignore"):
-            sums, count = np.bincount(at, np.where(known, out, 0.0)), np.bincount(at, known)
-            out, chance = (sums / count)[order], np.ones(len(first))
+        out = pd.Series(out).groupby(groups, sort=False).mean().to_numpy()
+        chance = np.ones(len(out))
     return out, chance
 
 

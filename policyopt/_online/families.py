@@ -207,12 +207,10 @@ def _arms(arms: Any) -> int | list[float]:
 
 def steerable(method: str | Method) -> Method:
     """Return a method, or refuse one whose policies draw coins, choose exits, or take no thresholds."""
-    if not isinstance(method, str):
-        check_type("method", method, Method, "a name or a Method", "E.g. max_prob.")
-    name = called(method) if isinstance(method, str) else method.name
     made = make_method(method) if isinstance(method, str) else method
-    if name in ROWS and not ROWS[name].online:
-        raise _unsteerable(name)
+    check_type("method", made, Method, "a name or a Method", "E.g. max_prob.")
+    if made.name in ROWS and not ROWS[made.name].online:
+        raise _unsteerable(made.name)
     return made
 
 

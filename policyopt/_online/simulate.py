@@ -218,10 +218,9 @@ def simulate(
     seen = look_up(family)
     exits = family.exits_of(seen.scores)
     baseline = RegretBaseline(plan, arm_means(seen, exits, over))
-    limit = (
-        None if budget is None or fit is None else parse_budget(budget, fit.mean_costs, fit.unit)
-    )
-    if limit is not None and fit is not None:
+    limit = None
+    if budget is not None and fit is not None:
+        limit = parse_budget(budget, fit.mean_costs, fit.unit)
         check_budgets(fit, [limit])
     own_method = steerable(method)
 
@@ -344,11 +343,8 @@ class Schedule:
 
     def draw(self, rounds: npt.ArrayLike, uniform: Floats) -> Ints:
         """Return which stream each request comes from, (n, R), by rounds (n,) and numbers in [0, 1) (n, R)."""
-        edges = np.cumsum(self.shares(rounds), axis=1)[:, :-1]
-        found = np.zeros(uniform.shape, dtype=np.int64)
-        for edge in edges.T:
-            found += uniform >= edge[:, None]
-        return found
+        edges = np.cumsum(self.shares(rounds), axis=1)[:, None, :-1]
+        return (uniform[:, :, None] >= edges).sum(axis=2)
 
 
 def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
