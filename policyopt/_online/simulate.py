@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -681,17 +682,6 @@ class BanditPlayer(SimulatedPlayer):
             yield arm, (first, last, reward, chance) if came[j] else None
 
 
-@dataclass(slots=True)
-class _Shown:
-    """A request of a simulation, as rules by exit see it."""
-
-    arm: int
-    confidences: list[float]
-    predictions: list[int]
-    hidden: Any = ()
-    exit: int = 0
-
-
 class ExitPlayer(SimulatedPlayer):
     """A rule that says at each exit whether to leave: its arms are exits, or split layers.
 
@@ -712,7 +702,8 @@ class ExitPlayer(SimulatedPlayer):
         choose, contextual, hidden = player.choose, self.contextual, seen.hidden
         for j, arrives in enumerate(came):
             own = () if hidden is None else hidden[rows[j]]
-            shown = _Shown(choose(), confidences[j], predictions[j], own)
+            said = {"confidences": confidences[j], "predictions": predictions[j], "hidden": own}
+            shown = SimpleNamespace(arm=choose(), exit=0, **said)  # as rules by exit see a request
             if contextual:
                 while shown.exit < last and not leaves(shown, shown.exit):
                     shown.exit += 1
