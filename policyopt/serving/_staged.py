@@ -134,15 +134,19 @@ class StagedModel:
         """Run exit by exit: yield each stage's hidden state and its head's output, which the next may change."""
         hidden = batch
         for k in range(self.exits):
-            hidden, logits = self.stage(k, hidden)
-            yield hidden, self.head(k, hidden, logits)
+            hidden, output = self.onward(hidden, k - 1, k)
+            yield hidden, output
+
+    def onward(self, hidden: Any, before: int, k: int) -> tuple[Any, Any]:
+        """Run from exit `before` (-1: the batch) to exit k: the hidden state there, and its head's output."""
+        logits = None
+        for stage in range(before + 1, k + 1):
+            hidden, logits = self.stage(stage, hidden)
+        return hidden, self.head(k, hidden, logits)
 
     def last(self, batch: Any) -> Any:
         """Return the logits of the last exit, (n, C): the full model without its early exits."""
-        hidden, logits = batch, None
-        for k in range(self.exits):
-            hidden, logits = self.stage(k, hidden)
-        return self.head(self.exits - 1, hidden, logits)
+        return self.onward(batch, -1, self.exits - 1)[1]
 
     def compiled(self, backend: Any = "inductor", **options: Any) -> StagedModel:
         """Return the same model, every stage and head compiled for batches of any size.
