@@ -75,7 +75,7 @@ def explanation_content(
         seen = observe(table, found.policy.answer)
         columns = seen.confidence, seen.correct, found.found.exit
         path = found.policy.active_exits
-        records = calibration_records("none", *columns, seen.losses, path, table.group)
+        records = calibration_records("none", seen, found.found.exit, path, table.group)
         panels += draw.calibration_panels(records, {"none": columns}, table.group)
     except InputError as error:
         notes.append(f"nothing on calibration: {error}")
