@@ -170,7 +170,6 @@ def arms_family(
     if isinstance(arms, PolicyFamily):
         return arms
     found = _arms(arms)
-    steerable(method)
     if not isinstance(found, int):
         if len(found) < 2:
             step = "E.g. 0:1:0.2. A whole number counts points."

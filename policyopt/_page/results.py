@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from platform import python_version
 from statistics import fmean
@@ -165,13 +166,10 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
 
 def _deploy(study: Study, word: str) -> dict[str, Any]:
     """Return which model at which budgets, with what certainty."""
-    spans, sure, sentences = list[list[Any]](), f"with {percent(study.confidence, 0)} certainty", []
-    for one in study.budgets:  # neighbours of which the same is told are told together
-        key = one["winner"] or frozenset(one["contenders"])
-        if not spans or spans[-1][0] != key:
-            spans.append([key, []])
-        spans[-1][1].append(one)
-    for key, at in spans:
+    sure, sentences = f"with {percent(study.confidence, 0)} certainty", list[str]()
+    alike = groupby(study.budgets, lambda one: one["winner"] or frozenset(one["contenders"]))
+    for key, neighbours in alike:  # of which the same is told
+        at = list(neighbours)
         ends = " to ".join(dict.fromkeys(f"{one['budget']:.4g}" for one in (at[0], at[-1])))
         names = at[0]["contenders"]
         few = ", ".join(names[:_SOME]) + f" and {len(names) - _SOME} more" * (len(names) > _SOME)
