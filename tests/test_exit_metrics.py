@@ -11,7 +11,7 @@ from synthetic import outputs
 
 import policyopt as po
 from policyopt._intervals import proportion_interval
-from policyopt._report.calibration import calibration_records
+from policyopt._report.calibration import Observed, calibration_records
 from policyopt._study.exits import _less
 from tests.conftest import refuses
 
@@ -35,7 +35,8 @@ def test_metrics_are_as_defined():
     mass = np.exp(logits.astype(float))
     mass /= mass.sum(axis=2, keepdims=True)
     said, right = mass.argmax(axis=2), mass.argmax(axis=2) == labels[:, None]
-    told = calibration_records("none", mass.max(axis=2), right.astype(float), np.full(500, -1))[::2]
+    seen = Observed(mass.max(axis=2), right.astype(float))
+    told = calibration_records("none", seen, np.full(500, -1))[::2]
     for k, one in enumerate(found.exits):
         assert one["exit"] == k and one["cost"] == 2.0**k and one["rows"] == 500
         assert one["accuracy"] == accuracy_score(labels, said[:, k])

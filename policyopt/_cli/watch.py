@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from policyopt._cli.output import number, percent
 from policyopt._intervals import with_interval
 from policyopt.runtime._certificate import certificate_of
 from policyopt.runtime._checks import check_one_of
-from policyopt.runtime._errors import CheckError, PolicyOptError, input_error
+from policyopt.runtime._errors import CheckError, input_error
 from policyopt.runtime._experts import load_any
 from policyopt.runtime._files import refusing, write_file
 from policyopt.runtime._risk_monitor import RiskMonitor
@@ -133,8 +134,6 @@ def _promise(
         step = "State it: --risk 'cost<=2.5'. What 100 % is of such rows nobody knows."
         raise input_error("--risk", "in the unit, of costs per row", promise.text, step)
     if promise.share:
-        from dataclasses import replace
-
         full = float(costs.max()) if stated is None else stated["full_cost"]
         promise = replace(promise, most=promise.most * full, share=False)
     if bound is None:  # the dearest exit, and whoever answers instead
@@ -226,18 +225,16 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         step = "Name what new rows were written to."
         raise input_error("ROWS", "a file", f"{path} (missing)", step)
     at = 0
-    try:
-        with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with refusing(path), path.open(encoding="utf-8-sig", newline="") as file:
+        try:
             for row in _csv(file) if path.suffix == ".csv" else map(_json, file):
                 at += 1
                 if row is not None:
                     yield row
-    except PolicyOptError:
-        raise
-    except (ValueError, RecursionError, csv.Error) as error:
-        step = "Save it anew in UTF-8, a cell for every column."
-        allowed = "cells of CSV" if path.suffix == ".csv" else "JSON, an object per line"
-        raise input_error(f"row {at} of {path}", allowed, str(error), step) from None
+        except (ValueError, RecursionError, csv.Error) as error:
+            step = "Save it anew in UTF-8, a cell for every column."
+            allowed = "cells of CSV" if path.suffix == ".csv" else "JSON, an object per line"
+            raise input_error(f"row {at} of {path}", allowed, str(error), step) from None
 
 
 def _csv(file: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -268,15 +265,13 @@ def _losses(
     if lacking:
         step = f"Or a column loss. Found: {', '.join(sorted(map(str, names))) or 'nothing'}."
         raise input_error(f"columns of {path}", ", ".join(needs), f"no {lacking[0]}", step)
-    texts = {name: [_said(row.get(name)) for row in rows] for name in needs}
-    whole = [all(cells) for cells in zip(*texts.values(), strict=True)]
-    seen = np.array(whole, dtype=bool)
+    said = {n: np.array([_said(row.get(n)) for row in rows], dtype=object) for n in needs}
+    seen = np.all([cells != "" for cells in said.values()], axis=0)
     out = np.full(len(rows), np.nan)
     if needs in (("loss",), ("cost",)):
         places = np.flatnonzero(seen).tolist()
-        out[seen] = [_number(texts[needs[0]][i], needs[0], i, path) for i in places]
+        out[seen] = [_number(said[needs[0]][i], needs[0], i, path) for i in places]
     else:
-        said = {name: np.array(values, dtype=object) for name, values in texts.items()}
         numbers = {
             name: {_WHOLE.fullmatch(text) is not None for text in values[seen]}
             for name, values in said.items()
@@ -309,12 +304,11 @@ def _losses(
         if (chance < 1).any():
             step = "Audit whole groups, and give each group's mean loss."
             raise input_error(f"columns of {path}", "group without probability", "both", step)
+        import pandas as pd
+
         groups = [_said(row.get("group")) for row in rows]
-        _, first, at = np.unique(groups, return_index=True, return_inverse=True)
-        known, order = ~np.isnan(out), np.argsort(first)
-        with np.errstate(invalid="ignore"):
-            sums, count = np.bincount(at, np.where(known, out, 0.0)), np.bincount(at, known)
-            out, chance = (sums / count)[order], np.ones(len(first))
+        out = pd.Series(out).groupby(groups, sort=False).mean().to_numpy()
+        chance = np.ones(len(out))
     return out, chance
 
 

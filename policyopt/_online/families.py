@@ -170,7 +170,6 @@ def arms_family(
     if isinstance(arms, PolicyFamily):
         return arms
     found = _arms(arms)
-    steerable(method)
     if not isinstance(found, int):
         if len(found) < 2:
             step = "E.g. 0:1:0.2. A whole number counts points."
@@ -207,12 +206,10 @@ def _arms(arms: Any) -> int | list[float]:
 
 def steerable(method: str | Method) -> Method:
     """Return a method, or refuse one whose policies draw coins, choose exits, or take no thresholds."""
-    if not isinstance(method, str):
-        check_type("method", method, Method, "a name or a Method", "E.g. max_prob.")
-    name = called(method) if isinstance(method, str) else method.name
     made = make_method(method) if isinstance(method, str) else method
-    if name in ROWS and not ROWS[name].online:
-        raise _unsteerable(name)
+    check_type("method", made, Method, "a name or a Method", "E.g. max_prob.")
+    if made.name in ROWS and not ROWS[made.name].online:
+        raise _unsteerable(made.name)
     return made
 
 

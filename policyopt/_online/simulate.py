@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,10 +219,9 @@ def simulate(
     seen = look_up(family)
     exits = family.exits_of(seen.scores)
     baseline = RegretBaseline(plan, arm_means(seen, exits, over))
-    limit = (
-        None if budget is None or fit is None else parse_budget(budget, fit.mean_costs, fit.unit)
-    )
-    if limit is not None and fit is not None:
+    limit = None
+    if budget is not None and fit is not None:
+        limit = parse_budget(budget, fit.mean_costs, fit.unit)
         check_budgets(fit, [limit])
     own_method = steerable(method)
 
@@ -344,11 +344,8 @@ class Schedule:
 
     def draw(self, rounds: npt.ArrayLike, uniform: Floats) -> Ints:
         """Return which stream each request comes from, (n, R), by rounds (n,) and numbers in [0, 1) (n, R)."""
-        edges = np.cumsum(self.shares(rounds), axis=1)[:, :-1]
-        found = np.zeros(uniform.shape, dtype=np.int64)
-        for edge in edges.T:
-            found += uniform >= edge[:, None]
-        return found
+        edges = np.cumsum(self.shares(rounds), axis=1)[:, None, :-1]
+        return (uniform[:, :, None] >= edges).sum(axis=2)
 
 
 def make_schedule(kind: str, streams: str | Sequence[str], rounds: int) -> Schedule:
@@ -685,17 +682,6 @@ class BanditPlayer(SimulatedPlayer):
             yield arm, (first, last, reward, chance) if came[j] else None
 
 
-@dataclass(slots=True)
-class _Shown:
-    """A request of a simulation, as rules by exit see it."""
-
-    arm: int
-    confidences: list[float]
-    predictions: list[int]
-    hidden: Any = ()
-    exit: int = 0
-
-
 class ExitPlayer(SimulatedPlayer):
     """A rule that says at each exit whether to leave: its arms are exits, or split layers.
 
@@ -716,7 +702,8 @@ class ExitPlayer(SimulatedPlayer):
         choose, contextual, hidden = player.choose, self.contextual, seen.hidden
         for j, arrives in enumerate(came):
             own = () if hidden is None else hidden[rows[j]]
-            shown = _Shown(choose(), confidences[j], predictions[j], own)
+            said = {"confidences": confidences[j], "predictions": predictions[j], "hidden": own}
+            shown = SimpleNamespace(arm=choose(), exit=0, **said)  # as rules by exit see a request
             if contextual:
                 while shown.exit < last and not leaves(shown, shown.exit):
                     shown.exit += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from platform import python_version
 from statistics import fmean
@@ -75,7 +76,7 @@ def explanation_content(
         seen = observe(table, found.policy.answer)
         columns = seen.confidence, seen.correct, found.found.exit
         path = found.policy.active_exits
-        records = calibration_records("none", *columns, seen.losses, path, table.group)
+        records = calibration_records("none", seen, found.found.exit, path, table.group)
         panels += draw.calibration_panels(records, {"none": columns}, table.group)
     except InputError as error:
         notes.append(f"nothing on calibration: {error}")
@@ -165,22 +166,16 @@ def study_content(study: Study, title: str = "Models side by side") -> dict[str,
 
 def _deploy(study: Study, word: str) -> dict[str, Any]:
     """Return which model at which budgets, with what certainty."""
-    spans, sure, sentences = list[list[Any]](), f"with {percent(study.confidence, 0)} certainty", []
-    for one in study.budgets:  # neighbours of which the same is told are told together
-        key = one["winner"] or frozenset(one["contenders"])
-        if not spans or spans[-1][0] != key:
-            spans.append([key, []])
-        spans[-1][1].append(one)
-    for key, at in spans:
+    sure, sentences = f"with {percent(study.confidence, 0)} certainty", list[str]()
+    alike = groupby(study.budgets, lambda one: one["winner"] or frozenset(one["contenders"]))
+    for key, neighbours in alike:  # of which the same is told
+        at = list(neighbours)
         ends = " to ".join(dict.fromkeys(f"{one['budget']:.4g}" for one in (at[0], at[-1])))
         names = at[0]["contenders"]
         few = ", ".join(names[:_SOME]) + f" and {len(names) - _SOME} more" * (len(names) > _SOME)
         told = f"one of {few}; which, cannot be told"
-        told = (
-            told
-            if names[1:]
-            else f"{few} leads, which may be chance, as so many budgets are looked at"
-        )
+        if not names[1:]:
+            told = f"{few} leads, which may be chance, as so many budgets are looked at"
         if isinstance(key, str):
             leads = [100 * one["lead"] for one in at if one["lead"] is not None]
             apart = " to ".join(dict.fromkeys(f"{f(leads):.2f}" for f in (min, max) if leads))
@@ -235,10 +230,8 @@ def simulation_content(found: Simulation, title: str) -> dict[str, Any]:
     more = {of: first[of] for of in names if first[of] not in (None, [])}
     if found.budget is not None:
         more["budget"] = f"{found.budget:.4g} {first['unit']}"
-    more["overhead"], arms = (
-        " to ".join(f"{x:g}" for x in dict.fromkeys(first["overhead"])),
-        first["arms"],
-    )
+    more["overhead"] = " to ".join(f"{x:g}" for x in dict.fromkeys(first["overhead"]))
+    arms = first["arms"]
     more["arms"] = f"{len(arms)}, {facts['arm']} {arms[0]:.3g} to {arms[-1]:.3g}"
     return page("simulate", title, subtitle, panels, None, found.notes, **more)
 

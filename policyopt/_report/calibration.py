@@ -45,7 +45,7 @@ from policyopt.runtime._shown import Shown
 from policyopt.runtime._typing import Array, Floats, Ints
 
 #: They change the class probabilities; the others map the top probability only.
-ANSWER_MAPS = ("temperature", "vector")
+ANSWER_MAPS = {"temperature": fit_temperature, "vector": fit_vector}
 MAPS = ("none", *ANSWER_MAPS, *FITS)
 REPLICATES = 200
 _BLOCK = 1 << 22  # resampled numbers held at a time
@@ -162,8 +162,7 @@ def calibration(
     for i, name in enumerate(names):
         report(i, len(names), name)
         one = seen[name] = apply_map(fit_map(name, fit, before), test, after)
-        columns = one.confidence, one.correct, exits, one.losses
-        records += calibration_records(name, *columns, path, test.group)
+        records += calibration_records(name, one, exits, path, test.group)
     for record in records if data.names else ():
         record["name"] = data.names[record["exit"]]
     told = policy.provenance.get("method"), policy.provenance.get("budget"), policy.unit
@@ -231,8 +230,7 @@ def fit_map(name: str, table: Table, observed: Observed) -> AnswerRule | Calibra
         return None
     if name not in ANSWER_MAPS:
         return fit_confidence(name, observed.confidence, observed.correct)
-    fit = {"temperature": fit_temperature, "vector": fit_vector}[name]
-    return fit(table.log_prob(), np.asarray(table.statistics.labels), table.group)
+    return ANSWER_MAPS[name](table.log_prob(), np.asarray(table.statistics.labels), table.group)
 
 
 def apply_map(rule: AnswerRule | Calibrator | None, table: Table, observed: Observed) -> Observed:
@@ -248,21 +246,18 @@ def apply_map(rule: AnswerRule | Calibrator | None, table: Table, observed: Obse
 
 def calibration_records(
     name: str,
-    confidence: Floats,
-    correct: Floats,
+    seen: Observed,
     exits: Ints,
-    losses: Floats | None = None,
     path: Sequence[int] | None = None,
     kin: Ints | None = None,
 ) -> list[dict[str, Any]]:
     """Return one record per exit and group of rows: all of them, and those that leave there."""
-    # `confidence`, `correct`, `losses` (of the label, in nats): (N, K); `exits`: (N,); `path`: the model's number of
-    # each column; `kin`: which rows belong together, `Table.group`. Measures of no rows are None; ``gap`` over 0 is
-    # overconfident.
-    records, areas = [], failure_auroc(confidence, correct)
-    for k, number in enumerate(range(confidence.shape[1]) if path is None else path):
+    # `exits`: (N,); `path`: the model's number of each column; `kin`: which rows belong together, `Table.group`.
+    # Measures of no rows are None; ``gap`` over 0 is overconfident.
+    records, areas = [], failure_auroc(seen.confidence, seen.correct)
+    for k, number in enumerate(range(seen.confidence.shape[1]) if path is None else path):
         for group, rows in (("all", np.full(len(exits), True)), ("leavers", exits == number)):
-            p, right = confidence[rows, k], correct[rows, k]
+            p, right = seen.confidence[rows, k], seen.correct[rows, k]
             record: dict[str, Any] = {"calibration": name, "exit": number, "group": group}
             record |= {"rows": len(p), **dict.fromkeys(_MEASURES)}
             if len(p):
@@ -270,7 +265,7 @@ def calibration_records(
                 record |= {
                     "confidence": float(p.mean()), "accuracy": float(right.mean()),
                     "gap": float(p.mean() - right.mean()), "brier": float(((p - right) ** 2).mean()),
-                    "nll": None if losses is None else float(losses[rows, k].mean()),
+                    "nll": None if seen.losses is None else float(seen.losses[rows, k].mean()),
                     "failure_auroc": areas[k] if group == "all" else None,
                 }  # fmt: skip
             records.append(record)

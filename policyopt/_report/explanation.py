@@ -15,7 +15,7 @@ from policyopt._intervals import mean_interval, with_interval
 from policyopt._progress import working
 from policyopt._replay import Traced, trace
 from policyopt._report.calibration import auroc
-from policyopt._report.routes import Routes, explain_routing
+from policyopt._report.routes import Routes, explain_routing, records_of, stated
 from policyopt._table import Table, Tables, known_rows
 from policyopt.runtime._checks import check_one_of
 from policyopt.runtime._errors import PolicyOptError
@@ -52,19 +52,15 @@ class Explanation(Shown):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a record per row: where it left, what was answered, also by the reference."""
-        columns: dict[str, Any] = {"row": np.arange(len(self.found.exit))}
-        if self.found.labels is not None:
-            columns["label"] = self.found.labels
+        columns: dict[str, Any] = {"row": range(len(self.found.exit)), "label": self.found.labels}
+        named = self.policy.observer.kind.answers_class  # of others only a number to compare by
         for prefix, found in (("", self.found), ("reference_", self.reference)):
-            if found is None:
-                continue
-            columns[f"{prefix}exit"] = found.exit
-            if self.policy.observer.kind.answers_class:  # of others only a number to compare by
-                columns[f"{prefix}prediction"] = found.taken
-            columns[f"{prefix}cost"] = found.cost
-            if found.quality_taken is not None:
-                columns[f"{prefix}quality"] = found.quality_taken.astype(float)
-        return _records(columns)
+            if found is not None:
+                worth = None if found.quality_taken is None else found.quality_taken.astype(float)
+                told = {"exit": found.exit, "prediction": found.taken if named else None}
+                told |= {"cost": found.cost, "quality": worth}
+                columns |= {prefix + name: column for name, column in told.items()}
+        return records_of(columns)
 
 
 @working("explaining")
@@ -177,10 +173,8 @@ def default_reference(policy: Any, tables: Tables) -> tuple[Policy | None, str]:
 
 
 def _describe(policy: Policy) -> dict[str, Any]:
-    names = ("method", "settings", "budget", "expected_cost")
-    told = {name: policy.provenance.get(name) for name in names}
-    told |= {"score": policy.rule.name, "answer": policy.answer.name}
-    return told | threshold_fields(policy)
+    told = {"score": policy.rule.name, "answer": policy.answer.name}
+    return stated(policy) | told | threshold_fields(policy)
 
 
 def _notes(found: Traced, table: Table) -> list[str]:
@@ -280,13 +274,8 @@ def _by_class(found: Traced, columns: dict[str, Any]) -> list[dict[str, Any]] | 
         return np.apply_along_axis(lambda values: np.bincount(place, values) / rows, 0, column)
 
     means_of = {name: means(column) for name, column in columns.items()}
-    records = _records({"class": names, "rows": rows, **means_of})
+    records = records_of({"class": names, "rows": rows, **means_of})
     return [_both(record, found) for record in records]
-
-
-def _records(columns: dict[str, Array]) -> list[dict[str, Any]]:
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [dict(zip(columns, values, strict=True)) for values in rows]
 
 
 def change_record(found: Traced, reference: Traced) -> dict[str, Any]:

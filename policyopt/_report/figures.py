@@ -57,10 +57,12 @@ def tidy(axes: Any, grid: str = "", labelsize: float = 9, **properties: Any) -> 
         axes.grid(True, axis=grid, color="0.92")
 
 
-def log_scale(axes: Any) -> None:
-    """Show costs that lie far apart in octaves."""
+def log_scale(axes: Any, costs: Any, apart: float = 8.0) -> None:
+    """Show costs in octaves where the dearest is more than so many times the cheapest."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+    if not 0 < apart * min(costs) < max(costs):
+        return
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -292,8 +294,7 @@ def draw_frontier(axes: Any, frontier: Frontier) -> None:
         bound_cost, bound = _by_budget(frontier.bound, "budget", "quality")
         told = "hindsight, not deployable"
         axes.plot(bound_cost, 100 * bound, ls=(0, (7, 3)), color="0.55", lw=1.2, label=told)
-    if costs[0] > 0 and costs[-1] / costs[0] > 8:
-        log_scale(axes)
+    log_scale(axes, costs)
     across = f"realised cost per sample [{picture_text(frontier.unit)}]"
     word = "quality" if frontier.graded else "accuracy"
     tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%]")
@@ -362,9 +363,7 @@ def draw_comparison(axes: Any, found: Comparison) -> None:
         lines[label] = np.array([[r[name] for r in rows] for name in names])
     _draw_lines(axes, lines, worth, 2, picture_text)
     axes.axhline(0, color="0.4", lw=1)
-    costs = [record["realised_cost"] for record in means]
-    if min(costs) > 0 and max(costs) > 8 * min(costs):
-        log_scale(axes)
+    log_scale(axes, [record["realised_cost"] for record in means])
     tidy(axes, grid="both", xlabel=f"realised cost per sample [{picture_text(found.unit)}]")
     axes.set_ylabel(f"points over {picture_text(found.reference)}")
 
@@ -373,10 +372,10 @@ def draw_ranking(axes: Any, found: Comparison) -> None:
     """Draw methods by rank with their mean difference to the reference; letters: not told apart."""
     ranks = [record for record in found.ranking if record["budget"] is None]
     for at, one in enumerate(ranks):
-        gap, low, high = (100 * (one[f"difference{end}"] or 0) for end in ("", "_low", "_high"))
+        gap, reach = _with_reach(one, "difference")
         colour = COLOURS[0] if one["among_best"] else "0.5"
         look = {"fmt": "o" if one["among_best"] else "s", "ms": 5, "capsize": 2, "color": colour}
-        axes.errorbar(gap, at, xerr=[[gap - low], [high - gap]], **look)
+        axes.errorbar(gap, at, xerr=reach, **look)
         beside = {"xycoords": axes.get_yaxis_transform(), "va": "center", "fontsize": 9}
         axes.annotate(one["group"], (1.02, at), annotation_clip=False, **beside)
     axes.axvline(0, color="0.4", lw=1)
@@ -474,24 +473,21 @@ def plan_figure(
 
 def _draw_chosen(axes: Any, reached: dict[str, Any], name: str) -> None:
     """Draw the chosen plan with its intervals, its star alone in the legend."""
-    x, y = reached[name], 100 * reached["quality"]
-    bars = [
-        [[max(centre - low, 0.0)], [max(high - centre, 0.0)]]
-        for centre, low, high in (
-            (x, reached[f"{name}_low"], reached[f"{name}_high"]),
-            (y, 100 * reached["quality_low"], 100 * reached["quality_high"]),
-        )
-    ]
-    axes.errorbar(x, y, xerr=bars[0], yerr=bars[1], color="black", capsize=3, ls="none", zorder=5)
+    (x, across), (y, up) = _with_reach(reached, name, 1.0), _with_reach(reached, "quality")
+    axes.errorbar(x, y, xerr=across, yerr=up, color="black", capsize=3, ls="none", zorder=5)
     axes.plot(x, y, "*", color="black", mec="white", mew=0.8, ms=15, zorder=6)
     axes.plot([], [], "*", color="black", ms=9, label=picture_text(f"chosen: {reached['plan']}"))
 
 
+def _with_reach(record: dict[str, Any], of: str, scale: float = 100.0) -> tuple[float, Floats]:
+    """Return a field, 0 where it is not known, and how far its interval reaches down and up, (2, 1)."""
+    centre, low, high = (scale * (record[f"{of}{end}"] or 0.0) for end in ("", "_low", "_high"))
+    return centre, np.maximum([[centre - low], [high - centre]], 0.0)
+
+
 def _zoom(axes: Any, goal: Goal, points: Floats, records: Sequence[dict[str, Any]]) -> None:
     """Show what is worth comparing: costs in octaves where they are far apart, the upper accuracies."""
-    costs = np.array([*points[:, 0], *(one[goal.objective] for one in records)])
-    if costs.min() > 0 and costs.max() > 6 * costs.min():
-        log_scale(axes)
+    log_scale(axes, [*points[:, 0], *(one[goal.objective] for one in records)], apart=6.0)
     seen = [one["quality_low"] for one in records] + [goal.accuracy or 1.0]
     top = max(float(points[:, 1].max()), *(one["quality_high"] for one in records))
     low = max(top - max(4 * (top - min(seen)), 0.03), float(points[:, 1].min()))

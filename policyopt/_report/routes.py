@@ -11,6 +11,7 @@ from policyopt._intervals import worth_fields
 from policyopt._replay import Replay, replay
 from policyopt._report.figures import COLOURS, add_heading, new_figure
 from policyopt._table import Table, known_rows
+from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy
 from policyopt.runtime._shown import Shown
 from policyopt.runtime._text import picture_text
@@ -35,14 +36,23 @@ class Routes(Shown):
     def rows(self) -> list[dict[str, Any]]:
         """Return a record per row: models asked in turn, what was answered, its cost and worth."""
         found, names = self.found, [self.policy.called(m) for m in range(self.policy.model_exits)]
-        columns: dict[str, Any] = {"row": range(len(found.exit))}
-        if self.labels is not None:
-            columns["label"] = self.labels.tolist()
-        columns["asked"] = [[names[m] for m in way if m >= 0] for way in ways_of(found).tolist()]
-        columns |= {
-            n: getattr(found, n).tolist() for n in ("exit", "prediction", "cost", "quality")
-        }
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        asked = [[names[m] for m in way if m >= 0] for way in ways_of(found).tolist()]
+        head = {"row": range(len(found.exit)), "label": self.labels, "asked": asked}
+        names = ("exit", "prediction", "cost", "quality")
+        return records_of(head | {name: getattr(found, name) for name in names})
+
+
+def records_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a record per row of columns; those that are None are left out."""
+    known = {name: column for name, column in columns.items() if column is not None}
+    lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in known.values()]
+    return [dict(zip(known, row, strict=True)) for row in zip(*lists, strict=True)]
+
+
+def stated(policy: Policy | RoutingPolicy) -> dict[str, Any]:
+    """Return what a policy says of its fit."""
+    names = ("method", "settings", "budget", "expected_cost")
+    return {name: policy.provenance.get(name) for name in names}
 
 
 def ways_of(found: Any) -> Any:
@@ -91,12 +101,8 @@ def explain_routing(policy: RoutingPolicy, table: Table) -> Routes:
     kept = [way for way, one in tree.items() if one["share"] >= _RARE]
     # A way stands under the one that it goes on from, those that more rows go first.
     kept.sort(key=lambda w: [(-tree[w[:d]]["share"], w[d - 1]) for d in range(1, len(w) + 1)])
-    told = {
-        name: policy.provenance.get(name)
-        for name in ("method", "settings", "budget", "expected_cost")
-    }
     record = {
-        "policy": told, "split": table.split, "rows": n, "unit": table.unit,
+        "policy": stated(policy), "split": table.split, "rows": n, "unit": table.unit,
         "realised_cost": float(found.cost.mean()),
         **worth_fields(float(found.quality.mean()), found.graded),
         "models": models, "ways": [tree[way] for way in kept],

@@ -45,8 +45,7 @@ def draw_study(axes: Any, found: Study, strip: Any = None) -> None:
         edges = [colour if name in one["contenders"] else "none" for one in rows]
         faces = [colour if name == one["winner"] else "none" for one in rows]
         strip.scatter(budgets, [place] * len(rows), 40, marker=mark, c=faces, edgecolors=edges)
-    if budgets[0] > 0 and budgets[-1] > 8 * budgets[0]:
-        draw.log_scale(axes)  # which the strip shares
+    draw.log_scale(axes, budgets)  # which the strip shares
     word = "quality" if found.graded else "accuracy"
     across = f"mean cost per sample [{picture_text(found.unit)}]"
     draw.tidy(axes, grid="both", xlabel=across, ylabel=f"{word} [%] at equal realised cost")

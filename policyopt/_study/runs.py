@@ -83,17 +83,12 @@ def compare_runs(
     samples = dict[str, Floats]()
     for name, given in values.items():
         try:
-            samples[name] = np.asarray(given, dtype=np.float64)
+            one = samples[name] = np.asarray(given, dtype=np.float64)
         except (TypeError, ValueError):
-            samples[name] = np.empty(0)
-        if (
-            samples[name].ndim != 1
-            or len(samples[name]) < 2
-            or not np.isfinite(samples[name]).all()
-        ):
-            raise input_error(
-                f"runs of {name}", "two or more finite numbers, one per run", given, step
-            )
+            one = np.empty(0)  # refused below
+        if one.ndim != 1 or len(one) < 2 or not np.isfinite(one).all():
+            allowed = "two or more finite numbers, one per run"
+            raise input_error(f"runs of {name}", allowed, given, step)
     names, runs = list(samples), list(samples.values())
     residuals, whole = np.concatenate([one - one.mean() for one in runs]), np.concatenate(runs)
     means = {name: float(one.mean()) for name, one in samples.items()}

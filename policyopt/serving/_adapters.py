@@ -162,7 +162,7 @@ def from_encoder(
             allowed = f"{len(ends)} callables, one per exit"
             got = ", ".join(type(call).__name__ for call in calls) or "none"
             raise input_error(name, allowed, got, "See `after`.")
-    stages = [_stage(layers[a:b], None if a else front) for a, b in pairwise([0, *ends])]
+    stages = [_stage(layers[a:b], unchanged if a else front) for a, b in pairwise([0, *ends])]
     pooled = [_pooled(pool, norm) for pool in poolers]
     exits = [_chained(*pair) for pair in zip(pooled, heads, strict=True)]
     return StagedModel(stages, exits, pooled if features else None)
@@ -173,11 +173,11 @@ def first_token(states: Tensor) -> Tensor:
     return states[:, 0]
 
 
-def _stage(layers: Sequence[Call], front: Call | None) -> Call:
+def _stage(layers: Sequence[Call], front: Call) -> Call:
     """Return a stage that runs some layers; the first one embeds the batch before."""
 
     def run(hidden: Any) -> dict[str, Any]:
-        call = hidden if front is None else front(hidden)
+        call = front(hidden)
         states = call["states"]
         for layer in layers:
             states = _states(layer(states, *call["args"], **call["kwargs"]))
@@ -186,12 +186,8 @@ def _stage(layers: Sequence[Call], front: Call | None) -> Call:
     return run
 
 
-def _pooled(pool: Call, norm: Call | None) -> Call:
-    def run(hidden: Mapping[str, Any]) -> Any:
-        states = hidden["states"]
-        return pool(states if norm is None else norm(states))
-
-    return run
+def _pooled(pool: Call, norm: Call) -> Call:
+    return lambda hidden: pool(norm(hidden["states"]))
 
 
 def _chained(pool: Call, head: Call) -> Call:
@@ -202,7 +198,7 @@ class _Reached(Exception):
     """The first layer was called; the argument is what with."""
 
 
-def _watched(model: Any, example: Mapping[str, Any] | None) -> tuple[Call, list[Call], Call | None]:
+def _watched(model: Any, example: Mapping[str, Any] | None) -> tuple[Call, list[Call], Call]:
     """Run a model once: its front, its layers in order, the norm after; refuse what layer by layer would not repeat."""
     import torch
     from torch import nn
@@ -244,7 +240,7 @@ def _watched(model: Any, example: Mapping[str, Any] | None) -> tuple[Call, list[
         if calls:
             why = _unlike(calls, front(given), size(given), model.training)
         if not why:
-            fits = [n for n in (None, *_norms(model, path)) if _leads(n, calls[-1][2], last)]
+            fits = [n for n in (unchanged, *_norms(model, path)) if _leads(n, calls[-1][2], last)]
             why = "" if fits else "does more than one normalisation after its layers"
     if why:
         allowed = (
@@ -361,10 +357,10 @@ def _norms(model: Any, path: str) -> list[Any]:
     return [m for holder in holders for m in holder.children() if "Norm" in type(m).__name__]
 
 
-def _leads(norm: Call | None, states: Any, last: Any) -> bool:
+def _leads(norm: Call, states: Any, last: Any) -> bool:
     """Say whether these states, normalised, are the model's last ones."""
     try:
-        return _same(states if norm is None else norm(states), last)
+        return _same(norm(states), last)
     except (RuntimeError, TypeError, ValueError):  # a norm of another width, or of other arguments
         return False
 

@@ -85,7 +85,11 @@ def export_cache(
     if unknown is not None:
         raise input_error(unknown, f"left out, or one of {', '.join(known)}", "an unknown option")
     if device is not None:
-        _check_device(device)
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError, ImportError) as error:
+            got = f"{device} ({str(error).partition(chr(10))[0]})"
+            raise input_error("device", "one that torch can use here, e.g. 'cpu'", got) from error
     if features and model.features is None:
         model.vectors(0, None)  # says what is lacking
     warn_of_training(model)
@@ -100,7 +104,6 @@ def export_cache(
                     columns = _run(model, inputs, features)
                 except (TypeError, AttributeError) as error:
                     refuse_numpy(model, inputs, error)
-                    raise
                 writer.append(split, labels=labels, **columns)
                 rows[split] += size(inputs)
     return rows
@@ -117,17 +120,6 @@ def _run(model: StagedModel, inputs: Any, features: bool) -> dict[str, Any]:
     if isinstance(outputs[0], Mapping):
         columns = {name: np.stack([o[name] for o in outputs], axis=1) for name in outputs[0]}
     return {**columns, "features": vectors if features else None}
-
-
-def _check_device(device: Any) -> None:
-    """Refuse a device that torch does not know, or cannot use here."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-        got = f"{device} ({str(error).partition(chr(10))[0]})"
-        raise input_error("device", "one that torch can use here, e.g. 'cpu'", got) from error
 
 
 def _batches(samples: Any, split: str, batch: int) -> Iterator[tuple[Any, Any]]:
@@ -254,7 +246,6 @@ def measure(
                 operations = [counter.get_total_flops() for _ in model.walk(example)]
         except (TypeError, AttributeError) as error:
             refuse_numpy(model, example, error)
-            raise
         compute = np.array([count / 2 for count in operations]) / n / 1e6
         sizes = sorted({n, *batches})
         LatencyTable(sizes, *np.zeros((3, len(sizes), model.exits)))  # refuses what is no size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -84,14 +85,12 @@ class LatencyTable:
 
     def plan(self, path: Sequence[int]) -> Callable[[int, int], int]:
         """Return a function of a place on the path and a batch's size: the most survivors that regrouping pays for."""
-        known: dict[tuple[int, int], int] = {}
 
+        @cache
         def most(at: int, of: int) -> int:
-            if (at, of) not in known:
-                ahead = self.seconds(path, of + 1)[:, at + 1]
-                pays = self.gathering(path, of + 1)[:, at] + ahead < ahead[of]
-                known[at, of] = int(np.flatnonzero(pays).max(initial=0))
-            return known[at, of]
+            ahead = self.seconds(path, of + 1)[:, at + 1]
+            pays = self.gathering(path, of + 1)[:, at] + ahead < ahead[of]
+            return int(np.flatnonzero(pays).max(initial=0))
 
         return most
 

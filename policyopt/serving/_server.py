@@ -162,7 +162,6 @@ class Server:
                 return self._many(batch, n, numbers, context, level)
         except (TypeError, AttributeError) as error:
             refuse_numpy(self.model, batch, error)
-            raise
 
     def _counted(self, n: int) -> int:
         """Count n samples, and return the first one's number; threads may serve at once."""
@@ -199,10 +198,8 @@ class Server:
         """Run the stages up to exit `at` of the path; return the hidden state there, and what is decided of `rows`."""
         model, policy = self.model, self.policy
         k, before = policy.active_exits[at], policy.active_exits[at - 1] if at else -1
-        given = None
-        for stage in range(before + 1, k + 1):
-            hidden, given = model.stage(stage, hidden)
-        output = host(model.head(k, hidden, given))
+        hidden, output = model.onward(hidden, before, k)
+        output = host(output)
         vectors = host(model.vectors(k, hidden)) if self._wanted else None
         if rows is not None:
             output, vectors = rows_of(output, rows), vectors if vectors is None else vectors[rows]
@@ -374,10 +371,8 @@ class _Single:
 
     def run(self, batch: Any, number: int) -> Served:
         """Run a batch of one sample, of that number; return its result."""
-        model, hidden, given, first = self.model, batch, None, self.policy.active_exits[0]
-        for k in range(first + 1):
-            hidden, given = model.stage(k, hidden)
-        logits = model.head(first, hidden, given)
+        first = self.policy.active_exits[0]
+        hidden, logits = self.model.onward(batch, -1, first)
         if self.server.looking:
             self.server.look(logits)
         return self.by_policy(first, hidden, logits, number, ())
@@ -394,7 +389,6 @@ class _Single:
 
     def by_policy(self, k: int, hidden: Any, logits: Any, number: int, seen: Sequence[Any]) -> Any:
         """Run one sample to its end by the policy, from exit k on; `seen`: outputs before."""
-        given: Any = None
         model, policy = self.model, self.policy
         state = caught_up(policy, number, seen)
         while True:
@@ -407,9 +401,8 @@ class _Single:
                     return Served(np.array([k]), said, self._costs[k : k + 1], never)
                 return self.result(k, decision.prediction)
             following = policy.active_exits[policy.active_exits.index(k) + 1]
-            for stage in range(k + 1, following + 1):
-                hidden, given = model.stage(stage, hidden)
-            k, logits = following, model.head(following, hidden, given)
+            hidden, logits = model.onward(hidden, k, following)
+            k = following
 
 
 class _Machine(_Single):

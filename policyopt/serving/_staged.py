@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -134,15 +134,19 @@ class StagedModel:
         """Run exit by exit: yield each stage's hidden state and its head's output, which the next may change."""
         hidden = batch
         for k in range(self.exits):
-            hidden, logits = self.stage(k, hidden)
-            yield hidden, self.head(k, hidden, logits)
+            hidden, output = self.onward(hidden, k - 1, k)
+            yield hidden, output
+
+    def onward(self, hidden: Any, before: int, k: int) -> tuple[Any, Any]:
+        """Run from exit `before` (-1: the batch) to exit k: the hidden state there, and its head's output."""
+        logits = None
+        for stage in range(before + 1, k + 1):
+            hidden, logits = self.stage(stage, hidden)
+        return hidden, self.head(k, hidden, logits)
 
     def last(self, batch: Any) -> Any:
         """Return the logits of the last exit, (n, C): the full model without its early exits."""
-        hidden, logits = batch, None
-        for k in range(self.exits):
-            hidden, logits = self.stage(k, hidden)
-        return self.head(self.exits - 1, hidden, logits)
+        return self.onward(batch, -1, self.exits - 1)[1]
 
     def compiled(self, backend: Any = "inductor", **options: Any) -> StagedModel:
         """Return the same model, every stage and head compiled for batches of any size.
@@ -222,8 +226,8 @@ def _random(module: Any) -> bool:
     return isinstance(module, _BatchNorm) or type(module).__name__ in others
 
 
-def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> None:
-    """Refuse a batch of numpy arrays that a model of torch modules failed on; others may take them."""
+def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> NoReturn:
+    """Raise the error anew; refuse numpy arrays that a model of torch modules failed on, which others may take."""
     arrays: list[bool] = []
     mapped(batch, lambda leaf: arrays.append(isinstance(leaf, np.ndarray)))
     calls = (*model.stages, *(model.heads or ()))
@@ -231,6 +235,7 @@ def refuse_numpy(model: StagedModel, batch: Any, error: Exception) -> None:
         allowed = "of torch tensors, as the model's modules take them"
         got = f"numpy arrays ({type(error).__name__}: {error})"
         raise input_error("batch", allowed, got, "E.g. torch.from_numpy(batch).") from error
+    raise error
 
 
 def modules_of(call: Any) -> Iterator[Any]:

@@ -21,6 +21,7 @@ from policyopt._cache.data import folds_of
 from policyopt._costs import overhead, rate_of, unit_per_multiply_add
 from policyopt._replay import replay
 from policyopt._report.calibration import (
+    Observed,
     apply_map,
     calibration_error,
     calibration_records,
@@ -239,10 +240,12 @@ def test_leavers_show_the_winners_curse():
     rule = maps.fit_confidence("isotonic", views, right)
     p = np.stack([rule.curve(k, views[:, k]) for k in (0, 1)], axis=1)
     exits = np.where(p[:, 0] >= 0.6, 0, 1)
-    records = {(r["exit"], r["group"]): r for r in calibration_records("x", p, right, exits)}
+    records = {
+        (r["exit"], r["group"]): r for r in calibration_records("x", Observed(p, right), exits)
+    }
     assert records[1, "all"]["ece"] < 0.01
     assert records[1, "leavers"]["ece_low"] > 0.02 and records[1, "leavers"]["gap"] > 0.03
-    alone = calibration_records("x", p, right, np.zeros(n, np.int64))
+    alone = calibration_records("x", Observed(p, right), np.zeros(n, np.int64))
     assert alone[3]["rows"] == 0 and alone[3]["ece"] is None
 
 

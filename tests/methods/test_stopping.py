@@ -25,7 +25,7 @@ from policyopt._methods.prototypes import E2CM
 from policyopt._methods.registry import make_method
 from policyopt._progress import progress
 from policyopt._replay import replay
-from policyopt._report.calibration import calibration_records, failure_auroc
+from policyopt._report.calibration import Observed, calibration_records, failure_auroc
 from policyopt._table import Tables
 from policyopt.runtime._errors import MissingExtraError
 from policyopt.runtime._policy import first_exit
@@ -557,5 +557,5 @@ def test_a_failure_is_what_a_later_exit_mends_and_its_auroc_that_of_a_library():
     wanted = [roc_auc_score(good[:, k], scores[:, k]) for k in range(3)]
     assert areas == [*(pytest.approx(area, abs=1e-12) for area in wanted), None]
     assert failure_auroc(scores, np.ones((400, 4))) == [None] * 4
-    records = calibration_records("none", scores, correct, np.zeros(400, np.int64))
+    records = calibration_records("none", Observed(scores, correct), np.zeros(400, np.int64))
     assert [r["failure_auroc"] for r in records if r["group"] == "all"] == areas

@@ -78,7 +78,7 @@ def test_calibration_panels(tables):
     policy = po.fit(tables.data, "40%", "max_prob", tables=tables).policy
     table = tables.get("test")
     seen, exits = observe(table, policy.answer), replay(policy, table).exit
-    records = calibration_records("none", seen.confidence, seen.correct, exits)
+    records = calibration_records("none", seen, exits)
     columns = {"none": (seen.confidence, seen.correct, exits)}
     (one,) = check_panels(panels.calibration_panels(records, columns)).values()
     assert len(one["views"]) == len(records) // 2 == len(one["table"]["rows"])
