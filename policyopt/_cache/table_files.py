@@ -477,8 +477,6 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
         if role in ("sample", "exit", "metadata"):
             continue
         cells, argument = frame[column], f"{name}: {column}"
-        if role in CONFIDENCES and _absent(cells[exits == count - 1]):
-            cells = cells.mask(exits == count - 1)
         if role in ("split", GROUP):
             grid = (_texts if role == "split" else _groups)(cells, argument)
         else:
@@ -550,8 +548,6 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
             arrays[column] = (_texts if role == "split" else _groups)(cells, argument)
         elif role == "exit":
             arrays[column] = np.empty(0)
-        elif role in CONFIDENCES and _absent(cells):
-            arrays[column] = np.full(len(cells), np.nan)
         elif role != "metadata":
             arrays[column] = _values(cells, argument, raw, place)
     _take(raw, at, arrays)
@@ -581,14 +577,6 @@ def _answered(raw: Raw, column: str, numbers: Array) -> Array:
         numbers = numbers if codes else np.where(missing, -1, numbers)
     whole = not codes and ((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)).all()
     return numbers.astype(np.int64) if whole else numbers
-
-
-def _absent(column: Any) -> bool:
-    """Say whether no cell of a column holds anything."""
-    if column.dtype.kind in "biuf":
-        return bool(column.isna().all())
-    words = column[column.notna()].map(lambda v: v.strip().lower() if isinstance(v, str) else "-")
-    return bool(words.isin(MISSING).all())
 
 
 def _refuse_long(column: Any, argument: str, most: int) -> Any:
