@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -65,6 +66,9 @@ class Raw:
     def plan(self, keys: Iterable[str], said: Said) -> dict[str, Place]:
         """Return where the values of the file's keys belong; the others are told."""
         self.keys = list(keys)
+        if twice := [key for key, count in Counter(self.keys).items() if count > 1]:
+            got = f"{', '.join(map(repr, twice[:3]))} twice"
+            raise input_error(f"{self.name}: columns", "each of another name", got, "Rename one.")
         found, others = places(self.keys, said, self.note)
         self.unread = dict.fromkeys(others, ())
         for role, named in said.items():

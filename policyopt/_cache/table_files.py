@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -76,10 +75,6 @@ def read_csv(path: Path, said: Said) -> Raw:
     if len(columns) > MAX_COLUMNS:  # pandas takes long for very many
         allowed, step = f"at most {MAX_COLUMNS}", "Drop those not of an exit, or save it as .npz."
         raise input_error(f"{path.name}: columns", allowed, f"{len(columns)}", step)
-    twice = [name for name, count in Counter(map(str.strip, columns)).items() if count > 1]
-    if twice:  # which it would change
-        got = f"{', '.join(map(repr, twice[:3]))} twice"
-        raise input_error(f"{path.name}: columns", "each of another name", got, "Rename one.")
     raw = Raw(path.name)
     at = raw.plan([column.strip() for column in columns], said)
     named = {key for key, place in at.items() if place.key in ("sample", "split")}
@@ -411,9 +406,6 @@ def _gather(
         frames.append(frame)
     frame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
     frame = frame.rename(columns=lambda column: str(column).strip())
-    if len(set(raw.keys)) < len(raw.keys):
-        got = f"{raw.keys}"
-        raise input_error(f"{raw.name}: columns", "each of another name", got, "Rename one.")
     if not len(frame):
         raise input_error(f"{raw.name}: rows", "at least 1", 0, "Is it the right file?")
     raw.axes, raw.table = "NKC", True
