@@ -142,8 +142,7 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
     at = without_texts(raw, raw.plan([key for key in found if key not in own], said), found)
     for key, value in found.items():
         place, argument = at.get(key), f"{name}: {key}"
-        known = parse_key(place.key) if place else None
-        role = known[1] if known else None
+        role = place.role if place else None
         if role not in (None, "metadata", "exit", "sample") and isinstance(value, dict):
             value = [*value.values()]  # as pandas writes columns: row to cell
         if key in own:
