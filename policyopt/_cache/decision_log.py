@@ -222,8 +222,8 @@ def import_log(
         arrays["labels"] = truth
     if len({len(one.get("query", ())) for one in asked}) == 1 and "query" in asked[0]:
         arrays[QUERY] = np.array([one["query"] for one in asked], dtype=np.float32)
-    same = bool((paid == usual).all())
-    if not same:
+    means = tuple(usual) if (paid == usual).all() else None
+    if means is None:
         arrays[COST_PREFIX + "cost"] = cumulative(paid, "standalone", "cost")
     if unknown := len(names) - (len(judged) or int((truth >= 0).sum())):
         log.notes.append(f"{unknown} of the {len(names)} requests have no feedback")
@@ -231,7 +231,6 @@ def import_log(
         f"{n} requests of {count.mean():.2f} calls: models not called are unknown (a censored cache), which "
         "`policyopt fit CACHE --method routing` and `policyopt refit CACHE --policy FILE` take"
     )
-    means = None if same is False else tuple(usual)
     cost = Cost("cost", log.head["unit"], means, "standalone", cascade=True)
     told = {"notes": log.notes, "sources": [path.name], "names": log.head["names"]}
     told["policies"] = [*log.policies]
