@@ -358,7 +358,7 @@ def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array
     """Return a column of lists, or a flat one beside such, as an array with rows first."""
     shape, argument = [len(column)], f"{raw.name}: {name}"
     if not types.is_nested(column.type):
-        return _flat(column.to_pandas(), argument, raw, place)
+        return _by_role(column.to_pandas(), argument, raw, place)
     lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     while any(is_list(column.type) for is_list in lists):
         sizes = set(column.value_lengths().to_pylist()) if len(column) else {1}
@@ -462,7 +462,7 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
         role, argument = place.role, f"{name}: {column}"
         if role in ("sample", "exit", "metadata"):
             continue
-        grid = _flat(frame[column], argument, raw, place)
+        grid = _by_role(frame[column], argument, raw, place)
         if role in CONFIDENCES:
             last_lacks = np.isnan(grid[exits == count - 1]).all()
             grid = _sure(raw, column, grid, exits < count - bool(last_lacks))
@@ -524,7 +524,7 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
         if by_number and place.exit is None and place.role not in PER_SAMPLE:
             raw.note(f"column {column!r} not used: it is of no exit")
         else:
-            arrays[column] = _flat(frame[column], f"{raw.name}: {column}", raw, place)
+            arrays[column] = _by_role(frame[column], f"{raw.name}: {column}", raw, place)
     _take(raw, at, arrays)
 
 
@@ -565,7 +565,7 @@ def _refuse_long(column: Any, argument: str, most: int) -> Any:
     return column
 
 
-def _flat(column: Any, argument: str, raw: Raw, place: Place) -> Array:
+def _by_role(column: Any, argument: str, raw: Raw, place: Place) -> Array:
     """Return a column by its role, nothing of one that is not used."""
     if place.role == "sample":
         return coded(column.tolist(), raw.texts.setdefault("ids", {}))
