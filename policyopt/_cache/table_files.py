@@ -346,6 +346,8 @@ def read_parquet(path: Path, said: Said) -> Raw:
         if len({a.shape[1:] for a in each}) > 1:
             got = "lists of other lengths further down"
             raise input_error(f"{path.name}: {name}", "lists of one length", got, "Mend the rows.")
+        if (at[name].key, at[name].exit) in raw.as_text:  # codes, which floats would round
+            each = [np.nan_to_num(a, nan=-1).astype(np.int64) for a in each]
         if each:
             arrays[name] = np.concatenate(each)
     if not arrays:
