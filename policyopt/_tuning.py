@@ -274,16 +274,14 @@ class Search:
 
 def make_search(spec: str, fixed: Mapping[str, Any] | None = None) -> Search:
     """Return what to search for a method; settings within its name, and `fixed` ones, are not tried."""
-    if not isinstance(spec, str):
-        make_method(spec)  # refuses it
+    make_method(spec, fixed)  # refuses what it does not know
     name, inline = parse_spec(spec)
-    if name in ROWS and not _space_of(name):
+    space = _space_of(name)
+    if not space:
         able = ", ".join(n for n in ROWS if _space_of(n)) or "none yet"
         allowed, step = f"one with settings to tune: {able}", f"Use `policyopt fit` for {name}."
         raise input_error("method", allowed, name, step)
-    make_method(spec, fixed)  # refuses by name what it does not know
     given = {key: parse_value(value) for key, value in {**(fixed or {}), **inline}.items()}
-    space = _space_of(name)
     domains = {key: domain for key, domain in space.items() if key not in given}
     if not domains:
         allowed = f"fewer than all that {name} can tune ({', '.join(space)})"
@@ -301,9 +299,8 @@ def _space_of(name: str) -> dict[str, Domain]:
 def _holds(domain: Domain, value: Any) -> bool:
     if isinstance(domain, Choice):
         return any(type(option) is type(value) and option == value for option in domain.options)
-    kinds = (int, float) if isinstance(domain, Real) else int
-    number = isinstance(value, kinds) and not isinstance(value, bool)
-    return number and domain.low <= value <= domain.high
+    kinds = (int, float) if isinstance(domain, Real) else (int,)
+    return type(value) in kinds and domain.low <= value <= domain.high
 
 
 def _key_of(settings: Mapping[str, Any]) -> str:

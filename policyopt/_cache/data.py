@@ -135,8 +135,7 @@ class Layout:
         object.__setattr__(self, "dtype", dtype)  # np.float16 and np.dtype("f2") are welcome too
         classes = to_python(self.classes)
         least = max(KINDS[self.kind].least, 1 + KINDS[self.kind].record)
-        known = type(classes) is int and least <= classes <= MAX_CLASSES
-        if not known and (type(classes) is not int or classes != 0):
+        if type(classes) is not int or (classes != 0 and not least <= classes <= MAX_CLASSES):
             raise input_error("classes", f"0 (not known) or {least} to {MAX_CLASSES}", classes)
         object.__setattr__(self, "classes", classes)
         if not self.costs:
@@ -370,11 +369,9 @@ class ExitData(Shown):
 
     def cost(self, name: str | None = None) -> Cost:
         """Return the cost called `name` (default: the first)."""
-        if name is None:
-            return self.costs[0]
-        for cost in self.costs:
-            if cost.name == name:
-                return cost
+        known = {None: self.costs[0], **{cost.name: cost for cost in self.costs}}
+        if name in known:
+            return known[name]
         names = ", ".join(c.name for c in self.costs)
         raise input_error("cost", f"one of {names}", name, "`policyopt info CACHE` lists them.")
 
@@ -555,12 +552,9 @@ def check_shares(shares: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_splits(rows: Mapping[str, int], shares: Mapping[str, float]) -> None:
-    """Refuse empty splits, a pool beside named splits, and shares without a pool."""
+    """Refuse no rows, a pool beside named splits, shares without a pool, and those of no row."""
     if not rows:
         raise input_error("rows", "at least 1", "none", "Append rows to at least one split.")
-    for name, count in rows.items():
-        if count < 1:
-            raise input_error(f"split {name}", "of at least one row", 0, "Leave it out.")
     check_pool(rows, shares)
     edge, total = 0.0, rows.get(POOL, 0)
     for name, share in shares.items():

@@ -54,7 +54,7 @@ class Log:
         self.name, self.notes, self.head = path.name, list[str](), dict[str, Any]()
         self.requests: dict[str | int, tuple[int, dict[str, Any]]] = {}
         self.known: dict[str | int, dict[str, Any]] = {}
-        self.strays, self.classes = 0, list[str]()
+        self.strays, self.classes, self.row = 0, list[str](), 0  # bytes that a request takes
         room, self.policies = Room("SRC", path.name), dict[str, None]()  # by checksum
         with path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(_LINE + 1), b""), 1):
@@ -62,7 +62,7 @@ class Log:
                 if text and not text.endswith(b"}") and len(line) <= _LINE:
                     self.notes.append(where + _TORN)
                 elif text:
-                    room.take(self._row, len(line))
+                    room.take(self.row, len(line))
                     try:
                         content = parse(text, where, _LINE, _MEND)
                     except InputError as error:
@@ -77,16 +77,6 @@ class Log:
         if self.strays:
             told = "feedback left out, as the log has no such request before it:"
             self.notes.append(f"{told} {self.strays}")
-
-    @property
-    def _row(self) -> int:
-        """Bytes that a request takes."""
-        head = self.head
-        return (
-            len(head["costs"]) * (20 + 4 * KINDS[head["kind"]].width(head["classes"]))
-            if head
-            else 0
-        )
 
     def _take(self, number: int, content: Any, where: str) -> Iterator[tuple[str, bool]]:
         """Keep a line's content; yield what it must be, and whether it is."""
@@ -106,6 +96,8 @@ class Log:
             alike = not head or all(content.get(n) == head.get(n) for n in _ALIKE)
             yield "a policy of the same models as before (import logs of others apart)", alike
             self.head, self.classes = content, [*class_texts(content)]
+            width = KINDS[content["kind"]].width(content["classes"])
+            self.row = len(content["costs"]) * (20 + 4 * width)
             self.policies[content["policy"]] = None
             return
         name = content["id"]
@@ -230,8 +222,8 @@ def import_log(
         arrays["labels"] = truth
     if len({len(one.get("query", ())) for one in asked}) == 1 and "query" in asked[0]:
         arrays[QUERY] = np.array([one["query"] for one in asked], dtype=np.float32)
-    same = bool((paid == usual).all())
-    if not same:
+    means = tuple(usual) if (paid == usual).all() else None
+    if means is None:
         arrays[COST_PREFIX + "cost"] = cumulative(paid, "standalone", "cost")
     if unknown := len(names) - (len(judged) or int((truth >= 0).sum())):
         log.notes.append(f"{unknown} of the {len(names)} requests have no feedback")
@@ -239,7 +231,6 @@ def import_log(
         f"{n} requests of {count.mean():.2f} calls: models not called are unknown (a censored cache), which "
         "`policyopt fit CACHE --method routing` and `policyopt refit CACHE --policy FILE` take"
     )
-    means = None if same is False else tuple(usual)
     cost = Cost("cost", log.head["unit"], means, "standalone", cascade=True)
     told = {"notes": log.notes, "sources": [path.name], "names": log.head["names"]}
     told["policies"] = [*log.policies]

@@ -118,9 +118,7 @@ def _positional(raw: Raw) -> None:
         raw.arrays["labels"] = at.pop(flat[0])
         raw.note(f"arr_{flat[0]} read as labels, of whole numbers")
     if len(at) == 1:
-        (array,) = at.values()
-        raw.arrays["outputs"] = array
-        del raw.pieces["outputs"]
+        (raw.arrays["outputs"],) = raw.pieces.pop("outputs").values()
 
 
 def _by_prefix(raw: Raw) -> None:
@@ -208,7 +206,6 @@ def _exits(raw: Raw) -> list[Any]:
         raw.metadata["names"] = without_split(raw.listed)
         return list(range(len(raw.listed)))
     depth = next((word for word in DEPTHS if word in raw.words), None)
-    span = list(range(numbers[0], numbers[-1] + 1))
     if numbers[-1] >= MAX_EXITS and depth is None:
         allowed = f"fewer than {MAX_EXITS}"
         raise input_error(f"{raw.name}: exits", allowed, f"{numbers[-1]}", "Renumber.")
@@ -218,9 +215,7 @@ def _exits(raw: Raw) -> list[Any]:
         return numbers
     if numbers[0] == 1:
         raw.note(f"exits numbered from 1 to {numbers[-1]}: called 0 to {numbers[-1] - 1}")
-    elif numbers[0] > 1:
-        span = list(range(numbers[-1] + 1))
-    return span
+    return list(range(int(numbers[0] == 1), numbers[-1] + 1))
 
 
 def _stacked(raw: Raw, key: str, at: dict[Any, Array], exits: Sequence[Any]) -> Array:

@@ -81,6 +81,11 @@ class Place:
     column: int | None = None
     word: str = ""  # what is counted: exit, layer, ...
 
+    @property
+    def role(self) -> str:
+        """What the key means, see `parse_key`."""
+        return (parse_key(self.key) or (None, "metadata"))[1]
+
 
 def split_name(name: str) -> str:
     """Return the split that a name means: ``val`` is ``fit``, ``cal`` is ``calibrate``."""

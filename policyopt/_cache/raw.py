@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -65,6 +66,9 @@ class Raw:
     def plan(self, keys: Iterable[str], said: Said) -> dict[str, Place]:
         """Return where the values of the file's keys belong; the others are told."""
         self.keys = list(keys)
+        if twice := [key for key, count in Counter(self.keys).items() if count > 1]:
+            got = f"{', '.join(map(repr, twice[:3]))} twice"
+            raise input_error(f"{self.name}: columns", "each of another name", got, "Rename one.")
         found, others = places(self.keys, said, self.note)
         self.unread = dict.fromkeys(others, ())
         for role, named in said.items():
@@ -138,10 +142,11 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
     at = without_texts(raw, raw.plan([key for key in found if key not in own], said), found)
     for key, value in found.items():
         place, argument = at.get(key), f"{name}: {key}"
-        known = parse_key(place.key) if place else None
-        role = known[1] if known else None
+        role = place.role if place else None
         if role not in (None, "metadata", "exit", "sample") and isinstance(value, dict):
             value = [*value.values()]  # as pandas writes columns: row to cell
+        # A lone number or text under a key that holds rows is none of these.
+        shape, least = _shape(value), 2 if key == "exits" else int(role in ("sample", "split"))
         if key in own:
             text = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
             if key == "error_scale" and isinstance(text, (int, float)):
@@ -149,15 +154,10 @@ def declared(name: str, found: Mapping[str, Any], said: Said) -> Raw:
             if not isinstance(text, str):
                 raise input_error(argument, "a text", repr(value), "Mend the file.")
             raw.options["unit" if key == "cost_unit" else key] = text
-        elif (
-            place is None
-            or role in (None, "metadata", "exit")
-            or _no_rows(key if key == "exits" else role, value)
-        ):
+        elif place is None or role in ("metadata", "exit") or len(shape) < least:
             raw.metadata[key] = _plain(value)
-            shape = _shape(value)
             if role == "sample" or (place is None and (shape or key != "classes")):
-                raw.unread[key] = tuple(shape)
+                raw.unread[key] = shape
                 if shape:
                     raw.ignore("key", key)
         elif role == GROUP:
@@ -210,11 +210,6 @@ def _shape(value: Any) -> tuple[int, ...]:
     return (*found, *getattr(value, "shape", ()))
 
 
-def _no_rows(role: str | None, value: Any) -> bool:
-    """Whether a value is a lone number or text under a key that holds rows."""
-    return len(_shape(value)) < {"sample": 1, "split": 1, "exits": 2}.get(str(role), 0)
-
-
 def is_text(value: Any) -> bool:
     """Whether a value is an array of texts, or a list with a text, or of such lists."""
     if isinstance(value, np.ndarray):
@@ -226,15 +221,11 @@ def is_text(value: Any) -> bool:
 
 def _text_array(argument: str, value: Any, texts: dict[int, str]) -> Array:
     """Return texts in lists of one length, or in an array, as codes of the same shape."""
-    if isinstance(value, np.ndarray):
-        return coded(value.ravel().tolist(), texts).reshape(value.shape)
-    deep = [isinstance(item, (list, tuple)) for item in value]
-    if not any(deep):
-        return coded(value, texts)
-    found = [_text_array(argument, item, texts) for item in value] if all(deep) else []
-    if not found or len({array.shape for array in found}) > 1:
+    cells = np.array(value, dtype=object)  # in which lists of other lengths stay lists
+    words = cells.ravel().tolist()
+    if any(isinstance(word, (list, tuple)) for word in words):
         raise input_error(argument, "texts in lists of one length", "others", "Mend the file.")
-    return np.stack(found)
+    return coded(words, texts).reshape(cells.shape)
 
 
 def _refuse_text(argument: str, value: Any) -> None:

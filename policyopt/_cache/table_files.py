@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -76,10 +75,6 @@ def read_csv(path: Path, said: Said) -> Raw:
     if len(columns) > MAX_COLUMNS:  # pandas takes long for very many
         allowed, step = f"at most {MAX_COLUMNS}", "Drop those not of an exit, or save it as .npz."
         raise input_error(f"{path.name}: columns", allowed, f"{len(columns)}", step)
-    twice = [name for name, count in Counter(map(str.strip, columns)).items() if count > 1]
-    if twice:  # which it would change
-        got = f"{', '.join(map(repr, twice[:3]))} twice"
-        raise input_error(f"{path.name}: columns", "each of another name", got, "Rename one.")
     raw = Raw(path.name)
     at = raw.plan([column.strip() for column in columns], said)
     named = {key for key, place in at.items() if place.key in ("sample", "split")}
@@ -252,8 +247,7 @@ def _unboxed(raw: Raw, key: str, place: Place, cells: Array) -> Array:
     flat = cells.ravel().tolist()
     if any(isinstance(value, str) for value in flat):
         raw.as_text.add((place.key, place.exit))
-        codes = coded(flat, raw.texts.setdefault(place.key, {}))
-        return _answered(raw, key, codes).reshape(cells.shape)
+        return coded(flat, raw.texts.setdefault(place.key, {})).reshape(cells.shape)
     try:
         found = np.array(flat, dtype=np.float64 if None in flat else None).reshape(cells.shape)
     except (TypeError, ValueError):
@@ -268,20 +262,19 @@ def _take(raw: Raw, at: Mapping[str, Place], arrays: Mapping[str, Array]) -> Non
     """Put arrays with rows first where they belong."""
     raw.axes = "NKC"
     for key, array in arrays.items():
-        place = at[key]
-        role = (parse_key(place.key) or (None, ""))[1]
+        place, role = at[key], at[key].role
         if role in ("split", "sample"):
             raw.split, raw.ids = (array, raw.ids) if role == "split" else (raw.split, array)
         elif role == "exit":
             raw.note(f"{key!r} not used")
         elif role != "metadata":
-            if role in TEXTUAL and array.dtype.kind == "f":
-                array = _answered(raw, key, array)
+            if role in TEXTUAL:
+                array = _answered(raw, key, place, array)
             raw.put(key, place, _sure(raw, key, array) if role in CONFIDENCES else array)
 
 
 def _cell(value: Any, place: Place, argument: str, texts: dict[int, str]) -> Array:
-    role = (parse_key(place.key) or (None, "metadata"))[1]
+    role = place.role
     if role == "split":
         if not isinstance(value, str) or len(value) > MAX_NAME:
             raise input_error(argument, f"a text up to {MAX_NAME} characters", value, "Name it.")
@@ -353,6 +346,8 @@ def read_parquet(path: Path, said: Said) -> Raw:
         if len({a.shape[1:] for a in each}) > 1:
             got = "lists of other lengths further down"
             raise input_error(f"{path.name}: {name}", "lists of one length", got, "Mend the rows.")
+        if (at[name].key, at[name].exit) in raw.as_text:  # codes, which floats would round
+            each = [np.nan_to_num(a, nan=-1).astype(np.int64) for a in each]
         if each:
             arrays[name] = np.concatenate(each)
     if not arrays:
@@ -363,13 +358,9 @@ def read_parquet(path: Path, said: Said) -> Raw:
 
 def _column(raw: Raw, column: Any, place: Place, name: str, types: Any) -> Array:
     """Return a column of lists, or a flat one beside such, as an array with rows first."""
-    role = (parse_key(place.key) or (None, ""))[1]
     shape, argument = [len(column)], f"{raw.name}: {name}"
     if not types.is_nested(column.type):
-        cells = column.to_pandas()
-        if role in ("split", "sample", "exit", "metadata"):
-            return _ids(raw, cells) if role == "sample" else _texts(cells, argument)
-        return _groups(cells, argument) if role == GROUP else _values(cells, argument, raw, place)
+        return _by_role(column.to_pandas(), argument, raw, place)
     lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     while any(is_list(column.type) for is_list in lists):
         sizes = set(column.value_lengths().to_pylist()) if len(column) else {1}
@@ -411,9 +402,6 @@ def _gather(
         frames.append(frame)
     frame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
     frame = frame.rename(columns=lambda column: str(column).strip())
-    if len(set(raw.keys)) < len(raw.keys):
-        got = f"{raw.keys}"
-        raise input_error(f"{raw.name}: columns", "each of another name", got, "Rename one.")
     if not len(frame):
         raise input_error(f"{raw.name}: rows", "at least 1", 0, "Is it the right file?")
     raw.axes, raw.table = "NKC", True
@@ -473,19 +461,15 @@ def _from_long(raw: Raw, at: Mapping[str, Place], frame: Any, called: Mapping[st
     order = np.argsort(places)
     classes: dict[str, dict[int, Array]] = {}
     for column, place in at.items():
-        role = (parse_key(place.key) or (None, "metadata"))[1]
+        role, argument = place.role, f"{name}: {column}"
         if role in ("sample", "exit", "metadata"):
             continue
-        cells, argument = frame[column], f"{name}: {column}"
-        if role in CONFIDENCES and _absent(cells[exits == count - 1]):
-            cells = cells.mask(exits == count - 1)
-        if role in ("split", GROUP):
-            grid = (_texts if role == "split" else _groups)(cells, argument)
-        else:
-            grid = _values(cells, argument, raw, place)
+        grid = _by_role(frame[column], argument, raw, place)
         if role in CONFIDENCES:
             last_lacks = np.isnan(grid[exits == count - 1]).all()
             grid = _sure(raw, column, grid, exits < count - bool(last_lacks))
+        elif role in TEXTUAL:
+            grid = _answered(raw, column, place, grid)
         grid = grid[order].reshape(n, count)
         if role in PER_SAMPLE and (grid != grid[:, :1]).any():
             sample = samples[int(np.argmax((grid != grid[:, :1]).any(axis=1)))]
@@ -539,21 +523,10 @@ def _from_wide(raw: Raw, at: Mapping[str, Place], frame: Any) -> None:
     arrays = dict[str, Array]()
     by_number = any(place.exit is not None for place in at.values())
     for column, place in at.items():
-        role, argument = (parse_key(place.key) or (None, "metadata"))[1], f"{raw.name}: {column}"
-        cells = frame[column]
-        if by_number and place.exit is None and role not in PER_SAMPLE:
+        if by_number and place.exit is None and place.role not in PER_SAMPLE:
             raw.note(f"column {column!r} not used: it is of no exit")
-            continue
-        if role == "sample":
-            arrays[column] = _ids(raw, cells)
-        elif role in ("split", GROUP):
-            arrays[column] = (_texts if role == "split" else _groups)(cells, argument)
-        elif role == "exit":
-            arrays[column] = np.empty(0)
-        elif role in CONFIDENCES and _absent(cells):
-            arrays[column] = np.full(len(cells), np.nan)
-        elif role != "metadata":
-            arrays[column] = _values(cells, argument, raw, place)
+        else:
+            arrays[column] = _by_role(frame[column], f"{raw.name}: {column}", raw, place)
     _take(raw, at, arrays)
 
 
@@ -571,24 +544,17 @@ def _sure(raw: Raw, column: str, conf: Array, of: Any = True) -> Array:
     return np.where(missing, -np.inf if logarithms else 0.0, conf)
 
 
-def _answered(raw: Raw, column: str, numbers: Array) -> Array:
+def _answered(raw: Raw, column: str, place: Place, numbers: Array) -> Array:
     """Return class numbers, -1 for those that are missing, which is told; codes of texts have them as -1 already."""
     codes = numbers.dtype.kind != "f"
+    if codes and (place.key, place.exit) not in raw.as_text:
+        return numbers
     missing = numbers == -1 if codes else np.isnan(numbers)
     if missing.any():
-        named = column.removeprefix(f"{raw.name}: ")
-        raw.note(f"{named}: {int(missing.sum())} missing, taken as -1 (unknown, or no answer)")
+        raw.note(f"{column}: {int(missing.sum())} missing, taken as -1 (unknown, or no answer)")
         numbers = numbers if codes else np.where(missing, -1, numbers)
     whole = not codes and ((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)).all()
     return numbers.astype(np.int64) if whole else numbers
-
-
-def _absent(column: Any) -> bool:
-    """Say whether no cell of a column holds anything."""
-    if column.dtype.kind in "biuf":
-        return bool(column.isna().all())
-    words = column[column.notna()].map(lambda v: v.strip().lower() if isinstance(v, str) else "-")
-    return bool(words.isin(MISSING).all())
 
 
 def _refuse_long(column: Any, argument: str, most: int) -> Any:
@@ -601,8 +567,14 @@ def _refuse_long(column: Any, argument: str, most: int) -> Any:
     return column
 
 
-def _ids(raw: Raw, column: Any) -> Array:
-    return coded(column.tolist(), raw.texts.setdefault("ids", {}))
+def _by_role(column: Any, argument: str, raw: Raw, place: Place) -> Array:
+    """Return a column by its role, nothing of one that is not used."""
+    if place.role == "sample":
+        return coded(column.tolist(), raw.texts.setdefault("ids", {}))
+    if place.role in ("split", GROUP):
+        return (_texts if place.role == "split" else _groups)(column, argument)
+    used = place.role not in ("exit", "metadata")
+    return _values(column, argument, raw, place) if used else np.empty(0)
 
 
 def _texts(column: Any, argument: str) -> Array:
@@ -624,19 +596,15 @@ def _groups(column: Any, argument: str) -> Array:
 
 
 def _values(column: Any, argument: str, raw: Raw, place: Place) -> Array:
-    """Return a column as numbers; of labels and predictions also as codes of texts, those missing -1."""
-    role = (parse_key(place.key) or (None, ""))[1]
-    if role not in TEXTUAL or column.dtype.kind in "biuf":
-        found = _numbers(column, argument, role in CONFIDENCES)
-        gaps = role in TEXTUAL and found.dtype.kind == "f"
-        return _answered(raw, argument, found) if gaps else found
+    """Return a column as numbers; of labels and predictions also as codes of texts, see `_answered`."""
+    if place.role not in TEXTUAL:
+        return _numbers(column, argument, place.role in CONFIDENCES)
     try:
-        found = _numbers(column, argument, True)
+        return _numbers(column, argument, True)
     except InputError:
         column = _refuse_long(column, argument, MAX_ANSWER)
         raw.as_text.add((place.key, place.exit))
-        return _answered(raw, argument, coded(column.tolist(), raw.texts.setdefault(place.key, {})))
-    return _answered(raw, argument, found) if found.dtype.kind == "f" else found
+        return coded(column.tolist(), raw.texts.setdefault(place.key, {}))
 
 
 def _numbers(column: Any, argument: str, gaps: bool = False) -> Array:

@@ -371,11 +371,9 @@ class CacheWriter:
     def _finish(self) -> None:
         """Write the rest, check the whole, and switch to it."""
         self._check_lock()
-        rows = dict.fromkeys([*(s.split for s in self._manifest.shards), *self._buffers], 0)
+        rows = {name: buffer.waiting for name, buffer in self._buffers.items()}
         for shard in self._manifest.shards:
-            rows[shard.split] += shard.rows
-        for name, buffer in self._buffers.items():
-            rows[name] += buffer.waiting
+            rows[shard.split] = rows.get(shard.split, 0) + shard.rows
         data.check_splits(rows, self._manifest.shares)
         for split, buffer in self._buffers.items():
             for ready in buffer.rest():

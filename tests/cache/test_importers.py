@@ -731,3 +731,18 @@ def test_a_folder_is_its_files_and_costs_may_name_their_order(tmp_path, load):
     for wrong in ("m1=1,m2=2", "m1=1,m2=2,m10=3,m11=4", "m1=1,m2=2,3", "m1=1,m2=2,m10=x"):
         with pytest.raises(InputError, match="'costs' must be"):
             load("models", costs=wrong)
+
+
+def test_groups_of_rows_without_any_text(tmp_path, load):
+    """Labels as text beside lists: in some row groups of a .parquet all lack, which changes nothing."""
+    pred = [["x", "y"], ["x", None], [None, None], ["y", "x"]]
+    frame = pd.DataFrame({"conf": [[0.6, 0.7]] * 4, "pred": pred, "label": ["x", None, "y", ""]})
+    found = []
+    for rows in (1, 4):
+        frame.to_parquet(tmp_path / "a.parquet", row_group_size=rows)
+        made = load("a.parquet")
+        arrays = [
+            made.data.splits["pool"].array(name).tolist() for name in ("prediction", "correct")
+        ]
+        found.append((arrays, made.notes))
+    assert found[0] == found[1]
