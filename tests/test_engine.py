@@ -197,7 +197,7 @@ def test_a_curve_is_the_same_to_the_last_digit_wherever_it_is_made(engine, writt
 
 
 def test_choices_and_certificates_are_the_same_wherever_they_are_made(engine, written):
-    risks = ["drop<=20%", "log_loss_gap<=1"]  # of the answers; of probabilities, which do not travel
+    risks = ["drop<=20%", "log_loss_gap<=1"]  # the latter of probabilities, which do not travel
     made = [po.fit(written, "60%").policy]  # auto, whose candidates are folds apart
     made += [po.certify(written, risks, budgets=4, method="max_prob", cost_bound=8.0)]
     with parallel(**engine):

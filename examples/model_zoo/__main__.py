@@ -168,7 +168,7 @@ def picture(data: po.ExitData, found: dict[str, Any], asked: Any) -> Any:
                 lw=0,
                 label=band,
             )
-    log_scale(axes)
+    log_scale(axes, costs)
     tidy(axes, "both", xlabel="million multiply-adds per image, realised", ylabel="accuracy [%]")
     add_legend(figure)
     return figure

@@ -28,6 +28,15 @@ from policyopt.runtime._errors import MissingExtraError, input_error
 AT_ONCE, _PIECE = 64 << 20, 16 << 20
 #: Seconds before what failed by chance is tried again; stores' packages try again by themselves besides.
 _WAITS = (0.3, 1.5)
+#: What is no accident of the moment.
+_LASTING = (
+    PermissionError,
+    ValueError,
+    LookupError,
+    NotImplementedError,
+    IsADirectoryError,
+    NotADirectoryError,
+)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(zip|tar)::")
 _ONE_SLASH = re.compile(r"((?:^|::)[A-Za-z][A-Za-z0-9+.-]+:)/(?!/)")
 #: What may hold a key: a query, and for whom an address is opened.
@@ -180,7 +189,11 @@ class Store:
             except Exception as error:  # stores' packages raise many kinds
                 status = getattr(error, "status", None)  # of the web
                 refused = status in range(400, 500) and status not in (408, 429)
-                lasts = refused or isinstance(error, (PermissionError, ValueError))
+                lasts = (
+                    refused
+                    or isinstance(error, _LASTING)
+                    or error.args[:1] == (errno.ENAMETOOLONG,)
+                )
                 wait = None if lasts else next(waits, None)
                 if wait is None:
                     told = shown(" ".join(str(error).split())) or type(error).__name__

@@ -21,7 +21,7 @@ from policyopt._cache.manifest import (
     window,
 )
 from policyopt._cache.places import Store, place_of, tag_of
-from policyopt._cache.shards import StoredShard, check_whole, typed
+from policyopt._cache.shards import StoredShard, check_digest, check_values, typed
 from policyopt._cache.statistics import Kept, stamp_of
 from policyopt._progress import report, working
 from policyopt.runtime._errors import InputError, input_error
@@ -180,8 +180,8 @@ def _mapped(
         )
 
     def check(one: tuple[Shard, Block, int]) -> int:
-        digest = sha256_file(directory / one[0].file, names[one[0].file])
-        check_whole(one[0], digest, at.layout, *one[1:])
+        check_digest(one[0], sha256_file(directory / one[0].file, names[one[0].file]))
+        check_values(one[0], at.layout, *one[1:])
         return one[0].bytes
 
     each = zip(at.shards, blocks, starts, strict=True)

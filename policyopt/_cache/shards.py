@@ -39,12 +39,16 @@ def typed(shard: Shard, layout: Layout, arrays: dict[str, Array]) -> dict[str, A
     return block
 
 
-def check_whole(shard: Shard, digest: str, layout: Layout, block: Block, first_row: int) -> None:
-    """Refuse a shard that is not as it was written, by its SHA-256, or whose values are not allowed."""
+def check_digest(shard: Shard, digest: str) -> None:
+    """Refuse a shard that is not as it was written, by its SHA-256."""
     if digest != shard.sha256:
         allowed = f"of SHA-256 {shard.sha256[:12]}..."
         step = "It was damaged or changed: write the cache anew."
         raise input_error(f"shard {shard.file}", allowed, f"{digest[:12]}...", step)
+
+
+def check_values(shard: Shard, layout: Layout, block: Block, first_row: int) -> None:
+    """Refuse a shard whose values are not allowed."""
     try:
         check_block(layout, block, shard.split, first_row)
     except InputError as error:
@@ -107,12 +111,14 @@ class StoredShard(Lazy):
         shard = self.shard
         Room("cache", f"{self.store}/{shard.file}").take(2 * shard.bytes, shard.bytes)
         content = self.store.read(shard.file, 0, shard.bytes)
+        check_digest(
+            shard, hashlib.sha256(content).hexdigest()
+        )  # first: what is damaged may say anything
         self._look(content)
         bare = np.frombuffer(content, np.uint8)
         with _damaged(f"shard {shard.file}"):
             arrays = {name: view(entry, bare, self._base) for name, entry in self._header.items()}
-        digest = hashlib.sha256(content).hexdigest()
-        check_whole(shard, digest, self.layout, arrays, self.first_row)
+        check_values(shard, self.layout, arrays, self.first_row)
         self.whole = True
         return arrays
 
