@@ -269,7 +269,7 @@ class _Pass:
         """Fill in the rows of some blocks; `before`: rows that come before the columns' first."""
         parts = [(self.starts[i] - before, Rows((self.rows.blocks[i],))) for i in blocks]
         chunks = [(start + low, b) for start, part in parts for low, b in part.chunks(self.size)]
-        workers = min(self.threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 8, 1))
+        workers = min(self.threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 2, 1))
         tell, total = teller(), sum(map(len, (part for _, part in parts)))
         if workers == 1:
             self._work(chunks, columns, tell, total)
