@@ -43,9 +43,9 @@ from policyopt.runtime._policy import exit_numbers
 from policyopt.runtime._typing import Array, Bools, Floats, Ints
 
 Progress = Callable[[int, int], None]
-#: Bytes of float32 logits that are worked on at a time: about a core's cache, and so long that threads, which take
-#: turns between steps, seldom wait: with a quarter of it two were no faster than one.
-_PASS_BYTES = 1 << 21
+#: Bytes of float32 logits that a thread works on at a time: with copies they stay in a core's cache. Where several do,
+#: which take turns between steps, four times as many: with shorter ones two are no faster than one.
+_PASS_BYTES = 1 << 19
 #: Bytes of the outputs that a table hands out at a time.
 _CHUNK_BYTES = 16 << 20
 #: A pass of another number reads other columns, or rounds otherwise: what is kept of it holds no more.
@@ -257,11 +257,11 @@ class _Pass:
         self, rows: Rows, kind: str, measure: Measure, exits: tuple[int, ...], threads: int | None
     ) -> None:
         self.rows, self.kind, self.measure = rows, KINDS[kind], measure
-        self.exits, self.threads = exits, threads
+        self.exits, self.threads = exits, threads or min(os.cpu_count() or 1, 8)
         first = like(rows.blocks[0])
         self.width = 1 if self.kind.record else first["outputs"].shape[2]
         each = TOP * first["prediction"].shape[1] if self.kind.record else self.width
-        self.size = max(_PASS_BYTES // (4 * each), 16)
+        self.size = max(_PASS_BYTES * (1 if self.threads == 1 else 4) // (4 * each), 16)
         self.starts = np.cumsum([0, *map(block_rows, rows.blocks)]).tolist()
         self._lock, self._done = Lock(), 0
 
@@ -269,7 +269,7 @@ class _Pass:
         """Fill in the rows of some blocks; `before`: rows that come before the columns' first."""
         parts = [(self.starts[i] - before, Rows((self.rows.blocks[i],))) for i in blocks]
         chunks = [(start + low, b) for start, part in parts for low, b in part.chunks(self.size)]
-        workers = min(self.threads or min(os.cpu_count() or 1, 8), max(len(chunks) // 2, 1))
+        workers = min(self.threads, max(len(chunks) // 2, 1))
         tell, total = teller(), sum(map(len, (part for _, part in parts)))
         if workers == 1:
             self._work(chunks, columns, tell, total)
