@@ -30,7 +30,7 @@ from policyopt.runtime._typing import Array
 
 from .c_compiler import UNMEASURED, measured
 from .c_functions import TYPES, function
-from .golden import words
+from .golden import costs_by_level, words
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 from .routes import RouteGraphs
 
@@ -764,10 +764,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
 
 def _levels(policy: Any) -> dict[str, str]:
     """Return what a header says of costs, and of the levels of a family."""
-    each = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
-    costs = np.full((len(each), policy.exits), np.nan)
-    for row, one in zip(costs, each, strict=True):
-        row[np.searchsorted(policy.active_exits, one.active_exits)] = one.costs
+    costs = costs_by_level(policy)
     number = lambda c: literal(c, np.dtype(np.float64))  # noqa: E731
     if not isinstance(policy, PolicyFamily):
         table = ", ".join(map(number, costs[0]))
@@ -775,10 +772,10 @@ def _levels(policy: Any) -> dict[str, str]:
         none = ("levels", "level_field", "level_given", "level_put", "level_told", "cost_given")
         return {**dict.fromkeys(none, ""), "cost_body": body}
     rows = ",\n".join(f"        {{{', '.join(map(number, row))}}}" for row in costs)
-    body = f"    static const double cost[{len(each)}][{policy.exits}] = {{\n{rows}\n    }};\n"
+    body = f"    static const double cost[{len(costs)}][{policy.exits}] = {{\n{rows}\n    }};\n"
     body += "    return cost[level][position];"
     return {
-        "levels": f"#define @@_LEVELS {len(each)} /* of the family, from the cheapest: 0 */\n",
+        "levels": f"#define @@_LEVELS {len(costs)} /* of the family, from the cheapest: 0 */\n",
         "level_field": "    int64_t level; /* that serves it; steps refuse another than 0 to @@_LEVELS - 1 */\n",
         "level_given": ", int level", "level_told": ", level", "level_put": "    state->level = level;\n",
         "cost_given": ", int level", "cost_body": body,
