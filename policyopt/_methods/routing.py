@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from policyopt._answers.logistic import descended
 from policyopt._cache.data import folds_of
 from policyopt._methods.base import Method, worth_interval
 from policyopt._methods.exit_batch import subsample_outputs
@@ -395,8 +396,6 @@ class _Rows:
 
     def _powers(self, called: Set, start: Floats) -> Floats:
         """Return the powers at which a product is likeliest to give the labels, shrunk to the start's ratios."""
-        from scipy.optimize import minimize
-
         logs, base, mine = self._told(called)
         n, here = len(mine), np.arange(len(mine))
         weight = _SHRINK / n / float(start @ start)
@@ -416,7 +415,7 @@ class _Rows:
             return value, slope + 2.0 * weight * off
 
         bounds = [(0.0, None)] * len(logs)
-        return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+        return descended(loss, start, bounds)
 
     def _told(self, called: Set) -> tuple[list[Any], Any, Ints]:
         """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
