@@ -61,6 +61,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -482,14 +483,6 @@ class Stack:
             x = torch.einsum("nei,eoi->neo", x, weight) + bias
         return x
 
-    def copy_to(self, other: Stack) -> None:
-        """Give another stack of the same sizes these weights."""
-        import torch
-
-        with torch.no_grad():
-            for theirs, mine in zip(other.parameters, self.parameters, strict=True):
-                theirs.copy_(mine)
-
     def layers(self) -> Layers:
         """Return the weights as arrays."""
         arrays = [p.detach().double().numpy() for p in self.parameters]
@@ -556,7 +549,7 @@ class DQN(NeuralPolicyMethod):
 
         rng = np.random.default_rng(seed)
         sizes = [*self.sizes(samples.columns.shape[2], samples.exits)[0][:-1], 2]
-        network, older = Stack(sizes, seed), Stack(sizes, seed)
+        network = older = Stack(sizes, seed)
         adam = torch.optim.Adam(network.parameters, self.learning_rate)
         played, memory = Episodes(samples), Memory(self.memory)
         count = self.batch
@@ -578,7 +571,7 @@ class DQN(NeuralPolicyMethod):
                 then = played.observe()
             now = then
             if step % _RENEW == 0:
-                network.copy_to(older)
+                older = deepcopy(network)
             for group in adam.param_groups:
                 group["lr"] = self.learning_rate * (1 - step / steps)
             self._regress(network, older, adam, memory.draw(rng, self.batch))
