@@ -416,19 +416,12 @@ class NeuralPolicyMethod(StoppingMethod):
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         """Read each budget off the prices on the rows that trained nothing."""
-        data, layers, columns = draft.data
-        return [_read(draft, data, layers, columns, budget) for budget in budgets]
+        return [_read(draft, budget) for budget in budgets]
 
 
-def _read(
-    draft: Draft,
-    data: StoppingData,
-    layers: Layers,
-    columns: npt.NDArray[np.float32],
-    budget: float,
-) -> Draft:
+def _read(draft: Draft, budget: float) -> Draft:
     """Find the price whose policy costs the budget on the rows held out."""
-    problem = draft.problem
+    problem, (data, layers, columns) = draft.problem, draft.data
     aim = problem.within_reach(budget)
     exits, size = columns.shape[1:]
 
