@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policyopt._answers.logistic import logistic
+from policyopt._answers.logistic import descended, logistic
 from policyopt._cache.data import folds_of
 from policyopt._intervals import standard_error
 from policyopt.runtime._answers import Temperature, Vector
@@ -134,8 +134,6 @@ def _minimise(
     log_prob: Logs, labels: Labels, spread: float, inverse: float, first: Floats, tolerance: float
 ) -> Floats:
     """Return (u, bias), (2 C,); see `vector`. `inverse` is 1/T, `first` a place to begin."""
-    from scipy.optimize import minimize
-
     if spread <= 0:
         return np.zeros_like(first)
     classes, weight = log_prob.shape[1], 1 / (len(labels) * spread**2)
@@ -147,8 +145,7 @@ def _minimise(
         return loss + weight * float(x @ x) / 2, gradient
 
     bounds = [(_LEAST_FACTOR - 1, None)] * classes + [(None, None)] * classes
-    options = {"maxiter": 200, "ftol": tolerance, "gtol": tolerance}
-    return minimize(objective, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    return descended(objective, first, bounds, maxiter=200, ftol=tolerance, gtol=tolerance)
 
 
 def _parts(inverse: float, x: Floats) -> tuple[Floats, Floats]:

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policyopt._answers.calibrators import fit_temperature, fit_vector
+from policyopt._answers.logistic import descended
 from policyopt._engine import one_thread
 from policyopt._intervals import standard_error
 from policyopt._table import Table, is_right
@@ -289,8 +290,6 @@ def _maximise(
     logs: list[Logs], labels: Labels, first: Floats, shift: Floats
 ) -> tuple[Floats, Floats]:
     """Maximise the likelihood over weights in [0, 20], (J,), and a class bias, (C,) or (0,), from a start."""
-    from scipy.optimize import minimize
-
     count, penalty = len(logs), _BIAS_PENALTY / len(labels)
 
     def objective(parameters: Floats) -> tuple[float, Floats]:
@@ -301,7 +300,6 @@ def _maximise(
 
     bounds = [(_LEAST if count == 1 else 0.0, _LARGEST)] * count + [(None, None)] * len(shift)
     # The likelihood is computed in float32: closer than 1e-6 there is only rounding.
-    options = {"maxiter": 100, "ftol": 1e-7, "gtol": 1e-4}
     start = np.concatenate([first, shift])
-    found = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return found.x[:count], found.x[count:]
+    found = descended(objective, start, bounds, maxiter=100, ftol=1e-7, gtol=1e-4)
+    return found[:count], found[count:]

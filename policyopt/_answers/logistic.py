@@ -7,7 +7,9 @@ of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,16 @@ _STEPS, _CHORDS, _HALVINGS = 40, 12, 20
 #: Steps end where the next one would gain less than this, in nats per row.
 _TOLERANCE = 1e-9
 _RIDGE = 1e-6  # keeps coefficients finite where the features divide right from wrong
+
+
+def descended(
+    loss: Callable[..., tuple[float, Floats]], start: Floats, bounds: Any = None, **options: Any
+) -> Floats:
+    """Return where a loss, which says its gradient too, is least: from a start on, by L-BFGS."""
+    from scipy.optimize import minimize
+
+    given = {"jac": True, "method": "L-BFGS-B", "bounds": bounds, "options": options}
+    return np.asarray(minimize(loss, start.ravel(), **given).x).reshape(start.shape)
 
 
 def logistic(features: Floats, target: Floats) -> tuple[Floats, float]:

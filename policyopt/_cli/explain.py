@@ -92,22 +92,19 @@ def explain(
         return
     output.say(panels[0]["words"].partition(". ")[0])
     if routing:
-        _tell_models(record)
+        output.print_declared("models", record["models"], unit=record["unit"])
+        if record["rare"] >= 0.0005:  # it shows
+            rare = f"{_share(record['rare'])} % go ways that under 1 % go each"
+            output.say(f"{rare}, which are left out")
     for panel in panels:
         if panel["table"]:
             output.print_panel(panel, None if routing else _SOME)
     if not routing and record["changes"]:
         output.say(panels[-1]["words"])
-        _tell_changes(record["changes"])
+        if record["changes"]["quality"] is not None:
+            _tell_changes(record["changes"])
     if out is not None:
         output.say(f"wrote explain.json, rows.csv and pictures to {out}")
-
-
-def _tell_models(record: dict[str, Any]) -> None:
-    """Say how often each model is asked, and how many rows go ways that are not told."""
-    output.print_declared("models", record["models"], unit=record["unit"])
-    if record["rare"] >= 0.0005:  # it shows
-        output.say(f"{_share(record['rare'])} % go ways that under 1 % go each, which are left out")
 
 
 def _single(name: str, path: Path, level: str | None, routes: bool = False) -> Any:
@@ -126,17 +123,16 @@ def _single(name: str, path: Path, level: str | None, routes: bool = False) -> A
 
 def _tell_changes(changes: dict[str, Any]) -> None:
     """Say what became of the answers, how sure that is, and of which rows."""
-    if changes["quality"] is not None:
-        graded, p = changes["accuracy"] is None, changes["mcnemar_p"]
-        change = f"{percent(changes['reference_quality'])} -> {percent(changes['quality'])} %"
-        apart = interval("difference", points)(changes)
-        sure = f"{apart} points" if p is None else f"McNemar p = {p:.2g}"
-        up, down = ("better", "worse") if graded else ("right", "wrong")
-        output.say(
-            f"{output.quality_word(graded)} {change} ({sure})",
-            f"became {up}: {changes['better']:,} rows{_some(changes['rows_better'])}",
-            f"became {down}: {changes['worse']:,} rows{_some(changes['rows_worse'])}",
-        )
+    graded, p = changes["accuracy"] is None, changes["mcnemar_p"]
+    change = f"{percent(changes['reference_quality'])} -> {percent(changes['quality'])} %"
+    apart = interval("difference", points)(changes)
+    sure = f"{apart} points" if p is None else f"McNemar p = {p:.2g}"
+    up, down = ("better", "worse") if graded else ("right", "wrong")
+    output.say(
+        f"{output.quality_word(graded)} {change} ({sure})",
+        f"became {up}: {changes['better']:,} rows{_some(changes['rows_better'])}",
+        f"became {down}: {changes['worse']:,} rows{_some(changes['rows_worse'])}",
+    )
 
 
 def _some(rows: Sequence[int]) -> str:

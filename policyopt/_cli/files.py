@@ -53,10 +53,8 @@ def recognised(path: Path) -> dict[str, Any] | None:
             if isinstance(alarm := facts.get("alarm"), list):
                 facts["alarm"] = f"ON, since loss {alarm[0]}"
             facts |= {} if content else {"bytes": path.stat().st_size}
-            facts |= (
-                {"columns": sign.split("\n")[0].split(",")[:_FEW]} if path.suffix == ".csv" else {}
-            )
-            return {of: kind.get(of, "").format(**told) for of in ("what", "next")} | {
-                "facts": facts
-            }
+            if path.suffix == ".csv":
+                facts["columns"] = sign.split("\n")[0].split(",")[:_FEW]
+            said = {of: kind.get(of, "").format(**told) for of in ("what", "next")}
+            return {**said, "facts": facts}
     return None

@@ -268,10 +268,9 @@ def _print_metrics(found: ExitMetrics) -> None:
     if names := list(exits[0]["recorded"]):  # many numbers of few exits
         each = {f"exit {r['called']}": lambda n, r=r: r["recorded"][n] for r in exits}
         output.print_table(names, {"": lambda n: n.replace("_", " "), **each}, title="as recorded")
-    facts = (
-        f"{name} {number(v) if isinstance(v, float) else v}" for name, v in found.training.items()
-    )
-    output.say(*([f"training: {', '.join(facts)}"] if found.training else []))
+    if told := found.training:
+        facts = [f"{n} {number(v) if isinstance(v, float) else v}" for n, v in told.items()]
+        output.say(f"training: {', '.join(facts)}")
     for text in found.notes:
         output.note(text)
 
@@ -336,11 +335,8 @@ def _levels(family: PolicyFamily) -> list[dict[str, Any]]:
 
 
 def _cut(text: str, most: int = _SHOWN) -> str:
-    return (
-        text
-        if len(text) <= most
-        else f"{text[: most - 4].rpartition(' ')[0] or text[: most - 4]} ..."
-    )
+    head = text[: most - 4]
+    return text if len(text) <= most else f"{head.rpartition(' ')[0] or head} ..."
 
 
 def _short(name: str, value: Any) -> str:

@@ -186,15 +186,12 @@ def _tables(heads: list[str], rows: list[list[str]], width: int) -> Iterator[lis
         block, rest = key + rest[:count], rest[count:]
         widths = _widths(block, width, deep)
         if widths is None and (first := _widths(block[:-1], width // 2, deep)):
-            widths = [
-                *first,
-                width - len(_GAP.join("x" * w for w in [*first, 0])),
-            ]  # words stick out
+            left = width - len(_GAP.join("x" * w for w in [*first, 0]))
+            widths = [*first, left]  # words stick out
         if widths is None:  # a table per record
             half = width // 2
-            return (
-                yield from (_drawn([heads, row], [half - 2, half], right=False) for row in rows)
-            )
+            yield from (_drawn([heads, row], [half - 2, half], right=False) for row in rows)
+            return
         yield _drawn(block, widths)
 
 

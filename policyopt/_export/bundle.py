@@ -64,7 +64,6 @@ from .symbolic import trace_policy
 
 MANIFEST, POLICY, GOLDEN, BOUNDARY = "manifest.json", "policy.json", "golden.npz", "boundary.npz"
 TARGETS = ("python", "onnx", "c")
-_AGAIN = "Export anew, to another folder."
 EXPORT = Form(
     "the manifest of an export", "policyopt-export", 1,
     {

@@ -30,7 +30,7 @@ from policyopt.runtime._typing import Array
 
 from .c_compiler import UNMEASURED, measured
 from .c_functions import TYPES, function
-from .golden import words
+from .golden import costs_by_level, words
 from .graph import ELEMENTWISE, ExitGraph, Node, ordered
 from .routes import RouteGraphs
 
@@ -111,26 +111,30 @@ def routes_source(policy: RoutingPolicy, name: str = "policyopt_policy") -> str:
     }  # fmt: skip
     tables = {"alone": made.alone, "path": made.numbers}
     names = {n: shared.table(n, table, np.int32) for n, table in tables.items()}
-    own = json.dumps(any_to_dict(policy), sort_keys=True, allow_nan=False)
     size = sum(x.size * x.dtype.itemsize for x in fields.values())
     query = ["", ", const float *query", ", query"] if "query" in start.inputs else [""] * 3
     text = (_ROUTES_HEAD + _PROLOGUE + _ROUTES_TEXT + _EPILOGUE).format(
-        models=policy.model_exits, kind=policy.kind, classes=policy.classes, places=len(made.active),
-        unit=string(policy.unit), code=UNMEASURED, bytes=shared.bytes, state=size + 4, check=check,
-        number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}", given=", ".join(parameters),
-        certified=_certified(policy),
+        models=policy.model_exits, places=len(made.active), state=size + 4, check=check,
+        given=", ".join(parameters), **_common(policy, shared),
         fields="".join(f"    {TYPES[x.dtype.name]} {n}[{x.size}];\n" for n, x in fields.items()),
         zeros=_zeros((n, x.size) for n, x in fields.items()), query=query[1], of_query=query[2],
-        tables="".join(f"{line}\n" for line in shared.lines), **names,
-        functions="\n".join(shared.functions.values()),
-        **{n: "".join(f"    {line}\n" for line in lines) for n, lines in bodies.items()},
+        **names, **{n: "".join(f"    {line}\n" for line in lines) for n, lines in bodies.items()},
     )  # fmt: skip
     text = text.replace("@@", name.upper()).replace("@", name)
     return text.replace(UNMEASURED, measured(text), 1)
 
 
-def _certified(policy: Any) -> str:
-    return textwrap.indent(textwrap.fill(comment(policy), 96), "   ") + "\n" * bool(comment(policy))
+def _common(policy: Any, shared: _Shared) -> dict[str, Any]:
+    """Return what any header says of its policy, once its bodies are written."""
+    own = json.dumps(any_to_dict(policy), sort_keys=True, allow_nan=False)
+    said = comment(policy)
+    return {
+        "kind": policy.kind, "classes": policy.classes, "unit": string(policy.unit), "code": UNMEASURED,
+        "number": f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}", "bytes": shared.bytes,
+        "certified": textwrap.indent(textwrap.fill(said, 96), "   ") + "\n" * bool(said),
+        "tables": "".join(f"{line}\n" for line in shared.lines),
+        "functions": "\n".join(shared.functions.values()),
+    }  # fmt: skip
 
 
 def _put(graph: ExitGraph, to: Mapping[str, str], shared: _Shared) -> list[str]:
@@ -741,24 +745,18 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
             *_indented(body), "}", "",
         ]  # fmt: skip
         calls += f"    case {at}: leave = @_at{at}(state, {names}, decision); break;\n"
-    own = json.dumps(any_to_dict(policy), sort_keys=True, allow_nan=False)
     plain = lambda text: re.sub(r"[^\w .-]", "?", text, flags=re.ASCII)  # noqa: E731
     return (_HEAD + _PROLOGUE + _TEXT + _EPILOGUE).format(
         rule=plain(words(policy, "rule")), answer=plain(words(policy, "answer")), **_levels(policy),
-        exits=policy.exits,
-        of=policy.model_exits, classes=policy.classes, kind=policy.kind, bytes=shared.bytes,
-        state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)), code=UNMEASURED,
-        more=_MORE if kind.whole else "", unit=string(policy.unit),
-        certified=_certified(policy),
-        number=f"0x{hashlib.sha256(own.encode()).hexdigest()[:8]}",
+        exits=policy.exits, of=policy.model_exits, **_common(policy, shared),
+        state=8 * (2 + sum(-(-f.size * f.dtype.itemsize // 8) for f in fields)),
+        more=_MORE if kind.whole else "",
         said=_SAID.get(policy.kind.partition("_")[0], _SAID["logits"]),
         path=", ".join(map(str, policy.active_exits)),
         fields="".join(f"    {TYPES[f.dtype.name]} {f.name}[{f.size}];\n" for f in fields),
         abstained="    int abstained;      /* it leaves unanswered, to be handed over */\n" if policy.abstains else "",
         answered="    decision->abstained = 0;\n" if policy.abstains else "",
         probabilities=_PROBABILITIES.format(classes=policy.classes) if kind.whole else "",
-        tables="".join(line + "\n" for line in shared.lines),
-        functions="\n".join(shared.functions.values()),
         bodies="\n".join(exits), given=parameters, calls=calls,
         zeros=_zeros((f.name, f.size) for f in fields),
     )  # fmt: skip
@@ -766,10 +764,7 @@ def _source(policy: Any, graphs: Sequence[ExitGraph]) -> str:
 
 def _levels(policy: Any) -> dict[str, str]:
     """Return what a header says of costs, and of the levels of a family."""
-    each = policy.policies if isinstance(policy, PolicyFamily) else (policy,)
-    costs = np.full((len(each), policy.exits), np.nan)
-    for row, one in zip(costs, each, strict=True):
-        row[np.searchsorted(policy.active_exits, one.active_exits)] = one.costs
+    costs = costs_by_level(policy)
     number = lambda c: literal(c, np.dtype(np.float64))  # noqa: E731
     if not isinstance(policy, PolicyFamily):
         table = ", ".join(map(number, costs[0]))
@@ -777,10 +772,10 @@ def _levels(policy: Any) -> dict[str, str]:
         none = ("levels", "level_field", "level_given", "level_put", "level_told", "cost_given")
         return {**dict.fromkeys(none, ""), "cost_body": body}
     rows = ",\n".join(f"        {{{', '.join(map(number, row))}}}" for row in costs)
-    body = f"    static const double cost[{len(each)}][{policy.exits}] = {{\n{rows}\n    }};\n"
+    body = f"    static const double cost[{len(costs)}][{policy.exits}] = {{\n{rows}\n    }};\n"
     body += "    return cost[level][position];"
     return {
-        "levels": f"#define @@_LEVELS {len(each)} /* of the family, from the cheapest: 0 */\n",
+        "levels": f"#define @@_LEVELS {len(costs)} /* of the family, from the cheapest: 0 */\n",
         "level_field": "    int64_t level; /* that serves it; steps refuse another than 0 to @@_LEVELS - 1 */\n",
         "level_given": ", int level", "level_told": ", level", "level_put": "    state->level = level;\n",
         "cost_given": ", int level", "cost_body": body,

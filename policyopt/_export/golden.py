@@ -86,11 +86,8 @@ class Walk:
 
     def put(self, rows: Any, at: int, model: Any, prediction: Any, gain: Any) -> None:
         """Take down a call of some rows, and what followed."""
-        self.model[rows, at], self.prediction[rows, at], self.gain[rows, at] = (
-            model,
-            prediction,
-            gain,
-        )
+        self.model[rows, at], self.prediction[rows, at] = model, prediction
+        self.gain[rows, at] = gain
 
 
 def steps_of(policy: RoutingPolicy) -> int:
@@ -143,6 +140,15 @@ def levels_of(policy: Policy | PolicyFamily) -> tuple[Policy, ...]:
     return policy.policies if isinstance(policy, PolicyFamily) else (policy,)
 
 
+def costs_by_level(policy: Policy | PolicyFamily) -> Floats:
+    """Return what leaving costs at each exit of the path, (L, K); NaN where a level skips it."""
+    each = levels_of(policy)
+    costs = np.full((len(each), policy.exits), np.nan)
+    for row, one in zip(costs, each, strict=True):
+        row[np.searchsorted(policy.active_exits, one.active_exits)] = one.costs
+    return costs
+
+
 def numbered(policy: Policy | PolicyFamily, low: int, high: int) -> Ints:
     """Return the numbers `low` to `high` of samples, those of a family on its levels in turn."""
     numbers = np.arange(low, high)
@@ -152,9 +158,8 @@ def numbered(policy: Policy | PolicyFamily, low: int, high: int) -> Ints:
 
 def by_name(sample: Ints) -> dict[str, Ints]:
     """Return the numbers of samples, and their levels where they have such, by the names of the graphs' inputs."""
-    return (
-        {"sample": sample} if sample.ndim == 1 else {"sample": sample[:, 0], "level": sample[:, 1]}
-    )
+    columns = sample.T if sample.ndim > 1 else [sample]
+    return dict(zip(("sample", "level"), columns, strict=False))
 
 
 def begin(policy: Policy | PolicyFamily, sample: Ints) -> Any:
@@ -206,9 +211,8 @@ def sure_class(policy: Any, given: Inputs, seen: Any) -> Bools:
     """Return whose class rounding elsewhere cannot change, (n,): of logits as they are, nobody's."""
     plain = all(isinstance(one.answer, Identity) for one in levels_of(policy))
     kind = policy.observer.kind
-    if not kind.whole or policy.classes < 2 or (plain and kind.name in ("logits", "logit")):
-        return np.ones(len(seen.score), dtype=bool)
-    if seen.answer is None:  # all are on levels that skip the exit
+    told = kind.whole and policy.classes > 1 and not (plain and kind.name in ("logits", "logit"))
+    if not told or seen.answer is None:  # or all are on levels that skip the exit
         return np.ones(len(seen.score), dtype=bool)
     top = np.partition(seen.answer, -2, axis=1)[:, -2:]
     with np.errstate(invalid="ignore"):

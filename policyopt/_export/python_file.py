@@ -22,7 +22,7 @@ from policyopt.runtime._policy import Policy
 from policyopt.runtime._routing import RoutingPolicy, routing_to_dict
 from policyopt.runtime._typing import Array
 
-from .golden import Golden, Ran, Walk, levels_of, words
+from .golden import Golden, Ran, Walk, by_name, costs_by_level, levels_of, words
 from .graph import ELEMENTWISE, ExitGraph, Node
 from .routes import run_steps
 from .symbolic import trace_policy
@@ -273,10 +273,7 @@ def _serving(policy: Policy | PolicyFamily, graphs: list[ExitGraph]) -> str:
     fees = [0.0 if one is None else float(one.cost) for one in declines]
     costs: Any = tuple(policy.costs.tolist())
     if isinstance(policy, PolicyFamily):
-        table = np.full((len(policy), policy.exits), np.nan)
-        for row, one in zip(table, policy.policies, strict=True):
-            row[np.searchsorted(policy.active_exits, one.active_exits)] = one.costs
-        costs = tuple(map(tuple, table.tolist()))
+        costs = tuple(map(tuple, costs_by_level(policy).tolist()))
     values = {
         "LEVELS": len(policy) if isinstance(policy, PolicyFamily) else 0,
         "ACTIVE_EXITS": policy.active_exits, "MODEL_EXITS": policy.model_exits,
@@ -300,8 +297,7 @@ def run_python(path: Path, golden: Golden) -> Any:
     if isinstance(golden.expected, Walk):
         return run_steps(module["POLICY"], golden)
     ran = Ran.empty(len(golden), len(module["ACTIVE_EXITS"]))
-    samples = golden.sample.T if golden.sample.ndim > 1 else [golden.sample]
-    state = module["start"](*samples)
+    state = module["start"](*by_name(golden.sample).values())
     for at, (k, given) in enumerate(zip(module["ACTIVE_EXITS"], golden.inputs, strict=True)):
         output: Any = given.get(module["KIND"], given)
         if "second" in given:

@@ -509,8 +509,7 @@ def _parts(policy: Policy | PolicyFamily) -> list[_Part]:
     """Return levels by what they share; one that draws a coin stands alone, for it has a share of its own."""
     found: dict[Any, _Part] = {}
     for a, one in enumerate(levels_of(policy)):
-        alone = -1 if one.mixture is None else a
-        alone = alone if one.abstention is None else a
+        alone = -1 if one.mixture is None and one.abstention is None else a
         key = (id(one.rule), id(one.answer), id(one.calibrator), one.active_exits, alone)
         found.setdefault(key, _Part(one, [], ())).levels.append(a)
     return list(found.values())

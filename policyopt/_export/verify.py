@@ -156,17 +156,12 @@ def checks(export: Export, others: Mapping[str, Runner] | None = None) -> Iterat
     golden = replace(golden, expected=here)
     export = replace(export, golden=golden)
     yield _compared("numpy step", run_step(policy, golden), export)
-    if find_spec("torch") is None:
-        yield Checked("torch, survivors", "torch is not installed")
-    else:
-        yield _compared("torch, survivors", run_torch(policy, golden), export, all_exits=False)
+    told = run_torch(policy, golden) if find_spec("torch") else "torch is not installed"
+    yield _compared("torch, survivors", told, export, all_exits=False)
     boundary = (np.arange(len(golden)) >= len(golden) - export.boundary)[:, None]
     for target, found in _run(export):
-        if isinstance(found, str):
-            yield Checked(target, found)
-        else:
-            ulps = ULPS[target]
-            yield _compared(target, found, export, ulps, boundary if ulps else False)
+        ulps = ULPS[target]
+        yield _compared(target, found, export, ulps, boundary if ulps else False)
     for name, runner in (others or {}).items():
         yield _told(name, runner(policy, golden), export)
 
@@ -188,7 +183,9 @@ def _routes(export: Export) -> Iterator[Checked]:
     policy, golden = export.policy, export.golden
     here, scale, _ = walked(policy, golden)
 
-    def compared(runtime: str, ran: Walk, wanted: Walk, ulps: float) -> Checked:
+    def compared(runtime: str, ran: Walk | str, wanted: Walk, ulps: float) -> Checked:
+        if isinstance(ran, str):
+            return Checked(runtime, ran)
         for what in ("model", "prediction"):
             _refuse(runtime, what, getattr(ran, what), getattr(wanted, what))
         error = np.abs(ran.gain - wanted.gain) / (scale * UNIT)
@@ -198,10 +195,7 @@ def _routes(export: Export) -> Iterator[Checked]:
     yield compared("numpy batch", here, golden.expected, 0 if export.same_machine else ULPS["c"])
     yield compared("numpy step", run_steps(policy, golden), here, 0)
     for target, found in _run(export):
-        if isinstance(found, str):
-            yield Checked(target, found)
-        else:
-            yield compared(target, found, here, ULPS[target])
+        yield compared(target, found, here, ULPS[target])
 
 
 def _recorded(runtime: str, ran: Ran, export: Export) -> Checked:
@@ -229,9 +223,11 @@ def _by_score(score: Any, limits: Any) -> Bools:
 
 
 def _compared(
-    runtime: str, ran: Ran, export: Export, ulps: Any = 0, may: Any = False, all_exits: bool = True
-) -> Checked:
+    runtime: str, ran: Ran | str, export: Export, ulps: Any = 0, may: Any = False, all_exits: bool = True
+) -> Checked:  # fmt: skip
     """Return the verdict, or raise; `ulps`: (K,); `may`: (n, K) where exits are those of the runtime's own score."""
+    if isinstance(ran, str):  # why it could not be run
+        return Checked(runtime, ran)
     golden, wanted = export.golden, export.golden.expected
     reached = np.arange(wanted.score.shape[1]) <= wanted.exit[:, None]
     differs = ran.leave != wanted.leave

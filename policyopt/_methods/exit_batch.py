@@ -206,14 +206,12 @@ def build_stopping_data(
 ) -> StoppingData:
     """Observe rows through answers they did not help to fit; `soft` weighs soft targets, `groups` are of the rule."""
     # With `vectors` the model's own are among the columns.
-    labels = table.statistics.labels
-    record = not table.whole
-    known = table.valued
+    record, known = not table.whole, table.valued
     if not known.any():
         _ = table.quality  # says what is missing
-    if record or soft == 0:
-        table = table.take(np.flatnonzero(known)) if not known.all() else table
-        labels = table.statistics.labels
+    if (record or soft == 0) and not known.all():
+        table = table.take(np.flatnonzero(known))
+    labels = table.statistics.labels
     fold = folds_of(len(table), folds, seed, table.group)
     features = "summary" if record else "distribution"
     answers = CrossFitted(Identity())

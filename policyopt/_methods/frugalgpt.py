@@ -240,25 +240,22 @@ class Quantiles:
         if not onward:  # one exit alone
             return np.asarray(self._problem.mean_costs[0]), np.asarray(self._problem.value.mean())
         alive = np.ones((1, rows), dtype=bool)
-        paid, gained = np.zeros((1, 1)), np.zeros((1, 1))
+        totals = [np.zeros((1, 1))] * 2  # of cost, and of value
         last = len(self._gates) - 1
         for k, (gate, shares) in enumerate(zip(self._gates, onward, strict=True)):
             cut = gate.cuts(alive, shares)
             here = alive[:, gate.order]
-            sums = []
-            for table in (self._cost, self._problem.value):
+            for i, table in enumerate((self._cost, self._problem.value)):
                 leaving = _upto(here * table[gate.order, k], cut)
                 if k == last:  # who goes on leaves at the last exit
                     going = here * table[gate.order, k + 1]
                     leaving = leaving + going.sum(axis=1, keepdims=True) - _upto(going, cut)
-                sums.append(leaving)
-            paid = (paid.reshape(-1, 1) + sums[0]) if k else sums[0]
-            gained = (gained.reshape(-1, 1) + sums[1]) if k else sums[1]
+                totals[i] = totals[i].reshape(-1, 1) + leaving
             if k < last:
                 onwards = alive[:, None, :] & (gate.place >= cut[:, :, None])
                 alive = onwards.reshape(-1, rows)
         shape = tuple(len(shares) for shares in onward)
-        return paid.reshape(shape) / rows, gained.reshape(shape) / rows
+        return totals[0].reshape(shape) / rows, totals[1].reshape(shape) / rows
 
     def thresholds(self, onward: Floats) -> Floats:
         """Return the thresholds of one point, (K-1,), midway between who leaves and who stays."""

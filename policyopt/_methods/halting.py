@@ -65,7 +65,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policyopt._answers.logistic import weighted_logistic
+from policyopt._answers.logistic import descended, weighted_logistic
 from policyopt._methods.exit_batch import StoppingData
 from policyopt._methods.lagrangian import (
     PRICES,
@@ -143,8 +143,6 @@ def neutral(theta: Floats) -> Floats:
 
 def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty: float) -> Floats:
     """Maximise cumulative halting's mean-field value: columns (N, M), value (N, K), start and result (K-1, M+1)."""
-    from scipy.optimize import minimize
-
     rows = len(value)
 
     def loss(flat: Floats) -> tuple[float, Floats]:
@@ -159,8 +157,7 @@ def halting_weights(columns: list[Floats], value: Floats, start: Floats, penalty
         shrink[:, 0] *= 1e-2  # offsets hardly: they only must not run off
         return (float((shrink * theta).sum() / 2 - worth.mean()), (shrink - gradient).ravel())
 
-    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
-    return np.asarray(found.x).reshape(start.shape)
+    return descended(loss, start, maxiter=_STEPS)
 
 
 def mean_field(h: Floats, value: Floats) -> tuple[Floats, Floats]:
@@ -278,8 +275,6 @@ def climb(
     start: Floats, columns: list[Floats], reward: Floats, penalty: float, steps: int
 ) -> Floats:
     """Return coefficients (K-1, M+1) that maximise the expected worth, from `start` on."""
-    from scipy.optimize import minimize
-
     if not len(reward):
         return start
     stakes = float(np.abs(reward[:, :-1] - reward[:, -1:]).mean())
@@ -297,9 +292,7 @@ def climb(
             value = pull / 2 * float((away**2).sum()) - float(worth.mean())
             return value, (pull * away - sharpness * gradient / len(reward)).ravel()
 
-        found = minimize(
-            loss, found.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps}
-        ).x.reshape(start.shape)
+        found = descended(loss, found, maxiter=steps)
     return found
 
 

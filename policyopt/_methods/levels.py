@@ -152,10 +152,8 @@ class Levels:
     def error(self, level: Level) -> float:
         """Return the standard error of what a level gains against the full model: 0 of that itself."""
         # As if one more row told them apart: that none does, of a few, does not say that none will.
-        if (
-            level.alike
-            and level.draft.table.active_exits[level.place] == self.table.active_exits[-1]
-        ):
+        exit_ = level.draft.table.active_exits[level.place]
+        if level.alike and exit_ == self.table.active_exits[-1]:
             return 0.0
         quality = self._quality(level.draft)
         gains = sum(w * _at(quality, t, level.last) for w, t in level.taken)
@@ -229,11 +227,10 @@ class Levels:
 
     def _paid(self, level: Level, limit: Limit) -> tuple[Floats, Floats]:
         """Return what rows pay of a limit's cost, and their weights."""
-        active = level.draft.table.active_exits
-        own = not limit.cost or limit.cost == self.table.cost_name
-        costs = (
-            self._costs(level.draft) if own else self._rows.keep_exits(active).costs_of(limit.cost)
-        )
+        costs = self._costs(level.draft)
+        if limit.cost and limit.cost != self.table.cost_name:
+            rows = self._rows.keep_exits(level.draft.table.active_exits)
+            costs = rows.costs_of(limit.cost)
         paid = np.concatenate([_at(costs, taken, level.last) for _, taken in level.taken])
         weights = np.concatenate([np.full(len(taken), w) for w, taken in level.taken])
         return paid, weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from policyopt._answers.logistic import descended
 from policyopt.runtime._arithmetic import sigmoid
 from policyopt.runtime._typing import Floats, Ints
 
@@ -75,8 +76,6 @@ def of_own_fold(basis: Floats, theta: Floats, fold: Ints) -> Floats:
 
 def fit_sigmoid(columns: Floats, right: Floats, penalty: float) -> Floats:
     """Return offset and weights (M+1,) that minimise the squared error of ``sigmoid(. )``."""
-    from scipy.optimize import minimize
-
     n = len(right)
     start = np.zeros(columns.shape[1] + 1)
     mean = np.clip(right.mean(), 1e-3, 1 - 1e-3)
@@ -90,7 +89,7 @@ def fit_sigmoid(columns: Floats, right: Floats, penalty: float) -> Floats:
         gradient = np.concatenate([[slope.sum()], columns.T @ slope + shrink])
         return float((off**2).mean() + shrink @ theta[1:] / 2), gradient
 
-    return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B").x)
+    return descended(loss, start)
 
 
 def principal(rows: Floats, keep: int, seed: int) -> Floats:

@@ -61,6 +61,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
@@ -415,19 +416,12 @@ class NeuralPolicyMethod(StoppingMethod):
 
     def solve(self, draft: Draft, budgets: Sequence[float], seed: int) -> Sequence[Draft]:
         """Read each budget off the prices on the rows that trained nothing."""
-        data, layers, columns = draft.data
-        return [_read(draft, data, layers, columns, budget) for budget in budgets]
+        return [_read(draft, budget) for budget in budgets]
 
 
-def _read(
-    draft: Draft,
-    data: StoppingData,
-    layers: Layers,
-    columns: npt.NDArray[np.float32],
-    budget: float,
-) -> Draft:
+def _read(draft: Draft, budget: float) -> Draft:
     """Find the price whose policy costs the budget on the rows held out."""
-    problem = draft.problem
+    problem, (data, layers, columns) = draft.problem, draft.data
     aim = problem.within_reach(budget)
     exits, size = columns.shape[1:]
 
@@ -481,14 +475,6 @@ class Stack:
                 x = torch.relu(x)
             x = torch.einsum("nei,eoi->neo", x, weight) + bias
         return x
-
-    def copy_to(self, other: Stack) -> None:
-        """Give another stack of the same sizes these weights."""
-        import torch
-
-        with torch.no_grad():
-            for theirs, mine in zip(other.parameters, self.parameters, strict=True):
-                theirs.copy_(mine)
 
     def layers(self) -> Layers:
         """Return the weights as arrays."""
@@ -556,7 +542,7 @@ class DQN(NeuralPolicyMethod):
 
         rng = np.random.default_rng(seed)
         sizes = [*self.sizes(samples.columns.shape[2], samples.exits)[0][:-1], 2]
-        network, older = Stack(sizes, seed), Stack(sizes, seed)
+        network = older = Stack(sizes, seed)
         adam = torch.optim.Adam(network.parameters, self.learning_rate)
         played, memory = Episodes(samples), Memory(self.memory)
         count = self.batch
@@ -578,7 +564,7 @@ class DQN(NeuralPolicyMethod):
                 then = played.observe()
             now = then
             if step % _RENEW == 0:
-                network.copy_to(older)
+                older = deepcopy(network)
             for group in adam.param_groups:
                 group["lr"] = self.learning_rate * (1 - step / steps)
             self._regress(network, older, adam, memory.draw(rng, self.batch))

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from policyopt._answers.logistic import descended
 from policyopt._cache.data import folds_of
 from policyopt._methods.base import Method, worth_interval
 from policyopt._methods.exit_batch import subsample_outputs
@@ -310,10 +311,8 @@ class _Rows:
         wrong, same, both = (right < 0.5) & (said >= 0), 1.0, 2.0
         for a, b in combinations(range(self.k), 2):
             rows = wrong[:, a] & wrong[:, b]
-            same, both = (
-                same + float((said[rows, a] == said[rows, b]).sum()),
-                both + float(rows.sum()),
-            )
+            same += float((said[rows, a] == said[rows, b]).sum())
+            both += float(rows.sum())
         return float(np.clip(1.0 + both / same, 3.0, 1e6))
 
     def _sharpest(self, one: Standing) -> float:
@@ -397,8 +396,6 @@ class _Rows:
 
     def _powers(self, called: Set, start: Floats) -> Floats:
         """Return the powers at which a product is likeliest to give the labels, shrunk to the start's ratios."""
-        from scipy.optimize import minimize
-
         logs, base, mine = self._told(called)
         n, here = len(mine), np.arange(len(mine))
         weight = _SHRINK / n / float(start @ start)
@@ -418,7 +415,7 @@ class _Rows:
             return value, slope + 2.0 * weight * off
 
         bounds = [(0.0, None)] * len(logs)
-        return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x)
+        return descended(loss, start, bounds)
 
     def _told(self, called: Set) -> tuple[list[Any], Any, Ints]:
         """Return the evidence on some rows, and which answer of each is the label, (n,): -1, where none is."""
@@ -431,11 +428,8 @@ class _Rows:
         some = {m: self.seen[m].take(here) for m in called}
         logs, base, said = self.ensemble.evidence(some, called)
         mine = (said == labels[:, None]) & np.isfinite(base)
-        return (
-            logs,
-            np.broadcast_to(base, logs[0].shape),
-            np.where(mine.any(axis=1), mine.argmax(axis=1), -1),
-        )
+        mine = np.where(mine.any(axis=1), mine.argmax(axis=1), -1)
+        return logs, np.broadcast_to(base, logs[0].shape), mine
 
     @property
     def _most(self) -> int:
@@ -608,12 +602,10 @@ class _Induction:
             }
             gains = {sm: self._gain(way, stops[sm[0]]) for sm, way in goes.items()}
             thetas = self._regressed(here, after, gains)
-            new = {}
-            for s in here:
-                if not after[s]:
-                    new[s] = stops[s]
-                    continue
-                new[s] = self._decided(s, after[s], thetas, stops[s], goes)
+            new = {
+                s: self._decided(s, after[s], thetas, stops[s], goes) if after[s] else stops[s]
+                for s in here
+            }
             ways = {**{s: w for s, w in ways.items() if len(s) == 1}, **new}
         starts = [(s[0], self._asked(ways[s], s[0])) for s in sets if len(s) == 1]
         value = np.stack([(w.aim - prices * w.paid).mean(axis=0) for _, w in starts])
@@ -685,12 +677,10 @@ class _Induction:
             fold = {s: rows.fold[rows.told(s)][places[s]] for s in at}
             weights = {s: rows.weights_of(s, m) for s in at}
             weights = {s: weight / weight.mean() for s, weight in weights.items()}
+            known = {s: (rows.at(s).basis[places[s]], weights[s]) for s in at}
             if len(at) == 1:
                 (s,) = at
-                basis = rows.at(s).basis[places[s]]
-                found[s, m] = ridge_without_each(
-                    basis, weights[s], gains[s, m], fold[s], shared, folds
-                )
+                found[s, m] = ridge_without_each(*known[s], gains[s, m], fold[s], shared, folds)
                 continue
             pooled = ridge_without_each(
                 np.concatenate([rows.wide(s)[places[s]] for s in at]),
@@ -699,11 +689,8 @@ class _Induction:
             )  # fmt: skip
             for s in at:
                 theta = pooled[:, [0, *(1 + p for p in rows.places(s))]]
-                basis = rows.at(s).basis[places[s]]
-                rest = gains[s, m] - of_own_fold(basis, theta, fold[s])
-                found[s, m] = theta + ridge_without_each(
-                    basis, weights[s], rest, fold[s], own, folds
-                )
+                rest = gains[s, m] - of_own_fold(known[s][0], theta, fold[s])
+                found[s, m] = theta + ridge_without_each(*known[s], rest, fold[s], own, folds)
         return found
 
     def arm(self, level: int, every: bool = False) -> Arm:

@@ -197,12 +197,11 @@ def missing_outputs(answer: str, table: Table) -> list[str]:
     """Return what answers other than plain need, where rows do not hold it: all class outputs, and their worth."""
     if answer == "plain" or (table.whole and not table.plain_only):
         return []
-    what = "all class outputs"
-    if table.whole:
-        given = table.quality_given
-        what = (
-            "labels instead of a graded quality" if given else "exits that answer the same classes"
-        )
+    what = "exits that answer the same classes"
+    if not table.whole:
+        what = "all class outputs"
+    elif table.quality_given:
+        what = "labels instead of a graded quality"
     return [f"{what} (for answers other than plain)"]
 
 

@@ -177,8 +177,5 @@ def centred(problem: Problem, solution: Solution) -> Solution:
 def unless_idle(problem: Problem, solution: Solution, budget: float) -> Solution:
     """Return the decisions at thresholds 0 where what a solution spends beyond them buys no better answers."""
     own = problem.settled(np.zeros(problem.exits - 1))
-    spent = problem.quality(solution.thresholds)
-    if solution.other is not None:
-        spent += solution.share * (problem.quality(solution.other) - spent)
-    idle = spent <= problem.quality(own) + _TINY_GAIN
+    idle = problem.worth(solution) <= problem.quality(own) + _TINY_GAIN
     return Solution(own) if idle and problem.cost(own) <= budget else solution

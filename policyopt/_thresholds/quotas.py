@@ -94,7 +94,6 @@ def solve_geometric(problem: Problem, budgets: Sequence[float]) -> list[Solution
     """Return quota thresholds of geometric shares for each budget."""
     solutions = []
     for budget in budgets:
-        problem.check_budget(budget)
         start = solve_ratio(problem.mean_costs, _aim(problem, budget))
         family = _family(problem, lambda ratio: geometric_shares(ratio, problem.exits))
         ends = -_STEEPEST_RATIO, _STEEPEST_RATIO

@@ -85,8 +85,6 @@ def solve_shared(
 ) -> list[Solution]:
     """Return, for each budget, the thresholds that stand for one shared probability of scores in [0, 1]."""
     check_one_of("calibrator", calibrator, FITS)
-    for budget in budgets:
-        problem.check_budget(budget)
     if calibrator == "platt":
         family = _platt(problem)
         return [meet_budget(problem, family, -_STEEPEST, _STEEPEST, budget) for budget in budgets]
