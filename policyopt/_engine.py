@@ -6,12 +6,15 @@ regard to who does them, and numpy's libraries add up in one thread. Within a pa
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from socket import create_connection
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -28,9 +31,9 @@ _SHARED_BYTES = 1 << 20
 #: Seconds for which a scheduler is looked for.
 _SECONDS = 15
 #: Yields numbers of tasks and results as they are done; ends early where workers were lost.
-_Engine = Callable[["_Shared", Mapping[int, Any]], Iterator[tuple[int, Any]]]
+_Engine = Callable[[Callable[[Any], Any], str, Mapping[int, Any]], Iterator[tuple[int, Any]]]
 _ENGINE: ContextVar[_Engine | None] = ContextVar("engine", default=None)  # None: in turn
-_RECEIVED = dict[str, "_Shared"]()
+_RECEIVED = dict[str, Callable[[Any], Any]]()
 _LOCK, _LIMITS, _BUSY = Lock(), list[Any](), list[None]()
 
 
@@ -98,7 +101,7 @@ def run(
     found = {} if kept is None else {i: kept.load(task) for i, task in enumerate(tasks)}
     found = {i: result for i, result in found.items() if result is not None}
     left = {i: task for i, task in enumerate(tasks) if i not in found}
-    shared, results, attempts, first, total = _Shared(function), iter(()), 0, 0, len(tasks)
+    token, results, attempts, first, total = uuid4().hex, iter(()), 0, 0, len(tasks)
     while left:
         told = what if isinstance(what, str) else what[min(left)] if what else ""
         with nullcontext() if what is None else stage(total - len(left), total, told):
@@ -109,7 +112,7 @@ def run(
                     f"Workers ended within {len(left)} of {total} tasks, {_ATTEMPTS} times over; perhaps the system "
                     "ended them for lack of memory. Use fewer (--jobs), or some with more memory."
                 )
-            attempts, results = attempts + 1, engine(shared, dict(left))
+            attempts, results = attempts + 1, engine(function, token, dict(left))
             continue
         i, found[one[0]] = one
         task = left.pop(i)
@@ -122,28 +125,6 @@ def run(
             first += 1
     for i in range(first, total):
         yield found.pop(i)
-
-
-class _Shared:
-    """A function and what it holds; each process keeps the first copy that it gets, with what that has read."""
-
-    def __init__(self, function: Callable[[Any], Any], token: str = "") -> None:
-        self.function, self.token = function, token or uuid4().hex
-
-    def __reduce__(self) -> Any:
-        return _received, (self.function, self.token)
-
-    def __call__(self, task: Any) -> Any:
-        with one_thread():
-            return self.function(task)
-
-
-def _received(function: Any, token: str) -> _Shared:
-    """Return this process's copy; those of earlier work go."""
-    if token not in _RECEIVED:
-        for old in list(_RECEIVED)[:-1]:
-            _RECEIVED.pop(old, None)
-    return _RECEIVED.setdefault(token, _Shared(function, token))
 
 
 @contextmanager
@@ -163,33 +144,47 @@ def one_thread() -> Iterator[None]:
                 _LIMITS.pop().restore_original_limits()
 
 
-def _apart(shared: _Shared, i: int, task: Any) -> tuple[int, Any]:
-    """Do one task in another process."""
-    with progress(None):
-        return i, shared(task)
+def _apart(packed: str | bytes, token: str, i: int, task: Any) -> tuple[int, Any]:
+    """Do one task in another process, by its copy of the function, a file or bytes; those of earlier work go."""
+    if (function := _RECEIVED.get(token)) is None:
+        for old in list(_RECEIVED)[:-1]:
+            _RECEIVED.pop(old, None)
+        content = Path(packed).read_bytes() if isinstance(packed, str) else packed
+        function = _RECEIVED.setdefault(token, pickle.loads(content))
+    with progress(None), one_thread():
+        return i, function(task)
 
 
 # --- who does it --------------------------------------------------------------------------------
 
 
-def _in_turn(shared: _Shared, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
-    return ((i, shared(task)) for i, task in tasks.items())
+def _in_turn(function: Any, _: str, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+    for i, task in tasks.items():
+        with one_thread():
+            result = function(task)
+        yield i, result
 
 
 def _processes(jobs: int) -> _Engine:
     """Return the engine of processes on this machine."""
 
-    def engine(shared: _Shared, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+    def engine(function: Any, token: str, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
         from joblib import Parallel, delayed, wrap_non_picklable_objects
+        from joblib.externals.loky.backend.reduction import dumps
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         # Wrapped: arrays of an opened cache joblib would map there, from a file whose name it lacks.
         packed = partial(wrap_non_picklable_objects, keep_wrapper=False)
-        calls = (delayed(_apart)(packed(shared), i, packed(task)) for i, task in tasks.items())
-        try:
-            yield from Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
-        except TerminatedWorkerError:
-            return
+        with TemporaryDirectory(prefix="policyopt-") as folder:
+            file = Path(folder) / "function"  # of a process's own reading: once, not with each task
+            file.write_bytes(dumps(function))
+            calls = (
+                delayed(_apart)(str(file), token, i, packed(task)) for i, task in tasks.items()
+            )
+            try:
+                yield from Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
+            except TerminatedWorkerError:
+                return
 
     return engine
 
@@ -237,9 +232,9 @@ def _cluster(client: Any) -> _Engine:
         small = len(dumps(one)) < _SHARED_BYTES
         return one if small else client.scatter(one, broadcast=True, hash=False)
 
-    def engine(shared: _Shared, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
-        what, give = sent(shared), partial(client.submit, _apart, pure=False)
-        futures = [give(what, i, sent(task)) for i, task in tasks.items()]
+    def engine(function: Any, token: str, tasks: Mapping[int, Any]) -> Iterator[tuple[int, Any]]:
+        what, give = sent(dumps(function)), partial(client.submit, _apart, pure=False)
+        futures = [give(what, token, i, sent(task)) for i, task in tasks.items()]
         try:
             for future in as_completed(futures, loop=client.loop):
                 if future.status in ("finished", "error"):  # and not lost with its worker

@@ -70,7 +70,7 @@ class _Some(NamedTuple):
 class ExitStatistics:
     """The reduced outputs of all exits for N samples; what is unknown is NaN or -1. Rows taken of it are read on use.
 
-    ``top_prob`` (N, K, T) float64, the T = min(3, C) largest, largest first; ``top_class`` (N, K, T) int32, their
+    ``top_prob`` (N, K, T) float64, the T = min(2, C) largest, largest first; ``top_class`` (N, K, T) int32, their
     classes; ``entropy``, ``log_sum_exp`` (N, K) float64; ``quality`` (N, K) in [0, 1], bool where right or wrong, or
     None; ``labels`` (N,) int32 or None; ``correct`` (N, K) bool, which answers are right, where also that is known.
     """

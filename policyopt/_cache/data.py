@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import combinations, pairwise
@@ -162,8 +163,19 @@ class Layout:
         return tuple(c.name for c in self.costs if c.per_sample)
 
 
-def _rows_of(data: ExitData, split: str) -> Rows:
-    return data.splits[split]
+def _opened(origin: Mapping[str, Any], fingerprint: str) -> ExitData:
+    """Open a cache that was opened in another process."""
+    from policyopt._cache.reader import open_cache
+
+    found = open_cache(**origin)
+    if found.fingerprint != fingerprint:
+        got, step = f"another at {found.origin['path']}", "It was overwritten: begin anew."
+        raise input_error("cache", "the one that was opened at first", got, step)
+    return found
+
+
+def _rows_of(origin: Mapping[str, Any], fingerprint: str, split: str) -> Rows:
+    return _opened(origin, fingerprint).splits[split]
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,12 +201,18 @@ class Rows:
     """
 
     blocks: tuple[Block, ...]
-    #: The opened cache and the split; empty where they come from elsewhere.
+    #: The opened cache, as it travels, and the split; empty where they come from elsewhere.
     home: tuple[Any, ...] = field(default=(), init=False)
 
     def __reduce__(self) -> Any:
         """Return what goes to another process: of an opened cache where they are."""
         return (_rows_of, self.home) if self.home else (Rows, (self.blocks,))
+
+    def __copy__(self) -> Rows:
+        return Rows(self.blocks)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Rows:
+        return Rows(deepcopy(self.blocks, memo))
 
     def __repr__(self) -> str:
         names = ", ".join(self.blocks[0]) if self.blocks else "empty"
@@ -306,15 +324,7 @@ class ExitData(Shown):
         return {"origin": self.origin, "fingerprint": self.fingerprint}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "splits" not in state:
-            from policyopt._cache.reader import open_cache
-
-            again = open_cache(**state["origin"])
-            if again.fingerprint != state["fingerprint"]:
-                got, step = f"another at {again.origin['path']}", "It was overwritten: begin anew."
-                raise input_error("cache", "the one that was opened at first", got, step)
-            state = again.__dict__
-        self.__dict__.update(state)
+        self.__dict__.update(state if "splits" in state else _opened(**state).__dict__)
 
     @property
     def pooled(self) -> bool:

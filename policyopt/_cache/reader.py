@@ -116,7 +116,7 @@ def open_cache(
             again |= {"incomplete": incomplete, "mmap": mmap, "verify": verify and not here}
             object.__setattr__(data, "origin", again)
             for name, rows in data.splits.items():
-                object.__setattr__(rows, "home", (data, name))
+                object.__setattr__(rows, "home", (again, data.fingerprint, name))
             return data
         except InputError:
             # Where it was overwritten meanwhile, the new one is read.

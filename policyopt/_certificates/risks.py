@@ -306,8 +306,7 @@ def taken(policy: Any, table: Table) -> Taken:
 def replays(policies: Sequence[Any], tables: Tables, table: Table) -> list[Taken]:
     """Replay policies on the table of a split, or of its rows with labels."""
     replay = _Replays(tables, table.split, len(table) < len(tables.get(table.split)), table)
-    own = next((rule.name for rule in RULES.values() if rule not in OWN), "")
-    with here_only(own):
+    with here_only(next((rule.name for rule in RULES.values() if rule not in OWN), "")):
         found = zip(policies, list(run(replay, policies, "replaying levels")), strict=True)
     return [
         _frozen(seen if seen.log_prob else replace(seen, log_prob=lambda p=policy: taken(p, table).log_prob()))

@@ -128,23 +128,16 @@ TABLE = option(
 )  # fmt: skip
 
 
-def _given(context: typer.Context, name: str) -> bool:
-    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-
-
 def _in_processes(context: typer.Context, jobs: int) -> int:
-    """Do the command's work in processes, where no scheduler is given."""
-    if not _given(context, "scheduler"):
-        context.with_resource(parallel(jobs))
-    elif _given(context, "jobs"):
-        raise input_error("--jobs", "left out with --scheduler", jobs, "Choose one of them.")
+    """Do the command's work in processes; a scheduler, which comes after it, takes their place."""
+    context.with_resource(parallel(jobs))
     return jobs
 
 
 def _by_scheduler(context: typer.Context, address: str | None) -> str | None:
-    if address is not None and _given(context, "jobs"):  # in the order of the command line
-        raise input_error("--scheduler", "left out with --jobs", address, "Choose one of them.")
     if address is not None:
+        if getattr(context.get_parameter_source("jobs"), "name", "") == "COMMANDLINE":
+            raise input_error("--scheduler", "left out with --jobs", address, "Choose one of them.")
         context.with_resource(parallel(scheduler=address))
     return address
 
@@ -152,7 +145,8 @@ def _by_scheduler(context: typer.Context, address: str | None) -> str | None:
 def jobs(default: int, told: str) -> Any:
     """Return the option that says in how many processes the parts of the work are done."""
     help = f"Processes (default: {told}); results are the same."
-    return option(default, help, "--jobs", min=1, show_default=False, callback=_in_processes)
+    how: dict[str, Any] = {"min": 1, "show_default": False, "is_eager": True}
+    return option(default, help, "--jobs", callback=_in_processes, **how)
 
 
 SCHEDULER = option(

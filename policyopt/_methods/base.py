@@ -32,6 +32,7 @@ from policyopt._intervals import effective_rows, mean_interval, standard_error, 
 from policyopt._limits import NEAR, Limit
 from policyopt._methods.fitted import Draft, Expectation, Fitted, expectation, own_costs
 from policyopt._methods.levels import MOST_REPLAYED, SPARED, SPENDS, Level, Levels, Spend, aims_of
+from policyopt._methods.registry import here_only, own_method
 from policyopt._methods.settings import Allowed, Choice, Domain, check_setting
 from policyopt._methods.targets import ANOTHER, Target, targets_of
 from policyopt._replay import replay, trace
@@ -657,13 +658,13 @@ def cross_validate(method: Method, table: Table, seed: int) -> HeldOut | str:
     order, group = np.lexsort(table.statistics.confidence.T), table.group
     fold[order] = folds_of(len(table), _FOLDS, seed, None if group is None else group[order])
     columns = np.full((3, len(aims_of(table)), len(table)), np.nan)
-    parts = run(
-        _Without(method, table, fold, seed), range(fold.max() + 1), "cross-validating the fit"
-    )
-    for f, part in enumerate(parts):
-        if isinstance(part, str):
-            return part
-        columns[:, :, fold == f] = part
+    without = _Without(method, table, fold, seed)
+    with here_only(own_method(method.name, method)):
+        parts = run(without, range(fold.max() + 1), "cross-validating the fit")
+        for f, part in enumerate(parts):
+            if isinstance(part, str):
+                return part
+            columns[:, :, fold == f] = part
     paid, right, claimed = columns
     return HeldOut(table, paid, right, claimed, fold)
 

@@ -321,13 +321,13 @@ class _Folds:
 
     def rows(self, f: int) -> tuple[Table, Table, list[float], list[float]]:
         """Return the rows without a fold, the fold, and the aims of those without and their prices."""
-        if f not in self.last:
-            train, test = (
-                self.table.take(np.flatnonzero(rows)) for rows in (self.fold != f, self.fold == f)
-            )
+        if (found := self.last.get(f)) is None:
+            at = np.flatnonzero(self.fold != f), np.flatnonzero(self.fold == f)
+            train, test = map(self.table.take, at)
             # With costs per sample each fold has a range of its own.
-            self.last = {f: (train, test, aims_of(train), prices_of(train))}
-        return self.last[f]
+            found = train, test, aims_of(train), prices_of(train)
+            self.last = {f: found}
+        return found
 
     def __call__(self, task: tuple[int, int]) -> tuple[Floats, Bools]:
         """Return of (fold, candidate) values, quality, paid and claimed, (4, A, n), and where scores are flat, (A,)."""

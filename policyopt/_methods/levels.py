@@ -99,7 +99,7 @@ class Levels:
         self.limited = method.limits and self._valued
         self.price = price_of(self._rows) if self.limited else 0.0
         self.aims, self.per_budget = aims_of(table), method.per_budget or own
-        self._seen: dict[int, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
+        self._seen: dict[Any, tuple[ScoreRule, Any]] = {}  # held, so that an id stays its rule's
         self._answered: tuple[AnswerRule, Array] | None = None
         self._known: dict[float, list[Level]] = {}
         self._worth: Callable[[Level], float] = lambda level: level.value
@@ -449,10 +449,10 @@ class Levels:
         """Return the scores that a policy gives the rows, (N, K)."""
         if draft.deployed and len(draft.problem.scores) == len(self._rows):
             return draft.problem.scores
-        if id(rule) not in self._seen:
+        if (key := (id(rule), draft.table.active_exits)) not in self._seen:
             alone = _solved_anew(replace(draft, rule=rule), Solution(thresholds))
-            self._seen[id(rule)] = rule, trace(self._policy(alone).policy, self._rows)
-        return self._seen[id(rule)][1].scores
+            self._seen[key] = rule, trace(self._policy(alone).policy, self._rows)
+        return self._seen[key][1].scores
 
     def _quality(self, draft: Draft) -> Array:
         """Return what the policy's answers are worth, (N, K)."""

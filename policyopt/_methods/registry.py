@@ -20,7 +20,14 @@ from policyopt._engine import elsewhere, parallel
 from policyopt._methods.settings import explained, parse_spec
 from policyopt.runtime._checks import check_type, check_whole
 from policyopt.runtime._errors import input_error
-from policyopt.runtime._scores import RULES, ScoreRule, check_name, load_plugins, when_registered
+from policyopt.runtime._scores import (
+    OWN,
+    RULES,
+    ScoreRule,
+    check_name,
+    load_plugins,
+    when_registered,
+)
 
 if TYPE_CHECKING:
     from policyopt._methods.base import Method
@@ -364,11 +371,16 @@ def register_method(
 
 
 def own_method(label: str, method: Method) -> str:
-    """Return the name of the method of one's own that this is, or may choose; else nothing."""
+    """Return the name of what is of one's own, a method or a score, and this is, has, or may choose; else nothing."""
     own = [row.name for row in ROWS.values() if row.family == OWN_FAMILY]
-    names = own if method.chooses else [label.partition(":")[0], method.name]
-    found = next((name for name in names if name in own), "")
-    return found or ("" if type(method).__module__.startswith("policyopt.") else method.name)
+    own += [rule.name for rule in RULES.values() if rule not in OWN]
+    said = re.findall(r"\w+", f"{label} {method.name} {method!r}")
+    if found := next((name for name in own if method.chooses or name in said), ""):
+        return found
+    each: list[Any] = [
+        one for one in (method, getattr(method, "inner", "")) if not isinstance(one, str)
+    ]
+    return next((m.name for m in each if not type(m).__module__.startswith("policyopt.")), "")
 
 
 def own_among(methods: Mapping[str, Method]) -> str:

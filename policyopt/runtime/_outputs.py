@@ -236,17 +236,23 @@ def reduce_logits(
 
 
 def _ranks(work: npt.NDArray[np.float32], top: int) -> list[npt.NDArray[np.intp]]:
-    """Return the classes of the `top` largest, the first of equals, each (n,), of few classes (n, C)."""
+    """Return the classes of the `top` largest, each (n,), of few classes (n, C): as argmax by rows finds them."""
     n, classes = work.shape
-    turned, ranks = np.ascontiguousarray(work.T), list[npt.NDArray[np.intp]]()
+    turned, ranks = np.array(work.T, order="C"), list[npt.NDArray[np.intp]]()
     for rank in range(min(top, classes)):
-        if rank:
-            turned.reshape(-1)[ranks[-1] * n + np.arange(n)] = -np.inf
-        others = np.negative((turned != turned.max(axis=0)).view(np.int8)).view(np.uint8)
-        others |= np.arange(classes, dtype=np.uint8)[
-            :, None
-        ]  # 255 but for the largest; NaN is no one's equal
-        ranks.append(np.minimum(others.min(axis=0), classes - 1).astype(np.intp))
+        peak = turned.max(axis=0)
+        others = np.negative((turned != peak).view(np.int8)).view(np.uint8)
+        others |= np.arange(classes, dtype=np.uint8)[:, None]  # 255 but for the largest
+        best = others.min(axis=0).astype(np.intp)
+        odd = np.flatnonzero(best == 255)  # NaN is no one's equal
+        best[odd] = turned[:, odd].argmax(axis=0)
+        ranks.append(best)
+        if (
+            not rank
+        ):  # differences are ranked, as in `reduce_logits`: what is close may be one there
+            with np.errstate(invalid="ignore"):
+                turned -= peak
+        turned.reshape(-1)[best * n + np.arange(n)] = -np.inf
     return ranks
 
 

@@ -122,6 +122,14 @@ def test_frugalgpt_takes_the_best_list():
             assert cost > budget or value <= result.quality + 1e-12
 
 
+def test_lists_of_other_exits_have_scores_of_their_own():
+    data = cache(1200)
+    for budget in ("40%", "62%", "80%"):
+        policy = po.fit(data, budget, "frugalgpt:score=max_prob").policy
+        paid = po.evaluate(policy, data, split="fit").cost.mean()
+        assert paid == pytest.approx(policy.provenance["expected_cost"], rel=0.01)
+
+
 @pytest.mark.parametrize("closed", [0, 1])
 def test_hidec_windows_are_the_best_of_all_with_one_lower_threshold(closed):
     """Every pair of thresholds at the boundary with every one at the other exit, by brute force."""

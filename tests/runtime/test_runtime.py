@@ -251,6 +251,26 @@ def test_a_row_reduces_to_the_bits_it_has_in_a_batch(classes, dtype):
     assert len(reduce_logits(logits[:0])) == 0
 
 
+@pytest.mark.parametrize("classes", [1, 3, 40, 60])
+def test_many_rows_of_few_classes_are_as_each_alone(classes):
+    """Where differences round together, and where a number is none: ranks are found class by class there."""
+    close = np.full((1200, classes), 1e-7, np.float32) * np.arange(1, classes + 1, dtype=np.float32)
+    close[:, 0] = 20
+    many, alone = reduce_logits(close), reduce_logits(close[:1])
+    for name in ("prediction", "top_class", "top_prob", "entropy"):
+        _same(getattr(many, name)[:1], getattr(alone, name))
+    for bad in (np.nan, np.inf, -np.inf):
+        z = np.zeros((1200, classes), np.float32)
+        z[700] = bad
+        for at in {0, classes - 1} if bad != -np.inf else ():
+            z[700] = 0
+            z[700, at] = bad
+            with pytest.raises(InputError, match=r"finite largest.* in row 700"):
+                reduce_logits(z, name="logits")
+        with pytest.raises(InputError, match=r"finite largest.* in row 700"):
+            reduce_logits(z, name="logits")
+
+
 @pytest.mark.parametrize("special", [None, np.inf, -np.inf, np.nan, -np.nan])
 def test_every_float16_is_widened_as_numpy_does(special):
     """All bits there are, one special number or none among them."""
