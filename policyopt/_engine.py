@@ -6,7 +6,6 @@ regard to who does them, and numpy's libraries add up in one thread. Within a pa
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -146,11 +145,13 @@ def one_thread() -> Iterator[None]:
 
 def _apart(packed: str | bytes, token: str, i: int, task: Any) -> tuple[int, Any]:
     """Do one task in another process, by its copy of the function, a file or bytes; those of earlier work go."""
+    from joblib.externals.loky.backend.reduction import loads  # what a process of ours has written
+
     if (function := _RECEIVED.get(token)) is None:
         for old in list(_RECEIVED)[:-1]:
             _RECEIVED.pop(old, None)
         content = Path(packed).read_bytes() if isinstance(packed, str) else packed
-        function = _RECEIVED.setdefault(token, pickle.loads(content))
+        function = _RECEIVED.setdefault(token, loads(content))
     with progress(None), one_thread():
         return i, function(task)
 

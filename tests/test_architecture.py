@@ -16,8 +16,9 @@ def test_no_pickle_and_no_swallowed_errors(root):
     """Artifacts are data: nothing unpickles, except torch's weights-only reader."""
     for path in (root / "policyopt").rglob("*.py"):
         text = path.read_text()
-        if path.name != "torch_file.py":  # where --allow-pickle is the explicit opt-in
-            assert not re.search(r"import pickle\b", text), path
+        # There --allow-pickle is the explicit opt-in, and work is sent between processes of one command.
+        if path.name not in ("torch_file.py", "_engine.py"):
+            assert not re.search(r"(import|from) \S*pickle\b|pickle import", text), path
         assert "np.load" not in text or "allow_pickle=False" in text, path
         assert "pickle.load" not in text and "weights_only=False" not in text, path
         assert "except: pass" not in text and "except Exception: pass" not in text, path
