@@ -165,7 +165,7 @@ def cluster(what: str, rows: int, place: Path) -> list[dict[str, Any]]:
     cache, here = place / "cache", [sys.executable, __file__]
     make("logits", rows, cache)
     found = []
-    for round_ in range(3):
+    for round_ in range(5):
         for workers in (0, 1, 2):
             shutil.rmtree(cache / "statistics", ignore_errors=True)
             done = subprocess.run(
@@ -301,7 +301,7 @@ def shown(lines: Sequence[dict[str, Any]]) -> str:
         rows = [[names[w], seconds(t), f"{best[0] / t:.2f}"] for w, t in best.items()]
         out.append(
             table(
-                f"The pass over {n:,} rows, best of 3; equal columns",
+                f"The pass over {n:,} rows, best of 5; equal columns",
                 ["by", "time", "times as fast"],
                 rows,
             )

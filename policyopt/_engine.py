@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from pickle import loads
 from socket import create_connection
 from tempfile import TemporaryDirectory
 from threading import Lock
@@ -145,8 +146,6 @@ def one_thread() -> Iterator[None]:
 
 def _apart(packed: str | bytes, token: str, i: int, task: Any) -> tuple[int, Any]:
     """Do one task in another process, by its copy of the function, a file or bytes; those of earlier work go."""
-    from joblib.externals.loky.backend.reduction import loads  # what a process of ours has written
-
     if (function := _RECEIVED.get(token)) is None:
         for old in list(_RECEIVED)[:-1]:
             _RECEIVED.pop(old, None)
