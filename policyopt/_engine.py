@@ -6,16 +6,20 @@ regard to who does them, and numpy's libraries add up in one thread. Within a pa
 
 from __future__ import annotations
 
-import re
+import asyncio
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from pickle import loads
-from socket import create_connection
 from tempfile import TemporaryDirectory
 from threading import Lock
+from traceback import format_exc
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +27,7 @@ from policyopt._optional import need, release
 from policyopt._progress import progress, report, stage
 from policyopt.runtime._checks import check_whole
 from policyopt.runtime._errors import PolicyOptError, input_error
+from policyopt.runtime._files import refusing
 
 #: How often tasks are given out whose workers ended: what ends each is the task itself.
 _ATTEMPTS = 3
@@ -101,7 +106,8 @@ def run(
     found = {} if kept is None else {i: kept.load(task) for i, task in enumerate(tasks)}
     found = {i: result for i, result in found.items() if result is not None}
     left = {i: task for i, task in enumerate(tasks) if i not in found}
-    token, results, attempts, first, total = uuid4().hex, iter(()), 0, 0, len(tasks)
+    token, attempts, first, total = uuid4().hex, 0, 0, len(tasks)
+    results: Any = iter(())
     while left:
         told = what if isinstance(what, str) else what[min(left)] if what else ""
         with nullcontext() if what is None else stage(total - len(left), total, told):
@@ -116,12 +122,15 @@ def run(
             continue
         i, found[one[0]] = one
         task = left.pop(i)
-        if kept is not None:
+        if kept is not None and not isinstance(found[i], _Failed):
             kept.save(task, found[i])
         if what is not None and not left:
             report(total, total, told)
         while first in found:
-            yield found.pop(first)
+            if isinstance(result := found.pop(first), _Failed):  # the first in order, as in turn
+                results.close()
+                raise result.error
+            yield result
             first += 1
     for i in range(first, total):
         yield found.pop(i)
@@ -144,6 +153,13 @@ def one_thread() -> Iterator[None]:
                 _LIMITS.pop().restore_original_limits()
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """What a task raised elsewhere."""
+
+    error: Exception
+
+
 def _apart(packed: str | bytes, token: str, i: int, task: Any) -> tuple[int, Any]:
     """Do one task in another process, by its copy of the function, a file or bytes; those of earlier work go."""
     if (function := _RECEIVED.get(token)) is None:
@@ -152,7 +168,11 @@ def _apart(packed: str | bytes, token: str, i: int, task: Any) -> tuple[int, Any
         content = Path(packed).read_bytes() if isinstance(packed, str) else packed
         function = _RECEIVED.setdefault(token, loads(content))
     with progress(None), one_thread():
-        return i, function(task)
+        try:
+            return i, function(task)
+        except Exception as error:
+            error.add_note(format_exc())  # of there: here it is raised again
+            return i, _Failed(error)
 
 
 # --- who does it --------------------------------------------------------------------------------
@@ -175,16 +195,20 @@ def _processes(jobs: int) -> _Engine:
 
         # Wrapped: arrays of an opened cache joblib would map there, from a file whose name it lacks.
         packed = partial(wrap_non_picklable_objects, keep_wrapper=False)
-        with TemporaryDirectory(prefix="policyopt-") as folder:
-            file = Path(folder) / "function"  # of a process's own reading: once, not with each task
+        with refusing("the folder for temporary files"):
+            folder = TemporaryDirectory(prefix="policyopt-")
+            file = Path(folder.name, "function")  # which a process reads once, not with each task
             file.write_bytes(dumps(function))
-            calls = (
-                delayed(_apart)(str(file), token, i, packed(task)) for i, task in tasks.items()
-            )
+        with folder:
+            calls = (delayed(_apart)(str(file), token, i, packed(one)) for i, one in tasks.items())
+            done = Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
             try:
-                yield from Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
+                yield from chain(done)  # which is closed below, and quietly
             except TerminatedWorkerError:
                 return
+            finally:
+                with warnings.catch_warnings(action="ignore"):
+                    done.close()
 
     return engine
 
@@ -194,12 +218,12 @@ def _client(address: str) -> Iterator[Any]:
     """Connect to a scheduler whose workers have the same policyopt."""
     distributed, ours = need("distributed", "dask", "for --scheduler"), versions()
     allowed, step = "the address of a Dask scheduler, tcp://host:8786", "Start one: dask scheduler."
-    found = re.fullmatch(r"[a-z]+://\[?(\S+?)\]?:(\d{1,5})", address)
-    try:  # heard first: a client that finds nobody stays half open
-        create_connection((found[1], int(found[2])) if found else ("", 0), _SECONDS).close()
+    try:
+        with ThreadPoolExecutor(1) as beside:  # a notebook has a loop in this thread
+            beside.submit(asyncio.run, _hear(address)).result()
         client = distributed.Client(address, set_as_default=False, timeout=_SECONDS)
-    except (OSError, OverflowError) as error:
-        got = f"{address} ({type(error).__name__})"
+    except Exception as error:  # whatever it is that listens there
+        got = f"{address} ({str(error) or type(error).__name__})"
         raise input_error("scheduler", allowed, got, step) from None
     with client:
         try:
@@ -216,6 +240,16 @@ def _client(address: str) -> Iterator[Any]:
                 got, step = f"{had} at {worker}", "Install these there."
                 raise input_error("scheduler", f"of workers with {ours}", got, step)
         yield client
+
+
+async def _hear(address: str) -> None:
+    """Talk to a scheduler once: where none, or something else, listens a client stays half open, or waits for ever."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    of = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(connect(address, timeout=_SECONDS / 5, **of), _SECONDS)
+    await comm.close()
 
 
 def versions() -> str:

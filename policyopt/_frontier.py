@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import starmap
 from typing import Any
 from uuid import uuid4
 
@@ -40,7 +41,6 @@ from policyopt._methods.registry import (
     load_installed,
     make_method,
     method_list,
-    own_among,
     own_method,
 )
 from policyopt._methods.targets import Target, targets_of
@@ -190,7 +190,7 @@ def curve(
     kept = None if keep is None else cells.kept(keep, notes)
     tasks = [(seed, *one) for seed in range(seeds) for one in chosen.items()]
     refused: BudgetError | None = None
-    with here_only(own_among(chosen), notes):
+    with here_only(next(filter(None, starmap(cells.own, chosen.items())), ""), notes):
         done = run(cells, tasks, [label for _, label, _ in tasks], kept)
         for seed in range(seeds):
             fit_rows, test_rows, wanted = cells.rows(seed)
@@ -249,6 +249,10 @@ class _Cells:
         rows = test_rows, seed, self.metric
         return [(f, None if isinstance(f, BudgetError) else record(label, f, *rows)) for f in found]
 
+    def own(self, label: str, method: Method) -> str:
+        """Return the name of what is of one's own in a cell; else nothing."""
+        return own_method(f"{label} {self.asked.score if self.asked else ''}", method)
+
     def kept(self, folder: Any, notes: list[str]) -> KeptCells:
         """Return the cells of the same data and wishes that are kept in a folder."""
         tables, data = self.tables, self.tables.data
@@ -262,7 +266,7 @@ class _Cells:
             "budgets": repr(self.budgets), "test": self.test, "asked": repr(self.asked), "metric": self.metric,
             "whole": self.seeds == 1,
         }  # fmt: skip
-        return KeptCells(folder, facts, own_method, notes)
+        return KeptCells(folder, facts, self.own, notes)
 
 
 def targets_in(budgets: Any, table: Table) -> list[Target]:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from conftest import printed
 from conftest import refuses as refused
 from synthetic import cache, outputs
 from threadpoolctl import threadpool_limits
-from worker_tasks import Dies, Rows, long_dot, refuses, square
+from worker_tasks import Dies, Rows, fails_late, long_dot, refuses, square
 
 import policyopt as po
 from policyopt import _engine
@@ -82,6 +83,19 @@ def test_results_come_in_order_and_to_the_last_digit(engine):
 def test_what_a_task_raises_is_raised_here(engine):
     with parallel(**engine), pytest.raises(ValueError, match="task 3"):
         list(run(refuses, [3]))
+
+
+def test_the_first_task_in_order_that_fails_is_told_after_what_came_before(engine, recwarn):
+    found = []
+    with parallel(**engine):
+        with pytest.raises(ValueError, match="task 1") as told:
+            found.extend(run(fails_late, range(6)))
+        assert found == [0]
+        assert any("in fails_late" in note for note in told.value.__notes__)
+        given_up = run(square, range(6))
+        assert next(given_up) == 0
+        given_up.close()
+    assert [str(one.message) for one in recwarn if "joblib" in str(one.message)] == []
 
 
 def test_workers_open_a_cache_by_themselves_and_once(engine, written, tmp_path):
@@ -160,6 +174,10 @@ def test_what_is_no_scheduler_or_has_other_workers_is_refused(cluster, monkeypat
     monkeypatch.setattr(_engine, "_SECONDS", 0.5)
     for address in ("nothing", "tcp://nothing", "tcp://127.0.0.1:1"):
         refused("'scheduler' must be the address", parallel(scheduler=address).__enter__)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        for address in (f"tcp://{host}", f"http://{host}", f"tls://{host}", "tcp://a..b:80"):
+            refused("'scheduler' must be the address", parallel(scheduler=address).__enter__)
     monkeypatch.setattr(_engine, "_SECONDS", 15)
     monkeypatch.setattr(_engine, "release", lambda name: "0.0")
     words = r"'scheduler' must be of workers with policyopt 0\.0, numpy"
@@ -242,7 +260,7 @@ def test_methods_of_ones_own_stay_in_this_process(written):
 
 
 @pytest.mark.parametrize("spec", ["squared", "subset:inner=squared"])
-def test_scores_of_ones_own_stay_in_this_process(written, spec):
+def test_scores_of_ones_own_stay_in_this_process(written, spec, tmp_path):
     from policyopt._methods.registry import ROWS
     from policyopt.runtime._scores import RULES
 
@@ -258,6 +276,18 @@ def test_scores_of_ones_own_stay_in_this_process(written, spec):
         with parallel(2):
             there = po.fit(written, "60%", spec)
         assert here.policy.file_text() == there.policy.file_text()
+        # What declines may be one's own, of a method that is ours.
+        asked = {
+            "methods": "max_prob,margin",
+            "budgets": "60%",
+            "abstain": "9%",
+            "abstain_score": "squared",
+        }
+        here = po.curve(written, **asked)
+        with parallel(2):
+            there = po.curve(written, **asked, keep=tmp_path)
+        assert compared(here) == compared(there) and any("is your own" in n for n in there.notes)
+        assert not [*tmp_path.glob("*.cell")]
     finally:
         del ROWS["squared"], RULES["squared"]
 

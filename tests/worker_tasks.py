@@ -23,6 +23,11 @@ def refuses(task):
     raise ValueError(f"task {task}")
 
 
+def fails_late(task):
+    time.sleep(task == 1)
+    return refuses(task) if task in (1, 3) else task
+
+
 class Rows:
     """Counts in which process its rows were read, and how often."""
 

@@ -124,7 +124,7 @@ class Kept:
     def _read(self) -> dict[str, Any]:
         """Return the index, an empty one where there is none that can be read."""
         none: dict[str, Any] = {"whole": {}, "disjoint": [], "columns": []}
-        if not self.worth or not (self.place / _INDEX).exists():
+        if not self.worth:
             return none
         try:
             text = strict_json.read_plain(self.place / _INDEX, _INDEX, MAX_BYTES)
@@ -136,7 +136,7 @@ class Kept:
                 types = {*map(type, sums)}, {*map(type, rows)}
                 if types != ({str}, {int}) or len(sums) != len(rows):
                     return none
-        except InputError:  # damaged, or of another version: all is read anew, and it is replaced
+        except InputError:  # none that can be read, or of another version: it is replaced
             return none
         return content
 

@@ -313,6 +313,10 @@ def test_where_nobody_may_write_it_stands_with_the_user(tmp_path, monkeypatch, p
     passes()
     check(po.open_cache(place))
     assert passes()[1] == 0
+    # Nor with the user, whose home may be another's: read anew, and nothing is kept.
+    monkeypatch.setenv("XDG_CACHE_HOME", f"/{'x' * 300}")
+    check(po.open_cache(place))
+    assert passes()[1] > 0
 
 
 def test_an_overwritten_cache_loses_what_was_kept(tmp_path):
