@@ -84,9 +84,7 @@ class Frontier(Shown):
 
     records: list[dict[str, Any]]  # one per method, budget and seed; see `record`
     fitted: dict[tuple[str, int, int], Fitted]  # by method, seed and number of the budget
-    exits: list[
-        dict[str, Any]
-    ]  # always leaving at exit k: cost and quality (of the fit: fit_...), per seed
+    exits: list[dict[str, Any]]  # always leaving at k: cost, quality (of the fit: fit_...), seed
     bound: list[dict[str, Any]]  # the hindsight oracle, not deployable: budget, quality, seed
     unit: str
     notes: list[str] = field(default_factory=list)  # methods left out, and why

@@ -341,9 +341,7 @@ class _Shard:
     split: str
     exits: tuple[int, ...]
     spec: Mapping[str, tuple[tuple[int, ...], Any]]
-    files: Mapping[
-        str, tuple[str, int, str]
-    ]  # of columns: name, offset, and which file of which machine it is
+    files: Mapping[str, tuple[str, int, str]]  # of columns: name, offset, mark (`same_file`)
 
     def __call__(self, number: int) -> dict[str, Array]:
         over = _Pass(self.data.splits[self.split], self.data.kind, self.data.measure, self.exits, 1)

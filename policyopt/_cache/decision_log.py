@@ -154,9 +154,7 @@ class Log:
             )  # fmt: skip
         else:
             fine = all(_numbers(one, -1e30, kind.width(head["classes"])) for one in said)
-        what = (
-            "a confidence in [0, 1], a prediction" if kind.record else "the numbers of its output"
-        )
+        what = "a confidence in [0, 1], a prediction" if kind.record else "numbers of its output"
         yield f"said: of each model called {what}", fine and len(said) == count
         self.requests[name] = number, content
 

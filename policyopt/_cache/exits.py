@@ -97,9 +97,7 @@ def _refuse_left_out(raw: Raw) -> None:
         if alike := [k for k, shape in raw.unread.items() if shape in shapes]:
             own = ",".join(raw.origin.get((key, e), str(e)) for e in at)
             got = f"{own} and, of the same shape, {', '.join(alike)}"
-            step = (
-                f"If these are all: --key {key}={own}; else list the others, too, cheapest first."
-            )
+            step = f"If these are all: --key {key}={own}; else list the others too, cheapest first."
             raise input_error(f"{raw.name}: exits", "known to be all", got, step)
 
 

@@ -359,10 +359,8 @@ def _inside(path: Path) -> list[Path]:
     """Return the files of a folder by name, that may be read; of a file, and a cache, itself."""
     if not path.is_dir() or (path / MANIFEST).exists():
         return [path]
-    files = [p for p in sorted(path.iterdir()) if p.name[0] != "."]
-    files = [
-        p for p in files if p.suffix != ".json" or p.with_suffix(".npy") not in files
-    ]  # sidecars
+    files = [p for p in sorted(path.iterdir()) if p.name[0] != "."]  # sidecars go:
+    files = [p for p in files if p.suffix != ".json" or p.with_suffix(".npy") not in files]
     return [p for p in files if Path(p.name.removesuffix(".gz")).suffix in READERS] or [path]
 
 
@@ -485,9 +483,7 @@ class _Import:
         for part in self.parts:
             if part.split in sources:
                 got = f"split {part.split!r} from {sources[part.split]} and {part.source}"
-                step = (
-                    "Each has all exits: if each has other rows, name their splits: fit=A test=B."
-                )
+                step = "Each has all exits: of other rows each, name their splits: fit=A test=B."
                 raise input_error("SRC", "one source per split", got, step)
             sources[part.split] = part.source
         exits = [f"{part.split}: K = {part.lead.shape[1]}" for part in self.parts]
@@ -641,9 +637,7 @@ class _Import:
                 if found:
                     allowed += f", or a cost that the file names: one of {', '.join(found)}"
                 unread = any(wanted in raw.unread for raw in self.raws)
-                step = (
-                    f"Say --key costs={wanted} in its place." if unread else "E.g. --costs 1,2,4."
-                )
+                step = f"Say --key costs={wanted} instead." if unread else "E.g. --costs 1,2,4."
                 raise input_error("costs", allowed, wanted, step)
             found = {wanted: found.pop(wanted), **found}
         if not found:

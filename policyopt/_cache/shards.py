@@ -111,9 +111,7 @@ class StoredShard(Lazy):
         shard = self.shard
         Room("cache", f"{self.store}/{shard.file}").take(2 * shard.bytes, shard.bytes)
         content = self.store.read(shard.file, 0, shard.bytes)
-        check_digest(
-            shard, hashlib.sha256(content).hexdigest()
-        )  # first: what is damaged may say anything
+        check_digest(shard, hashlib.sha256(content).hexdigest())  # first: damage may say anything
         self._look(content)
         bare = np.frombuffer(content, np.uint8)
         with _damaged(f"shard {shard.file}"):

@@ -229,9 +229,7 @@ def _load(name: str) -> None:
         raise
     except (Exception, SystemExit) as error:  # the user's own code: whatever it raises
         told = f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"'--plugin {name}' cannot be loaded: {told}. Run it by itself."
-        ) from error
+        raise InputError(f"'--plugin {name}' cannot be loaded: {told}. Run it alone.") from error
 
 
 def _usage(error: Any, arguments: list[str]) -> str:

@@ -479,9 +479,7 @@ def proposed(method: Any, table: Table, seed: int) -> Spend:
         policy, mixture = one.policy, one.policy.mixture
         small = table.built_for(policy)
         seen = trace(replace(policy, mixture=None), table)
-        value = (
-            small.quality if seen.quality is None else np.asarray(seen.quality, dtype=np.float64)
-        )
+        value = small.quality if seen.quality is None else np.asarray(seen.quality, np.float64)
         problem = Problem(seen.scores, value, small.costs + policy.overhead, small.unit, one.flat)
         solution, other = Solution(policy.thresholds), None
         if mixture is not None:

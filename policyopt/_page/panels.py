@@ -26,12 +26,8 @@ COLOURS = _PRINT[:-1]  # black is no colour on a dark page
 GREY, BLUE, RED, GREEN = "#8c8c8c", *COLOURS[:3]
 #: From early exits to late ones: told apart on white, on black, and in grey.
 _EARLY_LATE = np.array([[242, 193, 78], [93, 165, 164], [43, 92, 158]])
-_BEST, _CLASSES, _SOME, _RARE = (
-    5,
-    30,
-    12,
-    0.01,
-)  # lines in colour; classes, changed rows, shares shown
+# Lines in colour; classes, changed rows, shares shown.
+_BEST, _CLASSES, _SOME, _RARE = 5, 30, 12, 0.01
 #: What readers are told of a map of that name.
 OWN = {"none": "own confidence"}
 _MODES = {"dots": "lines+markers", "points": "markers"}

@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")  # and in grey
 MARKERS = "osD^vPX"
-_BEST, _NAMED = (
-    5,
-    12,
-)  # lines in colour where there are more; lines that each have a place in the legend
+_BEST, _NAMED = 5, 12  # lines in colour where there are more; lines that the legend has room for
 _TIERS = (*COLOURS[:-1], "#7A4E2D")  # black is the chosen plan's
 
 
@@ -143,9 +140,7 @@ def _resize(figure: Any, width: float) -> None:
     for legend in list(figure.legends):
         legend.remove()
     for axes in figure.axes if scale < 0.7 else ():
-        if axes.get_legend() is not None and not axes.get_title(
-            "left"
-        ):  # above a panel: in one column
+        if axes.get_legend() and not axes.get_title("left"):  # above a panel: in one column
             size = axes.get_legend().get_texts()[0].get_fontsize()
             axes.legend(frameon=False, fontsize=size, loc="lower left", bbox_to_anchor=(0, 1))
     if title := figure.get_suptitle():

@@ -18,10 +18,7 @@ from policyopt.runtime._text import picture_text
 
 _RARE = 0.01  # share of the rows that a way must have to be told
 _TURNS = 7  # calls that are drawn
-_ROOM, _LEAST = (
-    0.03,
-    0.02,
-)  # between bars of a column; share from which on there is room for two lines
+_ROOM, _LEAST = 0.03, 0.02  # between bars of a column; share that has room for two lines
 
 
 @dataclass(frozen=True, eq=False, repr=False)

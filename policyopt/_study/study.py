@@ -386,9 +386,7 @@ def _same_rows(entries: Sequence[_Entry], test: str, paired: bool) -> list[_Entr
                 got = "other labels, or another number of rows"
                 step = "Leave it out, or give rows names: import --key group=ID."
                 raise input_error("paired", allowed, got, step)
-        if rows.has(GROUP) and rows.has(
-            "labels"
-        ):  # groups of one name and other labels are others'
+        if rows.has(GROUP) and rows.has("labels"):  # of one name and other labels: others' groups
             own = pd.Series(labels, rows.array(GROUP)).groupby(level=0).min()
             both = [own.to_frame("a").join(one.rename("b"), how="inner") for one in named]
             fits = [not len(one) or (one.a == one.b).mean() > 0.9 for one in both]

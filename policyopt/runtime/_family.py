@@ -348,9 +348,7 @@ class PolicyFamily(Several):
                 "of one rule on all levels, without a coin: a bandit learns of all from one score"
             )
             got = "levels whose scores, answers or exits differ, or that draw a coin"
-            raise input_error(
-                "family", allowed, got, "E.g. fit max_prob; or steer by a Controller."
-            )
+            raise input_error("family", allowed, got, "Fit max_prob; or steer by a Controller.")
         return np.array([policy.thresholds for policy in self.policies])
 
     @cached_property

@@ -247,9 +247,7 @@ def _ranks(work: npt.NDArray[np.float32], top: int) -> list[npt.NDArray[np.intp]
         odd = np.flatnonzero(best == 255)  # NaN is no one's equal
         best[odd] = turned[:, odd].argmax(axis=0)
         ranks.append(best)
-        if (
-            not rank
-        ):  # differences are ranked, as in `reduce_logits`: what is close may be one there
+        if not rank:  # differences are ranked, as in `reduce_logits`: what is close may be one
             with np.errstate(invalid="ignore"):
                 turned -= peak
         turned.reshape(-1)[best * n + np.arange(n)] = -np.inf
