@@ -303,9 +303,9 @@ def best_by_topic(cost):
 @pytest.mark.parametrize("width", [3, 200])
 def test_the_topic_decides_the_first_model(width, tmp_path):
     data, blind = (by_topic(4000, width=width, query=query) for query in (True, False))
-    budgets = [1.4, 2.0, 4.0]
+    budgets = [1.4, 4.0]
     without = [po.evaluate(one, blind).quality.mean() for one in fits_of(blind, budgets)]
-    for method in ("routing", "router"):
+    for method in ("routing", "router") if width == 3 else ("router",):
         for budget, fitted, other in zip(
             budgets, fits_of(data, budgets, method), without, strict=True
         ):
