@@ -151,7 +151,7 @@ def curve(
         Records say which exits are kept (``active_exits``).
     keep : path, optional
         Folder in which each method is kept, for each seed, as soon as it is fitted: the same call goes on where it
-        stopped. About 16 bytes per fit row and budget. Methods of your own are not: their code may change.
+        stopped. About 16 bytes per fit row and budget. Methods and scores of your own are not: their code may change.
 
     Returns
     -------
