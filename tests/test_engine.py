@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
 from contextvars import copy_context
@@ -96,6 +97,12 @@ def test_the_first_task_in_order_that_fails_is_told_after_what_came_before(engin
         assert next(given_up) == 0
         given_up.close()
     assert [str(one.message) for one in recwarn if "joblib" in str(one.message)] == []
+
+
+def test_a_folder_for_temporary_files_that_is_not_there_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with parallel(2):
+        refused("the folder for temporary files", list, run(square, range(3)))
 
 
 def test_workers_open_a_cache_by_themselves_and_once(engine, written, tmp_path):
