@@ -6,10 +6,8 @@ regard to who does them, and numpy's libraries add up in one thread. Within a pa
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -216,11 +214,14 @@ def _processes(jobs: int) -> _Engine:
 @contextmanager
 def _client(address: str) -> Iterator[Any]:
     """Connect to a scheduler whose workers have the same policyopt."""
+    import asyncio  # here, and not where each command starts
+    from concurrent.futures import ThreadPoolExecutor
+
     distributed, ours = need("distributed", "dask", "for --scheduler"), versions()
     allowed, step = "the address of a Dask scheduler, tcp://host:8786", "Start one: dask scheduler."
     try:
         with ThreadPoolExecutor(1) as beside:  # a notebook has a loop in this thread
-            beside.submit(asyncio.run, _hear(address)).result()
+            beside.submit(asyncio.run, asyncio.wait_for(_hear(address), _SECONDS)).result()
         client = distributed.Client(address, set_as_default=False, timeout=_SECONDS)
     except Exception as error:  # whatever it is that listens there
         got = f"{address} ({str(error) or type(error).__name__})"
@@ -248,8 +249,7 @@ async def _hear(address: str) -> None:
     from distributed.comm import connect
 
     of = Security().get_connection_args("client")
-    comm = await asyncio.wait_for(connect(address, timeout=_SECONDS / 5, **of), _SECONDS)
-    await comm.close()
+    await (await connect(address, timeout=_SECONDS / 5, **of)).close()
 
 
 def versions() -> str:
